@@ -1,0 +1,54 @@
+# `make setup` makes an environment, `make test` checks the project in it, `make demo` shows it at work.
+
+# Python 3.11 is what the tests are run with most; any from 3.10 on will do: make setup PYTHON=python3.13
+# Each is run, and not only looked up: a version manager's stand-in may be on the path and refuse to start.
+PYTHON ?= $(shell for p in python3.11 python3; do "$$p" --version >/dev/null 2>&1 && echo "$$p" && break; done)
+BIN := .venv/bin
+
+# The pin of torch stands in constraints.txt only. It is asked for by name, in the same pip call as the
+# rest, so that pip never first picks another torch for a package that depends on it.
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+# Two targets at once would install into one environment, and share the cores while tests run.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help setup lint test demo clean
+
+help:
+	@echo 'make setup   create .venv with torchlasso and all that its tests need'
+	@echo 'make test    setup, then lint, then the tests'
+	@echo 'make demo    setup, then train a sparse network on handwritten digits and report on it'
+	@echo 'make lint    setup, then ruff, mypy and the check of the layers'
+	@echo 'make clean   remove .venv, caches, builds and the output of the demo'
+
+setup: .venv/.stamp
+
+# The stamp is the last thing written, so an installation that was cut off is begun again.
+.venv/.stamp: pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'torchlasso needs Python 3.10 or newer, and found no python3'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "torchlasso needs Python 3.10 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+		          "name another one: make setup PYTHON=python3.12"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[dev]'
+	@touch $@
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# One thread: the tensors of the tests are small, and threads that wait for each other make them slower.
+test: setup lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+demo: setup
+	$(BIN)/torchlasso train --data digits --model lenet-5 --lam 3e-4 --epochs 60 \
+		--compare dense,loss-term --out runs/demo --overwrite
+	$(BIN)/torchlasso report runs/demo
+
+clean:
+	rm -rf .venv build dist runs/demo src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,293 @@
+"""Blocks: which magnitudes of a tensor a penalty acts on.
+
+A penalty is a scalar function of a magnitude r ≥ 0. The blocks say what the magnitudes are: the absolute values of
+single weights, the Euclidean norms of rows, filters or heads, or singular values.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Rebuild = Callable[[Tensor], Tensor]
+
+
+def computed(w: Tensor) -> Tensor:
+    """``w`` in the precision that magnitudes are computed in: at least float32, whatever the weights are kept in."""
+    return w if w.dtype in (torch.float32, torch.float64) else w.to(torch.float32)
+
+
+def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient, and zero where the denominator is zero."""
+    return torch.where(denominator == 0, 0.0, numerator / denominator)
+
+
+class Blocks(ABC):
+    """What the magnitudes of a weight tensor are."""
+
+    single: ClassVar[bool] = False  # whether a block is one coordinate, so that a per-coordinate step is one per block
+
+    @abstractmethod
+    def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        """The magnitudes r of ``w``, and the function that puts new magnitudes in their place.
+
+        Example:
+            >>> r, rebuild = Rows().decompose(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+            >>> r
+            tensor([5., 0.])
+            >>> rebuild(torch.tensor([10.0, 1.0]))
+            tensor([[6., 8.],
+                    [0., 0.]])
+        """
+
+    @abstractmethod
+    def distance(self, w: Tensor, grad: Tensor, dphi: Rebuild) -> Tensor:
+        """dist(−grad, ∂Ω(w)) per block, for Ω = Σ φ(r) with the derivative ``dphi``: r ↦ φ′(r), φ′(0+) at r = 0."""
+
+    @abstractmethod
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        """``w`` as a matrix of one block a row, (n_blocks, size), and the function that puts such a matrix back."""
+
+    def weights(self, w: Tensor) -> Tensor | float:
+        """The weight of each block, which multiplies λ: a number, or a tensor that broadcasts to the magnitudes."""
+        return 1.0
+
+    def fit(self, module: nn.Module, name: str) -> Blocks:
+        """The same blocks for the layout in which ``module`` keeps its parameter ``name``."""
+        return self
+
+
+@dataclass(frozen=True)
+class Elements(Blocks):
+    """Single weights: r = |w_i|, of the shape of w."""
+
+    single: ClassVar[bool] = True
+
+    def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        # adding 0.0 makes −0.0 the plain zero
+        return computed(w).abs(), lambda r: torch.copysign(r, w).add_(0.0).to(w.dtype)
+
+    def distance(self, w: Tensor, grad: Tensor, dphi: Rebuild) -> Tensor:
+        w, grad = computed(w), computed(grad)
+        slope = dphi(w.abs())
+        # the subdifferential is {φ′(r) sign(w)} where w ≠ 0 and [−φ′(0+), φ′(0+)] where w = 0
+        return torch.where(w == 0, (grad.abs() - slope).clamp_min(0), (grad + slope * w.sign()).abs())
+
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        return computed(w).reshape(-1, 1), lambda rows: rows.reshape(w.shape).to(w.dtype)
+
+
+@dataclass(frozen=True)
+class Partition(Blocks):
+    """Disjoint sets of weights: r = ‖w_g‖₂, of shape (n_blocks,).
+
+    Args:
+        weighted: multiply λ of a block by √|g|, the square root of its size, so that one λ means the same for blocks
+            of different sizes (Yuan and Lin 2006).
+    """
+
+    weighted: bool = True
+
+    def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        rows, restore = self.rows(w)
+        r = torch.linalg.vector_norm(rows, dim=1)  # (n_blocks,)
+        return r, lambda new: restore(rows * divide(new, r)[:, None])
+
+    def distance(self, w: Tensor, grad: Tensor, dphi: Rebuild) -> Tensor:
+        rows, grads = self.rows(w)[0], self.rows(grad)[0]
+        r = torch.linalg.vector_norm(rows, dim=1)
+        slope = dphi(r)
+        # the subdifferential is {φ′(r) w/r} where r > 0 and the ball of radius φ′(0+) where r = 0
+        at_zero = (torch.linalg.vector_norm(grads, dim=1) - slope).clamp_min(0)
+        away = torch.linalg.vector_norm(grads + rows * divide(slope, r)[:, None], dim=1)
+        return torch.where(r == 0, at_zero, away)
+
+    def weights(self, w: Tensor) -> Tensor | float:
+        return self.sizes(w) ** 0.5 if self.weighted else 1.0
+
+    def sizes(self, w: Tensor) -> Tensor | int:
+        """How many weights each block has: one number where all have as many, or a tensor of shape (n_blocks,)."""
+        return self.rows(w)[0].shape[1]
+
+
+def _split(w: Tensor, shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[Tensor, Rebuild]:
+    """Reshape ``w``, bring ``dims`` to the front, flatten them to the blocks and the rest to what is in a block."""
+    back = w.shape
+    order = dims + tuple(d for d in range(len(shape)) if d not in dims)
+    inverse = tuple(order.index(d) for d in range(len(shape)))
+    parts = computed(w).reshape(shape).permute(order)
+    rows = parts.reshape(math.prod(shape[d] for d in dims), -1)
+    return rows, lambda new: new.reshape(parts.shape).permute(inverse).reshape(back).to(w.dtype)
+
+
+def _need(blocks: Blocks, w: Tensor, dims: int) -> None:
+    if w.dim() < dims or w.numel() == 0:
+        raise ValueError(f"{blocks} needs a tensor with weights and at least {dims} dimensions; got {tuple(w.shape)}")
+
+
+@dataclass(frozen=True)
+class Rows(Partition):
+    """Slices w[i, …] of the first dimension: a neuron's incoming weights, a token's embedding."""
+
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        _need(self, w, 1)
+        return _split(w, tuple(w.shape), (0,))
+
+
+@dataclass(frozen=True)
+class Columns(Partition):
+    """Slices w[:, j, …] of the second dimension: what reads one input feature."""
+
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        _need(self, w, 2)
+        return _split(w, tuple(w.shape), (1,))
+
+
+@dataclass(frozen=True)
+class _Channels(Partition):
+    transposed: bool = False
+    groups: int = 1
+
+    def fit(self, module: nn.Module, name: str) -> Blocks:
+        if not isinstance(module, nn.modules.conv._ConvNd):
+            return self
+        return replace(self, transposed=module.transposed, groups=module.groups)
+
+    def _second(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        # With groups, the second dimension counts within a group, and the first holds the groups one after the other.
+        _need(self, w, 2)
+        if w.shape[0] % self.groups:
+            raise ValueError(f"{self}: {w.shape[0]} channels do not divide into {self.groups} groups")
+        return _split(w, (self.groups, w.shape[0] // self.groups, *w.shape[1:]), (0, 2))
+
+
+@dataclass(frozen=True)
+class Filters(_Channels):
+    """Output channels of a convolution or linear layer: all the weights that make one of them.
+
+    Args:
+        weighted: see :class:`Partition`.
+        transposed: the weight is laid out (in, out / groups, …), as transposed convolutions have it. ``param_groups``
+            reads it from the layer.
+        groups: the groups of the convolution, likewise.
+    """
+
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        _need(self, w, 1)
+        return self._second(w) if self.transposed else _split(w, tuple(w.shape), (0,))
+
+
+@dataclass(frozen=True)
+class InputChannels(_Channels):
+    """Input channels of a convolution or linear layer: all the weights that read one of them.
+
+    Args: as for :class:`Filters`.
+    """
+
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        _need(self, w, 2)
+        return _split(w, tuple(w.shape), (0,)) if self.transposed else self._second(w)
+
+
+@dataclass(frozen=True)
+class Heads(Partition):
+    """Attention heads: equal runs of the rows of a projection.
+
+    Args:
+        n: the number of heads; it must divide the dimension.
+        dim: the dimension that is divided: 0 for the projections into the heads, 1 for the one out of them.
+        parts: how many projections the dimension holds one after the other, 3 for a joint query, key and value weight;
+            ``param_groups`` reads it from a ``MultiheadAttention``.
+    """
+
+    n: int = 1
+    dim: int = 0
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.parts < 1 or self.dim < 0:
+            raise ValueError(f"{self}: n and parts must be at least 1 and dim at least 0")
+
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        _need(self, w, self.dim + 1)
+        shape, length = tuple(w.shape), w.shape[self.dim]
+        if length % (self.n * self.parts):
+            raise ValueError(f"{self}: dimension {self.dim} of {shape} does not divide into {self.parts} × {self.n}")
+        inner = (self.parts, self.n, length // (self.n * self.parts))
+        return _split(w, (*shape[: self.dim], *inner, *shape[self.dim + 1 :]), (self.dim + 1,))
+
+    def fit(self, module: nn.Module, name: str) -> Blocks:
+        joint = isinstance(module, nn.MultiheadAttention) and name.startswith("in_proj")
+        return replace(self, parts=3) if joint else self
+
+
+@dataclass(frozen=True)
+class Chunks(Partition):
+    """Runs of n consecutive weights in memory order; the last one may be shorter.
+
+    Args:
+        n: the length of a run.
+    """
+
+    n: int = 4
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"{self}: n must be at least 1")
+
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        _need(self, w, 1)
+        flat = nn.functional.pad(computed(w).reshape(-1), (0, -w.numel() % self.n))
+        return flat.reshape(-1, self.n), lambda new: new.reshape(-1)[: w.numel()].reshape(w.shape).to(w.dtype)
+
+    def sizes(self, w: Tensor) -> Tensor | int:
+        if w.numel() % self.n == 0:
+            return self.n
+        starts = torch.arange(0, w.numel(), self.n, device=w.device, dtype=computed(w).dtype)
+        return (w.numel() - starts).clamp_max(self.n)  # (n_blocks,)
+
+
+@dataclass(frozen=True)
+class SingularValues(Blocks):
+    """Singular values of the weight as a matrix of its first dimension against the rest: low rank, not zeros.
+
+    A singular value at most σ_max · max(rows, columns) · ε, ε the precision, counts as zero, as in
+    ``torch.linalg.matrix_rank``. Only steps common to the whole tensor are possible (``ProxSGD``): under a
+    per-coordinate step the prox has no closed form.
+    """
+
+    def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        u, s, vh = self._svd(w)
+        return s, lambda r: ((u * r) @ vh).reshape(w.shape).to(w.dtype)
+
+    def distance(self, w: Tensor, grad: Tensor, dphi: Rebuild) -> Tensor:
+        u, s, vh = self._svd(w)
+        slope = dphi(s)
+        alive = s > 0
+        u, vh = u * alive, vh * alive[:, None]
+        residual = computed(grad).reshape(u.shape[0], -1) + (u * slope.where(alive, 0.0)) @ vh
+        # ∂Ω = {U φ′(s) Vᵀ + N}: N lives outside the row and column spaces of w, with singular values up to φ′(0+)
+        left = u.mT @ residual  # (k, columns)
+        residual = residual - u @ left
+        right = residual @ vh.mT  # (rows, k)
+        tangent = torch.hypot(torch.linalg.vector_norm(left, dim=1), torch.linalg.vector_norm(right, dim=0))
+        normal = torch.linalg.svdvals(residual - right @ vh)
+        after = (torch.arange(len(s), device=s.device) - alive.sum()).clamp_min(0)
+        return torch.where(alive, tangent, (normal[after] - slope).clamp_min(0))
+
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        raise ValueError(
+            f"{self} has no prox under a per-coordinate step such as Adam's: use ProxSGD, or blocks of coordinates"
+        )
+
+    def _svd(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _need(self, w, 2)
+        u, s, vh = torch.linalg.svd(computed(w).reshape(w.shape[0], -1), full_matrices=False)
+        tolerance = s[:1] * (max(u.shape[0], vh.shape[1]) * torch.finfo(s.dtype).eps)
+        return u, torch.where(s > tolerance, s, torch.zeros_like(s)), vh

@@ -1,0 +1,22 @@
+"""LeNet-300-100, the dense network of the pruning literature."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchlasso.models.parts import count_features, dense
+from torchlasso.models.registry import register
+
+
+@register("lenet-300-100")
+def lenet_300_100(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """LeNet-300-100: two hidden layers of 300 and 100 units with ReLU.
+
+    Reads images (channels, height, width), which it flattens, and tables (features,). Source: LeCun,
+    Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, with the
+    ReLU of today's pruning literature.
+
+    >>> sum(w.numel() for w in lenet_300_100((1, 28, 28), 10).parameters())
+    266610
+    """
+    return dense(count_features("lenet-300-100", input_shape), [300, 100], outputs)

@@ -1,0 +1,24 @@
+"""The multilayer perceptron."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchlasso.models.parts import check_whole, count_features, dense
+from torchlasso.models.registry import register
+
+
+@register("mlp")
+def mlp(input_shape: tuple[int, ...], outputs: int, *, depth: int = 2, width: int = 256) -> nn.Sequential:
+    """A multilayer perceptron: ``depth`` hidden layers of ``width`` units with ReLU.
+
+    Reads tables (features,) and images (channels, height, width), which it flattens. With ``depth=0`` it
+    is a linear model. Source: Rumelhart, Hinton and Williams, Learning representations by
+    back-propagating errors, 1986.
+
+    >>> [tuple(w.shape) for w in mlp((13,), 3, depth=1, width=32).parameters()]
+    [(32, 13), (32,), (3, 32), (3,)]
+    """
+    check_whole("model 'mlp': depth", depth, at_least=0)
+    check_whole("model 'mlp': width", width, at_least=1)
+    return dense(count_features("mlp", input_shape), [width] * depth, outputs)

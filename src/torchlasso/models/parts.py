@@ -1,0 +1,65 @@
+"""What several models need: reading an input's shape, checking a number, a stack of dense layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral  # NumPy's whole numbers are some, and are no int
+
+from torch import nn
+
+
+def image_sizes(model: str, input_shape: tuple[int, ...], at_least: int) -> tuple[int, int, int]:
+    """(channels, height, width), or a ``ValueError`` for a table and for sides below ``at_least``.
+
+    >>> image_sizes("cnn", (1, 28, 28), at_least=4)
+    (1, 28, 28)
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"model {model!r} reads images, (channels, height, width), and the input has shape "
+            f"{input_shape}; for a table take 'mlp'"
+        )
+    channels, height, width = input_shape
+    if min(height, width) < at_least:
+        raise ValueError(
+            f"model {model!r} needs images of at least {at_least}x{at_least} pixels, and these have "
+            f"{height}x{width}; for smaller ones take 'mlp'"
+        )
+    return channels, height, width
+
+
+def count_features(model: str, input_shape: tuple[int, ...]) -> int:
+    """How many numbers an image or a row of a table holds.
+
+    >>> count_features("mlp", (1, 28, 28)), count_features("mlp", (13,))
+    (784, 13)
+    """
+    if len(input_shape) not in (1, 3):
+        raise ValueError(
+            f"model {model!r} reads tables, (features,), and images, (channels, height, width), "
+            f"and the input has shape {input_shape}"
+        )
+    return math.prod(input_shape)
+
+
+def check_whole(what: str, value: object, at_least: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is a whole number of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
+        raise ValueError(f"{what} must be a whole number of at least {at_least}, and is {value!r}")
+
+
+def dense(inputs: int, hidden: Iterable[int], outputs: int) -> nn.Sequential:
+    """Flatten, then hidden layers ``fc1``, ``fc2``, ... each with a ReLU, then ``head``.
+
+    >>> [name for name, _ in dense(64, [32], 10).named_children()]
+    ['flatten', 'fc1', 'relu1', 'head']
+    """
+    layers = nn.Sequential()
+    layers.add_module("flatten", nn.Flatten())
+    for number, width in enumerate(hidden, start=1):
+        layers.add_module(f"fc{number}", nn.Linear(inputs, width))
+        layers.add_module(f"relu{number}", nn.ReLU())
+        inputs = width
+    layers.add_module("head", nn.Linear(inputs, outputs))
+    return layers

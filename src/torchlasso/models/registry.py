@@ -1,0 +1,93 @@
+"""The registry of models: which there are, and building one by its name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from torchlasso.models.parts import check_whole
+from torchlasso.names import import_function, is_function_name, unknown
+
+Builder = Callable[..., nn.Module]
+BuilderT = TypeVar("BuilderT", bound=Builder)
+
+_builders: dict[str, Builder] = {}
+
+
+def register(name: str) -> Callable[[BuilderT], BuilderT]:
+    """Enter a function ``(input_shape, outputs, *, option=default, ...) -> nn.Module`` under ``name``.
+
+    Raises ``ValueError`` if the name is taken.
+    """
+
+    def enter(builder: BuilderT) -> BuilderT:
+        if name in _builders:
+            raise ValueError(f"model {name!r} is registered already, by {_builders[name].__module__}")
+        _builders[name] = builder
+        return builder
+
+    return enter
+
+
+def names() -> tuple[str, ...]:
+    """The names that :func:`build` knows, sorted.
+
+    >>> "lenet-5" in names()
+    True
+    """
+    return tuple(sorted(_builders))
+
+
+def build(name: str, input_shape: tuple[int, ...], outputs: int, **options: Any) -> nn.Module:
+    """Build the model ``name`` for inputs of shape (batch, *input_shape) and outputs of (batch, outputs).
+
+    Arguments:
+        name: one of :func:`names`, or ``package.module:function``, which is called as
+            ``function(input_shape, outputs, **options)`` and returns an ``nn.Module``.
+        input_shape: (channels, height, width) of an image, or (features,) of a row of a table.
+        outputs: how many numbers come out for each input: the number of classes, say.
+        options: what the model takes beyond these.
+
+    Raises ``ValueError`` for a name, shape or option that cannot be used.
+
+    The initial weights are drawn from torch's global generator: ``torch.manual_seed`` fixes them. The
+    last layer of every model of the zoo is called ``head``.
+
+    >>> import torch
+    >>> model = build("mlp", (1, 8, 8), 10, depth=1, width=32)
+    >>> model(torch.zeros(5, 1, 8, 8)).shape
+    torch.Size([5, 10])
+    """
+    if is_function_name(name):
+        builder = import_function(name)
+    elif name in _builders:
+        builder = _builders[name]
+    else:
+        raise unknown("model", name, names())
+    check_whole("outputs", outputs, at_least=1)
+    for size in input_shape:
+        check_whole(f"every size in input_shape {input_shape}", size, at_least=1)
+    _check_options(name, builder, options)
+    model = builder(tuple(input_shape), outputs, **options)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name!r} must return a torch.nn.Module, and returned {type(model).__name__}")
+    return model
+
+
+def _check_options(name: str, builder: Builder, options: dict[str, Any]) -> None:
+    signature = inspect.signature(builder)
+    parameters = list(signature.parameters.values())
+    known = [parameter.name for parameter in parameters[2:]]  # the first two are input_shape and outputs
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    for option in options:
+        if option not in known and not open_ended:
+            if not known:
+                raise ValueError(f"model {name!r} takes no options, and got {option!r}")
+            raise ValueError(f"model {name!r}: {unknown('option', option, known)}")
+    try:
+        signature.bind((), 0, **options)
+    except TypeError as error:  # a required option is missing, say
+        raise ValueError(f"model {name!r}: {error}") from error

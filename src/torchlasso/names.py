@@ -1,0 +1,82 @@
+"""Things named by text: ``mcp:gamma=3``, ``package.module:function``, and what to say of an unknown name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Option = bool | int | float | str
+
+
+def parse_spec(text: str) -> tuple[str, dict[str, Option]]:
+    """Split ``name:key=value,key=value`` into its name and its options.
+
+    Values that look like whole numbers, numbers or true/false become such.
+
+    >>> parse_spec("mcp:gamma=3")
+    ('mcp', {'gamma': 3})
+    >>> parse_spec("l1")
+    ('l1', {})
+    """
+    name, _, tail = text.partition(":")
+    options: dict[str, Option] = {}
+    for item in filter(None, (part.strip() for part in tail.split(","))):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not (key and equals and value):
+            raise ValueError(f"{text!r}: {item!r} is not of the form key=value, as in 'mcp:gamma=3'")
+        options[key] = _value(value)
+    return name.strip(), options
+
+
+def _value(text: str) -> Option:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def is_function_name(text: str) -> bool:
+    """Whether ``text`` has the form ``package.module:function``.
+
+    >>> is_function_name("mypackage.nets:build"), is_function_name("mcp:gamma=3")
+    (True, False)
+    """
+    module, colon, function = text.partition(":")
+    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def import_function(text: str) -> Callable[..., Any]:
+    """Import what ``package.module:function`` names; the current folder counts as importable."""
+    module_name, _, function_name = text.partition(":")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise
+        raise ValueError(f"{text!r}: no module {error.name!r} can be imported from here") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ValueError(f"{text!r}: the module {module_name!r} has no function {function_name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error for an unknown name: says what is known, and the nearest of it.
+
+    >>> str(unknown("penalty", "mpc", ["l1", "mcp"]))
+    "unknown penalty 'mpc'; did you mean 'mcp'? There are: l1, mcp"
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return ValueError(f"unknown {kind} {name!r}{hint} There are: {', '.join(known)}")

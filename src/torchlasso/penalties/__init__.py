@@ -1,0 +1,10 @@
+"""Penalties: the shape of a regularizer, with its value, prox, optimality distance and largest useful strength."""
+
+from torchlasso.penalties.base import Penalty, Separable, check_strength, register, registry
+from torchlasso.penalties.nonseparable import SparseGroup
+from torchlasso.penalties.separable import L1, MCP, SCAD, ElasticNet, LHalf, LogSum
+
+__all__ = [
+    "L1", "MCP", "SCAD", "ElasticNet", "LHalf", "LogSum", "Penalty", "Separable", "SparseGroup",
+    "check_strength", "register", "registry",
+]

@@ -1,0 +1,153 @@
+"""What a penalty is: its interface, the separable family and the registry of names."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from torchlasso.blocks import Blocks, Elements
+
+Strength = float | Tensor
+_REGISTRY: dict[str, type["Penalty"]] = {}
+P = TypeVar("P", bound="type[Penalty]")
+
+
+def register(name: str) -> Callable[[P], P]:
+    """Class decorator: the penalty is known to the command line, the tests and the documentation by ``name``."""
+
+    def enter(cls: P) -> P:
+        _REGISTRY[name] = cls
+        return cls
+
+    return enter
+
+
+def registry() -> Mapping[str, type[Penalty]]:
+    """All registered penalties by name.
+
+    >>> registry()["l1"]
+    <class 'torchlasso.penalties.separable.L1'>
+    """
+    return MappingProxyType(_REGISTRY)
+
+
+def check_strength(lam: Any, name: str = "lam") -> None:
+    """Raise ``ValueError`` unless ``lam`` is a finite number, or tensor of numbers, of at least 0."""
+    valid = (
+        bool((torch.isfinite(lam) & (lam >= 0)).all())
+        if isinstance(lam, Tensor)
+        else isinstance(lam, int | float) and not isinstance(lam, bool) and math.isfinite(lam) and lam >= 0
+    )
+    if not valid:
+        raise ValueError(f"{name} must be a finite number of at least 0; got {lam!r}")
+
+
+class Penalty(ABC):
+    """A penalty Ω_λ(w) on one weight tensor: the shape of it. The strength λ is an argument, never kept.
+
+    Penalties are frozen dataclasses without tensors, so that they can be compared, copied and pickled.
+    λ is a number, or a tensor that broadcasts to the magnitudes (one λ per block).
+    """
+
+    convex: ClassVar[bool] = True
+
+    @abstractmethod
+    def value(self, w: Tensor, lam: Strength) -> Tensor:
+        """Ω_λ(w), a scalar; differentiable wherever the penalty is."""
+
+    @abstractmethod
+    def prox(self, w: Tensor, lam: Strength, step: float | Tensor) -> Tensor:
+        """argmin_u ½‖u − w‖² + step·Ω_λ(u); for a tensor like ``w``, argmin_u Σ (u_i − w_i)²/(2·step_i) + Ω_λ(u).
+
+        A global minimum for every step > 0, also where the penalty is not convex. ``w`` is left as it is.
+
+        Raises:
+            ValueError: the penalty has no sound prox under a per-coordinate step.
+        """
+
+    @abstractmethod
+    def subdiff_distance(self, w: Tensor, grad: Tensor, lam: Strength) -> Tensor:
+        """dist(−grad, ∂Ω_λ(w)) per block: 0 where ``w`` is stationary for a loss with this gradient."""
+
+    @abstractmethod
+    def support(self, w: Tensor) -> Tensor:
+        """Which blocks are not zero: bool, of the shape of the magnitudes."""
+
+    @abstractmethod
+    def lambda_max(self, grad: Tensor) -> Tensor:
+        """The least λ for which w = 0 is stationary, ``grad`` being the gradient of the loss at w = 0; a scalar."""
+
+    def fit(self, module: nn.Module, name: str) -> Penalty:
+        """The same penalty for the layout in which ``module`` keeps its parameter ``name``."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Separable(Penalty):
+    """Ω_λ(w) = Σ_g φ_{λ_g}(r_g): one scalar function of each block's magnitude, λ_g = λ times the block's weight.
+
+    A subclass gives φ, its derivative and its scalar prox; everything else follows from them.
+
+    Args:
+        over: what the magnitudes are.
+    """
+
+    over: Blocks = Elements()
+
+    @abstractmethod
+    def phi(self, r: Tensor, lam: Strength) -> Tensor:
+        """φ_λ(r) for r ≥ 0."""
+
+    @abstractmethod
+    def dphi(self, r: Tensor, lam: Strength) -> Tensor:
+        """φ′_λ(r) for r > 0, and the limit φ′_λ(0+) at r = 0; linear in λ there."""
+
+    @abstractmethod
+    def prox_phi(self, r: Tensor, lam: Strength, step: Strength) -> Tensor:
+        """argmin_{u ≥ 0} ½(u − r)² + step·φ_λ(u), the global one, for r ≥ 0 and every step ≥ 0."""
+
+    def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
+        """argmin_u Σ_i (u_i − z_i)²/(2·step_i) + φ_λ(‖u‖₂) for each row of ``z``; ``step`` like ``z``, λ (n, 1)."""
+        raise ValueError(
+            f"{type(self).__name__} over {self.over} has no sound prox under a per-coordinate step such as Adam's: "
+            "use ProxSGD, or a penalty that has one (l1, elastic-net, mcp, scad, sparse-group)"
+        )
+
+    def value(self, w: Tensor, lam: Strength) -> Tensor:
+        r, _ = self.over.decompose(w)
+        return self.phi(r, lam * self.over.weights(w)).sum()
+
+    def prox(self, w: Tensor, lam: Strength, step: float | Tensor) -> Tensor:
+        lam = lam * self.over.weights(w)
+        if isinstance(step, Tensor) and step.dim() and not self.over.single:
+            z, restore = self.over.rows(w)
+            steps, _ = self.over.rows(step)
+            lam = lam[:, None] if isinstance(lam, Tensor) and lam.dim() else lam
+            if z.shape[1] == 1:  # blocks of one weight: the scalar prox serves
+                return restore(self.prox_phi(z.abs(), lam, steps).copysign(z).add_(0.0))
+            return restore(self.prox_rows(z, lam, steps))
+        r, rebuild = self.over.decompose(w)
+        return rebuild(self.prox_phi(r, lam, step))
+
+    def subdiff_distance(self, w: Tensor, grad: Tensor, lam: Strength) -> Tensor:
+        lam = lam * self.over.weights(w)
+        return self.over.distance(w, grad, lambda r: self.dphi(r, lam))
+
+    def support(self, w: Tensor) -> Tensor:
+        return self.over.decompose(w)[0] != 0
+
+    def lambda_max(self, grad: Tensor) -> Tensor:
+        # −grad ∈ ∂Ω_λ(0), the ball of radius λ·weight·φ′₁(0+) around 0 in every block
+        r, _ = self.over.decompose(grad)
+        slope = self.dphi(torch.zeros((), dtype=r.dtype, device=r.device), 1.0)
+        return (r / self.over.weights(grad)).max() / slope
+
+    def fit(self, module: nn.Module, name: str) -> Penalty:
+        return replace(self, over=self.over.fit(module, name))

@@ -1,0 +1,74 @@
+"""The group prox under a diagonal metric: one root search over all groups at once.
+
+For a row z with steps τ_i the problem is min_u Σ (u_i − z_i)²/(2τ_i) + φ(‖u‖). Its stationary points are
+u_i = z_i v/(v + τ_i), v = ‖u‖/φ′(‖u‖), so that one number a row remains to be found. For φ′(p) = λ − p/γ (γ = ∞ for the
+group lasso) and θ = λv it solves
+
+    1/‖z/(θ + λτ)‖ = 1 + θ/(γλ).
+
+The left side is concave in θ (the secular equation of trust-region methods), so Newton from the left increases
+monotonically to the first root. Along the path u(θ) the derivative of the quadratic part is concave in the norm p = ‖u‖
+for the same reason; so where φ′ is concave as well, up to the point where φ becomes flat (MCP, SCAD), the objective has
+one minimum there, the first root, and one beyond, at u = z: the better of the two is the global one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from torchlasso.penalties.base import Strength
+
+# Over 3,000 random rows with steps spread over twelve decades, seven reach the root to rounding; see the tests.
+ITERATIONS = 12
+
+
+def shrink(z: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """argmin_u Σ (u_i − z_i)² λ/(2·threshold_i) + λ‖u‖ per row, threshold_i = λτ_i; and θ = ‖u‖, of shape (n, 1)."""
+    return _solve(z, threshold, 0.0, None)
+
+
+def shrink_flattening(
+    z: Tensor, step: Tensor, lam: Strength, gamma: float, start: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The first stationary point for φ′(p) = λ − p/γ: 0, or the root search from the left of the first root."""
+    lam = torch.as_tensor(lam, dtype=z.dtype, device=z.device)
+    return _solve(z, step * lam, 1 / (gamma * lam), start)
+
+
+def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    dead = z == 0
+    # A threshold far below its row's largest no longer matters to the root; the floor keeps the quotients finite.
+    floored = torch.maximum(threshold, threshold.amax(dim=1, keepdim=True) * 1e-15)
+    ratio = torch.where(dead, 0.0, z / threshold)
+    norm0 = torch.linalg.vector_norm(ratio, dim=1, keepdim=True)
+    if start is None:  # two bounds from below: by the largest and by the smallest threshold of the row
+        largest = torch.linalg.vector_norm(z, dim=1, keepdim=True) - floored.amax(dim=1, keepdim=True)
+        smallest = torch.nan_to_num(floored.amin(dim=1, keepdim=True) * (norm0 - 1), nan=0.0, posinf=0.0)
+        start = torch.maximum(largest, smallest).clamp_min(0)
+    theta = start
+    for _ in range(ITERATIONS):
+        y = torch.where(dead, 0.0, z / (theta + floored))
+        q = torch.linalg.vector_norm(y, dim=1, keepdim=True)
+        unit = y / q
+        rise = (unit * unit / (theta + floored)).sum(dim=1, keepdim=True) / q - slope
+        theta = (theta + (1 + slope * theta - 1 / q) / rise).clamp_min(0)
+    alive = norm0 > 1  # u = 0 is stationary exactly where ‖z/threshold‖ ≤ 1
+    theta = torch.where(alive, theta, torch.zeros_like(theta))
+    u = torch.where(dead | ~alive, torch.zeros_like(z), z * (theta / (theta + threshold)))
+    return u, theta
+
+
+def better_of(
+    u: Tensor, other: Tensor, z: Tensor, step: Tensor, phi: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Of two candidate rows, the one with the smaller Σ (u_i − z_i)²/(2·step_i) + φ(‖u‖)."""
+    return torch.where(_objective(u, z, step, phi) < _objective(other, z, step, phi), u, other)
+
+
+def _objective(u: Tensor, z: Tensor, step: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
+    gap = u - z
+    quadratic = torch.where(gap == 0, 0.0, gap.square() / (2 * step)).sum(dim=1, keepdim=True)
+    return quadratic + phi(torch.linalg.vector_norm(u, dim=1, keepdim=True))

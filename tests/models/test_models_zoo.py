@@ -1,0 +1,176 @@
+"""Every model of the registry: shapes, sizes, errors. A new model is covered by the first four tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from torchlasso import models
+
+SHAPES = [(1, 4, 4), (1, 8, 8), (1, 15, 17), (1, 16, 16), (1, 28, 28), (3, 32, 32), (2, 9, 30)]
+READS_TABLES = {"mlp", "lenet-300-100"}
+
+
+def count(model: nn.Module) -> int:
+    return sum(w.numel() for w in model.parameters())
+
+
+@pytest.mark.parametrize("outputs", [1, 7])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", models.names())
+def test_images_of_any_size_give_one_row_of_outputs_each(
+    name: str, shape: tuple[int, ...], outputs: int
+) -> None:
+    model = models.build(name, shape, outputs)
+    assert model(torch.zeros(2, *shape)).shape == (2, outputs)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_tables_are_read_or_refused(name: str) -> None:
+    if name in READS_TABLES:
+        assert models.build(name, (13,), 3)(torch.zeros(2, 13)).shape == (2, 3)
+    else:
+        with pytest.raises(ValueError, match=rf"{name!r} reads images.*shape \(13,\).*'mlp'"):
+            models.build(name, (13,), 3)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_seed_fixes_the_initial_weights(name: str) -> None:
+    torch.manual_seed(3)
+    first = models.build(name, (1, 8, 8), 10).state_dict()
+    second = models.build(name, (1, 8, 8), 10).state_dict()
+    torch.manual_seed(3)
+    again = models.build(name, (1, 8, 8), 10).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["head.weight"], second["head.weight"])
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_weight_gets_a_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    model = models.build(name, (1, 8, 8), 10)
+    model(torch.randn(4, 1, 8, 8)).square().sum().backward()
+    assert all(w.grad is not None and w.grad.any() for w in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "outputs", "parameters"),
+    [
+        ("cnn", (1, 28, 28), 10, 421_642),
+        ("cnn", (1, 8, 8), 10, 53_002),
+        ("lenet-300-100", (1, 28, 28), 10, 266_610),
+        ("lenet-5", (1, 28, 28), 10, 431_080),
+        ("lenet-5", (1, 8, 8), 10, 131_080),
+        ("mlp", (1, 8, 8), 10, 85_002),
+        ("resnet-20", (3, 32, 32), 10, 272_474),
+        ("resnet-20", (3, 32, 32), 100, 278_324),
+    ],
+)
+def test_parameter_counts(name: str, shape: tuple[int, ...], outputs: int, parameters: int) -> None:
+    assert count(models.build(name, shape, outputs)) == parameters
+
+
+def test_lenet_5_pads_only_where_it_must() -> None:
+    def padding(side: int) -> object:
+        return models.build("lenet-5", (1, side, side), 10).get_submodule("conv1").padding
+
+    assert [padding(side) for side in (8, 15, 16, 28)] == [(2, 2), (2, 2), (0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_the_options_of_mlp(depth: int) -> None:
+    model = models.build("mlp", (6,), 2, depth=depth, width=5)
+    widths = [module.out_features for module in model.modules() if isinstance(module, nn.Linear)]
+    assert widths == [5] * depth + [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "outputs", "options", "message"),
+    [
+        ("lenet5", (1, 8, 8), 10, {}, "unknown model 'lenet5'; did you mean 'lenet-5'? There are: cnn, "),
+        ("cnn", (1, 3, 28), 10, {}, "'cnn' needs images of at least 4x4 pixels, and these have 3x28"),
+        ("lenet-5", (1, 3, 3), 10, {}, "'lenet-5' needs images of at least 4x4 pixels"),
+        ("resnet-20", (3, 2, 2), 10, {}, "'resnet-20' needs images of at least 4x4 pixels"),
+        (
+            "cnn",
+            (28, 28),
+            10,
+            {},
+            "reads images, (channels, height, width), and the input has shape (28,",
+        ),
+        ("mlp", (28, 28), 10, {}, "and the input has shape (28, 28)"),
+        ("mlp", (), 10, {}, "and the input has shape ()"),
+        ("mlp", (0,), 10, {}, "every size in input_shape (0,) must be a whole number of at least 1"),
+        ("cnn", (1, 8, 8), 0, {}, "outputs must be a whole number of at least 1, and is 0"),
+        ("cnn", (1, 8, 8), 2.0, {}, "outputs must be a whole number of at least 1, and is 2.0"),
+        ("cnn", (1, 8, 8), 10, {"depth": 1}, "model 'cnn' takes no options, and got 'depth'"),
+        (
+            "mlp",
+            (3,),
+            10,
+            {"dept": 1},
+            "model 'mlp': unknown option 'dept'; did you mean 'depth'? There are: depth, width",
+        ),
+        ("mlp", (3,), 10, {"depth": -1}, "depth must be a whole number of at least 0, and is -1"),
+        ("mlp", (3,), 10, {"depth": True}, "depth must be a whole number of at least 0, and is True"),
+        ("mlp", (3,), 10, {"width": 0}, "width must be a whole number of at least 1, and is 0"),
+        ("mlp", (3,), 10, {"width": "big"}, "width must be a whole number of at least 1, and is 'big'"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(
+    name: str, shape: tuple[int, ...], outputs: int, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        models.build(name, shape, outputs, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match=r"'cnn' is registered already, by torchlasso\.models\.cnn"):
+        models.register("cnn")(nn.Linear)
+
+
+CUSTOM = """
+from torch import nn
+
+def build(input_shape, outputs, *, bias=True):
+    return nn.Linear(input_shape[0], outputs, bias=bias)
+
+def anything(input_shape, outputs, **options):
+    return nn.Linear(input_shape[0], options["rows"])
+
+def demanding(input_shape, outputs, *, rows):
+    return nn.Linear(input_shape[0], rows)
+
+def wrong(input_shape, outputs):
+    return "a model"
+"""
+
+
+@pytest.fixture
+def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "models_zoo_custom.py").write_text(CUSTOM)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "models_zoo_custom"
+
+
+def test_a_model_can_be_a_function(custom: str) -> None:
+    model = models.build(f"{custom}:build", (4,), 3, bias=False)
+    assert isinstance(model, nn.Linear)
+    assert (model.in_features, model.out_features, model.bias) == (4, 3, None)
+    assert models.build(f"{custom}:anything", (4,), 3, rows=2)(torch.zeros(1, 4)).shape == (1, 2)
+
+
+def test_what_a_function_may_get_wrong(custom: str) -> None:
+    with pytest.raises(ValueError, match=r"must return a torch\.nn\.Module, and returned str"):
+        models.build(f"{custom}:wrong", (4,), 3)
+    with pytest.raises(ValueError, match="unknown option 'biass'; did you mean 'bias'"):
+        models.build(f"{custom}:build", (4,), 3, biass=False)
+    with pytest.raises(ValueError, match="missing a required argument: 'rows'"):
+        models.build(f"{custom}:demanding", (4,), 3)
+    with pytest.raises(ValueError, match="has no function 'nothing'"):
+        models.build(f"{custom}:nothing", (4,), 3)

@@ -1,0 +1,46 @@
+"""What imports what: the layers of pyproject.toml, and nothing but torch below the upper ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# The layers that import torch and the standard library, nothing else.
+LOWER = ("names", "blocks", "penalties", "selection", "optim", "certify", "control", "graph", "report")
+OPTIONAL = ("sklearn", "datasets", "PIL", "pyarrow", "matplotlib", "typer", "rich", "pandas")
+
+
+def test_the_contracts_on_imports_hold() -> None:
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("torchlasso", include_external_packages=True, cache_dir=None)
+
+
+@pytest.mark.parametrize("name", LOWER)
+def test_the_lower_layers_import_only_torch(graph: grimp.ImportGraph, name: str) -> None:
+    package = f"torchlasso.{name}"
+    imported = {
+        other.partition(".")[0]
+        for module in graph.modules
+        if module == package or module.startswith(package + ".")
+        for other in graph.find_modules_directly_imported_by(module)
+    }
+    assert imported <= {"torch", "torchlasso"} | sys.stdlib_module_names
+
+
+def test_importing_torchlasso_loads_no_optional_dependency() -> None:
+    command = f"import sys, torchlasso; print([name for name in {OPTIONAL} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
