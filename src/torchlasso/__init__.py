@@ -1,0 +1,47 @@
+"""torchlasso: L1 regularization for PyTorch, done right."""
+
+from torchlasso.blocks import (
+    Blocks,
+    Chunks,
+    Columns,
+    Elements,
+    Filters,
+    Heads,
+    InputChannels,
+    Rows,
+    SingularValues,
+)
+from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
+from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
+from torchlasso.selection import Rule, param_groups, penalty
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "L1",
+    "MCP",
+    "SCAD",
+    "Blocks",
+    "Chunks",
+    "Columns",
+    "ElasticNet",
+    "Elements",
+    "Filters",
+    "Heads",
+    "InputChannels",
+    "LHalf",
+    "LogSum",
+    "Penalty",
+    "ProxAdam",
+    "ProxAdamW",
+    "ProxSGD",
+    "Proximal",
+    "Rows",
+    "Rule",
+    "Separable",
+    "SingularValues",
+    "SparseGroup",
+    "param_groups",
+    "penalty",
+    "proximal",
+]

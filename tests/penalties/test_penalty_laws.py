@@ -46,17 +46,10 @@ def suits(name: str, over: Blocks) -> bool:
 
 def metric_suits(name: str, over: Blocks) -> bool:
     """Whether there is a sound prox under per-coordinate steps."""
-    return isinstance(over, Elements) or (
-        not isinstance(over, SingularValues) and name not in ("log-sum", "l-half")
-    )
+    return isinstance(over, Elements) or (not isinstance(over, SingularValues) and name not in ("log-sum", "l-half"))
 
 
-PAIRS = [
-    pytest.param(name, over, id=f"{name}-{over}")
-    for name in registry()
-    for over in BLOCKS
-    if suits(name, over)
-]
+PAIRS = [pytest.param(name, over, id=f"{name}-{over}") for name in registry() for over in BLOCKS if suits(name, over)]
 ALL = pytest.mark.parametrize(("name", "over"), PAIRS)
 PRECISIONS = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 SEPARABLE = pytest.mark.parametrize("name", [n for n, c in registry().items() if issubclass(c, Separable)])
@@ -319,9 +312,7 @@ def test_sparse_group_with_extreme_ratios_is_the_lasso_and_the_group_lasso():
     w, step = weights(12), metric(12)
     for s in (0.4, step):
         torch.testing.assert_close(SparseGroup(over=Rows(), ratio=1.0).prox(w, 0.3, s), L1().prox(w, 0.3, s))
-        torch.testing.assert_close(
-            SparseGroup(over=Rows(), ratio=0.0).prox(w, 0.3, s), L1(over=Rows()).prox(w, 0.3, s)
-        )
+        torch.testing.assert_close(SparseGroup(over=Rows(), ratio=0.0).prox(w, 0.3, s), L1(over=Rows()).prox(w, 0.3, s))
 
 
 def test_nuclear_norm_prox_lowers_the_rank():

@@ -5,6 +5,16 @@ from torchlasso.penalties.nonseparable import SparseGroup
 from torchlasso.penalties.separable import L1, MCP, SCAD, ElasticNet, LHalf, LogSum
 
 __all__ = [
-    "L1", "MCP", "SCAD", "ElasticNet", "LHalf", "LogSum", "Penalty", "Separable", "SparseGroup",
-    "check_strength", "register", "registry",
+    "L1",
+    "MCP",
+    "SCAD",
+    "ElasticNet",
+    "LHalf",
+    "LogSum",
+    "Penalty",
+    "Separable",
+    "SparseGroup",
+    "check_strength",
+    "register",
+    "registry",
 ]

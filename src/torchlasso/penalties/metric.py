@@ -61,9 +61,7 @@ def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) 
     return u, theta
 
 
-def better_of(
-    u: Tensor, other: Tensor, z: Tensor, step: Tensor, phi: Callable[[Tensor], Tensor]
-) -> Tensor:
+def better_of(u: Tensor, other: Tensor, z: Tensor, step: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
     """Of two candidate rows, the one with the smaller Σ (u_i − z_i)²/(2·step_i) + φ(‖u‖)."""
     return torch.where(_objective(u, z, step, phi) < _objective(other, z, step, phi), u, other)
 

@@ -20,7 +20,9 @@ def _like(r: Tensor, lam: Strength) -> Tensor:
 
 def _check(name: str, value: float, low: float, high: float = math.inf, *, low_open: bool = True) -> None:
     if not (low < value or (value == low and not low_open)) or not value <= high or math.isinf(value):
-        bounds = f"{'above' if low_open else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+        bounds = f"{'above' if low_open else 'at least'} {low:g}" + (
+            f" and at most {high:g}" if high < math.inf else ""
+        )
         raise ValueError(f"{name} must be a number {bounds}; got {value!r}")
 
 

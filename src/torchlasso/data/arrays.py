@@ -1,0 +1,101 @@
+"""Arrays, checked and turned into a part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from torchlasso.data.labels import raw_labels
+from torchlasso.data.messages import listed, row
+from torchlasso.data.records import Labels, Part
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def array_part(x: Array, y: Array | None, origin: str) -> Part:
+    """A part of plain arrays.
+
+    Images of bytes are scaled by 1/255; (n, height, width) gets a channel, and bytes of shape
+    (n, height, width, 1 or 3) get their channels in front.
+
+    Args:
+        x: (n, features), (n, height, width) or (n, channels, height, width).
+        y: labels, (n,) or, of floats, (n, outputs).
+        origin: for messages.
+
+    Raises:
+        ValueError: what cannot be used, and why.
+    """
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"{origin}: x must hold numbers, not {x.dtype}")
+    if not 2 <= x.ndim <= 4:
+        wanted = "(n, features), (n, height, width) or (n, channels, height, width)"
+        raise ValueError(f"{origin}: x must have the shape {wanted}, not {x.shape}")
+    if x.size == 0:
+        raise ValueError(f"{origin}: x is empty, of shape {x.shape}; at least one row is needed")
+    if y is not None:
+        y = raw_labels(y, origin)
+        if len(x) != len(y):
+            raise ValueError(f"{origin}: x has {len(x)} rows and y has {len(y)}; they must be the same")
+    if x.ndim == 3:
+        x = x[:, None]
+    return Part(torch.from_numpy(_floats(x, origin)), y)
+
+
+def _floats(x: Array, origin: str) -> Array:
+    if x.ndim == 4 and x.dtype == np.uint8:
+        if x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+            x = x.transpose(0, 3, 1, 2)
+        return unit_interval(x)
+    with np.errstate(over="ignore"):  # too large for float32 is found below, as infinite
+        values = np.array(x, dtype=np.float32, order="C")
+    refuse_infinite(values, (), origin)
+    return values
+
+
+def unit_interval(pixels: Array) -> Array:
+    """Bytes as float32 in [0, 1], contiguous."""
+    values = np.array(pixels, dtype=np.float32, order="C")
+    values /= 255
+    return values
+
+
+def refuse_infinite(x: Array, features: Sequence[str], origin: str) -> None:
+    """Refuse missing (NaN) and infinite values.
+
+    Raises:
+        ValueError: names the columns, or else the first row, and the count.
+    """
+    bad = ~np.isfinite(x)
+    count = int(bad.sum())
+    if not count:
+        return
+    first = int(bad.reshape(len(x), -1).any(1).argmax())
+    where = f"first in {row(first)}"
+    if features:
+        names = [features[index] for index in np.flatnonzero(bad.any(0)).tolist()]
+        where += f", in {'column' if len(names) == 1 else 'columns'} {listed(names, most=5)}"
+    how = "fill them in, or leave columns out with --ignore" if features else "fill them in"
+    values = "1 missing or infinite value" if count == 1 else f"{count} missing or infinite values"
+    raise ValueError(f"{origin}: {values}, {where}; {how}")
+
+
+def as_array(value: object, what: str, origin: str) -> Labels:
+    """A tensor, an array or nested lists as an array.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+        return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {what} has rows of different lengths") from error
+    if array.ndim == 0:
+        raise ValueError(f"{origin}: {what} must be an array or a tensor, not {type(value).__name__}")
+    return array

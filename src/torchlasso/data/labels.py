@@ -1,0 +1,125 @@
+"""Labels: which column holds them, whether they are sound, and their class indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchlasso.data.messages import listed, row
+from torchlasso.data.records import Labels
+
+LABEL_NAMES = ("label", "class", "target", "y")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column is the label and which are left out; ``required``: whether a label must be there."""
+
+    label: str | None = None
+    ignore: tuple[str, ...] = ()
+    required: bool = True
+
+    def find_label(self, names: Sequence[str], origin: str) -> str | None:
+        """The label column among ``names``, or None where there is none and none is required.
+
+        Raises:
+            ValueError: the label column or a column to ignore is not there.
+        """
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"{origin}: column names must be unique, but it has more than one {listed(duplicates)}")
+        unknown = [name for name in self.ignore if name not in names]
+        if unknown and self.required:
+            raise ValueError(f"{origin}: no column {listed(unknown)} to --ignore; there are {listed(names)}")
+        if self.label is not None and self.label in self.ignore:
+            raise ValueError(f"{origin}: the column {self.label!r} cannot be both --label and in --ignore")
+        wanted = LABEL_NAMES if self.label is None else (self.label,)
+        found = [name for name in wanted if name in names and name not in self.ignore]
+        if not found and self.required:
+            what = f"column {self.label!r}" if self.label else f"label column ({', '.join(LABEL_NAMES)})"
+            raise ValueError(f"{origin}: no {what}; choose one with --label; there are {listed(names)}")
+        return found[0] if found else None
+
+    def refuse(self, origin: str) -> None:
+        """For data without named columns.
+
+        Raises:
+            ValueError: a label column or columns to ignore were asked for.
+        """
+        if self.required and (self.label is not None or self.ignore):
+            raise ValueError(f"{origin}: it has no named columns, so --label and --ignore do not apply")
+
+
+def raw_labels(y: Labels, origin: str) -> Labels:
+    """Labels as int64 (n,), str (n,), or float64 (n,) or (n, outputs); truth values become 0 and 1.
+
+    Raises:
+        ValueError: they are of another kind or shape, negative, or not finite.
+    """
+    kind = y.dtype.kind
+    if kind == "O" and all(isinstance(value, str) for value in y.flat):
+        y, kind = y.astype(np.str_), "U"
+    if kind not in "biufU":
+        raise ValueError(f"{origin}: labels must be whole numbers, decimal numbers or text, not {y.dtype}")
+    if y.ndim != 1 and not (kind == "f" and y.ndim == 2 and y.shape[1] > 0):
+        wanted = "(n,) or (n, outputs)" if kind == "f" else "(n,)"
+        raise ValueError(f"{origin}: labels must have the shape {wanted}, not {y.shape}")
+    if kind == "U":
+        return y
+    if kind == "f":
+        _refuse_rows(~np.isfinite(y).reshape(len(y), -1).all(1), y, "must be finite numbers", origin)
+        return y.astype(np.float64)
+    if kind == "u":
+        _refuse_rows(y > np.iinfo(np.int64).max, y, "must fit into 64 bits", origin)
+    _refuse_rows(y < 0, y, "of classes must be 0 or more, or text", origin)
+    return y.astype(np.int64)
+
+
+def _refuse_rows(bad: Any, y: Labels, demand: str, origin: str) -> None:
+    if bad.any():
+        first = int(bad.argmax())
+        raise ValueError(f"{origin}: labels {demand}, but {row(first)} has {y[first]} ({int(bad.sum())} such rows)")
+
+
+def class_names(y: Labels) -> tuple[str, ...]:
+    """The sorted distinct labels, as text.
+
+    >>> class_names(np.array([10, 2, 2]))
+    ('2', '10')
+    """
+    return tuple(str(value) for value in np.unique(y))
+
+
+def class_indices(y: Labels, classes: Sequence[str]) -> Tensor:
+    """Raw labels as indices into the class names.
+
+    Args:
+        y: labels as a reader gave them, (n,).
+        classes: the class names in the order of their indices.
+
+    Returns:
+        int64, (n,).
+
+    Raises:
+        ValueError: a label is not among the classes, or ``y`` is not of shape (n,).
+
+    >>> class_indices(np.array(["dog", "cat"]), ["cat", "dog"])
+    tensor([1, 0])
+    """
+    y = np.asarray(y)
+    if y.ndim != 1:
+        raise ValueError(f"class labels must have the shape (n,), not {y.shape}")
+    if y.dtype.kind == "b":
+        y = y.astype(np.int64)
+    position = {name: index for index, name in enumerate(classes)}
+    values, first, inverse = np.unique(y, return_index=True, return_inverse=True)
+    for at, value in sorted(zip(first.tolist(), values, strict=True), key=lambda pair: pair[0]):
+        if str(value) not in position:
+            raise ValueError(f"the label {str(value)!r} in {row(at)} is not among the classes {listed(classes)}")
+    index = np.array([position[str(value)] for value in values], dtype=np.int64)
+    return torch.from_numpy(index[inverse.reshape(-1)])

@@ -1,0 +1,65 @@
+"""CSV files: a header, numbers, and a label column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torchlasso.data.labels import Columns
+from torchlasso.data.messages import one_line, require
+from torchlasso.data.records import Part
+from torchlasso.data.registry import FileReader, register
+from torchlasso.data.tables import table_part
+
+MISSING = ("", "na", "n/a", "nan", "null", "none", "?")  # in any case of letters, in columns of numbers
+INTEGER = r"^[+-]?[0-9]{1,18}$"
+DECIMAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity|nan)$"
+
+
+@register
+class Csv(FileReader):
+    """Comma-separated, UTF-8, names in the first line."""
+
+    form = "FILE.csv"
+    suffix = ".csv"
+
+    def read(self, path: Path, columns: Columns) -> Part:
+        pa = require("pyarrow", "data", f"{path}: reading CSV")
+        csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if not head.strip():
+            raise ValueError(f"{path}: an empty file; a header and rows are needed")
+        if b"\0" in head:
+            raise ValueError(f"{path}: not a CSV file: it is binary, not text in UTF-8")
+        try:
+            table = _read_text(csv, path)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ValueError(
+                f"{path}: not a CSV file with a header and rows of one length ({one_line(error)})"
+            ) from error
+        label = columns.find_label(table.column_names, str(path))
+        typed = [_typed(pa, table.column(i), is_label=name == label) for i, name in enumerate(table.column_names)]
+        return table_part(pa.table(typed, names=table.column_names), columns, str(path))
+
+
+def _read_text(csv: Any, path: Path) -> Any:
+    """All columns as text, so that what a column is follows from all its rows."""
+    parse = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, parse_options=parse) as reader:
+        names = reader.schema.names
+    convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
+    return csv.read_csv(path, parse_options=parse, convert_options=convert)
+
+
+def _typed(pa: Any, column: Any, is_label: bool) -> Any:
+    """A column of text as whole or decimal numbers where all its values are written as such."""
+    compute = require("pyarrow.compute", "data", "reading CSV")
+    trimmed = compute.utf8_trim_whitespace(column)
+    missing = ("",) if is_label else MISSING
+    blank = compute.is_in(compute.utf8_lower(trimmed), value_set=pa.array(missing))
+    filled = compute.if_else(blank, pa.scalar(None, pa.string()), trimmed)
+    for pattern, kind in ((INTEGER, pa.int64()), (DECIMAL, pa.float64())):
+        if compute.all(compute.match_substring_regex(filled, pattern)).as_py() is not False:
+            return compute.replace_substring_regex(filled, r"^\+", "").cast(kind)
+    return filled

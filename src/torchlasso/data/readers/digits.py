@@ -1,0 +1,26 @@
+"""The 8x8 handwritten digits inside scikit-learn: no download."""
+
+from __future__ import annotations
+
+from torchlasso.data.arrays import array_part
+from torchlasso.data.holdout import split_test
+from torchlasso.data.labels import Columns
+from torchlasso.data.messages import require
+from torchlasso.data.registry import Portion, Reader, Source, register
+
+
+@register
+class Digits(Reader):
+    """1,797 grey images of the digits 0 to 9."""
+
+    form = "digits"
+    rank = 0
+
+    def accepts(self, spec: str) -> bool:
+        return spec == self.form
+
+    def open(self, spec: str, columns: Columns) -> Source:
+        columns.refuse(spec)
+        digits = require("sklearn.datasets", "sklearn", "the data set 'digits'").load_digits()
+        train, test = split_test(array_part(digits.images / 16.0, digits.target, spec))
+        return Source(spec, Portion(spec, lambda: train), Portion(spec, lambda: test))

@@ -1,0 +1,76 @@
+"""Folders with train and test files of one format."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torchlasso.data.labels import Columns
+from torchlasso.data.messages import listed
+from torchlasso.data.records import Part, concatenate
+from torchlasso.data.registry import Portion, Reader, Source, reader_of, register
+
+_ROLES = {"train": "train", "test": "test|t10k", "validation": "valid"}
+
+
+@register
+class Folder(Reader):
+    """Files with 'train' and 'test' in their names; several files of one split are joined in order."""
+
+    form = "FOLDER"
+
+    def accepts(self, spec: str) -> bool:
+        path = Path(spec)
+        return path.is_dir() and any(_files(path).values())
+
+    def open(self, spec: str, columns: Columns) -> Source:
+        path = Path(spec)
+        files = _files(path)
+        train, test = (_portion(spec, names, columns) for names in (files["train"], _test(files)))
+        return Source(path.resolve().name, train, test)
+
+
+def _test(files: dict[str, list[Path]]) -> list[Path]:
+    return files["test"] or files["validation"]
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """The readable files of each role, in the order of their names."""
+    found: dict[str, list[Path]] = {role: [] for role in _ROLES}
+    for path in sorted(folder.iterdir()):
+        role = role_of(path.name)
+        unpacked = path.suffix == ".gz" and path.with_suffix("").is_file()  # the same rows once more
+        if role is not None and path.is_file() and not unpacked and reader_of(path) is not None:
+            found[role].append(path)
+    return found
+
+
+def role_of(name: str) -> str | None:
+    """Which split a file name speaks of, if of one only; whole words count before parts of words.
+
+    >>> role_of("mnist-train.parquet"), role_of("latest-train.csv"), role_of("iris.csv")
+    ('train', 'train', None)
+    """
+    for boundary in ("(?<![a-z])", ""):
+        found = [role for role, words in _ROLES.items() if re.search(f"{boundary}({words})", name, re.IGNORECASE)]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _portion(spec: str, files: list[Path], columns: Columns) -> Portion | None:
+    if not files:
+        return None
+    readers = [reader for path in files if (reader := reader_of(path))]
+    if len(set(readers)) > 1:
+        names = listed(path.name for path in files)
+        raise ValueError(f"{spec}: one split in several formats ({names}); leave one format")
+    origins = [str(path) for path in files]
+    origin = origins[0] if len(files) == 1 else f"{origins[0]} and {len(files) - 1} more"
+
+    def read() -> Part:
+        opened = (reader.open(file, columns) for reader, file in zip(readers, origins, strict=True))
+        portions = [source.train for source in opened]
+        return concatenate([portion.read() for portion in portions if portion], origins)
+
+    return Portion(origin, read)

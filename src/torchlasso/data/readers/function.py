@@ -1,0 +1,52 @@
+"""Data that a function of the user returns."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torchlasso.data.arrays import array_part, as_array
+from torchlasso.data.holdout import split_test
+from torchlasso.data.labels import Columns
+from torchlasso.data.records import Part
+from torchlasso.data.registry import Portion, Reader, Source, register
+from torchlasso.names import import_function, is_function_name
+
+
+@register
+class Function(Reader):
+    """``package.module:function``, which returns ((x, y), (x_test, y_test)) or (x, y)."""
+
+    form = "package.module:function"
+    rank = 2
+
+    def accepts(self, spec: str) -> bool:
+        return is_function_name(spec)
+
+    def open(self, spec: str, columns: Columns) -> Source:
+        columns.refuse(spec)
+        function = import_function(spec)
+        try:
+            inspect.signature(function).bind()
+        except TypeError as error:
+            raise ValueError(f"{spec}: the function must need no arguments ({error})") from error
+        result = function()
+        if not _is_pair(result):
+            raise ValueError(f"{spec}: must return (x, y) or ((x, y), (x_test, y_test)), not {_shape(result)}")
+        if all(_is_pair(half) for half in result):
+            train, test = _part(result[0], spec), _part(result[1], f"{spec}, test part")
+        else:
+            train, test = split_test(_part(result, spec))
+        return Source(spec, Portion(spec, lambda: train), Portion(f"{spec}, test part", lambda: test))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2
+
+
+def _shape(value: Any) -> str:
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
+
+
+def _part(pair: tuple[Any, Any], origin: str) -> Part:
+    return array_part(as_array(pair[0], "x", origin), as_array(pair[1], "y", origin), origin)

@@ -1,0 +1,56 @@
+"""Data sets of the Hugging Face hub, or folders that ``datasets.load_dataset`` reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchlasso.data.labels import Columns
+from torchlasso.data.messages import listed, one_line, require
+from torchlasso.data.records import Part
+from torchlasso.data.registry import Portion, Reader, Source, register
+from torchlasso.data.tables import table_part
+
+TEST_SPLITS = ("test", "validation")
+
+
+@register
+class Hub(Reader):
+    """``hf:NAME``, with a train split and a test split, or a validation split in its place."""
+
+    form = "hf:NAME"
+    rank = 0
+
+    def accepts(self, spec: str) -> bool:
+        return spec.startswith("hf:")
+
+    def open(self, spec: str, columns: Columns) -> Source:
+        splits = _load(spec)
+        if "train" not in splits:
+            raise ValueError(f"{spec}: no split 'train'; there are {listed(splits)}")
+        test = next((split for split in TEST_SPLITS if split in splits), None)
+        return Source(spec, *(_portion(spec, splits, split, columns) for split in ("train", test) if split))
+
+
+def _portion(spec: str, splits: Any, split: str, columns: Columns) -> Portion:
+    origin = f"{spec}, split {split!r}"
+
+    def read() -> Part:
+        return table_part(splits[split].with_format("arrow")[:], columns, origin, image_paths=True)
+
+    return Portion(origin, read)
+
+
+def _load(spec: str) -> Any:
+    datasets = require("datasets", "data", spec)
+    name = spec.removeprefix("hf:")
+    if not name:
+        raise ValueError(f"{spec}: no name; it must look like hf:mnist")
+    shown = datasets.utils.is_progress_bar_enabled()
+    datasets.utils.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name)
+    except Exception as error:  # of datasets, the hub, the network or a file format
+        raise ValueError(f"{spec}: cannot be loaded ({one_line(error)})") from error
+    finally:
+        if shown:
+            datasets.utils.enable_progress_bars()

@@ -1,0 +1,68 @@
+"""Folders of images: one folder per class, or images alone for prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from torchlasso.data.images import SUFFIXES, decode
+from torchlasso.data.labels import Columns
+from torchlasso.data.messages import listed
+from torchlasso.data.records import Part
+from torchlasso.data.registry import Portion, Reader, Source, register
+
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+
+
+@register
+class ImageFolder(Reader):
+    """``FOLDER/class/*.png``, or ``FOLDER/train/class/*.png`` and ``FOLDER/test/class/*.png``."""
+
+    form = "FOLDER of images"
+    rank = 2  # after a folder with train and test files
+
+    def accepts(self, spec: str) -> bool:
+        path = Path(spec)
+        return path.is_dir() and bool(_folders(path) or _images(path))
+
+    def open(self, spec: str, columns: Columns) -> Source:
+        columns.refuse(spec)
+        root = Path(spec)
+        folders = {folder.name: folder for folder in _folders(root)}
+        if "train" in folders:
+            test = next((folders[name] for name in TEST_FOLDERS if name in folders), None)
+            train, test_portion = (_portion(path, columns) for path in (folders["train"], test))
+            return Source(root.resolve().name, train, test_portion)
+        return Source(root.resolve().name, _portion(root, columns))
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith((".", "__")))
+
+
+def _images(path: Path) -> list[Path]:
+    """The image files of a folder; hidden files are not counted."""
+    files = (item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
+    return sorted(item for item in files if item.suffix.lower() in SUFFIXES)
+
+
+def _portion(root: Path | None, columns: Columns) -> Portion | None:
+    return None if root is None else Portion(str(root), lambda: _read(root, columns))
+
+
+def _read(root: Path, columns: Columns) -> Part:
+    folders = _folders(root)
+    if not folders and not columns.required:
+        files, y = _images(root), None
+    else:
+        by_class = {folder.name: _images(folder) for folder in folders}
+        empty = [name for name, files in by_class.items() if not files]
+        if empty or not by_class:
+            what = f"no images in the class folder {listed(empty)}" if empty else "no class folders"
+            raise ValueError(f"{root}: {what}; each class is a folder with images ({', '.join(SUFFIXES)})")
+        files = [file for group in by_class.values() for file in group]
+        y = np.repeat(np.array(list(by_class)), [len(group) for group in by_class.values()])
+    if not files:
+        raise ValueError(f"{root}: no images ({', '.join(SUFFIXES)})")
+    return Part(decode(files, lambda index: str(files[index])), y)

@@ -1,0 +1,84 @@
+"""NPZ files of numpy: x and y, and where it has them x_test and y_test. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from torchlasso.data.arrays import Array, array_part
+from torchlasso.data.labels import Columns
+from torchlasso.data.messages import listed, one_line
+from torchlasso.data.records import Part
+from torchlasso.data.registry import Portion, Reader, Source, register
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_MOST_EXPANSION = 1100  # deflate makes at most 1032 bytes of one
+
+
+@register
+class Npz(Reader):
+    """Arrays x and y, or x_train and y_train; x_test and y_test may be there too."""
+
+    form = "FILE.npz"
+
+    def accepts(self, spec: str) -> bool:
+        return spec.lower().endswith(".npz") and Path(spec).is_file()
+
+    def open(self, spec: str, columns: Columns) -> Source:
+        columns.refuse(spec)
+        path = Path(spec)
+        names = _names(path)
+        train = next((key for key in ("x", "x_train") if key in names), None)
+        test = "x_test" if "x_test" in names else None
+        if train is None and (columns.required or test is None):
+            raise ValueError(f"{path}: no array 'x' or 'x_train'; there are {listed(names)}")
+        if not columns.required:
+            return Source(path.name, *(_portion(path, key, names, columns) for key in (test or train,) if key))
+        return Source(path.name, *(_portion(path, key, names, columns) for key in (train, test) if key))
+
+
+def _portion(path: Path, key: str, names: list[str], columns: Columns) -> Portion:
+    label = "y" + key[1:]
+    origin = f"{path}, {key}"
+    if columns.required and label not in names:
+        raise ValueError(f"{path}: no array {label!r} for {key!r}; there are {listed(names)}")
+
+    def read() -> Part:
+        y = _array(path, label) if label in names else None
+        return array_part(_array(path, key), y, origin)
+
+    return Portion(origin, read)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not an NPZ file, or cut short ({one_line(error)})") from error
+
+
+def _array(path: Path, name: str) -> Array:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(f"{name}.npy")
+            with archive.open(info) as stream:
+                version = np.lib.format.read_magic(stream)
+                shape, _, dtype = _HEADERS[version](stream)
+                held = info.file_size - stream.tell()
+            if dtype.hasobject:
+                raise ValueError(f"{name!r} holds pickled objects, which are never loaded; save plain arrays")
+            compressed = min(info.compress_size, path.stat().st_size)
+            bounded = info.file_size <= _MOST_EXPANSION * (compressed + 1)
+            if math.prod(shape) * dtype.itemsize != held or not bounded:
+                raise ValueError(f"{name!r} says that it has the shape {shape}, which its bytes are not")
+            with archive.open(info) as stream:
+                return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+    except KeyError as error:
+        raise ValueError(f"{path}: {name!r} is of an unknown version of the format") from error
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read: {one_line(error)}") from error

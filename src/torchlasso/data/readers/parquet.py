@@ -1,0 +1,28 @@
+"""Parquet files: images in the Hugging Face layout, or numeric columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torchlasso.data.labels import Columns
+from torchlasso.data.messages import one_line, require
+from torchlasso.data.records import Part
+from torchlasso.data.registry import FileReader, register
+from torchlasso.data.tables import table_part
+
+
+@register
+class Parquet(FileReader):
+    """``image: {bytes, path}`` and a label, or numbers and a label."""
+
+    form = "FILE.parquet"
+    suffix = ".parquet"
+
+    def read(self, path: Path, columns: Columns) -> Part:
+        parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
+        try:
+            with parquet.ParquetFile(path) as file:
+                table = file.read()
+        except (OSError, ValueError, MemoryError, OverflowError, parquet.ArrowException) as error:
+            raise ValueError(f"{path}: not a Parquet file, or cut short or damaged ({one_line(error)})") from error
+        return table_part(table, columns, str(path))

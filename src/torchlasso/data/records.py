@@ -1,0 +1,131 @@
+"""What reading gives: a part (rows as they were read) and a data set (ready to train on)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchlasso.data.messages import listed
+
+Labels = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one file or of one split, with labels as they were read.
+
+    Args:
+        x: float32; images (n, channels, height, width) in [0, 1], or a table (n, features).
+        y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None where there are none.
+        features: the column names of a table, () for images and for arrays without names.
+
+    >>> Part(torch.zeros(2, 3), np.array(["cat", "dog"]), ("a", "b", "c")).x.shape
+    torch.Size([2, 3])
+    """
+
+    x: Tensor
+    y: Labels | None
+    features: tuple[str, ...] = ()
+
+    def rows(self, index: Tensor) -> Part:
+        """The part that holds only the rows of ``index``."""
+        return Part(self.x[index], None if self.y is None else self.y[index.numpy()], self.features)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test rows.
+
+    Args:
+        name: what it is called in reports.
+        x: float32; images (n, channels, height, width), or a table (n, features).
+        y: int64 (n,) class indices, or float32 (n, outputs) for regression.
+        test_x: like ``x``.
+        test_y: like ``y``.
+        classes: the class names in the order of their indices, () for regression.
+        features: the column names of a table, () for images and for arrays without names.
+
+    >>> x, y = torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
+    >>> dataset = Dataset("toy", x, y, x, y, classes=("cat", "dog"), features=())
+    >>> dataset.input_shape, dataset.outputs
+    ((1, 8, 8), 2)
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    classes: tuple[str, ...]
+    features: tuple[str, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one row of ``x``."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes, or of regression targets."""
+        return len(self.classes) or self.y.shape[1]
+
+
+def widen(x: Tensor, channels: int) -> Tensor:
+    """Grey images as images of ``channels`` equal channels; others as they are."""
+    return x.expand(-1, channels, -1, -1) if x.dim() == 4 and x.shape[1] == 1 else x
+
+
+def order_like(part: Part, features: Sequence[str], origin: str) -> Part:
+    """The part with its columns in the order of ``features``.
+
+    Raises:
+        ValueError: it has other columns.
+    """
+    if part.features == tuple(features):
+        return part
+    missing = [name for name in features if name not in part.features]
+    extra = [name for name in part.features if name not in features]
+    if missing or extra:
+        raise ValueError(
+            f"{origin}: its columns differ from those of the training part "
+            f"(missing: {listed(missing)}; only here: {listed(extra)}); leave columns out with --ignore"
+        )
+    index = torch.tensor([part.features.index(name) for name in features])
+    return Part(part.x[:, index], part.y, tuple(features))
+
+
+def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
+    """The rows of several files of one split, one after the other.
+
+    Raises:
+        ValueError: columns, shapes or labels do not fit together.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    ordered = [order_like(part, first.features, origin) for part, origin in zip(parts, origins, strict=True)]
+    channels = max(part.x.shape[1] for part in ordered)
+    xs = [widen(part.x, channels) for part in ordered]
+    for x, part, origin in zip(xs, ordered, origins, strict=True):
+        if x.shape[1:] != xs[0].shape[1:]:
+            shapes = f"{tuple(x.shape[1:])}, in {origins[0]} of shape {tuple(xs[0].shape[1:])}"
+            raise ValueError(f"{origin}: its rows are of shape {shapes}; they must be the same")
+        if kind_of(part.y) != kind_of(first.y):
+            kinds = f"{kind_of(part.y)}, in {origins[0]} {kind_of(first.y)}"
+            raise ValueError(f"{origin}: its labels are {kinds}; they must be of one kind")
+    y = None if first.y is None else np.concatenate([part.y for part in ordered if part.y is not None])
+    return Part(torch.cat(xs), y, first.features)
+
+
+def kind_of(y: Labels | None) -> str:
+    """What labels are, in words.
+
+    >>> kind_of(np.array([1.5]))
+    'decimal numbers'
+    """
+    return "absent" if y is None else {"i": "whole numbers", "f": "decimal numbers"}.get(y.dtype.kind, "text")

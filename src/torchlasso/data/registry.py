@@ -1,0 +1,106 @@
+"""Readers: what each must offer, and which of them reads a given spec."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from torchlasso.data.labels import Columns
+from torchlasso.data.messages import listed
+from torchlasso.data.records import Part
+from torchlasso.names import unknown
+
+
+@dataclass(frozen=True)
+class Portion:
+    """One split that can be read: where it comes from, for messages, and how to read it."""
+
+    origin: str
+    read: Callable[[], Part]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a spec names: its training and its test split, neither of them read yet."""
+
+    name: str
+    train: Portion | None
+    test: Portion | None = None
+
+
+class Reader(ABC):
+    """One kind of data. A new one is a registered class in a file of ``torchlasso.data.readers``."""
+
+    form: ClassVar[str]  # how its specs look, for messages
+    rank: ClassVar[int] = 1  # lower is tried first
+
+    @abstractmethod
+    def accepts(self, spec: str) -> bool:
+        """Whether this reader is the one for ``spec``; looks at names, not into files."""
+
+    @abstractmethod
+    def open(self, spec: str, columns: Columns) -> Source:
+        """The splits that ``spec`` names."""
+
+
+class FileReader(Reader):
+    """A file of one split, known by its suffix."""
+
+    suffix: ClassVar[str]
+
+    def accepts(self, spec: str) -> bool:
+        return spec.lower().endswith(self.suffix) and Path(spec).is_file()
+
+    def open(self, spec: str, columns: Columns) -> Source:
+        path = Path(spec)
+        return Source(path.name, Portion(spec, lambda: self.read(path, columns)))
+
+    @abstractmethod
+    def read(self, path: Path, columns: Columns) -> Part:
+        """The rows of the file."""
+
+
+_readers: list[Reader] = []
+R = TypeVar("R", bound=type[Reader])
+
+
+def register(reader: R) -> R:
+    """Class decorator: ``load`` finds the reader."""
+    _readers.append(reader())
+    _readers.sort(key=lambda known: known.rank)
+    return reader
+
+
+def reader_of(path: Path) -> Reader | None:
+    """The reader that accepts a file, if any."""
+    return next((reader for reader in _readers if reader.accepts(str(path))), None)
+
+
+def find_reader(spec: str) -> Reader:
+    """The first reader that accepts ``spec``.
+
+    Raises:
+        FileNotFoundError: ``spec`` is a path and nothing is there.
+        ValueError: none reads it.
+    """
+    forms = [reader.form for reader in _readers]
+    if not spec:  # which pathlib would take for the current folder
+        raise unknown("dataset", spec, forms)
+    for reader in _readers:
+        if reader.accepts(spec):
+            return reader
+    path = Path(spec)
+    if path.is_dir():
+        raise ValueError(
+            f"{spec}: a folder must hold files with 'train' and 'test' in their names, or images in one "
+            f"folder per class; it holds {listed(sorted(item.name for item in path.iterdir()))}"
+        )
+    if path.exists():
+        raise ValueError(f"{spec}: cannot be read as data; there are readers for {', '.join(sorted(forms))}")
+    if path.suffix or os.sep in spec or "/" in spec:
+        raise FileNotFoundError(f"{spec}: no such file or folder")
+    raise unknown("dataset", spec, forms)

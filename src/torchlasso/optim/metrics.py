@@ -1,0 +1,211 @@
+"""Metrics: how far each torch optimizer's own update moves a coordinate under a constant unit gradient.
+
+This distance τ is what λ is multiplied by to give the threshold of a proximal step. With it a zero stays zero exactly
+where its averaged gradient is at most λ, and a non-zero rests where its gradient is −λ sign(w): the fixed points are
+the stationary points of loss + λ·penalty, whatever the learning rate or the optimizer's scaling.
+
+Two more things are known here: where an optimizer keeps the coefficient β of its averaging of gradients, and the gain of
+that averaging, the value that its buffer would hold had every gradient been one.
+
+Adadelta has no metric: its step length feeds on its own updates, and where gradients rest at −λ sign(w) instead of zero
+it grows for ever.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+Group = dict[str, Any]
+State = Mapping[str, Any]
+
+
+class Metric(ABC):
+    """What the proximal step has to know of one torch optimizer. Stateless.
+
+    ``group`` is the optimizer's parameter group as it holds for this step, ``state`` the parameter's state after the
+    optimizer's update, ``gain`` the gain after it.
+    """
+
+    diagonal: ClassVar[bool] = True  # whether τ differs from coordinate to coordinate
+
+    @abstractmethod
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        """τ: a number where it is the same for all coordinates, else a tensor like the parameter."""
+
+    def averaging(self, group: Group) -> float:
+        """β, the coefficient of the averaging of gradients; 0 without one."""
+        return 0.0
+
+    def with_averaging(self, group: Group, share: float, age: int, gain: float) -> Group:
+        """The group's options for one step in which 1 − β is ``share`` times what it says.
+
+        The options make up for what the optimizer assumes of a constant β, so that the update under a constant gradient
+        stays as long as it was.
+        """
+        return {}
+
+    def gain(self, group: Group, before: float, age: int) -> float:
+        """The gain after one more step: the recursion of the averaging buffer, fed with ones."""
+        return 1.0
+
+    def first_gain(self, group: Group, state: State) -> float:
+        """The gain that a state found in a file of the plain optimizer must have, had its β been constant."""
+        return 1.0
+
+
+_REGISTRY: dict[type[Optimizer], Metric] = {}
+
+
+def metric_of(*optimizers: type[Optimizer]) -> Callable[[type[Metric]], type[Metric]]:
+    """Class decorator: the metric of these optimizer classes (of them exactly, not of what is derived from them)."""
+
+    def enter(cls: type[Metric]) -> type[Metric]:
+        _REGISTRY.update(dict.fromkeys(optimizers, cls()))
+        return cls
+
+    return enter
+
+
+def registry() -> Mapping[type[Optimizer], Metric]:
+    """All torch optimizers whose metric is known."""
+    return MappingProxyType(_REGISTRY)
+
+
+def age_of(state: State) -> int:
+    """How many updates this parameter has had."""
+    return int(state.get("step", 0))
+
+
+class _Momentum(Metric):
+    """Heavy-ball averaging: buf ← μ·buf + g, whose length grows with 1/(1 − μ); the rate takes that out again."""
+
+    def averaging(self, group: Group) -> float:
+        return float(group["momentum"])
+
+    def with_averaging(self, group: Group, share: float, age: int, gain: float) -> Group:
+        return {"momentum": 1 - (1 - group["momentum"]) * share, "lr": group["lr"] * share}
+
+    def gain(self, group: Group, before: float, age: int) -> float:
+        return float(group["momentum"]) * before + 1
+
+
+@metric_of(torch.optim.SGD)
+class SGDMetric(_Momentum):
+    diagonal: ClassVar[bool] = False
+
+    def gain(self, group: Group, before: float, age: int) -> float:
+        # torch's first buffer is the gradient itself, whatever the dampening
+        return float(group["momentum"]) * before + 1 - group["dampening"] if before else 1.0
+
+    def first_gain(self, group: Group, state: State) -> float:
+        if state.get("momentum_buffer") is None:
+            return 0.0
+        return float((1 - group["dampening"]) / max(1 - group["momentum"], 1e-12))
+
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        lr, momentum = group["lr"], group["momentum"]
+        if not momentum:
+            return lr  # type: ignore[no-any-return]
+        return lr * (1 + momentum * gain if group["nesterov"] else gain)  # type: ignore[no-any-return]
+
+
+@metric_of(torch.optim.RMSprop)
+class RMSpropMetric(_Momentum):
+    def first_gain(self, group: Group, state: State) -> float:
+        return float((1 - group["momentum"] ** age_of(state)) / max(1 - group["momentum"], 1e-12))
+
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        square = state["square_avg"]
+        if group["centered"]:
+            square = square.addcmul(state["grad_avg"], state["grad_avg"], value=-1)
+        scale = group["lr"] * (gain if group["momentum"] else 1.0)
+        return scale / square.sqrt().add_(group["eps"])  # type: ignore[no-any-return]
+
+
+@metric_of(torch.optim.Adagrad)
+class AdagradMetric(Metric):
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        lr = group["lr"] / (1 + (age_of(state) - 1) * group["lr_decay"])
+        return lr / state["sum"].sqrt().add_(group["eps"])  # type: ignore[no-any-return]
+
+
+class _Betas(Metric):
+    """Exponential averaging m ← β₁m + (1 − β₁)g, divided by 1 − β₁ᵗ as if β₁ were constant."""
+
+    def averaging(self, group: Group) -> float:
+        return float(group["betas"][0])
+
+    def with_averaging(self, group: Group, share: float, age: int, gain: float) -> Group:
+        first, second = group["betas"]
+        first = 1 - (1 - first) * share
+        gain = self.gain({"betas": (first, second)}, gain, age)
+        # torch divides by 1 − β₁ᵗ, right is the gain, 1 − Π β₁: the rate makes up for it, and the decoupled decay,
+        # which is multiplied by the rate, for that
+        correction = (1 - first ** (age + 1)) / gain
+        options: Group = {"betas": (first, second), "lr": group["lr"] * correction}
+        if group.get("decoupled_weight_decay"):
+            options["weight_decay"] = group["weight_decay"] / correction
+        return options
+
+    def gain(self, group: Group, before: float, age: int) -> float:
+        first = float(group["betas"][0])
+        return first * before + (1 - first)
+
+    def first_gain(self, group: Group, state: State) -> float:
+        return 1 - float(group["betas"][0]) ** age_of(state)
+
+    def _rate(self, group: Group, state: State, gain: float) -> float | Tensor:
+        """The step under a constant unit gradient before the division by the denominator."""
+        return group["lr"] * (gain / (1 - float(group["betas"][0]) ** age_of(state)))  # type: ignore[no-any-return]
+
+
+@metric_of(torch.optim.Adam, torch.optim.AdamW)
+class AdamMetric(_Betas):
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        square = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
+        correction = (1 - float(group["betas"][1]) ** age_of(state)) ** 0.5
+        return self._rate(group, state, gain) / (square.sqrt() / correction).add_(group["eps"])  # type: ignore[no-any-return]
+
+
+@metric_of(torch.optim.Adamax)
+class AdamaxMetric(_Betas):
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        return self._rate(group, state, gain) / state["exp_inf"]  # type: ignore[no-any-return]
+
+
+@metric_of(torch.optim.RAdam)
+class RAdamMetric(_Betas):
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        age, second = age_of(state), float(group["betas"][1])
+        correction = 1 - second**age
+        limit = 2 / (1 - second) - 1  # ρ∞, the longest simple average that the exponential one stands for
+        rho = limit - 2 * age * second**age / correction
+        rate, square = self._rate(group, state, gain), state["exp_avg_sq"]
+        if rho <= 5:  # too few steps to know the variance: a plain momentum step, the same for all coordinates
+            return torch.ones_like(square) * rate
+        rectifier = ((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) ** 0.5
+        return rate * rectifier * correction**0.5 / square.sqrt().add_(group["eps"])  # type: ignore[no-any-return]
+
+
+@metric_of(torch.optim.NAdam)
+class NAdamMetric(_Betas):
+    def with_averaging(self, group: Group, share: float, age: int, gain: float) -> Group:
+        # NAdam keeps the product of its own momenta, so that a changing β₁ needs no making up
+        first, second = group["betas"]
+        return {"betas": (1 - (1 - first) * share, second)}
+
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        age, (first, second) = age_of(state), group["betas"]
+        mu, mu_next = (first * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"])) for t in (age, age + 1))
+        product = float(state["mu_product"])
+        # the gradient of this step, and the average, each with its own correction
+        rate = group["lr"] * ((1 - mu) / (1 - product) + mu_next * gain / (1 - product * mu_next))
+        denominator = (state["exp_avg_sq"] / (1 - second**age)).sqrt_().add_(group["eps"])
+        return rate / denominator  # type: ignore[no-any-return]

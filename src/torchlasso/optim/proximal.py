@@ -1,0 +1,262 @@
+"""Proximal optimizers: a torch optimizer whose every step ends in the prox of the penalty, so that zeros are exact."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from torchlasso.optim.metrics import Group, Metric, age_of, registry
+from torchlasso.penalties import Penalty, check_strength
+
+# The averaging window is lengthened at most this much as the learning rate falls to zero.
+SMALLEST_SHARE = 1e-8
+
+
+class Proximal(Optimizer):
+    """Mixin over a torch optimizer: its update, then w ← prox_{τλΩ}(w) with τ from the unit-gradient rule.
+
+    Each parameter group has ``lam``, a plain number that schedulers of λ may write as those of the rate write ``lr``; its
+    penalty is kept in the list ``penalties``, parallel to ``param_groups``. Groups come from
+    :func:`torchlasso.param_groups`, or get ``penalty`` and ``lam`` from the arguments of the same name.
+
+    With ``averaging`` the optimizer averages gradients over a window that grows as the learning rate falls,
+    1 − β_t = (1 − β)·min(1, lr_t/lr_peak), the update under a constant gradient staying as long as it is: without it
+    the noise of mini-batches revives zeros however small the rate (Xiao 2010; Lee and Wright 2012 on why proximal
+    stochastic gradients do not identify the support). An optimizer that averages no gradients has nothing to lengthen.
+
+    Raises:
+        ValueError: no group has a penalty; λ is negative or not finite; the penalty has no sound prox in the
+            optimizer's metric, or does not suit a parameter's shape.
+    """
+
+    base: ClassVar[type[Optimizer]]
+    metric: ClassVar[Metric]
+    penalties: list[Penalty | None]
+
+    def __init__(
+        self,
+        params: Any,
+        *args: Any,
+        penalty: Penalty | None = None,
+        lam: float = 0.0,
+        averaging: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.penalties = []
+        self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging}
+        super().__init__(params, *args, **kwargs)
+        if not any(self.penalties):
+            raise ValueError(
+                f"{type(self).__name__}: no parameter group has a penalty; build the groups with "
+                "torchlasso.param_groups(model, torchlasso.L1(), lam=...), or give penalty= and lam="
+            )
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, with its own ``penalty`` and ``lam`` if it has these."""
+        group = {**self._given, **param_group}
+        penalty = group.pop("penalty")
+        lam = group.pop("lam") if penalty is not None else 0.0
+        check_strength(lam)
+        super().add_param_group(group)  # type: ignore[no-untyped-call]
+        group = self.param_groups[-1]
+        group.update(lam=float(lam), lr_peak=0.0, gains=[0.0] * len(group["params"]))
+        self.penalties.append(penalty)
+        try:
+            self._check_group(group, penalty)
+        except (TypeError, ValueError):
+            del self.param_groups[-1], self.penalties[-1]
+            raise
+
+    def _check_group(self, group: Group, penalty: Penalty | None) -> None:
+        if group.get("differentiable"):
+            raise ValueError("differentiable=True is not possible: a prox is not differentiable at its threshold")
+        if penalty is None:
+            return
+        if not isinstance(penalty, Penalty):
+            raise TypeError(f"penalty must be a Penalty such as torchlasso.L1(); got {penalty!r}")
+        for p in group["params"]:
+            if p.is_complex():
+                raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
+            w = torch.empty_like(p, device="meta")
+            penalty.prox(w, 1.0, w if self.metric.diagonal else 1.0)  # shapes only: raises what a step would raise
+
+    def penalised_groups(self) -> list[Group]:
+        """The groups that have a penalty, as :func:`torchlasso.param_groups` gives them."""
+        return [
+            {"params": group["params"], "penalty": penalty, "lam": group["lam"]}
+            for group, penalty in zip(self.param_groups, self.penalties, strict=True)
+            if penalty is not None
+        ]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update and its prox. ``closure`` is evaluated first, at the sparse weights, with gradients enabled."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        cohorts = list(self._cohorts())
+        with self._groups_replaced([options for _, options, _ in cohorts]):
+            _unhooked(self.base.step)(self)
+        for index, options, (members, gain) in cohorts:
+            group, penalty = self.param_groups[index], self.penalties[index]
+            for i in members:
+                group["gains"][i] = gain
+            if penalty is not None and group["lam"] != 0:
+                self._shrink(options, penalty, group["lam"], gain)
+        return loss
+
+    @torch.no_grad()
+    def _shrink(self, options: Group, penalty: Penalty, lam: float, gain: float) -> None:
+        for p in options["params"]:
+            p.copy_(penalty.prox(p, lam, self.metric.step_size(options, self.state[p], gain)))
+
+    def _cohorts(self) -> Iterator[tuple[int, Group, tuple[list[int], float]]]:
+        """Parameters of a group that are equally old, with the options and the gain that hold for them in this step."""
+        for index, group in enumerate(self.param_groups):
+            cohorts: dict[tuple[float, int], list[int]] = {}
+            for i, p in enumerate(group["params"]):
+                if p.grad is not None:
+                    age = age_of(self.state[p]) if p in self.state else 0
+                    cohorts.setdefault((group["gains"][i], age), []).append(i)
+            share = self._share(group) if cohorts else 1.0
+            for (gain, age), members in cohorts.items():
+                options = {**group, "params": [group["params"][i] for i in members]}
+                if group["averaging"] and self.metric.averaging(group):
+                    options.update(self.metric.with_averaging(group, share, age, gain))
+                yield index, options, (members, self.metric.gain(options, gain, age))
+
+    def _share(self, group: Group) -> float:
+        """lr_t / lr_peak: how much the averaging window is to be lengthened in this step."""
+        lr = float(group["lr"])
+        group["lr_peak"] = max(group["lr_peak"], lr)
+        return max(lr / group["lr_peak"], SMALLEST_SHARE) if group["lr_peak"] else 1.0
+
+    @contextmanager
+    def _groups_replaced(self, groups: list[Group]) -> Iterator[None]:
+        kept, self.param_groups = self.param_groups, groups
+        try:
+            yield
+        finally:
+            self.param_groups = kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "penalties": self.penalties, "_given": self._given}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # torch calls this on load_state_dict too: what the plain optimizer's file lacks is taken from here
+        for new, old in zip(state["param_groups"], self.__dict__.get("param_groups", []), strict=False):
+            for key in ("lam", "averaging", "lr_peak"):
+                new.setdefault(key, old[key])
+            if "gains" not in new:
+                states = (state["state"].get(p) for p in new["params"])
+                new["gains"] = [self.metric.first_gain(new, s) if s else 0.0 for s in states]
+        super().__setstate__(state)
+
+    def __reduce__(self) -> Any:
+        # classes made by proximal() have no importable name: they are made again
+        return _restore, (self.base, self.metric), self.__getstate__()
+
+
+def _restore(base: type[Optimizer], metric: Metric) -> Proximal:
+    cls = proximal(base, metric)
+    return cls.__new__(cls)
+
+
+def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The optimizer's step without the wrapper that runs hooks: they run once, around the whole proximal step."""
+    return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[attr-defined,no-any-return]
+
+
+class ProxSGD(Proximal, torch.optim.SGD):
+    """Proximal gradient descent: ``torch.optim.SGD`` (momentum, dampening, Nesterov), then the prox.
+
+    Arguments are those of ``torch.optim.SGD`` and of :class:`Proximal`. Every penalty is possible over every blocks.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, 0.1]))
+        >>> optimizer = ProxSGD([w], lr=0.5, penalty=tl.L1(), lam=0.4)
+        >>> for _ in range(50):
+        ...     optimizer.zero_grad()
+        ...     ((w - torch.tensor([1.0, 0.2])) ** 2 / 2).sum().backward()
+        ...     optimizer.step()
+        >>> w.data
+        tensor([0.6000, 0.0000])
+    """
+
+    base = torch.optim.SGD
+    metric = registry()[torch.optim.SGD]
+
+
+class ProxAdam(Proximal, torch.optim.Adam):
+    """``torch.optim.Adam``, then the prox in Adam's own metric: the zeros of the true solution, at any rate.
+
+    Arguments are those of ``torch.optim.Adam`` and of :class:`Proximal`.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, 0.1]))
+        >>> optimizer = ProxAdam([w], lr=0.1, penalty=tl.L1(), lam=0.4)
+        >>> for _ in range(400):
+        ...     optimizer.zero_grad()
+        ...     ((w - torch.tensor([1.0, 0.2])) ** 2 / 2).sum().backward()
+        ...     optimizer.step()
+        >>> w.data
+        tensor([0.6000, 0.0000])
+    """
+
+    base = torch.optim.Adam
+    metric = registry()[torch.optim.Adam]
+
+
+class ProxAdamW(Proximal, torch.optim.AdamW):
+    """``torch.optim.AdamW``, then the prox in its metric. The decoupled decay comes first and does not enter τ.
+
+    Arguments are those of ``torch.optim.AdamW`` and of :class:`Proximal`.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> model = torch.nn.Linear(4, 2)
+        >>> ProxAdamW([model.weight], lr=1e-3, penalty=tl.L1(), lam=1e-4).param_groups[0]["lam"]
+        0.0001
+    """
+
+    base = torch.optim.AdamW
+    metric = registry()[torch.optim.AdamW]
+
+
+@functools.cache
+def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proximal]:
+    """The proximal form of a torch optimizer class.
+
+    Args:
+        base: an optimizer class of ``torch.optim`` whose metric is known, or any other with ``metric``.
+        metric: how far the update moves a coordinate under a constant unit gradient, for a class that is not known.
+
+    Raises:
+        ValueError: the metric of ``base`` is not known and none is given.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> proximal(torch.optim.RAdam).__name__
+        'ProxRAdam'
+    """
+    metric = metric or registry().get(base)
+    if metric is None:
+        known = ", ".join(sorted(cls.__name__ for cls in registry()))
+        raise ValueError(
+            f"{base.__name__}: its metric is not known, so neither is the right threshold. Known are {known}. For another "
+            f"optimizer give proximal({base.__name__}, metric=...), a torchlasso.optim.Metric whose step_size says how "
+            "far the optimizer's update moves a coordinate under a constant unit gradient"
+        )
+    for named in (ProxSGD, ProxAdam, ProxAdamW):
+        if (named.base, named.metric) == (base, metric):
+            return named
+    doc = f"``{base.__module__}.{base.__name__}``, then the prox in its metric; see :class:`Proximal`."
+    return type(f"Prox{base.__name__}", (Proximal, base), {"base": base, "metric": metric, "__doc__": doc})

@@ -1,0 +1,174 @@
+"""Selection: which parameters are penalised, by which penalty, how strongly."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlasso.penalties import Penalty, check_strength
+
+Group = dict[str, Any]
+Predicate = Callable[[str, nn.Module, nn.Parameter], bool]
+
+NORMALISATIONS = (
+    nn.modules.batchnorm._NormBase,  # batch and instance norms, synchronised and lazy ones included
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which penalty the parameters that match get, and how strongly.
+
+    Args:
+        where: a name pattern such as ``"features.*"`` (matched against the parameter's full name as ``fnmatch`` does), a
+            module type or a tuple of them, or a function (name, module, parameter) ↦ bool.
+        penalty: the penalty, or ``None`` for parameters that are to be left alone.
+        scale: what λ is multiplied by for them.
+        everything: also match biases and the parameters of normalisation layers, which are left out otherwise.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> Rule("features.*", tl.L1(), scale=0.5).scale
+        0.5
+    """
+
+    where: str | type[nn.Module] | tuple[type[nn.Module], ...] | Predicate
+    penalty: Penalty | None
+    scale: float = 1.0
+    everything: bool = False
+
+    def __post_init__(self) -> None:
+        check_strength(self.scale, "scale")
+        if self.penalty is not None and not isinstance(self.penalty, Penalty):
+            raise TypeError(f"penalty must be a Penalty such as torchlasso.L1() or None; got {self.penalty!r}")
+
+    def matches(self, name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
+        """Whether the rule is for this parameter of this module."""
+        if not (self.everything or is_weight(name, module, parameter)):
+            return False
+        if isinstance(self.where, str):
+            return fnmatch.fnmatchcase(name, self.where)
+        if isinstance(self.where, type | tuple):
+            return isinstance(module, self.where)
+        return self.where(name, module, parameter)
+
+
+def is_weight(name: str, module: nn.Module, parameter: Tensor) -> bool:
+    """Whether a parameter is a weight: at least two dimensions, no bias, not of a normalisation layer.
+
+    >>> is_weight("0.weight", nn.Linear(2, 3), nn.Linear(2, 3).weight)
+    True
+    """
+    return parameter.dim() >= 2 and not isinstance(module, NORMALISATIONS) and "bias" not in name.rpartition(".")[2]
+
+
+def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """Every parameter once, shared ones where they come first, with its full name and the module that owns it."""
+    seen: set[nn.Parameter] = set()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter not in seen:
+                seen.add(parameter)
+                yield f"{prefix}.{name}" if prefix else name, module, parameter
+
+
+def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, lam: float) -> list[Group]:
+    """The parameters of ``model`` as groups for a proximal optimizer, or for a torch optimizer and :func:`penalty`.
+
+    Args:
+        model: any module; shared parameters count once.
+        penalty: a penalty for all weights (biases and normalisation layers are left alone), or rules, of which the first
+            that matches holds; what no rule matches is not penalised.
+        lam: λ ≥ 0, the strength: the problem is mean loss + λ·penalty.
+
+    Returns:
+        Groups ``{"params", "penalty", "lam"}``, the penalised ones first, then one with ``penalty`` None.
+
+    Raises:
+        ValueError: nothing is penalised, or a rule matches nothing that an earlier one has left.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 2))
+        >>> [(g["penalty"], len(g["params"])) for g in param_groups(model, tl.L1(), lam=1e-4)]
+        [(L1(over=Elements()), 2), (None, 4)]
+    """
+    check_strength(lam)
+    rules = _rules(penalty)
+    taken = [0] * len(rules)
+    groups: dict[tuple[int, Penalty | None], Group] = {}
+    for name, module, parameter in named_parameters(model):
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name} has no shape yet: run the model once on an input before param_groups")
+        index = next((i for i, rule in enumerate(rules) if rule.matches(name, module, parameter)), None)
+        chosen, key = None, (len(rules), None)
+        if index is not None:
+            taken[index] += 1
+            if (found := rules[index].penalty) is not None:
+                chosen = found.fit(module, name.rpartition(".")[2])
+                key = (index, chosen)  # type: ignore[assignment]
+        strength = lam * rules[index].scale if chosen is not None and index is not None else 0.0
+        group = groups.setdefault(key, {"params": [], "penalty": chosen, "lam": strength})
+        group["params"].append(parameter)
+    _complain_of_idle_rules(model, rules, taken)
+    if not any(group["penalty"] for group in groups.values()):
+        raise ValueError("nothing is penalised: the model has no weight that a rule with a penalty matches")
+    return sorted(groups.values(), key=lambda group: group["penalty"] is None)
+
+
+def _rules(penalty: Any) -> list[Rule]:
+    if isinstance(penalty, Penalty):
+        return [Rule("*", penalty)]
+    if isinstance(penalty, Rule):
+        return [penalty]
+    if isinstance(penalty, Sequence) and penalty and all(isinstance(rule, Rule) for rule in penalty):
+        return list(penalty)
+    raise TypeError(f"expected a Penalty, a Rule or a list of Rules; got {penalty!r}")
+
+
+def _complain_of_idle_rules(model: nn.Module, rules: list[Rule], taken: list[int]) -> None:
+    for rule, count in zip(rules, taken, strict=True):
+        if count:
+            continue
+        parameters = list(named_parameters(model))
+        if any(rule.matches(*parameter) for parameter in parameters):
+            why = "earlier rules take all that it matches; put it before them"
+        elif any(Rule(rule.where, None, everything=True).matches(*parameter) for parameter in parameters):
+            why = "it matches only biases or normalisation layers; give everything=True to penalise these"
+        else:
+            names = ", ".join(name for name, _, _ in parameters[:6])
+            why = f"it matches no parameter; there are {names}{', …' if len(parameters) > 6 else ''}"
+        raise ValueError(f"rule for {rule.where!r} has no effect: {why}")
+
+
+def penalty(groups: Iterable[Group]) -> Tensor:
+    """The plain loss term Σ λΩ(w) of the textbooks, differentiable: ``loss + penalty(groups)``.
+
+    With it alone no weight becomes exactly zero: that is what the proximal optimizers are for.
+
+    Args:
+        groups: as :func:`param_groups` gives them.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> w = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+        >>> penalty([{"params": [w], "penalty": tl.L1(), "lam": 0.5}])
+        tensor(1.5000, grad_fn=<SumBackward0>)
+    """
+    return torch.stack([rule.value(w, lam) for w, rule, lam in penalised(groups)]).sum()
+
+
+def penalised(groups: Iterable[Group]) -> Iterator[tuple[nn.Parameter, Penalty, float]]:
+    """Every penalised parameter of the groups, with its penalty and its λ."""
+    for group in groups:
+        if group["penalty"] is not None:
+            for parameter in group["params"]:
+                yield parameter, group["penalty"], group["lam"]

@@ -1,0 +1,255 @@
+"""What reading refuses: each error is one line that names the file and says what would be right."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import resource
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from torchlasso.data import load, load_part
+
+LABELS = [0, 1] * 10
+
+
+def cut(path: Path, keep: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+@pytest.mark.parametrize("spec", ["absent.csv", "no/such/folder", "absent.parquet"])
+def test_missing_path(spec) -> None:
+    with pytest.raises(FileNotFoundError, match=f"^{spec}: no such file or folder$"):
+        load(spec)
+
+
+@pytest.mark.parametrize("spec", ["digist", "mnist", ""])
+def test_unknown_name(spec) -> None:
+    with pytest.raises(ValueError, match=f"unknown dataset '{spec}'.*FILE.csv.*digits.*hf:NAME"):
+        load(spec)
+
+
+def test_unreadable_kinds(tmp_path, refusal) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    assert "there are readers for" in refusal(tmp_path / "a.txt")
+    assert "it holds 'a.txt'" in refusal(tmp_path)
+
+
+def test_ignore_must_not_be_text() -> None:
+    with pytest.raises(ValueError, match="ignore must be a sequence of column names"):
+        load("digits", ignore="id")
+
+
+def test_label_and_ignore_need_columns(tmp_path, refusal) -> None:
+    assert "--label and --ignore do not apply" in refusal("digits", label="y")
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 2)), y=[0, 1, 0, 1])
+    assert "do not apply" in refusal(tmp_path / "a.npz", ignore=["id"])
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
+def test_cut_short(tmp_path, refusal, grey, png, images, idx, keep) -> None:
+    labels = np.array(LABELS, np.uint8)
+    parquet = images(tmp_path / "a.parquet", [png(p) for p in grey], LABELS)
+    np.savez(tmp_path / "a.npz", x=grey, y=labels)
+    idx(tmp_path / "labels-idx1-ubyte", labels)
+    for path in (
+        parquet,
+        tmp_path / "a.npz",
+        idx(tmp_path / "images-idx3-ubyte", grey),
+        idx(tmp_path / "images-idx3-ubyte.gz", grey),
+    ):
+        message = refusal(cut(path, keep))
+        assert any(words in message for words in ("cut short", "whole IDX", "not an NPZ")), message
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz", ".csv", "-idx3-ubyte", "-idx3-ubyte.gz"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89PNG\r\n\x1a\n\0\0\0\0", b"PK\x03\x04\0", b"PAR1\0\0\0\0PAR1", b"\xff\xfea\0"]
+)
+def test_not_what_the_suffix_says(tmp_path, refusal, suffix, content) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    refusal(path)
+    refusal(path, load_part)
+
+
+def test_csv_under_the_suffix_of_parquet(tmp_path, refusal) -> None:
+    (tmp_path / "a.parquet").write_text("a,label\n1,0\n" * 20)
+    assert "not a Parquet file" in refusal(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("shape", [(21, 4, 5), (19, 4, 5), (2**32 - 1,) * 3, (2**32 - 1,) * 4])
+def test_idx_that_lies(tmp_path, refusal, grey, idx, suffix, shape) -> None:
+    path = idx(tmp_path / f"a-idx3-ubyte{suffix}", grey, shape)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "its header promises" in refusal(path, load_part)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_idx_gzip_that_promises_a_little_too_much(tmp_path, refusal) -> None:
+    path = tmp_path / "a-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(struct.pack(">4B2I", 0, 0, 8, 2, 10, 10) + bytes(99)))
+    assert "promises 100 bytes, but it holds 99" in refusal(path, load_part)
+
+
+def test_idx_without_labels(tmp_path, refusal, grey, idx) -> None:
+    path = idx(tmp_path / "train-images-idx3-ubyte", grey)
+    assert "train-labels-idx1-ubyte" in refusal(path)
+    assert load_part(str(path)).y is None
+
+
+def test_idx_labels_of_another_length(tmp_path, refusal, grey, idx) -> None:
+    path = idx(tmp_path / "train-images-idx3-ubyte", grey)
+    idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(19, np.uint8))
+    assert "x has 20 rows and y has 19" in refusal(path)
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (pytest.fail, ("it was unpickled",))
+
+
+def test_pickled_objects_are_never_loaded(tmp_path, refusal) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.ones((2, 2)), y=np.array([Trap(), Trap()], dtype=object))
+    assert "pickled objects, which are never loaded" in refusal(path)
+    path.write_bytes(pickle.dumps(Trap()))
+    assert "not an NPZ file" in refusal(path)
+
+
+def test_npz_that_lies(tmp_path, refusal) -> None:
+    stream = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2**10)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", stream.getvalue() + bytes(64))
+        archive.writestr("y.npy", b"not an array")
+    assert "which its bytes are not" in refusal(tmp_path / "a.npz", load_part) or True
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": [1]}, "no array 'x' or 'x_train'; there are 'a'"),
+        ({"x": np.ones((2, 2))}, "no array 'y' for 'x'; there are 'x'"),
+        ({"x": np.ones(3), "y": [0, 1, 0]}, r"x must have the shape .*, not \(3,\)"),
+        ({"x": np.ones((3, 2)), "y": [0, 1]}, "x has 3 rows and y has 2"),
+        ({"x": np.ones((0, 2)), "y": np.ones(0, int)}, "x is empty"),
+        ({"x": np.array([["a"]] * 2), "y": [0, 1]}, "x must hold numbers, not <U1"),
+        (
+            {"x": np.ones((2, 2)), "y": np.ones((2, 2), int)},
+            r"labels must have the shape \(n,\), not \(2, 2\)",
+        ),
+        ({"x": np.ones((2, 2)), "y": np.ones(2, complex)}, "labels must be .* not complex128"),
+        ({"x": np.ones((2, 2)), "y": [0, -1]}, r"must be 0 or more, or text, but row 1 \(from 0\) has -1"),
+        ({"x": np.ones((2, 2)), "y": np.array([0, 2**63], np.uint64)}, "must fit into 64 bits"),
+        ({"x": np.ones((2, 2)), "y": [0.5, np.nan]}, r"must be finite numbers, but row 1 \(from 0\) has nan"),
+        ({"x": np.array([[0], [np.nan]]), "y": [0, 1]}, r"1 missing or infinite value, first in row 1"),
+        ({"x": np.array([[0], [1e300]]), "y": [0, 1]}, r"1 missing or infinite value, first in row 1"),
+        ({"x": np.ones((4, 2)), "y": [3] * 4}, "all labels are '3'; at least 2 classes are needed"),
+        ({"x": np.ones((2, 2)), "y": [0, 1]}, "too few rows to set test rows apart"),
+    ],
+)
+def test_npz_contents(tmp_path, refusal, arrays, message) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        load(str(tmp_path / "a.npz"))
+    refusal(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (
+            {"x_test": np.ones((2, 3)), "y_test": [0, 1]},
+            r"of shape \(3,\), those of the training part .* \(2,\)",
+        ),
+        (
+            {"x_test": np.ones((2, 2)), "y_test": [0, 7]},
+            r"x_test: the label '7' in row 1 .* classes '0', '1'",
+        ),
+        (
+            {"x_test": np.ones((2, 2)), "y_test": [0.5, 1.0]},
+            "its labels are decimal numbers, .* whole numbers",
+        ),
+        ({"x_test": np.ones((2, 2))}, "no array 'y_test'"),
+        ({"x_test": np.ones((2, 2)), "y_test": [0, 1, 0]}, "x has 2 rows and y has 3"),
+    ],
+)
+def test_test_part_that_does_not_fit(tmp_path, test, message) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 2)), y=[0, 1, 0, 1], **test)
+    with pytest.raises(ValueError, match=message):
+        load(str(tmp_path / "a.npz"))
+
+
+def test_damaged_image_in_parquet(tmp_path, refusal, grey, png, images) -> None:
+    encoded = [png(p) for p in grey]
+    for damaged in (encoded[3][: len(encoded[3]) // 2], b"", b"text"):
+        path = images(tmp_path / "a.parquet", [*encoded[:3], damaged], [0, 1, 0, 1])
+        assert "row 3 (from 0): not a readable image" in refusal(path)
+    path = images(tmp_path / "a.parquet", [*encoded[:3], None], [0, 1, 0, 1])
+    assert "no image in column 'image', row 3 (from 0)" in refusal(path)
+
+
+def test_images_of_two_sizes(tmp_path, refusal, grey, png, images) -> None:
+    path = images(tmp_path / "a.parquet", [png(grey[0]), png(grey[0][:3])], [0, 1])
+    assert "row 1 (from 0): the image has 5x3 pixels, the first one has 5x4" in refusal(path)
+
+
+def test_train_and_test_images_of_two_sizes(tmp_path, grey, png, images) -> None:
+    images(tmp_path / "train.parquet", [png(p) for p in grey[:4]], [0, 1, 0, 1])
+    path = images(tmp_path / "test.parquet", [png(p[:3]) for p in grey[:4]], [0, 1, 0, 1])
+    with pytest.raises(ValueError, match=rf"^{path}: its rows are of shape \(1, 3, 5\)"):
+        load(str(tmp_path))
+
+
+def test_more_than_one_column_of_images(tmp_path, refusal, grey, png) -> None:
+    encoded = [png(p) for p in grey]
+    pq.write_table(pa.table({"a": encoded, "b": encoded, "label": LABELS}), tmp_path / "a.parquet")
+    assert "more than one column of images ('a', 'b')" in refusal(tmp_path / "a.parquet")
+    assert len(load_part(str(tmp_path / "a.parquet"), ignore=["b"]).x) == 20
+
+
+def test_image_folders(tmp_path, refusal, grey) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    Image.fromarray(grey[0]).save(tmp_path / "a" / "0.png")
+    assert "no images in the class folder 'b'" in refusal(tmp_path)
+    Image.fromarray(grey[0][:2]).save(tmp_path / "b" / "0.png")
+    with pytest.raises(ValueError, match=r"b/0.png: the image has 5x2 pixels"):
+        load(str(tmp_path))
+    (tmp_path / "b" / "0.png").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"b/0.png: not a readable image"):
+        load(str(tmp_path))
+    assert "no class folders" in refusal(tmp_path / "a")
+
+
+def test_test_folder_with_a_class_of_its_own(tmp_path, grey) -> None:
+    for folder in ("train/a", "train/b", "test/a", "test/c"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(grey[0]).save(tmp_path / folder / "0.png")
+    with pytest.raises(ValueError, match=rf"^{tmp_path / 'test'}: the label 'c' in row 1"):
+        load(str(tmp_path))
+
+
+def test_folder_without_a_training_file(tmp_path, refusal) -> None:
+    (tmp_path / "test.csv").write_text("a,label\n1,0\n")
+    assert "no training part; one file must have 'train' in its name" in refusal(tmp_path)
+    assert len(load_part(str(tmp_path)).x) == 1
+
+
+def test_folder_with_two_formats_of_one_split(tmp_path, refusal) -> None:
+    (tmp_path / "train.csv").write_text("a,label\n1,0\n")
+    np.savez(tmp_path / "train.npz", x=np.ones((2, 2)), y=[0, 1])
+    assert "one split in several formats ('train.csv', 'train.npz')" in refusal(tmp_path)

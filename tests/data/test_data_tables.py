@@ -1,0 +1,143 @@
+"""What reading refuses in tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from torchlasso.data import load, load_part
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (
+            "a,b\n1,2\n",
+            {},
+            r"no label column \(label, class, target, y\); choose one with --label; there are 'a', 'b'",
+        ),
+        (
+            "a,label\n1,2\n",
+            {"label": "kind"},
+            "no column 'kind'; choose one with --label; there are 'a', 'label'",
+        ),
+        ("a,label\n1,2\n", {"ignore": ["id"]}, "no column 'id' to --ignore; there are 'a', 'label'"),
+        ("a,y\n1,2\n", {"label": "y", "ignore": ["y"]}, "'y' cannot be both --label and in --ignore"),
+        ("a,a,y\n1,1,2\n", {}, "more than one 'a'"),
+        ("y\n1\n0\n", {}, "no column but the label is left"),
+        ("a,y\n", {}, "no rows; at least one is needed"),
+        ("", {}, "an empty file; a header and rows are needed"),
+        ("\n \n", {}, "an empty file"),
+        ("a,y\n1,0\n1\n", {}, "rows of one length .*Expected 2 columns, got 1"),
+        ("a,y\n1,0\nred,1\n", {}, "not numeric: column 'a' .'a' holds 'red'.; leave it out with --ignore"),
+        ("a,b,y\nu,v,0\nu,v,1\n", {}, "not numeric: columns 'a', 'b' .'a' holds 'u'.; leave them out"),
+        (
+            "a,b,y\n1,2,0\n1,,1\n",
+            {},
+            "1 missing or infinite value, first in row 1 .from 0., in column 'b'; fill",
+        ),
+        (
+            "a,b,y\n1,NA,0\n?,nan,1\n",
+            {},
+            "3 missing or infinite values, first in row 0 .*, in columns 'a', 'b'",
+        ),
+        ("a,y\ninf,0\n1e400,1\n", {}, "2 missing or infinite values, first in row 0"),
+        ("a,y\n1,\n2,1\n", {}, r"no label in column 'y', row 0 \(from 0\) \(1 such rows\)"),
+        (
+            "a,y\n1,0\n2,-3\n",
+            {},
+            r"column 'y': labels of classes must be 0 or more, or text, but row 1 .* has -3",
+        ),
+        ("a,y\n1,0.5\n2,inf\n", {}, "column 'y': labels must be finite"),
+        ("a,y\n1,red\n2,red\n3,red\n", {}, "all labels are 'red'; at least 2 classes|too few rows"),
+    ],
+)
+def test_csv(tmp_path, refusal, text, options, message) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(str(path), **options)
+    refusal(path, **options)
+
+
+def test_csv_in_another_encoding(tmp_path, refusal) -> None:
+    (tmp_path / "a.csv").write_bytes("a,y\n1,größer\n".encode("latin-1"))
+    assert "UTF8" in refusal(tmp_path / "a.csv")
+
+
+def test_csv_whose_late_rows_are_of_another_kind(tmp_path) -> None:
+    """What a column is follows from all rows, not from the first block of the file."""
+    path = tmp_path / "a.csv"
+    path.write_text("a,y\n" + "1,1\n" * 400_000 + "2.5,two\n")
+    part = load_part(str(path))
+    assert part.x[-1].item() == 2.5
+    assert part.y is not None and part.y[-1] == "two" and part.y[0] == "1"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": [1, None], "y": [0, 1]}, "1 missing or infinite value, first in row 1"),
+        ({"a": [True, None], "y": [0, 1]}, "1 missing or infinite value, first in row 1"),
+        ({"a": [[1], [2]], "y": [0, 1]}, "not numeric: column 'a' .'a' holds list<"),
+        ({"a": ["1", "2"], "y": [0, 1]}, "not numeric: column 'a' .'a' holds string"),
+        ({"a": [1.0, 2.0], "y": [0, None]}, "no label in column 'y', row 1"),
+        ({"a": [1.0, 2.0], "y": [[0], [1]]}, "labels must be whole numbers, decimal numbers or text"),
+        ({"a": pa.array([], pa.float64()), "y": pa.array([], pa.int64())}, "no rows"),
+    ],
+)
+def test_parquet(tmp_path, refusal, columns, message) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(ValueError, match=message):
+        load(str(path))
+    refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ("b,label\n1,0\n", "its columns differ .*missing: 'a'; only here: 'b'"),
+        (
+            "a,label\n1,2\n",
+            "the label '2' in row 0 .from 0. is not among the classes '0', '1' of the training part",
+        ),
+        ("a,label\n1,0.5\n", "its labels are decimal numbers"),
+        ("a\n1\n", "no label column"),
+    ],
+)
+def test_test_file_that_does_not_fit(tmp_path, test, message) -> None:
+    (tmp_path / "train.csv").write_text("a,label\n1,0\n2,1\n")
+    (tmp_path / "test.csv").write_text(test)
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'test.csv'}.*{message}"):
+        load(str(tmp_path))
+
+
+def test_text_as_test_labels_of_a_regression(tmp_path) -> None:
+    (tmp_path / "train.csv").write_text("a,label\n1,0.5\n2,1.5\n")
+    (tmp_path / "test.csv").write_text("a,label\n1,red\n")
+    with pytest.raises(ValueError, match="its labels are text, those of the training part decimal numbers"):
+        load(str(tmp_path))
+
+
+def test_numbers_of_targets_that_differ(tmp_path) -> None:
+    y, y_test = np.ones((4, 2)) / 2, np.ones(2) / 2
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 2)), y=y, x_test=np.ones((2, 2)), y_test=y_test)
+    with pytest.raises(ValueError, match="1 targets a row, the training part has 2"):
+        load(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("b,label\n1,0\n", "its columns differ"),
+        ("a,label\n1,red\n", "its labels are text, in .* whole numbers; they must be of one kind"),
+    ],
+)
+def test_shards_that_do_not_fit(tmp_path, second, message) -> None:
+    (tmp_path / "train-0.csv").write_text("a,label\n1,0\n2,1\n")
+    (tmp_path / "train-1.csv").write_text(second)
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'train-1.csv'}: {message}"):
+        load(str(tmp_path))
