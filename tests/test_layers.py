@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # The layers that import torch and the standard library, nothing else.
-LOWER = ("names", "blocks", "penalties", "selection", "optim", "certify", "control", "graph", "report")
+LOWER = ("names", "files", "page", "blocks", "penalties", "selection", "optim", "certify", "control", "graph", "report")
 OPTIONAL = ("sklearn", "datasets", "PIL", "pyarrow", "matplotlib", "typer", "rich", "pandas")
 
 

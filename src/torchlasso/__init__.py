@@ -11,8 +11,10 @@ from torchlasso.blocks import (
     Rows,
     SingularValues,
 )
+from torchlasso.certify import Stationarity, lambda_max, stationarity
 from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
 from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
+from torchlasso.report import LayerReport, SparsityReport, report
 from torchlasso.selection import Rule, param_groups, penalty
 
 __version__ = "0.1.0"
@@ -30,6 +32,7 @@ __all__ = [
     "Heads",
     "InputChannels",
     "LHalf",
+    "LayerReport",
     "LogSum",
     "Penalty",
     "ProxAdam",
@@ -41,7 +44,12 @@ __all__ = [
     "Separable",
     "SingularValues",
     "SparseGroup",
+    "SparsityReport",
+    "Stationarity",
+    "lambda_max",
     "param_groups",
     "penalty",
     "proximal",
+    "report",
+    "stationarity",
 ]

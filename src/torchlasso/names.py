@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 Option = bool | int | float | str
@@ -56,7 +56,7 @@ def is_function_name(text: str) -> bool:
 def import_function(text: str) -> Callable[..., Any]:
     """Import what ``package.module:function`` names; the current folder counts as importable."""
     module_name, _, function_name = text.partition(":")
-    if (here := os.getcwd()) not in sys.path:
+    if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)

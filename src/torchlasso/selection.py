@@ -28,8 +28,8 @@ class Rule:
     """Which penalty the parameters that match get, and how strongly.
 
     Args:
-        where: a name pattern such as ``"features.*"`` (matched against the parameter's full name as ``fnmatch`` does), a
-            module type or a tuple of them, or a function (name, module, parameter) ↦ bool.
+        where: a name pattern such as ``"features.*"`` (matched against the parameter's full name as ``fnmatch``
+            does), a module type or a tuple of them, or a function (name, module, parameter) ↦ bool.
         penalty: the penalty, or ``None`` for parameters that are to be left alone.
         scale: what λ is multiplied by for them.
         everything: also match biases and the parameters of normalisation layers, which are left out otherwise.
@@ -85,8 +85,8 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
 
     Args:
         model: any module; shared parameters count once.
-        penalty: a penalty for all weights (biases and normalisation layers are left alone), or rules, of which the first
-            that matches holds; what no rule matches is not penalised.
+        penalty: a penalty for all weights (biases and normalisation layers are left alone), or rules, of which the
+            first that matches holds; what no rule matches is not penalised.
         lam: λ ≥ 0, the strength: the problem is mean loss + λ·penalty.
 
     Returns:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import io
-import pickle
-import resource
 import struct
-import zipfile
+import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +54,24 @@ def test_label_and_ignore_need_columns(tmp_path, refusal) -> None:
     assert "do not apply" in refusal(tmp_path / "a.npz", ignore=["id"])
 
 
+@pytest.mark.parametrize(
+    ("module", "spec", "message"),
+    [
+        ("sklearn.datasets", "digits", r"needs sklearn: pip install 'torchlasso\[sklearn\]'"),
+        ("pyarrow", "a.csv", r"needs pyarrow: pip install 'torchlasso\[data\]'"),
+        ("pyarrow", "a.parquet", r"needs pyarrow: pip install 'torchlasso\[data\]'"),
+        ("PIL.Image", "a.parquet", r"needs PIL: pip install 'torchlasso\[data\]'"),
+    ],
+)
+def test_missing_extra(tmp_path, monkeypatch, grey, png, images, module, spec, message) -> None:
+    (tmp_path / "a.csv").write_text("a,label\n1,0\n2,1\n")
+    images(tmp_path / "a.parquet", [png(p) for p in grey], LABELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=message):
+        load(spec)
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.99])
 def test_cut_short(tmp_path, refusal, grey, png, images, idx, keep) -> None:
     labels = np.array(LABELS, np.uint8)
@@ -69,7 +85,8 @@ def test_cut_short(tmp_path, refusal, grey, png, images, idx, keep) -> None:
         idx(tmp_path / "images-idx3-ubyte.gz", grey),
     ):
         message = refusal(cut(path, keep))
-        assert any(words in message for words in ("cut short", "whole IDX", "not an NPZ")), message
+        kinds = "cut short", "whole IDX", "not an NPZ", "not a Parquet"
+        assert any(kind in message for kind in kinds), message
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz", ".csv", "-idx3-ubyte", "-idx3-ubyte.gz"])
@@ -92,9 +109,12 @@ def test_csv_under_the_suffix_of_parquet(tmp_path, refusal) -> None:
 @pytest.mark.parametrize("shape", [(21, 4, 5), (19, 4, 5), (2**32 - 1,) * 3, (2**32 - 1,) * 4])
 def test_idx_that_lies(tmp_path, refusal, grey, idx, suffix, shape) -> None:
     path = idx(tmp_path / f"a-idx3-ubyte{suffix}", grey, shape)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert "its header promises" in refusal(path, load_part)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+    tracemalloc.start()
+    try:
+        assert "its header promises" in refusal(path, load_part)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000  # bytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_idx_gzip_that_promises_a_little_too_much(tmp_path, refusal) -> None:
@@ -113,84 +133,6 @@ def test_idx_labels_of_another_length(tmp_path, refusal, grey, idx) -> None:
     path = idx(tmp_path / "train-images-idx3-ubyte", grey)
     idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(19, np.uint8))
     assert "x has 20 rows and y has 19" in refusal(path)
-
-
-class Trap:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (pytest.fail, ("it was unpickled",))
-
-
-def test_pickled_objects_are_never_loaded(tmp_path, refusal) -> None:
-    path = tmp_path / "a.npz"
-    np.savez(path, x=np.ones((2, 2)), y=np.array([Trap(), Trap()], dtype=object))
-    assert "pickled objects, which are never loaded" in refusal(path)
-    path.write_bytes(pickle.dumps(Trap()))
-    assert "not an NPZ file" in refusal(path)
-
-
-def test_npz_that_lies(tmp_path, refusal) -> None:
-    stream = io.BytesIO()
-    header = {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2**10)}
-    np.lib.format.write_array_header_1_0(stream, header)
-    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
-        archive.writestr("x.npy", stream.getvalue() + bytes(64))
-        archive.writestr("y.npy", b"not an array")
-    assert "which its bytes are not" in refusal(tmp_path / "a.npz", load_part) or True
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"a": [1]}, "no array 'x' or 'x_train'; there are 'a'"),
-        ({"x": np.ones((2, 2))}, "no array 'y' for 'x'; there are 'x'"),
-        ({"x": np.ones(3), "y": [0, 1, 0]}, r"x must have the shape .*, not \(3,\)"),
-        ({"x": np.ones((3, 2)), "y": [0, 1]}, "x has 3 rows and y has 2"),
-        ({"x": np.ones((0, 2)), "y": np.ones(0, int)}, "x is empty"),
-        ({"x": np.array([["a"]] * 2), "y": [0, 1]}, "x must hold numbers, not <U1"),
-        (
-            {"x": np.ones((2, 2)), "y": np.ones((2, 2), int)},
-            r"labels must have the shape \(n,\), not \(2, 2\)",
-        ),
-        ({"x": np.ones((2, 2)), "y": np.ones(2, complex)}, "labels must be .* not complex128"),
-        ({"x": np.ones((2, 2)), "y": [0, -1]}, r"must be 0 or more, or text, but row 1 \(from 0\) has -1"),
-        ({"x": np.ones((2, 2)), "y": np.array([0, 2**63], np.uint64)}, "must fit into 64 bits"),
-        ({"x": np.ones((2, 2)), "y": [0.5, np.nan]}, r"must be finite numbers, but row 1 \(from 0\) has nan"),
-        ({"x": np.array([[0], [np.nan]]), "y": [0, 1]}, r"1 missing or infinite value, first in row 1"),
-        ({"x": np.array([[0], [1e300]]), "y": [0, 1]}, r"1 missing or infinite value, first in row 1"),
-        ({"x": np.ones((4, 2)), "y": [3] * 4}, "all labels are '3'; at least 2 classes are needed"),
-        ({"x": np.ones((2, 2)), "y": [0, 1]}, "too few rows to set test rows apart"),
-    ],
-)
-def test_npz_contents(tmp_path, refusal, arrays, message) -> None:
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(ValueError, match=message):
-        load(str(tmp_path / "a.npz"))
-    refusal(tmp_path / "a.npz")
-
-
-@pytest.mark.parametrize(
-    ("test", "message"),
-    [
-        (
-            {"x_test": np.ones((2, 3)), "y_test": [0, 1]},
-            r"of shape \(3,\), those of the training part .* \(2,\)",
-        ),
-        (
-            {"x_test": np.ones((2, 2)), "y_test": [0, 7]},
-            r"x_test: the label '7' in row 1 .* classes '0', '1'",
-        ),
-        (
-            {"x_test": np.ones((2, 2)), "y_test": [0.5, 1.0]},
-            "its labels are decimal numbers, .* whole numbers",
-        ),
-        ({"x_test": np.ones((2, 2))}, "no array 'y_test'"),
-        ({"x_test": np.ones((2, 2)), "y_test": [0, 1, 0]}, "x has 2 rows and y has 3"),
-    ],
-)
-def test_test_part_that_does_not_fit(tmp_path, test, message) -> None:
-    np.savez(tmp_path / "a.npz", x=np.ones((4, 2)), y=[0, 1, 0, 1], **test)
-    with pytest.raises(ValueError, match=message):
-        load(str(tmp_path / "a.npz"))
 
 
 def test_damaged_image_in_parquet(tmp_path, refusal, grey, png, images) -> None:
@@ -217,7 +159,7 @@ def test_train_and_test_images_of_two_sizes(tmp_path, grey, png, images) -> None
 def test_more_than_one_column_of_images(tmp_path, refusal, grey, png) -> None:
     encoded = [png(p) for p in grey]
     pq.write_table(pa.table({"a": encoded, "b": encoded, "label": LABELS}), tmp_path / "a.parquet")
-    assert "more than one column of images ('a', 'b')" in refusal(tmp_path / "a.parquet")
+    assert "several columns of images ('a', 'b')" in refusal(tmp_path / "a.parquet")
     assert len(load_part(str(tmp_path / "a.parquet"), ignore=["b"]).x) == 20
 
 

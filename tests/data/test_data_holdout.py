@@ -5,28 +5,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchlasso.data import class_indices, holdout
 
+seeded = settings(derandomize=True, deadline=None)
 classes = st.lists(st.integers(0, 6), max_size=60).map(lambda y: torch.tensor(y, dtype=torch.int64))
 fractions = st.floats(0, 0.999)
 
 
+@seeded
 @given(classes, fractions, st.integers(0, 5))
 def test_holdout_of_classes(y, fraction, seed) -> None:
     kept, held = holdout(y, fraction, seed)
     assert sorted(kept.tolist() + held.tolist()) == list(range(len(y)))
-    assert kept.tolist() == sorted(kept.tolist()) and held.tolist() == sorted(held.tolist())
+    assert kept.tolist() == sorted(kept.tolist())
+    assert held.tolist() == sorted(held.tolist())
     assert set(y[kept].tolist()) == set(y.tolist())
     sizes, given_away = y.bincount(minlength=7), y[held].bincount(minlength=7)
     assert ((given_away - sizes * fraction).abs() <= 1 + 1e-6).all()
-    assert len(held) == min(round(len(y) * fraction), int((sizes - 1).clamp(min=0).sum()))
+    most = torch.minimum((sizes.double() * fraction).floor().long() + 1, (sizes - 1).clamp(min=0))
+    assert len(held) == min(round(len(y) * fraction), int(most.sum()))
     again = holdout(y, fraction, seed)
-    assert torch.equal(kept, again[0]) and torch.equal(held, again[1])
+    assert torch.equal(kept, again[0])
+    assert torch.equal(held, again[1])
 
 
+@seeded
 @given(st.integers(0, 50), fractions)
 def test_holdout_of_targets(n, fraction) -> None:
     kept, held = holdout(torch.zeros(n, 2), fraction, 0)
@@ -44,7 +50,8 @@ def test_holdout_is_stratified_and_seeded() -> None:
 def test_holdout_of_classes_too_small_for_a_share_each() -> None:
     y = torch.arange(100) % 50
     _, held = holdout(y, 0.2, seed=0)
-    assert len(held) == 20 and y[held].unique().numel() == 20
+    assert len(held) == 20
+    assert y[held].unique().numel() == 20
 
 
 def test_holdout_leaves_the_global_generator_alone() -> None:
@@ -55,7 +62,9 @@ def test_holdout_leaves_the_global_generator_alone() -> None:
 
 def test_fraction_0_holds_nothing_out() -> None:
     kept, held = holdout(torch.tensor([0, 1, 1]), 0.0, seed=0)
-    assert kept.tolist() == [0, 1, 2] and held.shape == (0,) and held.dtype == torch.int64
+    assert kept.tolist() == [0, 1, 2]
+    assert held.shape == (0,)
+    assert held.dtype == torch.int64
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
@@ -69,6 +78,7 @@ def test_holdout_of_wrong_shape() -> None:
         holdout(torch.zeros(3, 2, dtype=torch.int64), 0.5, 0)
 
 
+@seeded
 @given(st.lists(st.integers(0, 20), min_size=1))
 def test_class_indices_give_the_labels_back(labels) -> None:
     names = sorted({str(label) for label in labels})
@@ -84,7 +94,7 @@ def test_class_indices_of_other_kinds() -> None:
 
 
 def test_class_indices_name_the_first_unknown_label() -> None:
-    with pytest.raises(ValueError, match=r"^the label 'z' in row 1 \(from 0\) is not among the classes 'a', 'b'$"):
+    with pytest.raises(ValueError, match=r"^the label 'z' in row 1 .from 0. is not among .* 'a', 'b'$"):
         class_indices(np.array(["a", "z", "c"]), ["a", "b"])
     with pytest.raises(ValueError, match=r"class labels must have the shape \(n,\), not \(1, 2\)"):
         class_indices(np.zeros((1, 2)), ["a"])

@@ -37,7 +37,8 @@ def test_table_with_one_split(tmp_path) -> None:
     columns = {"a": np.arange(10.0), "id": list("abcdefghij"), "kind": ["u", "v"] * 5}
     pq.write_table(pa.table(columns), tmp_path / "train.parquet")
     dataset = load(f"hf:{tmp_path}", label="kind", ignore=["id"])
-    assert dataset.features == ("a",) and dataset.classes == ("u", "v")
+    assert dataset.features == ("a",)
+    assert dataset.classes == ("u", "v")
     assert (len(dataset.x), len(dataset.test_x)) == (8, 2)
 
 
@@ -47,7 +48,8 @@ def test_folder_of_images(tmp_path, grey) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(grey[index]).save(folder / f"{index}.png")
     dataset = load(f"hf:{tmp_path}")
-    assert dataset.input_shape == (1, 4, 5) and dataset.outputs == 2
+    assert dataset.input_shape == (1, 4, 5)
+    assert dataset.outputs == 2
 
 
 def test_no_training_split(tmp_path, refusal) -> None:

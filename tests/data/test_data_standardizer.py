@@ -19,7 +19,8 @@ def test_mean_0_and_deviation_1_per_channel(shape) -> None:
     torch.testing.assert_close(torch.tensor(scale.mean, dtype=torch.float64), mean)
     torch.testing.assert_close(torch.tensor(scale.std, dtype=torch.float64), std)
     z = scale(x)
-    assert z.dtype == x.dtype and z.shape == x.shape
+    assert z.dtype == x.dtype
+    assert z.shape == x.shape
     torch.testing.assert_close(z.mean(dims), torch.zeros(shape[1]), atol=1e-4, rtol=0)
     torch.testing.assert_close(z.std(dims, correction=0), torch.ones(shape[1]), atol=1e-4, rtol=0)
 
@@ -48,7 +49,7 @@ def test_errors() -> None:
         Standardizer.fit(torch.zeros(0, 3))
     with pytest.raises(ValueError, match="one length, got 1 and 2"):
         Standardizer((0.0,), (1.0, 1.0))
-    with pytest.raises(ValueError, match="std must be above 0, got 0.0"):
+    with pytest.raises(ValueError, match=r"std must be above 0, got 0\.0"):
         Standardizer((0.0,), (0.0,))
     with pytest.raises(ValueError, match="needs 'mean' and 'std'"):
         Standardizer.from_dict({"mean": [0.0]})

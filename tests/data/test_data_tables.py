@@ -25,12 +25,12 @@ from torchlasso.data import load, load_part
         ),
         ("a,label\n1,2\n", {"ignore": ["id"]}, "no column 'id' to --ignore; there are 'a', 'label'"),
         ("a,y\n1,2\n", {"label": "y", "ignore": ["y"]}, "'y' cannot be both --label and in --ignore"),
-        ("a,a,y\n1,1,2\n", {}, "more than one 'a'"),
+        ("a,a,y\n1,1,2\n", {}, "more than one column 'a'; names must be unique"),
         ("y\n1\n0\n", {}, "no column but the label is left"),
         ("a,y\n", {}, "no rows; at least one is needed"),
         ("", {}, "an empty file; a header and rows are needed"),
         ("\n \n", {}, "an empty file"),
-        ("a,y\n1,0\n1\n", {}, "rows of one length .*Expected 2 columns, got 1"),
+        ("a,y\n1,0\n1\n", {}, "rows of one length .*Row #3: Expected 2 columns, got 1"),
         ("a,y\n1,0\nred,1\n", {}, "not numeric: column 'a' .'a' holds 'red'.; leave it out with --ignore"),
         ("a,b,y\nu,v,0\nu,v,1\n", {}, "not numeric: columns 'a', 'b' .'a' holds 'u'.; leave them out"),
         (
@@ -51,7 +51,7 @@ from torchlasso.data import load, load_part
             r"column 'y': labels of classes must be 0 or more, or text, but row 1 .* has -3",
         ),
         ("a,y\n1,0.5\n2,inf\n", {}, "column 'y': labels must be finite"),
-        ("a,y\n1,red\n2,red\n3,red\n", {}, "all labels are 'red'; at least 2 classes|too few rows"),
+        ("a,y\n1,red\n2,red\n3,red\n", {}, "all labels are 'red'; at least 2 classes|3 rows are too few"),
     ],
 )
 def test_csv(tmp_path, refusal, text, options, message) -> None:
@@ -73,7 +73,9 @@ def test_csv_whose_late_rows_are_of_another_kind(tmp_path) -> None:
     path.write_text("a,y\n" + "1,1\n" * 400_000 + "2.5,two\n")
     part = load_part(str(path))
     assert part.x[-1].item() == 2.5
-    assert part.y is not None and part.y[-1] == "two" and part.y[0] == "1"
+    assert part.y is not None
+    assert part.y[-1] == "two"
+    assert part.y[0] == "1"
 
 
 @pytest.mark.parametrize(

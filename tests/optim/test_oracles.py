@@ -1,7 +1,5 @@
 """Every proximal optimizer against the solvers of scikit-learn and skglm: same objective, same support, exact zeros."""
 
-import math
-
 import numpy as np
 import pytest
 import torch

@@ -15,8 +15,9 @@ TEST_SEED = 0  # fixed, so that every run compares on the same test rows
 def holdout(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Split rows into kept and held out ones, class by class when ``y`` is of whole numbers.
 
-    round(n·fraction) rows are held out, shared among the classes by their size (largest remainders
-    first); every class keeps at least one row.
+    round(n·fraction) rows are held out, shared among the classes by their size: each gives its share
+    rounded down, and those with the largest remainders one more. Every class keeps at least one row, so
+    fewer are held out where many classes have only one.
 
     Args:
         y: class indices (n,), or regression targets (n, ...), which are not stratified.

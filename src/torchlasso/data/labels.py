@@ -32,7 +32,7 @@ class Columns:
         """
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:
-            raise ValueError(f"{origin}: column names must be unique, but it has more than one {listed(duplicates)}")
+            raise ValueError(f"{origin}: more than one column {listed(duplicates)}; names must be unique")
         unknown = [name for name in self.ignore if name not in names]
         if unknown and self.required:
             raise ValueError(f"{origin}: no column {listed(unknown)} to --ignore; there are {listed(names)}")
@@ -82,8 +82,8 @@ def raw_labels(y: Labels, origin: str) -> Labels:
 
 def _refuse_rows(bad: Any, y: Labels, demand: str, origin: str) -> None:
     if bad.any():
-        first = int(bad.argmax())
-        raise ValueError(f"{origin}: labels {demand}, but {row(first)} has {y[first]} ({int(bad.sum())} such rows)")
+        first, count = int(bad.argmax()), int(bad.sum())
+        raise ValueError(f"{origin}: labels {demand}, but {row(first)} has {y[first]} ({count} such rows)")
 
 
 def class_names(y: Labels) -> tuple[str, ...]:
@@ -120,6 +120,7 @@ def class_indices(y: Labels, classes: Sequence[str]) -> Tensor:
     values, first, inverse = np.unique(y, return_index=True, return_inverse=True)
     for at, value in sorted(zip(first.tolist(), values, strict=True), key=lambda pair: pair[0]):
         if str(value) not in position:
-            raise ValueError(f"the label {str(value)!r} in {row(at)} is not among the classes {listed(classes)}")
+            label = f"the label {str(value)!r} in {row(at)}"
+            raise ValueError(f"{label} is not among the classes {listed(classes)}")
     index = np.array([position[str(value)] for value in values], dtype=np.int64)
     return torch.from_numpy(index[inverse.reshape(-1)])

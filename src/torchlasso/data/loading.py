@@ -47,7 +47,8 @@ def load(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()) -> 
         train, test = split_test(train)
         test_origin = origin
         if len(test.x) == 0:
-            raise ValueError(f"{origin}: too few rows to set test rows apart ({len(train.x)}); add a test file")
+            rows = len(train.x)
+            raise ValueError(f"{origin}: {rows} rows are too few to set test rows apart; add a test file")
     else:
         test, test_origin = source.test.read(), source.test.origin
     return _assemble(source.name, train, test, origin, test_origin)

@@ -42,4 +42,5 @@ def require(module: str, extra: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{purpose} needs {module.partition('.')[0]}: pip install 'torchlasso[{extra}]'") from error
+        package = module.partition(".")[0]
+        raise ValueError(f"{purpose} needs {package}: pip install 'torchlasso[{extra}]'") from error

@@ -39,7 +39,7 @@ def table_part(table: Any, columns: Columns, origin: str, *, image_paths: bool =
     left = [name for name in table.column_names if name != label and name not in columns.ignore]
     pictures = [name for name in left if _is_image(pa, table.schema.field(name).type)]
     if len(pictures) > 1:
-        raise ValueError(f"{origin}: more than one column of images ({listed(pictures)}); --ignore all but one")
+        raise ValueError(f"{origin}: several columns of images ({listed(pictures)}); --ignore all but one")
     if pictures:
         images = _encoded(table.column(pictures[0]), pictures[0], origin, image_paths)
         return Part(decode(images, lambda index: f"{origin}, {row(index)}"), y)
@@ -74,8 +74,8 @@ def _labels(pa: Any, column: Any, name: str, columns: Columns, origin: str) -> L
     if column.null_count:
         if column.null_count == len(column) and not columns.required:
             return None
-        first = column.is_null().to_numpy().argmax()
-        raise ValueError(f"{origin}: no label in column {name!r}, {row(first)} ({column.null_count} such rows)")
+        where = f"column {name!r}, {row(column.is_null().to_numpy().argmax())}"
+        raise ValueError(f"{origin}: no label in {where} ({column.null_count} such rows)")
     if pa.types.is_decimal(kind):
         column = column.cast(pa.float64())
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)

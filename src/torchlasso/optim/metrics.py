@@ -4,8 +4,8 @@ This distance τ is what λ is multiplied by to give the threshold of a proximal
 where its averaged gradient is at most λ, and a non-zero rests where its gradient is −λ sign(w): the fixed points are
 the stationary points of loss + λ·penalty, whatever the learning rate or the optimizer's scaling.
 
-Two more things are known here: where an optimizer keeps the coefficient β of its averaging of gradients, and the gain of
-that averaging, the value that its buffer would hold had every gradient been one.
+Two more things are known here: where an optimizer keeps the coefficient β of its averaging of gradients, and the gain
+of that averaging, the value that its buffer would hold had every gradient been one.
 
 Adadelta has no metric: its step length feeds on its own updates, and where gradients rest at −λ sign(w) instead of zero
 it grows for ever.

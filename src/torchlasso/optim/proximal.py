@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from torchlasso.optim.metrics import Group, Metric, age_of, registry
@@ -21,8 +19,8 @@ SMALLEST_SHARE = 1e-8
 class Proximal(Optimizer):
     """Mixin over a torch optimizer: its update, then w ← prox_{τλΩ}(w) with τ from the unit-gradient rule.
 
-    Each parameter group has ``lam``, a plain number that schedulers of λ may write as those of the rate write ``lr``; its
-    penalty is kept in the list ``penalties``, parallel to ``param_groups``. Groups come from
+    Each parameter group has ``lam``, a plain number that schedulers of λ may write as those of the rate write
+    ``lr``; its penalty is kept in the list ``penalties``, parallel to ``param_groups``. Groups come from
     :func:`torchlasso.param_groups`, or get ``penalty`` and ``lam`` from the arguments of the same name.
 
     With ``averaging`` the optimizer averages gradients over a window that grows as the learning rate falls,
@@ -63,7 +61,7 @@ class Proximal(Optimizer):
         penalty = group.pop("penalty")
         lam = group.pop("lam") if penalty is not None else 0.0
         check_strength(lam)
-        super().add_param_group(group)  # type: ignore[no-untyped-call]
+        super().add_param_group(group)
         group = self.param_groups[-1]
         group.update(lam=float(lam), lr_peak=0.0, gains=[0.0] * len(group["params"]))
         self.penalties.append(penalty)
@@ -94,7 +92,7 @@ class Proximal(Optimizer):
             if penalty is not None
         ]
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update and its prox. ``closure`` is evaluated first, at the sparse weights, with gradients enabled."""
         loss = None
         if closure is not None:
@@ -170,7 +168,7 @@ def _restore(base: type[Optimizer], metric: Metric) -> Proximal:
 
 def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
     """The optimizer's step without the wrapper that runs hooks: they run once, around the whole proximal step."""
-    return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[attr-defined,no-any-return]
+    return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[attr-defined, no-any-return]
 
 
 class ProxSGD(Proximal, torch.optim.SGD):
@@ -231,7 +229,6 @@ class ProxAdamW(Proximal, torch.optim.AdamW):
     metric = registry()[torch.optim.AdamW]
 
 
-@functools.cache
 def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proximal]:
     """The proximal form of a torch optimizer class.
 
@@ -251,12 +248,18 @@ def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proxim
     if metric is None:
         known = ", ".join(sorted(cls.__name__ for cls in registry()))
         raise ValueError(
-            f"{base.__name__}: its metric is not known, so neither is the right threshold. Known are {known}. For another "
-            f"optimizer give proximal({base.__name__}, metric=...), a torchlasso.optim.Metric whose step_size says how "
-            "far the optimizer's update moves a coordinate under a constant unit gradient"
+            f"{base.__name__}: its metric is not known, so neither is the right threshold. Known are {known}. For "
+            f"another optimizer give proximal({base.__name__}, metric=...), a torchlasso.optim.Metric whose step_size "
+            "says how far the optimizer's update moves a coordinate under a constant unit gradient"
         )
-    for named in (ProxSGD, ProxAdam, ProxAdamW):
-        if (named.base, named.metric) == (base, metric):
-            return named
+    if (base, metric) in _CLASSES:
+        return _CLASSES[base, metric]
     doc = f"``{base.__module__}.{base.__name__}``, then the prox in its metric; see :class:`Proximal`."
-    return type(f"Prox{base.__name__}", (Proximal, base), {"base": base, "metric": metric, "__doc__": doc})
+    cls = type(f"Prox{base.__name__}", (Proximal, base), {"base": base, "metric": metric, "__doc__": doc})
+    return _CLASSES.setdefault((base, metric), cls)
+
+
+# One class for each pair, so that the classes of two optimizers can be compared and a pickled one is found again.
+_CLASSES: dict[tuple[type[Optimizer], Metric], type[Proximal]] = {
+    (cls.base, cls.metric): cls for cls in (ProxSGD, ProxAdam, ProxAdamW)
+}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchlasso.blocks import Blocks, Elements
 
 Strength = float | Tensor
-_REGISTRY: dict[str, type["Penalty"]] = {}
+_REGISTRY: dict[str, type[Penalty]] = {}
 P = TypeVar("P", bound="type[Penalty]")
 
 

@@ -45,7 +45,8 @@ class SparseGroup(Penalty):
     def value(self, w: Tensor, lam: Strength) -> Tensor:
         rows, _ = self.over.rows(w)
         each, group = self._strengths(w, lam)
-        return (each * rows.abs()).sum() + (group * torch.linalg.vector_norm(rows, dim=1, keepdim=True)).sum()
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        return torch.sum(each * rows.abs()) + torch.sum(group * norms)
 
     def prox(self, w: Tensor, lam: Strength, step: float | Tensor) -> Tensor:
         rows, restore = self.over.rows(w)

@@ -38,18 +38,22 @@ class Csv(FileReader):
             raise ValueError(
                 f"{path}: not a CSV file with a header and rows of one length ({one_line(error)})"
             ) from error
-        label = columns.find_label(table.column_names, str(path))
-        typed = [_typed(pa, table.column(i), is_label=name == label) for i, name in enumerate(table.column_names)]
-        return table_part(pa.table(typed, names=table.column_names), columns, str(path))
+        names = table.column_names
+        label = columns.find_label(names, str(path))
+        typed = [_typed(pa, table.column(name), is_label=name == label) for name in names]
+        return table_part(pa.table(typed, names=names), columns, str(path))
 
 
 def _read_text(csv: Any, path: Path) -> Any:
     """All columns as text, so that what a column is follows from all its rows."""
-    parse = csv.ParseOptions(newlines_in_values=True)
-    with csv.open_csv(path, parse_options=parse) as reader:
+    options = {
+        "read_options": csv.ReadOptions(use_threads=False),  # with threads, an error does not know its row
+        "parse_options": csv.ParseOptions(newlines_in_values=True),
+    }
+    with csv.open_csv(path, **options) as reader:
         names = reader.schema.names
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
-    return csv.read_csv(path, parse_options=parse, convert_options=convert)
+    return csv.read_csv(path, convert_options=convert, **options)
 
 
 def _typed(pa: Any, column: Any, is_label: bool) -> Any:

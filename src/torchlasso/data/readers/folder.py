@@ -52,7 +52,7 @@ def role_of(name: str) -> str | None:
     ('train', 'train', None)
     """
     for boundary in ("(?<![a-z])", ""):
-        found = [role for role, words in _ROLES.items() if re.search(f"{boundary}({words})", name, re.IGNORECASE)]
+        found = [role for role, words in _ROLES.items() if re.search(f"{boundary}({words})", name.lower())]
         if len(found) == 1:
             return found[0]
     return None

@@ -32,7 +32,8 @@ class Function(Reader):
             raise ValueError(f"{spec}: the function must need no arguments ({error})") from error
         result = function()
         if not _is_pair(result):
-            raise ValueError(f"{spec}: must return (x, y) or ((x, y), (x_test, y_test)), not {_shape(result)}")
+            wanted = "(x, y) or ((x, y), (x_test, y_test))"
+            raise ValueError(f"{spec}: must return {wanted}, not {_shape(result)}")
         if all(_is_pair(half) for half in result):
             train, test = _part(result[0], spec), _part(result[1], f"{spec}, test part")
         else:

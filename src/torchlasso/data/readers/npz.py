@@ -36,9 +36,8 @@ class Npz(Reader):
         test = "x_test" if "x_test" in names else None
         if train is None and (columns.required or test is None):
             raise ValueError(f"{path}: no array 'x' or 'x_train'; there are {listed(names)}")
-        if not columns.required:
-            return Source(path.name, *(_portion(path, key, names, columns) for key in (test or train,) if key))
-        return Source(path.name, *(_portion(path, key, names, columns) for key in (train, test) if key))
+        wanted = (train, test) if columns.required else (test or train,)
+        return Source(path.name, *(_portion(path, key, names, columns) for key in wanted if key))
 
 
 def _portion(path: Path, key: str, names: list[str], columns: Columns) -> Portion:
@@ -58,7 +57,7 @@ def _names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not an NPZ file, or cut short ({one_line(error)})") from error
 
 

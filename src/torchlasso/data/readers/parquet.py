@@ -19,10 +19,11 @@ class Parquet(FileReader):
     suffix = ".parquet"
 
     def read(self, path: Path, columns: Columns) -> Part:
+        pa = require("pyarrow", "data", f"{path}: reading Parquet")
         parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
         try:
             with parquet.ParquetFile(path) as file:
                 table = file.read()
-        except (OSError, ValueError, MemoryError, OverflowError, parquet.ArrowException) as error:
-            raise ValueError(f"{path}: not a Parquet file, or cut short or damaged ({one_line(error)})") from error
+        except (OSError, ValueError, MemoryError, OverflowError, pa.ArrowException) as error:
+            raise ValueError(f"{path}: not a Parquet file, or a damaged one ({one_line(error)})") from error
         return table_part(table, columns, str(path))

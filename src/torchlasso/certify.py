@@ -1,0 +1,78 @@
+"""Certificates: how far weights are from a stationary point of loss + λ·penalty, and where λ begins to matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from torchlasso.selection import Group, penalised
+
+
+@dataclass(frozen=True)
+class Stationarity:
+    """The distance of −gradient to the subdifferential of λ·penalty, over all blocks, in units of λ.
+
+    Zero at a stationary point. For a convex loss that certifies the solution; for a network it says how far from
+    stationary the weights are, and nothing about which stationary point they are near.
+    """
+
+    max: float
+    mean: float
+
+
+@torch.no_grad()
+def stationarity(groups: Iterable[Group]) -> Stationarity:
+    """How stationary the penalised weights are, from the gradients that they hold.
+
+    Args:
+        groups: as :func:`torchlasso.param_groups` gives them, or ``optimizer.penalised_groups()``. Each parameter's
+            ``grad`` has to be that of the mean loss over the whole training set, without the penalty.
+
+    Raises:
+        ValueError: a parameter has no gradient, or no group has a λ above zero.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> w = torch.nn.Parameter(torch.tensor([0.5, 0.0, 0.0]))
+        >>> w.grad = torch.tensor([-1.0, 0.3, 1.5])
+        >>> tl.stationarity([{"params": [w], "penalty": tl.L1(), "lam": 1.0}])
+        Stationarity(max=0.5, mean=0.1666...)
+    """
+    distances = []
+    for w, penalty, lam in penalised(groups):
+        if lam == 0:
+            continue
+        if w.grad is None:
+            raise ValueError("a penalised parameter has no gradient: run backward() of the mean loss first")
+        distances.append((penalty.subdiff_distance(w, w.grad, lam) / lam).flatten().double())
+    if not distances:
+        raise ValueError("no group has a penalty with λ above zero, so that there is nothing to measure in units of λ")
+    pooled = torch.cat(distances)
+    return Stationarity(max=pooled.max().item(), mean=pooled.mean().item())
+
+
+@torch.no_grad()
+def lambda_max(groups: Iterable[Group]) -> float:
+    """The least λ for which w = 0 is stationary, from the gradients that the parameters hold at w = 0.
+
+    Of use where the output is linear in the penalised weights; in a deeper network every gradient vanishes at w = 0,
+    and the result is 0.
+
+    Args:
+        groups: as for :func:`stationarity`, the gradients taken with all penalised weights at zero.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> w = torch.nn.Parameter(torch.zeros(2))
+        >>> w.grad = torch.tensor([-1.5, 0.3])
+        >>> tl.lambda_max([{"params": [w], "penalty": tl.L1(), "lam": 1.0}])
+        1.5
+    """
+    largest = []
+    for w, penalty, _ in penalised(groups):
+        if w.grad is None:
+            raise ValueError("a penalised parameter has no gradient: run backward() of the mean loss first")
+        largest.append(penalty.lambda_max(w.grad).item())
+    return max(largest)

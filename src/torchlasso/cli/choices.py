@@ -1,0 +1,105 @@
+"""What options name by text: penalties, blocks, optimizers, losses and devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+import torchlasso.blocks as blocks_module
+from torchlasso import penalties
+from torchlasso.blocks import Blocks
+from torchlasso.names import import_function, is_function_name, parse_spec, unknown
+from torchlasso.optim import metrics
+from torchlasso.penalties import Penalty
+from torchlasso.training import LOSSES, Loss
+
+BLOCKS: Mapping[str, type[Blocks]] = {
+    "elements": blocks_module.Elements,
+    "rows": blocks_module.Rows,
+    "columns": blocks_module.Columns,
+    "filters": blocks_module.Filters,
+    "input-channels": blocks_module.InputChannels,
+    "heads": blocks_module.Heads,
+    "chunks": blocks_module.Chunks,
+    "singular-values": blocks_module.SingularValues,
+}
+OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.registry()}
+
+
+def penalty(text: str, over: str | None) -> Penalty:
+    """The penalty that ``mcp:gamma=3`` names, over the blocks that ``heads:n=4`` names.
+
+    >>> penalty("mcp:gamma=2.5", "filters")
+    MCP(over=Filters(weighted=True, transposed=False, groups=1), gamma=2.5)
+    """
+    name, options = parse_spec(text)
+    known = penalties.registry()
+    if name not in known:
+        raise unknown("penalty", name, known)
+    given: dict[str, Any] = dict(options)
+    if over is not None:
+        given["over"] = blocks(over)
+    return _make("penalty", name, known[name], given)  # type: ignore[no-any-return]
+
+
+def blocks(text: str) -> Blocks:
+    """The blocks that ``filters`` or ``chunks:n=8`` names."""
+    name, options = parse_spec(text)
+    if name not in BLOCKS:
+        raise unknown("kind of blocks", name, BLOCKS)
+    return _make("blocks", name, BLOCKS[name], options)  # type: ignore[no-any-return]
+
+
+def optimizer(text: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The torch optimizer that ``adamw`` or ``sgd:momentum=0.9`` names, and its options."""
+    name, options = parse_spec(text)
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    parameters = inspect.signature(OPTIMIZERS[name].__init__).parameters
+    known = [key for key in parameters if key not in ("self", "params", "lr")]
+    for key in options:
+        if key not in known:
+            raise ValueError(f"optimizer {name!r}: {unknown('option', key, known)}")
+    return OPTIMIZERS[name], options
+
+
+def loss(text: str | None, outputs_are_classes: bool) -> Loss:
+    """The loss of that name or of ``package.module:function``; without one, that which the targets call for."""
+    if text is None:
+        return LOSSES["cross-entropy" if outputs_are_classes else "mse"]
+    if is_function_name(text):
+        return import_function(text)
+    if text not in LOSSES:
+        raise unknown("loss", text, LOSSES)
+    if (text == "cross-entropy") != outputs_are_classes:
+        kind = "classes" if outputs_are_classes else "numbers"
+        raise ValueError(f"the loss {text!r} does not suit targets that are {kind}")
+    return LOSSES[text]
+
+
+def device(text: str) -> torch.device:
+    """The device of that name; ``auto`` is an accelerator where there is one, else the CPU."""
+    if text == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        chosen = torch.device(text)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {text!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+def _make(kind: str, name: str, cls: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key, value in options.items():
+        if key not in known:
+            raise ValueError(
+                f"{kind} {name!r}: {unknown('option', key, known)}" if known else f"{name!r} has no options"
+            )
+        if key != "over" and isinstance(value, str):
+            raise ValueError(f"{kind} {name!r}: {key} must be a number; got {value!r}")
+    return cls(**options)

@@ -1,0 +1,58 @@
+"""``torchlasso predict``: what a finished run's model says of rows."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from typing import Annotated
+
+import torch
+import typer
+
+from torchlasso import data as datasets
+from torchlasso.cli import screen
+from torchlasso.cli.finished import open_run
+from torchlasso.files import replacing
+from torchlasso.report import percent
+from torchlasso.training import evaluate, outputs_of
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[str, typer.Option(help="What to predict: anything that train reads; labels may be missing.")],
+    out: Annotated[str | None, typer.Option(help="CSV file to write; without it, standard output.")] = None,
+) -> None:
+    """Predict rows: a line of CSV each, and the error where there are labels.
+
+    Example: torchlasso predict runs/a --data digits --out predictions.csv
+    """
+    _, experiment, model = open_run(run)
+    options, inputs = experiment.options, experiment.inputs
+    part = datasets.load_part(data, label=options.label, ignore=options.ignore)
+    x = inputs.prepare(part, data).to(next(model.parameters()).device)
+    outputs = outputs_of(model, x).cpu()
+    if inputs.classes:
+        probabilities, best = outputs.softmax(dim=1).max(dim=1)
+        head = ["row", "prediction", "probability"]
+        lines = [
+            [str(i), inputs.classes[k], f"{p:.6f}"]
+            for i, (k, p) in enumerate(zip(best.tolist(), probabilities.tolist(), strict=True))
+        ]
+    else:
+        head = ["row", *(f"prediction_{i}" if outputs.shape[1] > 1 else "prediction" for i in range(outputs.shape[1]))]
+        lines = [[str(i), *(f"{value:.6g}" for value in row)] for i, row in enumerate(outputs.tolist())]
+    if out is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([head, *lines])
+    else:
+        with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([head, *lines])
+    if part.y is not None:
+        if inputs.classes:
+            y = datasets.class_indices(part.y, inputs.classes)
+        else:
+            y = torch.from_numpy(part.y).float().reshape(outputs.shape)
+        found = evaluate(model, experiment.loss, x, y.to(x.device))
+        result = (
+            f"loss {found.loss:.4f}" if found.error is None else f"error {percent(found.error)}, loss {found.loss:.4f}"
+        )
+        screen.errors.print(f"{len(x):,} rows: {result}")

@@ -1,0 +1,39 @@
+"""``torchlasso report``: what is zero in a finished run."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from torchlasso.cli import screen
+from torchlasso.cli.finished import open_run
+from torchlasso.cli.run_page import write_page
+from torchlasso.report import report as sparsity_report
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
+    html: Annotated[bool, typer.Option("--html", help="Write report.html into the folder and print its path.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show what is zero in a run, layer by layer.
+
+    Example: torchlasso report runs/a
+    """
+    folder, experiment, model = open_run(run)
+    record = sparsity_report(model, experiment.groups(model))
+    summary = folder.read_summary()
+    if as_json:
+        print(json.dumps({**summary, "report": record.to_dict()}, indent=2, ensure_ascii=False))
+    elif html:
+        write_page(folder, record, summary)
+        print(folder.report)
+    else:
+        screen.console.print(record, soft_wrap=True)
+        screen.console.print(f"\n{screen.verdict(summary)}")
+        if summary["stationarity"]:
+            far = summary["stationarity"]
+            line = f"Distance from stationary, in units of λ: at most {far['max']:.2g}, on average {far['mean']:.2g}."
+            screen.console.print(line)

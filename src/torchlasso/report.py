@@ -1,0 +1,225 @@
+"""The sparsity report: a frozen record of what is zero in a model; text, a dictionary and a page are views of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlasso.blocks import Blocks, Filters, InputChannels
+from torchlasso.files import write_text
+from torchlasso.page import Bar, document, table
+from torchlasso.selection import Group, is_weight, named_parameters
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One weight tensor.
+
+    Attributes:
+        name: the parameter's name.
+        kind: the class of its layer.
+        shape: its shape.
+        weights, zeros: how many weights it has, and how many of them are exactly zero.
+        units, live_units: output units (neurons, filters), and those with an incoming weight that is not zero.
+        inputs, live_inputs: input units, and those that are read by a weight that is not zero.
+        bytes: what it takes as it is stored, zeros included.
+        penalised: whether it has a penalty.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    weights: int
+    zeros: int
+    units: int
+    live_units: int
+    inputs: int
+    live_inputs: int
+    bytes: int
+    penalised: bool
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros over weights."""
+        return self.zeros / self.weights
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """What is zero in a model: a row for every weight tensor, and totals.
+
+    Attributes:
+        layers: the weight tensors, in the model's order.
+        parameters: all parameters of the model, biases and normalisation included.
+        bytes: what they take as they are stored.
+    """
+
+    layers: tuple[LayerReport, ...]
+    parameters: int
+    bytes: int
+
+    @property
+    def penalised(self) -> int:
+        """How many weights have a penalty."""
+        return sum(layer.weights for layer in self.layers if layer.penalised)
+
+    @property
+    def zeros(self) -> int:
+        """How many penalised weights are exactly zero."""
+        return sum(layer.zeros for layer in self.layers if layer.penalised)
+
+    @property
+    def nonzero(self) -> int:
+        """How many penalised weights are not zero."""
+        return self.penalised - self.zeros
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros over penalised weights."""
+        return self.zeros / self.penalised if self.penalised else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as numbers, strings and lists."""
+        totals = {
+            key: getattr(self, key) for key in ("sparsity", "zeros", "nonzero", "penalised", "parameters", "bytes")
+        }
+        layers = [{**asdict(layer), "shape": list(layer.shape), "sparsity": layer.sparsity} for layer in self.layers]
+        return {**totals, "layers": layers}
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def __rich__(self) -> str:
+        """The same table with rich's markup, for ``rich.print``."""
+        head, *rows, rule, total = self._lines()
+        return "\n".join([f"[bold]{head}[/bold]", *rows, f"[dim]{rule}[/dim]", f"[bold]{total}[/bold]"])
+
+    def to_html(self, path: str | Path, title: str = "Sparsity report", extra: str = "") -> None:
+        """Draw the report as one self-contained page.
+
+        Args:
+            path: the file to write.
+            title: the page's heading.
+            extra: further HTML to put before the table.
+        """
+        bars = [Bar(layer.sparsity) if layer.penalised else "not penalised" for layer in self.layers]
+        rows = [[*cells[:3], bar, *cells[4:]] for cells, bar in zip(self._cells(), bars, strict=True)]
+        zeros = f"{percent(self.sparsity)} of {self.penalised:,} penalised weights are exactly zero"
+        lead = f"{zeros}; {self.nonzero:,} remain."
+        write_text(path, document(title, f"<p>{lead}</p>{extra}<h2>Layers</h2>{table(HEAD, rows)}"))
+
+    def _cells(self) -> list[list[str]]:
+        return [
+            [
+                layer.name,
+                "×".join(map(str, layer.shape)),
+                f"{layer.weights:,}",
+                percent(layer.sparsity) if layer.penalised else "–",
+                f"{layer.live_units:,}/{layer.units:,}",
+                f"{layer.live_inputs:,}/{layer.inputs:,}",
+                size(layer.bytes),
+            ]
+            for layer in self.layers
+        ]
+
+    def _lines(self) -> list[str]:
+        total = ["total", "", f"{self.penalised:,}", percent(self.sparsity), "", "", size(self.bytes)]
+        rows = [list(HEAD), *self._cells(), total]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        return [*lines[:-1], "─" * max(map(len, lines)), lines[-1]]
+
+
+HEAD = ("layer", "shape", "weights", "zeros", "live units", "live inputs", "size")
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage; 100.0 % only for all.
+
+    >>> percent(0.9271), percent(0.99999)
+    ('92.7 %', '99.9 %')
+    """
+    return f"{math.floor(fraction * 1000) / 10 if fraction > 0.999 else 100 * fraction:.1f} %"
+
+
+def size(count: int) -> str:
+    """Bytes for people.
+
+    >>> size(512), size(1_066_440)
+    ('512 B', '1.07 MB')
+    """
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count} B"
+
+
+@torch.no_grad()
+def report(model: nn.Module, groups: Iterable[Group] | None = None) -> SparsityReport:
+    """What is zero in ``model``.
+
+    Args:
+        model: any module.
+        groups: the groups it was trained with (of ``param_groups``, or ``optimizer.penalised_groups()``), which say
+            what is penalised; without them every weight counts as penalised.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> _ = nn.init.zeros_(model[0].weight[0]), nn.init.ones_(model[2].weight)
+        >>> print(report(model))
+        layer     shape  weights   zeros  live units  live inputs  size
+        0.weight  2×3          6  50.0 %         1/2          3/3  24 B
+        2.weight  1×2          2   0.0 %         1/1          2/2   8 B
+        ───────────────────────────────────────────────────────────────
+        total                  8  37.5 %                           44 B
+    """
+    parameters = list(named_parameters(model))
+    chosen = (
+        {p for name, module, p in parameters if is_weight(name, module, p)}
+        if groups is None
+        else {p for group in groups if group["penalty"] is not None for p in group["params"]}
+    )
+    layers = [
+        _layer(name, module, p, p in chosen)
+        for name, module, p in parameters
+        if (p in chosen or is_weight(name, module, p)) and p.numel()
+    ]
+    everything = [p for _, _, p in parameters]
+    return SparsityReport(
+        tuple(layers), sum(p.numel() for p in everything), sum(p.numel() * p.element_size() for p in everything)
+    )
+
+
+def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool) -> LayerReport:
+    units, live_units = _live(Filters().fit(module, name), w)
+    inputs, live_inputs = _live(InputChannels().fit(module, name), w) if w.dim() > 1 else (1, int(bool(w.any())))
+    return LayerReport(
+        name=name,
+        kind=type(module).__name__,
+        shape=tuple(w.shape),
+        weights=w.numel(),
+        zeros=int((w == 0).sum()),
+        units=units,
+        live_units=live_units,
+        inputs=inputs,
+        live_inputs=live_inputs,
+        bytes=w.numel() * w.element_size(),
+        penalised=penalised,
+    )
+
+
+def _live(over: Blocks, w: Tensor) -> tuple[int, int]:
+    rows, _ = over.rows(w)
+    return len(rows), int((rows != 0).any(dim=1).sum())

@@ -1,0 +1,203 @@
+"""Training over tensors in memory: an epoch at a time, the same to the last bit after a resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from torchlasso.selection import Group
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+EVALUATION_BATCH = 1024
+
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    # the rate as a share of its start, by the share of the steps that are done
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "linear": lambda done: 1 - done,
+    "constant": lambda done: 1.0,
+}
+
+LOSSES: Mapping[str, Loss] = {
+    "cross-entropy": nn.functional.cross_entropy,
+    "mse": nn.functional.mse_loss,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and in what order to train.
+
+    Attributes:
+        epochs: passes over the training rows.
+        batch_size: rows per step; the last batch of an epoch may be smaller.
+        seed: of the order of the rows and of the model's own randomness, both made anew for every epoch.
+        schedule: of the learning rate, per step: a name of ``SCHEDULES``.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    seed: int = 0
+    schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.schedule!r}. There are: {', '.join(SCHEDULES)}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training is: for whoever shows its progress."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+class Trainer:
+    """A model, its optimizer and the training rows.
+
+    Args:
+        model: trained in place.
+        optimizer: of ``model``; its learning rates are those of the start.
+        loss: (outputs, targets) ↦ mean loss.
+        x, y: the training rows, on the model's device.
+        plan: how long and in what order.
+        extra: a term that is added to the loss of every step, such as the plain penalty.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        rows: tuple[Tensor, Tensor],
+        plan: Plan,
+        extra: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.loss, self.plan, self.extra = model, optimizer, loss, plan, extra
+        self.x, self.y = rows
+        self.epoch, self.seconds = 0, 0.0
+        full, rest = divmod(len(self.x), plan.batch_size)
+        # a last batch of a single row has no variance for a batch norm
+        self.batches = full + (rest > 1 or not full)
+        self.scheduler = LambdaLR(optimizer, lambda step: SCHEDULES[plan.schedule](min(1.0, step / self.steps)))
+
+    @property
+    def steps(self) -> int:
+        """The steps of the whole training."""
+        return self.batches * self.plan.epochs
+
+    def run_epoch(self, watch: Callable[[Step], None] | None = None) -> float:
+        """Train for one epoch and return the mean loss of its steps, the extra term left out.
+
+        Raises:
+            FloatingPointError: the loss became infinite or NaN; the message says at which step.
+        """
+        start = time.perf_counter()
+        self.model.train()
+        torch.manual_seed(_mix(self.plan.seed, self.epoch))
+        order = torch.randperm(len(self.x)).to(self.x.device)
+        total = 0.0
+        for batch in range(self.batches):
+            rows = order[batch * self.plan.batch_size : (batch + 1) * self.plan.batch_size]
+            value = self._step(rows)
+            if not math.isfinite(value):
+                step = self.epoch * self.batches + batch + 1
+                raise FloatingPointError(f"the loss became {value} at step {step}, in epoch {self.epoch + 1}")
+            total += value
+            if watch is not None:
+                watch(Step(self.epoch + 1, self.epoch * self.batches + batch + 1, self.steps, total / (batch + 1)))
+        self.epoch += 1
+        self.seconds += time.perf_counter() - start
+        return total / self.batches
+
+    def _step(self, rows: Tensor) -> float:
+        loss = self.loss(self.model(self.x[rows]), self.y[rows])
+        whole = loss if self.extra is None else loss + self.extra()
+        self.optimizer.zero_grad()
+        whole.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.scheduler.step()
+        return loss.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later :meth:`load_state_dict` needs to go on as if nothing had happened."""
+        scheduler = {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"}
+        return {
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state. The order of rows and all randomness follow from the plan's seed and the epoch."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """A seed for one epoch: a different one for every pair."""
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The mean loss on some rows; for classes also the accuracy and the error, as fractions."""
+
+    loss: float
+    accuracy: float | None
+    error: float | None
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Evaluation:
+    """Evaluate ``model`` on rows; integer targets are classes."""
+    outputs = outputs_of(model, x)
+    value = loss(outputs, y).item()
+    if y.is_floating_point():
+        return Evaluation(value, None, None)
+    wrong = int((outputs.argmax(dim=1) != y).sum())
+    return Evaluation(value, 1 - wrong / len(y), wrong / len(y))
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, x: Tensor) -> Tensor:
+    """The outputs of ``model`` for all rows, computed in batches, in evaluation mode."""
+    model.eval()
+    return torch.cat([model(x[rows]) for rows in _batches(len(x))])
+
+
+def full_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
+    """Set every parameter's ``grad`` to the gradient of the mean loss over all rows, in evaluation mode."""
+    model.eval()
+    model.zero_grad()
+    for rows in _batches(len(x)):
+        part = loss(model(x[rows]), y[rows]) * (len(x[rows]) / len(x))
+        part.backward()  # type: ignore[no-untyped-call]
+
+
+def _batches(n: int) -> Iterator[slice]:
+    return (slice(i, i + EVALUATION_BATCH) for i in range(0, n, EVALUATION_BATCH))
+
+
+@torch.no_grad()
+def sparsity(groups: Iterable[Group]) -> float:
+    """Zeros over penalised weights."""
+    weights = [p for group in groups if group["penalty"] is not None for p in group["params"]]
+    zeros = sum(int((p == 0).sum()) for p in weights)
+    return zeros / sum(int(p.numel()) for p in weights)
