@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -68,6 +69,12 @@ def import_function(text: str) -> Callable[..., Any]:
     if not callable(function):
         raise ValueError(f"{text!r}: the module {module_name!r} has no function {function_name!r}")
     return function  # type: ignore[no-any-return]
+
+
+def import_modules(package: str, path: Iterable[str]) -> None:
+    """Import every module of a package, so that what they register is known: a new one is one file."""
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:

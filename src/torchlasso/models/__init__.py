@@ -1,11 +1,8 @@
 """Named models, built to fit the data. A new one is one file here: importing this package finds it."""
 
-import importlib
-import pkgutil
-
 from torchlasso.models.registry import build, names, register
+from torchlasso.names import import_modules
 
 __all__ = ["build", "names", "register"]
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+import_modules(__name__, __path__)

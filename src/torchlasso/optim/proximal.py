@@ -168,7 +168,7 @@ def _restore(base: type[Optimizer], metric: Metric) -> Proximal:
 
 def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
     """The optimizer's step without the wrapper that runs hooks: they run once, around the whole proximal step."""
-    return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[attr-defined, no-any-return]
+    return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[attr-defined]
 
 
 class ProxSGD(Proximal, torch.optim.SGD):

@@ -1,5 +1,6 @@
 """Penalties: the shape of a regularizer, with its value, prox, optimality distance and largest useful strength."""
 
+from torchlasso.names import import_modules
 from torchlasso.penalties.base import Penalty, Separable, check_strength, register, registry
 from torchlasso.penalties.nonseparable import SparseGroup
 from torchlasso.penalties.separable import L1, MCP, SCAD, ElasticNet, LHalf, LogSum
@@ -18,3 +19,5 @@ __all__ = [
     "register",
     "registry",
 ]
+
+import_modules(__name__, __path__)  # a new penalty is one file in this folder
