@@ -1,0 +1,180 @@
+"""The command line run in process, and small tables to train on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from torchlasso.cli.main import main
+
+FEATURES = ("a", "b", "c", "d", "e")
+OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--lam", "0.02", "--epochs", "3")
+MODELS = """
+from torch import nn
+
+
+def noisy(input_shape, outputs):
+    return nn.Sequential(
+        nn.Linear(input_shape[0], 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, outputs)
+    )
+
+
+def with_an_idle_layer(input_shape, outputs):
+    model = nn.Linear(input_shape[0], outputs)
+    model.add_module("idle", nn.Linear(3, 3))
+    return model
+
+
+def no_module(input_shape, outputs):
+    return "a model"
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit code, and what it wrote."""
+
+    code: object
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Tool:
+    """The command line in process, and how to look at what it left."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: object) -> Ended:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        return Ended(ended.value.code, *self.capsys.readouterr())
+
+    def train(self, data: object, out: Path, *more: object) -> Ended:
+        """A small run; ``more`` goes after the options, so that it wins over them."""
+        return self("train", "--data", data, "--out", out, *OPTIONS, *more)
+
+    def resume(self, out: Path, *more: object) -> Ended:
+        return self("train", "--resume", "--out", out, *more)
+
+    @staticmethod
+    def contents(folder: Path) -> dict[str, bytes]:
+        """All files of a folder by their name in it."""
+        found = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+    @staticmethod
+    def metrics(folder: Path, *, timed: bool = True) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return lines if timed else [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+    @staticmethod
+    def summary(folder: Path, *, timed: bool = True) -> dict[str, Any]:
+        found = json.loads((folder / "summary.json").read_text())
+        return found if timed else _untimed(found)
+
+    @staticmethod
+    @contextmanager
+    def full_disk(limit: int) -> Iterator[None]:
+        """No file can grow beyond ``limit`` bytes: a write fails part-way, as on a full disk."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # Python ignores the signal that would kill
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _untimed(summary: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in summary.items() if key != "seconds"}
+    return {key: _untimed(value) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def _write(path: Path, x: np.ndarray, labels: Any, features: tuple[str, ...] = FEATURES) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*features, "label"])
+        writer.writerows([*(f"{value:.5f}" for value in row), label] for row, label in zip(x, labels, strict=True))
+    return path
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Tool:
+    return Tool(capsys)
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """classes.csv with three classes named by text, amounts.csv with decimal numbers, both.npz with a test part."""
+    folder = tmp_path_factory.mktemp("tables")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, len(FEATURES)))
+    score = x @ np.array([1.5, -1.0, 0.0, 0.0, 0.0])
+    names = np.array(["low", "middle", "high"])[np.digitize(score, [-0.7, 0.7])]
+    _write(folder / "classes.csv", x, names)
+    _write(folder / "amounts.csv", x, [f"{value + 0.01:.5f}" for value in score])
+    y = (score > 0).astype(np.int64)
+    np.savez(folder / "both.npz", x=x[:90], y=y[:90], x_test=x[90:], y_test=y[90:])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classes(tables: Path) -> Path:
+    return tables / "classes.csv"
+
+
+@pytest.fixture(scope="session")
+def amounts(tables: Path) -> Path:
+    return tables / "amounts.csv"
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a module with models of one's own, in the current folder."""
+    name = "models_of_ones_own"
+    (tmp_path / f"{name}.py").write_text(MODELS)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    yield name
+    sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def finished(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two finished runs, classes and amounts, the first with both comparisons; to be copied, not written to."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, more in (("classes", ["--compare", "dense,loss-term"]), ("amounts", [])):
+        arguments = ["train", "--data", str(tables / f"{name}.csv"), "--out", str(folder / name), *OPTIONS, *more]
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of a finished run, by its name."""
+
+    def copy(name: str = "classes") -> Path:
+        return Path(shutil.copytree(finished / name, tmp_path / f"copy-of-{name}"))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """For subprocesses: as here, on one thread."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}

@@ -1,0 +1,305 @@
+"""A run that was stopped goes on as if nothing had happened: killed, interrupted, at any moment."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.optim.lr_scheduler import LambdaLR
+
+import torchlasso.cli.train
+from torchlasso.cli.run_folder import RunFolder
+
+LONG = ("--epochs", "40", "--compare", "dense,loss-term")
+VARIANTS = ("", "dense/", "loss-term/")
+# Kills itself, as if by SIGKILL from outside, in the middle of writing the file of the given number.
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from torchlasso.cli.main import main
+left, fsync = int(sys.argv[1]), os.fsync
+def killing(file):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(file)
+os.fsync = killing
+main(sys.argv[2:])
+"""
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the ``call``-th call of a function raise KeyboardInterrupt, before or after what it does."""
+
+    def arm(owner: Any, name: str, when: str, call: int) -> None:
+        function, calls = getattr(owner, name), 0
+
+        def interrupted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call and when == "before":
+                raise KeyboardInterrupt
+            result = function(*args, **kwargs)
+            if calls == call:
+                raise KeyboardInterrupt
+            return result
+
+        monkeypatch.setattr(owner, name, interrupted)
+
+    return arm
+
+
+def assert_same_run(cli: Any, resumed: Path, whole: Path) -> None:
+    left, right = cli.contents(resumed), cli.contents(whole)
+    assert set(left) == set(right)
+    for variant in VARIANTS:
+        if f"{variant}model.safetensors" in right:
+            assert left[f"{variant}model.safetensors"] == right[f"{variant}model.safetensors"], variant
+            assert cli.metrics(resumed / variant, timed=False) == cli.metrics(whole / variant, timed=False)
+    assert cli.summary(resumed, timed=False) == cli.summary(whole, timed=False)
+
+
+POINTS = [
+    pytest.param(RunFolder, "write_checkpoint", "before", 2, id="an epoch is over, its checkpoint not written"),
+    pytest.param(RunFolder, "write_checkpoint", "after", 2, id="checkpoint written, metrics perhaps not"),
+    pytest.param(RunFolder, "write_metrics", "before", 2, id="metrics not written"),
+    pytest.param(RunFolder, "write_metrics", "after", 2, id="metrics written"),
+    pytest.param(RunFolder, "write_metrics", "before", 3, id="metrics of the last epoch not written"),
+    pytest.param(RunFolder, "write_checkpoint", "after", 5, id="checkpoint of the comparison written"),
+    pytest.param(RunFolder, "write_metrics", "before", 8, id="metrics of the second comparison not written"),
+    pytest.param(LambdaLR, "step", "before", 3, id="in the first epoch"),
+    pytest.param(LambdaLR, "step", "before", 12, id="in the second epoch"),
+    pytest.param(LambdaLR, "step", "before", 28, id="in the comparison"),
+    pytest.param(RunFolder, "write_model", "before", 1, id="no model yet"),
+    pytest.param(RunFolder, "write_model", "after", 1, id="model written, comparison not begun"),
+    pytest.param(RunFolder, "write_model", "before", 2, id="no model of the comparison"),
+    pytest.param(RunFolder, "write_summary", "before", 1, id="no summary of the comparison"),
+    pytest.param(RunFolder, "start", "before", 2, id="the comparison has no folder"),
+    pytest.param(RunFolder, "start", "after", 2, id="the comparison has only its configuration"),
+    pytest.param(torchlasso.cli.train, "write_page", "before", 1, id="no page"),
+    pytest.param(RunFolder, "write_summary", "before", 3, id="no summary"),
+    pytest.param(RunFolder, "write_summary", "after", 3, id="all written"),
+    *(pytest.param(os, "fsync", "before", n, id=f"within file {n}") for n in (2, 3, 4, 5, 8, 9, 10, 14)),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "when", "call"), POINTS)
+def test_an_interrupted_run_goes_on(
+    cli: Any,
+    classes: Path,
+    finished: Path,
+    tmp_path: Path,
+    stop: Callable[..., None],
+    owner: Any,
+    name: str,
+    when: str,
+    call: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    stop(owner, name, when, call)
+    ended = cli.train(classes, run, "--compare", "dense,loss-term")
+    monkeypatch.undo()
+    assert ended.code == 130
+    assert not [name for name in cli.contents(run) if name.endswith(".part")]
+    ended = cli.resume(run)
+    assert (ended.code, ended.err) == (0, "")
+    assert_same_run(cli, run, finished / "classes")
+
+
+def test_a_resumed_run_does_not_begin_again(
+    cli: Any, classes: Path, tmp_path: Path, stop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop(RunFolder, "write_metrics", "after", 2)
+    assert cli.train(classes, tmp_path / "run").code == 130
+    monkeypatch.undo()
+    ended = cli.resume(tmp_path / "run")
+    assert "epoch 3/3" in ended.out
+    assert "epoch 1/3" not in ended.out
+    assert "epoch 2/3" not in ended.out
+
+
+OPTIMIZERS = ("sgd:momentum=0.9", "sgd:momentum=0.9,nesterov=true", "adam", "adam:amsgrad=true", "adamw", "radam")
+OPTIMIZERS += ("nadam", "adagrad", "rmsprop:momentum=0.5,centered=true", "adamax")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_dropout_batch_norm_and_the_optimizer_go_on(
+    cli: Any,
+    classes: Path,
+    tmp_path: Path,
+    models: str,
+    stop: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    optimizer: str,
+) -> None:
+    options = ["--model", f"{models}:noisy", "--optimizer", optimizer, "--lr", "0.01", "--schedule", "linear"]
+    assert cli.train(classes, tmp_path / "whole", *options).code == 0
+    with monkeypatch.context() as patch:
+        function, calls = LambdaLR.step, 0
+
+        def interrupted(scheduler: Any, *args: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 15:  # in the third epoch
+                raise KeyboardInterrupt
+            function(scheduler, *args)
+
+        patch.setattr(LambdaLR, "step", interrupted)
+        assert cli.train(classes, tmp_path / "run", *options).code == 130
+    assert [line["epoch"] for line in cli.metrics(tmp_path / "run")] == [1, 2]
+    assert cli.resume(tmp_path / "run").code == 0
+    assert_same_run(cli, tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_finished_run_can_be_resumed(cli: Any, copied: Callable[..., Path], finished: Path) -> None:
+    run = copied()
+    ended = cli.resume(run)
+    assert ended.code == 0
+    assert "epoch" not in ended.out
+    assert_same_run(cli, run, finished / "classes")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_that_is_killed_again_and_again_goes_on(
+    cli: Any, classes: Path, tmp_path: Path, environment: dict[str, str], seed: int
+) -> None:
+    assert cli.train(classes, tmp_path / "whole", *LONG).code == 0
+    run, rng = tmp_path / "run", random.Random(seed)
+    program = [sys.executable, "-m", "torchlasso.cli.main", "train", "--out", run]
+    started = ["--data", classes, *_defaults(), *LONG]
+    killed = 0
+    # the epochs after which to kill, of 120: in the run, in the comparisons
+    for target in sorted(rng.sample(range(1, 115), 2)):
+        process = subprocess.Popen(
+            [*program, *(started if not run.exists() else ["--resume"])],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        while process.poll() is None and _epochs(run) < target:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        _, err = process.communicate()
+        assert process.returncode in (-signal.SIGKILL, 0), err.decode()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed
+    assert cli.resume(run).code == 0
+    for part in run.rglob("*.part"):  # see test_no_part_stays_behind
+        part.unlink()
+    assert_same_run(cli, run, tmp_path / "whole")
+
+
+def _defaults() -> list[str]:
+    return ["--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--lam", "0.02"]
+
+
+def _epochs(run: Path) -> int:
+    files = (run / variant / "metrics.jsonl" for variant in VARIANTS)
+    total = 0
+    for file in files:
+        try:
+            total += file.read_bytes().count(b"\n")
+        except FileNotFoundError:
+            pass
+    return total
+
+
+@pytest.mark.parametrize("number", [1, 4, 5])
+def test_no_part_stays_behind(
+    cli: Any, classes: Path, tmp_path: Path, environment: dict[str, str], finished: Path, number: int
+) -> None:
+    """Killed while it writes the configuration, a checkpoint, the metrics: resumed, the folder is as it should be."""
+    run = tmp_path / "run"
+    options = ["--epochs", "3", *_defaults(), "--compare", "dense,loss-term", "--data", str(classes)]
+    program = [sys.executable, "-c", KILLED_WHILE_WRITING, str(number), "train", "--out", str(run), *options]
+    assert subprocess.run(program, env=environment, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert cli("train", "--resume", "--out", run, *options).code == 0
+    assert_same_run(cli, run, finished / "classes")
+
+
+def test_control_c_says_how_to_go_on(
+    cli: Any, classes: Path, tmp_path: Path, environment: dict[str, str], finished: Path
+) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torchlasso.cli.main", "train", "--data", classes, "--out", run, *_defaults()]
+        + ["--epochs", "2000"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and _epochs(run) < 2:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.strip() == f"interrupted; go on with: torchlasso train --resume --out {run}"
+    assert not [name for name in cli.contents(run) if name.endswith(".part")]
+
+
+@pytest.mark.parametrize("form", ["--out={}", "--out {}"])
+def test_both_ways_to_write_out_are_understood(
+    cli: Any, classes: Path, tmp_path: Path, stop: Callable[..., None], form: str
+) -> None:
+    stop(RunFolder, "write_metrics", "before", 1)
+    ended = cli("train", "--data", classes, *_defaults(), *form.format(tmp_path / "run").split(" "))
+    assert ended.code == 130
+    assert f"--resume --out {tmp_path / 'run'}" in ended.err
+
+
+CHANGES = [
+    ("--lam", "0.5"),
+    ("--lr", "1.0"),
+    ("--epochs", "4"),
+    ("--seed", "1"),
+    ("--optimizer", "sgd"),
+    ("--penalty", "mcp"),
+    ("--model", "mlp:width=9,depth=1"),
+    ("--data", "digits"),
+    ("--compare", "dense"),
+    ("--batch-size", "8"),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), CHANGES)
+def test_changed_options_are_refused(cli: Any, copied: Callable[..., Path], option: str, value: str) -> None:
+    run = copied()
+    before = cli.contents(run)
+    ended = cli.resume(run, option, value)
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {option} ")
+    assert value in ended.err
+    assert cli.contents(run) == before
+
+
+def test_the_same_options_are_not_refused(cli: Any, copied: Callable[..., Path], classes: Path) -> None:
+    assert cli.train(classes, copied(), "--compare", "dense,loss-term", "--resume").code == 0
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_where_there_is_no_run_there_is_nothing_to_resume(cli: Any, tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "empty").mkdir()
+    ended = cli.resume(tmp_path / "empty")
+    assert ended.code == 2
+    assert ended.err == f"error: {tmp_path / 'empty'} holds no run to resume\n"
+    assert not exists or not list((tmp_path / "empty").iterdir())
+
+
+def test_resume_with_data_begins_where_there_is_no_run(cli: Any, classes: Path, tmp_path: Path) -> None:
+    """So that one command serves in a loop that starts it again until it ends."""
+    assert cli.train(classes, tmp_path / "run", "--resume").code == 0
+    assert (tmp_path / "run" / "summary.json").exists()
