@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-Option = bool | int | float | str
+Option = bool | int | float | str | tuple[float, ...]
 
 
 def parse_spec(text: str) -> tuple[str, dict[str, Option]]:
     """Split ``name:key=value,key=value`` into its name and its options.
 
-    Values that look like whole numbers, numbers or true/false become such.
+    Values that look like whole numbers, numbers or true/false become such, and numbers with slashes between them a
+    tuple.
 
     >>> parse_spec("mcp:gamma=3")
     ('mcp', {'gamma': 3})
-    >>> parse_spec("l1")
-    ('l1', {})
+    >>> parse_spec("adam:betas=0.95/0.999")
+    ('adam', {'betas': (0.95, 0.999)})
     """
     name, _, tail = text.partition(":")
     options: dict[str, Option] = {}
@@ -41,6 +42,11 @@ def _value(text: str) -> Option:
             return kind(text)
         except ValueError:
             continue
+    if "/" in text:
+        try:
+            return tuple(float(part) for part in text.split("/"))
+        except ValueError:
+            return text
     return text
 
 

@@ -22,6 +22,8 @@ td:not(:first-child), th:not(:first-child) { text-align: right; }
 .bar { display: inline-block; width: 6rem; height: .7rem; background: var(--line); border-radius: 2px;
        vertical-align: -.05rem; margin-right: .5rem; text-align: left; }
 .bar i { display: block; height: 100%; background: var(--accent); border-radius: 2px; }
+.share { display: inline-block; width: 4.2em; }
+figure { margin: 1rem 0; } figcaption { color: var(--soft); }
 svg { width: 100%; height: auto; max-width: 40rem; } svg text { fill: var(--soft); font-size: 11px; }
 .axis { stroke: var(--line); } .series { fill: none; stroke: var(--accent); stroke-width: 2; }
 @media print { body { margin: 0; } }
@@ -55,7 +57,7 @@ def _cell(cell: str | Bar) -> str:
     if isinstance(cell, str):
         return escape(cell)
     width = 100 * cell.fraction
-    return f'<span class="bar"><i style="width:{width:.2f}%"></i></span>{width:.1f} %'
+    return f'<span class="bar"><i style="width:{width:.2f}%"></i></span><span class="share">{width:.1f} %</span>'
 
 
 def line_chart(label: str, values: Sequence[float], low: float, high: float, unit: str = "") -> str:

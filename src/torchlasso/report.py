@@ -100,19 +100,20 @@ class SparsityReport:
         head, *rows, rule, total = self._lines()
         return "\n".join([f"[bold]{head}[/bold]", *rows, f"[dim]{rule}[/dim]", f"[bold]{total}[/bold]"])
 
-    def to_html(self, path: str | Path, title: str = "Sparsity report", extra: str = "") -> None:
+    def to_html(self, path: str | Path, title: str = "Sparsity report", above: str | None = None) -> None:
         """Draw the report as one self-contained page.
 
         Args:
             path: the file to write.
             title: the page's heading.
-            extra: further HTML to put before the table.
+            above: HTML to put above the table, instead of the sentence with the totals.
         """
         bars = [Bar(layer.sparsity) if layer.penalised else "not penalised" for layer in self.layers]
         rows = [[*cells[:3], bar, *cells[4:]] for cells, bar in zip(self._cells(), bars, strict=True)]
-        zeros = f"{percent(self.sparsity)} of {self.penalised:,} penalised weights are exactly zero"
-        lead = f"{zeros}; {self.nonzero:,} remain."
-        write_text(path, document(title, f"<p>{lead}</p>{extra}<h2>Layers</h2>{table(HEAD, rows)}"))
+        if above is None:
+            zeros = f"{percent(self.sparsity)} of {self.penalised:,} penalised weights are exactly zero"
+            above = f"<p>{zeros}; {self.nonzero:,} remain.</p>"
+        write_text(path, document(title, f"{above}<h2>Layers</h2>{table(HEAD, rows)}"))
 
     def _cells(self) -> list[list[str]]:
         return [

@@ -168,6 +168,7 @@ OPTIONS = [
     ("--lr nan", "lr"),
     ("--lr inf", "lr"),
     ("--lr abc", "lr"),
+    ("--lr 1e60", "lr"),  # beyond what a weight can hold
     ("--epochs 0", "epochs"),
     ("--epochs -3", "epochs"),
     ("--epochs 1.5", "epochs"),
@@ -213,9 +214,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("arguments", "name"), COMMANDS, ids=[" ".join(c[0]) for c in COMMANDS])
-def test_commands(
-    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], name: str
-) -> None:
+def test_commands(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], name: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert_refused(cli(*(word.format(tmp=tmp_path) for word in arguments)), name.format(tmp=tmp_path))
     assert not list(tmp_path.iterdir())
@@ -235,9 +234,7 @@ def test_a_folder_that_cannot_be_made(cli: Any, classes: Path, tmp_path: Path, n
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_file_of_predictions_that_cannot_be_written(
-    cli: Any, finished: Path, classes: Path, tmp_path: Path
-) -> None:
+def test_a_file_of_predictions_that_cannot_be_written(cli: Any, finished: Path, classes: Path, tmp_path: Path) -> None:
     for out in (tmp_path, tmp_path / "no" / "p.csv"):
         ended = cli("predict", finished / "classes", "--data", classes, "--out", out)
         assert_refused(ended, str(out.name))

@@ -87,9 +87,7 @@ def test_numbers_are_predicted(cli: Any, finished: Path, amounts: Path) -> None:
     assert "error" not in ended.err
 
 
-def test_whole_numbers_serve_as_labels_of_a_regression(
-    cli: Any, finished: Path, amounts: Path, tmp_path: Path
-) -> None:
+def test_whole_numbers_serve_as_labels_of_a_regression(cli: Any, finished: Path, amounts: Path, tmp_path: Path) -> None:
     rows = rows_of(amounts.read_text())
     with (tmp_path / "whole.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -109,9 +107,7 @@ def test_a_file_is_what_the_screen_would_show(cli: Any, finished: Path, classes:
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
 
 
-def test_predictions_are_written_whole_or_not_at_all(
-    cli: Any, finished: Path, classes: Path, tmp_path: Path
-) -> None:
+def test_predictions_are_written_whole_or_not_at_all(cli: Any, finished: Path, classes: Path, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("before")
     with cli.full_disk(100):
         ended = cli("predict", finished / "classes", "--data", classes, "--out", tmp_path / "p.csv")

@@ -291,9 +291,7 @@ def test_the_commands_run_as_programs(tmp_path: Path, classes: Path, environment
     assert (done.returncode, done.stderr) == (0, "")
     assert "epoch 1/1" in done.stdout
     assert "\x1b" not in done.stdout  # no colours and no bar where output goes to a file
-    done = subprocess.run(
-        [*program, "train", *options], capture_output=True, text=True, env=environment, check=False
-    )
+    done = subprocess.run([*program, "train", *options], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

@@ -26,5 +26,5 @@ def write_page(folder: RunFolder, record: SparsityReport, summary: dict[str, Any
         line_chart("Exact zeros by epoch", [100 * line["sparsity"] for line in epochs], 0, 100, " %"),
         line_chart("Training loss by epoch", losses := [line["loss"] for line in epochs], 0, max(losses)),
     ]
-    extra = f"<p><strong>{verdict(summary)}</strong></p>{table(head, rows)}<h2>Training</h2>{''.join(charts)}"
-    record.to_html(folder.report, title=f"Run {folder.path.name}", extra=extra)
+    above = f"<p><strong>{verdict(summary)}</strong></p>{table(head, rows)}<h2>Training</h2>{''.join(charts)}"
+    record.to_html(folder.report, title=f"Run {folder.path.name}", above=above)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from torchlasso.models.parts import count_features, dense
+from torchlasso.models.parts import count_features, dense, start_as_lecun
 from torchlasso.models.registry import register
 
 
@@ -19,4 +19,4 @@ def lenet_300_100(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
     >>> sum(w.numel() for w in lenet_300_100((1, 28, 28), 10).parameters())
     266610
     """
-    return dense(count_features("lenet-300-100", input_shape), [300, 100], outputs)
+    return start_as_lecun(dense(count_features("lenet-300-100", input_shape), [300, 100], outputs))

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from torchlasso.models.parts import image_sizes
+from torchlasso.models.parts import image_sizes, start_as_lecun
 from torchlasso.models.registry import register
 
 
@@ -29,15 +29,14 @@ def lenet_5(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
         return (side + 2 * padding - 4) // 2  # one convolution, one pooling
 
     pixels = shrink(shrink(height)) * shrink(shrink(width))
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(channels, 20, kernel_size=5, padding=padding),
-            pool1=nn.MaxPool2d(2),
-            conv2=nn.Conv2d(20, 50, kernel_size=5, padding=padding),
-            pool2=nn.MaxPool2d(2),
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(50 * pixels, 500),
-            relu=nn.ReLU(),
-            head=nn.Linear(500, outputs),
-        )
+    layers = OrderedDict[str, nn.Module](
+        conv1=nn.Conv2d(channels, 20, kernel_size=5, padding=padding),
+        pool1=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(20, 50, kernel_size=5, padding=padding),
+        pool2=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(50 * pixels, 500),
+        relu=nn.ReLU(),
+        head=nn.Linear(500, outputs),
     )
+    return start_as_lecun(nn.Sequential(layers))

@@ -1,12 +1,15 @@
-"""What several models need: reading an input's shape, checking a number, a stack of dense layers."""
+"""What several models need: reading an input's shape, checking a number, dense layers, LeCun's initialisation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from numbers import Integral  # NumPy's whole numbers are some, and are no int
+from typing import TypeVar
 
 from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def image_sizes(model: str, input_shape: tuple[int, ...], at_least: int) -> tuple[int, int, int]:
@@ -63,3 +66,17 @@ def dense(inputs: int, hidden: Iterable[int], outputs: int) -> nn.Sequential:
         inputs = width
     layers.add_module("head", nn.Linear(inputs, outputs))
     return layers
+
+
+def start_as_lecun(model: M) -> M:
+    """Draw weights uniformly with variance 1/fan-in, biases zero, in place (LeCun et al., Efficient BackProp, 1998).
+
+    >>> start_as_lecun(nn.Linear(400, 100)).weight.std().item() * 20 - 1 < 0.02
+    True
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="linear")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return model
