@@ -288,9 +288,10 @@ def test_filters_are_fitted_to_a_transposed_convolution_with_groups():
 
 
 def test_heads_are_fitted_to_the_joint_projection():
-    found = chosen(nn.MultiheadAttention(6, 2), tl.L1(over=tl.Heads(n=2)))
-    assert found["in_proj_weight"][0] == tl.L1(over=tl.Heads(n=2, parts=3))
-    assert found["out_proj.weight"][0] == tl.L1(over=tl.Heads(n=2))
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(6, 2)})
+    found = chosen(model, tl.L1(over=tl.Heads(n=2)))
+    assert found["attention.in_proj_weight"][0] == tl.L1(over=tl.Heads(n=2, parts=3))
+    assert found["attention.out_proj.weight"][0] == tl.L1(over=tl.Heads(n=2))
 
 
 def test_sparse_groups_are_fitted_too():

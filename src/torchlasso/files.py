@@ -17,7 +17,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Whoever reads ``path``, also after a crash or on a full disk, finds the old file or the new one, never a part.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.part")  # always the same, so that a killed process leaves one at most
     try:
         yield temporary
         with temporary.open("rb") as file:

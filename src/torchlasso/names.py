@@ -37,17 +37,17 @@ def parse_spec(text: str) -> tuple[str, dict[str, Option]]:
 def _value(text: str) -> Option:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    for kind in (int, float):
+    kinds: tuple[Callable[[str], Option], ...] = (int, float, _numbers)
+    for kind in kinds:
         try:
             return kind(text)
         except ValueError:
             continue
-    if "/" in text:
-        try:
-            return tuple(float(part) for part in text.split("/"))
-        except ValueError:
-            return text
     return text
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split("/"))
 
 
 def is_function_name(text: str) -> bool:

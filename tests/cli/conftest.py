@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from torchlasso import checkpoint
 from torchlasso.cli.main import main
+from torchlasso.cli.run_folder import RunFolder
 
 FEATURES = ("a", "b", "c", "d", "e")
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--lam", "0.02", "--epochs", "3")
@@ -69,6 +71,18 @@ class Tool:
 
     def resume(self, out: Path, *more: object) -> Ended:
         return self("train", "--resume", "--out", out, *more)
+
+    @staticmethod
+    def assert_refused(ended: Ended, *names: str) -> None:
+        """Exit code 2, and one line on stderr, which has these names in it."""
+        assert ended.code == 2, ended
+        assert ended.err.count("\n") == 1, ended.err
+        assert ended.err.endswith("\n")
+        assert ended.err.startswith("error: ")
+        assert len(ended.err) > len("error: \n"), "it says nothing"
+        assert "Traceback" not in ended.err
+        for name in names:
+            assert name in ended.err, ended.err
 
     @staticmethod
     def contents(folder: Path) -> dict[str, bytes]:
@@ -178,3 +192,22 @@ def copied(finished: Path, tmp_path: Path) -> Callable[[str], Path]:
 def environment() -> dict[str, str]:
     """For subprocesses: as here, on one thread."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+
+
+@pytest.fixture
+def stopped(cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was interrupted after its second epoch."""
+    calls, write = 0, RunFolder.write_checkpoint
+
+    def interrupted(folder: RunFolder, state: dict[str, Any]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        write(folder, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_checkpoint", interrupted)
+        assert cli.train(classes, tmp_path / "stopped").code == 130
+    assert checkpoint.load(tmp_path / "stopped" / "checkpoint" / "state.safetensors")["epoch"] == 2
+    return tmp_path / "stopped"

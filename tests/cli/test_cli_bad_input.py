@@ -17,17 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 
 
-def assert_refused(ended: Any, *names: str) -> None:
-    assert ended.code == 2, ended
-    assert ended.err.count("\n") == 1, ended.err
-    assert ended.err.endswith("\n")
-    assert ended.err.startswith("error: ")
-    assert len(ended.err) > len("error: \n"), "it says nothing"
-    assert "Traceback" not in ended.err
-    for name in names:
-        assert name in ended.err, ended.err
-
-
 @pytest.fixture(scope="module")
 def bad(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of files that cannot be used."""
@@ -98,7 +87,7 @@ def test_data(cli: Any, copied: Callable[..., Path], bad: Path, spec: str, names
     """With --overwrite, the run that is there stays."""
     run = copied()
     before = cli.contents(run)
-    assert_refused(cli.train(spec.format(bad=bad), run, "--overwrite"), *names)
+    cli.assert_refused(cli.train(spec.format(bad=bad), run, "--overwrite"), *names)
     assert cli.contents(run) == before
 
 
@@ -193,7 +182,7 @@ def test_options(
     run = copied()
     before = cli.contents(run)
     words = ["" if word == "''" else word for word in given.format(models=models).split(" ")]
-    assert_refused(cli.train(classes, run, "--overwrite", *words), *names)
+    cli.assert_refused(cli.train(classes, run, "--overwrite", *words), *names)
     assert cli.contents(run) == before
 
 
@@ -216,7 +205,7 @@ COMMANDS = [
 @pytest.mark.parametrize(("arguments", "name"), COMMANDS, ids=[" ".join(c[0]) for c in COMMANDS])
 def test_commands(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    assert_refused(cli(*(word.format(tmp=tmp_path) for word in arguments)), name.format(tmp=tmp_path))
+    cli.assert_refused(cli(*(word.format(tmp=tmp_path) for word in arguments)), name.format(tmp=tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -230,14 +219,14 @@ def test_without_a_command_the_help_is_shown(cli: Any) -> None:
 def test_a_folder_that_cannot_be_made(cli: Any, classes: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("mine")
     out = tmp_path / name  # an absolute name stays as it is
-    assert_refused(cli.train(classes, out), str(out) if name == "file" else str(out.parent))
+    cli.assert_refused(cli.train(classes, out), str(out) if name == "file" else str(out.parent))
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_file_of_predictions_that_cannot_be_written(cli: Any, finished: Path, classes: Path, tmp_path: Path) -> None:
     for out in (tmp_path, tmp_path / "no" / "p.csv"):
         ended = cli("predict", finished / "classes", "--data", classes, "--out", out)
-        assert_refused(ended, str(out.name))
+        cli.assert_refused(ended, str(out.name))
     assert not list(tmp_path.iterdir())
 
 
@@ -267,26 +256,26 @@ ROWS = {
 def test_rows_that_do_not_fit(cli: Any, finished: Path, tmp_path: Path, name: str) -> None:
     content, word = ROWS[name]
     (tmp_path / name).write_text(content)
-    assert_refused(cli("predict", finished / "classes", "--data", tmp_path / name), word)
+    cli.assert_refused(cli("predict", finished / "classes", "--data", tmp_path / name), word)
 
 
 def test_rows_of_another_shape(cli: Any, finished: Path, tables: Path, tmp_path: Path) -> None:
-    assert_refused(cli("predict", finished / "classes", "--data", "digits"), "digits")
+    cli.assert_refused(cli("predict", finished / "classes", "--data", "digits"), "digits")
     assert cli.train(tables / "both.npz", tmp_path / "run").code == 0
     np.savez(tmp_path / "wide.npz", x=np.zeros((4, 6)))
-    assert_refused(cli("predict", tmp_path / "run", "--data", tmp_path / "wide.npz"), "wide.npz", "6", "5")
-    assert_refused(cli("predict", tmp_path / "run", "--data", "digits"), "digits")
-    assert_refused(cli("predict", tmp_path / "run", "--data", tmp_path / "missing.npz"), "missing.npz")
+    cli.assert_refused(cli("predict", tmp_path / "run", "--data", tmp_path / "wide.npz"), "wide.npz", "6", "5")
+    cli.assert_refused(cli("predict", tmp_path / "run", "--data", "digits"), "digits")
+    cli.assert_refused(cli("predict", tmp_path / "run", "--data", tmp_path / "missing.npz"), "missing.npz")
 
 
 def test_labels_that_a_regression_cannot_be_compared_with(
     cli: Any, finished: Path, classes: Path, tmp_path: Path
 ) -> None:
     """Text, and more targets a row than the model has outputs."""
-    assert_refused(cli("predict", finished / "amounts", "--data", classes), "classes.csv", "label")
+    cli.assert_refused(cli("predict", finished / "amounts", "--data", classes), "classes.csv", "label")
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 5)), rng.normal(size=(40, 2))
     np.savez(tmp_path / "one.npz", x=x, y=y[:, 0])
     np.savez(tmp_path / "two.npz", x=x, y=y)
     assert cli.train(tmp_path / "one.npz", tmp_path / "run").code == 0
-    assert_refused(cli("predict", tmp_path / "run", "--data", tmp_path / "two.npz"), "two.npz")
+    cli.assert_refused(cli("predict", tmp_path / "run", "--data", tmp_path / "two.npz"), "two.npz")

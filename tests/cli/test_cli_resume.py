@@ -230,7 +230,7 @@ def test_control_c_says_how_to_go_on(
     program = [sys.executable, "-m", "torchlasso.cli.main", "train", "--data", classes, "--out", run]
     process = subprocess.Popen(
         [*program, *_defaults(), "--epochs", "2000"],
-        env=environment,
+        env={**environment, "PYTHONWARNINGS": "ignore"},  # a file may be open at any moment
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

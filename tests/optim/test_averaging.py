@@ -288,8 +288,8 @@ def noisy_lasso(case: str, *, averaging: bool, seed: int = 1) -> tuple[torch.Ten
 
 @pytest.mark.parametrize("case", NOISY)
 def test_under_noise_the_support_becomes_stable_and_right(case):
-    # The noise of a gradient is five times λ. Measured over six seeds: with averaging 0 to 8 of 40 coordinates are wrong
-    # and there are 0 to 79 switches; without it 28 to 32 are wrong, and there are 620 to 1500 switches.
+    # The noise of a gradient is five times λ. Measured over six seeds: with averaging 0 to 8 of 40 coordinates are
+    # wrong and there are 0 to 79 switches; without it 28 to 32 are wrong, and there are 620 to 1500 switches.
     exact = solution(*quadratic())
     with_it, switches = noisy_lasso(case, averaging=True)
     without, switches_without = noisy_lasso(case, averaging=False)

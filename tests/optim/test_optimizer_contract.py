@@ -251,7 +251,7 @@ def test_a_copy_runs_the_hooks_that_it_is_given_once():
 
 # --- copies and files ---
 
-COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda pair: pickle.loads(pickle.dumps(pair))}
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda what: pickle.loads(pickle.dumps(what))}
 
 
 @pytest.mark.parametrize("how", COPIES)
@@ -261,17 +261,13 @@ def test_a_copy_made_in_mid_training_continues_alike(case, how):
     optimizer = build(case, model)
     scheduler = cosine(optimizer)
     train(model, optimizer, range(15), scheduler)
-    twin, twin_optimizer = COPIES[how]((model, optimizer))
-    assert twin_optimizer.penalties == optimizer.penalties
-    twin_scheduler = cosine(copy.copy(optimizer))  # its rates are set below; only its numbers are used
-    twin_scheduler.load_state_dict(scheduler.state_dict())
-    twin_scheduler.optimizer = twin_optimizer
+    twin, twin_optimizer, twin_scheduler = COPIES[how]((model, optimizer, scheduler))
     at_copy = flat(twin)
     train(model, optimizer, range(15, STEPS), scheduler)
     assert torch.equal(flat(twin), at_copy), "the copy has weights of its own"
-    for group in twin_optimizer.param_groups:
-        group["lr"] = twin_scheduler.get_last_lr()[0]
+    assert not identical(model, twin)
     train(twin, twin_optimizer, range(15, STEPS), twin_scheduler)
+    assert twin_optimizer.penalties == optimizer.penalties
     assert identical(model, twin)
     assert (flat(model) == 0).any()
 
@@ -592,6 +588,20 @@ def test_the_threshold_is_lam_times_the_step_under_a_unit_gradient(case, rates, 
         displacement = undecayed.step(factor)  # decoupled decay is no part of τ
         torch.testing.assert_close(threshold, lam * displacement / GRADIENT, rtol=1e-7, atol=1e-12)
         assert (threshold > 0).all()
+
+
+@pytest.mark.parametrize("case", ["SGD", "Adagrad", "RMSprop", "Adam", "Adam amsgrad", "AdamW", "RAdam", "Adamax"])
+def test_the_threshold_takes_the_metric_of_the_step_whatever_the_gradients_were(case):
+    # gradients that fall: amsgrad's and Adamax's maxima are of the past
+    walk = Walk(case, False, GRADIENT, **({"weight_decay": 0.0} if "weight_decay" in CASES[case][1] else {}))
+    generator, lam = torch.Generator().manual_seed(0), 0.5
+    for t in range(1, 16):
+        walk.gradient = torch.randn(4, generator=generator, dtype=torch.float64) * 0.6**t
+        threshold, displacement = walk.threshold(1.0, lam), walk.step(1.0)
+        state = walk.optimizer.state[walk.w]
+        first = walk.optimizer.param_groups[0].get("betas", (0.0,))[0]
+        average = state["exp_avg"] / (1 - first**t) if first else walk.gradient
+        torch.testing.assert_close(threshold, lam * displacement / average, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("centered", [True, False], ids=["centred", "plain"])

@@ -38,7 +38,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; --out names a folder")
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        for file in (self.metrics, self.checkpoint, self.model, self.summary, self.report):
+        for file in (self.config, self.metrics, self.checkpoint, self.model, self.summary, self.report):
             file.unlink(missing_ok=True)
         write_json(self.config, config)
 
