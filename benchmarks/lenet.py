@@ -14,10 +14,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-OPTIONS = (
-    "--model lenet-300-100 --penalty l1 --lam 1e-4 --optimizer adam --lr 1e-3 --schedule cosine "
-    "--epochs 20 --batch-size 128 --validation 0 --compare dense,loss-term"
-).split()
+OPTIONS = {
+    "--model": "lenet-300-100",
+    "--penalty": "l1",
+    "--lam": "1e-4",
+    "--optimizer": "adam:betas=0.95/0.999",
+    "--lr": "1e-3",
+    "--schedule": "cosine",
+    "--epochs": "20",
+    "--batch-size": "128",
+    "--validation": "0",
+    "--compare": "dense,loss-term",
+}
 SEEDS = (0, 1, 2)
 
 
@@ -26,11 +34,12 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with MNIST's train and test files")
     parser.add_argument("--out", default="runs/lenet", help="folder for the runs")
     arguments = parser.parse_args()
-    print("torchlasso train --data MNIST", *OPTIONS, flush=True)
+    options = [word for pair in OPTIONS.items() for word in pair]
+    print("torchlasso train --data MNIST", *options, flush=True)
     rows = []
     for seed in SEEDS:
         out = Path(arguments.out) / f"seed-{seed}"
-        command = [sys.executable, "-m", "torchlasso.cli.main", "train", "--data", arguments.data, *OPTIONS]
+        command = [sys.executable, "-m", "torchlasso.cli.main", "train", "--data", arguments.data, *options]
         command += ["--seed", str(seed), "--out", str(out), "--overwrite"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         summary = json.loads((out / "summary.json").read_text())

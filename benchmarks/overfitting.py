@@ -1,8 +1,8 @@
 """Does the penalty help against overfitting? 1,000 training images of MNIST, 5 seeds, λ chosen by cross-validation.
 
 For each seed 1,000 images are drawn, by class. Every λ of the grid is judged by 5-fold cross-validation on them (mean
-loss), the loss term and torchlasso each on its own; then each trains on all 1,000 at the λ it chose, as does the network
-without a penalty. The test images are used once, at the end.
+loss), the loss term and torchlasso each on its own; then each trains on all 1,000 at the λ it chose, as does the
+network without a penalty. The test images are used once, at the end.
 
     python benchmarks/overfitting.py --data FOLDER_WITH_MNIST
 """

@@ -131,6 +131,12 @@ def _need(blocks: Blocks, w: Tensor, dims: int) -> None:
         raise ValueError(f"{blocks} needs a tensor with weights and at least {dims} dimensions; got {tuple(w.shape)}")
 
 
+def _need_whole(blocks: Blocks, least: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{blocks}: {name} must be a whole number of at least {least}; got {value!r}")
+
+
 @dataclass(frozen=True)
 class Rows(Partition):
     """Slices w[i, …] of the first dimension: a neuron's incoming weights, a token's embedding."""
@@ -153,6 +159,9 @@ class Columns(Partition):
 class _Channels(Partition):
     transposed: bool = False
     groups: int = 1
+
+    def __post_init__(self) -> None:
+        _need_whole(self, 1, groups=self.groups)
 
     def fit(self, module: nn.Module, name: str) -> Blocks:
         if not isinstance(module, nn.modules.conv._ConvNd):
@@ -211,8 +220,8 @@ class Heads(Partition):
     parts: int = 1
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.parts < 1 or self.dim < 0:
-            raise ValueError(f"{self}: n and parts must be at least 1 and dim at least 0")
+        _need_whole(self, 1, n=self.n, parts=self.parts)
+        _need_whole(self, 0, dim=self.dim)
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         _need(self, w, self.dim + 1)
@@ -238,8 +247,7 @@ class Chunks(Partition):
     n: int = 4
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"{self}: n must be at least 1")
+        _need_whole(self, 1, n=self.n)
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         _need(self, w, 1)

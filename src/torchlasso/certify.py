@@ -28,7 +28,8 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
 
     Args:
         groups: as :func:`torchlasso.param_groups` gives them, or ``optimizer.penalised_groups()``. Each parameter's
-            ``grad`` has to be that of the mean loss over the whole training set, without the penalty.
+            ``grad`` has to be that of the mean loss over the whole training set, without the penalty. Frozen
+            parameters are left out.
 
     Raises:
         ValueError: a parameter has no gradient, or no group has a λ above zero.
@@ -42,7 +43,7 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
     """
     distances = []
     for w, penalty, lam in penalised(groups):
-        if lam == 0:
+        if lam == 0 or not w.requires_grad:
             continue
         if w.grad is None:
             raise ValueError("a penalised parameter has no gradient: run backward() of the mean loss first")
@@ -75,4 +76,6 @@ def lambda_max(groups: Iterable[Group]) -> float:
         if w.grad is None:
             raise ValueError("a penalised parameter has no gradient: run backward() of the mean loss first")
         largest.append(penalty.lambda_max(w.grad).item())
+    if not largest:
+        raise ValueError("no group has a penalty, so that no λ matters")
     return max(largest)

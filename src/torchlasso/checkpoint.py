@@ -7,16 +7,19 @@ numbers come back to the last bit.
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from torchlasso.files import replacing
 
 KEY = "torchlasso.state"
+SUM = "torchlasso.crc32"  # over the JSON and the tensors: safetensors itself does not notice a flipped bit
 
 
 def save(path: str | Path, state: Any) -> None:
@@ -31,8 +34,7 @@ def save(path: str | Path, state: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     content = json.dumps(_pack(state, tensors))
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={KEY: content})
+    write_tensors(path, tensors, {KEY: content, SUM: _checksum(content, tensors)})
 
 
 def load(path: str | Path) -> Any:
@@ -45,10 +47,19 @@ def load(path: str | Path) -> Any:
     tensors, metadata = read_tensors(path)
     if KEY not in metadata:
         raise ValueError(f"{path} is not a checkpoint of torchlasso: it has no entry {KEY!r}")
+    if metadata.get(SUM) != _checksum(metadata[KEY], tensors):
+        raise ValueError(f"{path} is damaged: its checksum does not hold")
     try:
         return _unpack(json.loads(metadata[KEY]), tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: its state does not fit its tensors ({error})") from error
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; tensors may share memory and be on any device."""
+    own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        temporary.write_bytes(serialize(own, metadata))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -67,12 +78,21 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
 
 
+def _checksum(content: str, tensors: dict[str, Tensor]) -> str:
+    total = zlib.crc32(content.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        if tensor.numel():
+            total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
+    return str(total)
+
+
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     match value:
         case Tensor():
             name = str(len(tensors))
-            # a copy, because safetensors refuses tensors that share memory
-            tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+            tensors[name] = value.detach().cpu().contiguous()
             return {"tensor": name}
         case dict():
             return {"dict": [[_pack(k, tensors), _pack(v, tensors)] for k, v in value.items()]}

@@ -32,9 +32,10 @@ svg { width: 100%; height: auto; max-width: 40rem; } svg text { fill: var(--soft
 
 @dataclass(frozen=True)
 class Bar:
-    """A table cell that shows a fraction from 0 to 1 as a bar with its percentage."""
+    """A table cell that shows a fraction from 0 to 1 as a bar, and its text."""
 
     fraction: float
+    text: str
 
 
 def document(title: str, body: str) -> str:
@@ -56,8 +57,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str | Bar]]) -> str:
 def _cell(cell: str | Bar) -> str:
     if isinstance(cell, str):
         return escape(cell)
-    width = 100 * cell.fraction
-    return f'<span class="bar"><i style="width:{width:.2f}%"></i></span><span class="share">{width:.1f} %</span>'
+    bar = f'<span class="bar"><i style="width:{100 * cell.fraction:.2f}%"></i></span>'
+    return f'{bar}<span class="share">{escape(cell.text)}</span>'
 
 
 def line_chart(label: str, values: Sequence[float], low: float, high: float, unit: str = "") -> str:

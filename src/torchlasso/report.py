@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ class SparsityReport:
 
     def __rich__(self) -> str:
         """The same table with rich's markup, for ``rich.print``."""
-        head, *rows, rule, total = self._lines()
+        head, *rows, rule, total = (TAG.sub(r"\1\1\\\2", line) for line in self._lines())
         return "\n".join([f"[bold]{head}[/bold]", *rows, f"[dim]{rule}[/dim]", f"[bold]{total}[/bold]"])
 
     def to_html(self, path: str | Path, title: str = "Sparsity report", above: str | None = None) -> None:
@@ -108,7 +109,7 @@ class SparsityReport:
             title: the page's heading.
             above: HTML to put above the table, instead of the sentence with the totals.
         """
-        bars = [Bar(layer.sparsity) if layer.penalised else "not penalised" for layer in self.layers]
+        bars = [Bar(a.sparsity, percent(a.sparsity)) if a.penalised else "not penalised" for a in self.layers]
         rows = [[*cells[:3], bar, *cells[4:]] for cells, bar in zip(self._cells(), bars, strict=True)]
         if above is None:
             zeros = f"{percent(self.sparsity)} of {self.penalised:,} penalised weights are exactly zero"
@@ -143,6 +144,7 @@ class SparsityReport:
         return [*lines[:-1], "─" * max(map(len, lines)), lines[-1]]
 
 
+TAG = re.compile(r"(\\*)(\[[a-z#/@][^[]*?])")  # what rich would take for markup in a layer's name
 HEAD = ("layer", "shape", "weights", "zeros", "live units", "live inputs", "size")
 
 
@@ -158,11 +160,11 @@ def percent(fraction: float) -> str:
 def size(count: int) -> str:
     """Bytes for people.
 
-    >>> size(512), size(1_066_440)
-    ('512 B', '1.07 MB')
+    >>> size(512), size(999_999), size(1_066_440)
+    ('512 B', '1 MB', '1.07 MB')
     """
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= scale:
+    for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= 0.9995 * scale:  # what rounds to it
             return f"{count / scale:.3g} {unit}"
     return f"{count} B"
 
@@ -204,12 +206,13 @@ def report(model: nn.Module, groups: Iterable[Group] | None = None) -> SparsityR
 
 
 def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool) -> LayerReport:
+    shape, w = tuple(w.shape), w if w.dim() else w.reshape(1)
     units, live_units = _live(Filters().fit(module, name), w)
     inputs, live_inputs = _live(InputChannels().fit(module, name), w) if w.dim() > 1 else (1, int(bool(w.any())))
     return LayerReport(
         name=name,
         kind=type(module).__name__,
-        shape=tuple(w.shape),
+        shape=shape,
         weights=w.numel(),
         zeros=int((w == 0).sum()),
         units=units,

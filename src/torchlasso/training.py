@@ -50,6 +50,8 @@ class Plan:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2^63 − 1; got {self.seed}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}. There are: {', '.join(SCHEDULES)}")
 
@@ -111,24 +113,32 @@ class Trainer:
         total = 0.0
         for batch in range(self.batches):
             rows = order[batch * self.plan.batch_size : (batch + 1) * self.plan.batch_size]
-            value = self._step(rows)
+            value = self._update(rows)
+            self.scheduler.step()
             if not math.isfinite(value):
                 step = self.epoch * self.batches + batch + 1
                 raise FloatingPointError(f"the loss became {value} at step {step}, in epoch {self.epoch + 1}")
             total += value
             if watch is not None:
                 watch(Step(self.epoch + 1, self.epoch * self.batches + batch + 1, self.steps, total / (batch + 1)))
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            step = (self.epoch + 1) * self.batches
+            raise FloatingPointError(f"weights became infinite or NaN at step {step}, and so does the loss")
         self.epoch += 1
         self.seconds += time.perf_counter() - start
         return total / self.batches
 
-    def _step(self, rows: Tensor) -> float:
+    def rehearse(self) -> None:
+        """Make one update, so that what cannot be trained fails at once. The model is no good afterwards."""
+        self.model.train()
+        self._update(torch.arange(min(len(self.x), self.plan.batch_size), device=self.x.device))
+
+    def _update(self, rows: Tensor) -> float:
         loss = self.loss(self.model(self.x[rows]), self.y[rows])
         whole = loss if self.extra is None else loss + self.extra()
         self.optimizer.zero_grad()
         whole.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.scheduler.step()
         return loss.item()
 
     def state_dict(self) -> dict[str, Any]:
@@ -147,7 +157,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
-        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        self.epoch, self.seconds = int(state["epoch"]), float(state["seconds"])
 
 
 def _mix(seed: int, epoch: int) -> int:
@@ -189,6 +199,9 @@ def full_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
     for rows in _batches(len(x)):
         part = loss(model(x[rows]), y[rows]) * (len(x[rows]) / len(x))
         part.backward()  # type: ignore[no-untyped-call]
+    for p in model.parameters():
+        if p.grad is None:  # of no part in the loss
+            p.grad = torch.zeros_like(p)
 
 
 def _batches(n: int) -> Iterator[slice]:

@@ -144,13 +144,13 @@ JUMPS = [1.0] * 100 + [0.01] * 300 + [1.0] * 50
 @EVERY
 def test_steps_under_a_constant_gradient_keep_their_length_when_the_rate_drops_at_once(case):
     with_it, without = (displacements(case, JUMPS, averaging=on)[100:400] for on in (True, False))
-    torch.testing.assert_close(with_it, without, rtol=0.05, atol=0.0)
+    torch.testing.assert_close(with_it, without, rtol=0.1, atol=0.0)
 
 
 @EVERY
 def test_steps_under_a_constant_gradient_keep_their_length_when_the_rate_rises_again(case):
     with_it, without = (displacements(case, JUMPS, averaging=on)[400:] for on in (True, False))
-    torch.testing.assert_close(with_it, without, rtol=0.05, atol=0.0)
+    torch.testing.assert_close(with_it, without, rtol=0.1, atol=0.0)
 
 
 @pytest.mark.parametrize("base", [optim.AdamW, optim.NAdam, optim.RAdam], ids=lambda c: c.__name__)
@@ -288,15 +288,15 @@ def noisy_lasso(case: str, *, averaging: bool, seed: int = 1) -> tuple[torch.Ten
 
 @pytest.mark.parametrize("case", NOISY)
 def test_under_noise_the_support_becomes_stable_and_right(case):
-    # The noise of a gradient is five times λ. Measured over six seeds: with averaging 0 to 8 of 40 coordinates are
-    # wrong and there are 0 to 79 switches; without it 28 to 32 are wrong, and there are 620 to 1500 switches.
+    # The noise of a gradient is five times λ. Measured over six seeds: with averaging 0 to 4 of 40 coordinates are
+    # wrong and there are 0 to 18 switches; without it 28 to 32 are wrong, and there are 620 to 1500 switches.
     exact = solution(*quadratic())
     with_it, switches = noisy_lasso(case, averaging=True)
     without, switches_without = noisy_lasso(case, averaging=False)
     wrong, wrong_without = (int(((w != 0) != (exact != 0)).sum()) for w in (with_it, without))
     assert int((exact != 0).sum()) == 8
     assert wrong_without >= 20, "the problem is one that needs averaging"
-    assert wrong <= 12
-    assert switches * 5 < switches_without
+    assert wrong <= 10
+    assert switches * 8 < switches_without
     assert (with_it[exact != 0] != 0).all(), "nothing that belongs to the support is lost"
     assert (with_it - exact).abs().max() < 0.2

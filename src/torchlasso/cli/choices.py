@@ -40,10 +40,10 @@ def penalty(text: str, over: str | None) -> Penalty:
     known = penalties.registry()
     if name not in known:
         raise unknown("penalty", name, known)
-    given: dict[str, Any] = dict(options)
-    if over is not None:
-        given["over"] = blocks(over)
-    return _make("penalty", name, known[name], given)  # type: ignore[no-any-return]
+    if "over" in options:
+        raise ValueError(f"penalty {text!r}: what it acts on has an option of its own, --over")
+    blocks_given = {} if over is None else {"over": blocks(over)}
+    return _make("penalty", name, known[name], options, **blocks_given)  # type: ignore[no-any-return]
 
 
 def blocks(text: str) -> Blocks:
@@ -87,19 +87,19 @@ def device(text: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         chosen = torch.device(text)
-        torch.empty(0, device=chosen)
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {text!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return chosen
 
 
-def _make(kind: str, name: str, cls: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+def _make(kind: str, name: str, cls: Callable[..., Any], options: Mapping[str, Any], **fixed: Any) -> Any:
+    known = [field.name for field in dataclasses.fields(cls) if field.name != "over"]  # type: ignore[arg-type]
     for key, value in options.items():
+        if not known:
+            raise ValueError(f"{kind} {name!r} has no options; got {key!r}")
         if key not in known:
-            raise ValueError(
-                f"{kind} {name!r}: {unknown('option', key, known)}" if known else f"{name!r} has no options"
-            )
-        if key != "over" and isinstance(value, str):
+            raise ValueError(f"{kind} {name!r}: {unknown('option', key, known)}")
+        if not isinstance(value, bool | int | float):
             raise ValueError(f"{kind} {name!r}: {key} must be a number; got {value!r}")
-    return cls(**options)
+    return cls(**options, **fixed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -50,6 +50,7 @@ class Options:
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
         if not 0 <= self.validation < 1:
             raise ValueError(f"--validation must be at least 0 and below 1; got {self.validation!r}")
+        self.plan  # noqa: B018 — which refuses what it cannot be made of
         for name in self.compare:
             if name not in COMPARISONS:
                 raise ValueError(f"unknown comparison {name!r}. There are: {', '.join(COMPARISONS)}")
@@ -96,23 +97,7 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """As ``config.json`` keeps it."""
-        inputs = asdict(self.inputs) | {"standardizer": self.inputs.standardizer.to_dict()}
-        return {"options": asdict(self.options), "inputs": inputs, "versions": self.versions}
-
-    @classmethod
-    def from_dict(cls, config: dict[str, Any], origin: str) -> Experiment:
-        """From what ``config.json`` keeps.
-
-        Raises:
-            ValueError: entries are missing or are not what they should be.
-        """
-        try:
-            options = Options(**_tuples({f.name: config["options"][f.name] for f in fields(Options)}))
-            inputs = _tuples(config["inputs"])
-            inputs["standardizer"] = data.Standardizer.from_dict(inputs["standardizer"])
-            return cls(options, Inputs(**inputs), dict(config["versions"]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{origin} is damaged: {error!r} in it") from error
+        return asdict(self)
 
     @property
     def loss(self) -> Loss:
@@ -142,11 +127,6 @@ class Experiment:
             optimizer = base(plain, lr=self.options.lr, **extra)  # type: ignore[call-arg]
         term = (lambda: penalty(groups)) if variant == LOSS_TERM else None
         return Trainer(model, optimizer, self.loss, rows, self.options.plan, term), groups
-
-
-def _tuples(entries: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples that they were."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
 
 
 @dataclass(frozen=True)

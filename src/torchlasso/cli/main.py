@@ -15,7 +15,6 @@ from torchlasso.cli.train import train
 app = typer.Typer(
     name="torchlasso",
     help="L1 regularization for PyTorch, done right: weights that are exactly zero.",
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -30,12 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments or ["--help"], standalone_mode=False)
     except typer.TyperException as error:
         code = _fail(error.format_message())
-    except (typer.Abort, KeyboardInterrupt):
-        code = 130
-        _say(_interrupted(arguments))
     except (ValueError, OSError, ArithmeticError) as error:
         if os.environ.get("TORCHLASSO_TRACEBACK") == "1":
             raise
@@ -50,19 +46,8 @@ def _what(error: Exception) -> str:
 
 
 def _fail(message: str) -> int:
-    _say(f"error: {' '.join(message.split())}")
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _interrupted(arguments: Sequence[str]) -> str:
-    if arguments[:1] == ["train"] and "--out" in arguments[:-1]:
-        out = arguments[arguments.index("--out") + 1]
-        return f"interrupted; go on with: torchlasso train --resume --out {out}"
-    return "interrupted"
 
 
 if __name__ == "__main__":

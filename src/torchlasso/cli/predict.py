@@ -8,10 +8,13 @@ from typing import Annotated
 
 import torch
 import typer
+from torch import Tensor
 
 from torchlasso import data as datasets
 from torchlasso.cli import screen
+from torchlasso.cli.experiment import Inputs
 from torchlasso.cli.finished import open_run
+from torchlasso.data.records import Labels
 from torchlasso.files import replacing
 from torchlasso.report import percent
 from torchlasso.training import evaluate, outputs_of
@@ -30,6 +33,7 @@ def predict(
     options, inputs = experiment.options, experiment.inputs
     part = datasets.load_part(data, label=options.label, ignore=options.ignore)
     x = inputs.prepare(part, data).to(next(model.parameters()).device)
+    y = None if part.y is None else _targets(part.y, experiment.inputs, data)
     outputs = outputs_of(model, x).cpu()
     if inputs.classes:
         probabilities, best = outputs.softmax(dim=1).max(dim=1)
@@ -46,13 +50,18 @@ def predict(
     else:
         with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([head, *lines])
-    if part.y is not None:
-        if inputs.classes:
-            y = datasets.class_indices(part.y, inputs.classes)
-        else:
-            y = torch.from_numpy(part.y).float().reshape(outputs.shape)
+    if y is not None:
         found = evaluate(model, experiment.loss, x, y.to(x.device))
-        result = (
-            f"loss {found.loss:.4f}" if found.error is None else f"error {percent(found.error)}, loss {found.loss:.4f}"
-        )
-        screen.errors.print(f"{len(x):,} rows: {result}")
+        error = "" if found.error is None else f"error {percent(found.error)}, "
+        screen.errors.print(f"{len(x):,} rows: {error}loss {found.loss:.4f}")
+
+
+def _targets(labels: Labels, inputs: Inputs, origin: str) -> Tensor:
+    if inputs.classes:
+        return datasets.class_indices(labels, inputs.classes)
+    if labels.dtype.kind not in "if":
+        raise ValueError(f"{origin}: its labels are text; the model predicts numbers")
+    targets = torch.from_numpy(labels).float().reshape(len(labels), -1)
+    if targets.shape[1] != inputs.outputs:
+        raise ValueError(f"{origin}: {targets.shape[1]} targets a row; the model predicts {inputs.outputs}")
+    return targets

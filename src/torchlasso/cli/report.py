@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from torchlasso import files
 from torchlasso.cli import screen
 from torchlasso.cli.finished import open_run
 from torchlasso.cli.run_page import write_page
@@ -26,14 +26,12 @@ def report(
     record = sparsity_report(model, experiment.groups(model))
     summary = folder.read_summary()
     if as_json:
-        print(json.dumps({**summary, "report": record.to_dict()}, indent=2, ensure_ascii=False))
+        print(files.as_json({**summary.to_dict(), "report": record.to_dict()}), end="")
     elif html:
         write_page(folder, record, summary)
         print(folder.report)
     else:
         screen.console.print(record, soft_wrap=True)
-        screen.console.print(f"\n{screen.verdict(summary)}")
-        if summary["stationarity"]:
-            far = summary["stationarity"]
-            line = f"Distance from stationary, in units of λ: at most {far['max']:.2g}, on average {far['mean']:.2g}."
-            screen.console.print(line)
+        screen.say(f"\n{summary.verdict}")
+        if far := summary.stationarity:
+            screen.say(f"Distance from stationary, in units of λ: at most {far.max:.2g}, on average {far.mean:.2g}.")

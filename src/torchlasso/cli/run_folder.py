@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from torchlasso import checkpoint
-from torchlasso.files import read_json, replacing, write_json, write_text
+from torchlasso.cli.summary import Summary
+from torchlasso.cli.typed import build
+from torchlasso.files import as_json, read_json, replacing, write_json, write_text
 
 
 class RunFolder:
@@ -20,6 +21,8 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not str(path):
+            raise ValueError("--out is empty; it names a folder")
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -34,22 +37,24 @@ class RunFolder:
         return self.config.exists()
 
     def start(self, config: dict[str, Any]) -> None:
-        """Make the folder, remove what an earlier run left of its own files, and write the configuration."""
+        """Make the folder and write the configuration, in the place of what an earlier run left.
+
+        Nothing of an earlier run is removed before the new configuration is on the disk.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; --out names a folder")
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        for file in (self.config, self.metrics, self.checkpoint, self.model, self.summary, self.report):
-            file.unlink(missing_ok=True)
-        write_json(self.config, config)
+        with replacing(self.config) as temporary:
+            temporary.write_text(as_json(config), encoding="utf-8")
+            for file in (self.config, self.metrics, self.checkpoint, self.model, self.summary, self.report):
+                file.unlink(missing_ok=True)
+            for part in self.path.iterdir():
+                if part.is_dir() and RunFolder(part).holds_a_run:
+                    shutil.rmtree(part)
 
     def part(self, name: str) -> RunFolder:
         """The folder of a comparison run."""
         return RunFolder(self.path / name)
-
-    def remove_part(self, name: str) -> None:
-        """Remove a comparison run that an earlier run left."""
-        if self.part(name).holds_a_run:
-            shutil.rmtree(self.path / name)
 
     def read_config(self) -> dict[str, Any]:
         """The configuration.
@@ -59,16 +64,14 @@ class RunFolder:
         """
         if not self.holds_a_run:
             raise ValueError(f"{self.path} holds no run: it has no config.json")
-        config = read_json(self.config)
-        if not isinstance(config, dict):
-            raise ValueError(f"{self.config} is damaged: it is not an object")
+        config: dict[str, Any] = read_json(self.config)
         return config
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
+    def write_summary(self, summary: Summary) -> None:
         """Write the summary: the last file of a run."""
-        write_json(self.summary, summary)
+        write_json(self.summary, summary.to_dict())
 
-    def read_summary(self) -> dict[str, Any]:
+    def read_summary(self) -> Summary:
         """The summary.
 
         Raises:
@@ -78,16 +81,18 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} holds no finished run; go on with: torchlasso train --resume --out {self.path}"
             )
-        summary: dict[str, Any] = read_json(self.summary)
-        return summary
+        return build(Summary, read_json(self.summary), str(self.summary))
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """A dictionary for every epoch that is over."""
         if not self.metrics.exists():
             return []
         try:
-            return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
-        except ValueError as error:
+            lines = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+            if [line["epoch"] for line in lines] != list(range(1, len(lines) + 1)):
+                raise ValueError("its epochs are not 1, 2, 3, …")
+            return lines
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self.metrics} is damaged: {error}") from error
 
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
@@ -107,10 +112,7 @@ class RunFolder:
 
     def write_model(self, state: dict[str, Tensor]) -> None:
         """Write the weights."""
-        # a copy each, because safetensors refuses tensors that share memory
-        tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
-        with replacing(self.model) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+        checkpoint.write_tensors(self.model, state, {"format": "pt"})
 
     def read_model(self) -> dict[str, Tensor]:
         """The weights.

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from torchlasso.cli.summary import Summary, side_by_side
 from torchlasso.report import percent
 from torchlasso.training import Step
 
@@ -59,34 +60,22 @@ def epoch_line(name: str, epochs: int, metrics: dict[str, Any]) -> None:
         f"λ {metrics['lam']:.3g}",
         f"{metrics['seconds']:.1f} s",
     ]
-    console.print("  ".join(filter(None, parts)), markup=False, soft_wrap=True)
+    say("  ".join(filter(None, parts)))
 
 
-def comparison(summaries: dict[str, dict[str, Any]]) -> None:
-    """The runs side by side."""
+def comparison(summary: Summary) -> None:
+    """The run and its comparisons side by side, and what was won."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    for name in summaries:
+    for name in summary.runs:
         table.add_column(name, justify="right")
-    rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-        ("test error", lambda s: percent(s["error"]) if s["error"] is not None else "–"),
-        ("test loss", lambda s: f"{s['loss']:.4f}"),
-        ("exact zeros", lambda s: percent(s["sparsity"])),
-        ("weights left", lambda s: f"{s['nonzero']:,} of {s['penalised']:,}"),
-        ("live units", lambda s: f"{s['live_units']:,} of {s['units']:,}"),
-        ("live inputs", lambda s: f"{s['live_inputs']:,} of {s['inputs']:,}"),
-        ("training time", lambda s: f"{s['seconds']:.1f} s"),
-    ]
-    for label, cell in rows:
-        table.add_row(label, *(cell(summary) for summary in summaries.values()))
+    for row in side_by_side(summary.runs):
+        table.add_row(*row)
+    console.print()
     console.print(table)
+    say(f"\n{summary.verdict}")
 
 
-def verdict(ours: dict[str, Any]) -> str:
-    """What was won, in one sentence."""
-    left = f"{ours['nonzero']:,} of {ours['penalised']:,} remain"
-    kept = f"{percent(ours['sparsity'])} of the weights are exactly zero: {left}"
-    measure, good = ("error", percent) if ours["error"] is not None else ("loss", "{:.4f}".format)
-    result = f"at a test {measure} of {good(ours[measure])}"
-    dense = ours.get("dense")
-    return f"{kept}, {result}" + (f" (dense {good(dense[measure])})." if dense else ".")
+def say(line: str) -> None:
+    """A line of plain text, as long as it is."""
+    console.print(line, markup=False, soft_wrap=True)

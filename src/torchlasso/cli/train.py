@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, fields
+import shlex
+from dataclasses import fields
 from typing import Annotated, Any
 
-import torch
 import typer
-from torch import Tensor, nn
 
-from torchlasso.certify import stationarity
 from torchlasso.cli import screen
-from torchlasso.cli.experiment import DENSE, LOSS_TERM, OURS, Experiment, Options, Rows, read
+from torchlasso.cli.experiment import OURS, Experiment, Options, Rows, read
 from torchlasso.cli.run_folder import RunFolder
-from torchlasso.cli.run_page import write_page
-from torchlasso.report import report
-from torchlasso.selection import Group, penalised
-from torchlasso.training import Trainer, evaluate, full_gradient, sparsity
-
-SUMMARY_KEYS = {DENSE: "dense", LOSS_TERM: "loss_term"}
+from torchlasso.cli.running import run
+from torchlasso.cli.typed import build
 
 
 def train(
@@ -65,121 +58,36 @@ def train(
     given |= {"ignore": _listed(ignore), "compare": _listed(compare)}
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
-    if resume and folder.holds_a_run:
-        experiment = Experiment.from_dict(folder.read_config(), str(folder.config))
-        _refuse_changes(context, given, experiment.options)
-        _, rows = read(experiment.options)
-    else:
-        if folder.holds_a_run and not overwrite:
+    try:
+        if resume and folder.holds_a_run:
+            experiment = build(Experiment, folder.read_config(), str(folder.config))
+            _refuse_changes(context, given, experiment.options)
+            _, rows = read(experiment.options)
+        elif folder.holds_a_run and not overwrite:
             raise ValueError(f"{out} already holds a run; give --resume, --overwrite or another --out")
-        if data is None:
+        elif data is None:
             raise ValueError(f"{out} holds no run to resume" if resume else "--data is missing: what to train on")
-        options = Options(**given)
-        inputs, rows = read(options)
-        experiment = Experiment(options, inputs)
-        experiment.trainer(OURS, experiment.build_model(), rows.train)  # fails before anything is replaced
-        for name in (DENSE, LOSS_TERM):
-            folder.remove_part(name)
-        folder.start(experiment.to_dict())
-    run(experiment, rows, folder)
+        else:
+            experiment, rows = _prepare(Options(**given))
+            folder.start(experiment.to_dict())
+        run(experiment, rows, folder)
+    except KeyboardInterrupt:
+        how = f"; go on with: torchlasso train --resume --out {shlex.quote(out)}" if folder.holds_a_run else ""
+        screen.errors.print(f"interrupted{how}", markup=False, soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
-def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> dict[str, Any]:
-    """Train the experiment's model and its comparisons, and write all that a run folder holds."""
-    ours, model, groups = _run_variant(OURS, experiment, rows, folder)
-    for name in experiment.options.compare:
-        part = folder.part(name)
-        if not part.holds_a_run:
-            part.start(experiment.to_dict())
-        ours[SUMMARY_KEYS[name]], _, _ = _run_variant(name, experiment, rows, part)
-    write_page(folder, report(model, groups), ours)
-    folder.write_summary(ours)
-    screen.console.print()
-    screen.comparison({OURS: ours} | {name: ours[SUMMARY_KEYS[name]] for name in experiment.options.compare})
-    screen.console.print(f"\n{screen.verdict(ours)}\n{folder.path}: report.html, summary.json, model.safetensors")
-    return ours
-
-
-def _run_variant(
-    variant: str, experiment: Experiment, rows: Rows, folder: RunFolder
-) -> tuple[dict[str, Any], nn.Module, list[Group]]:
-    model = experiment.build_model()
-    trainer, groups = experiment.trainer(variant, model, rows.train)
-    metrics: list[dict[str, Any]] = []
-    if (state := folder.read_checkpoint()) is not None:
-        trainer.load_state_dict(state)
-        metrics = [line for line in folder.read_metrics() if line["epoch"] <= trainer.epoch]
-    epochs = experiment.options.epochs
-    done = trainer.epoch * trainer.batches
-    with screen.progress(variant, trainer.steps, done, lambda: sparsity(groups), experiment.options.lam) as watch:
-        while trainer.epoch < epochs:
-            before = _support(groups)
-            try:
-                loss = trainer.run_epoch(watch)
-                metrics.append(_epoch(trainer, experiment, rows, groups, before, loss))
-            except FloatingPointError as error:
-                raise FloatingPointError(_advice(error, folder, trainer.epoch)) from error
-            folder.write_checkpoint(trainer.state_dict())
-            folder.write_metrics(metrics)
-            screen.epoch_line(variant, epochs, metrics[-1])
-    summary = _summary(trainer, experiment, rows, groups)
-    folder.write_model(model.state_dict())
-    if variant != OURS:
-        folder.write_summary(summary)
-    return summary, model, groups
-
-
-def _epoch(
-    trainer: Trainer, experiment: Experiment, rows: Rows, groups: list[Group], before: Tensor, loss: float
-) -> dict[str, Any]:
-    now = _support(groups)
-    line = {
-        "epoch": trainer.epoch,
-        "loss": loss,
-        "sparsity": 1 - now.double().mean().item(),
-        "switched": (now != before).double().mean().item(),  # the share that went from or to zero
-        "lam": experiment.options.lam,
-        "lr": trainer.optimizer.param_groups[0]["lr"],
-        "seconds": trainer.seconds,
-    }
-    if len(rows.validation[0]):
-        found = evaluate(trainer.model, trainer.loss, *rows.validation)
-        if not math.isfinite(found.loss):
-            raise FloatingPointError(f"the validation loss became {found.loss} after epoch {trainer.epoch}")
-        line |= {f"val_{key}": value for key, value in asdict(found).items()}
-    return line
-
-
-def _summary(trainer: Trainer, experiment: Experiment, rows: Rows, groups: list[Group]) -> dict[str, Any]:
-    found = evaluate(trainer.model, trainer.loss, *rows.test)
-    seen = report(trainer.model, groups)
-    layers = [layer for layer in seen.layers if layer.penalised]
-    full_gradient(trainer.model, trainer.loss, *rows.train)
-    return {
-        **asdict(found),
-        "sparsity": seen.sparsity,
-        "nonzero": seen.nonzero,
-        "penalised": seen.penalised,
-        "parameters": seen.parameters,
-        "bytes": seen.bytes,
-        "units": sum(layer.units for layer in layers),
-        "live_units": sum(layer.live_units for layer in layers),
-        "inputs": layers[0].inputs,
-        "live_inputs": layers[0].live_inputs,
-        "lam": experiment.options.lam,
-        "epochs": trainer.epoch,
-        "seconds": trainer.seconds,
-        "stationarity": asdict(stationarity(groups)) if experiment.options.lam else None,
-    }
-
-
-def _support(groups: list[Group]) -> Tensor:
-    return torch.cat([w.detach().flatten() != 0 for w, _, _ in penalised(groups)])
-
-
-def _advice(error: FloatingPointError, folder: RunFolder, epoch: int) -> str:
-    kept = f"the checkpoint after epoch {epoch} is in {folder.checkpoint}" if epoch else "there is no checkpoint yet"
-    return f"{error}; {kept}; try a smaller --lr"
+def _prepare(options: Options) -> tuple[Experiment, Rows]:
+    """The experiment and its rows, tried out, so that what cannot be trained fails before anything is replaced."""
+    inputs, rows = read(options)
+    experiment = Experiment(options, inputs)
+    try:
+        trainer, _ = experiment.trainer(OURS, experiment.build_model(), rows.train)
+        trainer.rehearse()
+    except (AssertionError, RuntimeError, TypeError) as error:
+        what = f"model {options.model!r}, optimizer {options.optimizer!r}, --lr {options.lr:g}"
+        raise ValueError(f"the first step fails with {what}: {str(error).splitlines()[0]}") from error
+    return experiment, rows
 
 
 def _refuse_changes(context: typer.Context, given: dict[str, Any], options: Options) -> None:

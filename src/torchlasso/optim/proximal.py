@@ -27,9 +27,10 @@ class Proximal(Optimizer):
     :func:`torchlasso.param_groups`, or get ``penalty`` and ``lam`` from the arguments of the same name.
 
     With ``averaging`` the optimizer averages gradients over a window that grows as the learning rate falls,
-    1 − β_t = (1 − β)·(lr_t/lr_peak)², lr_peak the largest rate so far, the update under a constant gradient staying as long as it is: without it
-    the noise of mini-batches revives zeros however small the rate (Xiao 2010; Lee and Wright 2012 on why proximal
-    stochastic gradients do not identify the support). An optimizer that averages no gradients has nothing to lengthen.
+    1 − β_t = (1 − β)·(lr_t/lr_peak)², lr_peak the largest rate so far, while the update under a constant gradient stays
+    as long as it is: without it the noise of mini-batches revives zeros however small the rate (Xiao 2010; Lee and
+    Wright 2012 on why proximal stochastic gradients do not identify the support). An optimizer that averages no
+    gradients has nothing to lengthen.
 
     Raises:
         ValueError: no group has a penalty; λ is negative or not finite; the penalty has no sound prox in the
