@@ -52,6 +52,11 @@ class RunFolder:
                 if part.is_dir() and RunFolder(part).holds_a_run:
                     shutil.rmtree(part)
 
+    def sweep(self) -> None:
+        """Remove the unfinished files that a killed process left."""
+        for file in self.path.rglob(".*.part"):
+            file.unlink()
+
     def part(self, name: str) -> RunFolder:
         """The folder of a comparison run."""
         return RunFolder(self.path / name)

@@ -8,11 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from torchlasso import models, penalties
 from torchlasso.cli import screen
-from torchlasso.cli.experiment import OURS, Experiment, Options, Rows, read
+from torchlasso.cli.choices import BLOCKS, OPTIMIZERS
+from torchlasso.cli.experiment import COMPARISONS, OURS, Experiment, Options, Rows, read
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.running import run
 from torchlasso.cli.typed import build
+from torchlasso.training import LOSSES, SCHEDULES
 
 
 def train(
@@ -24,27 +27,29 @@ def train(
     ] = None,
     label: Annotated[str | None, typer.Option(help="Label column of a table.")] = None,
     ignore: Annotated[str, typer.Option(help="Columns of a table to leave out, separated by commas.")] = "",
-    validation: Annotated[float, typer.Option(help="Share of the training rows that is held out.")] = 0.1,
+    validation: Annotated[
+        float, typer.Option(help="Share of the training rows that is held out.")
+    ] = Options.validation,
     model: Annotated[
-        str, typer.Option(help="cnn, lenet-300-100, lenet-5, mlp:depth=2, resnet-20 or one's own.")
-    ] = "lenet-5",
-    loss: Annotated[str | None, typer.Option(help="cross-entropy, mse or package.module:function.")] = None,
-    lam: Annotated[float, typer.Option(help="λ ≥ 0: the problem is mean loss + λ·penalty.")] = 1e-4,
+        str, typer.Option(help=f"{', '.join(models.names())} or package.module:function.")
+    ] = Options.model,
+    loss: Annotated[str | None, typer.Option(help=f"{', '.join(LOSSES)} or package.module:function.")] = None,
+    lam: Annotated[float, typer.Option(help="λ ≥ 0: the problem is mean loss + λ·penalty.")] = Options.lam,
     penalty: Annotated[
-        str, typer.Option(help="l1, elastic-net:ratio=0.5, mcp:gamma=3, scad, log-sum, l-half, sparse-group.")
-    ] = "l1",
-    over: Annotated[
-        str | None, typer.Option(help="elements, rows, columns, filters, input-channels, heads:n=4, …")
-    ] = None,
-    optimizer: Annotated[str, typer.Option(help="adam, adamw, sgd:momentum=0.9, radam, …")] = "adam",
-    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 1e-3,
-    schedule: Annotated[str, typer.Option(help="cosine, linear or constant.")] = "cosine",
-    epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 20,
-    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 128,
-    seed: Annotated[int, typer.Option(help="Of the start, the order of rows and the validation rows.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+        str, typer.Option(help=f"{', '.join(penalties.registry())}; with options as in mcp:gamma=3.")
+    ] = Options.penalty,
+    over: Annotated[str | None, typer.Option(help=f"{', '.join(BLOCKS)}; with options as in heads:n=4.")] = None,
+    optimizer: Annotated[
+        str, typer.Option(help=f"{', '.join(OPTIMIZERS)}; with options as in sgd:momentum=0.9.")
+    ] = Options.optimizer,
+    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = Options.lr,
+    schedule: Annotated[str, typer.Option(help=f"Of the rate: {', '.join(SCHEDULES)}.")] = Options.schedule,
+    epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = Options.epochs,
+    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = Options.batch_size,
+    seed: Annotated[int, typer.Option(help="Of the start, the order of rows and the validation rows.")] = Options.seed,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = Options.device,
     compare: Annotated[
-        str, typer.Option(help="Also train these, the same epochs: dense, loss-term, or both by a comma.")
+        str, typer.Option(help=f"Also train these, the same epochs: {', '.join(COMPARISONS)}, or both by a comma.")
     ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
@@ -62,6 +67,7 @@ def train(
         if resume and folder.holds_a_run:
             experiment = build(Experiment, folder.read_config(), str(folder.config))
             _refuse_changes(context, given, experiment.options)
+            folder.sweep()
             _, rows = read(experiment.options)
         elif folder.holds_a_run and not overwrite:
             raise ValueError(f"{out} already holds a run; give --resume, --overwrite or another --out")

@@ -13,6 +13,7 @@ it grows for ever.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -43,11 +44,18 @@ class Metric(ABC):
         """β, the coefficient of the averaging of gradients; 0 without one."""
         return 0.0
 
-    def with_averaging(self, group: Group, share: float, age: int, gain: float) -> Group:
+    def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
         """The group's options for one step in which 1 − β is ``share`` times what it says.
 
-        The options make up for what the optimizer assumes of a constant β, so that the update under a constant gradient
-        stays as long as it was.
+        They make up for what the optimizer assumes of a constant β, so that the update under a constant gradient stays
+        as long as it would be with it.
+
+        Args:
+            group: the options as they are.
+            share: in (0, 1].
+            age: how many updates the parameter has had before this one.
+            gain: the gain before this step.
+            plain: the gain after this step, had β always been what the group says.
         """
         return {}
 
@@ -58,6 +66,15 @@ class Metric(ABC):
     def first_gain(self, group: Group, state: State) -> float:
         """The gain that a state found in a file of the plain optimizer must have, had its β been constant."""
         return 1.0
+
+    def guard(self, group: Group, state: State) -> None:  # noqa: B027 — most need none
+        """Called before the optimizer's update, to keep rounding from making a NaN of its denominator."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)  # there is no state to tell two of a class apart
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
 
 _REGISTRY: dict[type[Optimizer], Metric] = {}
@@ -84,16 +101,23 @@ def age_of(state: State) -> int:
 
 
 class _Momentum(Metric):
-    """Heavy-ball averaging: buf ← μ·buf + g, whose length grows with 1/(1 − μ); the rate takes that out again."""
+    """Heavy-ball averaging: buf ← μ·buf + g, which grows longer with μ; the rate takes that out again."""
 
     def averaging(self, group: Group) -> float:
         return float(group["momentum"])
 
-    def with_averaging(self, group: Group, share: float, age: int, gain: float) -> Group:
-        return {"momentum": 1 - (1 - group["momentum"]) * share, "lr": group["lr"] * share}
+    def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
+        options: Group = {"momentum": 1 - (1 - group["momentum"]) * share}
+        longer = {**group, **options}
+        length = self._length(longer, self.gain(longer, gain, age))
+        return {**options, "lr": group["lr"] * (self._length(group, plain) / length)}
 
     def gain(self, group: Group, before: float, age: int) -> float:
         return float(group["momentum"]) * before + 1
+
+    def _length(self, group: Group, gain: float) -> float:
+        """How far a rate of 1 moves a coordinate under a constant unit gradient."""
+        return gain if group["momentum"] else 1.0
 
 
 @metric_of(torch.optim.SGD)
@@ -101,6 +125,8 @@ class SGDMetric(_Momentum):
     diagonal: ClassVar[bool] = False
 
     def gain(self, group: Group, before: float, age: int) -> float:
+        if not group["momentum"]:
+            return before  # torch leaves the buffer alone
         # torch's first buffer is the gradient itself, whatever the dampening
         return float(group["momentum"]) * before + 1 - group["dampening"] if before else 1.0
 
@@ -110,10 +136,11 @@ class SGDMetric(_Momentum):
         return float((1 - group["dampening"]) / max(1 - group["momentum"], 1e-12))
 
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
-        lr, momentum = group["lr"], group["momentum"]
-        if not momentum:
-            return lr  # type: ignore[no-any-return]
-        return lr * (1 + momentum * gain if group["nesterov"] else gain)  # type: ignore[no-any-return]
+        return group["lr"] * self._length(group, gain)  # type: ignore[no-any-return]
+
+    def _length(self, group: Group, gain: float) -> float:
+        length = super()._length(group, gain)
+        return 1 + group["momentum"] * length if group["nesterov"] else length
 
 
 @metric_of(torch.optim.RMSprop)
@@ -125,8 +152,14 @@ class RMSpropMetric(_Momentum):
         square = state["square_avg"]
         if group["centered"]:
             square = square.addcmul(state["grad_avg"], state["grad_avg"], value=-1)
-        scale = group["lr"] * (gain if group["momentum"] else 1.0)
-        return scale / square.sqrt().add_(group["eps"])  # type: ignore[no-any-return]
+        return group["lr"] * self._length(group, gain) / square.sqrt().add_(group["eps"])  # type: ignore[no-any-return]
+
+    def guard(self, group: Group, state: State) -> None:
+        # A coordinate that rests has the constant gradient −λ: its centred variance v − ḡ² is zero but for rounding,
+        # which torch takes the root of. Kept above the rounding error, v stays above ḡ² through the next update.
+        if group["centered"] and "grad_avg" in state:
+            floor = 1 + 64 * torch.finfo(state["square_avg"].dtype).eps
+            torch.maximum(state["square_avg"], state["grad_avg"].square() * floor, out=state["square_avg"])
 
 
 @metric_of(torch.optim.Adagrad)
@@ -142,7 +175,7 @@ class _Betas(Metric):
     def averaging(self, group: Group) -> float:
         return float(group["betas"][0])
 
-    def with_averaging(self, group: Group, share: float, age: int, gain: float) -> Group:
+    def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
         first, second = group["betas"]
         first = 1 - (1 - first) * share
         gain = self.gain({"betas": (first, second)}, gain, age)
@@ -196,16 +229,24 @@ class RAdamMetric(_Betas):
 
 @metric_of(torch.optim.NAdam)
 class NAdamMetric(_Betas):
-    def with_averaging(self, group: Group, share: float, age: int, gain: float) -> Group:
-        # NAdam keeps the product of its own momenta, so that a changing β₁ needs no making up
+    def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
+        if share == 1:
+            return {}
+        # NAdam keeps the product of its own momenta, so that a changing β₁ needs no making up; but it also adds the
+        # gradient of the step itself, with weight 1 − μ_t, which has to fall by the same share
         first, second = group["betas"]
-        return {"betas": (1 - (1 - first) * share, second)}
+        mu = 1 - share * (1 - self._momentum(group, age + 1))
+        first = 1 - (1 - first) * share
+        return {"betas": (first, second), "momentum_decay": math.log(2 * (1 - mu / first), 0.96) / (age + 1)}
 
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
-        age, (first, second) = age_of(state), group["betas"]
-        mu, mu_next = (first * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"])) for t in (age, age + 1))
+        age, second = age_of(state), group["betas"][1]
+        mu, mu_next = self._momentum(group, age), self._momentum(group, age + 1)
         product = float(state["mu_product"])
         # the gradient of this step, and the average, each with its own correction
         rate = group["lr"] * ((1 - mu) / (1 - product) + mu_next * gain / (1 - product * mu_next))
         denominator = (state["exp_avg_sq"] / (1 - second**age)).sqrt_().add_(group["eps"])
         return rate / denominator  # type: ignore[no-any-return]
+
+    def _momentum(self, group: Group, age: int) -> float:
+        return float(group["betas"][0] * (1 - 0.5 * 0.96 ** (age * group["momentum_decay"])))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 import torch
 from torch.optim import Optimizer
@@ -17,6 +19,24 @@ from torchlasso.penalties import Penalty, check_strength
 POWER = 2
 # The window is lengthened at most this much as the learning rate falls to zero.
 SMALLEST_SHARE = 1e-8
+
+
+@dataclass(frozen=True)
+class _Cohort:
+    """Parameters of one group that are equally old, with what holds for them in one step.
+
+    Attributes:
+        group: the index of their group.
+        members: their indices in it.
+        options: the group as the base optimizer is to see it.
+        gain: of the averaging, after the step; ``plain``: had its window never been lengthened.
+    """
+
+    group: int
+    members: list[int]
+    options: Group
+    gain: float
+    plain: float
 
 
 class Proximal(Optimizer):
@@ -53,6 +73,8 @@ class Proximal(Optimizer):
         self.penalties = []
         self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging}
         super().__init__(params, *args, **kwargs)
+        # A fused base would skip its update after an overflow by itself, unseen by the prox: the scaler has to.
+        self._step_supports_amp_scaling = False
         if not any(self.penalties):
             raise ValueError(
                 f"{type(self).__name__}: no parameter group has a penalty; build the groups with "
@@ -67,7 +89,8 @@ class Proximal(Optimizer):
         check_strength(lam)
         super().add_param_group(group)
         group = self.param_groups[-1]
-        group.update(lam=float(lam), lr_peak=0.0, gains=[0.0] * len(group["params"]))
+        zeros = [0.0] * len(group["params"])
+        group.update(lam=float(lam), lr_peak=0.0, gains=zeros, plain_gains=list(zeros))
         self.penalties.append(penalty)
         try:
             self._check_group(group, penalty)
@@ -103,35 +126,43 @@ class Proximal(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         cohorts = list(self._cohorts())
-        with self._groups_replaced([options for _, options, _ in cohorts]):
+        for cohort in filter(self._is_penalised, cohorts):
+            for p in cohort.options["params"]:
+                self.metric.guard(cohort.options, self.state.get(p, {}))
+        with self._groups_replaced([cohort.options for cohort in cohorts]):
             _unhooked(self.base.step)(self)
-        for index, options, (members, gain) in cohorts:
-            group, penalty = self.param_groups[index], self.penalties[index]
-            for i in members:
-                group["gains"][i] = gain
-            if penalty is not None and group["lam"] != 0:
-                self._shrink(options, penalty, group["lam"], gain)
+        for cohort in cohorts:
+            group = self.param_groups[cohort.group]
+            for i in cohort.members:
+                group["gains"][i], group["plain_gains"][i] = cohort.gain, cohort.plain
+            if self._is_penalised(cohort):
+                self._shrink(cohort)
         return loss
 
-    @torch.no_grad()
-    def _shrink(self, options: Group, penalty: Penalty, lam: float, gain: float) -> None:
-        for p in options["params"]:
-            p.copy_(penalty.prox(p, lam, self.metric.step_size(options, self.state[p], gain)))
+    def _is_penalised(self, cohort: _Cohort) -> bool:
+        return self.penalties[cohort.group] is not None and cohort.options["lam"] != 0
 
-    def _cohorts(self) -> Iterator[tuple[int, Group, tuple[list[int], float]]]:
-        """Parameters of a group that are equally old, with the options and the gain that hold for them in this step."""
+    @torch.no_grad()
+    def _shrink(self, cohort: _Cohort) -> None:
+        options, prox = cohort.options, cast(Penalty, self.penalties[cohort.group]).prox
+        for p in options["params"]:
+            p.copy_(prox(p, options["lam"], self.metric.step_size(options, self.state[p], cohort.gain)))
+
+    def _cohorts(self) -> Iterator[_Cohort]:
+        metric = self.metric
         for index, group in enumerate(self.param_groups):
-            cohorts: dict[tuple[float, int], list[int]] = {}
+            alike: dict[tuple[int, float, float], list[int]] = {}
             for i, p in enumerate(group["params"]):
                 if p.grad is not None:
                     age = age_of(self.state[p]) if p in self.state else 0
-                    cohorts.setdefault((group["gains"][i], age), []).append(i)
-            share = self._share(group) if cohorts else 1.0
-            for (gain, age), members in cohorts.items():
+                    alike.setdefault((age, group["gains"][i], group["plain_gains"][i]), []).append(i)
+            share = self._share(group) if alike else 1.0
+            for (age, gain, plain), members in alike.items():
                 options = {**group, "params": [group["params"][i] for i in members]}
-                if group["averaging"] and self.metric.averaging(group):
-                    options.update(self.metric.with_averaging(group, share, age, gain))
-                yield index, options, (members, self.metric.gain(options, gain, age))
+                plain = metric.gain(group, plain, age)
+                if group["averaging"] and metric.averaging(group):
+                    options.update(metric.with_averaging(group, share, age, gain, plain))
+                yield _Cohort(index, members, options, metric.gain(options, gain, age), plain)
 
     def _share(self, group: Group) -> float:
         """(1 − β_t)/(1 − β): how much the averaging window is to be lengthened in this step."""
@@ -156,12 +187,16 @@ class Proximal(Optimizer):
             for key in ("lam", "averaging", "lr_peak"):
                 new.setdefault(key, old[key])
             if "gains" not in new:
-                states = (state["state"].get(p) for p in new["params"])
+                states = [state["state"].get(p) for p in new["params"]]
                 new["gains"] = [self.metric.first_gain(new, s) if s else 0.0 for s in states]
+                new["plain_gains"] = list(new["gains"])
         super().__setstate__(state)
 
     def __reduce__(self) -> Any:
-        # classes made by proximal() have no importable name: they are made again
+        cls = type(self)
+        if _CLASSES.get((self.base, self.metric)) is not cls:
+            return copyreg.__newobj__, (cls,), self.__getstate__()  # type: ignore[attr-defined]
+        # a class made by proximal() has no importable name: it is made again
         return _restore, (self.base, self.metric), self.__getstate__()
 
 

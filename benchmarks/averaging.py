@@ -1,0 +1,69 @@
+"""How fast should the averaging window grow as the learning rate falls? LeNet-300-100 on MNIST at λ = 1e-4.
+
+Trains proximal Adam with 1 − β_t = (1 − β)·(lr_t/lr_peak)^p for several p, 20 epochs, on 50,000 training images, and
+judges on the other 10,000. The objective is mean training loss + λ·penalty: what the optimizer is to minimise. The last
+column is the share of weights that go from or to zero per epoch, over the last three epochs.
+
+    python benchmarks/averaging.py --data FOLDER_WITH_MNIST
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+
+import torch
+
+from torchlasso.cli.experiment import OURS, Experiment, Options, read
+from torchlasso.selection import penalised, penalty
+from torchlasso.training import evaluate, sparsity
+
+POWERS = (0, 1, 2, 3)  # 0: a constant window
+SEEDS = (0, 1, 2)
+COLUMNS = ("exact zeros, %", "validation error, %", "objective", "switches, % per epoch")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with MNIST's train and test files")
+    parser.add_argument("--optimizer", default="adam")
+    arguments = parser.parse_args()
+    print("p  seed  " + "  ".join(COLUMNS), flush=True)
+    for power in POWERS:
+        runs = []
+        for seed in SEEDS:
+            options = Options(
+                data=arguments.data, model="lenet-300-100", validation=1 / 6, optimizer=arguments.optimizer, seed=seed
+            )
+            runs.append(train(options, power))
+            print_row(power, str(seed), runs[-1])
+        print_row(power, "mean", [statistics.mean(column) for column in zip(*runs, strict=True)])
+
+
+def train(options: Options, power: int) -> list[float]:
+    """One run's figures, in the order of the columns."""
+    sys.modules["torchlasso.optim.proximal"].POWER = power  # type: ignore[attr-defined]
+    inputs, rows = read(options)
+    experiment = Experiment(options, inputs)
+    trainer, groups = experiment.trainer(OURS, experiment.build_model(), rows.train)
+    switched = []
+    for _ in range(options.epochs):
+        before = support(groups)
+        trainer.run_epoch()
+        switched.append((support(groups) != before).float().mean().item())
+    error = evaluate(trainer.model, trainer.loss, *rows.validation).error or 0.0
+    objective = evaluate(trainer.model, trainer.loss, *rows.train).loss + penalty(groups).item()
+    return [100 * sparsity(groups), 100 * error, objective, 100 * statistics.mean(switched[-3:])]
+
+
+def support(groups: list) -> torch.Tensor:
+    return torch.cat([w.detach().flatten() != 0 for w, _, _ in penalised(groups)])
+
+
+def print_row(power: int, seed: str, row: list[float]) -> None:
+    print(f"{power}  {seed:<4}  {row[0]:>14.2f}  {row[1]:>19.2f}  {row[2]:>9.4f}  {row[3]:>21.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
