@@ -44,8 +44,8 @@ test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 demo: setup
-	$(BIN)/torchlasso train --data digits --model lenet-5 --lam 3e-4 --epochs 60 \
-		--compare dense,loss-term --out runs/demo --overwrite
+	OMP_NUM_THREADS=1 $(BIN)/torchlasso train --data digits --model lenet-5 --lam 2e-3 \
+		--epochs 100 --batch-size 32 --compare dense,loss-term --out runs/demo --overwrite
 	$(BIN)/torchlasso report runs/demo
 
 clean:

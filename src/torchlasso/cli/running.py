@@ -51,18 +51,19 @@ def _run_variant(
     trainer, groups = experiment.trainer(variant, model, rows.train)
     metrics = _resume(trainer, folder)
     options, done = experiment.options, trainer.epoch * trainer.batches
+    lam = 0.0 if variant == DENSE else options.lam
     try:
-        with screen.progress(variant, trainer.steps, done, lambda: sparsity(groups), options.lam) as watch:
+        with screen.progress(variant, trainer.steps, done, lambda: sparsity(groups), lam) as watch:
             while trainer.epoch < options.epochs:
                 before = _support(groups)
                 loss = trainer.run_epoch(watch)
-                line = _epoch(trainer, rows, loss, options.lam, before, _support(groups))
+                line = _epoch(trainer, rows, loss, lam, before, _support(groups))
                 # the metrics first: a resume leaves out the lines of epochs that the checkpoint does not know
                 folder.write_metrics([*metrics, line])
                 folder.write_checkpoint(trainer.state_dict())
                 metrics.append(line)
                 screen.epoch_line(variant, options.epochs, line)
-        summary = _summarise(trainer, rows, groups, options.lam)
+        summary = _summarise(trainer, rows, groups, lam)
     except FloatingPointError as error:
         kept = f"the checkpoint after epoch {len(metrics)} is in {folder.checkpoint}"
         raise FloatingPointError(

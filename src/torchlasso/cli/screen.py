@@ -18,6 +18,7 @@ from torchlasso.training import Step
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 REFRESH = 0.3  # seconds between two counts of zeros
+LINES = 20  # for the epochs of a long training
 
 
 @contextmanager
@@ -48,7 +49,9 @@ def progress(
 
 
 def epoch_line(name: str, epochs: int, metrics: dict[str, Any]) -> None:
-    """One line for an epoch that is over."""
+    """A line for an epoch that is over; of a long training, for about twenty epochs and the last."""
+    if metrics["epoch"] % max(1, epochs // LINES) and metrics["epoch"] != epochs:
+        return
     error = metrics.get("val_error")
     parts = [
         f"{name:<10}",
@@ -57,7 +60,7 @@ def epoch_line(name: str, epochs: int, metrics: dict[str, Any]) -> None:
         f"val error {percent(error)}" if error is not None else "",
         f"val loss {metrics['val_loss']:.4f}" if error is None and "val_loss" in metrics else "",
         f"zeros {percent(metrics['sparsity'])}",
-        f"λ {metrics['lam']:.3g}",
+        f"λ {metrics['lam']:.3g}" if metrics["lam"] else "",
         f"{metrics['seconds']:.1f} s",
     ]
     say("  ".join(filter(None, parts)))
