@@ -19,7 +19,6 @@ from torchlasso.cli.experiment import OURS, Experiment, Options, read
 from torchlasso.selection import penalised, penalty
 from torchlasso.training import evaluate, sparsity
 
-POWERS = (0, 1, 2, 3)  # 0: a constant window
 SEEDS = (0, 1, 2)
 COLUMNS = ("exact zeros, %", "validation error, %", "objective", "switches, % per epoch")
 
@@ -28,9 +27,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with MNIST's train and test files")
     parser.add_argument("--optimizer", default="adam")
+    parser.add_argument("--powers", type=int, nargs="+", default=[0, 1, 2, 3], help="values of p; 0: a constant window")
     arguments = parser.parse_args()
     print("p  seed  " + "  ".join(COLUMNS), flush=True)
-    for power in POWERS:
+    for power in arguments.powers:
         runs = []
         for seed in SEEDS:
             options = Options(

@@ -146,15 +146,16 @@ class Proximal(Optimizer):
     def _shrink(self, cohort: _Cohort) -> None:
         options, prox = cohort.options, cast(Penalty, self.penalties[cohort.group]).prox
         for p in options["params"]:
-            p.copy_(prox(p, options["lam"], self.metric.step_size(options, self.state[p], cohort.gain)))
+            p.copy_(prox(p, options["lam"], self.metric.step_size(options, self.state.get(p, {}), cohort.gain)))
 
     def _cohorts(self) -> Iterator[_Cohort]:
         metric = self.metric
         for index, group in enumerate(self.param_groups):
+            check_strength(group["lam"])  # whoever steers λ may have gone below zero
             alike: dict[tuple[int, float, float], list[int]] = {}
             for i, p in enumerate(group["params"]):
                 if p.grad is not None:
-                    age = age_of(self.state[p]) if p in self.state else 0
+                    age = age_of(self.state.get(p, {}))
                     alike.setdefault((age, group["gains"][i], group["plain_gains"][i]), []).append(i)
             share = self._share(group) if alike else 1.0
             for (age, gain, plain), members in alike.items():
