@@ -18,7 +18,7 @@ OPTIONS = {
     "--model": "lenet-300-100",
     "--penalty": "l1",
     "--lam": "1e-4",
-    "--optimizer": "adam:betas=0.95/0.999",
+    "--optimizer": "adam",
     "--lr": "1e-3",
     "--schedule": "cosine",
     "--epochs": "20",
