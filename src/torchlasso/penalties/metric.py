@@ -21,7 +21,8 @@ from torch import Tensor
 
 from torchlasso.penalties.base import Strength
 
-# Over 3,000 random rows with steps spread over twelve decades, seven reach the root to rounding; see the tests.
+# Six reach the root to rounding on 36,000 random rows of 7 to 1,000 weights with steps spread over up to twelve decades;
+# the others are for rows that are worse.
 ITERATIONS = 12
 
 
