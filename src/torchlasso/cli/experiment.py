@@ -50,7 +50,7 @@ class Options:
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
         if not 0 <= self.validation < 1:
             raise ValueError(f"--validation must be at least 0 and below 1; got {self.validation!r}")
-        self.plan  # noqa: B018 — which refuses what it cannot be made of
+        _ = self.plan  # refuses what no plan can be made of
         for name in self.compare:
             if name not in COMPARISONS:
                 raise ValueError(f"unknown comparison {name!r}. There are: {', '.join(COMPARISONS)}")

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from torchlasso.penalties.base import Strength
 
-# Six reach the root to rounding on 36,000 random rows of 7 to 1,000 weights with steps spread over up to twelve decades;
-# the others are for rows that are worse.
+# Six reach the root to rounding on 36,000 random rows of 7 to 1,000 weights with steps spread over up to twelve
+# decades; the others are for rows that are worse.
 ITERATIONS = 12
 
 
