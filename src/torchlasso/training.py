@@ -73,7 +73,7 @@ class Trainer:
         model: trained in place.
         optimizer: of ``model``; its learning rates are those of the start.
         loss: (outputs, targets) ↦ mean loss.
-        x, y: the training rows, on the model's device.
+        rows: the training inputs and targets, on the model's device.
         plan: how long and in what order.
         extra: a term that is added to the loss of every step, such as the plain penalty.
     """
