@@ -185,3 +185,12 @@ def test_a_copy_runs_the_hooks_that_it_is_given_once():
     twin_w.grad = torch.ones(2)
     twin.step()
     assert calls == ["after"]
+
+
+def test_it_shows_its_penalties_and_options():
+    text = repr(tl.ProxAdam(tl.param_groups(network(), tl.MCP(gamma=2.0), lam=0.1), lr=0.02))
+    assert "penalty: MCP(over=Elements(), gamma=2.0)" in text
+    assert "penalty: None" in text
+    assert "lam: 0.1" in text
+    assert "lr: 0.02" in text
+    assert "gains" not in text

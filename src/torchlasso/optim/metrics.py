@@ -59,7 +59,7 @@ class Metric(ABC):
         """
         return {}
 
-    def gain(self, group: Group, before: float, age: int) -> float:
+    def gain(self, group: Group, before: float) -> float:
         """The gain after one more step: the recursion of the averaging buffer, fed with ones."""
         return 1.0
 
@@ -109,10 +109,10 @@ class _Momentum(Metric):
     def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
         options: Group = {"momentum": 1 - (1 - group["momentum"]) * share}
         longer = {**group, **options}
-        length = self._length(longer, self.gain(longer, gain, age))
+        length = self._length(longer, self.gain(longer, gain))
         return {**options, "lr": group["lr"] * (self._length(group, plain) / length)}
 
-    def gain(self, group: Group, before: float, age: int) -> float:
+    def gain(self, group: Group, before: float) -> float:
         return float(group["momentum"]) * before + 1
 
     def _length(self, group: Group, gain: float) -> float:
@@ -124,7 +124,7 @@ class _Momentum(Metric):
 class SGDMetric(_Momentum):
     diagonal: ClassVar[bool] = False
 
-    def gain(self, group: Group, before: float, age: int) -> float:
+    def gain(self, group: Group, before: float) -> float:
         if not group["momentum"]:
             return before  # torch leaves the buffer alone
         # torch's first buffer is the gradient itself, whatever the dampening
@@ -178,7 +178,7 @@ class _Betas(Metric):
     def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
         first, second = group["betas"]
         first = 1 - (1 - first) * share
-        gain = self.gain({"betas": (first, second)}, gain, age)
+        gain = self.gain({"betas": (first, second)}, gain)
         # torch divides by 1 − β₁ᵗ, right is the gain, 1 − Π β₁: the rate makes up for it, and the decoupled decay,
         # which is multiplied by the rate, for that
         correction = (1 - first ** (age + 1)) / gain
@@ -187,7 +187,7 @@ class _Betas(Metric):
             options["weight_decay"] = group["weight_decay"] / correction
         return options
 
-    def gain(self, group: Group, before: float, age: int) -> float:
+    def gain(self, group: Group, before: float) -> float:
         first = float(group["betas"][0])
         return first * before + (1 - first)
 

@@ -160,10 +160,10 @@ class Proximal(Optimizer):
             share = self._share(group) if alike else 1.0
             for (age, gain, plain), members in alike.items():
                 options = {**group, "params": [group["params"][i] for i in members]}
-                plain = metric.gain(group, plain, age)
+                plain = metric.gain(group, plain)
                 if group["averaging"] and metric.averaging(group):
                     options.update(metric.with_averaging(group, share, age, gain, plain))
-                yield _Cohort(index, members, options, metric.gain(options, gain, age), plain)
+                yield _Cohort(index, members, options, metric.gain(options, gain), plain)
 
     def _share(self, group: Group) -> float:
         """(1 − β_t)/(1 − β): how much the averaging window is to be lengthened in this step."""
@@ -178,6 +178,14 @@ class Proximal(Optimizer):
             yield
         finally:
             self.param_groups = kept
+
+    def __repr__(self) -> str:
+        groups = zip(self.param_groups, self.penalties, strict=True)
+        shown = [{**group, "penalty": penalty} for group, penalty in groups]
+        for group in shown:
+            del group["gains"], group["plain_gains"]  # a number for each parameter
+        with self._groups_replaced(shown):
+            return super().__repr__()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "penalties": self.penalties, "_given": self._given}
