@@ -13,11 +13,9 @@ import argparse
 import statistics
 import sys
 
-import torch
-
 from torchlasso.cli.experiment import OURS, Experiment, Options, read
-from torchlasso.selection import penalised, penalty
-from torchlasso.training import evaluate, sparsity
+from torchlasso.selection import penalty
+from torchlasso.training import evaluate, sparsity, support
 
 SEEDS = (0, 1, 2)
 COLUMNS = ("exact zeros, %", "validation error, %", "objective", "switches, % per epoch")
@@ -43,6 +41,7 @@ def main() -> None:
 
 def train(options: Options, power: int) -> list[float]:
     """One run's figures, in the order of the columns."""
+    # by its full name, because torchlasso.optim.proximal is also the function of that name
     sys.modules["torchlasso.optim.proximal"].POWER = power  # type: ignore[attr-defined]
     inputs, rows = read(options)
     experiment = Experiment(options, inputs)
@@ -55,10 +54,6 @@ def train(options: Options, power: int) -> list[float]:
     error = evaluate(trainer.model, trainer.loss, *rows.validation).error or 0.0
     objective = evaluate(trainer.model, trainer.loss, *rows.train).loss + penalty(groups).item()
     return [100 * sparsity(groups), 100 * error, objective, 100 * statistics.mean(switched[-3:])]
-
-
-def support(groups: list) -> torch.Tensor:
-    return torch.cat([w.detach().flatten() != 0 for w, _, _ in penalised(groups)])
 
 
 def print_row(power: int, seed: str, row: list[float]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from torchlasso.selection import Group, penalised
 
@@ -45,9 +46,7 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
     for w, penalty, lam in penalised(groups):
         if lam == 0 or not w.requires_grad:
             continue
-        if w.grad is None:
-            raise ValueError("a penalised parameter has no gradient: run backward() of the mean loss first")
-        distances.append((penalty.subdiff_distance(w, w.grad, lam) / lam).flatten().double())
+        distances.append((penalty.subdiff_distance(w, _gradient(w), lam) / lam).flatten().double())
     if not distances:
         raise ValueError("no group has a penalty with λ above zero, so that there is nothing to measure in units of λ")
     pooled = torch.cat(distances)
@@ -71,11 +70,13 @@ def lambda_max(groups: Iterable[Group]) -> float:
         >>> tl.lambda_max([{"params": [w], "penalty": tl.L1(), "lam": 1.0}])
         1.5
     """
-    largest = []
-    for w, penalty, _ in penalised(groups):
-        if w.grad is None:
-            raise ValueError("a penalised parameter has no gradient: run backward() of the mean loss first")
-        largest.append(penalty.lambda_max(w.grad).item())
+    largest = [penalty.lambda_max(_gradient(w)).item() for w, penalty, _ in penalised(groups)]
     if not largest:
         raise ValueError("no group has a penalty, so that no λ matters")
     return max(largest)
+
+
+def _gradient(w: Tensor) -> Tensor:
+    if w.grad is None:
+        raise ValueError("a penalised parameter has no gradient: run backward() of the mean loss first")
+    return w.grad

@@ -80,6 +80,10 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Para
                 yield f"{prefix}.{name}" if prefix else name, module, parameter
 
 
+Key = tuple[int, Penalty | None]  # the rule that holds, and its penalty fitted to the layer
+_UNPENALISED: Key = (-1, None)
+
+
 def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, lam: float) -> list[Group]:
     """The parameters of ``model`` as groups for a proximal optimizer, or for a torch optimizer and :func:`penalty`.
 
@@ -104,19 +108,19 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
     check_strength(lam)
     rules = _rules(penalty)
     taken = [0] * len(rules)
-    groups: dict[tuple[int, Penalty | None], Group] = {}
+    groups: dict[Key, Group] = {}
     for name, module, parameter in named_parameters(model):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run the model once on an input before param_groups")
-        index = next((i for i, rule in enumerate(rules) if rule.matches(name, module, parameter)), None)
-        chosen, key = None, (len(rules), None)
-        if index is not None:
-            taken[index] += 1
-            if (found := rules[index].penalty) is not None:
-                chosen = found.fit(module, name.rpartition(".")[2])
-                key = (index, chosen)  # type: ignore[assignment]
-        strength = lam * rules[index].scale if chosen is not None and index is not None else 0.0
-        group = groups.setdefault(key, {"params": [], "penalty": chosen, "lam": strength})
+        key, strength = _UNPENALISED, 0.0
+        for index, rule in enumerate(rules):
+            if rule.matches(name, module, parameter):
+                taken[index] += 1
+                if rule.penalty is not None:
+                    key = (index, rule.penalty.fit(module, name.rpartition(".")[2]))
+                    strength = lam * rule.scale
+                break
+        group = groups.setdefault(key, {"params": [], "penalty": key[1], "lam": strength})
         group["params"].append(parameter)
     _complain_of_idle_rules(model, rules, taken)
     if not any(group["penalty"] for group in groups.values()):

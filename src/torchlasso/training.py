@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from torchlasso.selection import Group
+from torchlasso.names import unknown
+from torchlasso.selection import Group, penalised
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 EVALUATION_BATCH = 1024
@@ -53,7 +54,7 @@ class Plan:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be from 0 to 2^63 − 1; got {self.seed}")
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.schedule!r}. There are: {', '.join(SCHEDULES)}")
+            raise unknown("schedule", self.schedule, SCHEDULES)
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,12 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Evaluation:
-    """Evaluate ``model`` on rows; integer targets are classes."""
-    outputs = outputs_of(model, x)
+    """Evaluate ``model`` on rows."""
+    return judge(outputs_of(model, x), loss, y)
+
+
+def judge(outputs: Tensor, loss: Loss, y: Tensor) -> Evaluation:
+    """Compare outputs with their targets; integer targets are classes."""
     value = loss(outputs, y).item()
     if y.is_floating_point():
         return Evaluation(value, None, None)
@@ -208,9 +213,12 @@ def _batches(n: int) -> Iterator[slice]:
     return (slice(i, i + EVALUATION_BATCH) for i in range(0, n, EVALUATION_BATCH))
 
 
-@torch.no_grad()
+def support(groups: Iterable[Group]) -> Tensor:
+    """Which penalised weights are not zero: one bool for each, in the order of the groups."""
+    return torch.cat([w.detach().flatten() != 0 for w, _, _ in penalised(groups)])
+
+
 def sparsity(groups: Iterable[Group]) -> float:
     """Zeros over penalised weights."""
-    weights = [p for group in groups if group["penalty"] is not None for p in group["params"]]
-    zeros = sum(int((p == 0).sum()) for p in weights)
-    return zeros / sum(int(p.numel()) for p in weights)
+    alive = support(groups)
+    return 1 - int(alive.sum()) / len(alive)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
+from torchlasso.cli.typed import build
 from torchlasso.data import Standardizer
 
 
@@ -38,7 +40,7 @@ def test_large_values_do_not_overflow() -> None:
 
 def test_through_json() -> None:
     scale = Standardizer.fit(torch.randn(10, 3, generator=torch.Generator().manual_seed(0)))
-    assert Standardizer.from_dict(json.loads(json.dumps(scale.to_dict()))) == scale
+    assert build(Standardizer, json.loads(json.dumps(asdict(scale))), "config.json") == scale
 
 
 def test_errors() -> None:
@@ -51,5 +53,5 @@ def test_errors() -> None:
         Standardizer((0.0,), (1.0, 1.0))
     with pytest.raises(ValueError, match=r"std must be above 0, got 0\.0"):
         Standardizer((0.0,), (0.0,))
-    with pytest.raises(ValueError, match="needs 'mean' and 'std'"):
-        Standardizer.from_dict({"mean": [0.0]})
+    with pytest.raises(ValueError, match=r"config\.json is damaged: 'std' is missing"):
+        build(Standardizer, {"mean": [0.0]}, "config.json")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ import torchlasso
 from torchlasso import data, models
 from torchlasso.cli import choices
 from torchlasso.data.records import order_like, widen
-from torchlasso.names import is_function_name, parse_spec
+from torchlasso.names import is_function_name, parse_spec, unknown
 from torchlasso.optim import proximal
 from torchlasso.penalties import check_strength
 from torchlasso.selection import Group, param_groups, penalty
@@ -53,7 +52,7 @@ class Options:
         _ = self.plan  # refuses what no plan can be made of
         for name in self.compare:
             if name not in COMPARISONS:
-                raise ValueError(f"unknown comparison {name!r}. There are: {', '.join(COMPARISONS)}")
+                raise unknown("comparison", name, COMPARISONS)
 
     @property
     def plan(self) -> Plan:
@@ -87,17 +86,13 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Options with what has to be known to use the trained model later."""
+    """Options with what has to be known to use the trained model later: what ``config.json`` keeps."""
 
     options: Options
     inputs: Inputs
     versions: dict[str, str] = field(
         default_factory=lambda: {"torchlasso": torchlasso.__version__, "torch": torch.__version__}
     )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As ``config.json`` keeps it."""
-        return asdict(self)
 
     @property
     def loss(self) -> Loss:

@@ -6,7 +6,6 @@ from torch import nn
 
 from torchlasso.cli.experiment import Experiment
 from torchlasso.cli.run_folder import RunFolder
-from torchlasso.cli.typed import build
 
 
 def open_run(path: str) -> tuple[RunFolder, Experiment, nn.Module]:
@@ -16,7 +15,7 @@ def open_run(path: str) -> tuple[RunFolder, Experiment, nn.Module]:
         ValueError: there is no finished run, or its files are damaged or do not fit together.
     """
     folder = RunFolder(path)
-    experiment = build(Experiment, folder.read_config(), str(folder.config))
+    experiment = folder.read_experiment()
     model, weights = experiment.build_model(), folder.read_model()
     try:
         model.load_state_dict(weights)

@@ -17,7 +17,7 @@ from torchlasso.cli.finished import open_run
 from torchlasso.data.records import Labels
 from torchlasso.files import replacing
 from torchlasso.report import percent
-from torchlasso.training import evaluate, outputs_of
+from torchlasso.training import judge, outputs_of
 
 
 def predict(
@@ -51,7 +51,7 @@ def predict(
         with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([head, *lines])
     if y is not None:
-        found = evaluate(model, experiment.loss, x, y.to(x.device))
+        found = judge(outputs, experiment.loss, y)
         error = "" if found.error is None else f"error {percent(found.error)}, "
         screen.errors.print(f"{len(x):,} rows: {error}loss {found.loss:.4f}")
 

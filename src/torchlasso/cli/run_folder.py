@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from torchlasso import checkpoint
+from torchlasso.cli.experiment import Experiment
 from torchlasso.cli.summary import Summary
 from torchlasso.cli.typed import build
 from torchlasso.files import as_json, read_json, replacing, write_json, write_text
@@ -36,7 +38,7 @@ class RunFolder:
         """Whether a run was started here."""
         return self.config.exists()
 
-    def start(self, config: dict[str, Any]) -> None:
+    def start(self, experiment: Experiment) -> None:
         """Make the folder and write the configuration, in the place of what an earlier run left.
 
         Nothing of an earlier run is removed before the new configuration is on the disk.
@@ -45,7 +47,7 @@ class RunFolder:
             raise ValueError(f"{self.path} is a file; --out names a folder")
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.config) as temporary:
-            temporary.write_text(as_json(config), encoding="utf-8")
+            temporary.write_text(as_json(asdict(experiment)), encoding="utf-8")
             for file in (self.config, self.metrics, self.checkpoint, self.model, self.summary, self.report):
                 file.unlink(missing_ok=True)
             for part in self.path.iterdir():
@@ -61,16 +63,15 @@ class RunFolder:
         """The folder of a comparison run."""
         return RunFolder(self.path / name)
 
-    def read_config(self) -> dict[str, Any]:
-        """The configuration.
+    def read_experiment(self) -> Experiment:
+        """The experiment that the configuration describes.
 
         Raises:
             ValueError: there is no run here, or its configuration is damaged.
         """
         if not self.holds_a_run:
             raise ValueError(f"{self.path} holds no run: it has no config.json")
-        config: dict[str, Any] = read_json(self.config)
-        return config
+        return build(Experiment, read_json(self.config), str(self.config))
 
     def write_summary(self, summary: Summary) -> None:
         """Write the summary: the last file of a run."""

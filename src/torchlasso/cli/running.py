@@ -6,7 +6,6 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from torchlasso.certify import stationarity
@@ -16,8 +15,8 @@ from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.run_page import write_page
 from torchlasso.cli.summary import Summary
 from torchlasso.report import report
-from torchlasso.selection import Group, penalised
-from torchlasso.training import Trainer, evaluate, full_gradient, sparsity
+from torchlasso.selection import Group
+from torchlasso.training import Trainer, evaluate, full_gradient, sparsity, support
 
 
 def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
@@ -33,7 +32,7 @@ def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
     for name in experiment.options.compare:
         part = folder.part(name)
         if not part.holds_a_run:
-            part.start(experiment.to_dict())
+            part.start(experiment)
         compared[name], _, _ = _run_variant(name, experiment, rows, part)
         part.write_summary(compared[name])
     summary = replace(summary, dense=compared.get(DENSE), loss_term=compared.get(LOSS_TERM))
@@ -55,9 +54,9 @@ def _run_variant(
     try:
         with screen.progress(variant, trainer.steps, done, lambda: sparsity(groups), lam) as watch:
             while trainer.epoch < options.epochs:
-                before = _support(groups)
+                before = support(groups)
                 loss = trainer.run_epoch(watch)
-                line = _epoch(trainer, rows, loss, lam, before, _support(groups))
+                line = _epoch(trainer, rows, loss, lam, before, support(groups))
                 # the metrics first: a resume leaves out the lines of epochs that the checkpoint does not know
                 folder.write_metrics([*metrics, line])
                 folder.write_checkpoint(trainer.state_dict())
@@ -124,10 +123,6 @@ def _summarise(trainer: Trainer, rows: Rows, groups: list[Group], lam: float) ->
         seconds=trainer.seconds,
         stationarity=stationarity(groups) if lam else None,
     )
-
-
-def _support(groups: list[Group]) -> Tensor:
-    return torch.cat([w.detach().flatten() != 0 for w, _, _ in penalised(groups)])
 
 
 def _need_finite(loss: float, part: str) -> None:

@@ -14,7 +14,6 @@ from torchlasso.cli.choices import BLOCKS, OPTIMIZERS
 from torchlasso.cli.experiment import COMPARISONS, OURS, Experiment, Options, Rows, read
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.running import run
-from torchlasso.cli.typed import build
 from torchlasso.training import LOSSES, SCHEDULES
 
 
@@ -65,7 +64,7 @@ def train(
         raise ValueError("--resume and --overwrite exclude each other")
     try:
         if resume and folder.holds_a_run:
-            experiment = build(Experiment, folder.read_config(), str(folder.config))
+            experiment = folder.read_experiment()
             _refuse_changes(context, given, experiment.options)
             folder.sweep()
             _, rows = read(experiment.options)
@@ -75,7 +74,7 @@ def train(
             raise ValueError(f"{out} holds no run to resume" if resume else "--data is missing: what to train on")
         else:
             experiment, rows = _prepare(Options(**given))
-            folder.start(experiment.to_dict())
+            folder.start(experiment)
         run(experiment, rows, folder)
     except KeyboardInterrupt:
         how = f"; go on with: torchlasso train --resume --out {shlex.quote(out)}" if folder.holds_a_run else ""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,26 +64,6 @@ class Standardizer:
             raise ValueError(f"x must have the shape {wanted}, got {tuple(x.shape)}")
         mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in (self.mean, self.std))
         return (x - _along_channels(mean, x)) / _along_channels(std, x)
-
-    def to_dict(self) -> dict[str, list[float]]:
-        """As JSON can hold it.
-
-        >>> Standardizer((0.0,), (1.0,)).to_dict()
-        {'mean': [0.0], 'std': [1.0]}
-        """
-        return {"mean": list(self.mean), "std": list(self.std)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Standardizer:
-        """The inverse of ``to_dict``.
-
-        >>> Standardizer.from_dict({"mean": [0.0], "std": [1.0]})
-        Standardizer(mean=(0.0,), std=(1.0,))
-        """
-        if not {"mean", "std"} <= set(values):
-            raise ValueError(f"a standardizer needs 'mean' and 'std', got {sorted(values)}")
-        mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
-        return cls(mean, std)
 
 
 def _sum_of_powers(x: Tensor, centre: Tensor, dims: list[int], power: int) -> Tensor:
