@@ -221,4 +221,4 @@ def support(groups: Iterable[Group]) -> Tensor:
 def sparsity(groups: Iterable[Group]) -> float:
     """Zeros over penalised weights."""
     alive = support(groups)
-    return 1 - int(alive.sum()) / len(alive)
+    return int((~alive).sum()) / len(alive)
