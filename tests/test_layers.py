@@ -11,7 +11,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # The layers that import torch and the standard library, nothing else.
-LOWER = ("names", "files", "page", "blocks", "penalties", "selection", "optim", "certify", "control", "graph", "report")
+LOWER = (
+    "distributed",
+    "names",
+    "files",
+    "page",
+    "sharding",
+    "blocks",
+    "penalties",
+    "selection",
+    "optim",
+    "certify",
+    "control",
+    "graph",
+    "report",
+)
 OPTIONAL = ("sklearn", "datasets", "PIL", "pyarrow", "matplotlib", "typer", "rich", "pandas")
 
 

@@ -62,6 +62,16 @@ class Blocks(ABC):
         """The same blocks for the layout in which ``module`` keeps its parameter ``name``."""
         return self
 
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        """The dimensions of ``w`` along which it may be cut: the blocks of any slice of them are blocks of ``w``.
+
+        Example:
+            >>> w = torch.ones(6, 4, 3)
+            >>> Rows().whole_along(w), Elements().whole_along(w), Chunks(n=4).whole_along(w)
+            ((0,), (0, 1, 2), (0,))
+        """
+        return ()
+
 
 @dataclass(frozen=True)
 class Elements(Blocks):
@@ -81,6 +91,9 @@ class Elements(Blocks):
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         return computed(w).reshape(-1, 1), lambda rows: rows.reshape(w.shape).to(w.dtype)
+
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        return tuple(range(w.dim()))
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,7 @@ def _split(w: Tensor, shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[Te
     order = dims + tuple(d for d in range(len(shape)) if d not in dims)
     inverse = tuple(order.index(d) for d in range(len(shape)))
     parts = computed(w).reshape(shape).permute(order)
-    rows = parts.reshape(math.prod(shape[d] for d in dims), -1)
+    rows = parts.reshape(math.prod([shape[d] for d in dims]), -1)
     return rows, lambda new: new.reshape(parts.shape).permute(inverse).reshape(back).to(w.dtype)
 
 
@@ -145,6 +158,9 @@ class Rows(Partition):
         _need(self, w, 1)
         return _split(w, tuple(w.shape), (0,))
 
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        return (0,)
+
 
 @dataclass(frozen=True)
 class Columns(Partition):
@@ -153,6 +169,9 @@ class Columns(Partition):
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         _need(self, w, 2)
         return _split(w, tuple(w.shape), (1,))
+
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        return (1,)
 
 
 @dataclass(frozen=True)
@@ -191,6 +210,9 @@ class Filters(_Channels):
         _need(self, w, 1)
         return self._second(w) if self.transposed else _split(w, tuple(w.shape), (0,))
 
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        return (1,) if self.transposed else (0,)
+
 
 @dataclass(frozen=True)
 class InputChannels(_Channels):
@@ -202,6 +224,9 @@ class InputChannels(_Channels):
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         _need(self, w, 2)
         return _split(w, tuple(w.shape), (0,)) if self.transposed else self._second(w)
+
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        return (0,) if self.transposed else (1,)
 
 
 @dataclass(frozen=True)
@@ -259,6 +284,10 @@ class Chunks(Partition):
             return self.n
         starts = torch.arange(0, w.numel(), self.n, device=w.device, dtype=computed(w).dtype)
         return (w.numel() - starts).clamp_max(self.n)  # (n_blocks,)
+
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        # where what follows in memory is made of whole runs, a run lies within one index
+        return tuple(d for d in range(w.dim()) if math.prod(w.shape[d + 1 :]) % self.n == 0)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
             ``grad`` has to be that of the mean loss over the whole training set, without the penalty. Frozen
             parameters are left out.
 
+    Sharded parameters count as a whole; then every process has to make the call, here and in :func:`lambda_max`.
+
     Raises:
         ValueError: a parameter has no gradient, or no group has a λ above zero.
 

@@ -16,6 +16,7 @@ from torchlasso.blocks import Blocks, Filters, InputChannels
 from torchlasso.files import write_text
 from torchlasso.page import Bar, document, table
 from torchlasso.selection import Group, is_weight, named_parameters
+from torchlasso.sharding import plain_class, reshard, whole
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,9 @@ def report(model: nn.Module, groups: Iterable[Group] | None = None) -> SparsityR
         groups: the groups it was trained with (of ``param_groups``, or ``optimizer.penalised_groups()``), which say
             what is penalised; without them every weight counts as penalised.
 
+    A model that is sharded over several processes is counted as a whole, one weight after the other; every process has
+    to make the call.
+
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
         >>> _ = nn.init.zeros_(model[0].weight[0]), nn.init.ones_(model[2].weight)
@@ -188,6 +192,7 @@ def report(model: nn.Module, groups: Iterable[Group] | None = None) -> SparsityR
         ───────────────────────────────────────────────────────────────
         total                  8  37.5 %                           44 B
     """
+    reshard(model)  # so that its parameters are those of the groups
     parameters = list(named_parameters(model))
     chosen = (
         {p for name, module, p in parameters if is_weight(name, module, p)}
@@ -195,7 +200,7 @@ def report(model: nn.Module, groups: Iterable[Group] | None = None) -> SparsityR
         else {p for group in groups if group["penalty"] is not None for p in group["params"]}
     )
     layers = [
-        _layer(name, module, p, p in chosen)
+        _layer(name, module, whole(p), p in chosen)
         for name, module, p in parameters
         if (p in chosen or is_weight(name, module, p)) and p.numel()
     ]
@@ -211,7 +216,7 @@ def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool) -> LayerRep
     inputs, live_inputs = _live(InputChannels().fit(module, name), w) if w.dim() > 1 else (1, int(bool(w.any())))
     return LayerReport(
         name=name,
-        kind=type(module).__name__,
+        kind=plain_class(module).__name__,
         shape=shape,
         weights=w.numel(),
         zeros=int((w == 0).sum()),

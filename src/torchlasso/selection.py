@@ -157,6 +157,7 @@ def penalty(groups: Iterable[Group]) -> Tensor:
     """The plain loss term Σ λΩ(w) of the textbooks, differentiable: ``loss + penalty(groups)``.
 
     With it alone no weight becomes exactly zero: that is what the proximal optimizers are for.
+    Of sharded parameters it is the whole model's, on every process, each of which has to make the call.
 
     Args:
         groups: as :func:`param_groups` gives them.

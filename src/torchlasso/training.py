@@ -1,4 +1,9 @@
-"""Training over tensors in memory: an epoch at a time, the same to the last bit after a resume."""
+"""Training over tensors in memory: an epoch at a time, the same to the last bit after a resume.
+
+Where several processes train together (:mod:`torchlasso.distributed`), each of them has all rows and does its share of
+every batch, and all come to the same weights and figures: those of one process up to rounding, if the model has neither
+batch norms, which see the rows of one process each, nor randomness of its own, which differs by process.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from torchlasso import distributed
 from torchlasso.names import unknown
 from torchlasso.selection import Group, penalised
 
@@ -37,7 +43,7 @@ class Plan:
 
     Attributes:
         epochs: passes over the training rows.
-        batch_size: rows per step; the last batch of an epoch may be smaller.
+        batch_size: rows per step, of all processes together; the last batch of an epoch may be smaller.
         seed: of the order of the rows and of the model's own randomness, both made anew for every epoch.
         schedule: of the learning rate, per step: a name of ``SCHEDULES``.
     """
@@ -111,6 +117,7 @@ class Trainer:
         self.model.train()
         torch.manual_seed(_mix(self.plan.seed, self.epoch))
         order = torch.randperm(len(self.x)).to(self.x.device)
+        distributed.own_randomness()
         total = 0.0
         for batch in range(self.batches):
             rows = order[batch * self.plan.batch_size : (batch + 1) * self.plan.batch_size]
@@ -122,6 +129,7 @@ class Trainer:
             total += value
             if watch is not None:
                 watch(Step(self.epoch + 1, self.epoch * self.batches + batch + 1, self.steps, total / (batch + 1)))
+        distributed.take_from_first_(self.model.buffers())
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             step = (self.epoch + 1) * self.batches
             raise FloatingPointError(f"weights became infinite or NaN at step {step}, and so does the loss")
@@ -135,12 +143,14 @@ class Trainer:
         self._update(torch.arange(min(len(self.x), self.plan.batch_size), device=self.x.device))
 
     def _update(self, rows: Tensor) -> float:
-        loss = self.loss(self.model(self.x[rows]), self.y[rows])
+        own, share = distributed.share_of(rows)
+        loss = self.loss(self.model(self.x[own]), self.y[own])
         whole = loss if self.extra is None else loss + self.extra()
         self.optimizer.zero_grad()
-        whole.backward()  # type: ignore[no-untyped-call]
+        (whole * share).backward()  # type: ignore[no-untyped-call]
+        distributed.add_up_gradients_(self.model.parameters())
         self.optimizer.step()
-        return loss.item()
+        return distributed.total(loss.item() * share)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later :meth:`load_state_dict` needs to go on as if nothing had happened."""
@@ -194,19 +204,21 @@ def judge(outputs: Tensor, loss: Loss, y: Tensor) -> Evaluation:
 def outputs_of(model: nn.Module, x: Tensor) -> Tensor:
     """The outputs of ``model`` for all rows, computed in batches, in evaluation mode."""
     model.eval()
-    return torch.cat([model(x[rows]) for rows in _batches(len(x))])
+    outputs = [model(x[rows]) for rows in distributed.dealt(_batches(len(x)))]
+    return torch.cat(distributed.collected(outputs, x.device))
 
 
 def full_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
     """Set every parameter's ``grad`` to the gradient of the mean loss over all rows, in evaluation mode."""
     model.eval()
     model.zero_grad()
-    for rows in _batches(len(x)):
+    for rows in distributed.dealt(_batches(len(x))):
         part = loss(model(x[rows]), y[rows]) * (len(x[rows]) / len(x))
         part.backward()  # type: ignore[no-untyped-call]
     for p in model.parameters():
         if p.grad is None:  # of no part in the loss
             p.grad = torch.zeros_like(p)
+    distributed.add_up_gradients_(model.parameters())
 
 
 def _batches(n: int) -> Iterator[slice]:

@@ -12,6 +12,7 @@ import torch
 import torchlasso.blocks as blocks_module
 from torchlasso import penalties
 from torchlasso.blocks import Blocks
+from torchlasso.distributed import own_device
 from torchlasso.names import import_function, is_function_name, parse_spec, unknown
 from torchlasso.optim import metrics
 from torchlasso.penalties import Penalty
@@ -84,9 +85,9 @@ def loss(text: str | None, outputs_are_classes: bool) -> Loss:
 def device(text: str) -> torch.device:
     """The device of that name; ``auto`` is an accelerator where there is one, else the CPU."""
     if text == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        return own_device(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     try:
-        chosen = torch.device(text)
+        chosen = own_device(torch.device(text))
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"the device {text!r} cannot be used here: {str(error).splitlines()[0]}") from error

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 import typer
 
+from torchlasso import distributed
 from torchlasso.cli.predict import predict
 from torchlasso.cli.report import report
 from torchlasso.cli.train import train
@@ -25,18 +28,35 @@ for command in (train, report, predict):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 on success, 2 with one line on bad input, 130 when interrupted.
 
-    With ``TORCHLASSO_TRACEBACK=1`` in the environment an error shows where it came from.
+    With ``TORCHLASSO_TRACEBACK=1`` in the environment an error shows where it came from. Of several processes, started
+    by torchrun, the first shows what there is to show, and the one that fails first says why.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with distributed.joined(), _shown_once():
+        code = _run(arguments or ["--help"])
+    sys.exit(code or 0)
+
+
+def _run(arguments: list[str]) -> int | None:
+    # a process that waits for one that is gone gets a RuntimeError
+    lost = () if distributed.size() == 1 else (RuntimeError,)
     try:
-        code = app(arguments or ["--help"], standalone_mode=False)
+        return app(arguments, standalone_mode=False)  # type: ignore[no-any-return]
     except typer.TyperException as error:
-        code = _fail(error.format_message())
-    except (ValueError, OSError, ArithmeticError) as error:
+        return _fail(error.format_message())
+    except (ValueError, OSError, ArithmeticError, *lost) as error:
         if os.environ.get("TORCHLASSO_TRACEBACK") == "1":
             raise
-        code = _fail(_what(error))
-    sys.exit(code or 0)
+        return _fail(_what(error))
+
+
+@contextmanager
+def _shown_once() -> Iterator[None]:
+    if distributed.is_first():
+        yield
+    else:
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            yield
 
 
 def _what(error: Exception) -> str:
@@ -46,7 +66,8 @@ def _what(error: Exception) -> str:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if distributed.is_first_to_fail():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 

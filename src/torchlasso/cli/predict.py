@@ -15,6 +15,7 @@ from torchlasso.cli import screen
 from torchlasso.cli.experiment import Inputs
 from torchlasso.cli.finished import open_run
 from torchlasso.data.records import Labels
+from torchlasso.distributed import by_first
 from torchlasso.files import replacing
 from torchlasso.report import percent
 from torchlasso.training import judge, outputs_of
@@ -45,15 +46,20 @@ def predict(
     else:
         head = ["row", *(f"prediction_{i}" if outputs.shape[1] > 1 else "prediction" for i in range(outputs.shape[1]))]
         lines = [[str(i), *(f"{value:.6g}" for value in row)] for i, row in enumerate(outputs.tolist())]
-    if out is None:
-        csv.writer(sys.stdout, lineterminator="\n").writerows([head, *lines])
-    else:
-        with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([head, *lines])
+    _write(out, [head, *lines])
     if y is not None:
         found = judge(outputs, experiment.loss, y)
         error = "" if found.error is None else f"error {percent(found.error)}, "
         screen.errors.print(f"{len(x):,} rows: {error}loss {found.loss:.4f}")
+
+
+@by_first
+def _write(out: str | None, lines: list[list[str]]) -> None:
+    if out is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
+        return
+    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def _targets(labels: Labels, inputs: Inputs, origin: str) -> Tensor:

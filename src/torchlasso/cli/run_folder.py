@@ -14,6 +14,7 @@ from torchlasso import checkpoint
 from torchlasso.cli.experiment import Experiment
 from torchlasso.cli.summary import Summary
 from torchlasso.cli.typed import build
+from torchlasso.distributed import by_first
 from torchlasso.files import as_json, read_json, replacing, write_json, write_text
 
 
@@ -38,6 +39,7 @@ class RunFolder:
         """Whether a run was started here."""
         return self.config.exists()
 
+    @by_first
     def start(self, experiment: Experiment) -> None:
         """Make the folder and write the configuration, in the place of what an earlier run left.
 
@@ -54,6 +56,7 @@ class RunFolder:
                 if part.is_dir() and RunFolder(part).holds_a_run:
                     shutil.rmtree(part)
 
+    @by_first
     def sweep(self) -> None:
         """Remove the unfinished files that a killed process left."""
         for file in self.path.rglob(".*.part"):
@@ -73,6 +76,7 @@ class RunFolder:
             raise ValueError(f"{self.path} holds no run: it has no config.json")
         return build(Experiment, read_json(self.config), str(self.config))
 
+    @by_first
     def write_summary(self, summary: Summary) -> None:
         """Write the summary: the last file of a run."""
         write_json(self.summary, summary.to_dict())
@@ -101,10 +105,12 @@ class RunFolder:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self.metrics} is damaged: {error}") from error
 
+    @by_first
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
         """Write a line for every epoch."""
         write_text(self.metrics, "".join(json.dumps(epoch) + "\n" for epoch in epochs))
 
+    @by_first
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Write what a resume needs."""
         checkpoint.save(self.checkpoint, state)
@@ -116,6 +122,7 @@ class RunFolder:
         state: dict[str, Any] = checkpoint.load(self.checkpoint)
         return state
 
+    @by_first
     def write_model(self, state: dict[str, Tensor]) -> None:
         """Write the weights."""
         checkpoint.write_tensors(self.model, state, {"format": "pt"})

@@ -6,10 +6,12 @@ from html import escape
 
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.summary import Summary, side_by_side
+from torchlasso.distributed import by_first
 from torchlasso.page import line_chart, table
 from torchlasso.report import SparsityReport
 
 
+@by_first
 def write_page(folder: RunFolder, record: SparsityReport, summary: Summary) -> None:
     """Write the page of a run."""
     above = f"<p><strong>{escape(summary.verdict)}</strong></p>"

@@ -14,6 +14,7 @@ from torchlasso.cli.choices import BLOCKS, OPTIMIZERS
 from torchlasso.cli.experiment import COMPARISONS, OURS, Experiment, Options, Rows, read
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.running import run
+from torchlasso.distributed import is_first_to_fail
 from torchlasso.training import LOSSES, SCHEDULES
 
 
@@ -44,7 +45,7 @@ def train(
     lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = Options.lr,
     schedule: Annotated[str, typer.Option(help=f"Of the rate: {', '.join(SCHEDULES)}.")] = Options.schedule,
     epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = Options.epochs,
-    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = Options.batch_size,
+    batch_size: Annotated[int, typer.Option(help="Rows per step, of all processes.")] = Options.batch_size,
     seed: Annotated[int, typer.Option(help="Of the start, the order of rows and the validation rows.")] = Options.seed,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = Options.device,
     compare: Annotated[
@@ -56,6 +57,9 @@ def train(
     """Train a model whose weights become exactly zero.
 
     Example: torchlasso train --data digits --model lenet-5 --lam 3e-4 --compare dense --out runs/a
+
+    On several devices: torchrun --nproc-per-node 2 -m torchlasso train …, to the same weights up to rounding. A batch
+    is shared among the processes; a batch norm sees the share of its process, and dropout differs by process.
     """
     folder = RunFolder(out)
     given = {key: value for key, value in context.params.items() if key in {f.name for f in fields(Options)}}
@@ -77,6 +81,8 @@ def train(
             folder.start(experiment)
         run(experiment, rows, folder)
     except KeyboardInterrupt:
+        if not is_first_to_fail():
+            raise typer.Exit(130) from None
         how = f"; go on with: torchlasso train --resume --out {shlex.quote(out)}" if folder.holds_a_run else ""
         screen.errors.print(f"interrupted{how}", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso.blocks import Blocks, Elements
+from torchlasso.sharding import gathered, is_cut, shardwise, summed
 
 Strength = float | Tensor
 _REGISTRY: dict[str, type[Penalty]] = {}
@@ -54,9 +55,19 @@ class Penalty(ABC):
 
     Penalties are frozen dataclasses without tensors, so that they can be compared, copied and pickled.
     λ is a number, or a tensor that broadcasts to the magnitudes (one λ per block).
+
+    They are written for plain tensors, and work on sharded ones (``DTensor``) too: on shards that hold whole blocks, or
+    on the whole tensor. Then every process has to make the call, and what is returned is the same on each; ``prox``
+    returns a tensor sharded as ``w`` is.
     """
 
     convex: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, adapt in _OVER_SHARDS.items():
+            if name in vars(cls):
+                setattr(cls, name, adapt(vars(cls)[name]))
 
     @abstractmethod
     def value(self, w: Tensor, lam: Strength) -> Tensor:
@@ -87,6 +98,28 @@ class Penalty(ABC):
     def fit(self, module: nn.Module, name: str) -> Penalty:
         """The same penalty for the layout in which ``module`` keeps its parameter ``name``."""
         return self
+
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        """The dimensions of ``w`` along which it may be cut into shards, the penalty being the sum of theirs."""
+        return ()
+
+    def cuts(self, w: Tensor) -> bool:
+        """Whether the sharding of ``w`` cuts a block, so that its prox is not that of each local shard by itself.
+
+        >>> import torchlasso as tl
+        >>> tl.L1(over=tl.Rows()).cuts(torch.ones(4, 2))  # a plain tensor
+        False
+        """
+        return is_cut(w, self.whole_along(w))
+
+
+_OVER_SHARDS: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = {
+    "value": summed,
+    "prox": shardwise,
+    "subdiff_distance": gathered,
+    "support": gathered,
+    "lambda_max": gathered,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,3 +184,6 @@ class Separable(Penalty):
 
     def fit(self, module: nn.Module, name: str) -> Penalty:
         return replace(self, over=self.over.fit(module, name))
+
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        return self.over.whole_along(w)

@@ -91,6 +91,9 @@ class SparseGroup(Penalty):
     def fit(self, module: nn.Module, name: str) -> Penalty:
         return replace(self, over=self.over.fit(module, name))
 
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        return self.over.whole_along(w)
+
     def _strengths(self, w: Tensor, lam: Strength) -> tuple[Strength, Strength]:
         """λρ and λ(1−ρ)·weight, each a number or of shape (n_blocks, 1)."""
         each, group = lam * self.ratio, lam * (1 - self.ratio) * self.over.weights(w)

@@ -1,0 +1,5 @@
+"""``python -m torchlasso``, and so ``torchrun -m torchlasso``."""
+
+from torchlasso.cli.main import main
+
+main()

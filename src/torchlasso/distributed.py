@@ -1,0 +1,178 @@
+"""Several processes that train one model, as torchrun starts them: their shares of the work, and what they agree on.
+
+Outside :func:`joined`, or in a process alone, every function does what it does for one process, without any cost.
+
+A process that fails leaves the group, and the others fail where they next wait for it: nothing is said of errors from
+one process to another. The first that fails is the one to say why (:func:`is_first_to_fail`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+T = TypeVar("T")
+P = ParamSpec("P")
+STRIDE = 2_654_435_769  # between the seeds of two processes: odd, as only 32 bits of a seed count on a CPU
+
+
+@dataclass(frozen=True)
+class _Group:
+    rank: int
+    size: int
+    store: Any = None
+
+
+_ALONE = _Group(0, 1)
+_group = _ALONE
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Be one of the processes that torchrun started, if it did start this one and others."""
+    global _group
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
+        yield
+        return
+    store, rank, size = next(rendezvous("env://"))
+    # gloo is for what is on the CPU even where the model is not, such as a loss that was read
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    _group = _Group(rank, size, store)
+    try:
+        yield
+    except Exception:
+        is_first_to_fail()  # and those that wait for this process are not
+        raise
+    finally:
+        _group = _ALONE
+        dist.destroy_process_group()
+
+
+def size() -> int:
+    """How many processes there are."""
+    return _group.size
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and shows progress."""
+    return _group.rank == 0
+
+
+def is_first_to_fail() -> bool:
+    """Whether no process has failed before; to be asked once, by a process that has."""
+    return _group.store is None or _group.store.add("torchlasso.failed", 1) == 1
+
+
+def wait() -> None:
+    """Wait until every process is here."""
+    total(0.0)
+
+
+def by_first(action: Callable[P, None]) -> Callable[P, None]:
+    """Decorator: the first process does it while the others wait, so that all find the same before it and after it."""
+
+    @functools.wraps(action)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        wait()
+        if is_first():
+            action(*args, **kwargs)
+        wait()
+
+    return wrapped
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The accelerator of this process: on each machine the first process has the first, and so on.
+
+    Raises:
+        ValueError: ``device`` is a certain one, or there are too few.
+    """
+    if size() == 1 or device.type == "cpu":
+        return device
+    if device.index is not None:
+        raise ValueError(f"every process has a device of its own: give {device.type!r} without a number; got {device}")
+    index, there = int(os.environ["LOCAL_RANK"]), torch.accelerator.device_count()
+    if index >= there:
+        raise ValueError(f"every process needs a device of its own; there are {there} of {device.type!r}")
+    torch.accelerator.set_device_index(index)
+    return torch.device(device.type, index)
+
+
+def own_randomness() -> None:
+    """Go on with random numbers that no other process has; those of the first are what they would have been."""
+    if not is_first():
+        torch.manual_seed((torch.initial_seed() + _group.rank * STRIDE) % 2**63)
+
+
+def share_of(rows: Tensor) -> tuple[Tensor, float]:
+    """The rows of this process, and their part of all rows: so much of the mean over all is the mean over these.
+
+    No process has a single row, of which a batch norm could make nothing, unless there are no more. Where there are too
+    few rows for all processes, the last have the rows of all, which count for nothing there.
+    """
+    n, busy = len(rows), max(1, min(size(), len(rows) // 2))
+    if _group.rank >= busy:
+        return rows, 0.0
+    own = rows[n * _group.rank // busy : n * (_group.rank + 1) // busy]
+    return own, len(own) / n
+
+
+def total(value: float) -> float:
+    """The sum of the processes' numbers."""
+    if size() == 1:
+        return value
+    number = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(number)
+    return number.item()
+
+
+def dealt(items: Iterable[T]) -> list[T]:
+    """Those of the items that fall to this process when they are dealt out in turn."""
+    return list(items)[_group.rank :: size()]
+
+
+def collected(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """The tensors of all processes, on ``device``, in the order that :func:`dealt` dealt what they were made of."""
+    if size() == 1:
+        return list(tensors)
+    hands: list[list[Tensor]] = [[] for _ in range(size())]
+    dist.all_gather_object(hands, [tensor.cpu() for tensor in tensors])
+    return [tensor.to(device) for tensor in chain(*zip_longest(*hands)) if tensor is not None]
+
+
+@torch.no_grad()
+def add_up_gradients_(parameters: Iterable[Tensor]) -> None:
+    """Give each parameter the sum of its gradients in all processes; one that has none anywhere is left without.
+
+    All go in one piece, so that they are summed in the same order in every step, also after a resume; the buckets of
+    DistributedDataParallel, which it makes anew as it goes, do not keep to that.
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    if size() == 1 or not parameters:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    found = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+    everything = torch.cat([found, *(grad.flatten() for grad in gradients)])
+    dist.all_reduce(everything)
+    found, *sums = torch.split(everything, [len(parameters), *(p.numel() for p in parameters)])
+    for p, some, new in zip(parameters, found.tolist(), sums, strict=True):
+        p.grad = new.view_as(p).to(p.dtype) if some else None
+
+
+@torch.no_grad()
+def take_from_first_(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by that of the first process."""
+    if size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)

@@ -1,0 +1,200 @@
+"""``train`` under torchrun: the weights of one process, the same files, and no process that waits for ever."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from torchlasso import distributed
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+SMALL = ["--model", "mlp:width=8,depth=1", "--lr", "0.05", "--lam", "0.02"]
+# 86 rows for training: batches of 5 and 4 rows, the last of 5 in shares of 3 and 2
+OPTIONS = [*SMALL, "--batch-size", "9", "--epochs", "3", "--compare", "dense,loss-term"]
+LOSS = """
+import os
+
+from torch import nn
+
+calls = 0
+
+
+def fails_in_the_second_process(outputs, y):
+    global calls
+    calls += 1
+    if calls == 6 and os.environ["RANK"] == "1":
+        raise ValueError("no more")
+    return nn.functional.cross_entropy(outputs, y)
+"""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """``torchlasso train`` in two processes."""
+
+    environment: dict[str, str]
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*TORCHRUN, "-m", "torchlasso", "train", *map(str, arguments)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.terminate()
+        return process.returncode, out, err
+
+
+@pytest.fixture
+def torchrun(environment: dict[str, str]) -> Processes:
+    return Processes({key: value for key, value in environment.items() if key != "PYTHONWARNINGS"})
+
+
+def assert_close(left: Any, right: Any) -> None:
+    """The same entries, and the same numbers up to rounding, but for the time that it took."""
+    assert type(left) is type(right), (left, right)
+    if isinstance(left, dict):
+        assert list(left) == list(right)
+        for key in left.keys() - {"seconds"}:
+            assert_close(left[key], right[key])
+    elif isinstance(left, float):
+        assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
+    else:
+        assert left == right
+
+
+def assert_refused(ended: tuple[int, str, str], line: str) -> None:
+    """One line from the command, and an exit code 2 in torchrun's account of it."""
+    code, out, err = ended
+    assert code == 1, err
+    assert out == ""
+    assert [text for text in err.splitlines() if text.startswith("error: ")] == [f"error: {line}"], err
+    assert set(re.findall(r"exitcode +: (\S+)", err)) <= {"2", "-15"}, err  # who waited may have been ended by torchrun
+    assert "exitcode  : 2 " in err
+    assert "src/torchlasso" not in err
+
+
+def test_two_processes_come_to_what_one_comes_to(cli: Any, torchrun: Processes, classes: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = cli("train", "--data", classes, "--out", one, *OPTIONS)
+    code, out, err = torchrun("--data", classes, "--out", two, *OPTIONS)
+    assert (alone.code, code, err) == (0, 0, "")
+    assert len(out.splitlines()) == len(alone.out.splitlines())
+    assert cli.contents(one).keys() == cli.contents(two).keys()
+    assert cli.contents(one)["config.json"] == cli.contents(two)["config.json"]
+    for variant in ("", "dense/", "loss-term/"):
+        expected, found = (load_file(run / f"{variant}model.safetensors") for run in (one, two))
+        assert expected.keys() == found.keys()
+        for name, w in expected.items():
+            assert torch.equal(w != 0, found[name] != 0), (variant, name)
+            assert torch.allclose(w, found[name], rtol=0, atol=1e-5), (variant, name)
+        for left, right in zip(cli.metrics(one / variant), cli.metrics(two / variant), strict=True):
+            assert_close(left, right)
+    assert_close(cli.summary(one), cli.summary(two))
+    assert cli.summary(two)["nonzero"] < cli.summary(two)["penalised"]
+
+
+def test_an_interrupted_run_goes_on_in_as_many_processes_and_in_one(
+    cli: Any, torchrun: Processes, classes: Path, models: str, tmp_path: Path
+) -> None:
+    """To the last bit in as many, with dropout and a batch norm in the model."""
+    options = ["--data", classes, "--model", f"{models}:noisy", "--lam", "0.01", "--lr", "0.01", "--batch-size", "9"]
+    options += ["--epochs", "25"]
+    assert torchrun(*options, "--out", tmp_path / "whole")[0] == 0
+
+    run = tmp_path / "run"
+    process = torchrun.start(*options, "--out", run)
+    while process.poll() is None and not ((run / "metrics.jsonl").exists() and len(cli.metrics(run)) > 1):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert f"interrupted; go on with: torchlasso train --resume --out {run}\n" in err
+    assert err.count("interrupted") == 1
+    assert "error: " not in err
+    assert 1 < len(cli.metrics(run)) < 25
+    assert not list(run.rglob("*.part"))
+
+    shutil.copytree(run, tmp_path / "in-one")
+    assert torchrun("--resume", "--out", run)[0] == 0
+    left, right = cli.contents(run), cli.contents(tmp_path / "whole")
+    assert left.keys() == right.keys()
+    assert left["model.safetensors"] == right["model.safetensors"]
+    assert cli.metrics(run, timed=False) == cli.metrics(tmp_path / "whole", timed=False)
+    assert cli.summary(run, timed=False) == cli.summary(tmp_path / "whole", timed=False)
+
+    assert cli.resume(tmp_path / "in-one").code == 0
+    kept = len(cli.metrics(tmp_path / "in-one")) - 25
+    assert kept == 0
+    assert math.isfinite(cli.summary(tmp_path / "in-one")["loss"])
+
+
+def test_what_all_processes_refuse_is_said_once(torchrun: Processes, classes: Path, copied: Any, cli: Any) -> None:
+    run = copied()
+    before = cli.contents(run)
+    ended = torchrun("--data", classes, "--out", run, *SMALL)
+    assert_refused(ended, f"{run} already holds a run; give --resume, --overwrite or another --out")
+    assert cli.contents(run) == before
+
+
+def test_what_only_the_first_process_finds_ends_all(torchrun: Processes, classes: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = torchrun("--data", classes, "--out", tmp_path / "file", *SMALL)
+    assert_refused(ended, f"{tmp_path / 'file'} is a file; --out names a folder")
+
+
+def test_what_only_another_process_finds_ends_all(
+    torchrun: Processes, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an epoch, while the first process waits for its gradients."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_loss_of_ones_own.py").write_text(LOSS)
+    options = [*SMALL, "--loss", "a_loss_of_ones_own:fails_in_the_second_process"]
+    assert_refused(torchrun("--data", classes, "--out", tmp_path / "run", *options), "no more")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 16, 17])
+def test_the_shares_of_a_batch_make_up_the_batch(monkeypatch: pytest.MonkeyPatch, size: int, n: int) -> None:
+    """Their weighted means are its mean, and no share is a single row but where the batch is."""
+    values = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows, means, counted = torch.arange(n), [], []
+    for rank in range(size):
+        monkeypatch.setattr(distributed, "_group", distributed._Group(rank, size))
+        own, share = distributed.share_of(rows)
+        assert len(own) > 1 or n == 1
+        means.append(share * values[own].mean().item())
+        counted += own.tolist() if share else []
+    assert counted == rows.tolist()
+    assert sum(means) == pytest.approx(values.mean().item(), abs=1e-15)
+
+
+def test_the_randomness_of_the_first_process_is_that_of_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    with torch.random.fork_rng():
+        for rank in range(3):
+            monkeypatch.setattr(distributed, "_group", distributed._Group(rank, 3))
+            torch.manual_seed(5)
+            distributed.own_randomness()
+            drawn.append(torch.rand(1).item())
+        torch.manual_seed(5)
+        assert drawn[0] == torch.rand(1).item()
+    assert len(set(drawn)) == 3
