@@ -5,38 +5,22 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch.optim import Optimizer
 
+from torchlasso.optim import updates
+from torchlasso.optim.cohort import Cohort
+from torchlasso.optim.fused import Launch, is_elementwise, launches_of
 from torchlasso.optim.metrics import Group, Metric, age_of, registry
-from torchlasso.penalties import Penalty, check_strength
+from torchlasso.penalties import L1, Penalty, check_strength
 
 # The averaging window grows with this power of lr_peak / lr. Measured in docs/results.md: with 1 the support goes on
 # changing to the end, with 3 the last epochs move too slowly to reach as low an objective.
 POWER = 2
 # The window is lengthened at most this much as the learning rate falls to zero.
 SMALLEST_SHARE = 1e-8
-
-
-@dataclass(frozen=True)
-class _Cohort:
-    """Parameters of one group that are equally old, with what holds for them in one step.
-
-    Attributes:
-        group: the index of their group.
-        members: their indices in it.
-        options: the group as the base optimizer is to see it.
-        gain: of the averaging, after the step; ``plain``: had its window never been lengthened.
-    """
-
-    group: int
-    members: list[int]
-    options: Group
-    gain: float
-    plain: float
 
 
 class Proximal(Optimizer):
@@ -119,6 +103,7 @@ class Proximal(Optimizer):
             if penalty is not None
         ]
 
+    @torch._disable_dynamo  # type: ignore[untyped-decorator]  # torch.compile leaves the step, which has kernels of its own, as it is
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update and its prox. ``closure`` is evaluated first, at the sparse weights, with gradients enabled."""
         loss = None
@@ -126,29 +111,55 @@ class Proximal(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         cohorts = list(self._cohorts())
-        for cohort in filter(self._is_penalised, cohorts):
-            for p in cohort.options["params"]:
-                self.metric.guard(cohort.options, self.state.get(p, {}))
-        with self._groups_replaced([cohort.options for cohort in cohorts]):
-            _unhooked(self.base.step)(self)
+        launches, rest = self._divided(cohorts)
+        for cohort in rest:
+            if cohort.penalty is not None:
+                for p in cohort.options["params"]:
+                    self.metric.guard(cohort.options, self.state.get(p, {}))
+        if rest:
+            with self._groups_replaced([cohort.options for cohort in rest]):
+                _unhooked(self.base.step)(self)
+        for launch in launches:
+            launch()
+        for cohort in (*rest, *(launch.cohort for launch in launches if not launch.shrinks)):
+            self._shrink(cohort)
         for cohort in cohorts:
-            group = self.param_groups[cohort.group]
+            gains, plain_gains = (self.param_groups[cohort.group][name] for name in ("gains", "plain_gains"))
             for i in cohort.members:
-                group["gains"][i], group["plain_gains"][i] = cohort.gain, cohort.plain
-            if self._is_penalised(cohort):
-                self._shrink(cohort)
+                gains[i], plain_gains[i] = cohort.gain, cohort.plain
         return loss
 
-    def _is_penalised(self, cohort: _Cohort) -> bool:
-        return self.penalties[cohort.group] is not None and cohort.options["lam"] != 0
+    @torch.no_grad()
+    def _divided(self, cohorts: list[Cohort]) -> tuple[list[Launch], list[Cohort]]:
+        """The fused steps, and what is left to torch's own step and a prox after it."""
+        update_of = updates.registry().get(self.base)
+        if update_of is None:
+            return [], cohorts
+        # where there is no penalty, or none that can be fused, λ = 0 makes nothing of another one
+        spare = next((penalty for penalty in self.penalties if is_elementwise(penalty)), L1())
+        launches: list[Launch] = []
+        rest: list[Cohort] = []
+        for cohort in cohorts:
+            if not self._is_fused(cohort):
+                rest.append(cohort)
+                continue
+            fused, others = launches_of(cohort, update_of(cohort.options), spare, self.state)
+            launches += fused
+            rest += others
+        return launches, rest
+
+    def _is_fused(self, cohort: Cohort) -> bool:
+        return bool(cohort.options["fused"])
 
     @torch.no_grad()
-    def _shrink(self, cohort: _Cohort) -> None:
-        options, prox = cohort.options, cast(Penalty, self.penalties[cohort.group]).prox
+    def _shrink(self, cohort: Cohort) -> None:
+        if cohort.penalty is None:
+            return
+        options, prox = cohort.options, cohort.penalty.prox
         for p in options["params"]:
             p.copy_(prox(p, options["lam"], self.metric.step_size(options, self.state.get(p, {}), cohort.gain)))
 
-    def _cohorts(self) -> Iterator[_Cohort]:
+    def _cohorts(self) -> Iterator[Cohort]:
         metric = self.metric
         for index, group in enumerate(self.param_groups):
             check_strength(group["lam"])  # whoever steers λ may have gone below zero
@@ -158,12 +169,13 @@ class Proximal(Optimizer):
                     age = age_of(self.state.get(p, {}))
                     alike.setdefault((age, group["gains"][i], group["plain_gains"][i]), []).append(i)
             share = self._share(group) if alike else 1.0
-            for (age, gain, plain), members in alike.items():
+            penalty = self.penalties[index] if group["lam"] else None
+            for (age, before, plain), members in alike.items():
                 options = {**group, "params": [group["params"][i] for i in members]}
                 plain = metric.gain(group, plain)
                 if group["averaging"] and metric.averaging(group):
-                    options.update(metric.with_averaging(group, share, age, gain, plain))
-                yield _Cohort(index, members, options, metric.gain(options, gain), plain)
+                    options.update(metric.with_averaging(group, share, age, before, plain))
+                yield Cohort(index, members, penalty, options, age, before, metric.gain(options, before), plain)
 
     def _share(self, group: Group) -> float:
         """(1 − β_t)/(1 − β): how much the averaging window is to be lengthened in this step."""
