@@ -54,6 +54,16 @@ class Blocks(ABC):
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         """``w`` as a matrix of one block a row, (n_blocks, size), and the function that puts such a matrix back."""
 
+    def in_memory(self, w: Tensor) -> tuple[int, int] | None:
+        """(n_blocks, size) if the blocks of a contiguous ``w`` lie in memory one after the other, as rows do.
+
+        Example:
+            >>> w = torch.ones(6, 4, 3)
+            >>> Rows().in_memory(w), Chunks(n=4).in_memory(w), Columns().in_memory(w)
+            ((6, 12), (18, 4), None)
+        """
+        return None
+
     def weights(self, w: Tensor) -> Tensor | float:
         """The weight of each block, which multiplies λ: a number, or a tensor that broadcasts to the magnitudes."""
         return 1.0
@@ -139,6 +149,11 @@ def _split(w: Tensor, shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[Te
     return rows, lambda new: new.reshape(parts.shape).permute(inverse).reshape(back).to(w.dtype)
 
 
+def _runs(w: Tensor, n: int) -> tuple[int, int] | None:
+    """(n, size of a run) for n runs of w."""
+    return (n, w.numel() // n) if n and w.numel() and w.numel() % n == 0 else None
+
+
 def _need(blocks: Blocks, w: Tensor, dims: int) -> None:
     if w.dim() < dims or w.numel() == 0:
         raise ValueError(f"{blocks} needs a tensor with weights and at least {dims} dimensions; got {tuple(w.shape)}")
@@ -157,6 +172,9 @@ class Rows(Partition):
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         _need(self, w, 1)
         return _split(w, tuple(w.shape), (0,))
+
+    def in_memory(self, w: Tensor) -> tuple[int, int] | None:
+        return _runs(w, w.shape[0]) if w.dim() else None
 
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
         return (0,)
@@ -210,6 +228,9 @@ class Filters(_Channels):
         _need(self, w, 1)
         return self._second(w) if self.transposed else _split(w, tuple(w.shape), (0,))
 
+    def in_memory(self, w: Tensor) -> tuple[int, int] | None:
+        return _runs(w, w.shape[0]) if w.dim() and not self.transposed else None
+
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
         return (1,) if self.transposed else (0,)
 
@@ -224,6 +245,9 @@ class InputChannels(_Channels):
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         _need(self, w, 2)
         return _split(w, tuple(w.shape), (0,)) if self.transposed else self._second(w)
+
+    def in_memory(self, w: Tensor) -> tuple[int, int] | None:
+        return _runs(w, w.shape[0]) if w.dim() > 1 and self.transposed else None
 
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
         return (0,) if self.transposed else (1,)
@@ -278,6 +302,9 @@ class Chunks(Partition):
         _need(self, w, 1)
         flat = nn.functional.pad(computed(w).reshape(-1), (0, -w.numel() % self.n))
         return flat.reshape(-1, self.n), lambda new: new.reshape(-1)[: w.numel()].reshape(w.shape).to(w.dtype)
+
+    def in_memory(self, w: Tensor) -> tuple[int, int] | None:
+        return _runs(w, w.numel() // self.n) if w.numel() % self.n == 0 else None
 
     def sizes(self, w: Tensor) -> Tensor | int:
         if w.numel() % self.n == 0:

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 Dims = tuple[int, ...]
 
 
-def _many_processes() -> bool:
+def may_be_sharded() -> bool:
+    """Whether there are several processes that could share a tensor."""
     # Asked first: without them nothing is sharded, and importing DTensor alone takes half a second.
     return dist.is_available() and dist.is_initialized()
 
 
 def is_sharded(w: Any) -> TypeGuard[DTensor]:
     """Whether ``w`` is a ``DTensor``, of which this process may hold only a shard."""
-    if not _many_processes():
+    if not may_be_sharded():
         return False
     from torch.distributed.tensor import DTensor
 
@@ -141,7 +142,7 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
 
 
 def _is_fsdp(module: nn.Module) -> bool:
-    if not _many_processes():
+    if not may_be_sharded():
         return False
     from torch.distributed.fsdp import FSDPModule
 

@@ -2,75 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchlasso.blocks import computed
-from torchlasso.optim.cohort import Cohort
-from torchlasso.optim.kernels import Kernel, Run, kernel
+from torchlasso.blocks import Elements, Partition, computed
+from torchlasso.optim.cohorts import Cohort
+from torchlasso.optim.kernels import Kernel, kernel
+from torchlasso.optim.runs import Runs, in_rows, runs_of
+from torchlasso.optim.steps import RowStep, Shape, Step, is_elementwise, is_rowwise
 from torchlasso.optim.updates import Update
-from torchlasso.penalties import Penalty, Separable
-from torchlasso.sharding import is_sharded
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A penalty without its numbers, which a step is given as it is given λ.
-
-    Attributes:
-        penalty: the class.
-        fixed: its other fields, with their values.
-        numbers: the names of its numbers.
-    """
-
-    penalty: type[Penalty]
-    fixed: tuple[tuple[str, Any], ...]
-    numbers: tuple[str, ...]
-
-    @classmethod
-    def of(cls, penalty: Penalty) -> tuple[Shape, list[float]]:
-        """The shape of a penalty, and its numbers."""
-        values = {field.name: getattr(penalty, field.name) for field in fields(penalty)}  # type: ignore[arg-type]
-        numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
-        fixed = tuple((name, value) for name, value in values.items() if name not in numbers)
-        return cls(type(penalty), fixed, tuple(numbers)), list(numbers.values())
-
-    def with_numbers(self, numbers: Sequence[Tensor]) -> Penalty:
-        """The penalty with tensors for its numbers, which its own checks of them would refuse."""
-        penalty = object.__new__(self.penalty)
-        for name, value in (*self.fixed, *zip(self.numbers, numbers, strict=True)):
-            object.__setattr__(penalty, name, value)
-        return penalty
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is compiled: an update, then the prox in its metric."""
-
-    update: Update
-    shape: Shape
-
-    def __call__(self, tensors: Sequence[Tensor], numbers: Tensor) -> None:
-        w, grad, *buffers = (computed(t) for t in tensors)
-        lam, *others = numbers.unbind()
-        n = len(self.shape.numbers)
-        z, tau, new = self.update.apply(w, grad, tuple(buffers), tuple(others[n:]))
-        u = self.shape.with_numbers(others[:n]).prox(z, lam, tau)
-        for old, value in zip((tensors[0], *tensors[2:]), (u, *new), strict=True):
-            old.copy_(value)
-
-
-def is_elementwise(penalty: Penalty | None) -> bool:
-    """Whether the prox of a weight is a function of this weight alone."""
-    return isinstance(penalty, Separable) and penalty.over.single and is_dataclass(penalty)
+from torchlasso.penalties import Penalty
 
 
 @dataclass(frozen=True)
@@ -79,25 +24,44 @@ class Launch:
 
     Attributes:
         cohort: whose step it is.
+        update: of its optimizer.
         kernel: of the update, and of the prox if ``shrinks``.
         runs: the memory of its members.
-        numbers: what the kernel is given.
+        numbers: what the kernel is given, λ first.
         counters: the numbers of updates that the optimizer keeps, to be counted on.
         shrinks: whether the prox is done as well.
     """
 
     cohort: Cohort
+    update: Update
     kernel: Kernel
-    runs: list[Run]
+    runs: Runs
     numbers: list[float]
     counters: list[Tensor]
     shrinks: bool
 
-    @torch.no_grad()
     def __call__(self) -> None:
-        self.kernel(self.runs, self.numbers)
+        flags = self.kernel(self.runs, self.numbers)
         if self.counters:
             torch._foreach_add_(self.counters, 1)
+        if flags is not None and not flags.all():
+            self._shrink_others(flags)
+
+    def _shrink_others(self, flags: Tensor) -> None:
+        """The prox of the rows without a flag, by the search for the root."""
+        penalty: Any = self.cohort.penalty
+        runs = self.runs
+        done = torch.split(flags, list(runs.sizes[0]))
+        for some, width, factor, run in zip(
+            done, runs.sizes[1], runs.factors, zip(*runs.columns, strict=True), strict=True
+        ):
+            if some.all():
+                continue
+            rows = (~some).nonzero()[:, 0]
+            w, _, *buffers = (t.view(-1, width) for t in run)
+            tau = self.update.step_size(tuple(computed(b[rows]) for b in buffers), self.numbers)
+            z = computed(w[rows])
+            w[rows] = penalty.prox_rows(z, self.numbers[0] * factor, tau).to(w.dtype)
 
 
 def launches_of(
@@ -111,89 +75,56 @@ def launches_of(
         spare: an element-wise penalty, whose kernel serves with λ = 0 where the cohort's own penalty cannot be fused.
         states: of the optimizer; those of fused members are made where they are missing.
     """
-    shrinks = cohort.penalty is None or is_elementwise(cohort.penalty)
-    penalty, lam = (spare, 0.0) if cohort.penalty is None or not shrinks else (cohort.penalty, cohort.options["lam"])
-    shape, own = Shape.of(penalty)
-    numbers = [lam, *own, *update.numbers(cohort.options, cohort.age + 1, cohort.before, cohort.gain)]
-    alike: dict[torch.dtype, list[tuple[int, dict[str, Any], Run]]] = {}
+    params, names = cohort.options["params"], update.buffers
+    found = list(map(states.get, params))
+    mine = [state or update.start(p) for p, state in zip(params, found, strict=True)]
+    columns = [params, cohort.grads, *([state.get(name) for state in mine] for name in names)]
+    alike, odd, foreign = runs_of(columns)
     launches: list[Launch] = []
     rest: list[Cohort] = []
-    names, odd, foreign = update.buffers, [], []
-    for i, p in enumerate(cohort.options["params"]):
-        state = states.get(p) or update.start(p)
-        run = run_of(p, p.grad, [state.get(name) for name in names])
-        if run is not None:
-            alike.setdefault(p.dtype, []).append((i, state, run))
-        elif _is_plain(p) and _is_plain(p.grad):
-            odd.append(i)
-        else:
-            foreign.append(i)  # torch has an answer to those
-    for members in alike.values():
-        part = cohort.part([i for i, _, _ in members])
-        runs = [run for _, _, run in members]
-        compiled = kernel(Step(update, shape), runs, len(numbers))
+    for part in _parts(cohort, update, spare, alike):
+        numbers = [*part.numbers, *update.numbers(cohort.options, cohort.age + 1, cohort.before, cohort.gain)]
+        compiled = kernel(part.step, part.runs, len(numbers))
         if compiled is None:
-            rest.append(cohort.part([i for i, _, _ in members], **_unfused(cohort, foreach=True)))
+            rest.append(cohort.part(part.positions, **_unfused(cohort, foreach=True)))
             continue
-        if names:
-            for p, (_, state, _) in zip(part.options["params"], members, strict=True):
-                states[p] = state
-        counters = [state["step"] for _, state, _ in members if "step" in state]
-        launches.append(Launch(part, compiled, runs, numbers, counters, shrinks))
+        if names and not all(found):
+            states.update({params[i]: mine[i] for i in part.positions})
+        counters = [mine[i]["step"] for i in part.positions] if "step" in mine[0] else []
+        own = cohort if len(part.positions) == len(params) else cohort.part(part.positions)
+        launches.append(Launch(own, update, compiled, part.runs, numbers, counters, part.shrinks))
     if odd:
         rest.append(cohort.part(odd, **_unfused(cohort, foreach=False)))
     if foreign:
-        rest.append(cohort.part(foreign))
+        rest.append(cohort.part(foreign))  # torch has an answer to those
     return launches, rest
 
 
-def run_of(w: Any, grad: Any, buffers: Sequence[Any]) -> Run | None:
-    """Weights, gradient and buffers as one run in memory, or None where they are none.
+@dataclass(frozen=True)
+class _Part:
+    """Members of a cohort that one kernel does: λ and the penalty's own numbers come before those of the update."""
 
-    A gradient in another order is copied into that of the weights.
-    """
-    if w.is_sparse or grad.is_sparse:
-        return None
-    if is_sharded(w):
-        if any(b is None for b in buffers) or any(t.placements != w.placements for t in (grad, *buffers)):
-            return None
-        w, grad, *buffers = (t.to_local() for t in (w, grad, *buffers))
-    run = (w, grad, *buffers)
-    dtype, size = w.dtype, w.numel()
-    for t in run:
-        if t is None or t.dtype is not dtype or not t.is_cpu or t.numel() != size or not t.is_contiguous():
-            break
-    else:
-        return run if dtype.is_floating_point else None
-    return _ordered(run)
+    positions: list[int]
+    step: Step
+    numbers: list[float]
+    runs: Runs
+    shrinks: bool
 
 
-def _ordered(run: tuple[Any, ...]) -> Run | None:
-    w, grad, *buffers = run
-    tensors = [t for t in run if t is not None]
-    alike = len(tensors) == len(run) and all(
-        (t.layout, t.device.type, t.dtype, t.shape) == (torch.strided, "cpu", w.dtype, w.shape) for t in tensors
-    )
-    if not alike or not w.dtype.is_floating_point or any(b.stride() != w.stride() for b in buffers) or not _is_dense(w):
-        return None
-    if grad.stride() != w.stride():
-        grad = torch.empty_strided(w.shape, w.stride(), dtype=w.dtype).copy_(grad)
-    return (w, grad, *buffers)
-
-
-def _is_dense(w: Tensor) -> bool:
-    """Whether the weights lie in memory without gaps and without any of them twice."""
-    expected = 1
-    for stride, length in sorted(zip(w.stride(), w.shape, strict=True)):
-        if length != 1:
-            if stride != expected:
-                return False
-            expected *= length
-    return True
-
-
-def _is_plain(t: Tensor) -> bool:
-    return t.layout == torch.strided and t.device.type == "cpu" and t.dtype.is_floating_point
+def _parts(cohort: Cohort, update: Update, spare: Penalty, alike: Iterable[tuple[list[int], Runs]]) -> Iterator[_Part]:
+    penalty, lam = cohort.penalty, float(cohort.options["lam"])
+    for positions, runs in alike:
+        if is_rowwise(penalty, update) and isinstance(penalty.over, Partition):
+            rowwise, positions, runs = in_rows(positions, runs, penalty.over)
+            if rowwise is not None:
+                shape, own = Shape.of(replace(penalty, over=Elements()))
+                yield _Part(rowwise[0], RowStep(update, shape), [lam, *own], rowwise[1], shrinks=True)
+        if positions:
+            fits = penalty is None or is_elementwise(penalty)
+            shape, own = Shape.of(penalty if penalty is not None and fits else spare)
+            yield _Part(
+                positions, Step(update, shape), [lam if penalty is not None and fits else 0.0, *own], runs, fits
+            )
 
 
 def _unfused(cohort: Cohort, foreach: bool) -> dict[str, bool]:

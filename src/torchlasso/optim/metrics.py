@@ -35,6 +35,7 @@ class Metric(ABC):
     """
 
     diagonal: ClassVar[bool] = True  # whether τ differs from coordinate to coordinate
+    aged: ClassVar[bool] = True  # whether a step depends on how many there have been
 
     @abstractmethod
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
@@ -123,6 +124,7 @@ class _Momentum(Metric):
 @metric_of(torch.optim.SGD)
 class SGDMetric(_Momentum):
     diagonal: ClassVar[bool] = False
+    aged: ClassVar[bool] = False
 
     def gain(self, group: Group, before: float) -> float:
         if not group["momentum"]:

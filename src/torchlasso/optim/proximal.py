@@ -8,19 +8,15 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
 from torchlasso.optim import updates
-from torchlasso.optim.cohort import Cohort
-from torchlasso.optim.fused import Launch, is_elementwise, launches_of
-from torchlasso.optim.metrics import Group, Metric, age_of, registry
+from torchlasso.optim.cohorts import Cohort, cohorts_of, keep_gains
+from torchlasso.optim.fused import Launch, launches_of
+from torchlasso.optim.metrics import Group, Metric, registry
+from torchlasso.optim.steps import is_elementwise
 from torchlasso.penalties import L1, Penalty, check_strength
-
-# The averaging window grows with this power of lr_peak / lr. Measured in docs/results.md: with 1 the support goes on
-# changing to the end, with 3 the last epochs move too slowly to reach as low an objective.
-POWER = 2
-# The window is lengthened at most this much as the learning rate falls to zero.
-SMALLEST_SHARE = 1e-8
 
 
 class Proximal(Optimizer):
@@ -103,14 +99,14 @@ class Proximal(Optimizer):
             if penalty is not None
         ]
 
-    @torch._disable_dynamo  # type: ignore[untyped-decorator]  # torch.compile leaves the step, which has kernels of its own, as it is
+    @_disable_dynamo  # torch.compile leaves the step as it is, which has kernels of its own
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update and its prox. ``closure`` is evaluated first, at the sparse weights, with gradients enabled."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        cohorts = list(self._cohorts())
+        cohorts = cohorts_of(self.param_groups, self.penalties, self.metric, self.state)
         launches, rest = self._divided(cohorts)
         for cohort in rest:
             if cohort.penalty is not None:
@@ -119,14 +115,12 @@ class Proximal(Optimizer):
         if rest:
             with self._groups_replaced([cohort.options for cohort in rest]):
                 _unhooked(self.base.step)(self)
-        for launch in launches:
-            launch()
+        with torch.no_grad():
+            for launch in launches:
+                launch()
         for cohort in (*rest, *(launch.cohort for launch in launches if not launch.shrinks)):
             self._shrink(cohort)
-        for cohort in cohorts:
-            gains, plain_gains = (self.param_groups[cohort.group][name] for name in ("gains", "plain_gains"))
-            for i in cohort.members:
-                gains[i], plain_gains[i] = cohort.gain, cohort.plain
+        keep_gains(self.param_groups, cohorts)
         return loss
 
     @torch.no_grad()
@@ -136,7 +130,7 @@ class Proximal(Optimizer):
         if update_of is None:
             return [], cohorts
         # where there is no penalty, or none that can be fused, λ = 0 makes nothing of another one
-        spare = next((penalty for penalty in self.penalties if is_elementwise(penalty)), L1())
+        spare: Penalty = next((penalty for penalty in self.penalties if is_elementwise(penalty)), L1())
         launches: list[Launch] = []
         rest: list[Cohort] = []
         for cohort in cohorts:
@@ -158,30 +152,6 @@ class Proximal(Optimizer):
         options, prox = cohort.options, cohort.penalty.prox
         for p in options["params"]:
             p.copy_(prox(p, options["lam"], self.metric.step_size(options, self.state.get(p, {}), cohort.gain)))
-
-    def _cohorts(self) -> Iterator[Cohort]:
-        metric = self.metric
-        for index, group in enumerate(self.param_groups):
-            check_strength(group["lam"])  # whoever steers λ may have gone below zero
-            alike: dict[tuple[int, float, float], list[int]] = {}
-            for i, p in enumerate(group["params"]):
-                if p.grad is not None:
-                    age = age_of(self.state.get(p, {}))
-                    alike.setdefault((age, group["gains"][i], group["plain_gains"][i]), []).append(i)
-            share = self._share(group) if alike else 1.0
-            penalty = self.penalties[index] if group["lam"] else None
-            for (age, before, plain), members in alike.items():
-                options = {**group, "params": [group["params"][i] for i in members]}
-                plain = metric.gain(group, plain)
-                if group["averaging"] and metric.averaging(group):
-                    options.update(metric.with_averaging(group, share, age, before, plain))
-                yield Cohort(index, members, penalty, options, age, before, metric.gain(options, before), plain)
-
-    def _share(self, group: Group) -> float:
-        """(1 − β_t)/(1 − β): how much the averaging window is to be lengthened in this step."""
-        lr = float(group["lr"])
-        group["lr_peak"] = max(group["lr_peak"], lr)
-        return max((lr / group["lr_peak"]) ** POWER, SMALLEST_SHARE) if group["lr_peak"] else 1.0
 
     @contextmanager
     def _groups_replaced(self, groups: list[Group]) -> Iterator[None]:

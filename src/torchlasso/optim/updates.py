@@ -7,8 +7,9 @@ computed outside and handed over in a tensor, so that no change of them is a cha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,21 +20,46 @@ from torchlasso.optim.metrics import Group
 Buffers = tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
 class Update(ABC):
-    """One torch optimizer's update, with the options that change its code. Its formulas are those of torch."""
+    """One torch optimizer's update, with the options that change its code. Its formulas are those of torch.
+
+    Args:
+        ascends: the objective is maximised.
+        decays: weight decay is a part of the gradient.
+    """
+
+    diagonal: ClassVar[bool] = False  # whether τ differs from weight to weight
+    ascends: bool = False
+    decays: bool = False
 
     @property
-    @abstractmethod
     def buffers(self) -> tuple[str, ...]:
         """The names of the tensors like the weights that the update keeps in the state of a parameter."""
+        return ()
 
     def start(self, p: Tensor) -> dict[str, Tensor]:
         """The state of a parameter before its first step, as torch has it."""
         return {name: torch.zeros_like(p, memory_format=torch.preserve_format) for name in self.buffers}
 
+    def _direction(self, w: Tensor, grad: Tensor, decay: Tensor) -> Tensor:
+        """The gradient, turned round or with the weight decay added."""
+        grad = -grad if self.ascends else grad
+        return grad + decay * w if self.decays else grad
+
     @abstractmethod
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
         """The weights after the update, the step size τ of the prox (a number or like ``w``) and the new buffers."""
+
+    def apply_scaled(
+        self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
+    ) -> tuple[Tensor, Tensor, Tensor, Buffers]:
+        """The same without a division, where τ is c/d with a d for each weight: d z, d, c and the new buffers."""
+        raise NotImplementedError
+
+    def step_size(self, buffers: Buffers, numbers: Sequence[float]) -> Tensor:
+        """τ again, like the weights, after an update that left these buffers."""
+        raise NotImplementedError
 
     @abstractmethod
     def numbers(self, group: Group, age: int, before: float, gain: float) -> list[float]:
@@ -68,53 +94,54 @@ def registry() -> Mapping[type[Optimizer], Callable[[Group], Update]]:
 class Descent(Update):
     """w ← w − lr·g."""
 
-    @property
-    def buffers(self) -> tuple[str, ...]:
-        return ()
-
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
-        sign, decay, lr = numbers
-        return w - lr * (sign * grad + decay * w), lr, ()
+        decay, lr = numbers
+        return w - lr * self._direction(w, grad, decay), lr, ()
 
     def numbers(self, group: Group, age: int, before: float, gain: float) -> list[float]:
-        return [_sign(group), float(group["weight_decay"]), float(group["lr"])]
+        return [float(group["weight_decay"]), float(group["lr"])]
 
 
 @dataclass(frozen=True)
 class HeavyBall(Update):
     """buf ← μ·buf + (1 − damp)·g, the first one being g itself; w ← w − lr·buf, or w − lr·(g + μ·buf) with Nesterov."""
 
+    nesterov: bool = False
+
     @property
     def buffers(self) -> tuple[str, ...]:
         return ("momentum_buffer",)
 
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
-        sign, decay, lr, momentum, fresh, direct, through, reach = numbers
-        grad = sign * grad + decay * w
+        decay, lr, momentum, fresh, reach = numbers
+        grad = self._direction(w, grad, decay)
         buffer = momentum * buffers[0] + fresh * grad
-        return w - lr * (direct * grad + through * buffer), reach, (buffer,)
+        return w - lr * (grad + momentum * buffer if self.nesterov else buffer), reach, (buffer,)
 
     def numbers(self, group: Group, age: int, before: float, gain: float) -> list[float]:
         lr, momentum = float(group["lr"]), float(group["momentum"])
         fresh = 1 - group["dampening"] if before else 1.0
-        direct, through = (1.0, momentum) if group["nesterov"] else (0.0, 1.0)
-        reach = lr * (direct + through * gain)
-        return [_sign(group), float(group["weight_decay"]), lr, momentum, fresh, direct, through, reach]
+        reach = lr * (1 + momentum * gain if self.nesterov else gain)
+        return [float(group["weight_decay"]), lr, momentum, fresh, reach]
 
 
 @update_of(torch.optim.SGD)
 def _sgd(group: Group) -> Update:
-    return HeavyBall() if group["momentum"] else Descent()
+    signs = {"ascends": bool(group["maximize"]), "decays": group["weight_decay"] != 0}
+    return HeavyBall(nesterov=bool(group["nesterov"]), **signs) if group["momentum"] else Descent(**signs)
 
 
 @dataclass(frozen=True)
 class Adam(Update):
     """m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², w ← w − lr·m̂/(√v̂ + ε), after a decay of w where it is decoupled.
 
+    With v̂ = v/c the last is w − √c·lr·m̂/(√v + √c·ε): a multiplication less.
+
     Args:
         amsgrad: the largest v so far takes the place of v.
     """
 
+    diagonal: ClassVar[bool] = True
     amsgrad: bool = False
 
     @property
@@ -125,39 +152,40 @@ class Adam(Update):
         return {"step": torch.zeros((), dtype=torch.float32), **super().start(p)}
 
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
-        sign, decay, keep, first, first_new, second, second_new, root, eps, lr, reach = numbers
-        grad = sign * grad + decay * w
-        mean = first * buffers[0] + first_new * grad
-        square = second * buffers[1] + second_new * (grad * grad)
+        _, keep, _, _, _, lr, reach = numbers
+        root, new = self._averages(w, grad, buffers, numbers)
+        inverse = root.reciprocal()
+        return keep * w - (lr * new[0]) * inverse, reach * inverse, new
+
+    def apply_scaled(
+        self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
+    ) -> tuple[Tensor, Tensor, Tensor, Buffers]:
+        _, keep, _, _, _, lr, reach = numbers
+        root, new = self._averages(w, grad, buffers, numbers)
+        return (keep * w) * root - lr * new[0], root, reach, new
+
+    def _averages(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Buffers]:
+        decay, _, fresh, fresh_square, eps, _, _ = numbers
+        grad = self._direction(w, grad, decay)
+        mean = buffers[0] + fresh * (grad - buffers[0])
+        square = buffers[1] + fresh_square * (grad * grad - buffers[1])
         new = (mean, square, torch.maximum(buffers[2], square)) if self.amsgrad else (mean, square)
-        inverse = 1 / (new[-1].sqrt() * root + eps)
-        return keep * w - (lr * mean) * inverse, reach * inverse, new
+        return new[-1].sqrt() + eps, new
+
+    def step_size(self, buffers: Buffers, numbers: Sequence[float]) -> Tensor:
+        *_, eps, _, reach = numbers
+        return reach / (buffers[-1].sqrt() + eps)
 
     def numbers(self, group: Group, age: int, before: float, gain: float) -> list[float]:
         lr, weight_decay = float(group["lr"]), float(group["weight_decay"])
         first, second = map(float, group["betas"])
-        decoupled = bool(group["decoupled_weight_decay"])
-        lr_hat = lr / (1 - first**age)
-        return [
-            _sign(group),
-            0.0 if decoupled else weight_decay,
-            1 - lr * weight_decay if decoupled else 1.0,
-            first,
-            1 - first,
-            second,
-            1 - second,
-            (1 - second**age) ** -0.5,
-            float(group["eps"]),
-            lr_hat,
-            lr_hat * gain,
-        ]
+        keep = 1 - lr * weight_decay if group["decoupled_weight_decay"] else 1.0
+        root = (1 - second**age) ** 0.5
+        lr_hat = root * lr / (1 - first**age)
+        return [weight_decay, keep, 1 - first, 1 - second, root * group["eps"], lr_hat, lr_hat * gain]
 
 
 @update_of(torch.optim.Adam, torch.optim.AdamW)
 def _adam(group: Group) -> Update:
-    return Adam(amsgrad=bool(group["amsgrad"]))
-
-
-def _sign(group: Group) -> float:
-    return -1.0 if group["maximize"] else 1.0
-
+    decays = group["weight_decay"] != 0 and not group["decoupled_weight_decay"]
+    return Adam(ascends=bool(group["maximize"]), decays=bool(decays), amsgrad=bool(group["amsgrad"]))

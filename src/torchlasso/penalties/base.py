@@ -16,6 +16,7 @@ from torchlasso.blocks import Blocks, Elements
 from torchlasso.sharding import gathered, is_cut, shardwise, summed
 
 Strength = float | Tensor
+Near = tuple[Tensor, Tensor, tuple[Tensor, ...]]
 _REGISTRY: dict[str, type[Penalty]] = {}
 P = TypeVar("P", bound="type[Penalty]")
 
@@ -152,6 +153,15 @@ class Separable(Penalty):
             f"{type(self).__name__} over {self.over} has no sound prox under a per-coordinate step such as Adam's: "
             "use ProxSGD, or a penalty that has one (l1, elastic-net, mcp, scad, sparse-group)"
         )
+
+    def prox_near_rows(self, scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
+        """argmin_u Σ_i d_i(u_i − z_i)²/2 + φ_λ(‖u‖₂) for the rows whose norm is near ``start``, (n,); z for the others.
+
+        ``scaled`` is d z and ``metric`` is d, (n, size). Also returned is for which rows it is solved, (n,), and what
+        else is computed once for each. Where a penalty has such a thing, the fused step of an optimizer with a
+        per-coordinate step does most rows by it.
+        """
+        raise NotImplementedError
 
     def value(self, w: Tensor, lam: Strength) -> Tensor:
         r, _ = self.over.decompose(w)

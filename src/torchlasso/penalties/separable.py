@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from torchlasso.blocks import divide
-from torchlasso.penalties.base import Separable, Strength, register
-from torchlasso.penalties.metric import better_of, shrink, shrink_flattening
+from torchlasso.penalties.base import Near, Separable, Strength, register
+from torchlasso.penalties.metric import better_of, shrink, shrink_flattening, shrink_near
 
 
 def _like(r: Tensor, lam: Strength) -> Tensor:
@@ -45,10 +45,13 @@ class L1(Separable):
         return _like(r, lam)
 
     def prox_phi(self, r: Tensor, lam: Strength, step: Strength) -> Tensor:
-        return (r - step * lam).clamp_min(0)
+        return torch.relu(r - step * lam)
 
     def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
         return shrink(z, step * lam)[0]
+
+    def prox_near_rows(self, scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
+        return shrink_near(scaled, metric, lam, start)
 
 
 @register("elastic-net")
@@ -78,12 +81,18 @@ class ElasticNet(Separable):
         return lam * (self.ratio + (1 - self.ratio) * r)
 
     def prox_phi(self, r: Tensor, lam: Strength, step: Strength) -> Tensor:
-        return (r - step * lam * self.ratio).clamp_min(0) / (1 + step * lam * (1 - self.ratio))
+        return torch.relu(r - step * (lam * self.ratio)) / (1 + step * (lam * (1 - self.ratio)))
 
     def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
         # The quadratic part only rescales the point and the metric of the group lasso.
         scale = 1 + step * lam * (1 - self.ratio)
         return shrink(z / scale, step / scale * lam * self.ratio)[0]
+
+    def prox_near_rows(self, scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
+        # The quadratic part adds to the metric; where nothing is solved, z is to be that of the metric as it was.
+        quadratic = lam * (1 - self.ratio)
+        u, near, more = shrink_near(scaled, metric + quadratic, lam * self.ratio, start)
+        return torch.where(near[:, None], u, u * (1 + quadratic / metric)), near, more
 
 
 @register("mcp")

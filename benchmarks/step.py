@@ -1,0 +1,342 @@
+"""The time of one optimizer step, as a ratio to that of torch's own fused AdamW and fused SGD (momentum 0.9).
+
+A round runs every candidate once, in an order drawn anew, all within one process, so that a machine whose speed drifts
+is fair to all of them. A time is the median over the rounds, a ratio the median of the ratios within a round. Each
+candidate has weights, gradients (the same in every step) and a state of its own:
+
+    torch        torch.optim.AdamW or SGD with fused=True: what the ratios are to
+    L1           ProxAdamW or ProxSGD with fused=True, L1() on all weights
+    group lasso  the same with L1(over=Filters()) on what has two dimensions or more; "-" where nothing has
+    eager loop   L1 with fused=False and foreach=False
+    loss term    torch's fused optimizer, with the forward and backward pass of penalty(groups) in the time
+    PAT          torchao's PruneOptimizer with ProxLasso around torch's fused optimizer; "-" where it is not installed
+
+In case c one candidate at a time is run beside torch, and the last three for a quarter of the rounds.
+
+    python benchmarks/step.py                           # all cases; --cases ab: some of them
+    python benchmarks/step.py --threads 2 --rounds 61
+    python benchmarks/step.py --device cuda             # also the share of the bandwidth, and CUDA graphs
+    python benchmarks/step.py --growth                  # time per weight, up to 10⁹ weights: takes 9 GB
+    python benchmarks/step.py --compilation             # what the first step costs, without and with inductor's cache
+    python benchmarks/step.py --choice                  # fused and unfused steps of small tensors
+    python benchmarks/step.py --small ...               # any of these on about a hundredth of the weights, to try it
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import operator
+import os
+import platform
+import random
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from math import prod
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+import torchlasso as tl
+
+LR, LAM, WARM_UP = 1e-3, 1e-4, 3
+ADAMW_STREAMS = 7  # w, grad, m and v are read, w, m and v written
+Params = list[nn.Parameter]
+Shape = tuple[int, ...]
+warnings.filterwarnings("error", "torchlasso goes on without its fused step")  # what is measured is what is said
+
+
+def resnet_50() -> list[Shape]:
+    """The parameters of ResNet-50 in their order: convolutions, each with its norm, and a layer for 1,000 classes."""
+
+    def convolution(into: int, out: int, kernel: int) -> list[Shape]:
+        return [(out, into, kernel, kernel), (out,), (out,)]
+
+    shapes, channels = convolution(3, 64, 7), 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            shapes += convolution(channels, width, 1) + convolution(width, width, 3) + convolution(width, 4 * width, 1)
+            if block == 0:
+                shapes += convolution(channels, 4 * width, 1)  # the shortcut
+            channels = 4 * width
+    shapes += [(1000, channels), (1000,)]
+    assert (len(shapes), sum(map(prod, shapes))) == (161, 25_557_032)
+    return shapes
+
+
+CASES: dict[str, list[Shape]] = {
+    "a": [(64, 64, 3, 3)] * 60 + [(2048, 1024)] * 4,
+    "b": resnet_50(),
+    "c": [(10**8,)],
+    "d": [(1000,)] * 1000,
+}
+
+
+class Setting(NamedTuple):
+    device: str
+    threads: int
+    rounds: int
+    small: bool
+
+    def reduced(self, *shapes: Shape) -> list[Shape]:
+        if not self.small:
+            return list(shapes)
+        return [(*(max(1, n // 10) for n in s[:2]), *s[2:]) if s[1:] else (max(1, s[0] // 100),) for s in shapes]
+
+    def parameters(self, shapes: list[Shape], dtype: torch.dtype = torch.float32) -> Params:
+        """Weights with gradients, the same ones for every candidate."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        params = []
+        for shape in shapes:
+            w, grad = (torch.randn(shape, generator=generator, device=self.device, dtype=dtype) for _ in range(2))
+            params.append(nn.Parameter(w.mul_(0.02)))
+            params[-1].grad = grad.mul_(1e-3)
+        return params
+
+
+class Candidate(NamedTuple):
+    step: Callable[[], Any]
+    restore: Callable[[], Any] = bool  # done after a step and not timed; by default nothing
+
+
+class Kind(NamedTuple):
+    """A torch optimizer and its proximal form; what is measured of them, each as a candidate."""
+
+    base: type[Optimizer]
+    prox: type[tl.Proximal]
+    options: dict[str, Any]
+
+    def plain(self, params: Any, **options: Any) -> Candidate:
+        return Candidate(self.base(params, **self.options, **options, fused=True).step)
+
+    def l1(self, params: Any, fused: bool = True, **options: Any) -> Candidate:
+        return Candidate(self.prox(params, **self.options, **options, fused=fused, penalty=tl.L1(), lam=LAM).step)
+
+    def eager_loop(self, params: Params) -> Candidate:
+        return self.l1(params, fused=False, foreach=False)
+
+    def group_lasso(self, params: Params) -> Candidate | None:
+        filters, others = [p for p in params if p.dim() > 1], [p for p in params if p.dim() < 2]
+        pairs = ((filters, tl.L1(over=tl.Filters())), (others, None))
+        groups = [{"params": some, "penalty": penalty} for some, penalty in pairs if some]
+        return self.l1(groups) if filters else None
+
+    def loss_term(self, params: Params) -> Candidate:
+        groups = [{"params": params, "penalty": tl.L1(), "lam": LAM}]
+        plain, grads = self.plain(params), [p.grad for p in params]
+        kept = [grad.clone() for grad in grads]
+
+        def step() -> None:
+            tl.penalty(groups).backward()  # adds to the gradients
+            plain.step()
+
+        return Candidate(step, lambda: torch._foreach_copy_(grads, kept))
+
+    def pat(self, params: Params) -> Candidate | None:
+        try:
+            from torchao.prototype.pat.optim import PruneOptimizer
+        except ImportError:
+            return None
+        group = {"params": params, "prox_type": "ProxLasso", "group_type": "ElemGrouper"}
+        return Candidate(PruneOptimizer(self.base([group], **self.options, fused=True), reg_lambda=LAM).step)
+
+
+ADAMW = Kind(torch.optim.AdamW, tl.ProxAdamW, {"lr": LR})
+SGD = Kind(torch.optim.SGD, tl.ProxSGD, {"lr": LR, "momentum": 0.9})
+CANDIDATES: dict[str, Callable[[Kind, Params], Candidate | None]] = {
+    "torch": Kind.plain,
+    "L1": Kind.l1,
+    "group lasso": Kind.group_lasso,
+    "eager loop": Kind.eager_loop,
+    "loss term": Kind.loss_term,
+    "PAT": Kind.pat,
+}
+SLOW = {"eager loop", "loss term", "PAT"}
+
+
+def clock(step: Callable[[], Any], device: str) -> float:
+    """The seconds that a step takes."""
+    if device == "cpu":
+        before = time.perf_counter()
+        step()
+        return time.perf_counter() - before
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    step()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
+class Figure(NamedTuple):
+    seconds: float
+    ratio: float  # to the first of the candidates
+
+
+def measure(candidates: dict[Any, Candidate], setting: Setting, every: int = 1) -> dict[Any, Figure]:
+    """The figures of all candidates, from one in so many rounds."""
+    for candidate in candidates.values():
+        for _ in range(WARM_UP):
+            candidate.step()
+            candidate.restore()
+    order = random.Random(0)
+    seconds: dict[Any, list[float]] = {name: [] for name in candidates}
+    for _ in range(0, setting.rounds, every):
+        for name in order.sample(list(candidates), len(candidates)):
+            seconds[name].append(clock(candidates[name].step, setting.device))
+            candidates[name].restore()
+    first = next(iter(seconds.values()))
+    return {name: Figure(median(own), median(map(operator.truediv, own, first))) for name, own in seconds.items()}
+
+
+def measure_case(kind: Kind, shapes: list[Shape], apart: bool, setting: Setting) -> list[Figure | None]:
+    """A figure for each of the candidates, None where it does not apply; ``apart``: one after the other."""
+    baseline, *others = CANDIDATES
+    figures: dict[str, Figure] = {}
+    for names in [[name] for name in others] if apart else [others]:
+        gc.collect()  # what has been measured
+        made = {name: CANDIDATES[name](kind, setting.parameters(shapes)) for name in (baseline, *names)}
+        made = {name: candidate for name, candidate in made.items() if candidate}
+        if len(made) > 1:
+            figures = {**measure(made, setting, every=4 if SLOW.issuperset(names) else 1), **figures}
+        del made
+    return [figures.get(name) for name in CANDIDATES]
+
+
+def show(label: str, *cells: Any, head: bool = False) -> None:
+    """A line of a table; of a figure it shows the ratio."""
+    texts = [f"{cell.ratio:.2f}" if isinstance(cell, Figure) else cell or "-" for cell in cells]
+    print("\n" * head + f"{label:<30}", *(f"{text:>12}" for text in texts), flush=True)
+
+
+def show_cases(cases: str, setting: Setting) -> None:
+    for kind in (ADAMW, SGD):
+        show(f"{kind.base.__name__}, weights in tensors", *CANDIDATES, head=True)
+        for case in cases:
+            shapes = setting.reduced(*CASES[case])
+            figures, n = measure_case(kind, shapes, case == "c", setting), sum(map(prod, shapes))
+            show(f"{case}: {n:,} in {len(shapes):,}, ratio", *figures)
+            show("   milliseconds", *(figure and f"{1e3 * figure.seconds:.2f}" for figure in figures))
+            if case == "c" and kind is ADAMW and setting.device == "cuda":
+                old, new = torch.ones(n, device="cuda"), torch.zeros(n, device="cuda")
+                copy = measure({"copy": Candidate(lambda old=old, new=new: new.copy_(old))}, setting)["copy"].seconds
+                shares = [figure and copy / 2 * ADAMW_STREAMS / figure.seconds for figure in figures[:2]]
+                show(f"   of a copy's {8e-9 * n / copy:,.0f} GB/s", *(f"{100 * share:.0f} %" for share in shares))
+
+
+def show_graphs(setting: Setting) -> None:
+    """Steps of AdamW in case b that are captured in a CUDA graph, beside those that are not."""
+    params = [setting.parameters(setting.reduced(*CASES["b"])) for _ in range(4)]
+    candidates = {
+        "torch": ADAMW.plain(params[0]),
+        "L1": ADAMW.l1(params[1]),
+        "torch, graph": captured(ADAMW.plain(params[2], capturable=True)),
+        "L1, graph": captured(ADAMW.l1(params[3], capturable=True)),
+    }
+    show("AdamW", *candidates, head=True)
+    figures = measure(candidates, setting).values()
+    show("b, ratio", *figures)
+    show("   milliseconds", *(f"{1e3 * figure.seconds:.3f}" for figure in figures))
+
+
+def captured(candidate: Candidate) -> Candidate:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # torch's manual: the first steps, which make the state, are not captured
+        for _ in range(WARM_UP):
+            candidate.step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        candidate.step()
+    return Candidate(graph.replay, lambda: candidate)  # which keeps alive what the graph reads and writes
+
+
+def show_growth(setting: Setting) -> None:
+    """Time per weight of one tensor. All sizes are in one round, so that none finds its weights in a cache."""
+    show("ProxAdamW, L1", "ns / weight", "ratio", head=True)
+    for dtype, powers in ((torch.float32, (6, 7, 8)), (torch.bfloat16, (6, 7, 8, 9))):
+        gc.collect()
+        sizes = {power: setting.reduced((10**power,)) for power in powers}
+        made = {power: ADAMW.l1(setting.parameters(shapes, dtype)) for power, shapes in sizes.items()}
+        for power, figure in measure(made, setting).items():
+            per_weight, ratio = figure.seconds / prod(sizes[power][0]), figure.ratio / 10 ** (power - powers[0])
+            show(f"10^{power} weights, {dtype}".replace("torch.", ""), f"{1e9 * per_weight:.3f}", f"{ratio:.2f}")
+        del made
+
+
+def show_compilation(setting: Setting) -> None:
+    """Each first step has a process of its own; the second one finds what the first has left in the cache."""
+    show("ProxAdamW, L1, case a", "seconds that the first step takes more than later ones", head=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for cache in ("empty", "filled"):
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                seconds = process.submit(first_step, setting, folder).result()
+            show(f"inductor's cache {cache}", f"{seconds:.2f}")
+
+
+def first_step(setting: Setting, folder: str) -> float:
+    """The seconds that the first step takes more than later ones, with inductor's cache in ``folder``."""
+    os.environ.update(TORCHINDUCTOR_CACHE_DIR=folder, TRITON_CACHE_DIR=str(Path(folder, "triton")))
+    torch.set_num_threads(setting.threads)
+    step = ADAMW.l1(setting.parameters(setting.reduced(*CASES["a"]))).step
+    first, *later = (clock(step, setting.device) for _ in range(10))
+    return first - median(later)
+
+
+def show_choice(setting: Setting) -> None:
+    """Steps of eight tensors that together have so many weights."""
+    for kind in (ADAMW, SGD):
+        show(f"{kind.prox.__name__}, L1, microseconds", "fused=False", "fused=True", "ratio", head=True)
+        for power in range(3, 8):
+            shapes = setting.reduced((10**power // 8,)) * 8
+            made = {fused: kind.l1(setting.parameters(shapes), fused=fused) for fused in (False, True)}
+            unfused, fused = measure(made, setting).values()
+            show(f"{sum(map(prod, shapes)):,}", f"{1e6 * unfused.seconds:.0f}", f"{1e6 * fused.seconds:.0f}", fused)
+
+
+def processor(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    listing = Path("/proc/cpuinfo")
+    found = re.search("model name.*: (.*)", listing.read_text()) if listing.exists() else None
+    return found[1] if found else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", help="letters of the cases; all, unless something else is asked for")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    for option in ("growth", "compilation", "choice", "small"):
+        parser.add_argument(f"--{option}", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    setting = Setting(arguments.device, arguments.threads, arguments.rounds, arguments.small)
+    asked = {show_growth: arguments.growth, show_compilation: arguments.compilation, show_choice: arguments.choice}
+    cases = arguments.cases or ("" if any(asked.values()) else "".join(CASES))
+    if not set(cases) <= set(CASES):
+        parser.error(f"--cases: expected letters of {''.join(CASES)}; got {cases}")
+    print(f"torch {torch.__version__}, threads: {setting.threads}, {processor(setting.device)}", flush=True)
+    if cases:
+        show_cases(cases, setting)
+    for show_this, is_asked in asked.items():
+        if is_asked:
+            show_this(setting)
+    if "b" in cases and setting.device == "cuda":
+        show_graphs(setting)
+
+
+if __name__ == "__main__":
+    main()
