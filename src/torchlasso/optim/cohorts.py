@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,12 +51,21 @@ class Cohort:
 
 
 def cohorts_of(
-    groups: Sequence[Group], penalties: Sequence[Penalty | None], metric: Metric, states: Mapping[Tensor, State]
+    groups: Sequence[Group],
+    penalties: Sequence[Penalty | None],
+    metric: Metric,
+    states: Mapping[Tensor, State],
+    left_out: Collection[int] = (),
 ) -> list[Cohort]:
     """The cohorts of all parameters that have a gradient; the largest rate of each group is brought up to date."""
     cohorts = []
     for index, (group, penalty) in enumerate(zip(groups, penalties, strict=True)):
+        if index in left_out:
+            continue
         check_strength(group["lam"])  # whoever steers λ may have gone below zero
+        if isinstance(group["gains"], Tensor):  # they were kept on a device until now
+            group.update({name: group[name].tolist() for name in ("gains", "plain_gains")})
+            group["lr_peak"] = group["lr_peak"].item()
         params, gains, plain_gains = group["params"], group["gains"], group["plain_gains"]
         grads = [p.grad for p in params]
         members = [i for i, grad in enumerate(grads) if grad is not None]
@@ -71,15 +80,23 @@ def cohorts_of(
         else:
             for key, i in zip(keys, members, strict=True):
                 alike.setdefault(key, []).append(i)
+        plainly = {name: _plain(value) for name, value in group.items() if name != "params"}
         for (age, before, plain), some in alike.items():
-            options = {**group, "params": [params[i] for i in some]}
-            plain = metric.gain(group, plain)
-            if group["averaging"] and metric.averaging(group):
-                options.update(metric.with_averaging(group, share, age, before, plain))
+            options = {**plainly, "params": [params[i] for i in some]}
+            plain = metric.gain(options, plain)
+            if group["averaging"] and metric.averaging(options):
+                options.update(metric.with_averaging(options, share, age, before, plain))
             gain = metric.gain(options, before)
             own = penalty if group["lam"] else None
             cohorts.append(Cohort(index, some, [grads[i] for i in some], own, options, age, before, gain, plain))
     return cohorts
+
+
+def _plain(value: Any) -> Any:
+    """Numbers instead of tensors."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def _share(group: Group) -> float:

@@ -86,7 +86,7 @@ def launches_of(
         numbers = [*part.numbers, *update.numbers(cohort.options, cohort.age + 1, cohort.before, cohort.gain)]
         compiled = kernel(part.step, part.runs, len(numbers))
         if compiled is None:
-            rest.append(cohort.part(part.positions, **_unfused(cohort, foreach=True)))
+            rest.append(cohort.part(part.positions, **_unfused(foreach=True)))
             continue
         if names and not all(found):
             states.update({params[i]: mine[i] for i in part.positions})
@@ -94,7 +94,7 @@ def launches_of(
         own = cohort if len(part.positions) == len(params) else cohort.part(part.positions)
         launches.append(Launch(own, update, compiled, part.runs, numbers, counters, part.shrinks))
     if odd:
-        rest.append(cohort.part(odd, **_unfused(cohort, foreach=False)))
+        rest.append(cohort.part(odd, **_unfused(foreach=False)))
     if foreign:
         rest.append(cohort.part(foreign))  # torch has an answer to those
     return launches, rest
@@ -127,6 +127,6 @@ def _parts(cohort: Cohort, update: Update, spare: Penalty, alike: Iterable[tuple
             )
 
 
-def _unfused(cohort: Cohort, foreach: bool) -> dict[str, bool]:
+def _unfused(foreach: bool) -> dict[str, bool]:
     """Options for torch's own step in the place of the fused one."""
-    return {"fused": False, "foreach": foreach and not isinstance(cohort.options["lr"], Tensor), "capturable": False}
+    return {"fused": False, "foreach": foreach, "capturable": False}

@@ -38,7 +38,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def __call__(self, tensors: Sequence[Tensor], numbers: Tensor) -> list[Tensor]:
+    def __call__(self, tensors: Sequence[Tensor], numbers: Sequence[Tensor]) -> list[Tensor]:
         """Write into tensors of one size.
 
         Returns:
@@ -65,7 +65,7 @@ class Kernel:
         samples = [torch.zeros(height, *widths[-1:], dtype=dtype) for dtype in dtypes]
         samples = [sample[:, : widths[0]] if widths else sample for sample in samples]
         samples.append(torch.zeros(n_numbers, dtype=self._dtype))
-        self._call, arguments, returned = _compiled(lambda *t: source(t[:-1], t[-1]), samples, parallel)
+        self._call, arguments, returned = _compiled(lambda *t: source(t[:-1], t[-1].unbind()), samples, parallel)
         self._places = [_place(argument, samples, source.sizes, returned) for argument in arguments]
 
     def __call__(self, runs: Runs, numbers: list[float]) -> Tensor | None:

@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 
 Group = dict[str, Any]
 State = Mapping[str, Any]
+Number = Any  # a float; a tensor on a device whose numbers the host does not wait for
 
 
 class Metric(ABC):
@@ -41,11 +42,11 @@ class Metric(ABC):
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
         """τ: a number where it is the same for all coordinates, else a tensor like the parameter."""
 
-    def averaging(self, group: Group) -> float:
+    def averaging(self, group: Group) -> Number:
         """β, the coefficient of the averaging of gradients; 0 without one."""
         return 0.0
 
-    def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
+    def with_averaging(self, group: Group, share: Number, age: Number, gain: Number, plain: Number) -> Group:
         """The group's options for one step in which 1 − β is ``share`` times what it says.
 
         They make up for what the optimizer assumes of a constant β, so that the update under a constant gradient stays
@@ -60,7 +61,7 @@ class Metric(ABC):
         """
         return {}
 
-    def gain(self, group: Group, before: float) -> float:
+    def gain(self, group: Group, before: Number) -> Number:
         """The gain after one more step: the recursion of the averaging buffer, fed with ones."""
         return 1.0
 
@@ -104,21 +105,34 @@ def age_of(state: State) -> int:
 class _Momentum(Metric):
     """Heavy-ball averaging: buf ← μ·buf + g, which grows longer with μ; the rate takes that out again."""
 
-    def averaging(self, group: Group) -> float:
-        return float(group["momentum"])
+    def averaging(self, group: Group) -> Number:
+        return group["momentum"]
 
-    def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
+    def with_averaging(self, group: Group, share: Number, age: Number, gain: Number, plain: Number) -> Group:
         options: Group = {"momentum": 1 - (1 - group["momentum"]) * share}
         longer = {**group, **options}
         length = self._length(longer, self.gain(longer, gain))
         return {**options, "lr": group["lr"] * (self._length(group, plain) / length)}
 
-    def gain(self, group: Group, before: float) -> float:
-        return float(group["momentum"]) * before + 1
+    def gain(self, group: Group, before: Number) -> Number:
+        return group["momentum"] * before + 1
 
-    def _length(self, group: Group, gain: float) -> float:
+    def _length(self, group: Group, gain: Number) -> Number:
         """How far a rate of 1 moves a coordinate under a constant unit gradient."""
-        return gain if group["momentum"] else 1.0
+        return gain if has_momentum(group) else 1.0
+
+
+def has_momentum(group: Group) -> bool:
+    """Whether gradients are averaged; a tensor is not looked into, and there is one only where they are."""
+    return isinstance(group["momentum"], Tensor) or group["momentum"] != 0
+
+
+def after_first(before: Number, later: float | Tensor, first: float) -> Number:
+    """``later``, or ``first`` where the gain before was zero."""
+    if not isinstance(before, Tensor):
+        return later if before else first
+    there = (before != 0).to(before.dtype)
+    return later * there + first * (1 - there)
 
 
 @metric_of(torch.optim.SGD)
@@ -126,11 +140,11 @@ class SGDMetric(_Momentum):
     diagonal: ClassVar[bool] = False
     aged: ClassVar[bool] = False
 
-    def gain(self, group: Group, before: float) -> float:
-        if not group["momentum"]:
+    def gain(self, group: Group, before: Number) -> Number:
+        if not has_momentum(group):
             return before  # torch leaves the buffer alone
         # torch's first buffer is the gradient itself, whatever the dampening
-        return float(group["momentum"]) * before + 1 - group["dampening"] if before else 1.0
+        return after_first(before, group["momentum"] * before + 1 - group["dampening"], 1.0)
 
     def first_gain(self, group: Group, state: State) -> float:
         if state.get("momentum_buffer") is None:
@@ -140,7 +154,7 @@ class SGDMetric(_Momentum):
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
         return group["lr"] * self._length(group, gain)  # type: ignore[no-any-return]
 
-    def _length(self, group: Group, gain: float) -> float:
+    def _length(self, group: Group, gain: Number) -> Number:
         length = super()._length(group, gain)
         return 1 + group["momentum"] * length if group["nesterov"] else length
 
@@ -174,10 +188,10 @@ class AdagradMetric(Metric):
 class _Betas(Metric):
     """Exponential averaging m ← β₁m + (1 − β₁)g, divided by 1 − β₁ᵗ as if β₁ were constant."""
 
-    def averaging(self, group: Group) -> float:
-        return float(group["betas"][0])
+    def averaging(self, group: Group) -> Number:
+        return group["betas"][0]
 
-    def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
+    def with_averaging(self, group: Group, share: Number, age: Number, gain: Number, plain: Number) -> Group:
         first, second = group["betas"]
         first = 1 - (1 - first) * share
         gain = self.gain({"betas": (first, second)}, gain)
@@ -189,8 +203,8 @@ class _Betas(Metric):
             options["weight_decay"] = group["weight_decay"] / correction
         return options
 
-    def gain(self, group: Group, before: float) -> float:
-        first = float(group["betas"][0])
+    def gain(self, group: Group, before: Number) -> Number:
+        first = group["betas"][0]
         return first * before + (1 - first)
 
     def first_gain(self, group: Group, state: State) -> float:

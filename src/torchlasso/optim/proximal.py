@@ -8,15 +8,21 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
-from torchlasso.optim import updates
+from torchlasso.optim import device, updates
 from torchlasso.optim.cohorts import Cohort, cohorts_of, keep_gains
 from torchlasso.optim.fused import Launch, launches_of
 from torchlasso.optim.metrics import Group, Metric, registry
 from torchlasso.optim.steps import is_elementwise
 from torchlasso.penalties import L1, Penalty, check_strength
+
+
+# With fused=None, so many weights or more are stepped by kernels. Measured in docs/results.md: below, what a step gains
+# by them does not make up for the seconds that they take at the first.
+MANY = 1_000_000
 
 
 class Proximal(Optimizer):
@@ -31,6 +37,13 @@ class Proximal(Optimizer):
     as long as it is: without it the noise of mini-batches revives zeros however small the rate (Xiao 2010; Lee and
     Wright 2012 on why proximal stochastic gradients do not identify the support). An optimizer that averages no
     gradients has nothing to lengthen.
+
+    With ``fused=True`` :class:`ProxSGD`, :class:`ProxAdam` and :class:`ProxAdamW` do update and prox in one pass over
+    memory, with kernels that torch's compiler makes at the first step (seconds, once on a machine); what cannot be a
+    part of them (an odd memory layout, a prox over columns) is done as without it, and where there is no compiler a
+    warning says so, once. ``fused=None`` does so on a CPU from a million weights on, where it pays. On other devices
+    ``fused=True`` also computes all numbers of the step there, so that the host waits for nothing, and with
+    ``capturable=True`` it can be captured in a graph.
 
     Raises:
         ValueError: no group has a penalty; λ is negative or not finite; the penalty has no sound prox in the
@@ -106,7 +119,8 @@ class Proximal(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        cohorts = cohorts_of(self.param_groups, self.penalties, self.metric, self.state)
+        on_device = self._advance_on_devices()
+        cohorts = cohorts_of(self.param_groups, self.penalties, self.metric, self.state, on_device)
         launches, rest = self._divided(cohorts)
         for cohort in rest:
             if cohort.penalty is not None:
@@ -123,6 +137,18 @@ class Proximal(Optimizer):
         keep_gains(self.param_groups, cohorts)
         return loss
 
+    def _advance_on_devices(self) -> list[int]:
+        """Do the steps of the groups that are stepped on their device as a whole; which these are."""
+        update_of = updates.registry().get(self.base)
+        if update_of is None:
+            return []
+        found = []
+        for index, (group, penalty) in enumerate(zip(self.param_groups, self.penalties, strict=True)):
+            if device.is_for(group, penalty):
+                device.advance(group, penalty, self.metric, update_of(group), self.state)
+                found.append(index)
+        return found
+
     @torch.no_grad()
     def _divided(self, cohorts: list[Cohort]) -> tuple[list[Launch], list[Cohort]]:
         """The fused steps, and what is left to torch's own step and a prox after it."""
@@ -133,17 +159,16 @@ class Proximal(Optimizer):
         spare: Penalty = next((penalty for penalty in self.penalties if is_elementwise(penalty)), L1())
         launches: list[Launch] = []
         rest: list[Cohort] = []
+        many = sum(sum(map(Tensor.numel, group["params"])) for group in self.param_groups) >= MANY
         for cohort in cohorts:
-            if not self._is_fused(cohort):
+            fused, foreach = cohort.options["fused"], cohort.options["foreach"]
+            if not fused and (fused is not None or foreach is not None or not many):
                 rest.append(cohort)
                 continue
-            fused, others = launches_of(cohort, update_of(cohort.options), spare, self.state)
-            launches += fused
+            ready, others = launches_of(cohort, update_of(cohort.options), spare, self.state)
+            launches += ready
             rest += others
         return launches, rest
-
-    def _is_fused(self, cohort: Cohort) -> bool:
-        return bool(cohort.options["fused"])
 
     @torch.no_grad()
     def _shrink(self, cohort: Cohort) -> None:

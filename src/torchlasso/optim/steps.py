@@ -60,9 +60,9 @@ class Step(Source):
     def sizes(self) -> tuple[int, ...]:
         return (8 * GRAIN + 1,)
 
-    def __call__(self, tensors: Sequence[Tensor], numbers: Tensor) -> list[Tensor]:
+    def __call__(self, tensors: Sequence[Tensor], numbers: Sequence[Tensor]) -> list[Tensor]:
         w, grad, *buffers = (computed(t) for t in tensors)
-        lam, *others = numbers.unbind()
+        lam, *others = numbers
         n = len(self.shape.numbers)
         penalty, others = self.shape.with_numbers(others[:n]), others[n:]
         u, new, outputs = self._step(penalty, lam, w, grad, tuple(buffers), tuple(others))

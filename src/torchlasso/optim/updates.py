@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from torchlasso.optim.metrics import Group
+from torchlasso.optim.metrics import Group, Number, after_first
 
 Buffers = tuple[Tensor, ...]
 
@@ -62,7 +62,7 @@ class Update(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def numbers(self, group: Group, age: int, before: float, gain: float) -> list[float]:
+    def numbers(self, group: Group, age: Number, before: Number, gain: Number) -> list[Number]:
         """The numbers of a step.
 
         Args:
@@ -98,8 +98,8 @@ class Descent(Update):
         decay, lr = numbers
         return w - lr * self._direction(w, grad, decay), lr, ()
 
-    def numbers(self, group: Group, age: int, before: float, gain: float) -> list[float]:
-        return [float(group["weight_decay"]), float(group["lr"])]
+    def numbers(self, group: Group, age: Number, before: Number, gain: Number) -> list[Number]:
+        return [group["weight_decay"], group["lr"]]
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,11 @@ class HeavyBall(Update):
         buffer = momentum * buffers[0] + fresh * grad
         return w - lr * (grad + momentum * buffer if self.nesterov else buffer), reach, (buffer,)
 
-    def numbers(self, group: Group, age: int, before: float, gain: float) -> list[float]:
-        lr, momentum = float(group["lr"]), float(group["momentum"])
-        fresh = 1 - group["dampening"] if before else 1.0
+    def numbers(self, group: Group, age: Number, before: Number, gain: Number) -> list[Number]:
+        lr, momentum = group["lr"], group["momentum"]
+        fresh = after_first(before, 1 - group["dampening"], 1.0)
         reach = lr * (1 + momentum * gain if self.nesterov else gain)
-        return [float(group["weight_decay"]), lr, momentum, fresh, reach]
+        return [group["weight_decay"], lr, momentum, fresh, reach]
 
 
 @update_of(torch.optim.SGD)
@@ -149,7 +149,8 @@ class Adam(Update):
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
 
     def start(self, p: Tensor) -> dict[str, Tensor]:
-        return {"step": torch.zeros((), dtype=torch.float32), **super().start(p)}
+        device = "cpu" if p.is_cpu else p.device
+        return {"step": torch.zeros((), dtype=torch.float32, device=device), **super().start(p)}
 
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
         _, keep, _, _, _, lr, reach = numbers
@@ -176,9 +177,8 @@ class Adam(Update):
         *_, eps, _, reach = numbers
         return reach / (buffers[-1].sqrt() + eps)
 
-    def numbers(self, group: Group, age: int, before: float, gain: float) -> list[float]:
-        lr, weight_decay = float(group["lr"]), float(group["weight_decay"])
-        first, second = map(float, group["betas"])
+    def numbers(self, group: Group, age: Number, before: Number, gain: Number) -> list[Number]:
+        lr, weight_decay, (first, second) = group["lr"], group["weight_decay"], group["betas"]
         keep = 1 - lr * weight_decay if group["decoupled_weight_decay"] else 1.0
         root = (1 - second**age) ** 0.5
         lr_hat = root * lr / (1 - first**age)

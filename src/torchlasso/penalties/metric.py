@@ -104,7 +104,11 @@ def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) 
         rise = (unit * unit / (theta + floored)).sum(dim=1, keepdim=True) / q - slope
         before, theta = theta, (theta + (1 + slope * theta - 1 / q) / rise).clamp_min(0)
         # where no device has to be waited for, it is asked whether more would change anything
-        if theta.is_cpu and not ((theta - before).abs() > 4 * torch.finfo(z.dtype).eps * theta).any():
+        if (
+            theta.is_cpu
+            and not torch.compiler.is_compiling()
+            and not ((theta - before).abs() > 4 * torch.finfo(z.dtype).eps * theta).any()
+        ):
             break
     alive = norm0 > 1  # u = 0 is stationary exactly where ‖z/threshold‖ ≤ 1
     theta = torch.where(alive, theta, torch.zeros_like(theta))

@@ -1,0 +1,144 @@
+"""The fused step on devices that the host does not wait for: all of it, its numbers included, is computed there.
+
+Gains and the largest rate are tensors in the groups then, rates may be tensors, and nothing is read back; so a step can
+be captured in a graph and replayed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso.optim.cohorts import POWER, SMALLEST_SHARE
+from torchlasso.optim.metrics import Group, Metric, Number
+from torchlasso.optim.steps import Shape, Step
+from torchlasso.optim.updates import Update
+from torchlasso.penalties import L1, Penalty, check_strength
+
+# The options of a group that are numbers, which may change without a new compilation, and those that are not.
+NUMBERS = ("lr", "lam", "betas", "eps", "weight_decay", "momentum", "dampening")
+FIXED = ("averaging", "decoupled_weight_decay", "nesterov")
+
+
+@dataclass(frozen=True)
+class GroupStep:
+    """What is compiled: the step of all parameters of one group that have a gradient.
+
+    Attributes:
+        step: of one of them.
+        metric: of the optimizer.
+        fixed: the options of the group that are not numbers, or are 0 and would be idle.
+    """
+
+    step: Step
+    metric: Metric
+    fixed: tuple[tuple[str, Any], ...]
+
+    def __call__(
+        self,
+        columns: Sequence[Sequence[Tensor]],
+        ages: Sequence[Tensor],
+        gains: Tensor,
+        plain_gains: Tensor,
+        peak: Tensor,
+        options: Mapping[str, Any],
+        shape: Sequence[Tensor],
+    ) -> None:
+        """Do the step in place: weights, buffers, ages, gains and the largest rate."""
+        group: Group = {**options, **dict(self.fixed)}
+        peak.copy_(torch.maximum(peak, group["lr"]))
+        share = torch.where(peak > 0, (group["lr"] / peak) ** POWER, 1.0).clamp_min(SMALLEST_SHARE)[0]
+        age = torch.stack(list(ages)).to(gains.dtype) if ages else None
+        plain = self.metric.gain(group, plain_gains)
+        if group["averaging"]:
+            group.update(self.metric.with_averaging(group, share, age, gains, plain))
+        gain = self.metric.gain(group, gains)
+        numbers = [
+            group["lam"],
+            *shape,
+            *self.step.update.numbers(group, None if age is None else age + 1, gains, gain),
+        ]
+        for i, tensors in enumerate(zip(*columns, strict=True)):
+            self.step(tensors, [_of_member(number, i, tensors[0]) for number in numbers])
+        for one in ages:
+            one.add_(1)
+        gains.copy_(gain)
+        plain_gains.copy_(plain)
+
+
+def _of_member(number: Number, i: int, w: Tensor) -> Tensor:
+    each: Tensor = torch.as_tensor(number, device=w.device)
+    return (each[i] if each.dim() else each).to(torch.promote_types(w.dtype, torch.float32))
+
+
+@functools.cache
+def _compiled(step: GroupStep) -> Callable[..., None]:
+    # one kernel for many tensors, instead of one for each
+    return torch.compile(step.__call__, fullgraph=True, options={"combo_kernels": True})
+
+
+def is_for(group: Group, penalty: Penalty | None) -> bool:
+    """Whether the step of a group is to be done here: asked for, on a device, and of a penalty that can be compiled."""
+    wanted = group.get("fused") or group.get("capturable")
+    return bool(wanted) and _are_on_device(group["params"]) and (penalty is None or is_dataclass(penalty))
+
+
+def _are_on_device(params: Sequence[Tensor]) -> bool:
+    devices = {p.device for p in params}
+    kinds = all(p.is_floating_point() and p.layout == torch.strided for p in params)
+    # the numbers are float64, as on the host
+    return len(devices) == 1 and kinds and next(iter(devices)).type not in ("cpu", "mps")
+
+
+@torch.no_grad()
+def advance(
+    group: Group, penalty: Penalty | None, metric: Metric, update: Update, states: dict[Tensor, dict[str, Any]]
+) -> None:
+    """Do the step of a group."""
+    if not isinstance(group["lam"], Tensor):
+        check_strength(group["lam"])
+    members = [i for i, p in enumerate(group["params"]) if p.grad is not None]
+    if not members:
+        return
+    params = [group["params"][i] for i in members]
+    for p in params:
+        if not states.get(p):
+            states[p] = update.start(p)
+    columns = [params, [p.grad for p in params], *([states[p][name] for p in params] for name in update.buffers)]
+    keep_on_device(group)
+    everyone = len(members) == len(group["params"])
+    gains, plain_gains = (group[name] if everyone else group[name][members] for name in ("gains", "plain_gains"))
+    shape, own = Shape.of(penalty if penalty is not None else L1())
+    fixed = {name: bool(group[name]) for name in FIXED if name in group}
+    given = {name: _tensors(group[name]) for name in NUMBERS if name in group}
+    if "momentum" in group and not group["momentum"]:
+        fixed.update(momentum=0.0, averaging=False)
+        del given["momentum"]
+    if penalty is None:
+        given["lam"] = _tensors(0.0)
+    ages = [states[p]["step"] for p in params] if metric.aged else []
+    step = GroupStep(Step(update, shape), metric, tuple(fixed.items()))
+    _compiled(step)(columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(tuple(own)))
+    if not everyone:
+        group["gains"][members], group["plain_gains"][members] = gains, plain_gains
+
+
+def keep_on_device(group: Group) -> None:
+    """Let gains and largest rate be tensors on the device of the parameters."""
+    device = group["params"][0].device
+    for name in ("gains", "plain_gains", "lr_peak"):
+        if not isinstance(group[name], Tensor):
+            # with a dimension: what a compiled function writes into a tensor without one can be lost
+            group[name] = torch.tensor(group[name], dtype=torch.float64, device=device).reshape(-1)
+
+
+def _tensors(value: Any) -> Any:
+    """Numbers as tensors, which a compiled function takes without being compiled for their values."""
+    if isinstance(value, tuple):
+        return tuple(map(_tensors, value))
+    return value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)

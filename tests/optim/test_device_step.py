@@ -1,0 +1,204 @@
+"""The step that is done on a device as a whole: that of the reference, without the host waiting for the device."""
+
+import copy
+
+import pytest
+import torch
+from contract import CASES, cosine
+from implementations import assert_alike, random_gradients
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import torchlasso as tl
+from torchlasso.optim import device
+
+ADAMS = ["Adam", "Adam amsgrad", "AdamW"]
+STEPS = 20
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Let the CPU count as such a device, and do without a compiler."""
+    monkeypatch.setattr(device, "_are_on_device", lambda params: True)
+    monkeypatch.setattr(device, "_compiled", lambda step: step)
+
+
+def weights() -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64)) for s in [(4, 5), (7,), (3, 2, 2)]]
+
+
+def build(case: str, ws, penalty=None, **options) -> tl.Proximal:
+    base, defaults = CASES[case]
+    return tl.proximal(base)(ws, penalty=penalty or tl.L1(), **{"lam": 0.3, **defaults, **options})
+
+
+def train(optimizer, ws, steps=range(STEPS)) -> torch.Tensor:
+    scheduler = cosine(optimizer)
+    for step in steps:
+        random_gradients(ws, step)
+        optimizer.step()
+        scheduler.step()
+    return torch.cat([w.detach().reshape(-1) for w in ws])
+
+
+# with a λ for which some weights are zero and some are not
+PENALTIES = {tl.L1(): 0.3, tl.MCP(gamma=3.0): 0.3, tl.L1(over=tl.Rows()): 1.5, tl.SparseGroup(over=tl.Rows()): 1.0}
+
+
+@pytest.mark.parametrize("averaging", [True, False])
+@pytest.mark.parametrize("penalty", PENALTIES, ids=str)
+@pytest.mark.parametrize("case", ADAMS)
+def test_the_weights_are_those_of_the_reference(here, monkeypatch, case, penalty, averaging):
+    ours, theirs = weights(), weights()
+    options = {"lam": PENALTIES[penalty], "averaging": averaging}
+    result = train(build(case, ours, penalty, fused=True, **options), ours)
+    monkeypatch.undo()
+    reference = train(build(case, theirs, penalty, fused=False, **options), theirs)
+    assert_alike(result, reference)
+    assert 0 < (reference == 0).sum() < len(reference)
+
+
+@pytest.mark.parametrize("case", ["SGD momentum", "SGD Nesterov", "SGD dampening", "SGD"])
+def test_sgd_is_done_as_by_the_reference(here, monkeypatch, case):
+    ours, theirs = weights(), weights()
+    result = train(build(case, ours, fused=True), ours)
+    monkeypatch.undo()
+    assert_alike(result, train(build(case, theirs, fused=False), theirs))
+    assert (result == 0).any()
+
+
+@pytest.mark.parametrize("case", ["AdamW", "SGD momentum"])
+def test_parameters_without_a_gradient_wait_and_groups_without_a_penalty_are_stepped(here, monkeypatch, case):
+    results = []
+    for fused in (True, False):
+        ws = weights()
+        optimizer = build(case, [{"params": ws[:2]}, {"params": ws[2:], "penalty": None}], fused=fused)
+        for step in range(STEPS):
+            random_gradients(ws, step)
+            if step % 3 == 1 or step < 5:
+                ws[1].grad = None
+            for group in optimizer.param_groups:
+                group["lr"] *= 0.9
+            optimizer.step()
+        results.append(torch.cat([w.detach().reshape(-1) for w in ws]))
+        monkeypatch.undo()
+    assert_alike(*results)
+
+
+@pytest.mark.parametrize("case", ["AdamW", "SGD momentum"])
+def test_it_goes_on_from_a_file_and_from_and_to_the_reference(here, monkeypatch, case):
+    ws, twins, reference = weights(), weights(), weights()
+    optimizer = build(case, ws, fused=True)
+    train(optimizer, ws, range(7))
+    other = build(case, twins, fused=True)
+    with torch.no_grad():
+        for w, twin in zip(ws, twins, strict=True):
+            twin.copy_(w)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert torch.equal(train(optimizer, ws, range(7, 12)), train(other, twins, range(7, 12)))
+    monkeypatch.undo()
+    for group in optimizer.param_groups:
+        group["fused"] = False
+    result = train(optimizer, ws, range(12, STEPS))
+    plain = build(case, reference, fused=False)
+    for steps in (range(7), range(7, 12)):
+        train(plain, reference, steps)
+    assert_alike(result, train(plain, reference, range(12, STEPS)))
+
+
+@pytest.mark.parametrize("options", [{"fused": True}, {"fused": True, "capturable": True}, {"capturable": True}])
+@pytest.mark.parametrize("case", ADAMS)
+def test_the_host_does_not_wait_for_the_device(monkeypatch, case, options):
+    # on this device there are no numbers: whatever asks for one raises
+    monkeypatch.setattr(device, "_compiled", lambda step: step)
+    ws = [nn.Parameter(torch.randn(s, device="meta")) for s in [(4, 5), (7,)]]
+    optimizer = build(case, ws, **options)
+    for step in range(3):
+        if options.get("capturable"):
+            optimizer.param_groups[0]["lr"] = torch.tensor(0.1, device="meta")
+        for w in ws[step % 2 :]:
+            w.grad = torch.randn(w.shape, device="meta")
+        optimizer.step()
+    with pytest.raises(RuntimeError, match="meta tensors"):
+        ws[0].sum().item()
+    assert optimizer.state[ws[0]]["step"].device.type == "meta"
+    assert optimizer.param_groups[0]["gains"].device.type == "meta"
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down every operation on tensors, as the capture of a graph does, for :meth:`replay`."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        self.operations.append((operation, args, kwargs or {}, result))
+        return result
+
+    def replay(self) -> None:
+        for operation, args, kwargs, result in self.operations:
+            again = operation(*args, **kwargs)
+            pairs = zip(result, again, strict=True) if isinstance(result, (list, tuple)) else [(result, again)]
+            for old, new in pairs:
+                if isinstance(old, torch.Tensor) and old is not new and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@pytest.mark.parametrize("case", ADAMS)
+def test_a_captured_step_can_be_replayed_with_another_rate(here, monkeypatch, case):
+    ours, theirs = weights(), weights()
+    rates = [0.1 * 0.9**t for t in range(12)]
+    lr = torch.tensor(0.1, dtype=torch.float64)
+    optimizer = build(case, ours, lr=lr, fused=True, capturable=True)
+    random_gradients(ours, 0)
+    optimizer.step()  # makes the state
+    recorder = Recorder()
+    for step, rate in enumerate(rates[1:], start=1):
+        lr.fill_(rate)
+        for w, grad in zip(ours, _gradients(step), strict=True):
+            w.grad.copy_(grad)
+        if step == 1:
+            with recorder:
+                optimizer.step()
+        else:
+            with torch.no_grad():
+                recorder.replay()
+    monkeypatch.undo()
+    plain = build(case, theirs, fused=False)
+    for step, rate in enumerate(rates):
+        plain.param_groups[0]["lr"] = rate
+        random_gradients(theirs, step)
+        plain.step()
+    for w, expected in zip(ours, theirs, strict=True):
+        assert_alike(w.detach(), expected.detach())
+    assert any((w == 0).any() for w in theirs)
+
+
+def _gradients(step: int) -> list[torch.Tensor]:
+    ws = weights()
+    random_gradients(ws, step)
+    return [w.grad for w in ws]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("case", ["AdamW", "SGD momentum"])
+def test_compiled_it_is_the_same_and_changed_numbers_compile_nothing(monkeypatch, case):
+    monkeypatch.setattr(device, "_are_on_device", lambda params: True)
+    torch._dynamo.reset()
+    device._compiled.cache_clear()
+    ours, theirs = weights(), weights()
+    optimizer = build(case, ours, fused=True)
+    result = train(optimizer, ours, range(2))
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for group in optimizer.param_groups:
+        group["lam"] = 0.2
+    result = train(optimizer, ours, range(2, 8))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
+    monkeypatch.undo()
+    plain = build(case, theirs, fused=False)
+    train(plain, theirs, range(2))
+    plain.param_groups[0]["lam"] = 0.2
+    assert_alike(result, train(plain, theirs, range(2, 8)))
