@@ -10,7 +10,7 @@ process alike. What communicates has to be called by every process.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
@@ -23,19 +23,23 @@ if TYPE_CHECKING:
 Dims = tuple[int, ...]
 
 
-def may_be_sharded() -> bool:
-    """Whether there are several processes that could share a tensor."""
+def _many_processes() -> bool:
     # Asked first: without them nothing is sharded, and importing DTensor alone takes half a second.
     return dist.is_available() and dist.is_initialized()
 
 
 def is_sharded(w: Any) -> TypeGuard[DTensor]:
     """Whether ``w`` is a ``DTensor``, of which this process may hold only a shard."""
-    if not may_be_sharded():
+    if not _many_processes():
         return False
     from torch.distributed.tensor import DTensor
 
     return isinstance(w, DTensor)
+
+
+def any_sharded(tensors: Iterable[Any]) -> bool:
+    """Whether one of them is sharded."""
+    return _many_processes() and any(map(is_sharded, tensors))
 
 
 def whole(w: Any) -> Any:
@@ -142,7 +146,7 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
 
 
 def _is_fsdp(module: nn.Module) -> bool:
-    if not may_be_sharded():
+    if not _many_processes():
         return False
     from torch.distributed.fsdp import FSDPModule
 

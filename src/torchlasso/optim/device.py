@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from torchlasso.optim.cohorts import POWER, SMALLEST_SHARE
 from torchlasso.optim.metrics import Group, Metric, Number
-from torchlasso.optim.steps import Shape, Step
+from torchlasso.optim.steps import Shape, Step, has_shape
 from torchlasso.optim.updates import Update
 from torchlasso.penalties import L1, Penalty, check_strength
+from torchlasso.sharding import any_sharded
 
 # The options of a group that are numbers, which may change without a new compilation, and those that are not.
 NUMBERS = ("lr", "lam", "betas", "eps", "weight_decay", "momentum", "dampening")
@@ -85,14 +86,15 @@ def _compiled(step: GroupStep) -> Callable[..., None]:
 def is_for(group: Group, penalty: Penalty | None) -> bool:
     """Whether the step of a group is to be done here: asked for, on a device, and of a penalty that can be compiled."""
     wanted = group.get("fused") or group.get("capturable")
-    return bool(wanted) and _are_on_device(group["params"]) and (penalty is None or is_dataclass(penalty))
+    return bool(wanted) and _are_on_device(group["params"]) and (penalty is None or has_shape(penalty))
 
 
 def _are_on_device(params: Sequence[Tensor]) -> bool:
+    if not params or params[0].is_cpu:
+        return False
     devices = {p.device for p in params}
-    kinds = all(p.is_floating_point() and p.layout == torch.strided for p in params)
-    # the numbers are float64, as on the host
-    return len(devices) == 1 and kinds and next(iter(devices)).type not in ("cpu", "mps")
+    kinds = all(p.is_floating_point() and p.layout == torch.strided for p in params) and not any_sharded(params)
+    return len(devices) == 1 and kinds and params[0].device.type != "mps"  # which has no float64 for the numbers
 
 
 @torch.no_grad()
@@ -114,7 +116,7 @@ def advance(
     everyone = len(members) == len(group["params"])
     gains, plain_gains = (group[name] if everyone else group[name][members] for name in ("gains", "plain_gains"))
     shape, own = Shape.of(penalty if penalty is not None else L1())
-    fixed = {name: bool(group[name]) for name in FIXED if name in group}
+    fixed: dict[str, Any] = {name: bool(group[name]) for name in FIXED if name in group}
     given = {name: _tensors(group[name]) for name in NUMBERS if name in group}
     if "momentum" in group and not group["momentum"]:
         fixed.update(momentum=0.0, averaging=False)
@@ -123,7 +125,7 @@ def advance(
         given["lam"] = _tensors(0.0)
     ages = [states[p]["step"] for p in params] if metric.aged else []
     step = GroupStep(Step(update, shape), metric, tuple(fixed.items()))
-    _compiled(step)(columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(tuple(own)))
+    _compiled(step)(columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(own))
     if not everyone:
         group["gains"][members], group["plain_gains"][members] = gains, plain_gains
 

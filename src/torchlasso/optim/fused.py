@@ -16,6 +16,7 @@ from torchlasso.optim.runs import Runs, in_rows, runs_of
 from torchlasso.optim.steps import RowStep, Shape, Step, is_elementwise, is_rowwise
 from torchlasso.optim.updates import Update
 from torchlasso.penalties import Penalty
+from torchlasso.sharding import any_sharded
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ class _Part:
 
 def _parts(cohort: Cohort, update: Update, spare: Penalty, alike: Iterable[tuple[list[int], Runs]]) -> Iterator[_Part]:
     penalty, lam = cohort.penalty, float(cohort.options["lam"])
+    whole = not any_sharded(cohort.options["params"])  # or the rows at hand may not be those of the penalty
     for positions, runs in alike:
-        if is_rowwise(penalty, update) and isinstance(penalty.over, Partition):
+        if whole and is_rowwise(penalty, update) and isinstance(penalty.over, Partition):
             rowwise, positions, runs = in_rows(positions, runs, penalty.over)
             if rowwise is not None:
                 shape, own = Shape.of(replace(penalty, over=Elements()))

@@ -19,7 +19,6 @@ from torchlasso.optim.metrics import Group, Metric, registry
 from torchlasso.optim.steps import is_elementwise
 from torchlasso.penalties import L1, Penalty, check_strength
 
-
 # With fused=None, so many weights or more are stepped by kernels. Measured in docs/results.md: below, what a step gains
 # by them does not make up for the seconds that they take at the first.
 MANY = 1_000_000
@@ -159,16 +158,20 @@ class Proximal(Optimizer):
         spare: Penalty = next((penalty for penalty in self.penalties if is_elementwise(penalty)), L1())
         launches: list[Launch] = []
         rest: list[Cohort] = []
-        many = sum(sum(map(Tensor.numel, group["params"])) for group in self.param_groups) >= MANY
         for cohort in cohorts:
-            fused, foreach = cohort.options["fused"], cohort.options["foreach"]
-            if not fused and (fused is not None or foreach is not None or not many):
+            if not self._is_fused(cohort):
                 rest.append(cohort)
                 continue
             ready, others = launches_of(cohort, update_of(cohort.options), spare, self.state)
             launches += ready
             rest += others
         return launches, rest
+
+    def _is_fused(self, cohort: Cohort) -> bool:
+        fused, foreach = cohort.options["fused"], cohort.options["foreach"]
+        if fused is not None or foreach is not None:
+            return bool(fused)
+        return sum(sum(map(Tensor.numel, group["params"])) for group in self.param_groups) >= MANY
 
     @torch.no_grad()
     def _shrink(self, cohort: Cohort) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.blocks import Partition
-from torchlasso.sharding import is_sharded, may_be_sharded
+from torchlasso.sharding import any_sharded, is_sharded
 
 # Rows are worked on in pieces of so many weights, which the caches still hold when the second pass over them comes.
 PIECE = 131072
@@ -47,7 +47,7 @@ def runs_of(columns: list[list[Any]]) -> tuple[list[tuple[list[int], Runs]], lis
     Args:
         columns: weights, gradients and each of the buffers, None where there is none.
     """
-    if not may_be_sharded():
+    if not any_sharded(columns[0]):
         runs = _contiguous(columns)
         if runs is not None:
             return [(list(range(len(columns[0]))), runs)], [], []
@@ -130,7 +130,7 @@ def in_rows(positions: list[int], runs: Runs, over: Partition) -> tuple[tuple[li
     found, others = [], []
     pieces: list[tuple[list[Tensor], int, int]] = []
     for i, run in zip(positions, zip(*runs.columns, strict=True), strict=True):
-        size = over.in_memory(run[0]) if run[0].is_contiguous() and not may_be_sharded() else None
+        size = over.in_memory(run[0]) if run[0].is_contiguous() else None
         if size is None:
             others.append((i, run))
             continue

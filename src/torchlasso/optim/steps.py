@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeGuard
@@ -30,12 +31,13 @@ class Shape:
     numbers: tuple[str, ...]
 
     @classmethod
-    def of(cls, penalty: Penalty) -> tuple[Shape, list[float]]:
+    @functools.cache
+    def of(cls, penalty: Penalty) -> tuple[Shape, tuple[float, ...]]:
         """The shape of a penalty, and its numbers."""
         values = {field.name: getattr(penalty, field.name) for field in fields(penalty)}  # type: ignore[arg-type]
         numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
         fixed = tuple((name, value) for name, value in values.items() if name not in numbers)
-        return cls(type(penalty), fixed, tuple(numbers)), list(numbers.values())
+        return cls(type(penalty), fixed, tuple(numbers)), tuple(numbers.values())
 
     def with_numbers(self, numbers: Sequence[Tensor]) -> Penalty:
         """The penalty with tensors for its numbers, which its own checks of them would refuse."""
@@ -105,14 +107,19 @@ class RowStep(Step):
 
 def is_elementwise(penalty: Penalty | None) -> TypeGuard[Separable]:
     """Whether the prox of a weight is a function of this weight alone."""
-    return isinstance(penalty, Separable) and penalty.over.single and is_dataclass(penalty)
+    return isinstance(penalty, Separable) and penalty.over.single and has_shape(penalty)
 
 
 def is_rowwise(penalty: Penalty | None, update: Update) -> TypeGuard[Separable]:
     """Whether the prox of a row of weights can be a part of the update of this row."""
     return (
         isinstance(penalty, Separable)
-        and is_dataclass(penalty)
         and isinstance(penalty.over, Partition)
+        and has_shape(penalty)
         and (not update.diagonal or type(penalty).prox_near_rows is not Separable.prox_near_rows)
     )
+
+
+def has_shape(penalty: Penalty) -> bool:
+    """Whether the penalty is a frozen dataclass, whose numbers can be told from what else it says."""
+    return is_dataclass(penalty) and type(penalty).__hash__ is not None
