@@ -37,9 +37,14 @@ def shrink_near(
     """argmin_u Σ d_i (u_i − z_i)²/2 + λ‖u‖ per row, without a search, for the rows whose norm hardly changes.
 
     The solution is u_i = θ·d_i z_i/(d_i θ + λ), θ = ‖u‖. With θ = start·(1 + δ), q_i = d_i z_i/(d_i·start + λ) and
-    a_i = d_i·start/(d_i·start + λ), which is at most 1, the condition ‖u‖ = θ is Σ_k (−1)^k (k+1) T_k δ^k = 1,
-    T_k = Σ q_i² a_i^k. It takes one pass for these sums, few operations for each row and one pass for the result, and a
-    single division for a weight in each. A row that was zero stays zero where T_0 ≤ 1.
+    a_i = d_i·start/(d_i·start + λ), which is at most 1, ‖u‖ = θ is h(δ) = 1 for h(δ)⁻² = Σ q_i²/(1 + δ a_i)².
+    This h is linear where all a_i are alike; with their mean m and relative variance v under the weights q_i²,
+
+        h(δ)/h(0) = 1 + x − 3/2·v·x² + (3/2·v + 2κ)·x³ + …,    x = m δ,  |κ| ≤ v/m.
+
+    The root of the first terms is taken where the next one is below rounding. So there is one pass for three sums, few
+    operations for each row and one pass for the result, with a single division for a weight in each. A row that was
+    zero stays zero where Σ q_i² ≤ 1.
 
     Args:
         scaled: d z, (n, size).
@@ -49,29 +54,19 @@ def shrink_near(
     Returns:
         The solution, z in the other rows; which rows are solved, (n,); and what else is computed once for a row.
     """
-    eps = torch.finfo(scaled.dtype).eps
-    terms, iterations = (6, 2) if eps > 1e-10 else (8, 3)
     guess = torch.clamp_min(start, 1e-18)  # as good as zero, and yet to be divided by
     inverse = (metric * guess[:, None] + lam).reciprocal()
     b, q = metric * inverse, scaled * inverse
-    a = b * guess[:, None]
-    power = q * q
-    sums = [power.sum(dim=1)]
-    for _ in range(terms):
-        power = power * a
-        sums.append(power.sum(dim=1))
-    signed = [(-1) ** k * (k + 1) * t for k, t in enumerate(sums)]
-    delta = (sums[0] - 1) / (2 * sums[1])
-    step = delta
-    for _ in range(iterations):  # Newton
-        f = df = torch.zeros_like(delta)
-        for k in range(terms, 0, -1):
-            f, df = f * delta + signed[k], df * delta + k * signed[k]
-        step = (f * delta + signed[0] - 1) / df
-        delta = delta - step
-    last = (terms + 1) * sums[-1] * delta.abs() ** terms  # the term at which the series is cut off
-    alive = (start > 0) & (delta > -0.5) & (last <= 4 * eps) & (step.abs() <= eps**0.5)
-    dead = (start == 0) & (sums[0] <= 1)
+    a, square = b * guess[:, None], q * q
+    total, first, second = (t.sum(dim=1) for t in (square, square * a, square * a * a))
+    mean = first / total
+    variance = torch.relu(second / first / mean - 1)
+    excess = total.sqrt() - 1  # h(0)⁻¹ − 1 = x − 3/2·v·x²
+    x = 2 * excess / (1 + torch.relu(1 - 6 * variance * excess).sqrt())
+    next_term = 4 * variance * x.abs() ** 3 / mean
+    delta = x / mean
+    alive = (start > 0) & (delta > -0.5) & (x.abs() < 0.25) & (next_term <= 4 * torch.finfo(x.dtype).eps)
+    dead = (start == 0) & (total <= 1)
     # θ q/(1 + δ a) is z in the limit of a large δ
     delta = torch.where(alive, delta, torch.where(dead, -1.0, 1e30))
     theta, slope = guess * (1 + delta), guess * torch.where(dead, 0.0, delta)
