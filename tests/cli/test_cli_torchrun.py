@@ -82,11 +82,11 @@ def assert_close(left: Any, right: Any) -> None:
         assert left == right
 
 
-def assert_refused(ended: tuple[int, str, str], line: str) -> None:
+def assert_refused(ended: tuple[int, str, str], line: str, *, at_once: bool = True) -> None:
     """One line from the command, and an exit code 2 in torchrun's account of it."""
     code, out, err = ended
     assert code == 1, err
-    assert out == ""
+    assert not out or not at_once
     assert [text for text in err.splitlines() if text.startswith("error: ")] == [f"error: {line}"], err
     assert set(re.findall(r"exitcode +: (\S+)", err)) <= {"2", "-15"}, err  # who waited may have been ended by torchrun
     assert "exitcode  : 2 " in err
@@ -128,7 +128,7 @@ def test_an_interrupted_run_goes_on_in_as_many_processes_and_in_one(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert f"interrupted; go on with: torchlasso train --resume --out {run}\n" in err
-    assert err.count("interrupted") == 1
+    assert err.count("interrupted; go on") == 1
     assert "error: " not in err
     assert 1 < len(cli.metrics(run)) < 25
     assert not list(run.rglob("*.part"))
@@ -168,7 +168,7 @@ def test_what_only_another_process_finds_ends_all(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a_loss_of_ones_own.py").write_text(LOSS)
     options = [*SMALL, "--loss", "a_loss_of_ones_own:fails_in_the_second_process"]
-    assert_refused(torchrun("--data", classes, "--out", tmp_path / "run", *options), "no more")
+    assert_refused(torchrun("--data", classes, "--out", tmp_path / "run", *options), "no more", at_once=False)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
