@@ -1,0 +1,155 @@
+"""The kernels of the fused step: compiled once, for every number and size; without a compiler, torch's own step."""
+
+import gc
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from contract import CASES
+from implementations import FEW, assert_alike, options_of, random_gradients
+from torch import nn
+
+import torchlasso as tl
+from torchlasso.optim import kernels
+
+SHAPES = [(0,), (1,), (2,), (15,), (16,), (17,), (3, 5), (1000,), (4, 3, 3, 3)]
+
+
+def weights(shapes=SHAPES, dtype=torch.float64) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)) for s in shapes]
+
+
+def build(case: str, ws, penalty=None, implementation: str = "fused", **options) -> tl.Proximal:
+    given = {"penalty": penalty or tl.L1(), "lam": 0.3, **options_of(case, implementation), **options}
+    return tl.proximal(CASES[case][0])(ws, **given)
+
+
+def train(optimizer, ws, steps=range(10)) -> torch.Tensor:
+    for step in steps:
+        random_gradients(ws, step)
+        optimizer.step()
+    return torch.cat([w.detach().reshape(-1) for w in ws])
+
+
+@pytest.fixture
+def compiled(monkeypatch) -> list:
+    """What is compiled from now on."""
+    seen = []
+    make = kernels.Kernel.__init__
+
+    def counted(self, *args):
+        seen.append(args)
+        make(self, *args)
+
+    monkeypatch.setattr(kernels.Kernel, "__init__", counted)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("penalty", "other"),
+    [
+        (tl.MCP(gamma=3.0), tl.MCP(gamma=5.0)),
+        (tl.ElasticNet(over=tl.Rows(), ratio=0.5), tl.ElasticNet(over=tl.Rows(), ratio=0.25)),
+    ],
+    ids=["MCP", "elastic net over rows"],
+)
+@FEW
+def test_other_numbers_and_other_shapes_compile_nothing(compiled, case, penalty, other):
+    ws = weights([(4, 6), (7,)])
+    optimizer = build(case, ws, penalty)
+    train(optimizer, ws)
+    known = len(compiled)
+    group = optimizer.param_groups[0]
+    changes = {"lr": 0.03, "lam": 0.1, "weight_decay": group["weight_decay"] * 2}
+    changes |= {"betas": (0.5, 0.7), "eps": 1e-3} if "Adam" in case else {"momentum": 0.4, "dampening": 0.2}
+    for name, value in changes.items():
+        group[name] = value
+        train(optimizer, ws, range(2))
+    optimizer.penalties[0] = other
+    train(optimizer, ws, range(2))
+    more = weights([(2, 3), (40, 40), (5, 2, 3, 3), (123,)])
+    optimizer.add_param_group({"params": more})
+    train(optimizer, more, range(2))
+    assert len(compiled) == known
+
+
+@FEW
+def test_every_length_is_stepped_as_by_the_reference(case):
+    results = []
+    for implementation in ("reference", "fused"):
+        ws = weights()
+        results.append(train(build(case, ws, implementation=implementation), ws))
+    assert_alike(*results)
+    assert (results[0] == 0).any()
+
+
+@pytest.mark.parametrize("penalty", [tl.L1(), tl.L1(over=tl.Rows())], ids=str)
+@FEW
+def test_threads_make_no_difference(compiled, case, penalty):
+    shapes = [(300, 400), (17,), (2, 3)]
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            ws = weights(shapes)
+            results.append(train(build(case, ws, penalty, lam=0.02), ws, range(4)))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert_alike(result, results[0])
+    assert results[0].any()
+
+
+@FEW
+def test_nothing_is_kept_that_the_plain_optimizer_does_not_keep(case):
+    def kept(make) -> tuple[int, int]:
+        ws = weights([(64, 64), (64,)], torch.float32)
+        optimizer = make(ws)
+        train(optimizer, ws)
+        for w in ws:
+            w.grad = None
+        gc.collect()
+        mine = {id(t): t for t in [*ws, *(s for state in optimizer.state.values() for s in state.values())]}
+        tensors = [t for t in gc.get_objects() if type(t) in (torch.Tensor, nn.Parameter) and id(t) not in mine]
+        return sum(t.nbytes for t in mine.values() if t is not None), sum(t.nbytes for t in tensors)
+
+    kept(lambda ws: build(case, ws))  # what belongs to the kernels themselves, once for a process
+    ours, theirs = kept(lambda ws: build(case, ws)), kept(lambda ws: CASES[case][0](ws, **options_of(case, "fused")))
+    assert ours[0] == theirs[0]
+    assert ours[1] <= theirs[1] + 1024
+
+
+SCRIPT = """
+import warnings
+import torch, torchlasso as tl
+
+results = []
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    for options in ({"fused": True}, {"foreach": True}):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+        optimizer = tl.ProxAdamW(tl.param_groups(model, tl.L1(), lam=0.05), lr=0.02, **options)
+        for _ in range(10):
+            optimizer.zero_grad()
+            model(torch.randn(8, 6)).square().mean().backward()
+            optimizer.step()
+        results.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+about = [str(w.message) for w in seen if "without its fused step" in str(w.message)]
+assert len(about) == 1, about
+assert torch.equal(*results)
+assert (results[0] == 0).any()
+print(about[0])
+"""
+
+
+def test_without_a_compiler_it_says_so_once_and_goes_on_with_foreach(tmp_path):
+    environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("torchlasso goes on without its fused step")
