@@ -67,9 +67,9 @@ def shrink_near(
     delta = x / mean
     alive = (start > 0) & (delta > -0.5) & (x.abs() < 0.25) & (next_term <= 4 * torch.finfo(x.dtype).eps)
     dead = (start == 0) & (total <= 1)
-    # θ q/(1 + δ a) is z in the limit of a large δ
-    delta = torch.where(alive, delta, torch.where(dead, -1.0, 1e30))
-    theta, slope = guess * (1 + delta), guess * torch.where(dead, 0.0, delta)
+    # θ q/(1 + (θ − start) b) is z in the limit of a large θ
+    other = torch.where(dead, 0.0, torch.full_like(x, torch.finfo(x.dtype).max ** 0.5))
+    theta, slope = torch.where(alive, guess * (1 + delta), other), torch.where(alive, guess * delta, other)
     return theta[:, None] * q / (1 + slope[:, None] * b), alive | dead, (guess, theta, slope)
 
 
