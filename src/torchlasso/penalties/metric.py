@@ -105,7 +105,7 @@ def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) 
             and not ((theta - before).abs() > 4 * torch.finfo(z.dtype).eps * theta).any()
         ):
             break
-    alive = norm0 > 1  # u = 0 is stationary exactly where ‖z/threshold‖ ≤ 1
+    alive = ~(norm0 <= 1)  # u = 0 is stationary exactly where ‖z/threshold‖ ≤ 1; what is no number is not zero
     theta = torch.where(alive, theta, torch.zeros_like(theta))
     u = torch.where(dead | ~alive, torch.zeros_like(z), z * (theta / (theta + threshold)))
     return u, theta
