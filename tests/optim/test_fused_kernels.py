@@ -173,7 +173,6 @@ exit 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the compiler")
-@pytest.mark.xfail(reason="the reason names the file of the kernel, and the warning is once for a reason")
 def test_one_warning_for_all_kernels_of_a_compiler_that_does_not_work(tmp_path):
     compiler = tmp_path / "c++"
     compiler.write_text(BROKEN)

@@ -176,12 +176,16 @@ def _kernel(source: Source, dtypes: tuple[torch.dtype, ...], n_numbers: int, par
     try:
         return Kernel(source, dtypes, n_numbers, parallel)
     except Exception as error:  # whatever keeps a compiler from working
-        _warn_once(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+        if type(error) not in _SEEN:  # what it says may name a file of its own for each kernel
+            _SEEN.add(type(error))
+            _warn(" ".join(f"{type(error).__name__}: {error}".split())[:200])
         return None
 
 
-@functools.cache
-def _warn_once(reason: str) -> None:
+_SEEN: set[type[Exception]] = set()
+
+
+def _warn(reason: str) -> None:
     warnings.warn(
         "torchlasso goes on without its fused step, with torch's own and a prox after it: nothing could be compiled "
         f"({reason})",
