@@ -149,8 +149,7 @@ class Adam(Update):
         return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if self.amsgrad else ("exp_avg", "exp_avg_sq")
 
     def start(self, p: Tensor) -> dict[str, Tensor]:
-        device = "cpu" if p.is_cpu else p.device
-        return {"step": torch.zeros((), dtype=torch.float32, device=device), **super().start(p)}
+        return {"step": torch.zeros((), dtype=torch.float32, device=p.device), **super().start(p)}
 
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
         _, keep, _, _, _, lr, reach = numbers
