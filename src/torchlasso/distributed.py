@@ -9,6 +9,7 @@ one process to another. The first that fails is the one to say why (:func:`is_fi
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,9 @@ def joined() -> Iterator[None]:
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
         yield
         return
+    # Imported while a group is there, it would keep that group for good, as the default of its functions' arguments;
+    # the group's threads would outlive it, and one that lets go of a tensor while Python ends aborts the process.
+    importlib.import_module("torch.distributed.nn")
     store, rank, size = next(rendezvous("env://"))
     # gloo is for what is on the CPU even where the model is not, such as a loss that was read
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"

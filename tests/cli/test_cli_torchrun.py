@@ -39,6 +39,19 @@ def fails_in_the_second_process(outputs, y):
     return nn.functional.cross_entropy(outputs, y)
 """
 
+THREADS = """
+import sys
+from pathlib import Path
+
+from torchlasso.cli.main import main
+
+try:
+    main(["train", *sys.argv[1:]])
+finally:
+    names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+    print([name for name in names if "gloo" in name])
+"""
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -91,6 +104,15 @@ def assert_refused(ended: tuple[int, str, str], line: str, *, at_once: bool = Tr
     assert set(re.findall(r"exitcode +: (\S+)", err)) <= {"2", "-15"}, err  # who waited may have been ended by torchrun
     assert "exitcode  : 2 " in err
     assert "src/torchlasso" not in err
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the names of threads are read from /proc")
+def test_no_thread_of_the_processes_is_left_at_the_end(torchrun: Processes, classes: Path, tmp_path: Path) -> None:
+    script = tmp_path / "threads.py"
+    script.write_text(THREADS)
+    command = [*TORCHRUN, script, "--data", classes, "--out", tmp_path / "run", *SMALL, "--epochs", "1"]
+    done = subprocess.run(command, env=torchrun.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-2:]) == (0, ["[]", "[]"]), done.stdout + done.stderr
 
 
 def test_two_processes_come_to_what_one_comes_to(cli: Any, torchrun: Processes, classes: Path, tmp_path: Path) -> None:
