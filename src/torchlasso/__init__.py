@@ -12,6 +12,7 @@ from torchlasso.blocks import (
     SingularValues,
 )
 from torchlasso.certify import Stationarity, lambda_max, stationarity
+from torchlasso.control import Constant, LambdaController, Reweighted, TargetMissed, TargetSparsity, Warmup
 from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
 from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
 from torchlasso.report import LayerReport, SparsityReport, report
@@ -26,12 +27,14 @@ __all__ = [
     "Blocks",
     "Chunks",
     "Columns",
+    "Constant",
     "ElasticNet",
     "Elements",
     "Filters",
     "Heads",
     "InputChannels",
     "LHalf",
+    "LambdaController",
     "LayerReport",
     "LogSum",
     "Penalty",
@@ -39,6 +42,7 @@ __all__ = [
     "ProxAdamW",
     "ProxSGD",
     "Proximal",
+    "Reweighted",
     "Rows",
     "Rule",
     "Separable",
@@ -46,6 +50,9 @@ __all__ = [
     "SparseGroup",
     "SparsityReport",
     "Stationarity",
+    "TargetMissed",
+    "TargetSparsity",
+    "Warmup",
     "lambda_max",
     "param_groups",
     "penalty",

@@ -46,9 +46,10 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
     """
     distances = []
     for w, penalty, lam in penalised(groups):
-        if lam == 0 or not w.requires_grad:
+        largest = float(lam.max()) if isinstance(lam, Tensor) else lam  # where it is reweighted, that of a zero
+        if largest == 0 or not w.requires_grad:
             continue
-        distances.append((penalty.subdiff_distance(w, _gradient(w), lam) / lam).flatten().double())
+        distances.append((penalty.subdiff_distance(w, _gradient(w), lam) / largest).flatten().double())
     if not distances:
         raise ValueError("no group has a penalty with λ above zero, so that there is nothing to measure in units of λ")
     pooled = torch.cat(distances)
@@ -72,6 +73,9 @@ def lambda_max(groups: Iterable[Group]) -> float:
         >>> tl.lambda_max([{"params": [w], "penalty": tl.L1(), "lam": 1.0}])
         1.5
     """
+    groups = list(groups)
+    if any(isinstance(lam, Tensor) for _, _, lam in penalised(groups)):
+        raise ValueError("λ has a weight for each block: take lambda_max before the groups are reweighted")
     largest = [penalty.lambda_max(_gradient(w)).item() for w, penalty, _ in penalised(groups)]
     if not largest:
         raise ValueError("no group has a penalty, so that no λ matters")

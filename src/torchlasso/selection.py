@@ -171,9 +171,10 @@ def penalty(groups: Iterable[Group]) -> Tensor:
     return torch.stack([rule.value(w, lam) for w, rule, lam in penalised(groups)]).sum()
 
 
-def penalised(groups: Iterable[Group]) -> Iterator[tuple[nn.Parameter, Penalty, float]]:
-    """Every penalised parameter of the groups, with its penalty and its λ."""
+def penalised(groups: Iterable[Group]) -> Iterator[tuple[nn.Parameter, Penalty, Any]]:
+    """Every penalised parameter of the groups, with its penalty and its λ: a number, or a tensor with one per block."""
     for group in groups:
         if group["penalty"] is not None:
-            for parameter in group["params"]:
-                yield parameter, group["penalty"], group["lam"]
+            weights = group.get("weights", [1.0] * len(group["params"]))
+            for parameter, weight in zip(group["params"], weights, strict=True):
+                yield parameter, group["penalty"], group["lam"] * weight

@@ -51,6 +51,38 @@ def whole(w: Any) -> Any:
     return w.full_tensor() if is_sharded(w) else w
 
 
+def local(w: Any) -> Any:
+    """What this process holds of ``w``: a plain tensor.
+
+    >>> local(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
+    return w.to_local() if is_sharded(w) else w
+
+
+def total(w: Any, part: Tensor) -> Tensor:
+    """The sum over the shards of ``w`` of what each process computed from its own; a plain tensor on every process.
+
+    >>> total(torch.ones(3), torch.tensor(3))
+    tensor(3)
+    """
+    return part if not is_sharded(w) else _pooled(w, part, w.placements)
+
+
+def like_shards(w: Any, shard: Tensor) -> Tensor:
+    """The whole tensor, on every process, of which each has a shard as it has of ``w``."""
+    if not is_sharded(w):
+        return shard
+    return type(w).from_local(shard, w.device_mesh, w.placements, shape=w.shape, stride=w.stride()).full_tensor()
+
+
+def _pooled(w: DTensor, part: Tensor, placements: tuple[Placement, ...]) -> Tensor:
+    from torch.distributed.tensor import Partial
+
+    parts = [placement if placement.is_replicate() else Partial() for placement in placements]
+    return type(w).from_local(part, w.device_mesh, parts).full_tensor()
+
+
 def is_cut(w: Tensor, dims: Dims) -> bool:
     """Whether a process holds less of ``w`` than whole slices along ``dims``; False for a plain tensor.
 
@@ -102,15 +134,12 @@ def summed(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def sharded(self: Any, w: Tensor, lam: Any) -> Tensor:
         if not is_sharded(w):
             return value(self, w, lam)
-        from torch.distributed.tensor import Partial
-
         placements = _uncut(self, w, lam)
         shard = _local(w, placements)
         # the sum over an empty shard keeps this process in the graph, whose backward pass communicates
         precision = torch.promote_types(w.dtype, torch.float32)
         part = value(self, shard, whole(lam)) if shard.numel() else shard.sum(dtype=precision)
-        parts = [placement if placement.is_replicate() else Partial() for placement in placements]
-        return type(w).from_local(part, w.device_mesh, parts).full_tensor()
+        return _pooled(w, part, placements)
 
     return sharded
 

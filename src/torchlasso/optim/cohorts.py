@@ -27,7 +27,7 @@ class Cohort:
         members: their indices in it.
         grads: their gradients.
         penalty: theirs; None where it has no strength.
-        options: the group as the base optimizer is to see it.
+        options: the group as the base optimizer is to see it, ``lam`` being theirs.
         age: how many updates they have had before the step.
         before: the gain of the averaging before the step.
         gain: after it; ``plain``: had its window never been lengthened.
@@ -73,21 +73,23 @@ def cohorts_of(
             continue
         share = _share(group)
         ages = [age_of(states.get(params[i], {})) for i in members] if metric.aged else [0] * len(members)
-        alike: dict[tuple[int, float, float], list[int]] = {}
-        keys = list(zip(ages, [gains[i] for i in members], [plain_gains[i] for i in members], strict=True))
+        alike: dict[tuple[int, float, float, float], list[int]] = {}
+        columns = ([values[i] for i in members] for values in (gains, plain_gains, group["lam_scales"]))
+        keys = list(zip(ages, *columns, strict=True))
         if len(set(keys)) == 1:
             alike = {keys[0]: members}
         else:
             for key, i in zip(keys, members, strict=True):
                 alike.setdefault(key, []).append(i)
         plainly = {name: _plain(value) for name, value in group.items() if name != "params"}
-        for (age, before, plain), some in alike.items():
+        for (age, before, plain, scale), some in alike.items():
             options = {**plainly, "params": [params[i] for i in some]}
+            options["lam"] *= scale
             plain = metric.gain(options, plain)
             if group["averaging"] and metric.averaging(options):
                 options.update(metric.with_averaging(options, share, age, before, plain))
             gain = metric.gain(options, before)
-            own = penalty if group["lam"] else None
+            own = penalty if options["lam"] else None
             cohorts.append(Cohort(index, some, [grads[i] for i in some], own, options, age, before, gain, plain))
     return cohorts
 

@@ -83,10 +83,11 @@ def _compiled(step: GroupStep) -> Callable[..., None]:
     return torch.compile(step.__call__, fullgraph=True, options={"combo_kernels": True})
 
 
-def is_for(group: Group, penalty: Penalty | None) -> bool:
+def is_for(group: Group, penalty: Penalty | None, weighted: bool) -> bool:
     """Whether the step of a group is to be done here: asked for, on a device, and of a penalty that can be compiled."""
     wanted = group.get("fused") or group.get("capturable")
-    return bool(wanted) and _are_on_device(group["params"]) and (penalty is None or has_shape(penalty))
+    fits = penalty is None or (has_shape(penalty) and not weighted)
+    return bool(wanted) and _are_on_device(group["params"]) and fits
 
 
 def _are_on_device(params: Sequence[Tensor]) -> bool:
@@ -121,8 +122,11 @@ def advance(
     if "momentum" in group and not group["momentum"]:
         fixed.update(momentum=0.0, averaging=False)
         del given["momentum"]
+    scales = [group["lam_scales"][i] for i in members]
     if penalty is None:
         given["lam"] = _tensors(0.0)
+    elif any(scale != 1 for scale in scales):
+        given["lam"] = given["lam"] * torch.tensor(scales, dtype=torch.float64).to(given["lam"].device)
     ages = [states[p]["step"] for p in params] if metric.aged else []
     step = GroupStep(Step(update, shape), metric, tuple(fixed.items()))
     _compiled(step)(columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(own))

@@ -66,7 +66,7 @@ class Launch:
 
 
 def launches_of(
-    cohort: Cohort, update: Update, spare: Penalty, states: dict[Tensor, dict[str, Any]]
+    cohort: Cohort, update: Update, spare: Penalty, states: dict[Tensor, dict[str, Any]], *, weighted: bool
 ) -> tuple[list[Launch], list[Cohort]]:
     """The fused step of a cohort, and what of it has none.
 
@@ -75,6 +75,7 @@ def launches_of(
         update: of their optimizer, with the options of the cohort.
         spare: an element-wise penalty, whose kernel serves with λ = 0 where the cohort's own penalty cannot be fused.
         states: of the optimizer; those of fused members are made where they are missing.
+        weighted: whether the penalty has a weight for every block, which no kernel takes: only the update is fused.
     """
     params, names = cohort.options["params"], update.buffers
     found = list(map(states.get, params))
@@ -83,7 +84,7 @@ def launches_of(
     alike, odd, foreign = runs_of(columns)
     launches: list[Launch] = []
     rest: list[Cohort] = []
-    for part in _parts(cohort, update, spare, alike):
+    for part in _parts(cohort, update, spare, alike, weighted):
         numbers = [*part.numbers, *update.numbers(cohort.options, cohort.age + 1, cohort.before, cohort.gain)]
         compiled = kernel(part.step, part.runs, len(numbers))
         if compiled is None:
@@ -112,17 +113,19 @@ class _Part:
     shrinks: bool
 
 
-def _parts(cohort: Cohort, update: Update, spare: Penalty, alike: Iterable[tuple[list[int], Runs]]) -> Iterator[_Part]:
+def _parts(
+    cohort: Cohort, update: Update, spare: Penalty, alike: Iterable[tuple[list[int], Runs]], weighted: bool
+) -> Iterator[_Part]:
     penalty, lam = cohort.penalty, float(cohort.options["lam"])
     whole = not any_sharded(cohort.options["params"])  # or the rows at hand may not be those of the penalty
     for positions, runs in alike:
-        if whole and is_rowwise(penalty, update) and isinstance(penalty.over, Partition):
+        if whole and not weighted and is_rowwise(penalty, update) and isinstance(penalty.over, Partition):
             rowwise, positions, runs = in_rows(positions, runs, penalty.over)
             if rowwise is not None:
                 shape, own = Shape.of(replace(penalty, over=Elements()))
                 yield _Part(rowwise[0], RowStep(update, shape), [lam, *own], rowwise[1], shrinks=True)
         if positions:
-            fits = penalty is None or is_elementwise(penalty)
+            fits = penalty is None or (is_elementwise(penalty) and not weighted)
             shape, own = Shape.of(penalty if penalty is not None and fits else spare)
             yield _Part(
                 positions, Step(update, shape), [lam if penalty is not None and fits else 0.0, *own], runs, fits

@@ -29,7 +29,9 @@ class Proximal(Optimizer):
 
     Each parameter group has ``lam``, a plain number that schedulers of λ may write as those of the rate write
     ``lr``; its penalty is kept in the list ``penalties``, parallel to ``param_groups``. Groups come from
-    :func:`torchlasso.param_groups`, or get ``penalty`` and ``lam`` from the arguments of the same name.
+    :func:`torchlasso.param_groups`, or get ``penalty`` and ``lam`` from the arguments of the same name. What else
+    multiplies λ is ``lam_scales`` in each group, a number for each parameter, and ``weights``, which has for some
+    parameters a tensor with a weight for every block; both are for controllers to write (:mod:`torchlasso.control`).
 
     With ``averaging`` the optimizer averages gradients over a window that grows as the learning rate falls,
     1 − β_t = (1 − β)·(lr_t/lr_peak)², lr_peak the largest rate so far, while the update under a constant gradient stays
@@ -52,6 +54,7 @@ class Proximal(Optimizer):
     base: ClassVar[type[Optimizer]]
     metric: ClassVar[Metric]
     penalties: list[Penalty | None]
+    weights: dict[Tensor, Tensor]
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Proximal(Optimizer):
         **kwargs: Any,
     ) -> None:
         self.penalties = []
+        self.weights = {}
         self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging}
         super().__init__(params, *args, **kwargs)
         # A fused base would skip its update after an overflow by itself, unseen by the prox: the scaler has to.
@@ -83,6 +87,7 @@ class Proximal(Optimizer):
         group = self.param_groups[-1]
         zeros = [0.0] * len(group["params"])
         group.update(lam=float(lam), lr_peak=0.0, gains=zeros, plain_gains=list(zeros))
+        group["lam_scales"] = [1.0] * len(zeros)
         self.penalties.append(penalty)
         try:
             self._check_group(group, penalty)
@@ -104,9 +109,17 @@ class Proximal(Optimizer):
             penalty.prox(w, 1.0, w if self.metric.diagonal else 1.0)  # shapes only: raises what a step would raise
 
     def penalised_groups(self) -> list[Group]:
-        """The groups that have a penalty, as :func:`torchlasso.param_groups` gives them."""
+        """The groups that have a penalty, as :func:`torchlasso.param_groups` gives them, and what multiplies λ."""
         return [
-            {"params": group["params"], "penalty": penalty, "lam": group["lam"]}
+            {
+                "params": group["params"],
+                "penalty": penalty,
+                "lam": group["lam"],
+                "weights": [
+                    scale * self.weights.get(p, 1.0)
+                    for p, scale in zip(group["params"], group["lam_scales"], strict=True)
+                ],
+            }
             for group, penalty in zip(self.param_groups, self.penalties, strict=True)
             if penalty is not None
         ]
@@ -143,7 +156,7 @@ class Proximal(Optimizer):
             return []
         found = []
         for index, (group, penalty) in enumerate(zip(self.param_groups, self.penalties, strict=True)):
-            if device.is_for(group, penalty):
+            if device.is_for(group, penalty, self._is_weighted(group)):
                 device.advance(group, penalty, self.metric, update_of(group), self.state)
                 found.append(index)
         return found
@@ -162,10 +175,14 @@ class Proximal(Optimizer):
             if not self._is_fused(cohort):
                 rest.append(cohort)
                 continue
-            ready, others = launches_of(cohort, update_of(cohort.options), spare, self.state)
+            weighted = self._is_weighted(cohort.options)
+            ready, others = launches_of(cohort, update_of(cohort.options), spare, self.state, weighted=weighted)
             launches += ready
             rest += others
         return launches, rest
+
+    def _is_weighted(self, group: Group) -> bool:
+        return any(p in self.weights for p in group["params"])
 
     def _is_fused(self, cohort: Cohort) -> bool:
         fused, foreach = cohort.options["fused"], cohort.options["foreach"]
@@ -179,7 +196,8 @@ class Proximal(Optimizer):
             return
         options, prox = cohort.options, cohort.penalty.prox
         for p in options["params"]:
-            p.copy_(prox(p, options["lam"], self.metric.step_size(options, self.state.get(p, {}), cohort.gain)))
+            lam = options["lam"] * self.weights[p] if p in self.weights else options["lam"]
+            p.copy_(prox(p, lam, self.metric.step_size(options, self.state.get(p, {}), cohort.gain)))
 
     @contextmanager
     def _groups_replaced(self, groups: list[Group]) -> Iterator[None]:
@@ -193,17 +211,18 @@ class Proximal(Optimizer):
         groups = zip(self.param_groups, self.penalties, strict=True)
         shown = [{**group, "penalty": penalty} for group, penalty in groups]
         for group in shown:
-            del group["gains"], group["plain_gains"]  # a number for each parameter
+            del group["gains"], group["plain_gains"], group["lam_scales"]  # a number for each parameter
         with self._groups_replaced(shown):
             return super().__repr__()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "penalties": self.penalties, "_given": self._given}
+        own = {"penalties": self.penalties, "weights": self.weights, "_given": self._given}
+        return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # torch calls this on load_state_dict too: what the plain optimizer's file lacks is taken from here
         for new, old in zip(state["param_groups"], self.__dict__.get("param_groups", []), strict=False):
-            for key in ("lam", "averaging", "lr_peak"):
+            for key in ("lam", "lam_scales", "averaging", "lr_peak"):
                 new.setdefault(key, old[key])
             if "gains" not in new:
                 states = [state["state"].get(p) for p in new["params"]]

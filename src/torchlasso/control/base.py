@@ -1,0 +1,81 @@
+"""What every controller of λ is: a factor of ``lam`` in each penalised group, kept beside those of others."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from torchlasso.optim import Proximal
+from torchlasso.optim.metrics import Group
+from torchlasso.penalties import Penalty
+
+
+class LambdaController(ABC):
+    """To ``lam`` what a learning-rate scheduler is to ``lr``: :meth:`step` is called after each ``optimizer.step()``.
+
+    Controllers of one optimizer multiply: in every penalised group ``lam`` is ``initial_lam``, what it was before the
+    first of them, times ``lam_factors``, one number for each of them. So a group of twice the strength keeps that.
+    Where processes train together each has the same controllers and calls them alike; with gradient accumulation they
+    are called as often as the optimizer, not as the backward pass.
+
+    To resume, make the same controllers in the same order, then load the optimizer's and their ``state_dict``.
+
+    Args:
+        optimizer: whose groups are controlled.
+
+    Raises:
+        TypeError: the optimizer is not a proximal one.
+    """
+
+    def __init__(self, optimizer: Proximal) -> None:
+        if not isinstance(optimizer, Proximal):
+            raise TypeError(
+                f"{type(self).__name__} controls the λ of a proximal optimizer such as torchlasso.ProxAdam; "
+                f"got {type(optimizer).__name__}"
+            )
+        self.optimizer = optimizer
+        self.done = 0
+        self._slot = max((len(group.get("lam_factors", ())) for group, _ in self._groups()), default=0)
+
+    def step(self) -> None:
+        """Set λ for the next step of the optimizer."""
+        self.done += 1
+        self._control()
+
+    @abstractmethod
+    def _control(self) -> None:
+        """Set what is to hold after ``done`` steps."""
+
+    @property
+    def lam(self) -> list[float]:
+        """λ of each penalised group, as it is now."""
+        return [group["lam"] for group, _ in self._groups()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs beside the state of the optimizer."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; to be called after the optimizer's."""
+        self.done = int(state["done"])
+
+    def _groups(self) -> list[tuple[Group, Penalty]]:
+        """The penalised groups, those included that were added to the optimizer later."""
+        optimizer = self.optimizer
+        pairs = zip(optimizer.param_groups, optimizer.penalties, strict=True)
+        return [(group, penalty) for group, penalty in pairs if penalty is not None]
+
+    def _write(self, group: Group, factor: float) -> None:
+        """Let ``factor`` be this controller's in ``group``."""
+        group.setdefault("initial_lam", group["lam"])
+        factors = group.setdefault("lam_factors", [])
+        factors.extend([1.0] * (self._slot + 1 - len(factors)))
+        factors[self._slot] = factor
+        group["lam"] = group["initial_lam"] * prod(factors)
+
+    def _others(self, group: Group) -> float:
+        """What the other controllers multiply λ of ``group`` by."""
+        factors: list[float] = group["lam_factors"]
+        return prod(factor for slot, factor in enumerate(factors) if slot != self._slot)

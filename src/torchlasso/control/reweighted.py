@@ -1,0 +1,89 @@
+"""Reweighting: what is large is penalised less."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso.control.base import LambdaController
+from torchlasso.optim import Proximal
+from torchlasso.penalties import Penalty, Separable
+
+
+class Reweighted(LambdaController):
+    """The reweighted lasso: λ of each block times (θ/(r+θ))^q, r the block's magnitude after the last step.
+
+    A zero has the whole λ, what is large hardly any, so the bias of L1 is gone where it hurts. With q = 1 and L1 the
+    stationary points are those of the log-sum penalty; each step is still a convex one (Candès, Wakin and Boyd 2008).
+    With a ``reference`` the weights come from its magnitudes instead, once and for all: the adaptive lasso (Zou 2006).
+
+    Args:
+        optimizer: whose λ is controlled.
+        theta: θ > 0, the magnitude at which λ is down to 2^−q of itself.
+        q: the power, above 0.
+        reference: parameter ↦ what its magnitudes are taken from, such as
+            ``dict(zip(model.parameters(), trained.parameters()))``; without an entry a parameter is not weighted.
+
+    Raises:
+        ValueError: θ or q is not above 0; a penalty has no magnitudes; a reference has another shape.
+
+    Example:
+        >>> import torchlasso as tl
+        >>> w = torch.nn.Parameter(torch.tensor([0.0, 0.05, 0.45]))
+        >>> optimizer = tl.ProxSGD([w], lr=0.1, penalty=tl.L1(), lam=1.0)
+        >>> control = Reweighted(optimizer, theta=0.05)
+        >>> optimizer.weights[w]
+        tensor([1.0000, 0.5000, 0.1000])
+    """
+
+    def __init__(
+        self,
+        optimizer: Proximal,
+        theta: float = 0.05,
+        q: float = 1.0,
+        reference: Mapping[Tensor, Tensor] | None = None,
+    ) -> None:
+        super().__init__(optimizer)
+        for name, value in (("theta", theta), ("q", q)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"Reweighted: {name} must be a finite number above 0; got {value!r}")
+        self.theta, self.q, self.reference = theta, q, reference
+        for group, penalty in self._groups():
+            if not isinstance(penalty, Separable):
+                raise ValueError(f"Reweighted: {penalty} has no magnitudes to take weights from")
+            for p in group["params"]:
+                if reference is not None and p in reference and reference[p].shape != p.shape:
+                    found = tuple(reference[p].shape)
+                    raise ValueError(f"Reweighted: a reference is of shape {found}, its parameter {tuple(p.shape)}")
+        self._weigh(reference)
+
+    def _control(self) -> None:
+        if self.reference is None:
+            self._weigh(None)
+
+    @torch.no_grad()
+    def _weigh(self, source: Mapping[Tensor, Tensor] | None) -> None:
+        for group, penalty in self._groups():
+            for p in group["params"]:
+                if source is None or p in source:
+                    self.optimizer.weights[p] = self._weights(penalty, p if source is None else source[p].to(p))
+
+    def _weights(self, penalty: Penalty, w: Tensor) -> Tensor:
+        r, _ = penalty.over.decompose(w.detach())  # type: ignore[attr-defined]
+        weights: Tensor = self.theta / (r + self.theta)
+        return weights if self.q == 1 else weights.pow(self.q)
+
+    def state_dict(self) -> dict[str, Any]:
+        weights = self.optimizer.weights
+        kept = [weights.get(p) for group, _ in self._groups() for p in group["params"]]
+        return {**super().state_dict(), "weights": kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        params = [p for group, _ in self._groups() for p in group["params"]]
+        for p, weights in zip(params, state["weights"], strict=True):
+            if weights is not None:
+                self.optimizer.weights[p] = weights.to(p, copy=True)

@@ -1,0 +1,63 @@
+"""λ as a function of time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torchlasso.control.base import LambdaController
+from torchlasso.optim import Proximal
+
+
+class Constant(LambdaController):
+    """λ as it is: for code that takes a controller.
+
+    Example:
+        >>> import torch, torchlasso as tl
+        >>> optimizer = tl.ProxSGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, penalty=tl.L1(), lam=0.5)
+        >>> control = Constant(optimizer)
+        >>> control.step(), control.lam
+        (None, [0.5])
+    """
+
+    def _control(self) -> None:
+        pass
+
+
+class Warmup(LambdaController):
+    """λ times a function of the share of ``steps`` that is done: by default a line from 0 to 1, and 1 from then on.
+
+    Args:
+        optimizer: whose λ is controlled.
+        steps: how many steps of the optimizer it takes.
+        shape: the share that is done, from 0 to 1, ↦ what λ is multiplied by, at least 0: any schedule of λ.
+
+    Raises:
+        ValueError: ``steps`` is below 1, or the function gives something that is no factor.
+
+    Example:
+        >>> import torch, torchlasso as tl
+        >>> optimizer = tl.ProxSGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, penalty=tl.L1(), lam=0.5)
+        >>> control = Warmup(optimizer, steps=4)
+        >>> found = list(control.lam)
+        >>> for _ in range(5):
+        ...     control.step()
+        ...     found += control.lam
+        >>> found
+        [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
+    """
+
+    def __init__(self, optimizer: Proximal, steps: int, shape: Callable[[float], float] = lambda done: done) -> None:
+        super().__init__(optimizer)
+        if steps < 1:
+            raise ValueError(f"Warmup: steps must be at least 1; got {steps}")
+        self.steps, self.shape = steps, shape
+        self._control()
+
+    def _control(self) -> None:
+        share = min(1.0, self.done / self.steps)
+        factor = float(self.shape(share))
+        if not 0 <= factor < math.inf:
+            raise ValueError(f"Warmup: shape({share:g}) must be a finite number of at least 0; got {factor}")
+        for group, _ in self._groups():
+            self._write(group, factor)

@@ -1,0 +1,165 @@
+"""Steering: λ is made such that what is left at the end of training is what was asked for, and no sooner."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from torchlasso.control.base import LambdaController
+from torchlasso.control.forecast import Forecast
+from torchlasso.optim import Proximal
+from torchlasso.sharding import local, total
+
+# Measured in docs/results.md, on fixed λ: what is left, as odds, goes about as this power of 1/λ.
+ELASTICITY = 0.8
+# The share of training after which λ has hardly an effect any more, since the learning rate has fallen.
+HORIZON = 0.9
+# Samples of the support in all of training, and in the longest window of the forecast.
+SAMPLES, WINDOW = 400, 20
+# The forecast exceeds what will be left, as log odds, by this much at the start, and by nothing at the horizon.
+EXCESS = 1.0
+# An error counts for no more than this (log odds): λ does not jump where the start was far off.
+LARGEST = 1.5
+# λ may become this much larger or smaller than it was given (a logarithm).
+FURTHEST = 14.0
+# A layer with fewer weights than this has its λ lowered, down to zero where none is left.
+FEWEST = 10
+
+
+class TargetMissed(UserWarning):
+    """Training ended elsewhere than was asked for; the message says where, and what may be the reason."""
+
+
+class Steered(LambdaController):
+    """A controller that steers λ towards a share that is to be left of something at the end of training.
+
+    λ rises along a line over the first part of training. All the while its strength is steered by the error of a
+    forecast (:class:`Forecast`) in log odds, so fast that the error would be gone at the time from which λ has no
+    effect any more: slowly while there is time, since what is forced early, at a high learning rate, costs accuracy.
+
+    Args:
+        optimizer: whose λ is controlled; the present λ is where it starts.
+        units: which penalised groups, by their number, are steered together; each of these has its own strength.
+        shares: what is to be left of each unit, above 0 and below 1.
+        steps: of the whole training.
+        warmup: the share of training over which λ rises.
+        allow_empty: whether all weights of a layer may become zero.
+        tolerance: a share further from what was asked for is warned of at the end.
+    """
+
+    what = "share"
+
+    def __init__(
+        self,
+        optimizer: Proximal,
+        *,
+        units: Sequence[Sequence[int]],
+        shares: Sequence[float],
+        steps: int,
+        warmup: float,
+        allow_empty: bool,
+        tolerance: float,
+    ) -> None:
+        super().__init__(optimizer)
+        name = type(self).__name__
+        if steps < 1:
+            raise ValueError(f"{name}: steps must be at least 1, the steps of the whole training; got {steps}")
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"{name}: warmup is a share of training, from 0 to 1; got {warmup}")
+        if any(group["lam"] == 0 for group, _ in self._groups()):
+            raise ValueError(f"{name}: λ of a group is 0; it is a start that is multiplied, such as 1e-4")
+        self.units, self.shares, self.steps, self.warmup = units, shares, steps, warmup
+        self.allow_empty, self.tolerance = allow_empty, tolerance
+        self.every = max(1, steps // SAMPLES)
+        self.strengths = [0.0] * len(units)  # logarithms
+        owners = [(i, p) for i, (group, _) in enumerate(self._groups()) for p in group["params"]]
+        self.params = [p for _, p in owners]
+        self.members = [[k for k, (i, _) in enumerate(owners) if i in unit] for unit in units]  # parameters of each
+        self._forecast = Forecast(self.params, WINDOW)
+        self._set()
+
+    @abstractmethod
+    def _left(self, alive: Sequence[Tensor]) -> list[float]:
+        """The share that is left in each unit, from which weights are alive: masks of the local shards, in order."""
+
+    @property
+    def left(self) -> list[float]:
+        """The share that is left now, in each unit."""
+        return self._left([local(p.detach()) != 0 for p in self.params])
+
+    def _control(self) -> None:
+        if self.done > self.steps:
+            return
+        if self.done % self.every == 0:
+            self._forecast.sample()
+            self._steer()
+            if not self.allow_empty:
+                self._protect()
+        self._set()
+        if self.done == self.steps:
+            self._look_back()
+
+    def _steer(self) -> None:
+        done = self.done / self.steps
+        window = max(1, round(WINDOW * min(1.0, 2 * (1 - done))))
+        togo = max(HORIZON - done, 2 * self.every / self.steps)
+        excess = EXCESS * max(0.0, 1 - done / HORIZON) ** 2
+        for i, left in enumerate(self._left(self._forecast.alive(window))):
+            group, _ = self._groups()[self.units[i][0]]
+            rising = min(1.0, self._ramp() * self._others(group))
+            if not rising:
+                continue
+            error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(self.shares[i])
+            error = min(max(error, -LARGEST), LARGEST)
+            change = 2 * error / ELASTICITY * (self.every / self.steps) / togo
+            self.strengths[i] = min(max(self.strengths[i] + change, -FURTHEST), FURTHEST)
+
+    def _ramp(self) -> float:
+        return min(1.0, self.done / (self.warmup * self.steps)) if self.warmup else 1.0
+
+    def _set(self) -> None:
+        groups = self._groups()
+        for unit, strength in zip(self.units, self.strengths, strict=True):
+            for i in unit:
+                self._write(groups[i][0], math.exp(strength) * self._ramp())
+
+    def _protect(self) -> None:
+        """Lower λ of the layers that have hardly a weight left."""
+        for group, _ in self._groups():
+            counts = [int(total(p, (local(p.detach()) != 0).sum())) for p in group["params"]]
+            fewest = [max(1, min(FEWEST, p.numel())) for p in group["params"]]
+            group["lam_scales"] = [min(1.0, n / least) for n, least in zip(counts, fewest, strict=True)]
+
+    def _look_back(self) -> None:
+        for share, left in zip(self.shares, self.left, strict=True):
+            if abs(left - share) > self.tolerance:
+                warnings.warn(TargetMissed(self._why(share, left)), stacklevel=4)
+
+    def _why(self, share: float, left: float) -> str:
+        ended = f"{type(self).__name__}: training ended with {100 * left:.2f} % of {self.what} left"
+        scales = [scale for group, _ in self._groups() for scale in group["lam_scales"]]
+        if left > share and min(scales) < 1:
+            why = "a layer that would have become empty was kept (allow_empty=False)"
+        elif max(map(abs, self.strengths)) == FURTHEST:
+            why = f"λ came to {max(self.lam):.3g}, as far from its start as it may"
+        else:
+            why = f"λ was still on its way: give it more steps, or a start nearer to where it came, {max(self.lam):.3g}"
+        return f"{ended}, {100 * share:.2f} % was asked for; {why}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "strengths": list(self.strengths), **self._forecast.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.strengths = list(state["strengths"])
+        self._forecast.load_state_dict(state)
+
+
+def _log_odds(share: float) -> float:
+    share = min(max(share, 1e-9), 1 - 1e-3)
+    return math.log(share / (1 - share))
