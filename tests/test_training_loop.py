@@ -80,7 +80,7 @@ def test_the_trainer_is_the_loop_written_by_hand(schedule: str, penalised: str) 
         return model, tl.ProxAdam(groups, lr=lr) if penalised == "prox" else torch.optim.Adam(plain, lr=lr), groups
 
     model, optimizer, groups = parts()
-    extra = (lambda: tl.penalty(groups)) if penalised == "extra" else None
+    extra = (lambda *_: tl.penalty(groups)) if penalised == "extra" else None
     trainer = Trainer(model, optimizer, CROSS_ENTROPY, (x, y), Plan(epochs, size, seed, schedule), extra)
     told = [trainer.run_epoch() for _ in range(epochs)]
 

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from torchlasso import distributed
+from torchlasso.control import LambdaController
 from torchlasso.names import unknown
 from torchlasso.selection import Group, penalised
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Term = Callable[[Tensor, Tensor], Tensor]  # the outputs for some training rows, and which rows they are ↦ a number
 EVALUATION_BATCH = 1024
 
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
@@ -82,7 +84,10 @@ class Trainer:
         loss: (outputs, targets) ↦ mean loss.
         rows: the training inputs and targets, on the model's device.
         plan: how long and in what order.
-        extra: a term that is added to the loss of every step, such as the plain penalty.
+        extra: a term that is added to the loss of every step, such as the plain penalty or a teacher's.
+
+    Attributes:
+        controls: of λ, to be filled by whoever wants some; each is called after every step.
     """
 
     def __init__(
@@ -92,10 +97,11 @@ class Trainer:
         loss: Loss,
         rows: tuple[Tensor, Tensor],
         plan: Plan,
-        extra: Callable[[], Tensor] | None = None,
+        extra: Term | None = None,
     ) -> None:
         self.model, self.optimizer, self.loss, self.plan, self.extra = model, optimizer, loss, plan, extra
         self.x, self.y = rows
+        self.controls: list[LambdaController] = []
         self.epoch, self.seconds = 0, 0.0
         full, rest = divmod(len(self.x), plan.batch_size)
         # a last batch of a single row has no variance for a batch norm
@@ -123,6 +129,8 @@ class Trainer:
             rows = order[batch * self.plan.batch_size : (batch + 1) * self.plan.batch_size]
             value = self._update(rows)
             self.scheduler.step()
+            for control in self.controls:
+                control.step()
             if not math.isfinite(value):
                 step = self.epoch * self.batches + batch + 1
                 raise FloatingPointError(f"the loss became {value} at step {step}, in epoch {self.epoch + 1}")
@@ -144,8 +152,9 @@ class Trainer:
 
     def _update(self, rows: Tensor) -> float:
         own, share = distributed.share_of(rows)
-        loss = self.loss(self.model(self.x[own]), self.y[own])
-        whole = loss if self.extra is None else loss + self.extra()
+        outputs = self.model(self.x[own])
+        loss = self.loss(outputs, self.y[own])
+        whole = loss if self.extra is None else loss + self.extra(outputs, own)
         self.optimizer.zero_grad()
         (whole * share).backward()  # type: ignore[no-untyped-call]
         distributed.add_up_gradients_(self.model.parameters())
@@ -161,6 +170,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": scheduler,
+            "controls": [control.state_dict() for control in self.controls],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -168,6 +178,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
+        for control, kept in zip(self.controls, state["controls"], strict=True):
+            control.load_state_dict(kept)
         self.epoch, self.seconds = int(state["epoch"]), float(state["seconds"])
 
 

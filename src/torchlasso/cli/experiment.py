@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +11,21 @@ from torch import Tensor, nn
 import torchlasso
 from torchlasso import data, models
 from torchlasso.cli import choices
+from torchlasso.control import Reweighted, TargetSparsity
 from torchlasso.data.records import order_like, widen
+from torchlasso.distillation import Distillation
 from torchlasso.names import is_function_name, parse_spec, unknown
-from torchlasso.optim import proximal
+from torchlasso.optim import Proximal, proximal
 from torchlasso.penalties import check_strength
-from torchlasso.selection import Group, param_groups, penalty
+from torchlasso.refit import freeze_zeros
+from torchlasso.selection import Group, param_groups, penalised, penalty
 from torchlasso.training import Loss, Plan, Trainer
 
-OURS, DENSE, LOSS_TERM = "torchlasso", "dense", "loss-term"
+OURS, DENSE, LOSS_TERM, REFIT = "torchlasso", "dense", "loss-term", "refit"
 COMPARISONS = (DENSE, LOSS_TERM)
+TARGETS = ("sparsity", "flops", "bytes")
+REFIT_RATE = 0.3  # the learning rate at the start of a refit, to that of the training
+EXAMPLES = 64  # rows by which it is measured what a model costs
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,24 @@ class Options:
     seed: int = 0
     device: str = "auto"
     compare: tuple[str, ...] = ()
+    sparsity: float | None = None
+    flops: float | None = None
+    bytes: float | None = None
+    reweight: float | None = None
+    refit: int | None = None
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         check_strength(self.lam, "--lam")
+        targets = [f"--{name}" for name in TARGETS if getattr(self, name) is not None]
+        if len(targets) > 1:
+            raise ValueError(f"{' and '.join(targets)} exclude each other: λ can meet one target")
+        if targets and not self.lam:
+            raise ValueError(f"{targets[0]} needs a --lam above 0, from where the search for λ starts")
+        if self.refit is not None and self.refit < 1:
+            raise ValueError(f"--refit is a number of epochs, at least 1; got {self.refit}")
+        if self.refit is not None and not self.validation:
+            raise ValueError("--refit keeps the better model by validation rows; give --validation above 0")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
         if not 0 <= self.validation < 1:
@@ -53,6 +75,11 @@ class Options:
         for name in self.compare:
             if name not in COMPARISONS:
                 raise unknown("comparison", name, COMPARISONS)
+
+    @property
+    def comparisons(self) -> tuple[str, ...]:
+        """What is trained besides; the dense model first if it is the teacher."""
+        return self.compare if self.teacher != DENSE else (DENSE, *(name for name in self.compare if name != DENSE))
 
     @property
     def plan(self) -> Plan:
@@ -85,6 +112,20 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What trains a model, and how its penalised groups are to be had, with λ as it is at the time."""
+
+    trainer: Trainer
+    groups: Callable[[], list[Group]]
+
+    @property
+    def lam(self) -> float:
+        """λ now: the largest of the groups."""
+        largest: float = max(group["lam"] for group in self.groups())
+        return largest
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Options with what has to be known to use the trained model later: what ``config.json`` keeps."""
 
@@ -107,21 +148,57 @@ class Experiment:
         model = models.build(name, self.inputs.shape, self.inputs.outputs, **model_options)
         return model.to(choices.device(self.options.device))
 
-    def groups(self, model: nn.Module) -> list[Group]:
-        """The parameter groups of ``model`` under the options' penalty."""
-        return param_groups(model, choices.penalty(self.options.penalty, self.options.over), lam=self.options.lam)
+    def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:
+        """The parameter groups of ``model`` under the options' penalty, with their λ or another."""
+        options = self.options
+        lam = options.lam if lam is None else lam
+        return param_groups(model, choices.penalty(options.penalty, options.over), lam=lam)
 
-    def trainer(self, variant: str, model: nn.Module, rows: tuple[Tensor, Tensor]) -> tuple[Trainer, list[Group]]:
-        """What trains ``model``: by a proximal optimizer, with the plain loss term, or without a penalty."""
+    def proximal(self, groups: list[Group]) -> Proximal:
+        """The proximal optimizer of groups."""
         base, extra = choices.optimizer(self.options.optimizer)
-        groups = self.groups(model)
-        if variant == OURS:
-            optimizer: torch.optim.Optimizer = proximal(base)(groups, lr=self.options.lr, **extra)
-        else:
-            plain = [{"params": group["params"]} for group in groups]
-            optimizer = base(plain, lr=self.options.lr, **extra)  # type: ignore[call-arg]
-        term = (lambda: penalty(groups)) if variant == LOSS_TERM else None
-        return Trainer(model, optimizer, self.loss, rows, self.options.plan, term), groups
+        return proximal(base)(groups, lr=self.options.lr, **extra)
+
+    def trainer(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
+        """What trains ``model`` by a proximal optimizer, with λ controlled as the options say.
+
+        With a teacher's outputs for the rows, ``model`` learns from these too.
+        """
+        options, optimizer = self.options, self.proximal(self.groups(model))
+        trainer = Trainer(model, optimizer, self.loss, rows, options.plan, self._taught(teacher))
+        if options.sparsity is not None:
+            trainer.controls.append(TargetSparsity(optimizer, options.sparsity, steps=trainer.steps))
+        if options.flops is not None or options.bytes is not None:
+            from torchlasso.control.budget import TargetBudget
+
+            budget = {"flops": options.flops, "bytes": options.bytes}
+            examples = rows[0][:EXAMPLES]
+            trainer.controls.append(TargetBudget(optimizer, model, examples, steps=trainer.steps, **budget))
+        if options.reweight is not None:
+            trainer.controls.append(Reweighted(optimizer, theta=options.reweight))
+        return Training(trainer, optimizer.penalised_groups)
+
+    def compared(self, name: str, model: nn.Module, rows: tuple[Tensor, Tensor], lam: float) -> Training:
+        """What trains ``model`` by torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""
+        groups = self.groups(model, lam if name == LOSS_TERM else 0.0)
+        term = (lambda *_: penalty(groups)) if name == LOSS_TERM else None
+        trainer = Trainer(model, self._plain(groups), self.loss, rows, self.options.plan, term)
+        return Training(trainer, lambda: groups)
+
+    def refit(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
+        """What goes on training ``model`` without a penalty, its zeros as they are."""
+        plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.groups(model, 0.0)
+        optimizer = self._plain(groups, REFIT_RATE)
+        freeze_zeros(optimizer, (p for p, _, _ in penalised(groups)))
+        return Training(Trainer(model, optimizer, self.loss, rows, plan, self._taught(teacher)), lambda: groups)
+
+    def _plain(self, groups: list[Group], rate: float = 1.0) -> torch.optim.Optimizer:
+        base, extra = choices.optimizer(self.options.optimizer)
+        plain = [{"params": group["params"]} for group in groups]
+        return base(plain, lr=rate * self.options.lr, **extra)  # type: ignore[call-arg]
+
+    def _taught(self, teacher: Tensor | None) -> Distillation | None:
+        return None if teacher is None else Distillation(teacher, classes=bool(self.inputs.classes))
 
 
 @dataclass(frozen=True)

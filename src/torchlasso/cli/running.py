@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,13 +13,15 @@ from torch import Tensor, nn
 
 from torchlasso.certify import stationarity
 from torchlasso.cli import screen
-from torchlasso.cli.experiment import DENSE, LOSS_TERM, OURS, Experiment, Rows
+from torchlasso.cli.experiment import DENSE, LOSS_TERM, OURS, REFIT, Experiment, Rows, Training
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.run_page import write_page
-from torchlasso.cli.summary import Summary
+from torchlasso.cli.summary import Refit, Summary
+from torchlasso.cli.teacher import outputs_of_teacher
+from torchlasso.control import TargetMissed
+from torchlasso.path import badness
 from torchlasso.report import report
-from torchlasso.selection import Group
-from torchlasso.training import Trainer, evaluate, full_gradient, sparsity, support
+from torchlasso.training import Trainer, evaluate, full_gradient, outputs_of, sparsity, support
 
 
 def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
@@ -24,52 +29,99 @@ def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
 
     Raises:
         FloatingPointError: the loss or the weights became infinite or NaN.
-        ValueError: a checkpoint in the folder is damaged.
+        ValueError: a checkpoint in the folder is damaged, or the teacher is no finished run for such data.
         OSError: something cannot be written.
     """
-    summary, model, groups = _run_variant(OURS, experiment, rows, folder)
-    compared = {}
-    for name in experiment.options.compare:
-        part = folder.part(name)
-        if not part.holds_a_run:
-            part.start(experiment)
-        compared[name], _, _ = _run_variant(name, experiment, rows, part)
-        part.write_summary(compared[name])
+    options = experiment.options
+    compared: dict[str, Summary] = {}
+    teacher = None
+    if options.teacher == DENSE:
+        compared[DENSE], dense = _compare(DENSE, experiment, rows, folder, 0.0)
+        teacher = outputs_of(dense, rows.train[0])
+    elif options.teacher is not None:
+        teacher = outputs_of_teacher(options.teacher, experiment.inputs, rows.train[0])
+    model = experiment.build_model()
+    training = experiment.trainer(model, rows.train, teacher)
+    _train(OURS, training, rows, folder)
+    refit = _refit(experiment, model, rows, teacher, folder) if options.refit else None
+    summary = replace(_summarise(training, rows), refit=refit)
+    folder.write_model(model.state_dict())
+    for name in options.comparisons:
+        if name not in compared:
+            compared[name], _ = _compare(name, experiment, rows, folder, summary.lam)
     summary = replace(summary, dense=compared.get(DENSE), loss_term=compared.get(LOSS_TERM))
-    write_page(folder, report(model, groups), summary)
+    write_page(folder, report(model, training.groups()), summary)
     folder.write_summary(summary)
     screen.comparison(summary)
     screen.say(f"{folder.path}: report.html, summary.json, model.safetensors")
     return summary
 
 
-def _run_variant(
-    variant: str, experiment: Experiment, rows: Rows, folder: RunFolder
-) -> tuple[Summary, nn.Module, list[Group]]:
+def _compare(name: str, experiment: Experiment, rows: Rows, folder: RunFolder, lam: float) -> tuple[Summary, nn.Module]:
+    part = folder.part(name)
+    if not part.holds_a_run:
+        part.start(experiment)
     model = experiment.build_model()
-    trainer, groups = experiment.trainer(variant, model, rows.train)
+    training = experiment.compared(name, model, rows.train, lam)
+    _train(name, training, rows, part)
+    summary = _summarise(training, rows)
+    part.write_model(model.state_dict())
+    part.write_summary(summary)
+    return summary, model
+
+
+def _refit(experiment: Experiment, model: nn.Module, rows: Rows, teacher: Tensor | None, folder: RunFolder) -> Refit:
+    """Train on without a penalty; ``model`` stays what it was if that made it no better on the validation rows."""
+    part = folder.part(REFIT)
+    if not part.holds_a_run:
+        part.start(experiment)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = badness(evaluate(model, experiment.loss, *rows.validation))
+    training = experiment.refit(model, rows.train, teacher)
+    _train(REFIT, training, rows, part)
+    refitted = badness(evaluate(model, experiment.loss, *rows.validation))
+    if not (kept := refitted < found):
+        model.load_state_dict(before)
+    return Refit(kept, found, refitted, training.trainer.epoch, training.trainer.seconds)
+
+
+def _train(name: str, training: Training, rows: Rows, folder: RunFolder) -> None:
+    """Train, or go on from the folder's checkpoint."""
+    trainer, groups = training.trainer, training.groups
     metrics = _resume(trainer, folder)
-    options, done = experiment.options, trainer.epoch * trainer.batches
-    lam = 0.0 if variant == DENSE else options.lam
+    epochs, done = trainer.plan.epochs, trainer.epoch * trainer.batches
     try:
-        with screen.progress(variant, trainer.steps, done, lambda: sparsity(groups), lam) as watch:
-            while trainer.epoch < options.epochs:
-                before = support(groups)
+        with (
+            _misses_told(),
+            screen.progress(name, trainer.steps, done, lambda: sparsity(groups()), lambda: training.lam) as watch,
+        ):
+            while trainer.epoch < epochs:
+                before = support(groups())
                 loss = trainer.run_epoch(watch)
-                line = _epoch(trainer, rows, loss, lam, before, support(groups))
+                line = _epoch(trainer, rows, loss, training.lam, before, support(groups()))
                 # the metrics first: a resume leaves out the lines of epochs that the checkpoint does not know
                 folder.write_metrics([*metrics, line])
                 folder.write_checkpoint(trainer.state_dict())
                 metrics.append(line)
-                screen.epoch_line(variant, options.epochs, line)
-        summary = _summarise(trainer, rows, groups, lam)
+                screen.epoch_line(name, epochs, line)
     except FloatingPointError as error:
         kept = f"the checkpoint after epoch {len(metrics)} is in {folder.checkpoint}"
         raise FloatingPointError(
             f"{error}; {kept if metrics else 'there is no checkpoint yet'}; try a smaller --lr"
         ) from error
-    folder.write_model(model.state_dict())
-    return summary, model, groups
+
+
+@contextmanager
+def _misses_told() -> Iterator[None]:
+    """Say a missed target in a line, after the training."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TargetMissed)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, TargetMissed):
+            screen.say(f"{warning.message}")
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _resume(trainer: Trainer, folder: RunFolder) -> list[dict[str, Any]]:
@@ -101,7 +153,8 @@ def _epoch(trainer: Trainer, rows: Rows, loss: float, lam: float, before: Tensor
     return line
 
 
-def _summarise(trainer: Trainer, rows: Rows, groups: list[Group], lam: float) -> Summary:
+def _summarise(training: Training, rows: Rows) -> Summary:
+    trainer, groups, lam = training.trainer, training.groups(), training.lam
     found = evaluate(trainer.model, trainer.loss, *rows.test)
     _need_finite(found.loss, "test")
     full_gradient(trainer.model, trainer.loss, *rows.train)

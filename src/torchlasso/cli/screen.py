@@ -23,7 +23,7 @@ LINES = 20  # for the epochs of a long training
 
 @contextmanager
 def progress(
-    name: str, steps: int, done: int, sparsity: Callable[[], float], lam: float
+    name: str, steps: int, done: int, sparsity: Callable[[], float], lam: Callable[[], float]
 ) -> Iterator[Callable[[Step], None]]:
     """A live bar on a terminal; nothing where output goes to a file, for which there are lines per epoch."""
     columns = (
@@ -42,7 +42,7 @@ def progress(
             if bar.disable or time.monotonic() - last < REFRESH:
                 return
             last = time.monotonic()
-            note = f"loss {step.loss:.4f}  zeros {percent(sparsity())}  λ {lam:.3g}"
+            note = f"loss {step.loss:.4f}  zeros {percent(sparsity())}  λ {lam():.3g}"
             bar.update(task, completed=step.step, note=note)
 
         yield watch

@@ -11,6 +11,23 @@ from torchlasso.report import percent
 
 
 @dataclass(frozen=True)
+class Refit:
+    """What came of training on without a penalty.
+
+    Attributes:
+        kept: whether the model is the refitted one.
+        before, after: the validation error of the model before and after it; for numbers the validation loss.
+        epochs, seconds: of the refit.
+    """
+
+    kept: bool
+    before: float
+    after: float
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a run came to.
 
@@ -21,8 +38,9 @@ class Summary:
         parameters, bytes: of the whole model.
         units, live_units: output units of the penalised layers, and those with an incoming weight.
         inputs, live_inputs: inputs of the first penalised layer, and those that are read.
-        lam, epochs, seconds: λ, how many epochs, and how long they took.
+        lam, epochs, seconds: λ at the end, how many epochs, and how long they took, a refit apart.
         stationarity: on the whole training set, in units of λ; None where λ is 0.
+        refit: what came of it, where it was asked for.
         dense, loss_term: the comparison runs, where they were asked for.
     """
 
@@ -42,12 +60,15 @@ class Summary:
     epochs: int
     seconds: float
     stationarity: Stationarity | None
+    refit: Refit | None = None
     dense: Summary | None = None
     loss_term: Summary | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As ``summary.json`` holds it: without the comparison runs that were not asked for."""
+        """As ``summary.json`` holds it: without the comparison runs and the refit that were not asked for."""
         entries = asdict(self)
+        if self.refit is None:
+            del entries["refit"]
         for key in ("dense", "loss_term"):
             run = getattr(self, key)
             entries.pop(key) if run is None else entries.update({key: run.to_dict()})
@@ -66,7 +87,18 @@ class Summary:
         left = f"{self.nonzero:,} of {self.penalised:,} remain"
         measure = "loss" if self.error is None else "error"
         dense = f" (dense {_quality(self.dense)})" if self.dense else ""
-        return f"{zeros}: {left}, at a test {measure} of {_quality(self)}{dense}."
+        return f"{zeros}: {left}, at a test {measure} of {_quality(self)}{dense}.{self._of_refit()}"
+
+    def _of_refit(self) -> str:
+        if self.refit is None:
+            return ""
+        before, after = (
+            f"{value:.4f}" if self.error is None else f"{100 * value:.2f} %"
+            for value in (self.refit.before, self.refit.after)
+        )
+        measure = "loss" if self.error is None else "error"
+        outcome = "is kept" if self.refit.kept else "is not kept"
+        return f" The refit {outcome}: it took the validation {measure} from {before} to {after}."
 
 
 def _quality(run: Summary) -> str:

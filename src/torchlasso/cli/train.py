@@ -11,7 +11,7 @@ import typer
 from torchlasso import models, penalties
 from torchlasso.cli import screen
 from torchlasso.cli.choices import BLOCKS, OPTIMIZERS
-from torchlasso.cli.experiment import COMPARISONS, OURS, Experiment, Options, Rows, read
+from torchlasso.cli.experiment import COMPARISONS, Experiment, Options, Rows, read
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.running import run
 from torchlasso.distributed import is_first_to_fail
@@ -35,10 +35,28 @@ def train(
     ] = Options.model,
     loss: Annotated[str | None, typer.Option(help=f"{', '.join(LOSSES)} or package.module:function.")] = None,
     lam: Annotated[float, typer.Option(help="λ ≥ 0: the problem is mean loss + λ·penalty.")] = Options.lam,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Share of zeros to end with, such as 0.95: λ is found, --lam is its start.")
+    ] = None,
+    flops: Annotated[
+        float | None, typer.Option(help="Operations to end with, as a share or a number; for --over filters or rows.")
+    ] = None,
+    bytes_: Annotated[
+        float | None, typer.Option("--bytes", help="Size to end with, as a share or in bytes; likewise.")
+    ] = None,
     penalty: Annotated[
         str, typer.Option(help=f"{', '.join(penalties.registry())}; with options as in mcp:gamma=3.")
     ] = Options.penalty,
     over: Annotated[str | None, typer.Option(help=f"{', '.join(BLOCKS)}; with options as in heads:n=4.")] = None,
+    reweight: Annotated[
+        float | None, typer.Option(help="θ, such as 0.05: λ of each weight times θ/(|w|+θ), for what is kept.")
+    ] = None,
+    refit: Annotated[
+        int | None, typer.Option(help="Epochs without penalty on what is left; the better one is kept.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Folder of a finished run to learn from as well, or dense: train it first.")
+    ] = None,
     optimizer: Annotated[
         str, typer.Option(help=f"{', '.join(OPTIMIZERS)}; with options as in sgd:momentum=0.9.")
     ] = Options.optimizer,
@@ -56,14 +74,14 @@ def train(
 ) -> None:
     """Train a model whose weights become exactly zero.
 
-    Example: torchlasso train --data digits --model lenet-5 --lam 3e-4 --compare dense --out runs/a
+    Example: torchlasso train --data digits --model lenet-5 --sparsity 0.95 --compare dense --out runs/a
 
     On several devices: torchrun --nproc-per-node 2 -m torchlasso train …, to the same weights up to rounding. A batch
     is shared among the processes; a batch norm sees the share of its process, and dropout differs by process.
     """
     folder = RunFolder(out)
     given = {key: value for key, value in context.params.items() if key in {f.name for f in fields(Options)}}
-    given |= {"ignore": _listed(ignore), "compare": _listed(compare)}
+    given |= {"bytes": bytes_, "ignore": _listed(ignore), "compare": _listed(compare)}
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
     try:
@@ -93,8 +111,7 @@ def _prepare(options: Options) -> tuple[Experiment, Rows]:
     inputs, rows = read(options)
     experiment = Experiment(options, inputs)
     try:
-        trainer, _ = experiment.trainer(OURS, experiment.build_model(), rows.train)
-        trainer.rehearse()
+        experiment.trainer(experiment.build_model(), rows.train).trainer.rehearse()
     except (AssertionError, RuntimeError, TypeError) as error:
         what = f"model {options.model!r}, optimizer {options.optimizer!r}, --lr {options.lr:g}"
         raise ValueError(f"the first step fails with {what}: {str(error).splitlines()[0]}") from error
@@ -103,7 +120,7 @@ def _prepare(options: Options) -> tuple[Experiment, Rows]:
 
 def _refuse_changes(context: typer.Context, given: dict[str, Any], options: Options) -> None:
     for key, value in given.items():
-        source = context.get_parameter_source(key)
+        source = context.get_parameter_source("bytes_" if key == "bytes" else key)
         kept = getattr(options, key)
         if source is not None and source.name == "COMMANDLINE" and value != kept:
             raise ValueError(

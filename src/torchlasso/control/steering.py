@@ -23,6 +23,10 @@ HORIZON = 0.9
 SAMPLES, WINDOW = 400, 20
 # The forecast exceeds what will be left, as log odds, by this much at the start, and by nothing at the horizon.
 EXCESS = 1.0
+# How many times as fast as would just do: the error is gone before the last moment.
+HASTE = 3.0
+# λ changes by no more than this in all of training, or as fast as that in a part of it (a logarithm).
+FASTEST = 8.0
 # An error counts for no more than this (log odds): λ does not jump where the start was far off.
 LARGEST = 1.5
 # λ may become this much larger or smaller than it was given (a logarithm).
@@ -116,7 +120,8 @@ class Steered(LambdaController):
                 continue
             error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(self.shares[i])
             error = min(max(error, -LARGEST), LARGEST)
-            change = 2 * error / ELASTICITY * (self.every / self.steps) / togo
+            pace = min(max(HASTE * error / ELASTICITY / togo, -FASTEST), FASTEST)
+            change = pace * self.every / self.steps
             self.strengths[i] = min(max(self.strengths[i] + change, -FURTHEST), FURTHEST)
 
     def _ramp(self) -> float:

@@ -28,12 +28,13 @@ class TargetSparsity(Steered):
         scope: ``"model"``: zeros of all groups count together; ``"group"``: each group meets the target.
         warmup: the share of training over which λ rises along a line.
         allow_empty: whether a layer may lose all its weights. Otherwise λ is lowered where hardly any are left.
+        tolerance: how far from its target the share may end without a warning.
 
     Raises:
         ValueError: the target is not between 0 and 1, or leaves less than a weight for each layer; λ of a group is 0.
 
     Warns:
-        TargetMissed: at the end, if the share is more than 0.1 point away; it says why.
+        TargetMissed: at the end, if the share is further away than the tolerance; it says why.
 
     Example:
         >>> import torch, torchlasso as tl
@@ -66,6 +67,7 @@ class TargetSparsity(Steered):
         scope: str = "model",
         warmup: float = 0.5,
         allow_empty: bool = False,
+        tolerance: float = 1e-3,
     ) -> None:
         if scope not in SCOPES:
             raise unknown("scope", scope, SCOPES)
@@ -84,7 +86,7 @@ class TargetSparsity(Steered):
             steps=steps,
             warmup=warmup,
             allow_empty=allow_empty,
-            tolerance=1e-3,
+            tolerance=tolerance,
         )
 
     def _left(self, alive: Sequence[Tensor]) -> list[float]:

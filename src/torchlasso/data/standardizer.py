@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -62,8 +63,22 @@ class Standardizer:
         if x.dim() < 2 or x.shape[1] != len(self.mean):
             wanted = f"(n, {len(self.mean)}, ...)"
             raise ValueError(f"x must have the shape {wanted}, got {tuple(x.shape)}")
-        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in (self.mean, self.std))
-        return (x - _along_channels(mean, x)) / _along_channels(std, x)
+        mean, std = self._along(x)
+        return (x - mean) / std
+
+    def undone(self, x: Tensor) -> Tensor:
+        """What gave ``x``.
+
+        >>> Standardizer((2.0,), (1.0,)).undone(torch.tensor([[1.0]]))
+        tensor([[3.]])
+        """
+        mean, std = self._along(x)
+        return x * std + mean
+
+    def _along(self, x: Tensor) -> Iterator[Tensor]:
+        return (
+            _along_channels(torch.tensor(values, dtype=x.dtype, device=x.device), x) for values in (self.mean, self.std)
+        )
 
 
 def _sum_of_powers(x: Tensor, centre: Tensor, dims: list[int], power: int) -> Tensor:

@@ -1,0 +1,351 @@
+"""LeNet-300-100 on MNIST: the error at a wanted share of exact zeros, of torchlasso and of its peers.
+
+    torchlasso   ProxAdam with L1(), TargetSparsity and, unless theta is null, Reweighted
+    loss-term    Adam on loss + λ·Σ|w|; then a cut-off sets the smallest weights to zero, in all layers together, and
+                 the last part of training, if any, goes on without the penalty and with the zeros held
+    pruning      gradual magnitude pruning (Zhu and Gupta 2017): Adam, global L1Unstructured of torch.nn.utils.prune
+                 along a cubic ramp, then training with the mask as it is
+    pat-adam     torchao's PruneOptimizer with ProxLasso around Adam; after "healing", if any, its zeros are held
+    pat-sgd      the same around SGD with momentum 0.9
+
+All have the same network, batches, epochs and cosine schedule, and leave biases alone. For every share of zeros each
+method has the same number of trials: trainings on five sixths of the training images, judged on the others. Knobs are
+tried one after the other, each at its values with the best of those before it. PAT has no target: its trials go to a
+search for λ, by bisection between what was found, and all of them count for all shares. The trainings with the chosen
+knobs are on all training images and judged on the test images, once.
+
+The table has medians over the seeds. Where the zeros that were reached differ by more than 2 % of the weights that were
+to be left, they are in parentheses; the error is then interpolated, in log(weights left), between runs of the same
+method and seed for different shares, if there are any on both sides.
+
+    python benchmarks/peers.py --data FOLDER_WITH_MNIST
+
+Every run is appended to --out. Started again, it goes on from there; so several processes, each with some of the
+--methods, can share a file, and a last one with all of them prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import prune
+from torch.optim import SGD, Adam, Optimizer
+
+import torchlasso as tl
+from torchlasso import data, models
+from torchlasso.training import evaluate, sparsity
+
+BATCH, HELD, TRIAL_SEED = 128, 1 / 6, 1000  # the seed of the trials is none of the final runs'
+TRIAL, FINAL = "trial", "final"
+Knobs = dict[str, Any]
+Run = dict[str, Any]  # a line of --out: what was trained, how, and what came of it
+Train = Callable[[Knobs], Run]
+warnings.simplefilter("ignore", tl.TargetMissed)  # the table says what was reached
+
+
+class Network(NamedTuple):
+    model: nn.Module
+    weights: list[nn.Parameter]  # penalised
+    others: list[nn.Parameter]
+
+
+class Hooks(NamedTuple):
+    """What a method does in a training."""
+
+    optimizer: Optimizer
+    term: Callable[[], Any] = float  # added to the loss; by default nothing
+    after: Callable[[int], Any] = bool  # called with the number of steps that are done; by default nothing
+
+
+def by_torchlasso(network: Network, zeros: float, steps: int, rate: float, theta: float | None) -> Hooks:
+    optimizer = tl.ProxAdam(tl.param_groups(network.model, tl.L1(), lam=1e-4), lr=rate)
+    controls: list[tl.LambdaController] = [tl.TargetSparsity(optimizer, zeros, steps=steps, warmup=0.5)]
+    if theta is not None:
+        controls.append(tl.Reweighted(optimizer, theta=theta))
+    return Hooks(optimizer, after=lambda done: [control.step() for control in controls])
+
+
+def by_loss_term(network: Network, zeros: float, steps: int, rate: float, lam: float, tuning: float) -> Hooks:
+    weights, masks = network.weights, []
+    cut = round((1 - tuning) * steps)
+
+    def term() -> Any:
+        return 0.0 if masks else lam * sum(w.abs().sum() for w in weights)
+
+    @torch.no_grad()
+    def after(done: int) -> None:
+        if done == cut:
+            flat = torch.cat([w.abs().flatten() for w in weights])
+            kept = torch.ones_like(flat)
+            kept[flat.topk(round(zeros * len(flat)), largest=False).indices] = 0
+            masks.extend(kept.split([w.numel() for w in weights]))
+        for w, mask in zip(weights, masks, strict=False):
+            w.mul_(mask.view_as(w))
+
+    return Hooks(Adam(network.model.parameters(), lr=rate, fused=True), term, after)
+
+
+def by_pruning(network: Network, zeros: float, steps: int, rate: float, begin: float, end: float) -> Hooks:
+    layers = [(module, "weight") for module in network.model.modules() if isinstance(module, nn.Linear)]
+    count = sum(w.numel() for w in network.weights)
+    first, last = round(begin * steps), round(end * steps)
+    updates = {*range(first, last, max(1, steps // 100)), last}
+
+    def after(done: int) -> None:
+        if done in updates or done == steps:  # made permanent; zeros are the first to be pruned again below
+            for module, name in layers:
+                if prune.is_pruned(module):
+                    prune.remove(module, name)
+        if done in updates:
+            amount = round(zeros * (1 - (1 - (done - first) / (last - first)) ** 3) * count)
+            prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=amount)
+
+    return Hooks(Adam(network.model.parameters(), lr=rate, fused=True), after=after)
+
+
+def by_pat(base: type[Optimizer], **options: Any) -> Callable[..., Hooks]:
+    def make(network: Network, zeros: float, steps: int, rate: float, lam: float, healing: float) -> Hooks:
+        from torchao.prototype.pat.optim import PruneOptimizer
+
+        penalised = {"params": network.weights, "prox_type": "ProxLasso", "group_type": "ElemGrouper"}
+        inner = base([penalised, {"params": network.others}], lr=rate, fused=True, **options)
+        start = round((1 - healing) * steps)  # where nothing is to be healed, a step that never comes
+        return Hooks(PruneOptimizer(inner, reg_lambda=lam, healing_start_step=start))
+
+    return make
+
+
+def is_near(reached: float, zeros: float) -> bool:
+    return abs(reached - zeros) <= 0.02 * (1 - zeros)
+
+
+def log_left(zeros: float) -> float:
+    return math.log(max(1 - zeros, 1e-4))
+
+
+def error_at(runs: Iterable[Run], zeros: float) -> float:
+    """The error at this share of zeros, interpolated; that of the nearest run if all are on one side."""
+    points = sorted((run["zeros"], run["error"]) for run in runs)
+    denser, sparser = [p for p in points if p[0] <= zeros], [p for p in points if p[0] >= zeros]
+    (low, error), (high, other) = (denser or sparser[:1])[-1], (sparser or denser[-1:])[0]
+    done = (log_left(low) - log_left(zeros)) / (log_left(low) - log_left(high)) if low < high else 0.0
+    return error + done * (other - error)
+
+
+class Sweeps:
+    """One knob after the other, each at its values with the best of those before it; the first values are the start."""
+
+    def __init__(self, **knobs: Sequence[Any]) -> None:
+        self.knobs, self.found = knobs, dict[float, list[Run]]()
+
+    def explore(self, train: Train, zeros: float, trials: int) -> None:
+        best = {name: values[0] for name, values in self.knobs.items()}
+        found = self.found[zeros] = [train(best)]
+        for name, values in itertools.islice(itertools.cycle(self.knobs.items()), trials * len(self.knobs)):
+            tried = [run["knobs"] for run in found]
+            new = [knobs for knobs in ({**best, name: value} for value in values) if knobs not in tried]
+            found += map(train, new[: trials - len(found)])
+            best = self.choose(zeros)
+
+    def choose(self, zeros: float) -> Knobs:
+        """The one with the least error among those with enough zeros, up to a tenth of the weights that are left."""
+        enough = [run for run in self.found[zeros] if 1 - run["zeros"] <= 1.1 * (1 - zeros)]
+        densest = max(self.found[zeros], key=lambda run: run["zeros"])
+        return min(enough or [densest], key=lambda run: (run["error"], run["loss"]))["knobs"]
+
+
+class Bisection:
+    """λ by bisection, for each setting of the other knobs in turn; what was found serves all shares of zeros."""
+
+    def __init__(self, start: float, **knobs: Sequence[Any]) -> None:
+        settings = [dict(zip(knobs, values, strict=True)) for values in itertools.product(*knobs.values())]
+        self.start, self.found = start, [(setting, list[Run]()) for setting in settings]
+        self.turns = itertools.cycle(self.found)
+
+    def explore(self, train: Train, zeros: float, trials: int) -> None:
+        for setting, found in itertools.islice(self.turns, trials):
+            lam = self.guess(found, zeros)
+            if all(lam != run["knobs"]["lam"] for run in found):
+                found.append(train({**setting, "lam": lam}))
+
+    def guess(self, found: list[Run], zeros: float) -> float:
+        """The λ to try next."""
+        if not found:
+            return self.start
+        points = sorted((run["zeros"], run["knobs"]["lam"]) for run in found)
+        near = [lam for reached, lam in points if is_near(reached, zeros)]
+        if near:
+            return near[0]
+        denser, sparser = [p for p in points if p[0] < zeros], [p for p in points if p[0] > zeros]
+        if not sparser:
+            lam = 5 * max(lam for _, lam in denser)
+        elif not denser:
+            lam = min(lam for _, lam in sparser) / 5
+        else:
+            (low, lam), (high, larger) = denser[-1], sparser[0]
+            lam *= (larger / lam) ** ((log_left(low) - log_left(zeros)) / (log_left(low) - log_left(high)))
+        return float(f"{lam:.3g}")
+
+    def choose(self, zeros: float) -> Knobs:
+        """The setting with the least error at this share; if none has runs on both sides of it, the nearest run."""
+        around = [(s, f) for s, f in self.found if {run["zeros"] > zeros for run in f} == {False, True}]
+        if around:
+            setting, found = min(around, key=lambda pair: error_at(pair[1], zeros))
+            return {**setting, "lam": self.guess(found, zeros)}
+        runs = [run for _, found in self.found for run in found]
+        return min(runs, key=lambda run: abs(log_left(run["zeros"]) - log_left(zeros)))["knobs"]
+
+
+class Method(NamedTuple):
+    make: Callable[..., Hooks]  # (network, zeros, steps, rate=..., and the other knobs)
+    search: Sweeps | Bisection
+
+
+METHODS = {
+    "torchlasso": Method(by_torchlasso, Sweeps(theta=(0.05, 0.02, None), rate=(1e-3, 3e-3, 2e-3, 5e-4))),
+    "loss-term": Method(
+        by_loss_term, Sweeps(lam=(3e-4, 1e-4, 1e-3), tuning=(0.5, 0.25, 0.0), rate=(1e-3, 3e-3, 2e-3, 5e-4))
+    ),
+    "pruning": Method(by_pruning, Sweeps(rate=(1e-3, 3e-3, 2e-3), end=(0.6, 0.8, 0.4), begin=(0.05, 0.2))),
+    "pat-adam": Method(by_pat(Adam), Bisection(0.1, rate=(1e-3, 3e-3), healing=(0.4, 0.0))),
+    "pat-sgd": Method(by_pat(SGD, momentum=0.9), Bisection(3e-4, rate=(0.1, 0.03), healing=(0.4, 0.0))),
+}
+
+
+class Rows(NamedTuple):
+    """Standardised images, which of them are trained on, and those that are judged on."""
+
+    x: Tensor
+    y: Tensor
+    train: Tensor
+    judge: tuple[Tensor, Tensor]
+
+
+def read(folder: str, rows: int | None) -> dict[str, Rows]:
+    """The rows of trials and of final runs; ``rows``: so many of the training images instead of all."""
+    dataset = data.load(folder)
+    x, y = dataset.x, dataset.y
+    if rows is not None:
+        _, drawn = data.holdout(y, rows / len(y), seed=0)
+        x, y = x[drawn], y[drawn]
+    kept, held = data.holdout(y, HELD, seed=0)
+    scale = data.Standardizer.fit(x[kept])
+    x, test_x = scale(x), scale(dataset.test_x)
+    return {
+        TRIAL: Rows(x, y, kept, (x[held], y[held])),
+        FINAL: Rows(x, y, torch.arange(len(y)), (test_x, dataset.test_y)),
+    }
+
+
+def train(method: Method, zeros: float, knobs: Knobs, rows: Rows, epochs: int, seed: int) -> dict[str, float]:
+    """Zeros, error and loss of a newly trained network, and the seconds that its training took."""
+    torch.manual_seed(seed)
+    model = models.build("lenet-300-100", tuple(rows.x.shape[1:]), 10)
+    groups = tl.param_groups(model, tl.L1(), lam=0.0)
+    steps = epochs * math.ceil(len(rows.train) / BATCH)
+    hooks = method.make(Network(model, *(group["params"] for group in groups)), zeros, steps, **knobs)
+    orders = (rows.train[torch.randperm(len(rows.train))] for _ in range(epochs))
+    start = time.perf_counter()
+    for done, batch in enumerate(batch for order in orders for batch in order.split(BATCH)):
+        for group in hooks.optimizer.param_groups:
+            group["lr"] = knobs["rate"] * (1 + math.cos(math.pi * done / steps)) / 2
+        loss = cross_entropy(model(rows.x[batch]), rows.y[batch]) + hooks.term()
+        model.zero_grad()
+        loss.backward()
+        hooks.optimizer.step()
+        hooks.after(done + 1)
+    seconds = time.perf_counter() - start
+    found = evaluate(model, cross_entropy, *rows.judge)
+    return {"zeros": sparsity(groups), "error": found.error or 0.0, "loss": found.loss, "seconds": seconds}
+
+
+class Log:
+    """The runs of --out, in memory by what was trained and how."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+        self.path, self.runs = path, {json.dumps(line["what"]): line["found"] for line in lines}
+
+    def once(self, what: dict[str, Any], make: Callable[[], dict[str, float]]) -> Run:
+        """The run, from the file if it is there."""
+        key = json.dumps(what)
+        if key not in self.runs:
+            self.runs[key] = make()
+            with self.path.open("a") as file:
+                file.write(json.dumps({"what": what, "found": self.runs[key]}) + "\n")
+        run = {**what, **self.runs[key]}
+        knobs = ", ".join(f"{name} {value}" for name, value in run["knobs"].items())
+        print(
+            f"{run['method']:<11}{100 * run['wanted']:g} %  {run['part']} {run['seed']:<5}{knobs:<42} "
+            f"{100 * run['zeros']:.2f} % zeros, {100 * run['error']:.2f} % error, {run['seconds']:.0f} s",
+            flush=True,
+        )
+        return run
+
+
+def show(runs: list[Run], methods: Sequence[str], shares: Sequence[float]) -> None:
+    """A Markdown table of the medians over the seeds of final runs."""
+    print("\n|", " | ".join(["test error at zeros of", *(f"{100 * zeros:g} %" for zeros in shares)]), "|")
+    print("|" + "---|" * (1 + len(shares)))
+    for method in methods:
+        cells = []
+        for zeros in shares:
+            own = [run for run in runs if run["method"] == method]
+            seeds = {run["seed"] for run in own}
+            error = median(error_at([run for run in own if run["seed"] == seed], zeros) for seed in seeds)
+            reached = median(run["zeros"] for run in own if run["wanted"] == zeros)
+            note = "" if is_near(reached, zeros) else f" ({100 * reached:.2f} %)"
+            cells.append(f"{100 * error:.2f} %{note}")
+        print("|", " | ".join([method, *cells]), "|")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with MNIST's train and test files")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--sparsities", type=float, nargs="+", default=[90, 95, 98, 99, 99.5], help="per cent of zeros")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=6, help="for each method and share of zeros")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the final runs")
+    parser.add_argument("--rows", type=int, help="training images; all, unless something is only to be tried out")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/peers.jsonl"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if find_spec("torchao") is None:
+        print("torchao is not installed: PAT is left out")
+        arguments.methods = [name for name in arguments.methods if not name.startswith("pat")]
+    rows, log = read(arguments.data, arguments.rows), Log(arguments.out)
+    shares, final = [sparsity / 100 for sparsity in arguments.sparsities], list[Run]()
+
+    def run(method: str, zeros: float, part: str, seed: int, knobs: Knobs) -> Run:
+        what = {"method": method, "wanted": zeros, "part": part, "seed": seed, "knobs": knobs}
+        what |= {"epochs": arguments.epochs, "rows": arguments.rows}
+        return log.once(what, lambda: train(METHODS[method], zeros, knobs, rows[part], arguments.epochs, seed))
+
+    for name in arguments.methods:
+        search = METHODS[name].search
+        for zeros in shares:
+            search.explore(lambda knobs, z=zeros, n=name: run(n, z, TRIAL, TRIAL_SEED, knobs), zeros, arguments.trials)
+        for zeros in shares:
+            knobs = search.choose(zeros)
+            final += [run(name, zeros, FINAL, seed, knobs) for seed in arguments.seeds]
+    show(final, arguments.methods, shares)
+
+
+if __name__ == "__main__":
+    main()

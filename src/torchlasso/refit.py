@@ -1,0 +1,48 @@
+"""Refitting: the weights that survived are trained on without a penalty, and zeros stay zeros (the relaxed lasso)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+
+def freeze_zeros(optimizer: Optimizer, params: Iterable[Tensor]) -> RemovableHandle:
+    """Let every weight of ``params`` that is zero now stay exactly zero under ``optimizer``, a new one.
+
+    L1 shrinks what it keeps; trained on the frozen support with λ = 0 the bias is gone (Meinshausen 2007, the relaxed
+    lasso). Before each step the gradients of the zeros are set to zero, so that the optimizer's moments of them are
+    zero as well. It may also overfit: compare the result with the model before on validation data.
+
+    Args:
+        optimizer: any that leaves a weight alone whose gradients have always been zero, as those of torch do.
+        params: some of its parameters, plain or sharded.
+
+    Returns:
+        What ends it, by its method ``remove``.
+
+    Raises:
+        ValueError: the optimizer has made steps already, whose moments would move the zeros.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.tensor([0.0, 0.5]))
+        >>> optimizer = torch.optim.Adam([w], lr=0.1)
+        >>> handle = freeze_zeros(optimizer, [w])
+        >>> ((w - 1) ** 2).sum().backward()
+        >>> optimizer.step()
+        >>> w.data
+        tensor([0.0000, 0.6000])
+    """
+    if optimizer.state:
+        raise ValueError("the optimizer has made steps already, and its moments would move the zeros: make a new one")
+    supports = [(p, p.detach() != 0) for p in params]
+
+    def mask(*_: Any) -> None:
+        for p, support in supports:
+            if p.grad is not None:
+                p.grad.mul_(support)
+
+    return optimizer.register_step_pre_hook(mask)
