@@ -13,7 +13,7 @@ import argparse
 import statistics
 import sys
 
-from torchlasso.cli.experiment import OURS, Experiment, Options, read
+from torchlasso.cli.experiment import Experiment, Options, read
 from torchlasso.selection import penalty
 from torchlasso.training import evaluate, sparsity, support
 
@@ -45,7 +45,8 @@ def train(options: Options, power: int) -> list[float]:
     sys.modules["torchlasso.optim.proximal"].POWER = power  # type: ignore[attr-defined]
     inputs, rows = read(options)
     experiment = Experiment(options, inputs)
-    trainer, groups = experiment.trainer(OURS, experiment.build_model(), rows.train)
+    training = experiment.trainer(experiment.build_model(), rows.train)
+    trainer, groups = training.trainer, training.groups()
     switched = []
     for _ in range(options.epochs):
         before = support(groups)

@@ -1,7 +1,8 @@
-"""Does the penalty help against overfitting? 1,000 training images of MNIST, 5 seeds, λ chosen by cross-validation.
+"""Does the penalty help against overfitting? Few training images of MNIST, 5 seeds, strengths by cross-validation.
 
-For each seed 1,000 images are drawn, by class. Every λ of the grid is judged by 5-fold cross-validation on them (mean
-loss), the loss term and torchlasso each on its own; then each trains on all 1,000 at the λ it chose, as does the
+For each seed and number of images these are drawn, by class. Every strength of the grid is judged by 3-fold
+cross-validation on them (error, then loss), for L2 (Adam's weight decay on the weights) and for torchlasso (L1, λ
+rising over the first half) each on its own; then each trains on all the images at the strength it chose, as does the
 network without a penalty. The test images are used once, at the end.
 
     python benchmarks/overfitting.py --data FOLDER_WITH_MNIST
@@ -11,20 +12,49 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from torchlasso import data
-from torchlasso.cli.experiment import DENSE, LOSS_TERM, OURS, Experiment, Inputs, Options
-from torchlasso.training import Evaluation, evaluate, sparsity
+import torchlasso as tl
+from torchlasso import data, models
+from torchlasso.path import folds_of
+from torchlasso.training import Evaluation, Plan, Trainer, evaluate, sparsity
 
 SEEDS = range(5)
-ROWS = 1000
-FOLDS = 5
-LAMBDAS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3)
+FOLDS = 3
 Rows = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name, the strengths that are tried, and how a trainer is made of one."""
+
+    name: str
+    strengths: tuple[float, ...]
+    trainer: Callable[[nn.Module, Rows, Plan, float], Trainer]
+
+
+def torch_adam(model: nn.Module, rows: Rows, plan: Plan, strength: float) -> Trainer:
+    groups = tl.param_groups(model, tl.L1(), lam=0.0)
+    plain = [{"params": g["params"], "weight_decay": strength if g["penalty"] is not None else 0.0} for g in groups]
+    return Trainer(model, torch.optim.Adam(plain, lr=1e-3), nn.functional.cross_entropy, rows, plan)
+
+
+def ours(model: nn.Module, rows: Rows, plan: Plan, strength: float) -> Trainer:
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=strength), lr=1e-3)
+    trainer = Trainer(model, optimizer, nn.functional.cross_entropy, rows, plan)
+    trainer.controls.append(tl.Warmup(optimizer, steps=max(1, trainer.steps // 2)))
+    return trainer
+
+
+METHODS = (
+    Method("no penalty", (0.0,), torch_adam),
+    Method("L2", (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), torch_adam),
+    Method("torchlasso", (3e-5, 1e-4, 2e-4, 5e-4, 1e-3), ours),
+)
 
 
 def main() -> None:
@@ -32,59 +62,64 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with MNIST's train and test files")
     parser.add_argument("--model", default="lenet-300-100")
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--images", type=int, nargs="+", default=[500, 1000, 5000])
     arguments = parser.parse_args()
     dataset = data.load(arguments.data)
-    results: dict[str, list[Evaluation]] = {DENSE: [], LOSS_TERM: [], OURS: []}
-    print("seed  run         chosen λ  test error  test loss  exact zeros", flush=True)
-    for seed in SEEDS:
-        _, drawn = data.holdout(dataset.y, ROWS / len(dataset.y), seed)
-        x, y = dataset.x[drawn], dataset.y[drawn]
-        scale = data.Standardizer.fit(x)
-        rows, test = (scale(x), y), (scale(dataset.test_x), dataset.test_y)
-        options = Options(data=arguments.data, model=arguments.model, epochs=arguments.epochs, seed=seed)
-        inputs = Inputs(dataset.input_shape, dataset.outputs, dataset.classes, dataset.features, scale)
-        experiment = Experiment(options, inputs)
-        for name in results:
-            best = (
-                options.lam if name == DENSE else min(LAMBDAS, key=lambda lam: validated(experiment, name, lam, rows))
+    print("images  seed  method      strength  test error  test loss  exact zeros", flush=True)
+    for count in arguments.images:
+        found: dict[str, list[tuple[Evaluation, float]]] = {method.name: [] for method in METHODS}
+        for seed in SEEDS:
+            _, drawn = data.holdout(dataset.y, count / len(dataset.y), seed)
+            x, y = dataset.x[drawn], dataset.y[drawn]
+            scale = data.Standardizer.fit(x)
+            rows, test = (scale(x), y), (scale(dataset.test_x), dataset.test_y)
+            plan = Plan(arguments.epochs, batch_size=64, seed=seed)
+            for method in METHODS:
+                best = chosen(method, arguments.model, rows, plan)
+                judged, zeros = train(method, arguments.model, best, rows, plan, test)
+                found[method.name].append((judged, zeros))
+                numbers = f"{100 * (judged.error or 0):6.2f} %    {judged.loss:.3f}      {100 * zeros:.1f} %"
+                print(f"{count:<7} {seed:<5} {method.name:<11} {best:<9.0e} {numbers}", flush=True)
+        for name, runs in found.items():
+            errors, losses = [100 * (e.error or 0) for e, _ in runs], [e.loss for e, _ in runs]
+            gains = [
+                100 * ((a.error or 0) - (b.error or 0))
+                for (a, _), (b, _) in zip(found["no penalty"], runs, strict=True)
+            ]
+            print(
+                f"{count} images, {name}: test error {statistics.mean(errors):.2f} ± {statistics.stdev(errors):.2f} %, "
+                f"test loss {statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f}, "
+                f"zeros {100 * statistics.mean(z for _, z in runs):.1f} %, "
+                f"gain by seed {', '.join(f'{gain:+.2f}' for gain in gains)}",
+                flush=True,
             )
-            found, zeros = train(experiment, name, best, rows, test)
-            results[name].append(found)
-            lam = "–" if name == DENSE else f"{best:.0e}"
-            numbers = f"{100 * (found.error or 0):.2f} %      {found.loss:.3f}      {100 * zeros:.1f} %"
-            print(f"{seed:<5} {name:<11} {lam:<9} {numbers}", flush=True)
-    for name, runs in results.items():
-        errors, losses = [100 * (run.error or 0) for run in runs], [run.loss for run in runs]
-        print(
-            f"{name:<11} test error {statistics.mean(errors):.2f} ± {statistics.stdev(errors):.2f} %, "
-            f"test loss {statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f}"
-        )
-    for name in (LOSS_TERM, OURS):
-        pairs = list(zip(results[DENSE], results[name], strict=True))
-        error = ", ".join(f"{100 * ((a.error or 0) - (b.error or 0)):+.2f}" for a, b in pairs)
-        loss = ", ".join(f"{a.loss - b.loss:+.3f}" for a, b in pairs)
-        print(f"{name:<11} gain over no penalty, seed by seed: error {error} points; loss {loss}")
 
 
-def validated(experiment: Experiment, name: str, lam: float, rows: Rows) -> float:
-    """The mean validation loss over the folds."""
+def chosen(method: Method, model: str, rows: Rows, plan: Plan) -> float:
+    """The strength with the least cross-validated error; of equals that with the least loss."""
+    if len(method.strengths) == 1:
+        return method.strengths[0]
     x, y = rows
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(experiment.options.seed))
-    folds = order.chunk(FOLDS)
-    losses = []
-    for fold in folds:
-        kept = torch.cat([other for other in folds if other is not fold])
-        losses.append(train(experiment, name, lam, (x[kept], y[kept]), (x[fold], y[fold]))[0].loss)
-    return statistics.mean(losses)
+
+    def judged(strength: float) -> tuple[float, float]:
+        folds = [
+            train(method, model, strength, (x[kept], y[kept]), plan, (x[held], y[held]))[0]
+            for kept, held in folds_of(len(y), FOLDS, plan.seed)
+        ]
+        return sum(fold.error or 0.0 for fold in folds), sum(fold.loss for fold in folds)
+
+    return min(method.strengths, key=judged)
 
 
-def train(experiment: Experiment, name: str, lam: float, rows: Rows, judge: Rows) -> tuple[Evaluation, float]:
+def train(method: Method, name: str, strength: float, rows: Rows, plan: Plan, judge: Rows) -> tuple[Evaluation, float]:
     """How a newly trained network does on the rows to be judged on, and its share of zeros."""
-    experiment = replace(experiment, options=replace(experiment.options, lam=lam))
-    trainer, groups = experiment.trainer(name, experiment.build_model(), rows)
-    for _ in range(experiment.options.epochs):
+    torch.manual_seed(plan.seed)
+    model = models.build(name, tuple(rows[0].shape[1:]), 10)
+    trainer = method.trainer(model, rows, plan, strength)
+    for _ in range(plan.epochs):
         trainer.run_epoch()
-    return evaluate(trainer.model, trainer.loss, *judge), sparsity(groups)
+    zeros = sparsity(tl.param_groups(model, tl.L1(), lam=0.0))
+    return evaluate(model, trainer.loss, *judge), zeros
 
 
 if __name__ == "__main__":

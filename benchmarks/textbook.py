@@ -32,17 +32,22 @@ def main() -> None:
         )  # fmt: skip
         inputs, rows = read(options)
         experiment = Experiment(options, inputs)
-        runs = {name: experiment.trainer(name, experiment.build_model(), rows.train) for name in (OURS, LOSS_TERM)}
+        runs = {
+            OURS: experiment.trainer(experiment.build_model(), rows.train),
+            LOSS_TERM: experiment.compared(LOSS_TERM, experiment.build_model(), rows.train, options.lam),
+        }
         seconds: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(arguments.epochs):
-            for name, (trainer, _) in runs.items():
+            for name, training in runs.items():
+                trainer = training.trainer
                 before = trainer.seconds
                 trainer.run_epoch()
                 seconds[name].append(trainer.seconds - before)
-        for name, (trainer, groups) in runs.items():
+        for name, training in runs.items():
+            trainer = training.trainer
             found = evaluate(trainer.model, trainer.loss, *rows.test)
             per_epoch = statistics.median(seconds[name])
-            zeros = f"{100 * sparsity(groups):.2f} %"
+            zeros = f"{100 * sparsity(training.groups()):.2f} %"
             print(f"{seed:<8} {name:<11} {100 * (found.error or 0):.2f} %   {zeros:<12} {per_epoch:.2f}", flush=True)
         pairs = zip(seconds[OURS], seconds[LOSS_TERM], strict=True)
         ratios.append(statistics.median(a / b for a, b in pairs))

@@ -12,7 +12,15 @@ from torchlasso.blocks import (
     SingularValues,
 )
 from torchlasso.certify import Stationarity, lambda_max, stationarity
-from torchlasso.control import Constant, LambdaController, Reweighted, TargetMissed, TargetSparsity, Warmup
+from torchlasso.control import (
+    Constant,
+    LambdaController,
+    Reweighted,
+    TargetBudget,
+    TargetMissed,
+    TargetSparsity,
+    Warmup,
+)
 from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
 from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
 from torchlasso.report import LayerReport, SparsityReport, report
@@ -50,6 +58,7 @@ __all__ = [
     "SparseGroup",
     "SparsityReport",
     "Stationarity",
+    "TargetBudget",
     "TargetMissed",
     "TargetSparsity",
     "Warmup",

@@ -5,20 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from torchlasso.certify import Stationarity, stationarity
-from torchlasso.control import TargetSparsity
+from torchlasso.control import Reweighted, TargetSparsity
 from torchlasso.control.steering import ELASTICITY
 from torchlasso.names import unknown
 from torchlasso.optim import Proximal
 from torchlasso.selection import Group
-from torchlasso.training import Evaluation, Loss, Plan, Trainer, evaluate, full_gradient, judge, outputs_of, sparsity
+from torchlasso.training import (
+    Evaluation,
+    Loss,
+    Plan,
+    Step,
+    Trainer,
+    evaluate,
+    full_gradient,
+    judge,
+    outputs_of,
+    sparsity,
+)
 
 Rows = tuple[Tensor, Tensor]
+Watch = Callable[[int, Trainer], Callable[[Step], None]]
+LOWEST_POWER, HIGHEST_POWER = 0.4, 2.0  # of 1/λ by which what is left goes
 CHUNKS = 20  # of the validation rows, from whose spread the standard error of their mean loss is taken
 RULES = ("best", "one-se", "within")
 
@@ -69,7 +81,8 @@ class Grid:
         densest: that of the first after the dense one.
         lams: λ of the first and the last instead, where they are spaced by λ.
 
-    The points are spaced evenly on a logarithmic scale: of density, the share of weights that is left, or of λ.
+    The points are spaced evenly on a logarithmic scale: of density, the share of weights that is left, or of λ. By
+    density they are where they should be only about, as each point's λ follows from what λ did before.
 
     Example:
         >>> [round(zeros, 4) for zeros in Grid(4, sparsest=0.995).targets]
@@ -96,7 +109,7 @@ class Grid:
 
     @property
     def targets(self) -> list[float]:
-        """The share of zeros of each sparse point."""
+        """The share of zeros of each sparse point, about."""
         return [1 - left for left in _evenly(1 - self.densest, 1 - self.sparsest, self.points - 1)]
 
     @property
@@ -123,8 +136,10 @@ class Recipe:
         groups: model ↦ its parameter groups with λ = 1 (:func:`torchlasso.param_groups`).
         optimizer: groups ↦ a proximal optimizer, with the learning rate at the start of every point.
         loss: (outputs, targets) ↦ mean loss.
-        dense: how long the dense model is trained, and in what order of rows.
+        dense: how long the dense model is trained, and in what order of rows; where the points are spaced by density
+            also the first sparse one, whose λ is found by :class:`torchlasso.TargetSparsity`.
         each: the same for every other point.
+        theta: the penalty is reweighted by it (:class:`torchlasso.Reweighted`); None: it is not.
         lam: where the search for λ starts, where the points are spaced by density.
         collapse: the path ends after a point whose validation error is this share of the way from the best point's to
             that of a constant prediction.
@@ -136,6 +151,7 @@ class Recipe:
     loss: Loss
     dense: Plan
     each: Plan
+    theta: float | None = None
     lam: float = 1e-4
     collapse: float = 0.25
 
@@ -147,7 +163,7 @@ def follow(
     validation: Rows | None = None,
     test: Rows | None = None,
     done: Sequence[Point] = (),
-    watch: Callable[[int, Trainer], Any] | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Point]:
     """Train ``model`` along the path; after each point that is yielded it has that point's weights.
 
@@ -156,7 +172,7 @@ def follow(
         recipe: how.
         train, validation, test: inputs and targets.
         done: the points of an earlier call, of whose last one ``model`` has the weights: the path goes on there.
-        watch: called at the start of each point's training.
+        watch: called at the start of each point's training; what it returns is called after every step.
 
     Raises:
         FloatingPointError: the loss became infinite or NaN.
@@ -192,10 +208,11 @@ def _fit(
     train: Rows,
     validation: Rows | None,
     test: Rows | None,
-    watch: Callable[[int, Trainer], Any] | None,
+    watch: Watch | None,
 ) -> Point:
     index = len(before)
-    plan = recipe.dense if index == 0 else replace(recipe.each, seed=recipe.each.seed + index)
+    searching = index == 1 and recipe.grid.lams is None
+    plan = recipe.dense if index == 0 or searching else replace(recipe.each, seed=recipe.each.seed + index)
     optimizer = recipe.optimizer(recipe.groups(model))
     trainer = Trainer(model, optimizer, recipe.loss, train, plan)
     if index == 0:
@@ -203,13 +220,15 @@ def _fit(
     elif recipe.grid.lams is not None:
         _strengthen(optimizer, recipe.grid.strengths[index - 1])
     else:
-        target = recipe.grid.targets[index - 1]
-        _strengthen(optimizer, _guess(before[-1], target, recipe.lam))
-        trainer.controls.append(TargetSparsity(optimizer, target, steps=trainer.steps, warmup=0.0, tolerance=1.0))
-    if watch is not None:
-        watch(index, trainer)
+        _strengthen(optimizer, recipe.lam if searching else _next_lam(before, recipe.grid))
+        if searching:  # from here on it is known what λ does
+            target = recipe.grid.targets[0]
+            trainer.controls.append(TargetSparsity(optimizer, target, steps=trainer.steps, tolerance=1.0))
+    if index and recipe.theta is not None:
+        trainer.controls.append(Reweighted(optimizer, recipe.theta))
+    watch_step = None if watch is None else watch(index, trainer)
     for _ in range(plan.epochs):
-        trainer.run_epoch()
+        trainer.run_epoch(watch_step)
     groups = optimizer.penalised_groups()
     penalised = sum(p.numel() for group in groups for p in group["params"])
     zeros = sparsity(groups)
@@ -236,23 +255,34 @@ def _strengthen(optimizer: Proximal, lam: float) -> None:
         group["lam"] *= lam
 
 
-def _guess(last: Point, target: float, first: float) -> float:
-    """λ for the next target: from that of the last point, by how much less is to be left."""
-    if not last.lam or not 0 < last.sparsity < 1:
-        return first
-    odds = [(1 - share) / share for share in (last.sparsity, target)]
-    return last.lam * max(1.0, (odds[0] / odds[1]) ** (1 / ELASTICITY))
+def _next_lam(before: Sequence[Point], grid: Grid) -> float:
+    """λ of the next point: what is left goes as a power of 1/λ, and the points to come share the way to the last.
+
+    The power is that between the last two points, within bounds, for a point may not have come to rest.
+    """
+    sparse = [point for point in before if point.lam and 0 < point.sparsity < 1]
+    if not sparse:  # λ was so small that nothing became zero, or so large that everything did
+        return before[-1].lam * (10.0 if before[-1].sparsity == 0 else 0.1)
+    odds = [math.log((1 - point.sparsity) / point.sparsity) for point in sparse]
+    power = ELASTICITY
+    if len(sparse) > 1 and sparse[-1].lam > sparse[-2].lam:
+        power = (odds[-2] - odds[-1]) / math.log(sparse[-1].lam / sparse[-2].lam)
+    power = min(max(power, LOWEST_POWER), HIGHEST_POWER)
+    wanted = math.log((1 - grid.sparsest) / grid.sparsest)
+    way = max(0.0, odds[-1] - wanted) / (grid.points - len(before))
+    return sparse[-1].lam * math.exp(way / power)
 
 
 @torch.no_grad()
 def _spread(model: nn.Module, loss: Loss, found: Evaluation, x: Tensor, y: Tensor) -> float:
     """The standard error of the error, which is binomial, or of the mean loss."""
     if found.error is not None:
-        return math.sqrt(found.error * (1 - found.error) / len(y))
+        share = (found.error * len(y) + 1) / (len(y) + 2)  # no error in a few rows does not mean that there are none
+        return math.sqrt(share * (1 - share) / len(y))
     outputs = outputs_of(model, x)
     chunks = zip(outputs.chunk(CHUNKS), y.chunk(CHUNKS), strict=True)
     losses = torch.tensor([judge(some, loss, wanted).loss for some, wanted in chunks])
-    spread: float = losses.std().item() if len(losses) > 1 else 0.0
+    spread = float(losses.std()) if len(losses) > 1 else 0.0
     return spread / math.sqrt(len(losses))
 
 

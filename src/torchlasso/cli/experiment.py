@@ -16,6 +16,7 @@ from torchlasso.data.records import order_like, widen
 from torchlasso.distillation import Distillation
 from torchlasso.names import is_function_name, parse_spec, unknown
 from torchlasso.optim import Proximal, proximal
+from torchlasso.path import RULES, Grid, Recipe
 from torchlasso.penalties import check_strength
 from torchlasso.refit import freeze_zeros
 from torchlasso.selection import Group, param_groups, penalised, penalty
@@ -29,8 +30,44 @@ EXAMPLES = 64  # rows by which it is measured what a model costs
 
 
 @dataclass(frozen=True)
+class PathOptions:
+    """The options that ``torchlasso path`` has besides."""
+
+    points: int = 20
+    sparsest: float = 0.995
+    densest: float = 0.5
+    lams: tuple[float, ...] = ()
+    epochs_each: int = 2
+    collapse: float = 0.25
+    choose: str = "one-se"
+    tolerance: float = 0.005
+    folds: int | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.grid  # refuses what no grid can be made of
+        if len(self.lams) not in (0, 2):
+            raise ValueError(f"--lams are two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
+        if self.epochs_each < 1:
+            raise ValueError(f"--epochs-each must be at least 1; got {self.epochs_each}")
+        if not 0 < self.collapse <= 1:
+            raise ValueError(f"--collapse is a share, above 0 and at most 1; got {self.collapse}")
+        if self.choose not in RULES:
+            raise unknown("rule", self.choose, RULES)
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"--tolerance must be at least 0 and below 1; got {self.tolerance}")
+        if self.folds is not None and self.folds < 2:
+            raise ValueError(f"--folds must be at least 2; got {self.folds}")
+
+    @property
+    def grid(self) -> Grid:
+        """Where the points are."""
+        lams = (self.lams[0], self.lams[1]) if len(self.lams) == 2 else None
+        return Grid(self.points, self.sparsest, self.densest, lams)
+
+
+@dataclass(frozen=True)
 class Options:
-    """The options of ``torchlasso train``, as ``config.json`` keeps them."""
+    """The options of ``torchlasso train``, and of ``torchlasso path``, as ``config.json`` keeps them."""
 
     data: str
     label: str | None = None
@@ -55,6 +92,7 @@ class Options:
     reweight: float | None = None
     refit: int | None = None
     teacher: str | None = None
+    path: PathOptions | None = None
 
     def __post_init__(self) -> None:
         check_strength(self.lam, "--lam")
@@ -177,6 +215,21 @@ class Experiment:
         if options.reweight is not None:
             trainer.controls.append(Reweighted(optimizer, theta=options.reweight))
         return Training(trainer, optimizer.penalised_groups)
+
+    def recipe(self, path: PathOptions) -> Recipe:
+        """How the points of a path are trained."""
+        plan = self.options.plan
+        return Recipe(
+            grid=path.grid,
+            groups=lambda model: self.groups(model, 1.0),
+            optimizer=self.proximal,
+            loss=self.loss,
+            dense=plan,
+            each=replace(plan, epochs=path.epochs_each),
+            theta=self.options.reweight,
+            lam=self.options.lam,
+            collapse=path.collapse,
+        )
 
     def compared(self, name: str, model: nn.Module, rows: tuple[Tensor, Tensor], lam: float) -> Training:
         """What trains ``model`` by torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""

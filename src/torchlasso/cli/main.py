@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from torchlasso import distributed
+from torchlasso.cli.path import path
 from torchlasso.cli.predict import predict
 from torchlasso.cli.report import report
 from torchlasso.cli.train import train
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (train, report, predict):
+for command in (train, path, report, predict):
     app.command()(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from torchlasso.cli.summary import Summary
 from torchlasso.cli.typed import build
 from torchlasso.distributed import by_first
 from torchlasso.files import as_json, read_json, replacing, write_json, write_text
+from torchlasso.path import Point
 
 
 class RunFolder:
     """A folder that holds ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``,
-    ``summary.json`` and ``report.html``.
+    ``summary.json`` and ``report.html``; for a path ``path.jsonl``, ``points/`` and the figure of the frontier, too.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -33,6 +35,9 @@ class RunFolder:
         self.model = self.path / "model.safetensors"
         self.summary = self.path / "summary.json"
         self.report = self.path / "report.html"
+        self.points = self.path / "path.jsonl"
+        self.weights = self.path / "points"
+        self.frontiers = tuple(self.path / f"frontier.{ending}" for ending in ("png", "svg"))
 
     @property
     def holds_a_run(self) -> bool:
@@ -50,7 +55,14 @@ class RunFolder:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.config) as temporary:
             temporary.write_text(as_json(asdict(experiment)), encoding="utf-8")
-            for file in (self.config, self.metrics, self.checkpoint, self.model, self.summary, self.report):
+            files = (self.config, self.metrics, self.checkpoint, self.model, self.summary, self.report)
+            for file in (
+                *files,
+                self.points,
+                *self.frontiers,
+                *self.weights.glob("*"),
+                *self.path.glob("fold-*.jsonl"),
+            ):
                 file.unlink(missing_ok=True)
             for part in self.path.iterdir():
                 if part.is_dir() and RunFolder(part).holds_a_run:
@@ -121,6 +133,47 @@ class RunFolder:
             return None
         state: dict[str, Any] = checkpoint.load(self.checkpoint)
         return state
+
+    def read_points(self, fold: int | None = None) -> list[Point]:
+        """The points of a path that are trained, or all those of a fold of its cross-validation."""
+        file = self._points_of(fold)
+        if not file.exists():
+            return []
+        try:
+            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged: {error}") from error
+        points = [build(Point, line, str(file)) for line in lines]
+        if [point.index for point in points] != list(range(len(points))):
+            raise ValueError(f"{file} is damaged: its points are not 0, 1, 2, …")
+        return points
+
+    @by_first
+    def write_points(self, points: Sequence[Point], fold: int | None = None) -> None:
+        """Write a line for every point of a path, or of a fold."""
+        lines = (json.dumps(asdict(point), allow_nan=False) + "\n" for point in points)
+        write_text(self._points_of(fold), "".join(lines))
+
+    def _points_of(self, fold: int | None) -> Path:
+        return self.points if fold is None else self.path / f"fold-{fold}.jsonl"
+
+    @by_first
+    def write_weights(self, index: int, state: dict[str, Tensor]) -> None:
+        """Write the weights of a point."""
+        self.weights.mkdir(exist_ok=True)
+        checkpoint.write_tensors(self._weights_of(index), state, {"format": "pt"})
+
+    def read_weights(self, index: int) -> dict[str, Tensor]:
+        """The weights of a point.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError: they are damaged.
+        """
+        return checkpoint.read_tensors(self._weights_of(index))[0]
+
+    def _weights_of(self, index: int) -> Path:
+        return self.weights / f"{index:03}.safetensors"
 
     @by_first
     def write_model(self, state: dict[str, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from torchlasso.certify import stationarity
 from torchlasso.cli import screen
 from torchlasso.cli.experiment import DENSE, LOSS_TERM, OURS, REFIT, Experiment, Rows, Training
+from torchlasso.cli.judging import need_finite, summarise
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.run_page import write_page
 from torchlasso.cli.summary import Refit, Summary
@@ -21,7 +20,7 @@ from torchlasso.cli.teacher import outputs_of_teacher
 from torchlasso.control import TargetMissed
 from torchlasso.path import badness
 from torchlasso.report import report
-from torchlasso.training import Trainer, evaluate, full_gradient, outputs_of, sparsity, support
+from torchlasso.training import Trainer, evaluate, outputs_of, sparsity, support
 
 
 def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
@@ -44,7 +43,7 @@ def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
     training = experiment.trainer(model, rows.train, teacher)
     _train(OURS, training, rows, folder)
     refit = _refit(experiment, model, rows, teacher, folder) if options.refit else None
-    summary = replace(_summarise(training, rows), refit=refit)
+    summary = replace(_summary(training, rows), refit=refit)
     folder.write_model(model.state_dict())
     for name in options.comparisons:
         if name not in compared:
@@ -64,7 +63,7 @@ def _compare(name: str, experiment: Experiment, rows: Rows, folder: RunFolder, l
     model = experiment.build_model()
     training = experiment.compared(name, model, rows.train, lam)
     _train(name, training, rows, part)
-    summary = _summarise(training, rows)
+    summary = _summary(training, rows)
     part.write_model(model.state_dict())
     part.write_summary(summary)
     return summary, model
@@ -148,36 +147,13 @@ def _epoch(trainer: Trainer, rows: Rows, loss: float, lam: float, before: Tensor
     }
     if len(rows.validation[0]):
         found = evaluate(trainer.model, trainer.loss, *rows.validation)
-        _need_finite(found.loss, "validation")
+        need_finite(found.loss, "validation")
         line |= {f"val_{key}": value for key, value in asdict(found).items()}
     return line
 
 
-def _summarise(training: Training, rows: Rows) -> Summary:
-    trainer, groups, lam = training.trainer, training.groups(), training.lam
-    found = evaluate(trainer.model, trainer.loss, *rows.test)
-    _need_finite(found.loss, "test")
-    full_gradient(trainer.model, trainer.loss, *rows.train)
-    record = report(trainer.model, groups)
-    layers = [layer for layer in record.layers if layer.penalised]
-    return Summary(
-        **asdict(found),
-        sparsity=record.sparsity,
-        nonzero=record.nonzero,
-        penalised=record.penalised,
-        parameters=record.parameters,
-        bytes=record.bytes,
-        units=sum(layer.units for layer in layers),
-        live_units=sum(layer.live_units for layer in layers),
-        inputs=layers[0].inputs,
-        live_inputs=layers[0].live_inputs,
-        lam=lam,
-        epochs=trainer.epoch,
-        seconds=trainer.seconds,
-        stationarity=stationarity(groups) if lam else None,
+def _summary(training: Training, rows: Rows) -> Summary:
+    trainer = training.trainer
+    return summarise(
+        trainer.model, training.groups(), trainer.loss, rows, epochs=trainer.epoch, seconds=trainer.seconds
     )
-
-
-def _need_finite(loss: float, part: str) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the {part} loss became {loss}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from torchlasso.cli.summary import Summary, side_by_side
+from torchlasso.path import Point
 from torchlasso.report import percent
-from torchlasso.training import Step
+from torchlasso.training import Evaluation, Step
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -46,6 +47,73 @@ def progress(
             bar.update(task, completed=step.step, note=note)
 
         yield watch
+
+
+@contextmanager
+def path_progress(points: int) -> Iterator[Callable[[int, int], Callable[[Step], None]]]:
+    """A live bar for the point that is being trained; what it gives is called with its number and its steps."""
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1, note="")
+
+        def begin(index: int, steps: int) -> Callable[[Step], None]:
+            bar.reset(task, total=steps, description=f"point {index + 1}/{points}", note="")
+
+            def watch(step: Step) -> None:
+                if not bar.disable:
+                    bar.update(task, completed=step.step, note=f"loss {step.loss:.4f}")
+
+            return watch
+
+        yield begin
+
+
+def point_line(point: Point, points: int) -> None:
+    """A line for a point of a path that is trained."""
+    parts = [
+        f"point {point.index + 1:>{len(str(points))}}/{points}",
+        f"zeros {percent(point.sparsity):>6}",
+        f"λ {point.lam:.3g}" if point.lam else "dense",
+        _measured("val", point.validation),
+        _measured("test", point.test),
+        f"{point.seconds:.1f} s",
+    ]
+    say("  ".join(filter(None, parts)))
+
+
+def path_table(points: Sequence[Point], chosen: Point) -> None:
+    """The points of a path, the chosen one marked."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("", "zeros", "weights left", "λ", "validation", "test"):
+        table.add_column(head, justify="right" if head else "left")
+    for point in points:
+        mark = "→" if point.index == chosen.index else ""
+        cells = (_quality(found) for found in (point.validation, point.test))
+        style = "bold" if mark else None
+        table.add_row(mark, percent(point.sparsity), f"{point.nonzero:,}", f"{point.lam:.3g}", *cells, style=style)
+    console.print()
+    console.print(table)
+    say(
+        f"\nChosen: point {chosen.index + 1}, {percent(chosen.sparsity)} zeros, {chosen.nonzero:,} weights left, "
+        f"at a test {'loss' if chosen.test and chosen.test.error is None else 'error'} of {_quality(chosen.test)}."
+    )
+
+
+def _measured(part: str, found: Evaluation | None) -> str:
+    if found is None:
+        return ""
+    return f"{part} {'loss' if found.error is None else 'error'} {_quality(found)}"
+
+
+def _quality(found: Evaluation | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found.loss:.4f}" if found.error is None else f"{100 * found.error:.2f} %"
 
 
 def epoch_line(name: str, epochs: int, metrics: dict[str, Any]) -> None:

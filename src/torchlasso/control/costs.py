@@ -1,8 +1,4 @@
-"""What a model costs without the channels that its zeros make useless.
-
-No graph of the model is needed: a probe runs it on a sample and sees which channels have a part in its outputs. That is
-an estimate, of what compaction can remove exactly: a channel that no sample wakes, as behind a ReLU, counts as removed.
-"""
+"""What a model costs with all its channels, and with those alone that live."""
 
 from __future__ import annotations
 
@@ -10,26 +6,19 @@ import math
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 
-from torchlasso import distributed
-from torchlasso.blocks import Filters, InputChannels
-from torchlasso.selection import is_weight, named_parameters
-from torchlasso.sharding import any_sharded
+from torchlasso.control.probe import Live, Probe, Site, Trace, undisturbed
+from torchlasso.distributed import take_from_first_
 
-# A channel is constant if its values differ by no more than this many units in their last place: what is computed in
-# another order, as at the end of a vector, differs by a few.
-ROUNDING = 8
-# For times: the widths at which a layer is timed, as shares of its channels on both sides, and how often.
+# The widths at which a layer is timed, as shares of its channels on both sides, and how often it is at each.
 WIDTHS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 RUNS = 7
 
@@ -39,84 +28,75 @@ class Layer:
     """A linear layer or convolution, as it is while it is dense.
 
     Attributes:
-        name: of its weight.
-        outputs, inputs, groups: its channels on both sides, and the groups they are in.
         weights, biases: how many it has.
         size: the bytes of one of them.
         flops: of one sample: 2 for each weight and position, a multiplication and an addition.
+        seconds: what it takes at each of :data:`WIDTHS`, where times are asked for.
     """
 
-    name: str
-    outputs: int
-    inputs: int
-    groups: int
     weights: int
     biases: int
     size: int
     flops: float
+    seconds: tuple[float, ...] = ()
 
-
-@dataclass(frozen=True)
-class Live:
-    """Which channels of a layer have a part in what the model computes.
-
-    Attributes:
-        layer: which layer.
-        outputs: (outputs,) something reads them: the model's output has a gradient with respect to them, of which only
-            what comes through inputs that vary over the sample counts.
-        inputs: (inputs,) they vary, and something reads them. What the model itself is given always varies.
-
-    So what a residual connection ties together lives and dies together: a filter that writes zeros into a stream cannot
-    go while others write there what is read.
-    """
-
-    layer: Layer
-    outputs: Tensor
-    inputs: Tensor
-
-    @property
-    def weights(self) -> float:
-        """The share of weights between an output and an input that live.
-
-        >>> layer = Layer("w", outputs=4, inputs=2, groups=1, weights=8, biases=4, size=4, flops=16.0)
-        >>> Live(layer, torch.tensor([True, True, True, False]), torch.tensor([True, False])).weights
-        0.375
-        """
-        groups, layer = self.layer.groups, self.layer
-        ends = self.outputs.view(groups, -1).sum(dim=1) * self.inputs.view(groups, -1).sum(dim=1)  # (groups,)
-        return int(ends.sum()) * groups / (layer.outputs * layer.inputs)
-
-    @property
-    def biases(self) -> float:
-        """The share of outputs that live."""
-        return int(self.outputs.sum()) / self.layer.outputs
+    @classmethod
+    def of(cls, trace: Trace, seconds: Sequence[float] = ()) -> Layer:
+        """The layer that is seen in a run of the model."""
+        w = trace.site.weight
+        flops = 2 * w.numel() * trace.positions
+        return cls(w.numel(), trace.site.biases, w.element_size(), flops, tuple(seconds))
 
 
 @dataclass(frozen=True)
 class Cost(ABC):
-    """What a model costs: something fixed, and what its layers cost by what is left of each.
+    """What a model costs: the sum over its layers, by what of each lives, and what does not change.
 
     Attributes:
-        fixed: what does not change: all that is no such layer.
+        layers: the layers, in the order of the probe.
+        fixed: what everything else costs.
     """
 
+    layers: tuple[Layer, ...]
     fixed: float = 0.0
+
+    @classmethod
+    @abstractmethod
+    def measured(cls, probe: Probe) -> Cost:
+        """That of the model of ``probe``."""
 
     @abstractmethod
     def of(self, layer: Layer, weights: float, biases: float) -> float:
-        """What ``layer`` costs with these shares of its weights and its biases."""
+        """What ``layer`` costs with these shares of its weights and biases."""
+
+    @property
+    def dense(self) -> float:
+        """What the model costs with all its channels."""
+        return self.fixed + sum(self.of(layer, 1.0, 1.0) for layer in self.layers)
 
     def left(self, found: Iterable[Live]) -> float:
-        """What the model costs with what lives."""
-        return self.fixed + sum(self.of(live.layer, live.weights, live.biases) for live in found)
+        """What it costs with those alone that live."""
+        pairs = zip(self.layers, found, strict=True)
+        return self.fixed + sum(self.of(layer, live.weights, live.biases) for layer, live in pairs)
 
-    def dense(self, layers: Iterable[Layer]) -> float:
-        """What the model costs with everything."""
-        return self.fixed + sum(self.of(layer, 1.0, 1.0) for layer in layers)
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as numbers: times are not the same when they are taken again."""
+        return asdict(self)
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Cost:
+        """The one that the state is of."""
+        return cls(
+            tuple(Layer(**{**layer, "seconds": tuple(layer["seconds"])}) for layer in state["layers"]), state["fixed"]
+        )
 
 
 class Flops(Cost):
     """Floating-point operations of the layers, for one sample."""
+
+    @classmethod
+    def measured(cls, probe: Probe) -> Cost:
+        return cls(tuple(map(Layer.of, probe.dense())))
 
     def of(self, layer: Layer, weights: float, biases: float) -> float:
         return layer.flops * weights
@@ -125,31 +105,100 @@ class Flops(Cost):
 class Parameters(Cost):
     """How many parameters there are."""
 
+    @classmethod
+    def measured(cls, probe: Probe) -> Cost:
+        layers = tuple(map(Layer.of, probe.dense()))
+        return cls(layers, sum(p.numel() for p in probe.model.parameters()) - cls(layers).dense)
+
     def of(self, layer: Layer, weights: float, biases: float) -> float:
         return layer.weights * weights + layer.biases * biases
 
 
-class Bytes(Parameters):
+class Bytes(Cost):
     """What the parameters take."""
 
+    @classmethod
+    def measured(cls, probe: Probe) -> Cost:
+        layers = tuple(map(Layer.of, probe.dense()))
+        return cls(layers, sum(p.numel() * p.element_size() for p in probe.model.parameters()) - cls(layers).dense)
+
     def of(self, layer: Layer, weights: float, biases: float) -> float:
-        return layer.size * super().of(layer, weights, biases)
+        return layer.size * (layer.weights * weights + layer.biases * biases)
 
 
-@dataclass(frozen=True)
 class Latency(Cost):
-    """Seconds of a forward pass, by curves of the seconds of each layer at :data:`WIDTHS`."""
+    """Seconds of a forward pass of the sample.
 
-    curves: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    A layer that is narrower on one side than on the other is taken to need as long as one with as many weights that is
+    equally narrow on both. Grouped convolutions are timed as they are, and taken to need time by their weights.
+    """
+
+    @classmethod
+    def measured(cls, probe: Probe) -> Cost:
+        traces = probe.dense()
+        with undisturbed(probe.model), torch.no_grad():
+            whole = _seconds(probe.model, {}, probe.inputs)
+            rows = [_curve(trace) for trace in traces]
+        times = torch.tensor([[whole] * len(WIDTHS), *rows], dtype=torch.float64)
+        take_from_first_([times])  # processes that train together have to go by the same
+        (whole, *_), *rows = times.tolist()
+        layers = tuple(map(Layer.of, traces, rows))
+        return cls(layers, max(0.0, whole - cls(layers).dense))
 
     def of(self, layer: Layer, weights: float, biases: float) -> float:
         if not weights:
             return 0.0
-        seconds = dict(self.curves)[layer.name]
-        if layer.groups > 1:  # of whose channels it cannot be said in general which a narrower one has
-            return weights * seconds[-1]
-        shares = [width**2 for width in WIDTHS]
-        for low, high, fast, slow in zip(shares, shares[1:], seconds, seconds[1:], strict=False):
+        points = zip((width**2 for width in WIDTHS), layer.seconds, strict=True)
+        for (low, fast), (high, slow) in pairwise(points):
             if weights <= high:
                 return fast + (slow - fast) * max(0.0, weights - low) / (high - low)
-        return seconds[-1]
+        return layer.seconds[-1]
+
+
+def _curve(trace: Trace) -> list[float]:
+    """Seconds at each of the widths, no less at a larger one."""
+    site = trace.site
+    if site.groups > 1:  # which channels a narrower one would have depends on its groups
+        whole = sum(_seconds(module, {}, (x,)) for module, x in trace.visits)
+        return [whole * width**2 for width in WIDTHS]
+    return list(accumulate((sum(_narrowed(site, *visit, width) for visit in trace.visits) for width in WIDTHS), max))
+
+
+def _narrowed(site: Site, module: nn.Module, x: Tensor, width: float) -> float:
+    """Seconds of ``module`` on ``x``, with a share of the channels on both sides."""
+    outputs, inputs = math.ceil(width * site.outputs), math.ceil(width * site.inputs)
+    first, second = (inputs, outputs) if site.transposed else (outputs, inputs)
+    tensors = {
+        name: p[:first, :second].contiguous() if p is site.weight else p[:outputs] if p.shape == (site.outputs,) else p
+        for name, p in module.named_parameters(recurse=False)
+    }
+    return _seconds(module, tensors, (x.narrow(site.dim, 0, inputs).contiguous(),))
+
+
+def _seconds(module: nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> float:
+    """Seconds of a forward pass with these tensors in place of the module's own."""
+    replaced = {f"module.{name}": tensor.detach() for name, tensor in tensors.items()}
+    return functional_call(_Stopwatch(module), replaced, tuple(inputs))  # type: ignore[no-any-return]
+
+
+class _Stopwatch(nn.Module):
+    """Its forward pass gives the seconds of that of a module: the median of a few."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> float:
+        return statistics.median([self._once(*inputs) for _ in range(1 + RUNS)][1:])  # the first warms up
+
+    def _once(self, *inputs: Tensor) -> float:
+        _wait_for(inputs[0])
+        start = time.perf_counter()
+        self.module(*inputs)
+        _wait_for(inputs[0])
+        return time.perf_counter() - start
+
+
+def _wait_for(x: Tensor) -> None:
+    if x.device.type != "cpu":
+        torch.accelerator.synchronize(x.device)

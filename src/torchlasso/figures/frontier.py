@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from torchlasso.files import replacing
 
 COLOURS = ("#3565d6", "#d1603d", "#4c9a5b", "#8b5fbf", "#8a8f94")  # told apart without red and green, too
+TALLEST = 8  # times the median value: what is worse leaves the figure, so that the others can be told apart
 INK, SOFT, LINE = "#1c2024", "#687076", "#dfe3e6"
 
 
@@ -71,6 +73,8 @@ def draw_frontier(
         axes.axhline(scale * dense, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), label="dense")
     if chosen is not None:
         axes.plot(*chosen[:1], scale * chosen[1], "o", markersize=11, markerfacecolor="none", color=INK, label="chosen")
+    everything = [scale * value for line in series for value in line.values]
+    axes.set_ylim(top=min(1.08 * max(everything), TALLEST * statistics.median(everything)) or None)
     _name_axes(axes, measure, percent, title)
     for path in paths:
         ending = Path(path).suffix.lstrip(".")

@@ -1,0 +1,35 @@
+"""The options that several commands have: what to train, on what, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from torchlasso import models, penalties
+from torchlasso.cli.choices import BLOCKS, OPTIMIZERS
+from torchlasso.training import LOSSES, SCHEDULES
+
+Out = Annotated[str, typer.Option(help="Folder of the run.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="digits, hf:NAME, package.module:function, or a Parquet, CSV, NPZ or IDX file or folder."),
+]
+Label = Annotated[str | None, typer.Option(help="Label column of a table.")]
+Ignore = Annotated[str, typer.Option(help="Columns of a table to leave out, separated by commas.")]
+Validation = Annotated[float, typer.Option(help="Share of the training rows that is held out.")]
+Model = Annotated[str, typer.Option(help=f"{', '.join(models.names())} or package.module:function.")]
+LossName = Annotated[str | None, typer.Option(help=f"{', '.join(LOSSES)} or package.module:function.")]
+PenaltyName = Annotated[str, typer.Option(help=f"{', '.join(penalties.registry())}; with options as in mcp:gamma=3.")]
+Over = Annotated[str | None, typer.Option(help=f"{', '.join(BLOCKS)}; with options as in heads:n=4.")]
+OptimizerName = Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}; with options as in sgd:momentum=0.9.")]
+Reweight = Annotated[
+    float | None, typer.Option(help="θ, such as 0.05: λ of each weight times θ/(|w|+θ), for what is kept.")
+]
+Rate = Annotated[float, typer.Option(help="Learning rate at the start.")]
+Schedule = Annotated[str, typer.Option(help=f"Of the rate: {', '.join(SCHEDULES)}.")]
+BatchSize = Annotated[int, typer.Option(help="Rows per step, of all processes.")]
+Seed = Annotated[int, typer.Option(help="Of the start, the order of rows and the validation rows.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]

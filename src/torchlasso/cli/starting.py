@@ -1,0 +1,80 @@
+"""Starting a run, or going on with one: what every command that trains does first, and when it is interrupted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import typer
+
+from torchlasso.cli import screen
+from torchlasso.cli.experiment import Experiment, Options, Rows, read
+from torchlasso.cli.run_folder import RunFolder
+from torchlasso.distributed import is_first_to_fail
+
+
+@contextmanager
+def started(
+    context: typer.Context, given: dict[str, Any], out: str, data: str | None, *, resume: bool, overwrite: bool
+) -> Iterator[tuple[Experiment, Rows, RunFolder]]:
+    """The experiment of the given options, its rows and its folder: begun, or found there.
+
+    Raises:
+        ValueError: there is a run already, or none to resume, or the options do not fit it, or cannot be trained with.
+    """
+    folder = RunFolder(out)
+    given = {key: value for key, value in given.items() if key in {f.name for f in fields(Options)}}
+    if resume and overwrite:
+        raise ValueError("--resume and --overwrite exclude each other")
+    try:
+        if resume and folder.holds_a_run:
+            experiment = folder.read_experiment()
+            _refuse_changes(context, given, experiment.options)
+            folder.sweep()
+            _, rows = read(experiment.options)
+        elif folder.holds_a_run and not overwrite:
+            raise ValueError(f"{out} already holds a run; give --resume, --overwrite or another --out")
+        elif data is None:
+            raise ValueError(f"{out} holds no run to resume" if resume else "--data is missing: what to train on")
+        else:
+            experiment, rows = _prepare(Options(**given))
+            folder.start(experiment)
+        yield experiment, rows, folder
+    except KeyboardInterrupt:
+        if not is_first_to_fail():
+            raise typer.Exit(130) from None
+        command = f"torchlasso {context.command.name} --resume --out {shlex.quote(out)}"
+        how = f"; go on with: {command}" if folder.holds_a_run else ""
+        screen.errors.print(f"interrupted{how}", markup=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The items of a list with commas."""
+    return tuple(filter(None, (item.strip() for item in text.split(","))))
+
+
+def _prepare(options: Options) -> tuple[Experiment, Rows]:
+    """The experiment and its rows, tried out, so that what cannot be trained fails before anything is replaced."""
+    inputs, rows = read(options)
+    experiment = Experiment(options, inputs)
+    try:
+        experiment.trainer(experiment.build_model(), rows.train).trainer.rehearse()
+    except (AssertionError, RuntimeError, TypeError) as error:
+        what = f"model {options.model!r}, optimizer {options.optimizer!r}, --lr {options.lr:g}"
+        raise ValueError(f"the first step fails with {what}: {str(error).splitlines()[0]}") from error
+    return experiment, rows
+
+
+def _refuse_changes(context: typer.Context, given: dict[str, Any], options: Options) -> None:
+    for key, value in given.items():
+        # the parameters of a command are called after its options, but where a name is taken
+        source = context.get_parameter_source(key) or context.get_parameter_source(f"{key}_")
+        kept = getattr(options, key)
+        if source is not None and source.name == "COMMANDLINE" and value != kept:
+            raise ValueError(
+                f"--{key.replace('_', '-')} {value} differs from the run's {kept}; a resumed run keeps its options"
+            )
