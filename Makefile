@@ -17,7 +17,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 help:
 	@echo 'make setup   create .venv with torchlasso and all that its tests need'
 	@echo 'make test    setup, then lint, then the tests'
-	@echo 'make demo    setup, then train a sparse network on handwritten digits and report on it'
+	@echo 'make demo    setup, then train a network on handwritten digits to 98 % zeros, and draw its frontier'
 	@echo 'make lint    setup, then ruff, mypy and the check of the layers'
 	@echo 'make clean   remove .venv, caches, builds and the output of the demo'
 
@@ -44,11 +44,13 @@ test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 demo: setup
-	OMP_NUM_THREADS=1 $(BIN)/torchlasso train --data digits --model lenet-5 --lam 2e-3 \
+	OMP_NUM_THREADS=1 $(BIN)/torchlasso train --data digits --model lenet-5 --sparsity 0.98 \
 		--epochs 100 --batch-size 32 --compare dense,loss-term --out runs/demo --overwrite
 	$(BIN)/torchlasso report runs/demo
+	OMP_NUM_THREADS=1 $(BIN)/torchlasso path --data digits --model lenet-5 --reweight 0.05 \
+		--epochs 40 --epochs-each 10 --points 12 --batch-size 32 --out runs/demo-path --overwrite
 
 clean:
-	rm -rf .venv build dist runs/demo src/*.egg-info
+	rm -rf .venv build dist runs/demo runs/demo-path src/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

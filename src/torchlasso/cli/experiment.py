@@ -12,6 +12,7 @@ import torchlasso
 from torchlasso import data, models
 from torchlasso.cli import choices
 from torchlasso.control import Reweighted, TargetSparsity
+from torchlasso.control.budget import TargetBudget
 from torchlasso.data.records import order_like, widen
 from torchlasso.distillation import Distillation
 from torchlasso.names import is_function_name, parse_spec, unknown
@@ -19,7 +20,7 @@ from torchlasso.optim import Proximal, proximal
 from torchlasso.path import RULES, Grid, Recipe
 from torchlasso.penalties import check_strength
 from torchlasso.refit import freeze_zeros
-from torchlasso.selection import Group, param_groups, penalised, penalty
+from torchlasso.selection import Group, Rule, is_weight, named_parameters, param_groups, penalised, penalty
 from torchlasso.training import Loss, Plan, Trainer
 
 OURS, DENSE, LOSS_TERM, REFIT = "torchlasso", "dense", "loss-term", "refit"
@@ -187,10 +188,16 @@ class Experiment:
         return model.to(choices.device(self.options.device))
 
     def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:
-        """The parameter groups of ``model`` under the options' penalty, with their λ or another."""
+        """The parameter groups of ``model`` under the options' penalty, with their λ or another.
+
+        Where whole units are to go, the last layer is left alone: its units are the outputs.
+        """
         options = self.options
-        lam = options.lam if lam is None else lam
-        return param_groups(model, choices.penalty(options.penalty, options.over), lam=lam)
+        rules = [Rule("*", choices.penalty(options.penalty, options.over))]
+        weights = [name for name, module, p in named_parameters(model) if is_weight(name, module, p)]
+        if len(weights) > 1 and (options.flops is not None or options.bytes is not None):
+            rules.insert(0, Rule(lambda name, *_: name == weights[-1], None))
+        return param_groups(model, rules, lam=options.lam if lam is None else lam)
 
     def proximal(self, groups: list[Group]) -> Proximal:
         """The proximal optimizer of groups."""
@@ -207,11 +214,15 @@ class Experiment:
         if options.sparsity is not None:
             trainer.controls.append(TargetSparsity(optimizer, options.sparsity, steps=trainer.steps))
         if options.flops is not None or options.bytes is not None:
-            from torchlasso.control.budget import TargetBudget
-
-            budget = {"flops": options.flops, "bytes": options.bytes}
-            examples = rows[0][:EXAMPLES]
-            trainer.controls.append(TargetBudget(optimizer, model, examples, steps=trainer.steps, **budget))
+            budget = TargetBudget(
+                optimizer,
+                model,
+                rows[0][:EXAMPLES],
+                flops=options.flops,
+                bytes=options.bytes,
+                steps=trainer.steps,
+            )
+            trainer.controls.append(budget)
         if options.reweight is not None:
             trainer.controls.append(Reweighted(optimizer, theta=options.reweight))
         return Training(trainer, optimizer.penalised_groups)

@@ -12,6 +12,14 @@ from torchlasso.optim.metrics import Group
 from torchlasso.penalties import Penalty
 
 
+def check_proximal(optimizer: Any, name: str) -> None:
+    """Raise ``TypeError`` unless the optimizer has a λ for the controller of this name."""
+    if not isinstance(optimizer, Proximal):
+        raise TypeError(
+            f"{name} controls the λ of a proximal optimizer such as torchlasso.ProxAdam; got {type(optimizer).__name__}"
+        )
+
+
 class LambdaController(ABC):
     """To ``lam`` what a learning-rate scheduler is to ``lr``: :meth:`step` is called after each ``optimizer.step()``.
 
@@ -30,11 +38,7 @@ class LambdaController(ABC):
     """
 
     def __init__(self, optimizer: Proximal) -> None:
-        if not isinstance(optimizer, Proximal):
-            raise TypeError(
-                f"{type(self).__name__} controls the λ of a proximal optimizer such as torchlasso.ProxAdam; "
-                f"got {type(optimizer).__name__}"
-            )
+        check_proximal(optimizer, type(self).__name__)
         self.optimizer = optimizer
         self.done = 0
         self._slot = max((len(group.get("lam_factors", ())) for group, _ in self._groups()), default=0)

@@ -14,25 +14,23 @@ from torchlasso.control.probe import Probe
 from torchlasso.control.steering import Steered
 from torchlasso.optim import Proximal
 
-COSTS: dict[str, tuple[type[Cost], str]] = {
-    "flops": (Flops, "the FLOPs"),
-    "parameters": (Parameters, "the parameters"),
-    "bytes": (Bytes, "the bytes"),
-    "latency": (Latency, "the latency"),
-}
+COSTS: dict[str, type[Cost]] = {"flops": Flops, "parameters": Parameters, "bytes": Bytes, "latency": Latency}
 
 
 class TargetBudget(Steered):
     """Find the λ at which training ends with a model that costs what was asked for; one knob instead of λ.
 
-    For penalties of whole units, such as ``L1(over=Filters())`` or ``L1(over=Rows())``. What counts is not zeros but
-    the channels that they make useless, since their values do not vary or nothing reads them: a layer costs its dense
-    cost times the share of weights between channels that live. Norms and what else is no linear layer or convolution
-    count as they are in parameters, bytes and latency, and for nothing in FLOPs.
+    For penalties of whole units, such as ``L1(over=Filters())`` or ``L1(over=Rows())``; the last layer is best left
+    alone by a :class:`~torchlasso.Rule`. What counts is not zeros but the channels that they make useless, since their
+    values do not vary or nothing reads them: cost = Σ over linear layers and convolutions of their dense cost times the
+    share of their weights between channels that live. Norms and all else count in full in parameters, bytes and
+    latency, and for nothing in FLOPs.
 
-    What lives is estimated from a sample, up to 400 times in a training, each at little more than a forward and a
-    backward pass of it; :class:`~torchlasso.control.probe.Probe` says how. The model stays as it is. Training has to be
-    as long as ``steps`` says, with a learning rate that falls towards its end.
+    What lives is estimated from a sample, as :class:`~torchlasso.control.probe.Probe` says, up to 400 times in all of
+    training, each time at little more than a forward and a backward pass of the sample. The model stays as it is.
+    Training has to be as long as ``steps`` says, with a learning rate that falls towards its end; then the target is
+    met within about a point or one unit, whichever is more. A start of λ that is far too large is made good less well
+    than one that is too small: what is dead early may not come back.
 
     Exactly one of the four is given: below 1 a share of what the dense model costs, from 1 on a number.
 
@@ -45,7 +43,8 @@ class TargetBudget(Steered):
         parameters: how many.
         bytes: what the parameters take.
         latency: seconds of a forward pass of ``example_inputs``, as a share only. Each layer is timed at a few widths
-            when the controller is made.
+            when the controller is made; no two processes find the same, so where several train together the others
+            have to load the ``state_dict`` of the first.
         steps: how many steps of the optimizer the whole training has.
         warmup: the share of training over which λ rises along a line.
         allow_empty: whether a layer may lose all its weights. Otherwise λ is lowered where hardly any are left.
@@ -59,6 +58,22 @@ class TargetBudget(Steered):
 
     Example:
         >>> import torch, torchlasso as tl
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(256, 10)
+        >>> y = x[:, :1] * x[:, 1:2]
+        >>> model = nn.Sequential(nn.Linear(10, 128), nn.ReLU(), nn.Linear(128, 1))
+        >>> rules = [tl.Rule("0.*", tl.L1(over=tl.Rows()))]
+        >>> optimizer = tl.ProxAdam(tl.param_groups(model, rules, lam=1e-3), lr=0.01)
+        >>> scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
+        >>> control = TargetBudget(optimizer, model, x[:64], flops=0.25, steps=300)
+        >>> for _ in range(300):
+        ...     optimizer.zero_grad()
+        ...     ((model(x) - y) ** 2).mean().backward()
+        ...     optimizer.step()
+        ...     scheduler.step()
+        ...     control.step()
+        >>> abs(control.left[0] - 0.25) < 0.01
+        True
     """
 
     what = "the cost"
@@ -86,7 +101,10 @@ class TargetBudget(Steered):
             raise ValueError(f"TargetBudget: {name} must be a finite number above 0; got {wanted!r}")
         LambdaController.__init__(self, optimizer)  # says so if the optimizer is none whose groups can be asked for
         groups = self._groups()
-        kind, self.what = COSTS[name]
+        kind = COSTS[name]
+        self.what = kind.what
+        if wanted >= 1 and not kind.counted:
+            raise ValueError(f"TargetBudget: {name} is a share of the dense model's, below 1; got {wanted!r}")
         try:
             self._probe = Probe(model, [p for group, _ in groups for p in group["params"]], example_inputs)
             self._cost = kind.measured(self._probe)
@@ -114,16 +132,13 @@ class TargetBudget(Steered):
 
 
 def _share(name: str, wanted: float, cost: Cost) -> float:
-    if wanted >= 1 and name == "latency":
-        raise ValueError(f"TargetBudget: latency is a share of the dense model's, below 1; got {wanted!r}")
     share = wanted / cost.dense if wanted >= 1 else wanted
     if share >= 1:
         raise ValueError(
             f"TargetBudget: {name}={wanted:,g} leaves nothing to save: the dense model has {cost.dense:,g}"
         )
-    if share * cost.dense <= cost.fixed:
-        least = cost.fixed / cost.dense
+    if share <= (least := cost.fixed / cost.dense):
         raise ValueError(
-            f"TargetBudget: {name}={wanted:,g} cannot be reached: {least:.4g} of it is in no penalised layer"
+            f"TargetBudget: {name}={wanted:,g} cannot be reached: {least:.4g} of it has no channels to lose"
         )
     return share

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +53,14 @@ class Cost(ABC):
     """What a model costs: the sum over its layers, by what of each lives, and what does not change.
 
     Attributes:
+        what: the name of it.
+        counted: whether it is a number that can be asked for, and not only a share.
         layers: the layers, in the order of the probe.
         fixed: what everything else costs.
     """
 
+    what: ClassVar[str]
+    counted: ClassVar[bool] = True
     layers: tuple[Layer, ...]
     fixed: float = 0.0
 
@@ -94,6 +98,8 @@ class Cost(ABC):
 class Flops(Cost):
     """Floating-point operations of the layers, for one sample."""
 
+    what = "the FLOPs"
+
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
         return cls(tuple(map(Layer.of, probe.dense())))
@@ -104,6 +110,8 @@ class Flops(Cost):
 
 class Parameters(Cost):
     """How many parameters there are."""
+
+    what = "the parameters"
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
@@ -116,6 +124,8 @@ class Parameters(Cost):
 
 class Bytes(Cost):
     """What the parameters take."""
+
+    what = "the bytes"
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
@@ -133,6 +143,9 @@ class Latency(Cost):
     equally narrow on both. Grouped convolutions are timed as they are, and taken to need time by their weights.
     """
 
+    what = "the latency"
+    counted = False
+
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
         traces = probe.dense()
@@ -140,7 +153,7 @@ class Latency(Cost):
             whole = _seconds(probe.model, {}, probe.inputs)
             rows = [_curve(trace) for trace in traces]
         times = torch.tensor([[whole] * len(WIDTHS), *rows], dtype=torch.float64)
-        take_from_first_([times])  # processes that train together have to go by the same
+        take_from_first_([times])  # processes of one command have to go by the same
         (whole, *_), *rows = times.tolist()
         layers = tuple(map(Layer.of, traces, rows))
         return cls(layers, max(0.0, whole - cls(layers).dense))
@@ -176,9 +189,11 @@ def _narrowed(site: Site, module: nn.Module, x: Tensor, width: float) -> float:
 
 
 def _seconds(module: nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> float:
-    """Seconds of a forward pass with these tensors in place of the module's own."""
-    replaced = {f"module.{name}": tensor.detach() for name, tensor in tensors.items()}
-    return functional_call(_Stopwatch(module), replaced, tuple(inputs))  # type: ignore[no-any-return]
+    """Seconds of a forward pass with these tensors in place of the module's own, which are left as they are."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    replaced = {f"module.{name}": tensor for name, tensor in {**buffers, **tensors}.items()}
+    copies = tuple(x.detach().clone() for x in inputs)
+    return functional_call(_Stopwatch(module), replaced, copies)  # type: ignore[no-any-return]
 
 
 class _Stopwatch(nn.Module):

@@ -10,38 +10,68 @@ from torch import Tensor
 
 from torchlasso.sharding import local
 
+FAR = 255  # strides: what is further away does not count as on its way
+TENSORS = ("ages", "then", "strides_left")
+
 
 class Forecast:
-    """Which weights will not be zero: those that were never zero in a window up to now.
+    """Which weights will not be zero: those that were never zero in a window up to now, and are not about to be.
 
     While the learning rate is high, the noise of mini-batches keeps reviving weights whose place in the end is at zero:
     at any moment far more are alive than will be. But these were zero at least once lately, which the others were not.
-    Kept is one byte for each weight: how many samples ago it was zero.
+    And a weight that λ has just become too large for takes its time to get to zero: it is on its way, at about the
+    speed that it had lately. Kept are, for each weight, one byte that says how many samples ago it was zero, its
+    magnitude some samples ago, and one byte for how soon it would be zero at the speed that it had since.
 
     Args:
         params: the weights.
         samples: the length of the longest window, at most 255.
+        stride: over how many samples a speed is taken.
     """
 
-    def __init__(self, params: Sequence[Tensor], samples: int) -> None:
-        self.params, self.samples = list(params), samples
-        self.ages = [torch.full_like(local(p.detach()), samples, dtype=torch.uint8) for p in self.params]
+    def __init__(self, params: Sequence[Tensor], samples: int, stride: int) -> None:
+        self.params, self.samples, self.stride = list(params), samples, stride
+        shards = [local(p.detach()) for p in self.params]
+        self.ages = [torch.full_like(w, samples, dtype=torch.uint8) for w in shards]
+        self.then = [w.abs() for w in shards]
+        self.strides_left = [torch.full_like(w, FAR, dtype=torch.uint8) for w in shards]
+        self.taken = 0
 
     @torch.no_grad()
     def sample(self) -> None:
-        """Note which weights are zero now."""
-        for age, p in zip(self.ages, self.params, strict=True):
-            age.add_(1).clamp_(max=self.samples).mul_(local(p) != 0)
+        """Note which weights are zero now, and how fast the others go there."""
+        shards = [local(p.detach()) for p in self.params]
+        for age, w in zip(self.ages, shards, strict=True):
+            age.add_(1).clamp_(max=self.samples).mul_(w != 0)
+        self.taken += 1
+        if self.taken % self.stride == 0:
+            for then, left, w in zip(self.then, self.strides_left, shards, strict=True):
+                now = w.abs()
+                speed = (then - now).clamp_min_(0)
+                left.copy_(torch.where(speed * FAR > now, (now / speed).ceil_(), FAR))
+                then.copy_(now)
 
-    def alive(self, window: int) -> list[Tensor]:
-        """Which weights were not zero in any of the last ``window`` samples, at least 1: of this process's shards."""
-        return [age >= min(window, self.samples) for age in self.ages]
+    def alive(self, window: int, ahead: float) -> list[Tensor]:
+        """Which weights were not zero in any of the last ``window`` samples, and will not be for ``ahead`` samples.
+
+        Args:
+            window: at least 1.
+            ahead: how far to look, in samples.
+
+        Returns:
+            A mask for each parameter, of this process's shard.
+        """
+        strides = max(0, min(FAR - 1, int(ahead / self.stride)))
+        pairs = zip(self.ages, self.strides_left, strict=True)
+        return [(age >= min(window, self.samples)) & (left > strides) for age, left in pairs]
 
     def state_dict(self) -> dict[str, Any]:
-        """The ages."""
-        return {"ages": [age.clone() for age in self.ages]}
+        """What was noted."""
+        return {"taken": self.taken, **{name: [t.clone() for t in getattr(self, name)] for name in TENSORS}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        for age, kept in zip(self.ages, state["ages"], strict=True):
-            age.copy_(kept)
+        self.taken = int(state["taken"])
+        for name in TENSORS:
+            for tensor, kept in zip(getattr(self, name), state[name], strict=True):
+                tensor.copy_(kept)

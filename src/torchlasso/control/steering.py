@@ -21,6 +21,9 @@ ELASTICITY = 0.8
 HORIZON = 0.9
 # Samples of the support in all of training, and in the longest window of the forecast.
 SAMPLES, WINDOW = 400, 20
+# A weight is taken to be on its way to zero if it would be there so many samples from now, at the speed it had over
+# the last few.
+AHEAD, STRIDE = 40, 5
 # The forecast exceeds what will be left, as log odds, by this much at the start, and by nothing at the horizon.
 EXCESS = 1.0
 # How many times as fast as would just do: the error is gone before the last moment.
@@ -84,7 +87,7 @@ class Steered(LambdaController):
         owners = [(i, p) for i, (group, _) in enumerate(self._groups()) for p in group["params"]]
         self.params = [p for _, p in owners]
         self.members = [[k for k, (i, _) in enumerate(owners) if i in unit] for unit in units]  # parameters of each
-        self._forecast = Forecast(self.params, WINDOW)
+        self._forecast = Forecast(self.params, WINDOW, STRIDE)
         self._set()
 
     @abstractmethod
@@ -113,7 +116,8 @@ class Steered(LambdaController):
         window = max(1, round(WINDOW * min(1.0, 2 * (1 - done))))
         togo = max(HORIZON - done, 2 * self.every / self.steps)
         excess = EXCESS * max(0.0, 1 - done / HORIZON) ** 2
-        for i, left in enumerate(self._left(self._forecast.alive(window))):
+        ahead = min(AHEAD, togo * SAMPLES / 2)  # speeds fall with the learning rate
+        for i, left in enumerate(self._left(self._forecast.alive(window, ahead))):
             group, _ = self._groups()[self.units[i][0]]
             rising = min(1.0, self._ramp() * self._others(group))
             if not rising:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from torchlasso.control.base import check_proximal
 from torchlasso.control.steering import Steered
 from torchlasso.names import unknown
 from torchlasso.optim import Proximal
@@ -69,6 +70,7 @@ class TargetSparsity(Steered):
         allow_empty: bool = False,
         tolerance: float = 1e-3,
     ) -> None:
+        check_proximal(optimizer, "TargetSparsity")
         if scope not in SCOPES:
             raise unknown("scope", scope, SCOPES)
         groups = optimizer.penalised_groups()

@@ -1,0 +1,108 @@
+"""The warm-started path against separate trainings: LeNet-300-100 on MNIST, 20 points from dense to 99.5 % zeros.
+
+For each seed the path is followed (7 epochs for the dense model and for the first sparse point, 2 for each of the other
+18: the cost of 2.5 trainings of 20 epochs), and for each of its points a network is trained from scratch for 20 epochs,
+λ steered to the zeros that the point has. Test errors side by side. Each run is appended to ``--out``, and not made
+again.
+
+    python benchmarks/warm_path.py --data FOLDER_WITH_MNIST
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import torch
+from frontier import Rows
+from steering import read
+from torch import nn
+
+import torchlasso as tl
+from torchlasso import models
+from torchlasso.path import Grid, Recipe, follow
+from torchlasso.training import Plan, Trainer, evaluate
+
+LOSS = nn.functional.cross_entropy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with MNIST's train and test files")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--points", type=int, default=20)
+    parser.add_argument("--first", type=int, default=7, help="epochs for the dense model and the first sparse point")
+    parser.add_argument("--each", type=int, default=2, help="epochs for every other point")
+    parser.add_argument("--theta", type=float, default=0.05, help="of the reweighting, for both")
+    parser.add_argument("--lr", type=float, default=1e-3, help="rate at the start of every point")
+    parser.add_argument("--held", action="store_true", help="judge on held out training images")
+    parser.add_argument("--alone", action="store_true", help="only the path")
+    parser.add_argument("--out", default="runs/warm_path.jsonl")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows, judge = read(arguments.data, arguments.held)
+    ratios, differences = [], []
+    for seed in arguments.seeds:
+        points, seconds = path(arguments, seed, rows, judge)
+        print(f"seed {seed}: the path took {seconds:.0f} s", flush=True)
+        for zeros, error in points:
+            if arguments.alone:
+                print(f"  {100 * zeros:6.2f} % zeros  path {100 * error:.2f} %", flush=True)
+                continue
+            apart, cost = separately(arguments, seed, zeros, rows, judge)
+            ratios.append(seconds / cost)
+            differences.append((zeros, error - apart))
+            print(f"  {100 * zeros:6.2f} % zeros  path {100 * error:.2f} %  apart {100 * apart:.2f} %", flush=True)
+    if differences:
+        worst = max(differences, key=lambda pair: pair[1])
+        print(f"cost of the path over that of one training: {statistics.median(ratios):.2f}")
+        print(f"worst difference of a point: {100 * worst[1]:+.2f} points, at {100 * worst[0]:.2f} % zeros")
+        print(f"median difference: {100 * statistics.median(d for _, d in differences):+.2f} points")
+
+
+def path(arguments: argparse.Namespace, seed: int, rows: Rows, judge: Rows) -> tuple[list[tuple[float, float]], float]:
+    """Zeros and error of every point, and the seconds that all took."""
+    recipe = Recipe(
+        Grid(arguments.points),
+        groups=lambda model: tl.param_groups(model, tl.L1(), lam=1.0),
+        optimizer=lambda groups: tl.ProxAdam(groups, lr=arguments.lr),
+        loss=LOSS,
+        dense=Plan(arguments.first, seed=100 * seed),
+        each=Plan(arguments.each, seed=100 * seed),
+        theta=arguments.theta or None,
+    )
+    torch.manual_seed(seed)
+    found = list(follow(models.build("lenet-300-100", (1, 28, 28), 10), recipe, rows, test=judge))
+    zeros_and_errors = [(point.sparsity, point.test.error or 0.0) for point in found if point.test is not None]
+    return zeros_and_errors, sum(point.seconds for point in found)
+
+
+def separately(arguments: argparse.Namespace, seed: int, zeros: float, rows: Rows, judge: Rows) -> tuple[float, float]:
+    """Error and seconds of a network that is trained for itself; dense where there are no zeros."""
+    key = {"seed": seed, "zeros": zeros, "theta": arguments.theta, "held": arguments.held}
+    out = Path(arguments.out)
+    for line in out.read_text().splitlines() if out.exists() else ():
+        known = json.loads(line)
+        if known["key"] == key:
+            return known["error"], known["seconds"]
+    torch.manual_seed(seed)
+    model = models.build("lenet-300-100", (1, 28, 28), 10)
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-4 if zeros else 0.0), lr=1e-3)
+    trainer = Trainer(model, optimizer, LOSS, rows, Plan(20, seed=seed))
+    if zeros:
+        trainer.controls.append(tl.TargetSparsity(optimizer, zeros, steps=trainer.steps, tolerance=1.0))
+        if arguments.theta:
+            trainer.controls.append(tl.Reweighted(optimizer, arguments.theta))
+    for _ in range(20):
+        trainer.run_epoch()
+    error, seconds = evaluate(model, LOSS, *judge).error or 0.0, trainer.seconds
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a") as file:
+        file.write(json.dumps({"key": key, "error": error, "seconds": seconds}) + "\n")
+    return error, seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""The budget of a model is met at the end of training, by a controller that can be resumed."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import torchlasso as tl
+from torchlasso.control.costs import WIDTHS
+
+
+def mlp() -> nn.Sequential:
+    model = nn.Sequential(nn.Linear(12, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU())
+    model.add_module("head", nn.Linear(48, 3))
+    return model
+
+
+def conv_net() -> nn.Sequential:
+    """With batch norm and dropout."""
+    model = nn.Sequential(
+        *(nn.Conv2d(2, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)),
+        *(nn.Flatten(), nn.Dropout(0.1)),
+    )
+    model.add_module("head", nn.Linear(32, 3))
+    return model
+
+
+class Residual(nn.Module):
+    """A stem, two blocks that add to its stream, and a head."""
+
+    def __init__(self, width: int = 6):
+        super().__init__()
+        self.stem = nn.Conv2d(2, width, 3, padding=1, bias=False)
+        self.inner = nn.ModuleList(nn.Conv2d(width, 4 * width, 3, padding=1) for _ in range(2))
+        self.outer = nn.ModuleList(nn.Conv2d(4 * width, width, 3, padding=1, bias=False) for _ in range(2))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(2))
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for inner, outer, norm in zip(self.inner, self.outer, self.norms, strict=True):
+            x = F.relu(x + norm(outer(F.relu(inner(x)))))
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def table() -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows whose class depends on a few features."""
+    x = torch.randn(512, 12)
+    return x, torch.stack([x[:, 0] * x[:, 1], x[:, 2].abs() - 1, x[:, 3]], dim=1).argmax(dim=1)
+
+
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise, to which stripes are added whose direction is the class."""
+    y = torch.randint(3, (512,))
+    i, j = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    stripes = torch.stack([i % 2, j % 2, (i + j) % 2]).float()
+    return torch.randn(512, 2, 8, 8) + stripes[y][:, None], y
+
+
+class Training:
+    """A seeded training with a cosine of the rate, ready to be run."""
+
+    def __init__(self, model, data, over, steps, lam, lr=5e-3, **budget):
+        torch.manual_seed(0)
+        self.x, self.y = data()
+        self.model, self.steps = model(), steps
+        rules = [tl.Rule("*head*", None), tl.Rule("*", tl.L1(over=over))]
+        self.optimizer = tl.ProxAdam(tl.param_groups(self.model, rules, lam=lam), lr=lr)
+        self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
+        self.control = tl.TargetBudget(self.optimizer, self.model, self.x[:32], steps=steps, **budget)
+
+    def run(self, start=0, end=None):
+        for step in range(start, self.steps if end is None else end):
+            rows = torch.randint(len(self.x), (64,), generator=torch.Generator().manual_seed(step))
+            self.optimizer.zero_grad()
+            F.cross_entropy(self.model(self.x[rows]), self.y[rows]).backward()
+            self.optimizer.step()
+            self.scheduler.step()
+            self.control.step()
+        return self.control.left[0]
+
+    @property
+    def parts(self):
+        return self.model, self.optimizer, self.scheduler, self.control
+
+
+MLP = {"model": mlp, "data": table, "over": tl.Rows(), "steps": 500, "lam": 3e-3}
+CONV = {"model": conv_net, "data": images, "over": tl.Filters(), "steps": 400, "lam": 1e-2}
+RESIDUAL = {"model": Residual, "data": images, "over": tl.Filters(), "steps": 400, "lam": 1e-3}
+
+
+# --- the target is met ---
+
+
+@pytest.mark.filterwarnings("ignore::torchlasso.TargetMissed")  # which comes at 1 point, and a unit may be 2
+@pytest.mark.parametrize(
+    ("case", "budget"),
+    [
+        (MLP, {"flops": 0.5}),
+        (MLP, {"flops": 0.2}),
+        (MLP, {"parameters": 0.4}),
+        (MLP, {"bytes": 0.5}),
+        (CONV, {"flops": 0.5}),
+        (RESIDUAL, {"flops": 0.5}),
+    ],
+    ids=lambda value: value["model"].__name__ if "model" in value else str(value),
+)
+def test_training_ends_with_the_share_that_was_asked_for(case, budget):
+    training = Training(**case, **budget)
+    assert training.control.left[0] > 0.95  # what sleeps from the beginning is missing
+    assert training.run() == pytest.approx(*budget.values(), abs=0.02)
+    with torch.no_grad():
+        accuracy = (training.model.eval()(training.x).argmax(dim=1) == training.y).float().mean()
+    assert accuracy > 0.7  # not by giving up the task: chance is a third
+
+
+def test_a_number_is_met_as_its_share_is():
+    dense = 2 * (12 * 48 + 48 * 48 + 48 * 3)
+    shared, counted = Training(**MLP, flops=0.5), Training(**MLP, flops=dense / 2)
+    assert counted.control.shares == pytest.approx(shared.control.shares)
+    for steps in (shared, counted):
+        steps.run(end=150)
+    assert counted.control.lam == shared.control.lam
+    assert shared.control.lam[0] > 0
+
+
+def test_what_is_left_is_what_a_network_without_the_dead_channels_costs():
+    training = Training(**MLP, parameters=0.4)
+    left = training.run()
+    first, second, last = training.model[0], training.model[2], training.model.head
+    lives = training.control._probe([p != 0 for p in training.control.params])
+    one, two = (live.outputs.nonzero().flatten().tolist() for live in lives[:2])
+    small = nn.Sequential(nn.Linear(12, len(one)), nn.ReLU(), nn.Linear(len(one), len(two)), nn.ReLU())
+    small.append(nn.Linear(len(two), 3))
+    x = training.x[:32]
+    with torch.no_grad():
+        constant = F.relu(first(x))[0].index_fill(0, torch.tensor(one), 0.0)  # what of it is none is set to zero
+        later = F.relu(second(F.relu(first(x))))[0].index_fill(0, torch.tensor(two), 0.0)
+        small[0].weight.copy_(first.weight[one]), small[0].bias.copy_(first.bias[one])
+        small[2].weight.copy_(second.weight[two][:, one])
+        small[2].bias.copy_((second.bias + second.weight @ constant)[two])
+        small[4].weight.copy_(last.weight[:, two]), small[4].bias.copy_(last.bias + last.weight @ later)
+        torch.testing.assert_close(small(x), training.model(x), rtol=1e-4, atol=1e-4)
+    count = [sum(p.numel() for p in model.parameters()) for model in (small, training.model)]
+    assert left == pytest.approx(count[0] / count[1])
+    assert len(one) < 48
+    assert len(two) < 48
+
+
+def test_a_missed_target_is_warned_of():
+    training = Training(**{**MLP, "steps": 20, "lam": 1e-9}, flops=0.1)
+    with pytest.warns(tl.TargetMissed, match=r"TargetBudget: training ended with 9.... % of the FLOPs left, 10.00 %"):
+        training.run()
+
+
+def test_latency_is_timed_once_and_steered():
+    training = Training(**{**MLP, "steps": 60}, latency=0.999)
+    curves = [layer.seconds for layer in training.control._cost.layers]
+    assert [len(curve) for curve in curves] == [len(WIDTHS)] * 3
+    assert all(list(curve) == sorted(curve) and curve[0] > 0 for curve in curves)
+    training.run(end=59)
+    assert training.control.strengths != [0.0]
+    assert 0 < training.control.left[0] <= 1
+
+
+# --- resuming ---
+
+
+@pytest.mark.parametrize("budget", [{"flops": 0.5}, {"latency": 0.999}], ids=str)
+def test_a_resumed_training_goes_where_it_would_have_gone(budget):
+    case = {**CONV, "steps": 60}
+    whole, begun, resumed = (Training(**case, **budget) for _ in range(3))
+    whole.control.load_state_dict(begun.control.state_dict())  # times are never the same twice
+    torch.manual_seed(1)  # of the dropout
+    whole.run(end=50)
+    torch.manual_seed(1)
+    begun.run(end=25)
+    file = io.BytesIO()
+    torch.save([part.state_dict() for part in begun.parts], file)
+    noise = torch.get_rng_state()
+    resumed.run(end=7)
+    file.seek(0)
+    for part, state in zip(resumed.parts, torch.load(file, weights_only=True), strict=True):
+        part.load_state_dict(state)
+    torch.set_rng_state(noise)
+    resumed.run(25, end=50)
+    assert resumed.control.lam == whole.control.lam
+    assert resumed.control.left == whole.control.left
+    assert all(map(torch.equal, resumed.model.parameters(), whole.model.parameters()))
+
+
+# --- bad input ---
+
+
+class Unrun(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 2))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+SAMPLE = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+BAD = {
+    "none": ({}, "give one of flops, parameters, bytes, latency; got none"),
+    "several": ({"flops": 0.5, "bytes": 0.5}, "give one of flops, parameters, bytes, latency; got flops, bytes"),
+    "zero": ({"flops": 0}, "flops must be a finite number above 0; got 0"),
+    "negative": ({"bytes": -1.0}, r"bytes must be a finite number above 0; got -1\.0"),
+    "not a number": ({"parameters": float("nan")}, "parameters must be a finite number above 0; got nan"),
+    "above the dense": ({"flops": 1e6}, r"flops=1e\+06 leaves nothing to save: the dense model has 12"),
+    "all": ({"parameters": 8}, "parameters=8 leaves nothing to save: the dense model has 8"),
+    "seconds": ({"latency": 1.5}, r"latency is a share of the dense model's, below 1; got 1\.5"),
+    "steps": ({"flops": 0.5, "steps": 0}, "steps must be at least 1"),
+    "other model": ({"flops": 0.5, "model": nn.Linear(3, 2)}, "1 of the optimizer's 1 penalised parameters are not of"),
+    "shape": ({"flops": 0.5, "example_inputs": SAMPLE[:, :2]}, "the forward pass on example_inputs failed: mat1 and"),
+    "alike": ({"flops": 0.5, "example_inputs": torch.ones(8, 3)}, "example_inputs must be a batch of varied samples"),
+    "one sample": ({"flops": 0.5, "example_inputs": SAMPLE[:1]}, "example_inputs must be a batch of varied samples"),
+    "no tensor": ({"flops": 0.5, "example_inputs": ({},)}, "example_inputs must be a batch .* tuple of tensors"),
+}
+
+
+@pytest.mark.parametrize("cause", BAD)
+def test_bad_input_is_refused_in_one_line(cause):
+    changes, message = BAD[cause]
+    model = nn.Linear(3, 2)
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=tl.Rows()), lam=0.1), lr=0.1)
+    options = {"model": model, "example_inputs": SAMPLE, "steps": 10, **changes}
+    with pytest.raises(ValueError, match=rf"^TargetBudget: {message}") as refusal:
+        tl.TargetBudget(optimizer, **options)
+    assert len(str(refusal.value).splitlines()) == 1
+    assert optimizer.param_groups[0]["lam"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "message"),
+    [
+        (Unrun(), SAMPLE, "idle.weight is penalised, but the forward pass on example_inputs does not run its module; "),
+        (Own(), SAMPLE, "weight is penalised, but its Own does not turn channels into channels, as a Linear does; "),
+        (nn.Embedding(9, 3), torch.arange(9), "weight is penalised, but its Embedding does not turn channels into"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_weight_that_is_not_seen_is_refused(model, x, message):
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=tl.Rows()), lam=0.1), lr=0.1)
+    with pytest.raises(ValueError, match=f"^TargetBudget: {message}"):
+        tl.TargetBudget(optimizer, model, x, flops=0.5, steps=10)
+
+
+def test_a_budget_below_what_no_penalty_reaches_is_refused():
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=tl.Rows()), lam=0.1), lr=0.1)
+    with pytest.raises(ValueError, match=r"parameters=0.3 cannot be reached: 0.3333 of it has no channels"):
+        tl.TargetBudget(optimizer, model, SAMPLE, parameters=0.3, steps=10)
+
+
+def test_biases_alone_are_refused():
+    model = nn.Linear(3, 2)
+    groups = tl.param_groups(model, tl.Rule("bias", tl.L1(), everything=True), lam=0.1)
+    with pytest.raises(ValueError, match="nothing that is penalised is the weight of a layer"):
+        tl.TargetBudget(tl.ProxAdam(groups, lr=0.1), model, SAMPLE, flops=0.5, steps=10)
+
+
+def test_outputs_without_a_gradient_are_refused():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=1))
+    model.register_forward_hook(lambda module, args, output: output.argmax(dim=1))
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=tl.Rows()), lam=0.1), lr=0.1)
+    with pytest.raises(ValueError, match="the model's outputs have no gradient"):
+        tl.TargetBudget(optimizer, model, SAMPLE, flops=0.5, steps=10)
+
+
+def test_a_plain_optimizer_is_refused():
+    model = nn.Linear(3, 2)
+    with pytest.raises(TypeError, match="TargetBudget controls the λ of a proximal optimizer"):
+        tl.TargetBudget(torch.optim.Adam(model.parameters()), model, SAMPLE, flops=0.5, steps=10)
+
+
+SHARDED = """
+import torch, torch.distributed as dist, torchlasso as tl
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+model = parallelize_module(torch.nn.Linear(3, 2), init_device_mesh("cpu", (1,)), ColwiseParallel())
+optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=tl.Rows()), lam=0.1), lr=0.1)
+try:
+    tl.TargetBudget(optimizer, model, torch.randn(8, 3), flops=0.5, steps=10)
+except ValueError as error:
+    print(error)
+dist.destroy_process_group()
+"""
+
+
+def test_sharded_parameters_are_refused():
+    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == (
+        "TargetBudget: it needs whole parameters, and these are sharded; TargetSparsity can do with shards"
+    ), done.stderr

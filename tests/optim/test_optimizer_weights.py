@@ -1,0 +1,326 @@
+"""What multiplies λ beside the group: ``lam_scales``, a number for each parameter, and ``weights``, one for each block.
+
+Every way of computing a step has to do what the reference does with λ multiplied by hand, in groups of their own.
+"""
+
+import copy
+import functools
+import math
+
+import pytest
+import torch
+from contract import CASES
+from implementations import EACH, FEW, IMPLEMENTATIONS, assert_alike, options_of, random_gradients
+from torch import nn
+
+import torchlasso as tl
+from torchlasso.optim import device
+
+STEPS = 24
+SHAPES = [(6, 5), (4, 5), (3, 5)]
+# name -> a penalty, and a λ for which some weights become zero
+PENALTIES = {"elements": (tl.L1(), 0.3), "MCP": (tl.MCP(gamma=3.0), 0.3), "rows": (tl.L1(over=tl.Rows()), 1.6)}
+EVERY = pytest.mark.parametrize("kind", PENALTIES)
+SCALES = {0: [1.0, 0.25, 0.0], STEPS // 3: [0.5, 0.5, 2.0], 2 * STEPS // 3: [1.0, 0.0, 1.0]}  # from a step on
+
+
+def parameters() -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64) / 5) for shape in SHAPES]
+
+
+def make(case: str, ws, kind: str = "elements", implementation: str = "reference") -> tl.Proximal:
+    penalty, lam = PENALTIES[kind]
+    options = options_of(case, implementation)
+    return tl.proximal(CASES[case][0])(ws, penalty=penalty, lam=lam, **options)
+
+
+def factors(kind: str, p: torch.Tensor, i: int, step: int) -> torch.Tensor:
+    """Weights of the blocks of a parameter: they change every step, and some are 0."""
+    shape = p.shape[:1] if kind == "rows" else p.shape
+    generator = torch.Generator().manual_seed(1000 * i + step)
+    return (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 0.4).clamp_min(0)
+
+
+def scales_at(step: int) -> list[float]:
+    return next(scales for start, scales in reversed(SCALES.items()) if step >= start)
+
+
+def run(optimizer: tl.Proximal, ws, change, silent: bool = False, steps=range(STEPS)) -> torch.Tensor:
+    """Train with ``change(step)`` before each step, at a rate that falls; the weights after it."""
+    for step in steps:
+        random_gradients(ws, step)
+        if silent and step % 3 == 1:
+            ws[1].grad = None
+        for group in optimizer.param_groups:
+            group["lr"] = optimizer.defaults["lr"] * (1 + math.cos(math.pi * step / STEPS)) / 2
+        change(step)
+        optimizer.step()
+    return flat(ws)
+
+
+def flat(ws) -> torch.Tensor:
+    return torch.cat([w.detach().reshape(-1) for w in ws])
+
+
+def scaled(case, kind, implementation, silent=False) -> torch.Tensor:
+    ws = parameters()
+    optimizer = make(case, ws, kind, implementation)
+
+    def change(step):
+        optimizer.param_groups[0]["lam_scales"] = list(scales_at(step))
+
+    return run(optimizer, ws, change, silent)
+
+
+@functools.cache
+def scaled_by_hand(case, kind, silent=False) -> torch.Tensor:
+    ws = parameters()
+    optimizer = make(case, [{"params": [w]} for w in ws], kind)
+
+    def change(step):
+        for group, scale in zip(optimizer.param_groups, scales_at(step), strict=True):
+            group["lam"] = PENALTIES[kind][1] * scale
+
+    return run(optimizer, ws, change, silent)
+
+
+def weighted(case, kind, implementation, weigh=(0, 2), scaling: bool = False) -> torch.Tensor:
+    ws = parameters()
+    optimizer = make(case, ws, kind, implementation)
+
+    def change(step):
+        for i in weigh:
+            optimizer.weights[ws[i]] = factors(kind, ws[i], i, step)
+        if scaling:
+            optimizer.param_groups[0]["lam_scales"] = list(scales_at(step))
+
+    return run(optimizer, ws, change)
+
+
+@functools.cache
+def weighted_by_hand(case, kind, weigh=(0, 2), scaling: bool = False) -> torch.Tensor:
+    """Every block is a parameter of its own, with its own λ; the gradients are cut up alike."""
+    ws = parameters()
+    parts = [list(w.detach().split(1)) if kind == "rows" else list(w.detach().reshape(-1).split(1)) for w in ws]
+    blocks = [[nn.Parameter(part.clone()) for part in some] for some in parts]
+    optimizer = make(case, [{"params": [b]} for some in blocks for b in some], kind)
+
+    def change(step):
+        random_gradients(ws, step)
+        groups = iter(optimizer.param_groups)
+        for i, (w, some) in enumerate(zip(ws, blocks, strict=True)):
+            lams = factors(kind, w, i, step).reshape(-1).tolist() if i in weigh else [1.0] * len(some)
+            for b, grad, lam in zip(some, w.grad.reshape(len(some), -1), lams, strict=True):
+                b.grad = grad.reshape(b.shape).clone()
+                next(groups)["lam"] = PENALTIES[kind][1] * lam * (scales_at(step)[i] if scaling else 1.0)
+
+    return run(optimizer, [b for some in blocks for b in some], change)
+
+
+# --- steps ---
+
+
+@EVERY
+@EACH
+@FEW
+def test_scales_are_as_lam_of_groups_of_their_own(case, implementation, kind):
+    expected = scaled_by_hand(case, kind)
+    assert_alike(scaled(case, kind, implementation), expected)
+    assert 0 < (expected == 0).sum() < len(expected)
+
+
+@EACH
+@FEW
+def test_scales_stay_with_their_parameters_where_some_have_no_gradient(case, implementation):
+    assert_alike(scaled(case, "rows", implementation, silent=True), scaled_by_hand(case, "rows", silent=True))
+
+
+@EVERY
+@EACH
+@FEW
+def test_weights_are_as_lam_of_blocks_of_their_own(case, implementation, kind):
+    expected = weighted_by_hand(case, kind)
+    assert_alike(weighted(case, kind, implementation), expected)
+    assert 0 < (expected == 0).sum() < len(expected)
+
+
+@pytest.mark.parametrize("kind", ["elements", "rows"])
+@EACH
+@FEW
+def test_scales_and_weights_multiply(case, implementation, kind):
+    expected = weighted_by_hand(case, kind, scaling=True)
+    assert_alike(weighted(case, kind, implementation, scaling=True), expected)
+    assert (expected == 0).any()
+
+
+@EACH
+@FEW
+def test_a_scale_of_zero_is_no_penalty(case, implementation):
+    results = []
+    for by_hand in (False, True):
+        ws = parameters()
+        groups = [{"params": ws[:1]}, {"params": ws[1:], "penalty": None}] if by_hand else ws
+        optimizer = make(case, groups, "elements", implementation)
+        if not by_hand:
+            optimizer.param_groups[0]["lam_scales"] = [1.0, 0.0, 0.0]
+        run(optimizer, ws, lambda step: None)
+        results.append(flat(ws))
+        assert (ws[0] == 0).any()
+        assert ws[1].all()
+        assert ws[2].all()
+    assert_alike(*results)
+
+
+@EACH
+@FEW
+def test_scales_of_one_and_weights_of_one_change_nothing(case, implementation):
+    ws, twins = parameters(), parameters()
+    optimizer, plain = (make(case, some, "rows", implementation) for some in (ws, twins))
+    optimizer.weights.update({w: torch.ones(len(w), dtype=w.dtype) for w in ws})
+    assert plain.param_groups[0]["lam_scales"] == [1.0, 1.0, 1.0]
+    assert_alike(run(optimizer, ws, lambda step: None), run(plain, twins, lambda step: None))
+
+
+# --- what is said of the problem ---
+
+
+def test_penalised_groups_have_the_products():
+    ws = parameters()
+    optimizer = make("Adam", [{"params": ws[:2]}, {"params": ws[2:], "penalty": None}])
+    optimizer.param_groups[0]["lam_scales"] = [0.5, 2.0]
+    weights = optimizer.weights[ws[0]] = factors("elements", ws[0], 0, 0)
+    (group,) = optimizer.penalised_groups()
+    assert group["lam"] == 0.3
+    assert group["params"] == ws[:2]
+    assert torch.equal(group["weights"][0], 0.5 * weights)
+    assert group["weights"][1] == 2.0
+    expected = 0.3 * (0.5 * (weights * ws[0].detach().abs()).sum() + 2.0 * ws[1].detach().abs().sum())
+    value = tl.penalty(optimizer.penalised_groups())
+    assert value.item() == pytest.approx(expected.item(), rel=1e-12)
+    value.backward()
+    torch.testing.assert_close(ws[0].grad, 0.15 * weights * ws[0].detach().sign())
+    torch.testing.assert_close(ws[1].grad, 0.6 * ws[1].detach().sign())
+
+
+def test_the_penalty_of_weighted_rows():
+    ws = parameters()
+    optimizer = make("SGD", ws, "rows")
+    weights = optimizer.weights[ws[1]] = factors("rows", ws[1], 1, 0)
+    norms = [w.detach().norm(dim=1) for w in ws]
+    expected = 1.6 * 5**0.5 * (norms[0].sum() + (weights * norms[1]).sum() + norms[2].sum())
+    assert tl.penalty(optimizer.penalised_groups()).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_stationarity_is_of_the_weighted_problem():
+    ws = [nn.Parameter(torch.tensor(w)) for w in ([0.5, 0.0, 0.0], [2.0, 0.0], [1.0])]
+    optimizer = tl.ProxSGD(ws, lr=0.1, penalty=tl.L1(), lam=0.5)
+    optimizer.param_groups[0]["lam_scales"] = [1.0, 2.0, 0.0]
+    optimizer.weights[ws[0]] = torch.tensor([0.25, 1.0, 0.5])
+    ws[0].grad = torch.tensor([-0.125, 0.5, -0.25])  # λ of its blocks: 0.125, 0.5, 0.25
+    ws[1].grad = torch.tensor([-1.0, 0.9])  # λ: 1
+    ws[2].grad = torch.tensor([7.0])  # has no penalty
+    assert tl.stationarity(optimizer.penalised_groups()) == tl.certify.Stationarity(0.0, 0.0)
+    ws[0].grad = torch.tensor([-0.125, 0.75, -0.35])
+    ws[1].grad = torch.tensor([-1.0, 1.125])
+    found = tl.stationarity(optimizer.penalised_groups())  # distances 0.25 and 0.1 in units of 0.5, and 0.125 in 1
+    assert (found.max, found.mean) == pytest.approx((0.5, (0.5 + 0.2 + 0.125) / 5))
+    with pytest.raises(ValueError, match="λ has a weight for each block: take lambda_max before"):
+        tl.lambda_max(optimizer.penalised_groups())
+
+
+# --- state ---
+
+
+@FEW
+def test_scales_are_part_of_the_state_dict_and_old_ones_without_them_load(case):
+    ws = parameters()
+    optimizer = make(case, ws)
+    optimizer.param_groups[0]["lam_scales"] = [0.5, 0.0, 2.0]
+    run(optimizer, ws, lambda step: None, steps=range(8))
+    state = copy.deepcopy(optimizer.state_dict())
+    assert state["param_groups"][0]["lam_scales"] == [0.5, 0.0, 2.0]
+    other = make(case, parameters())
+    other.load_state_dict(copy.deepcopy(state))
+    assert other.param_groups[0]["lam_scales"] == [0.5, 0.0, 2.0]
+    del state["param_groups"][0]["lam_scales"]
+    twins = parameters()
+    old = make(case, twins)
+    old.load_state_dict(state)
+    assert old.param_groups[0]["lam_scales"] == [1.0, 1.0, 1.0]
+    run(old, twins, lambda step: None, steps=range(8, STEPS))
+    assert (flat(twins) == 0).any()
+
+
+def test_a_group_that_is_added_later_has_scales():
+    optimizer = make("Adam", parameters())
+    optimizer.add_param_group({"params": parameters()[:2]})
+    assert [group["lam_scales"] for group in optimizer.param_groups] == [[1.0] * 3, [1.0] * 2]
+
+
+def test_what_there_is_for_each_parameter_is_not_shown():
+    ws = parameters()
+    optimizer = make("Adam", ws)
+    optimizer.weights[ws[0]] = torch.ones(6, 5, dtype=torch.float64)
+    shown = repr(optimizer)
+    assert "lam: 0.3" in shown
+    assert "penalty: L1(over=Elements())" in shown
+    assert not any(name in shown for name in ("lam_scales", "weights", "gains", "tensor"))
+
+
+# --- the step that is done on a device as a whole ---
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Let the CPU count as such a device, and do without a compiler."""
+    monkeypatch.setattr(device, "_are_on_device", lambda params: True)
+    monkeypatch.setattr(device, "_compiled", lambda step: step)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@EVERY
+@FEW
+def test_scales_on_a_device(here, monkeypatch, case, kind, silent):
+    taken, advance = [], device.advance
+    monkeypatch.setattr(device, "advance", lambda *args: taken.append(args) or advance(*args))
+    result = scaled(case, kind, "fused", silent)
+    assert len(taken) == STEPS
+    monkeypatch.undo()
+    assert_alike(result, scaled_by_hand(case, kind, silent))
+
+
+@pytest.mark.parametrize("kind", ["elements", "rows"])
+@FEW
+def test_weights_on_a_device_come_and_go(here, monkeypatch, case, kind):
+    # with weights a step is not done there as a whole: gains and rates go back and forth
+    results, taken, advance = [], [], device.advance
+    monkeypatch.setattr(device, "advance", lambda *args: taken.append(args) or advance(*args))
+    for implementation in ("fused", "reference"):
+        ws = parameters()
+        optimizer = make(case, ws, kind, implementation)
+
+        def change(step, ws=ws, optimizer=optimizer):
+            optimizer.weights.clear()
+            if STEPS // 3 <= step < 2 * STEPS // 3:
+                optimizer.weights[ws[0]] = factors(kind, ws[0], 0, step)
+                optimizer.param_groups[0]["lam_scales"] = [0.5, 1.0, 0.0]
+
+        results.append(run(optimizer, ws, change))
+        assert len(taken) == STEPS - STEPS // 3
+        monkeypatch.undo()
+    assert_alike(*results)
+    assert (results[0] == 0).any()
+
+
+def test_the_host_does_not_wait_for_the_device_because_of_scales(monkeypatch):
+    # on this device there are no numbers: whatever asks for one raises
+    monkeypatch.setattr(device, "_compiled", lambda step: step)
+    ws = [nn.Parameter(torch.randn(shape, device="meta")) for shape in SHAPES]
+    optimizer = tl.ProxAdam(ws, penalty=tl.L1(), lam=0.3, **IMPLEMENTATIONS["fused"])
+    for step in range(3):
+        optimizer.param_groups[0]["lam_scales"] = [0.5, 0.0, 1.0]
+        for w in ws[step % 2 :]:
+            w.grad = torch.randn(w.shape, device="meta")
+        optimizer.step()
+    assert optimizer.param_groups[0]["gains"].device.type == "meta"
