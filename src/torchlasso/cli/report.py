@@ -35,3 +35,6 @@ def report(
         screen.say(f"\n{summary.verdict}")
         if far := summary.stationarity:
             screen.say(f"Distance from stationary, in units of λ: at most {far.max:.2g}, on average {far.mean:.2g}.")
+        if epochs := folder.read_metrics():
+            share = 100 * epochs[-1]["switched"]
+            screen.say(f"Stability: in the last epoch {share:.2g} % of the penalised weights went from or to zero.")
