@@ -151,7 +151,7 @@ def train(recipe: Recipe, rows: Rows, judge: Rows) -> dict:
         rows = rows[0].to(memory_format=torch.channels_last), rows[1]
     term = _teacher(recipe, model, rows) if recipe.teacher else None
     groups = tl.param_groups(model, tl.L1(), lam=recipe.lam)
-    optimizer = tl.ProxAdam(groups, lr=recipe.lr)
+    optimizer = tl.ProxAdam(groups, lr=recipe.lr, fused=True)
     trainer = _trainer(recipe, model, optimizer, rows, recipe.epochs, recipe.dropout, term)
     trainer.controls.append(
         tl.TargetSparsity(optimizer, recipe.target, steps=trainer.steps, warmup=recipe.warmup, tolerance=1.0)
@@ -162,7 +162,7 @@ def train(recipe: Recipe, rows: Rows, judge: Rows) -> dict:
     before = evaluate(model, nn.functional.cross_entropy, *judge)
     lam = optimizer.param_groups[0]["lam"]
     if recipe.refit:
-        adam = torch.optim.Adam(model.parameters(), lr=recipe.refit_lr)
+        adam = torch.optim.Adam(model.parameters(), lr=recipe.refit_lr, fused=True)
         freeze_zeros(adam, model.parameters())
         _run(_trainer(recipe, model, adam, rows, recipe.refit, recipe.refit_dropout, term, seed=1))
     after = evaluate(model, nn.functional.cross_entropy, *judge)
@@ -185,7 +185,7 @@ def _teacher(recipe: Recipe, model: nn.Module, rows: Rows) -> Term:
     dense = models.build(recipe.model, tuple(rows[0].shape[1:]), 10)
     if recipe.bfloat16:
         dense = dense.to(memory_format=torch.channels_last)
-    adam = torch.optim.Adam(dense.parameters(), lr=recipe.teacher_lr)
+    adam = torch.optim.Adam(dense.parameters(), lr=recipe.teacher_lr, fused=True)
     _run(_trainer(recipe, dense, adam, rows, recipe.teacher, recipe.teacher_dropout, None, seed=2))
     if recipe.start == "teacher":
         model.load_state_dict(dense.state_dict())

@@ -110,7 +110,7 @@ def train(key: dict, rows: Rows, judge: Rows) -> dict:
         model = model.to(memory_format=torch.channels_last)
         rows = rows[0].to(memory_format=torch.channels_last), rows[1]
     groups = tl.param_groups(model, tl.L1(), lam=key.get("lam", 1e-4))
-    optimizer = tl.ProxAdam(groups, lr=1e-3)
+    optimizer = tl.ProxAdam(groups, lr=1e-3, fused=True)
     plan = Plan(key["epochs"], batch_size=128, seed=key["seed"])
     dressed = Dressed(model, dropout=0.0, bfloat16=convolutional)
     trainer = Trainer(dressed, optimizer, nn.functional.cross_entropy, rows, plan)

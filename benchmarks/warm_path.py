@@ -67,7 +67,7 @@ def path(arguments: argparse.Namespace, seed: int, rows: Rows, judge: Rows) -> t
     recipe = Recipe(
         Grid(arguments.points),
         groups=lambda model: tl.param_groups(model, tl.L1(), lam=1.0),
-        optimizer=lambda groups: tl.ProxAdam(groups, lr=arguments.lr),
+        optimizer=lambda groups: tl.ProxAdam(groups, lr=arguments.lr, fused=True),
         loss=LOSS,
         dense=Plan(arguments.first, seed=100 * seed),
         each=Plan(arguments.each, seed=100 * seed),
@@ -89,7 +89,7 @@ def separately(arguments: argparse.Namespace, seed: int, zeros: float, rows: Row
             return known["error"], known["seconds"]
     torch.manual_seed(seed)
     model = models.build("lenet-300-100", (1, 28, 28), 10)
-    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-4 if zeros else 0.0), lr=1e-3)
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-4 if zeros else 0.0), lr=1e-3, fused=True)
     trainer = Trainer(model, optimizer, LOSS, rows, Plan(20, seed=seed))
     if zeros:
         trainer.controls.append(tl.TargetSparsity(optimizer, zeros, steps=trainer.steps, tolerance=1.0))

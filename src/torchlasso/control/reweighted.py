@@ -73,8 +73,8 @@ class Reweighted(LambdaController):
 
     def _weights(self, penalty: Penalty, w: Tensor) -> Tensor:
         r, _ = penalty.over.decompose(w.detach())  # type: ignore[attr-defined]
-        weights: Tensor = self.theta / (r + self.theta)
-        return weights if self.q == 1 else weights.pow(self.q)
+        weights: Tensor = r.add(self.theta).reciprocal_().mul_(self.theta)
+        return weights if self.q == 1 else weights.pow_(self.q)
 
     def state_dict(self) -> dict[str, Any]:
         weights = self.optimizer.weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import torch
@@ -66,7 +67,11 @@ class Launch:
 
 
 def launches_of(
-    cohort: Cohort, update: Update, spare: Penalty, states: dict[Tensor, dict[str, Any]], *, weighted: bool
+    cohort: Cohort,
+    update: Update,
+    spare: Penalty,
+    states: dict[Tensor, dict[str, Any]],
+    weights: list[Tensor | None],
 ) -> tuple[list[Launch], list[Cohort]]:
     """The fused step of a cohort, and what of it has none.
 
@@ -75,16 +80,19 @@ def launches_of(
         update: of their optimizer, with the options of the cohort.
         spare: an element-wise penalty, whose kernel serves with λ = 0 where the cohort's own penalty cannot be fused.
         states: of the optimizer; those of fused members are made where they are missing.
-        weighted: whether the penalty has a weight for every block, which no kernel takes: only the update is fused.
+        weights: what λ of each member's blocks is multiplied by; None where it is not. Kernels take them for single
+            weights, if all members have them.
     """
     params, names = cohort.options["params"], update.buffers
     found = list(map(states.get, params))
     mine = [state or update.start(p) for p, state in zip(params, found, strict=True)]
-    columns = [params, cohort.grads, *([state.get(name) for state in mine] for name in names)]
+    weighing = Weighing.of(cohort.penalty, weights)
+    given = [weights] if weighing is Weighing.FUSED else []
+    columns = [params, cohort.grads, *given, *([state.get(name) for state in mine] for name in names)]
     alike, odd, foreign = runs_of(columns)
     launches: list[Launch] = []
     rest: list[Cohort] = []
-    for part in _parts(cohort, update, spare, alike, weighted):
+    for part in _parts(cohort, update, spare, alike, weighing):
         numbers = [*part.numbers, *update.numbers(cohort.options, cohort.age + 1, cohort.before, cohort.gain)]
         compiled = kernel(part.step, part.runs, len(numbers))
         if compiled is None:
@@ -102,6 +110,21 @@ def launches_of(
     return launches, rest
 
 
+class Weighing(Enum):
+    """Whether λ has weights, and whether a kernel takes them."""
+
+    NONE = 0
+    FUSED = 1
+    APART = 2  # only the update is fused
+
+    @classmethod
+    def of(cls, penalty: Penalty | None, weights: list[Tensor | None]) -> Weighing:
+        """For a cohort of this penalty."""
+        if penalty is None or all(weight is None for weight in weights):
+            return cls.NONE
+        return cls.APART if None in weights or not is_elementwise(penalty) else cls.FUSED
+
+
 @dataclass(frozen=True)
 class _Part:
     """Members of a cohort that one kernel does: λ and the penalty's own numbers come before those of the update."""
@@ -114,22 +137,21 @@ class _Part:
 
 
 def _parts(
-    cohort: Cohort, update: Update, spare: Penalty, alike: Iterable[tuple[list[int], Runs]], weighted: bool
+    cohort: Cohort, update: Update, spare: Penalty, alike: Iterable[tuple[list[int], Runs]], weighing: Weighing
 ) -> Iterator[_Part]:
     penalty, lam = cohort.penalty, float(cohort.options["lam"])
     whole = not any_sharded(cohort.options["params"])  # or the rows at hand may not be those of the penalty
     for positions, runs in alike:
-        if whole and not weighted and is_rowwise(penalty, update) and isinstance(penalty.over, Partition):
+        if whole and weighing is Weighing.NONE and is_rowwise(penalty, update) and isinstance(penalty.over, Partition):
             rowwise, positions, runs = in_rows(positions, runs, penalty.over)
             if rowwise is not None:
                 shape, own = Shape.of(replace(penalty, over=Elements()))
                 yield _Part(rowwise[0], RowStep(update, shape), [lam, *own], rowwise[1], shrinks=True)
         if positions:
-            fits = penalty is None or (is_elementwise(penalty) and not weighted)
+            fits = penalty is None or (is_elementwise(penalty) and weighing is not Weighing.APART)
             shape, own = Shape.of(penalty if penalty is not None and fits else spare)
-            yield _Part(
-                positions, Step(update, shape), [lam if penalty is not None and fits else 0.0, *own], runs, fits
-            )
+            step = Step(update, shape, weighted=weighing is Weighing.FUSED)
+            yield _Part(positions, step, [lam if penalty is not None and fits else 0.0, *own], runs, fits)
 
 
 def _unfused(foreach: bool) -> dict[str, bool]:

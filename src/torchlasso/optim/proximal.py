@@ -175,8 +175,8 @@ class Proximal(Optimizer):
             if not self._is_fused(cohort):
                 rest.append(cohort)
                 continue
-            weighted = self._is_weighted(cohort.options)
-            ready, others = launches_of(cohort, update_of(cohort.options), spare, self.state, weighted=weighted)
+            weights = [self.weights.get(p) for p in cohort.options["params"]]
+            ready, others = launches_of(cohort, update_of(cohort.options), spare, self.state, weights)
             launches += ready
             rest += others
         return launches, rest

@@ -53,22 +53,32 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Step(Source):
-    """What is compiled: an update, then the prox in its metric."""
+    """What is compiled: an update, then the prox in its metric.
+
+    Attributes:
+        update: of an optimizer.
+        shape: of the penalty.
+        weighted: whether every weight has a factor of λ, in a tensor that comes after the gradient.
+    """
 
     update: Update
     shape: Shape
+    weighted: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:
         return (8 * GRAIN + 1,)
 
     def __call__(self, tensors: Sequence[Tensor], numbers: Sequence[Tensor]) -> list[Tensor]:
-        w, grad, *buffers = (computed(t) for t in tensors)
+        own = tensors[3:] if self.weighted else tensors[2:]
+        w, grad, *buffers = (computed(t) for t in (*tensors[:2], *own))
         lam, *others = numbers
+        if self.weighted:
+            lam = lam * computed(tensors[2])
         n = len(self.shape.numbers)
         penalty, others = self.shape.with_numbers(others[:n]), others[n:]
         u, new, outputs = self._step(penalty, lam, w, grad, tuple(buffers), tuple(others))
-        for old, value in zip((tensors[0], *tensors[2:]), (u, *new), strict=True):
+        for old, value in zip((tensors[0], *own), (u, *new), strict=True):
             old.copy_(value)
         return outputs
 
