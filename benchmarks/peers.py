@@ -71,7 +71,7 @@ class Hooks(NamedTuple):
 
 
 def by_torchlasso(network: Network, zeros: float, steps: int, rate: float, theta: float | None) -> Hooks:
-    optimizer = tl.ProxAdam(tl.param_groups(network.model, tl.L1(), lam=1e-4), lr=rate)
+    optimizer = tl.ProxAdam(tl.param_groups(network.model, tl.L1(), lam=1e-4), lr=rate, fused=True)
     controls: list[tl.LambdaController] = [tl.TargetSparsity(optimizer, zeros, steps=steps, warmup=0.5)]
     if theta is not None:
         controls.append(tl.Reweighted(optimizer, theta=theta))

@@ -1,4 +1,4 @@
-"""The regularization path: a model trained from dense to sparse, each point from the weights of the one before."""
+"""Following a path: each point is trained from the weights of the one before."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from torchlasso.certify import Stationarity, stationarity
+from torchlasso.certify import stationarity
 from torchlasso.control import Reweighted, TargetSparsity
 from torchlasso.control.steering import ELASTICITY
-from torchlasso.names import unknown
 from torchlasso.optim import Proximal
+from torchlasso.path.grid import Grid
+from torchlasso.path.points import Point
 from torchlasso.selection import Group
 from torchlasso.training import (
     Evaluation,
@@ -32,99 +33,6 @@ Rows = tuple[Tensor, Tensor]
 Watch = Callable[[int, Trainer], Callable[[Step], None]]
 LOWEST_POWER, HIGHEST_POWER = 0.4, 2.0  # of 1/λ by which what is left goes
 CHUNKS = 20  # of the validation rows, from whose spread the standard error of their mean loss is taken
-RULES = ("best", "one-se", "within")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a path, and how good its model is.
-
-    Attributes:
-        index: 0 for the dense model, then 1, 2, ….
-        lam: λ, as it was at the end of its training.
-        sparsity, nonzero: zeros over penalised weights, and how many are left.
-        validation, test: on these rows; None where there are none.
-        spread: the standard error of the validation error (for numbers of the validation loss).
-        stationarity: on the whole training set, in units of λ; None for the dense model.
-        epochs, seconds: of its own training.
-    """
-
-    index: int
-    lam: float
-    sparsity: float
-    nonzero: int
-    validation: Evaluation | None
-    test: Evaluation | None
-    spread: float | None
-    stationarity: Stationarity | None
-    epochs: int
-    seconds: float
-
-    @property
-    def badness(self) -> float | None:
-        """The validation error, for numbers the validation loss: what a choice goes by."""
-        return None if self.validation is None else badness(self.validation)
-
-
-def badness(found: Evaluation) -> float:
-    """The error, where there are classes; else the loss."""
-    return found.loss if found.error is None else found.error
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the points of a path are, the dense one apart.
-
-    Args:
-        points: how many, the dense one included; at least 2.
-        sparsest: the share of zeros of the last, where they are spaced by density.
-        densest: that of the first after the dense one.
-        lams: λ of the first and the last instead, where they are spaced by λ.
-
-    The points are spaced evenly on a logarithmic scale: of density, the share of weights that is left, or of λ. By
-    density they are where they should be only about, as each point's λ follows from what λ did before.
-
-    Example:
-        >>> [round(zeros, 4) for zeros in Grid(4, sparsest=0.995).targets]
-        [0.5, 0.95, 0.995]
-        >>> Grid(4, lams=(1e-4, 1e-2)).strengths
-        [0.0001, 0.001, 0.01]
-    """
-
-    points: int = 20
-    sparsest: float = 0.995
-    densest: float = 0.5
-    lams: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        if self.points < 2:
-            raise ValueError(f"a path has at least 2 points, the dense one and a sparse one; got {self.points}")
-        if not 0 < self.densest < self.sparsest < 1:
-            raise ValueError(
-                f"the sparsest point must have more zeros than the first sparse one, {self.densest:g}, and fewer than "
-                f"all; got {self.sparsest!r}"
-            )
-        if self.lams is not None and not 0 < self.lams[0] < self.lams[1] < math.inf:
-            raise ValueError(f"the two λ of a path must be above 0 and rise; got {self.lams[0]:g} and {self.lams[1]:g}")
-
-    @property
-    def targets(self) -> list[float]:
-        """The share of zeros of each sparse point, about."""
-        return [1 - left for left in _evenly(1 - self.densest, 1 - self.sparsest, self.points - 1)]
-
-    @property
-    def strengths(self) -> list[float]:
-        """λ of each sparse point."""
-        if self.lams is None:
-            raise ValueError("the grid is spaced by density: λ of its points comes out of the training")
-        return _evenly(*self.lams, self.points - 1)
-
-
-def _evenly(first: float, last: float, n: int) -> list[float]:
-    """``n`` numbers, evenly spaced on a logarithmic scale; the last alone, if it is one."""
-    if n == 1:
-        return [last]
-    return [float(f"{first * (last / first) ** (i / (n - 1)):.12g}") for i in range(n)]
 
 
 @dataclass(frozen=True)
@@ -298,61 +206,3 @@ def collapsed(points: Sequence[Point], recipe: Recipe, validation: Rows | None) 
     else:
         constant = 1 - int(y.bincount().max()) / len(y)
     return bool(known[-1] > best + recipe.collapse * max(0.0, constant - best))
-
-
-def choose(points: Sequence[Point], rule: str = "one-se", tolerance: float = 0.0) -> Point:
-    """The point of a path that is to be used.
-
-    Args:
-        points: with validation figures.
-        rule: ``"best"``: the least validation error. ``"one-se"``: the sparsest within one standard error of the best
-            (Breiman, Friedman, Olshen and Stone 1984). ``"within"``: the sparsest within ``tolerance`` of the best.
-        tolerance: as a fraction of rows, for numbers as a loss.
-
-    Raises:
-        ValueError: an unknown rule, a tolerance below 0, no points, or points without validation figures.
-    """
-    if rule not in RULES:
-        raise unknown("rule", rule, RULES)
-    if not 0 <= tolerance < math.inf:
-        raise ValueError(f"tolerance must be a finite number of at least 0; got {tolerance!r}")
-    known = [(point.badness, point) for point in points if point.badness is not None]
-    if not known or len(known) < len(points):
-        raise ValueError("a point of a path is chosen by its validation figures; give the path validation rows")
-    least, best = min(known, key=lambda entry: entry[0])
-    allowed = {"best": 0.0, "one-se": best.spread or 0.0, "within": tolerance}[rule]
-    return max((point for value, point in known if value <= least + allowed), key=lambda point: point.sparsity)
-
-
-def pooled(points: Sequence[Point], folds: Sequence[Sequence[Point]]) -> list[Point]:
-    """The points with the validation figures of cross-validation: means over the folds, and their standard errors.
-
-    Points that some fold did not come to, because its path ended sooner, are left out.
-    """
-    found = []
-    for point, *others in zip(points, *folds, strict=False):
-        evaluations = [other.validation for other in others if other.validation is not None]
-        losses, values = [e.loss for e in evaluations], [badness(e) for e in evaluations]
-        error = None if evaluations[0].error is None else _mean(values)
-        mean = Evaluation(_mean(losses), None if error is None else 1 - error, error)
-        spread = float(torch.tensor(values, dtype=torch.float64).std() / math.sqrt(len(values)))
-        found.append(replace(point, validation=mean, spread=spread))
-    return found
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def folds_of(n: int, k: int, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """The rows to train on and those to judge on, of each of ``k`` folds of ``n`` rows in random order.
-
-    Example:
-        >>> [held.tolist() for _, held in folds_of(4, 2, seed=0)]
-        [[0, 1], [3, 2]]
-    """
-    if not 2 <= k <= n:
-        raise ValueError(f"folds must be at least 2 and at most the {n:,} rows; got {k}")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    parts = order.tensor_split(k)
-    return [(torch.cat([other for other in parts if other is not part]), part) for part in parts]

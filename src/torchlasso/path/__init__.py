@@ -1,0 +1,8 @@
+"""The regularization path: from dense to sparse with warm starts, and which of its points to use."""
+
+from torchlasso.path.choosing import RULES, choose, folds_of, pooled
+from torchlasso.path.following import Recipe, collapsed, follow
+from torchlasso.path.grid import Grid
+from torchlasso.path.points import Point, badness
+
+__all__ = ["RULES", "Grid", "Point", "Recipe", "badness", "choose", "collapsed", "folds_of", "follow", "pooled"]
