@@ -25,9 +25,9 @@ SAMPLES, WINDOW = 400, 20
 # the last few.
 AHEAD, STRIDE = 40, 5
 # The forecast exceeds what will be left, as log odds, by this much at the start, and by nothing at the horizon.
-EXCESS = 1.0
+EXCESS = 0.4
 # How many times as fast as would just do: the error is gone before the last moment.
-HASTE = 3.0
+HASTE = 4.0
 # λ changes by no more than this in all of training, or as fast as that in a part of it (a logarithm).
 FASTEST = 8.0
 # An error counts for no more than this (log odds): λ does not jump where the start was far off.
