@@ -13,10 +13,11 @@ from sklearn.linear_model import lasso_path
 from torch import Tensor, nn
 
 import torchlasso as tl
-from torchlasso.path import Grid, Point, Recipe, Rows, collapsed, follow
+from torchlasso.path import Grid, Point, Recipe, collapsed, follow
 from torchlasso.training import Plan, Step, Trainer
 
 CROSS_ENTROPY, MSE = nn.functional.cross_entropy, nn.functional.mse_loss
+Rows = tuple[Tensor, Tensor]
 State = dict[str, Tensor]
 Path = list[tuple[Point, State]]
 
@@ -209,7 +210,7 @@ def test_every_group_keeps_its_own_share_of_lam() -> None:
         ([(1e-3, 0.5), (2e-3, 0.8)], 2e-3 * math.exp(math.log(9 / 4) / 3 / 2)),  # odds of 1 and 1/4: the power is 2
         ([(1e-3, 0.5), (4e-3, 0.8)], 4e-3 * math.exp(math.log(9 / 4) / 3)),  # it is 1
         ([(1e-3, 0.5), (1e-1, 0.8)], 1e-1 * math.exp(math.log(9 / 4) / 3 / 0.4)),  # it is taken to be at least 0.4
-        ([(1e-3, 0.5), (2e-3, 0.95)], 2e-3),  # beyond the last already
+        ([(1e-3, 0.5), (2e-3, 0.95)], 2e-3 * math.exp(-math.log(19 / 9) / 3 / 2)),  # beyond the last already
     ],
 )
 def test_lam_of_the_next_point_follows_from_what_it_did(before: list[tuple[float, float]], lam: float) -> None:

@@ -23,6 +23,11 @@ class Stationarity:
     mean: float
 
 
+def is_penalised(groups: Iterable[Group]) -> bool:
+    """Whether any λ is above zero, so that there is something to measure in units of it."""
+    return any(bool(lam.max() > 0) if isinstance(lam, Tensor) else lam > 0 for _, _, lam in penalised(groups))
+
+
 @torch.no_grad()
 def stationarity(groups: Iterable[Group]) -> Stationarity:
     """How stationary the penalised weights are, from the gradients that they hold.

@@ -36,13 +36,27 @@ def freeze_zeros(optimizer: Optimizer, params: Iterable[Tensor]) -> RemovableHan
         >>> w.data
         tensor([0.0000, 0.6000])
     """
-    if optimizer.state:
+    # some, such as Adagrad, have a state before their first step
+    if any(float(state.get("step", 1)) for state in optimizer.state.values()):
         raise ValueError("the optimizer has made steps already, and its moments would move the zeros: make a new one")
     supports = [(p, p.detach() != 0) for p in params]
 
-    def mask(*_: Any) -> None:
+    def mask() -> None:
         for p, support in supports:
             if p.grad is not None:
                 p.grad.mul_(support)
 
-    return optimizer.register_step_pre_hook(mask)
+    def before(_: Optimizer, args: Any, kwargs: Any) -> Any:
+        mask()
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            return None
+
+        def masked() -> Any:  # its gradients are new
+            loss = closure()
+            mask()
+            return loss
+
+        return args[:1], {**kwargs, "closure": masked}
+
+    return optimizer.register_step_pre_hook(before)

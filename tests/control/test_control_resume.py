@@ -1,7 +1,6 @@
 """Controllers in files and copies: training goes on to the last bit, all of them together."""
 
 import copy
-import io
 import pickle
 
 import pytest

@@ -10,7 +10,7 @@ from torch import nn
 
 import torchlasso as tl
 
-STEPS = 4000
+STEPS = 3000
 OPTIMIZERS = {"ProxSGD": (tl.ProxSGD, {}), "ProxAdam": (tl.ProxAdam, {"lr": 0.03})}
 EACH = pytest.mark.parametrize("name", OPTIMIZERS)
 
@@ -201,7 +201,9 @@ def test_a_penalty_without_magnitudes_is_refused():
     w = nn.Parameter(torch.ones(3, 2))
     for cls in (tl.ProxSGD, tl.ProxAdam):
         optimizer = cls([w], lr=0.1, penalty=tl.SparseGroup(over=tl.Rows()), lam=0.1)
-        with pytest.raises(ValueError, match="Reweighted: SparseGroup.* has no magnitudes to take weights from") as error:
+        with pytest.raises(
+            ValueError, match=r"Reweighted: SparseGroup.* has no magnitudes to take weights from"
+        ) as error:
             tl.Reweighted(optimizer)
         one_line(str(error.value))
         assert not optimizer.weights
@@ -211,7 +213,9 @@ def test_a_penalty_without_magnitudes_is_refused():
 @pytest.mark.parametrize("name", ["theta", "q"])
 def test_theta_and_q_are_finite_and_above_zero(name, value):
     optimizer = tl.ProxSGD([nn.Parameter(torch.ones(2))], lr=0.1, penalty=tl.L1(), lam=0.1)
-    with pytest.raises(ValueError, match=rf"^Reweighted: {name} must be a finite number above 0; got {value}$") as error:
+    with pytest.raises(
+        ValueError, match=rf"^Reweighted: {name} must be a finite number above 0; got {value}$"
+    ) as error:
         tl.Reweighted(optimizer, **{name: value})
     one_line(str(error.value))
     assert not optimizer.weights

@@ -136,7 +136,7 @@ def test_the_rate_is_nothing_to_lam():
 @pytest.mark.parametrize("steps", [0, -3])
 def test_steps_below_one_are_refused(steps):
     optimizer = optimizer_of()
-    with pytest.raises(ValueError, match=f"^Warmup: steps must be at least 1; got {steps}$"):
+    with pytest.raises(ValueError, match=f"^Warmup: steps must be a whole number of at least 1; got {steps}$"):
         tl.Warmup(optimizer, steps=steps)
     assert optimizer.param_groups[0]["lam"] == 0.3
 

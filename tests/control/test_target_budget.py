@@ -225,7 +225,7 @@ BAD = {
     "above the dense": ({"flops": 1e6}, r"flops=1e\+06 leaves nothing to save: the dense model has 12"),
     "all": ({"parameters": 8}, "parameters=8 leaves nothing to save: the dense model has 8"),
     "seconds": ({"latency": 1.5}, r"latency is a share of the dense model's, below 1; got 1\.5"),
-    "steps": ({"flops": 0.5, "steps": 0}, "steps must be at least 1"),
+    "steps": ({"flops": 0.5, "steps": 0}, "steps must be a whole number of at least 1"),
     "other model": ({"flops": 0.5, "model": nn.Linear(3, 2)}, "1 of the optimizer's 1 penalised parameters are not of"),
     "shape": ({"flops": 0.5, "example_inputs": SAMPLE[:, :2]}, "the forward pass on example_inputs failed: mat1 and"),
     "alike": ({"flops": 0.5, "example_inputs": torch.ones(8, 3)}, "example_inputs must be a batch of varied samples"),

@@ -16,7 +16,7 @@ from torch import nn
 import torchlasso as tl
 from torchlasso.optim import device
 
-STEPS = 24
+STEPS = 21
 SHAPES = [(6, 5), (4, 5), (3, 5)]
 # name -> a penalty, and a λ for which some weights become zero
 PENALTIES = {"elements": (tl.L1(), 0.3), "MCP": (tl.MCP(gamma=3.0), 0.3), "rows": (tl.L1(over=tl.Rows()), 1.6)}
@@ -26,7 +26,7 @@ SCALES = {0: [1.0, 0.25, 0.0], STEPS // 3: [0.5, 0.5, 2.0], 2 * STEPS // 3: [1.0
 
 def parameters() -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
-    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64) / 5) for shape in SHAPES]
+    return [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64) / 8) for shape in SHAPES]
 
 
 def make(case: str, ws, kind: str = "elements", implementation: str = "reference") -> tl.Proximal:
@@ -136,12 +136,14 @@ def test_scales_stay_with_their_parameters_where_some_have_no_gradient(case, imp
     assert_alike(scaled(case, "rows", implementation, silent=True), scaled_by_hand(case, "rows", silent=True))
 
 
-@EVERY
+@pytest.mark.parametrize(
+    ("kind", "weigh"), [("elements", (0, 2)), ("elements", (0, 1, 2)), ("MCP", (0, 1, 2)), ("rows", (0, 2))], ids=str
+)
 @EACH
 @FEW
-def test_weights_are_as_lam_of_blocks_of_their_own(case, implementation, kind):
-    expected = weighted_by_hand(case, kind)
-    assert_alike(weighted(case, kind, implementation), expected)
+def test_weights_are_as_lam_of_blocks_of_their_own(case, implementation, kind, weigh):
+    expected = weighted_by_hand(case, kind, weigh)
+    assert_alike(weighted(case, kind, implementation, weigh), expected)
     assert 0 < (expected == 0).sum() < len(expected)
 
 
@@ -152,6 +154,45 @@ def test_scales_and_weights_multiply(case, implementation, kind):
     expected = weighted_by_hand(case, kind, scaling=True)
     assert_alike(weighted(case, kind, implementation, scaling=True), expected)
     assert (expected == 0).any()
+
+
+@pytest.mark.parametrize("layout", ["alike", "contiguous", "expanded"])
+@FEW
+def test_weights_lie_in_memory_as_they_like(case, layout):
+    def change(step):
+        for i, w in enumerate(ws):
+            weights = factors("elements", w, i, step)
+            if layout == "alike":
+                weights = torch.empty_like(w).copy_(weights)
+            optimizer.weights[w] = weights[:1].expand_as(weights) if layout == "expanded" else weights
+
+    results = []
+    for implementation in ("fused", "reference"):
+        generator = torch.Generator().manual_seed(0)
+        several = [torch.randn(shape, generator=generator, dtype=torch.float64) / 8 for shape in [(6, 5), (4, 3, 2, 2)]]
+        ws = [nn.Parameter(several[0].t()), nn.Parameter(several[1].to(memory_format=torch.channels_last))]
+        optimizer = make(case, ws, "elements", implementation)
+        results.append(run(optimizer, ws, change))
+    assert_alike(*results)
+    assert (results[0] == 0).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@FEW
+def test_weights_in_other_precisions(case, dtype):
+    def change(step):
+        for i, w in enumerate(ws):
+            optimizer.weights[w] = factors("elements", w, i, step).to(torch.float32)
+
+    results = []
+    for implementation in ("fused", "reference"):
+        ws = [nn.Parameter(w.detach().to(dtype)) for w in parameters()]
+        optimizer = make(case, ws, "elements", implementation)
+        results.append(run(optimizer, ws, change))
+    close = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.01}
+    torch.testing.assert_close(*results, **close)
+    assert (results[0] == 0).any()
+    assert ((results[0] == 0) != (results[1] == 0)).sum() <= 1
 
 
 @EACH

@@ -102,6 +102,12 @@ class Options:
             raise ValueError(f"{' and '.join(targets)} exclude each other: λ can meet one target")
         if targets and not self.lam:
             raise ValueError(f"{targets[0]} needs a --lam above 0, from where the search for λ starts")
+        if self.teacher == "":
+            raise ValueError("--teacher is empty; it names the folder of a run, or dense")
+        if self.path is not None and not self.path.lams and not self.lam:
+            raise ValueError("--lam must be above 0, from where the search for λ starts, unless there are --lams")
+        if self.path is not None and not self.path.folds and not self.validation:
+            raise ValueError("a point is chosen by validation rows: give --validation above 0, or --folds")
         if self.refit is not None and self.refit < 1:
             raise ValueError(f"--refit is a number of epochs, at least 1; got {self.refit}")
         if self.refit is not None and not self.validation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 
@@ -49,7 +49,8 @@ def run_path(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
     write_page(folder, report(model, experiment.groups(model)), summary)
     folder.write_summary(summary)
     screen.path_table(judged, chosen)
-    screen.say(f"{folder.path}: path.jsonl, points/, model.safetensors, report.html, {folder.frontiers[0].name}")
+    figure = f", {folder.frontiers[0].name}" if folder.frontiers[0].exists() else ""
+    screen.say(f"{folder.path}: path.jsonl, points/, model.safetensors, report.html{figure}")
     return summary
 
 
@@ -64,13 +65,17 @@ def _follow(experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFo
             return watching(index, trainer.steps)
 
         validation = rows.validation if len(rows.validation[0]) else None
-        for point in follow(model, recipe, rows.train, validation, rows.test, points, watch):
-            folder.write_weights(point.index, model.state_dict())  # a point counts once its weights are there
-            points.append(point)
-            folder.write_points(points)
-            screen.point_line(point, path.points)
+        try:
+            for point in follow(model, recipe, rows.train, validation, rows.test, points, watch):
+                folder.write_weights(point.index, model.state_dict())  # a point counts once its weights are there
+                points.append(point)
+                folder.write_points(points)
+                screen.point_line(point, path.points)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"point {len(points) + 1}: {error}; try a smaller --lr") from error
     if len(points) < path.points:
-        screen.say(f"The path ends here: the error is {path.collapse:.0%} of the way from the best to guessing.")
+        far = f"more than {path.collapse:.0%} of the way from the best point's to guessing"
+        screen.say(f"The path ends here: its validation figure is {far}.")
     return points
 
 
@@ -87,7 +92,11 @@ def _cross_validate(experiment: Experiment, path: PathOptions, rows: Rows, folde
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             jobs = {k: pool.submit(_fold, experiment, k, torch.get_num_threads() // workers) for k in waiting}
             for k, job in jobs.items():
-                done[k] = job.result()
+                try:
+                    done[k] = job.result()
+                except BrokenExecutor as error:
+                    how = f"torchlasso path --resume --out {folder.path}"
+                    raise OSError(f"a process that trained a fold has died; go on with: {how}") from error
                 folder.write_points(done[k], k)
                 screen.say(f"fold {k + 1}/{count} done")
     return done

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from torch import nn
 
-from torchlasso.certify import stationarity
+from torchlasso.certify import is_penalised, stationarity
 from torchlasso.cli.experiment import Rows
 from torchlasso.cli.summary import Summary
 from torchlasso.report import report
@@ -40,7 +40,7 @@ def summarise(model: nn.Module, groups: list[Group], loss: Loss, rows: Rows, *, 
         lam=lam,
         epochs=epochs,
         seconds=seconds,
-        stationarity=stationarity(groups) if lam else None,
+        stationarity=stationarity(groups) if is_penalised(groups) else None,
     )
 
 

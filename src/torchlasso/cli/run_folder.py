@@ -100,8 +100,9 @@ class RunFolder:
             ValueError: the run is not finished, or its summary is damaged.
         """
         if not self.summary.exists():
+            command = "path" if self.points.exists() else "train"
             raise ValueError(
-                f"{self.path} holds no finished run; go on with: torchlasso train --resume --out {self.path}"
+                f"{self.path} holds no finished run; go on with: torchlasso {command} --resume --out {self.path}"
             )
         return build(Summary, read_json(self.summary), str(self.summary))
 

@@ -6,14 +6,18 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from torchlasso.cli import screen
-from torchlasso.cli.experiment import Experiment, Options, Rows, read
+from torchlasso.cli.experiment import DENSE, Experiment, Options, PathOptions, Rows, read
 from torchlasso.cli.run_folder import RunFolder
+from torchlasso.cli.teacher import outputs_of_teacher
+from torchlasso.control import TargetSparsity
 from torchlasso.distributed import is_first_to_fail
+from torchlasso.path import folds_of
 
 
 @contextmanager
@@ -32,6 +36,9 @@ def started(
     try:
         if resume and folder.holds_a_run:
             experiment = folder.read_experiment()
+            if (experiment.options.path is None) != ("path" not in given):
+                command = "train" if experiment.options.path is None else "path"
+                raise ValueError(f"{out} holds a run of torchlasso {command}; go on with torchlasso {command}")
             _refuse_changes(context, given, experiment.options)
             folder.sweep()
             _, rows = read(experiment.options)
@@ -41,6 +48,12 @@ def started(
             raise ValueError(f"{out} holds no run to resume" if resume else "--data is missing: what to train on")
         else:
             experiment, rows = _prepare(Options(**given))
+            teacher = experiment.options.teacher
+            if teacher is not None and folder.path.resolve() in (
+                Path(teacher).resolve(),
+                *Path(teacher).resolve().parents,
+            ):
+                raise ValueError(f"--teacher {teacher} is in {out}, which --overwrite replaces; give another --out")
             folder.start(experiment)
         yield experiment, rows, folder
     except KeyboardInterrupt:
@@ -63,6 +76,14 @@ def _prepare(options: Options) -> tuple[Experiment, Rows]:
     experiment = Experiment(options, inputs)
     try:
         experiment.trainer(experiment.build_model(), rows.train).trainer.rehearse()
+        if options.teacher not in (None, DENSE):
+            outputs_of_teacher(options.teacher, inputs, rows.train[0][:1])
+        if options.path is not None:
+            if options.path.folds:
+                folds_of(len(rows.train[0]), options.path.folds, options.seed)
+            if not options.path.lams:
+                optimizer = experiment.proximal(experiment.groups(experiment.build_model()))
+                TargetSparsity(optimizer, options.path.grid.targets[0], steps=1)
     except (AssertionError, RuntimeError, TypeError) as error:
         what = f"model {options.model!r}, optimizer {options.optimizer!r}, --lr {options.lr:g}"
         raise ValueError(f"the first step fails with {what}: {str(error).splitlines()[0]}") from error
@@ -70,10 +91,12 @@ def _prepare(options: Options) -> tuple[Experiment, Rows]:
 
 
 def _refuse_changes(context: typer.Context, given: dict[str, Any], options: Options) -> None:
-    for key, value in given.items():
+    pairs = [(key, value, getattr(options, key)) for key, value in given.items() if key != "path"]
+    if options.path is not None:
+        pairs += [(f.name, getattr(given["path"], f.name), getattr(options.path, f.name)) for f in fields(PathOptions)]
+    for key, value, kept in pairs:
         # the parameters of a command are called after its options, but where a name is taken
         source = context.get_parameter_source(key) or context.get_parameter_source(f"{key}_")
-        kept = getattr(options, key)
         if source is not None and source.name == "COMMANDLINE" and value != kept:
             raise ValueError(
                 f"--{key.replace('_', '-')} {value} differs from the run's {kept}; a resumed run keeps its options"

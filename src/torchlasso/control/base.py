@@ -20,6 +20,12 @@ def check_proximal(optimizer: Any, name: str) -> None:
         )
 
 
+def check_steps(steps: Any, name: str) -> None:
+    """Raise ``ValueError`` unless ``steps`` is a whole number of at least 1."""
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"{name}: steps must be a whole number of at least 1; got {steps!r}")
+
+
 class LambdaController(ABC):
     """To ``lam`` what a learning-rate scheduler is to ``lr``: :meth:`step` is called after each ``optimizer.step()``.
 
@@ -81,5 +87,5 @@ class LambdaController(ABC):
 
     def _others(self, group: Group) -> float:
         """What the other controllers multiply λ of ``group`` by."""
-        factors: list[float] = group["lam_factors"]
+        factors: list[float] = group.get("lam_factors", [])
         return prod(factor for slot, factor in enumerate(factors) if slot != self._slot)

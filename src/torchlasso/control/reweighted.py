@@ -86,4 +86,4 @@ class Reweighted(LambdaController):
         params = [p for group, _ in self._groups() for p in group["params"]]
         for p, weights in zip(params, state["weights"], strict=True):
             if weights is not None:
-                self.optimizer.weights[p] = weights.to(p, copy=True)
+                self.optimizer.weights[p] = weights.to(p.device, copy=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from torchlasso.control.base import LambdaController
+from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.optim import Proximal
 
 
@@ -47,10 +47,9 @@ class Warmup(LambdaController):
         [0.0, 0.125, 0.25, 0.375, 0.5, 0.5]
     """
 
-    def __init__(self, optimizer: Proximal, steps: int, shape: Callable[[float], float] = lambda done: done) -> None:
+    def __init__(self, optimizer: Proximal, steps: int, shape: Callable[[float], float] = float) -> None:
         super().__init__(optimizer)
-        if steps < 1:
-            raise ValueError(f"Warmup: steps must be at least 1; got {steps}")
+        check_steps(steps, "Warmup")
         self.steps, self.shape = steps, shape
         self._control()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchlasso.control.base import LambdaController
+from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.control.forecast import Forecast
 from torchlasso.optim import Proximal
 from torchlasso.sharding import local, total
@@ -30,12 +30,15 @@ EXCESS = 0.4
 HASTE = 4.0
 # λ changes by no more than this in all of training, or as fast as that in a part of it (a logarithm).
 FASTEST = 8.0
-# An error counts for no more than this (log odds): λ does not jump where the start was far off.
-LARGEST = 1.5
+# λ rises by no more than this in all of training, or as fast as that in a part of it (a logarithm): where it has no
+# effect yet, it may have one soon. Down it may go faster, for what is dead for long does not come back; so it may where
+# the learning rate is so low that it does little harm.
+FASTEST, FASTEST_DOWN, FASTEST_LATE = 8.0, 24.0, 24.0
 # λ may become this much larger or smaller than it was given (a logarithm).
 FURTHEST = 14.0
-# A layer with fewer weights than this has its λ lowered, down to zero where none is left.
-FEWEST = 10
+# A layer with fewer weights than this has its λ lowered with every sample, to nothing where one or none is left; with
+# more it is raised again.
+FEWEST, LOWERED, RAISED, LOWEST = 4, 0.5, 1.25, 1e-4
 
 
 class TargetMissed(UserWarning):
@@ -74,11 +77,10 @@ class Steered(LambdaController):
     ) -> None:
         super().__init__(optimizer)
         name = type(self).__name__
-        if steps < 1:
-            raise ValueError(f"{name}: steps must be at least 1, the steps of the whole training; got {steps}")
+        check_steps(steps, name)
         if not 0 <= warmup <= 1:
             raise ValueError(f"{name}: warmup is a share of training, from 0 to 1; got {warmup}")
-        if any(group["lam"] == 0 for group, _ in self._groups()):
+        if not all(group.get("initial_lam", group["lam"]) for group, _ in self._groups()):
             raise ValueError(f"{name}: λ of a group is 0; it is a start that is multiplied, such as 1e-4")
         self.units, self.shares, self.steps, self.warmup = units, shares, steps, warmup
         self.allow_empty, self.tolerance = allow_empty, tolerance
@@ -123,8 +125,8 @@ class Steered(LambdaController):
             if not rising:
                 continue
             error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(self.shares[i])
-            error = min(max(error, -LARGEST), LARGEST)
-            pace = min(max(HASTE * error / ELASTICITY / togo, -FASTEST), FASTEST)
+            fastest = FASTEST if done < HORIZON else FASTEST_LATE
+            pace = min(max(HASTE * error / ELASTICITY / togo, -FASTEST_DOWN), fastest)
             change = pace * self.every / self.steps
             self.strengths[i] = min(max(self.strengths[i] + change, -FURTHEST), FURTHEST)
 
@@ -140,9 +142,8 @@ class Steered(LambdaController):
     def _protect(self) -> None:
         """Lower λ of the layers that have hardly a weight left."""
         for group, _ in self._groups():
-            counts = [int(total(p, (local(p.detach()) != 0).sum())) for p in group["params"]]
-            fewest = [max(1, min(FEWEST, p.numel())) for p in group["params"]]
-            group["lam_scales"] = [min(1.0, n / least) for n, least in zip(counts, fewest, strict=True)]
+            scales = zip(group["params"], group["lam_scales"], strict=True)
+            group["lam_scales"] = [_scale(p, int(total(p, (local(p.detach()) != 0).sum())), s) for p, s in scales]
 
     def _look_back(self) -> None:
         for share, left in zip(self.shares, self.left, strict=True):
@@ -167,6 +168,14 @@ class Steered(LambdaController):
         super().load_state_dict(state)
         self.strengths = list(state["strengths"])
         self._forecast.load_state_dict(state)
+
+
+def _scale(w: Tensor, left: int, before: float) -> float:
+    """What λ of a layer is to be multiplied by, of which so many weights are left."""
+    if left <= 1 < w.numel() or left == 0:
+        return 0.0
+    change = LOWERED if left < min(FEWEST, w.numel()) else RAISED
+    return min(1.0, max(before, LOWEST) * change)
 
 
 def _log_odds(share: float) -> float:

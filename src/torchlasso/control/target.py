@@ -98,7 +98,7 @@ class TargetSparsity(Steered):
 
 
 def _check(target: float, weights: int, layers: int) -> None:
-    if not 0 < target < 1:
+    if not isinstance(target, int | float) or not 0 < target < 1:
         raise ValueError(f"TargetSparsity: the target is a share of zeros, above 0 and below 1; got {target!r}")
     if (left := (1 - target) * weights) < layers:
         raise ValueError(

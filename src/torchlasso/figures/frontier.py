@@ -60,7 +60,7 @@ def draw_frontier(
     """
     if not any(len(line.left) for line in series):
         raise ValueError("a frontier without points cannot be drawn")
-    figure = _figure()
+    matplotlib, figure = _figure()
     axes: Any = figure.subplots()
     scale = 100 if percent else 1
     for line, colour in zip(series, COLOURS, strict=False):
@@ -74,23 +74,24 @@ def draw_frontier(
     if chosen is not None:
         axes.plot(*chosen[:1], scale * chosen[1], "o", markersize=11, markerfacecolor="none", color=INK, label="chosen")
     everything = [scale * value for line in series for value in line.values]
-    axes.set_ylim(top=min(1.08 * max(everything), TALLEST * statistics.median(everything)) or None)
+    median = statistics.median(everything)
+    if 0 < TALLEST * median < max(everything):
+        axes.set_ylim(top=TALLEST * median)
     _name_axes(axes, measure, percent, title)
     for path in paths:
         ending = Path(path).suffix.lstrip(".")
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "torchlasso"}):
             # the same data make the same file: no date, and no random names inside
             figure.savefig(temporary, format=ending, metadata={"Date": None} if ending == "svg" else None)
 
 
-def _figure() -> Any:
+def _figure() -> tuple[Any, Any]:
     try:
         matplotlib = importlib.import_module("matplotlib")
         figure = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise ImportError("drawing needs matplotlib: pip install 'torchlasso[figures]'") from error
-    matplotlib.rcParams["svg.hashsalt"] = "torchlasso"
-    return figure.Figure(figsize=(7, 4.2), dpi=150, layout="constrained", facecolor="white")
+    return matplotlib, figure.Figure(figsize=(7, 4.2), dpi=150, layout="constrained", facecolor="white")
 
 
 def _name_axes(axes: Any, measure: str, percent: bool, title: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from torchlasso.certify import stationarity
+from torchlasso.certify import is_penalised, stationarity
 from torchlasso.control import Reweighted, TargetSparsity
 from torchlasso.control.steering import ELASTICITY
 from torchlasso.optim import Proximal
@@ -32,6 +32,7 @@ from torchlasso.training import (
 Rows = tuple[Tensor, Tensor]
 Watch = Callable[[int, Trainer], Callable[[Step], None]]
 LOWEST_POWER, HIGHEST_POWER = 0.4, 2.0  # of 1/λ by which what is left goes
+LARGEST_STEP = 10.0  # what λ is multiplied by at most from one point to the next
 CHUNKS = 20  # of the validation rows, from whose spread the standard error of their mean loss is taken
 
 
@@ -120,7 +121,7 @@ def _fit(
 ) -> Point:
     index = len(before)
     searching = index == 1 and recipe.grid.lams is None
-    plan = recipe.dense if index == 0 or searching else replace(recipe.each, seed=recipe.each.seed + index)
+    plan = recipe.dense if index == 0 or searching else replace(recipe.each, seed=(recipe.each.seed + index) % 2**63)
     optimizer = recipe.optimizer(recipe.groups(model))
     trainer = Trainer(model, optimizer, recipe.loss, train, plan)
     if index == 0:
@@ -151,7 +152,7 @@ def _fit(
         validation=found,
         test=None if test is None else evaluate(model, recipe.loss, *test),
         spread=None if validation is None or found is None else _spread(model, recipe.loss, found, *validation),
-        stationarity=stationarity(groups) if lam else None,
+        stationarity=stationarity(groups) if is_penalised(groups) else None,
         epochs=plan.epochs,
         seconds=trainer.seconds,
     )
@@ -177,8 +178,8 @@ def _next_lam(before: Sequence[Point], grid: Grid) -> float:
         power = (odds[-2] - odds[-1]) / math.log(sparse[-1].lam / sparse[-2].lam)
     power = min(max(power, LOWEST_POWER), HIGHEST_POWER)
     wanted = math.log((1 - grid.sparsest) / grid.sparsest)
-    way = max(0.0, odds[-1] - wanted) / (grid.points - len(before))
-    return sparse[-1].lam * math.exp(way / power)
+    way = (odds[-1] - wanted) / (grid.points - len(before))  # below 0 where the last point went too far
+    return sparse[-1].lam * min(math.exp(way / power), LARGEST_STEP)
 
 
 @torch.no_grad()
