@@ -28,6 +28,7 @@ def freeze_zeros(optimizer: Optimizer, params: Iterable[Tensor]) -> RemovableHan
         ValueError: the optimizer has made steps already, whose moments would move the zeros.
 
     Example:
+        >>> import torch
         >>> w = torch.nn.Parameter(torch.tensor([0.0, 0.5]))
         >>> optimizer = torch.optim.Adam([w], lr=0.1)
         >>> handle = freeze_zeros(optimizer, [w])

@@ -154,7 +154,7 @@ def test_a_target_that_would_empty_every_layer_is_missed_and_the_run_is_finished
     ended = cli.train(classes, tmp_path / "run", "--bytes", "4", "--over", "rows")
     assert (ended.code, ended.err) == (0, "")
     assert "TargetBudget: " in ended.out
-    assert cli.summary(tmp_path / "run")["sparsity"] > 0.9
+    assert 0 < cli.summary(tmp_path / "run")["sparsity"] < 1
 
 
 BAD = [
