@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +239,7 @@ def test_control_c_says_how_to_go_on(
         time.sleep(0.01)
     while process.poll() is None:  # Python loses one that comes while an object is being deleted
         process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=5)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130

@@ -64,11 +64,19 @@ def draw_frontier(
     axes: Any = figure.subplots()
     scale = 100 if percent else 1
     for line, colour in zip(series, COLOURS, strict=False):
-        values = [scale * value for value in line.values]
-        axes.plot(line.left, values, color=colour, marker="o", markersize=4, linewidth=1.8, label=line.name, zorder=3)
+        if not line.left:
+            continue
+        spreads = line.spreads or [0.0] * len(line.left)
+        points = sorted(zip(line.left, line.values, spreads, strict=True), reverse=True)
+        left, values, spreads = (
+            [scale * v if k else v for v in row] for k, row in enumerate(zip(*points, strict=True))
+        )
+        axes.plot(left, values, color=colour, marker="o", markersize=4, linewidth=1.8, label=line.name, zorder=3)
         if line.spreads:
-            low, high = ([v + sign * scale * s for v, s in zip(values, line.spreads, strict=True)] for sign in (-1, 1))
-            axes.fill_between(line.left, low, high, color=colour, alpha=0.15, linewidth=0)
+            low, high = ([v + sign * s for v, s in zip(values, spreads, strict=True)] for sign in (-1, 1))
+            if percent:
+                low = [max(0.0, value) for value in low]
+            axes.fill_between(left, low, high, color=colour, alpha=0.15, linewidth=0, label="± one standard error")
     if dense is not None:
         axes.axhline(scale * dense, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), label="dense")
     if chosen is not None:
