@@ -101,7 +101,7 @@ def main() -> None:
     recipe = replace(CHOSEN[arguments.model], **_changes(arguments.set))
     if recipe.total > 100:
         raise SystemExit(f"the recipe takes {recipe.total} epochs; at most 100 are allowed")
-    rows, judge = _read(arguments.data, arguments.final)
+    rows, judge = read(arguments.data, held_out=not arguments.final)
     for target in arguments.targets or TARGETS[arguments.model]:
         runs = []
         for seed in arguments.seeds:
@@ -118,13 +118,14 @@ def _changes(words: list[str]) -> dict[str, object]:
     return {name: value == "True" if kinds[name] is bool else kinds[name](value) for name, value in pairs}
 
 
-def _read(folder: str, final: bool) -> tuple[Rows, Rows]:
+def read(folder: str, held_out: bool) -> tuple[Rows, Rows]:
+    """The rows to train on and those to judge on: held out training images, or the test images."""
     dataset = data.load(folder)
-    kept, held = data.holdout(dataset.y, 0.0 if final else HELD, 0)
+    kept, held = data.holdout(dataset.y, HELD if held_out else 0.0, 0)
     scale = data.Standardizer.fit(dataset.x[kept])
-    if final:
-        return (scale(dataset.x), dataset.y), (scale(dataset.test_x), dataset.test_y)
-    return (scale(dataset.x[kept]), dataset.y[kept]), (scale(dataset.x[held]), dataset.y[held])
+    if held_out:
+        return (scale(dataset.x[kept]), dataset.y[kept]), (scale(dataset.x[held]), dataset.y[held])
+    return (scale(dataset.x), dataset.y), (scale(dataset.test_x), dataset.test_y)
 
 
 def _once(recipe: Recipe, rows: Rows, judge: Rows, out: Path, final: bool) -> dict:

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from frontier import HELD, Dressed, Rows
+from frontier import Dressed, Rows, read
 from torch import nn
 
 import torchlasso as tl
-from torchlasso import data, models
+from torchlasso import models
 from torchlasso.training import Plan, Trainer, evaluate, sparsity
 
 TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99)
@@ -77,15 +77,6 @@ def interpolated(fixed: Sequence[dict], zeros: float) -> float:
         if a <= place <= b:
             return low + (high - low) * (place - a) / (b - a)
     return points[0][1] if place < points[0][0] else points[-1][1]
-
-
-def read(folder: str, held_out: bool) -> tuple[Rows, Rows]:
-    dataset = data.load(folder)
-    kept, held = data.holdout(dataset.y, HELD if held_out else 0.0, 0)
-    scale = data.Standardizer.fit(dataset.x[kept])
-    if held_out:
-        return (scale(dataset.x[kept]), dataset.y[kept]), (scale(dataset.x[held]), dataset.y[held])
-    return (scale(dataset.x), dataset.y), (scale(dataset.test_x), dataset.test_y)
 
 
 def _once(key: dict, rows: Rows, judge: Rows, out: Path) -> dict:

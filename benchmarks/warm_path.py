@@ -16,8 +16,7 @@ import statistics
 from pathlib import Path
 
 import torch
-from frontier import Rows
-from steering import read
+from frontier import Rows, read
 from torch import nn
 
 import torchlasso as tl
