@@ -28,8 +28,6 @@ AHEAD, STRIDE = 40, 5
 EXCESS = 0.4
 # How many times as fast as would just do: the error is gone before the last moment.
 HASTE = 4.0
-# λ changes by no more than this in all of training, or as fast as that in a part of it (a logarithm).
-FASTEST = 8.0
 # λ rises by no more than this in all of training, or as fast as that in a part of it (a logarithm): where it has no
 # effect yet, it may have one soon. Down it may go faster, for what is dead for long does not come back; so it may where
 # the learning rate is so low that it does little harm.
