@@ -145,6 +145,28 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the ``call``-th call of a function raise KeyboardInterrupt, before or after what it does."""
+
+    def arm(owner: Any, name: str, when: str, call: int) -> None:
+        function, calls = getattr(owner, name), 0
+
+        def interrupted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call and when == "before":
+                raise KeyboardInterrupt
+            result = function(*args, **kwargs)
+            if calls == call:
+                raise KeyboardInterrupt
+            return result
+
+        monkeypatch.setattr(owner, name, interrupted)
+
+    return arm
+
+
 @pytest.fixture(scope="session")
 def classes(tables: Path) -> Path:
     return tables / "classes.csv"

@@ -41,28 +41,6 @@ def whole(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     return finished
 
 
-@pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the ``call``-th call of a function raise KeyboardInterrupt, before or after what it does."""
-
-    def arm(owner: Any, name: str, when: str, call: int) -> None:
-        function, calls = getattr(owner, name), 0
-
-        def interrupted(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == call and when == "before":
-                raise KeyboardInterrupt
-            result = function(*args, **kwargs)
-            if calls == call:
-                raise KeyboardInterrupt
-            return result
-
-        monkeypatch.setattr(owner, name, interrupted)
-
-    return arm
-
-
 def untimed(file: bytes) -> list[str]:
     """Lines of JSON as they are, the seconds apart."""
     return [json.dumps({**json.loads(line), "seconds": 0}) for line in file.decode().splitlines()]

@@ -303,6 +303,7 @@ def test_an_interrupted_run_goes_on(
     amounts: Path,
     tmp_path: Path,
     learnt: Path,
+    stop: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     owner: Any,
     name: str,
@@ -310,21 +311,10 @@ def test_an_interrupted_run_goes_on(
     call: int,
 ) -> None:
     """The teacher is not trained again, and the refit begins from what the training came to."""
-    with monkeypatch.context() as patch:
-        function, calls = getattr(owner, name), 0
-
-        def interrupted(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == call and when == "before":
-                raise KeyboardInterrupt
-            result = function(*args, **kwargs)
-            if calls == call:
-                raise KeyboardInterrupt
-            return result
-
-        patch.setattr(owner, name, interrupted)
-        assert cli.train(amounts, tmp_path / "run", *LEARNING).code == 130
+    stop(owner, name, when, call)
+    ended = cli.train(amounts, tmp_path / "run", *LEARNING)
+    monkeypatch.undo()
+    assert ended.code == 130
     ended = cli.resume(tmp_path / "run")
     assert (ended.code, ended.err) == (0, "")
     left, right = cli.contents(tmp_path / "run"), cli.contents(learnt)

@@ -24,28 +24,6 @@ LONG = ("--epochs", "30", "--compare", "dense,loss-term")
 VARIANTS = ("", "dense/", "loss-term/")
 
 
-@pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the ``call``-th call of a function raise KeyboardInterrupt, before or after what it does."""
-
-    def arm(owner: Any, name: str, when: str, call: int) -> None:
-        function, calls = getattr(owner, name), 0
-
-        def interrupted(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == call and when == "before":
-                raise KeyboardInterrupt
-            result = function(*args, **kwargs)
-            if calls == call:
-                raise KeyboardInterrupt
-            return result
-
-        monkeypatch.setattr(owner, name, interrupted)
-
-    return arm
-
-
 def assert_same_run(cli: Any, resumed: Path, whole: Path) -> None:
     left, right = cli.contents(resumed), cli.contents(whole)
     assert set(left) == set(right)

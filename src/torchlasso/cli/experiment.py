@@ -11,8 +11,7 @@ from torch import Tensor, nn
 import torchlasso
 from torchlasso import data, models
 from torchlasso.cli import choices
-from torchlasso.control import Reweighted, TargetSparsity
-from torchlasso.control.budget import TargetBudget
+from torchlasso.control import Reweighted, TargetBudget, TargetSparsity
 from torchlasso.data.records import order_like, widen
 from torchlasso.distillation import Distillation
 from torchlasso.names import is_function_name, parse_spec, unknown

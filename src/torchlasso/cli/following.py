@@ -29,14 +29,12 @@ def run_path(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
 
     Raises:
         FloatingPointError: the loss or the weights became infinite or NaN.
-        ValueError: the folder's files are damaged, or there is nothing to choose by.
+        ValueError: the folder's files are damaged, or are of a run that is no path.
         OSError: something cannot be written.
     """
     path = experiment.options.path
     if path is None:
         raise ValueError(f"{folder.path} holds a run of torchlasso train, not a path; go on with torchlasso train")
-    if not path.folds and not len(rows.validation[0]):
-        raise ValueError("a point is chosen by validation rows: give --validation above 0, or --folds")
     model = experiment.build_model()
     points = _follow(experiment, path, rows, folder, model)
     folds = _cross_validate(experiment, path, rows, folder) if path.folds else []
