@@ -3,7 +3,8 @@
 Trains a recipe at a target sparsity: a dense teacher with dropout, the sparse network with λ steered to the target and
 reweighted, taught by it, and a refit on the frozen zeros. Without ``--final`` it trains on 50,000 training images and
 judges on the other 10,000, which is how the recipes were chosen; with it, on all 60,000, and judges on the test images.
-No image is ever altered. Each run is appended to ``--out``, and not made again.
+No image is ever altered. Each run is appended to ``--out``, and not made again; teachers are kept beside it, since one
+serves all targets of its seed.
 
     python benchmarks/frontier.py --data FOLDER_WITH_MNIST --model lenet-300-100 --final
 """
@@ -135,22 +136,22 @@ def _once(recipe: Recipe, rows: Rows, judge: Rows, out: Path, final: bool) -> di
             known = json.loads(line)
             if known["recipe"] == key["recipe"] and known["final"] == final:
                 return known
-    result = {**key, **train(recipe, rows, judge)}
     out.parent.mkdir(parents=True, exist_ok=True)
+    result = {**key, **train(recipe, rows, judge, out.parent)}
     with out.open("a") as file:
         file.write(json.dumps(result) + "\n")
     return result
 
 
-def train(recipe: Recipe, rows: Rows, judge: Rows) -> dict:
-    """Train by the recipe; how the network does on the rows to be judged on."""
+def train(recipe: Recipe, rows: Rows, judge: Rows, folder: Path) -> dict:
+    """Train by the recipe, with the teacher that is in the folder; how the network does on the rows to be judged on."""
     start = time.perf_counter()
     torch.manual_seed(recipe.seed)
     model = models.build(recipe.model, tuple(rows[0].shape[1:]), 10)
     if recipe.bfloat16:  # convolutions are faster with the channels last
         model = model.to(memory_format=torch.channels_last)
         rows = rows[0].to(memory_format=torch.channels_last), rows[1]
-    term = _teacher(recipe, model, rows) if recipe.teacher else None
+    term = _teacher(recipe, model, rows, folder) if recipe.teacher else None
     groups = tl.param_groups(model, tl.L1(), lam=recipe.lam)
     optimizer = tl.ProxAdam(groups, lr=recipe.lr, fused=True)
     trainer = _trainer(recipe, model, optimizer, rows, recipe.epochs, recipe.dropout, term)
@@ -180,14 +181,20 @@ def train(recipe: Recipe, rows: Rows, judge: Rows) -> dict:
     }
 
 
-def _teacher(recipe: Recipe, model: nn.Module, rows: Rows) -> Term:
+def _teacher(recipe: Recipe, model: nn.Module, rows: Rows, folder: Path) -> Term:
     """Train a dense network, and what it adds to the loss; ``model`` gets its weights, if it is to start from them."""
     torch.manual_seed(1000 + recipe.seed)
     dense = models.build(recipe.model, tuple(rows[0].shape[1:]), 10)
     if recipe.bfloat16:
         dense = dense.to(memory_format=torch.channels_last)
-    adam = torch.optim.Adam(dense.parameters(), lr=recipe.teacher_lr, fused=True)
-    _run(_trainer(recipe, dense, adam, rows, recipe.teacher, recipe.teacher_dropout, None, seed=2))
+    what = (recipe.model, recipe.teacher, recipe.teacher_lr, recipe.teacher_dropout, recipe.bfloat16, recipe.seed)
+    kept = folder / f"teacher-{'-'.join(map(str, what))}-{len(rows[0])}.pt"
+    if kept.exists():
+        dense.load_state_dict(torch.load(kept))
+    else:
+        adam = torch.optim.Adam(dense.parameters(), lr=recipe.teacher_lr, fused=True)
+        _run(_trainer(recipe, dense, adam, rows, recipe.teacher, recipe.teacher_dropout, None, seed=2))
+        torch.save(dense.state_dict(), kept)
     if recipe.start == "teacher":
         model.load_state_dict(dense.state_dict())
     outputs = outputs_of(dense, rows[0])

@@ -50,6 +50,7 @@ from torchlasso.training import evaluate, sparsity
 
 BATCH, HELD, TRIAL_SEED = 128, 1 / 6, 1000  # the seed of the trials is none of the final runs'
 TRIAL, FINAL = "trial", "final"
+RATES = (3e-3, 1e-3, 5e-3)  # of Adam, for every method that has a target
 Knobs = dict[str, Any]
 Run = dict[str, Any]  # a line of --out: what was trained, how, and what came of it
 Train = Callable[[Knobs], Run]
@@ -215,12 +216,10 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "torchlasso": Method(by_torchlasso, Sweeps(theta=(0.05, 0.02, None), rate=(1e-3, 3e-3, 2e-3, 5e-4))),
-    "loss-term": Method(
-        by_loss_term, Sweeps(lam=(3e-4, 1e-4, 1e-3), tuning=(0.5, 0.25, 0.0), rate=(1e-3, 3e-3, 2e-3, 5e-4))
-    ),
-    "pruning": Method(by_pruning, Sweeps(rate=(1e-3, 3e-3, 2e-3), end=(0.6, 0.8, 0.4), begin=(0.05, 0.2))),
-    "pat-adam": Method(by_pat(Adam), Bisection(0.1, rate=(1e-3, 3e-3), healing=(0.4, 0.0))),
+    "torchlasso": Method(by_torchlasso, Sweeps(rate=RATES, theta=(0.05, 0.02, None))),
+    "loss-term": Method(by_loss_term, Sweeps(lam=(3e-4, 1e-3), rate=RATES, tuning=(0.5, 0.25, 0.0))),
+    "pruning": Method(by_pruning, Sweeps(rate=RATES, end=(0.6, 0.8, 0.4), begin=(0.05, 0.2))),
+    "pat-adam": Method(by_pat(Adam), Bisection(0.1, rate=(3e-3, 1e-3), healing=(0.4, 0.0))),
     "pat-sgd": Method(by_pat(SGD, momentum=0.9), Bisection(3e-4, rate=(0.1, 0.03), healing=(0.4, 0.0))),
 }
 
@@ -319,7 +318,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--sparsities", type=float, nargs="+", default=[90, 95, 98, 99, 99.5], help="per cent of zeros")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=6, help="for each method and share of zeros")
+    parser.add_argument("--trials", type=int, default=4, help="for each method and share of zeros")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the final runs")
     parser.add_argument("--rows", type=int, help="training images; all, unless something is only to be tried out")
     parser.add_argument("--threads", type=int, default=1)
