@@ -1,0 +1,5 @@
+"""Which slices of which tensors make one unit, read from the operators that a model runs."""
+
+from torchlasso.graph.units import Family, UnitMap, find_units
+
+__all__ = ["Family", "UnitMap", "find_units"]

@@ -1,0 +1,266 @@
+"""What the dimensions of tensors are made of: axes, and the laws by which two dimensions are found to be the same.
+
+A dimension is an axis, or a product of dimensions (as after a flatten: what comes first varies slowest), or a sum of
+dimensions one after the other (as after a concatenation). Axes start out apart. Where an operator needs two dimensions
+to have the same meaning, such as those of the two terms of a sum, they are unified: axes are bound to one another, or
+to a product or a sum. What is not bound in the end are the axes of the network: an index into one of them is a unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Axis:
+    """So many indices that any of them can be left out, unless the axis is pinned: then all stay, for these reasons."""
+
+    size: int
+    pins: list[str] = field(default_factory=list)
+    bound: Dim | None = None
+    tied: Axis | None = None  # one of those that must keep as many indices as this one
+
+    def __repr__(self) -> str:
+        return f"Axis({self.size}{', pinned' if self.pins else ''})" if self.bound is None else repr(self.bound)
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """All combinations of an index into each part; the last part varies fastest."""
+
+    parts: tuple[Dim, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(part.size for part in self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """The indices of one part after those of another."""
+
+    parts: tuple[Dim, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+
+Dim = Axis | Product | Sum
+
+
+def pinned(size: int, reason: str) -> Axis:
+    """A new axis that stays as it is."""
+    return Axis(size, [reason])
+
+
+def product(parts: Iterable[Dim]) -> Dim:
+    """The product of dimensions; of none, a pinned axis of size 1."""
+    parts = tuple(flat for part in parts for flat in _parts(part, Product))
+    return parts[0] if len(parts) == 1 else Product(parts) if parts else pinned(1, "there is only one")
+
+
+def concatenated(parts: Iterable[Dim]) -> Dim:
+    """The sum of dimensions."""
+    parts = tuple(flat for part in parts for flat in _parts(part, Sum))
+    return parts[0] if len(parts) == 1 else Sum(parts)
+
+
+def _parts(dim: Dim, kind: type[Product] | type[Sum]) -> tuple[Dim, ...]:
+    dim = resolve(dim)
+    return dim.parts if isinstance(dim, kind) else (dim,)
+
+
+def resolve(dim: Dim) -> Dim:
+    """What a dimension is made of by now."""
+    if isinstance(dim, Axis):
+        if dim.bound is None:
+            return dim
+        dim.bound = resolve(dim.bound)
+        return dim.bound
+    return product(dim.parts) if isinstance(dim, Product) else concatenated(dim.parts)
+
+
+def axes_of(dim: Dim) -> Iterator[Axis]:
+    """The axes that a dimension is made of, in order, each as often as it occurs."""
+    dim = resolve(dim)
+    if isinstance(dim, Axis):
+        yield dim
+    else:
+        for part in dim.parts:
+            yield from axes_of(part)
+
+
+def pin(dim: Dim, reason: str) -> None:
+    """Let all axes of a dimension stay as they are."""
+    for axis in axes_of(dim):
+        if reason not in axis.pins:
+            axis.pins.append(reason)
+
+
+def unify(a: Dim, b: Dim, reason: str) -> None:
+    """Let two dimensions of one size be the same; where that cannot be written down, pin both, for the reason."""
+    a, b = resolve(a), resolve(b)
+    if a.size != b.size:
+        raise ValueError(f"dimensions of {a.size} and {b.size} cannot be the same")
+    if a is b:
+        return
+    if isinstance(a, Axis) or isinstance(b, Axis):
+        axis, dim = (a, b) if isinstance(a, Axis) else (b, a)
+        if any(other is axis for other in axes_of(dim)):  # a part cannot be the whole
+            pin(dim, reason)
+        else:
+            _bind(axis, dim)
+    elif isinstance(a, Product) and isinstance(b, Product):
+        _align(list(a.parts), list(b.parts), _split, reason)
+    else:
+        _align(list(_parts(a, Sum)), list(_parts(b, Sum)), _cut, reason)
+
+
+def _bind(axis: Dim, dim: Dim) -> None:
+    """Let an axis that is not bound be a dimension from now on."""
+    if not isinstance(axis, Axis):
+        raise TypeError(f"only an axis can be bound, not {axis!r}")
+    for why in axis.pins:
+        pin(dim, why)
+    axis.bound = dim
+
+
+Divide = Callable[[Dim, int], "tuple[Dim, Dim] | None"]
+
+
+def _align(ours: list[Dim], theirs: list[Dim], divide: Divide, reason: str) -> None:
+    """Unify two lists of parts from the front, dividing whichever part is larger."""
+    while ours and theirs:
+        a, b = resolve(ours.pop(0)), resolve(theirs.pop(0))
+        if a.size != b.size:
+            larger, smaller = (a, b) if a.size > b.size else (b, a)
+            halves = divide(larger, smaller.size)
+            if halves is None:
+                for dim in (a, b, *ours, *theirs):
+                    pin(dim, reason)
+                return
+            first, rest = halves
+            (ours if larger is a else theirs).insert(0, rest)
+            a, b = first, smaller
+        unify(a, b, reason)
+    for dim in (*ours, *theirs):  # of size 1 each, or 0
+        pin(dim, reason)
+
+
+def _split(dim: Dim, outer: int) -> tuple[Dim, Dim] | None:
+    """Write a dimension as a product whose first part has this size."""
+    if outer == 0 or dim.size % outer or not isinstance(dim, Axis):
+        return None
+    first, rest = Axis(outer), Axis(dim.size // outer)
+    _bind(dim, Product((first, rest)))
+    return first, rest
+
+
+def _cut(dim: Dim, first: int) -> tuple[Dim, Dim] | None:
+    """Write a dimension as a sum whose first part has this size."""
+    if isinstance(dim, Axis):
+        one, two = Axis(first), Axis(dim.size - first)
+        _bind(dim, Sum((one, two)))
+        return one, two
+    if isinstance(dim, Product):
+        outer, rest = dim.parts[0], product(dim.parts[1:])
+        if first % rest.size:
+            return None
+        halves = _cut_anywhere(outer, first // rest.size)
+        return halves and (product((halves[0], rest)), product((halves[1], rest)))
+    return _cut_anywhere(dim, first)
+
+
+def _cut_anywhere(dim: Dim, first: int) -> tuple[Dim, Dim] | None:
+    before: list[Dim] = []
+    parts = list(_parts(dim, Sum))
+    while parts and first >= parts[0].size:
+        first -= parts[0].size
+        before.append(parts.pop(0))
+    if first:
+        halves = _cut(resolve(parts.pop(0)), first)
+        if halves is None:
+            return None
+        before.append(halves[0])
+        parts.insert(0, halves[1])
+    return concatenated(before), concatenated(parts)
+
+
+def sliced(dim: Dim, start: int, stop: int, reason: str) -> Dim:
+    """The part of a dimension between two indices; where that cannot be written down, a new axis, and all is pinned."""
+    size = stop - start
+    if size == dim.size:
+        return dim
+    if size > 0:
+        halves = _cut_anywhere(resolve(dim), stop) if stop < dim.size else (dim, None)
+        if halves is not None and start:
+            halves = _cut_anywhere(resolve(halves[0]), start)
+            halves = halves and (halves[1], None)
+        if halves is not None:
+            return halves[0]
+    pin(dim, reason)
+    return pinned(size, reason)
+
+
+def same_count(dims: Sequence[Dim]) -> None:
+    """Let the axes of dimensions keep equally many indices, though not the same ones."""
+    columns = zip(*(list(axes_of(dim)) for dim in dims), strict=False)
+    for column in columns:
+        for axis in column[1:]:
+            ours, theirs = count_of(column[0]), count_of(axis)
+            if ours is not theirs:
+                theirs.tied = ours
+
+
+def count_of(axis: Axis) -> Axis:
+    """The same for all axes that must keep equally many indices."""
+    while axis.tied is not None:
+        axis = axis.tied
+    return axis
+
+
+def indices(dim: Dim, kept: Callable[[Axis], Tensor]) -> Tensor:
+    """Which indices of a dimension are kept, from those that are kept of each axis.
+
+    Example:
+        >>> channel, width = Axis(3), Axis(2)
+        >>> keep = {channel: torch.tensor([0, 2]), width: torch.tensor([0, 1])}
+        >>> indices(product((channel, width)), keep.__getitem__).tolist()
+        [0, 1, 4, 5]
+    """
+    dim = resolve(dim)
+    if isinstance(dim, Axis):
+        return kept(dim)
+    if isinstance(dim, Product):
+        found = torch.zeros(1, dtype=torch.long)
+        for part in dim.parts:
+            found = (found[:, None] * part.size + indices(part, kept)[None, :]).flatten()
+        return found
+    starts = torch.tensor([0, *(part.size for part in dim.parts)]).cumsum(0).tolist()
+    return torch.cat([indices(part, kept) + start for part, start in zip(dim.parts, starts, strict=False)])
+
+
+def units_in(dim: Dim, axis: Axis) -> Tensor:
+    """Which unit of an axis each index of a dimension belongs to; -1 where to none.
+
+    Example:
+        >>> channel, width = Axis(3), Axis(2)
+        >>> units_in(product((channel, width)), channel).tolist()
+        [0, 0, 1, 1, 2, 2]
+    """
+    dim = resolve(dim)
+    if isinstance(dim, Axis):
+        return torch.arange(dim.size) if dim is axis else torch.full((dim.size,), -1)
+    parts = [units_in(part, axis) for part in dim.parts]
+    if isinstance(dim, Sum):
+        return torch.cat(parts)
+    found = parts[0]
+    for part in parts[1:]:
+        found = torch.maximum(found[:, None], part[None, :]).flatten()
+    return found

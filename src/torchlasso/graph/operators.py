@@ -1,0 +1,158 @@
+"""What is known of operators: how they tie dimensions together, and which values reach which.
+
+Each rule says two things of a family of operators. ``shape``: the dimensions of the result, out of those of the inputs,
+which it unifies or pins where the operator asks for it. ``reach``: which elements of the result may depend on the
+model's inputs, from which of its own inputs do. The latter is a sum of products with non-negative weights, so that its
+gradient says which elements of an input can make a difference to the model's outputs.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, fx
+
+from torchlasso.graph.axes import Dim, pin, pinned, unify
+
+Dims = list[Dim]
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """What is known of the dimensions of a value."""
+
+    dims: Dims
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What is known of the elements of a value.
+
+    Attributes:
+        value: in a run on the example inputs; that of elements that do not depend on the inputs is theirs always.
+        depends: 1 where an element may depend on the model's inputs, else 0.
+        nonzero: 1 where an element may be other than zero, else 0.
+    """
+
+    value: Tensor
+    depends: Tensor
+    nonzero: Tensor
+
+
+T = TypeVar("T", Shaped, Reach)
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A call of an operator.
+
+    Attributes:
+        name: of the operator, for messages.
+        args: its arguments by name, with what is known of each tensor in its place.
+        value: the result, or a tuple of them; for :meth:`Rule.shape` without data.
+    """
+
+    name: str
+    args: dict[str, Any]
+    value: Any
+
+    def __getitem__(self, name: str) -> Any:
+        return self.args[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        found = self.args.get(name)
+        return default if found is None else found
+
+    def axis(self, rank: int, name: str = "dim") -> int:
+        """An argument that says which dimension, from 0."""
+        return int(self.args[name]) % max(1, rank)
+
+    @property
+    def tensors(self) -> list[T]:
+        """All tensors among the arguments, in order."""
+        return list(_tensors(self.args))
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    if isinstance(value, Shaped | Reach):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
+
+
+class Rule(ABC):
+    """What is known of a family of operators."""
+
+    @abstractmethod
+    def shape(self, call: Call[Shaped]) -> Any:
+        """The dimensions of the result, or of each of several."""
+
+    @abstractmethod
+    def reach(self, call: Call[Reach]) -> Any:
+        """Which elements of the result depend on the inputs: more than 0 where they may; or of each of several."""
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[type[Rule]], type[Rule]]:
+    """Register what is known of operators of these names, such as ``"linear"``."""
+
+    def register(cls: type[Rule]) -> type[Rule]:
+        for name in names:
+            RULES[f"aten.{name}"] = cls()
+        return cls
+
+    return register
+
+
+def rule_of(target: Any) -> Rule | None:
+    """What is known of an operator, if anything."""
+    if target is operator.getitem:
+        return RULES["aten.getitem"]
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
+    known = RULES.get(name_of(target))
+    if known is None and torch.Tag.pointwise in target.tags:
+        known = RULES["aten.pointwise"]
+    if known is None and torch.Tag.reduction in target.tags:
+        known = RULES["aten.reduction"]
+    return known
+
+
+def name_of(target: Any) -> str:
+    return str(getattr(target, "overloadpacket", target))
+
+
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """The arguments of a call by name, those that are left out too."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return {str(i): value for i, value in enumerate(node.args)} | dict(node.kwargs)
+    found = {}
+    for i, spec in enumerate(node.target._schema.arguments):
+        found[spec.name] = node.args[i] if i < len(node.args) else node.kwargs.get(spec.name, spec.default_value)
+    return found
+
+
+def all_pinned(shape: Sequence[int], reason: str) -> Dims:
+    """New dimensions that stay as they are."""
+    return [pinned(size, reason) for size in shape]
+
+
+def pin_all(dims: Iterable[Dim], reason: str) -> None:
+    for dim in dims:
+        pin(dim, reason)
+
+
+def unify_all(several: Iterable[Dims], reason: str) -> None:
+    """Unify the dimensions of tensors of one shape."""
+    first, *others = several
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            unify(a, b, reason)

@@ -1,0 +1,226 @@
+"""Operators that multiply and add up: where a dimension ends."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso.graph.axes import Axis, Dim, pin, product, unify
+from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, rule
+from torchlasso.graph.rules.pointwise import bilinear, broadcast
+
+MATCH = "{} needs equal sizes"
+
+
+class Affine(Rule):
+    """A weight, an input and perhaps a bias: what the input's constant part gives can be put into the bias.
+
+    Attributes:
+        input, weight, bias: the names of these arguments.
+        consumed: the dimension of the weight that is contracted.
+    """
+
+    input, weight, bias = "input", "weight", "bias"
+    consumed = 1
+
+    @abstractmethod
+    def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
+        """What the operator gives for an input and a weight, without a bias."""
+
+    @abstractmethod
+    def contracted(self, rank: int) -> int:
+        """The dimension of an input of this rank that is contracted."""
+
+    @abstractmethod
+    def made(self, rank: int) -> int:
+        """The dimension of the result of this rank along which the bias goes."""
+
+    def reach(self, call: Call[Reach]) -> Any:
+        found = bilinear(lambda x, w: self.product(call, x, w), call[self.input], call[self.weight])
+        bias = call[self.bias]
+        if not isinstance(bias, Reach):
+            return found
+        return found + bias.depends.reshape([-1] + [1] * (found.dim() - 1 - self.made(found.dim())))
+
+
+@rule("linear")
+class Linear(Affine):
+    """x Wᵀ + b."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        *batch, columns = call["input"].dims
+        made, consumed = call["weight"].dims
+        unify(columns, consumed, MATCH.format(call.name))
+        if isinstance(call["bias"], Shaped):
+            unify(made, call["bias"].dims[0], MATCH.format(call.name))
+        return [*batch, made]
+
+    def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x, weight)
+
+    def contracted(self, rank: int) -> int:
+        return rank - 1
+
+    def made(self, rank: int) -> int:
+        return rank - 1
+
+
+@rule("addmm")
+class Addmm(Affine):
+    """b + x W."""
+
+    input, weight, bias = "mat1", "mat2", "self"
+    consumed = 0
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        (rows, columns), (consumed, made) = call["mat1"].dims, call["mat2"].dims
+        unify(columns, consumed, MATCH.format(call.name))
+        broadcast([[rows, made], call["self"].dims], call)
+        return [rows, made]
+
+    def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
+        return x @ weight
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return bilinear(torch.mm, call["mat1"], call["mat2"]) + call["self"].depends
+
+    def contracted(self, rank: int) -> int:
+        return 1
+
+    def made(self, rank: int) -> int:
+        return 1
+
+
+@rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+class Convolution(Affine):
+    """Convolutions of any number of dimensions, in groups, transposed or not."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims, weight = call["input"].dims, call["weight"].dims
+        spatial, groups = len(weight) - 2, int(call.get("groups", 1))
+        consumed, made = (weight[0], weight[1]) if self._transposed(call) else (weight[1], weight[0])
+        for dim in (*dims[len(dims) - spatial :], *weight[2:]):
+            pin(dim, f"{call.name} goes along it")
+        channels, reason = dims[len(dims) - spatial - 1], MATCH.format(call.name)
+        if groups > 1:  # the whole of one side, and a group's part of the other
+            group: Dim = Axis(groups)
+            inner: Dim = Axis(channels.size // groups)
+            unify(channels, product([group, inner]), reason)
+            if self._transposed(call):
+                unify(consumed, product([group, inner]), reason)
+                made = product([group, made])
+            else:
+                unify(consumed, inner, reason)
+                outer: Dim = Axis(made.size // groups)
+                unify(made, product([group, outer]), reason)
+        else:
+            unify(channels, consumed, reason)
+        if isinstance(call["bias"], Shaped):
+            unify(made, call["bias"].dims[0], reason)
+        out = all_pinned(call.value.shape, f"made by {call.name}")
+        return [*dims[: len(dims) - spatial - 1], made, *out[len(out) - spatial :]]
+
+    def _transposed(self, call: Call[Any]) -> bool:
+        return "transpose" in call.name or bool(call.get("transposed", False))
+
+    def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
+        names = ("stride", "padding", "dilation", "groups", "output_padding")
+        options = {name: call[name] for name in names if name in call.args}
+        spatial = weight.dim() - 2
+        if not self._transposed(call):
+            options.pop("output_padding", None)
+        form = "conv_transpose" if self._transposed(call) else "conv"
+        function = getattr(torch.nn.functional, f"{form}{spatial}d")
+        found: Tensor = function(x, weight, None, **options)
+        return found
+
+    def contracted(self, rank: int) -> int:
+        return 1
+
+    def made(self, rank: int) -> int:
+        return 1
+
+
+@rule("matmul", "mm", "bmm", "mv", "dot")
+class Matmul(Rule):
+    """Matrix products, of stacks of matrices too."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        x, y = self._factors(call)
+        reason = MATCH.format(call.name)
+        unify(x.dims[-1], y.dims[-2] if len(y.dims) > 1 else y.dims[-1], reason)
+        rows = x.dims[-2:-1]
+        columns = y.dims[-1:] if len(y.dims) > 1 else []
+        batch = call.value.dim() - len(rows) - len(columns)
+        shape = call.value.shape[:batch]
+        stacks = [dims for dims in (x.dims[:-2], y.dims[:-2]) if dims]
+        out: Dims = []
+        for place in range(-batch, 0):
+            found = [dims[place] for dims in stacks if len(dims) >= -place and dims[place].size == shape[place]]
+            for other in found[1:]:
+                unify(found[0], other, reason)
+            out.append(found[0])
+        return [*out, *rows, *columns]
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return bilinear(torch.matmul, *self._factors(call))
+
+    def _factors(self, call: Call[Any]) -> tuple[Any, Any]:
+        x, y = call.tensors
+        return x, y
+
+
+@rule("baddbmm")
+class Baddbmm(Matmul):
+    """b + x y, of stacks of matrices."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        return broadcast([super().shape(call), call["self"].dims], call)
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return super().reach(call) + call["self"].depends
+
+    def _factors(self, call: Call[Any]) -> tuple[Any, Any]:
+        return call["batch1"], call["batch2"]
+
+
+@rule("scaled_dot_product_attention")
+class Attention(Rule):
+    """softmax(q kᵀ / √d + mask) v; where the scale comes from the size of the heads that size is pinned."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        q, k, v = (call[name].dims for name in ("query", "key", "value"))
+        reason = MATCH.format(call.name)
+        unify(q[-1], k[-1], reason)
+        unify(k[-2], v[-2], reason)
+        if call["scale"] is None:
+            pin(q[-1], f"{call.name} scales by its size")
+        pin(k[-2], f"{call.name} goes along it")
+        for a, b, c in zip(q[:-2], k[:-2], v[:-2], strict=True):
+            unify(b, c, reason)
+            if a.size == b.size:
+                unify(a, b, reason)
+            else:  # several queries for each key
+                unify(a, product([b, Axis(a.size // b.size)]), reason)
+        if isinstance(call["attn_mask"], Shaped):
+            mask = call["attn_mask"].dims
+            scores = [*q[:-2], q[-2], k[-2]][-len(mask) :]
+            for a, b in zip(scores, mask, strict=True):
+                if a.size == b.size and b.size > 1:
+                    unify(a, b, reason)
+        return [*q[:-1], v[-1]]
+
+    def reach(self, call: Call[Reach]) -> Any:
+        q, k, v = (call[name] for name in ("query", "key", "value"))
+        times = q.depends.shape[1] // k.depends.shape[1] if q.depends.dim() > 3 else 1
+        if times > 1:
+            k, v = (Reach(x.value, *(t.repeat_interleave(times, 1) for t in (x.depends, x.nonzero))) for x in (k, v))
+        turned = Reach(k.value, k.depends.transpose(-1, -2), k.nonzero.transpose(-1, -2))
+        scores = bilinear(torch.matmul, q, turned)
+        if isinstance(call["attn_mask"], Reach):
+            scores = scores + call["attn_mask"].depends
+        chosen = scores.sum(dim=-1, keepdim=True).expand(scores.shape)  # softmax: each out of all
+        return chosen @ v.nonzero + torch.ones_like(scores) @ v.depends

@@ -1,0 +1,108 @@
+"""Normalisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso.graph.axes import Axis, pin, product, unify
+from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, rule
+
+MATCH = "{} has a scale for each"
+SAME = 1e-12  # a constant channel is the same in training and in evaluation, up to this
+
+
+class Norm(Rule):
+    """Scales and shifts, if any, after elements were normalised together with others."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims = call.tensors[0].dims
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            if isinstance(call.get(name), Shaped):
+                unify(dims[1], call[name].dims[0], MATCH.format(call.name))
+        return list(dims)
+
+    def scaled(self, call: Call[Reach], found: Tensor, place: int = 1) -> Tensor:
+        """What is left of what depends on the inputs where a scale is zero, and what scale and shift bring in."""
+        around = [1] * found.dim()
+        around[place] = -1
+        weight, bias = call.get("weight"), call.get("bias")
+        if isinstance(weight, Reach):
+            found = found * weight.nonzero.reshape(around) + weight.depends.reshape(around)
+        return found + bias.depends.reshape(around) if isinstance(bias, Reach) else found
+
+
+@rule("_native_batch_norm_legit_no_training")
+class BatchNorm(Norm):
+    """Each channel for itself. In training a constant channel becomes its shift: it has to be so in evaluation, too."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        saved = [all_pinned(value.shape, f"made by {call.name}") for value in call.value[1:]]
+        return (super().shape(call), *saved)
+
+    def reach(self, call: Call[Reach]) -> Any:
+        x, bias = call["input"], call.get("bias")
+        around = [1, -1] + [1] * (x.depends.dim() - 2)
+        shift = bias.value.reshape(around) if isinstance(bias, Reach) else 0.0
+        differs = ((call.value[0] - shift).abs() > SAME).double()
+        whole = x.depends.amax([place for place in range(x.depends.dim()) if place != 1], keepdim=True)
+        found = self.scaled(call, x.depends) + differs * (whole == 0)
+        return (found, *(torch.zeros(value.shape, dtype=torch.float64) for value in call.value[1:]))
+
+
+@rule("instance_norm")
+class InstanceNorm(Norm):
+    """Each channel of each image for itself."""
+
+    def reach(self, call: Call[Reach]) -> Any:
+        depends = call.tensors[0].depends
+        places = list(range(2, depends.dim()))
+        return self.scaled(call, depends.sum(places, keepdim=True).expand(depends.shape))
+
+
+@rule("group_norm")
+class GroupNorm(Norm):
+    """Channels in groups of a fixed size: a group goes as a whole or not at all."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        out = super().shape(call)
+        groups = int(call["num_groups"])
+        group, inner = Axis(groups), Axis(out[1].size // groups)
+        unify(out[1], product([group, inner]), f"{call.name} cuts across it")
+        pin(inner, f"{call.name} normalises over it")
+        for dim in out[2:]:
+            pin(dim, f"{call.name} normalises over it")
+        return out
+
+    def reach(self, call: Call[Reach]) -> Any:
+        depends = call.tensors[0].depends
+        groups = depends.reshape(depends.shape[0], int(call["num_groups"]), -1)
+        found = groups.sum(-1, keepdim=True).expand(groups.shape).reshape(depends.shape)
+        return self.scaled(call, found)
+
+
+@rule("layer_norm", "rms_norm")
+class LayerNorm(Rule):
+    """Over the last dimensions, none of which can then do without an index."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims = call["input"].dims
+        last = dims[len(dims) - len(call["normalized_shape"]) :]
+        for dim in last:
+            pin(dim, f"{call.name} normalises over it")
+        for name in ("weight", "bias"):
+            if isinstance(call.get(name), Shaped):
+                for a, b in zip(last, call[name].dims, strict=True):
+                    unify(a, b, MATCH.format(call.name))
+        return list(dims)
+
+    def reach(self, call: Call[Reach]) -> Any:
+        depends = call["input"].depends
+        places = list(range(-len(call["normalized_shape"]), 0))
+        found = depends.sum(places, keepdim=True).expand(depends.shape)
+        weight, bias = call.get("weight"), call.get("bias")
+        if isinstance(weight, Reach):
+            found = found * weight.nonzero + weight.depends
+        return found + bias.depends if isinstance(bias, Reach) else found

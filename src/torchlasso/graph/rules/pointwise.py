@@ -1,0 +1,205 @@
+"""Operators that treat every element alike, and those that make something out of many elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso.graph.axes import Axis, pin, pinned, product, unify
+from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, rule
+
+
+@rule("pointwise", "hardswish", "_to_copy", "to", "contiguous", "dropout", "type_as", "expand_as", "fill", "copy",
+      "triu", "tril", "alias", "detach", "lift_fresh_copy", "alpha_dropout", "feature_dropout")  # fmt: skip
+class Pointwise(Rule):
+    """Each element out of those at the same place, with broadcasting: the dimensions are the same."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        return broadcast([tensor.dims for tensor in call.tensors], call)
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return sum(tensor.depends.expand(call.value.shape) for tensor in call.tensors)
+
+
+def broadcast(several: list[Dims], call: Call[Shaped]) -> Dims:
+    """The dimensions of tensors that are broadcast together."""
+    out: Dims = []
+    for place in range(-call.value.dim(), 0):
+        size = call.value.shape[place]
+        found = [dims[place] for dims in several if len(dims) >= -place and dims[place].size == size]
+        for other in found[1:]:
+            unify(found[0], other, f"{call.name} needs equal sizes")
+        out.append(found[0] if found else pinned(size, f"made by {call.name}"))
+    return out
+
+
+@rule("mul", "multiply")
+class Multiply(Pointwise):
+    """What is multiplied by zero is zero."""
+
+    def reach(self, call: Call[Reach]) -> Any:
+        if not all(isinstance(call[name], Reach) for name in ("self", "other")):
+            return super().reach(call)
+        return bilinear(torch.mul, call["self"], call["other"])
+
+
+def bilinear(function: Any, x: Reach, y: Reach) -> Tensor:
+    """What depends on the inputs in a product: where either factor does and the other may be other than zero."""
+    found: Tensor = function(x.depends, y.nonzero) + function(x.nonzero, y.depends)
+    return found
+
+
+@rule("div", "divide")
+class Divide(Pointwise):
+    """Zero divided by anything is zero."""
+
+    def reach(self, call: Call[Reach]) -> Any:
+        x, y = call["self"], call["other"]
+        if not isinstance(x, Reach) or not isinstance(y, Reach):
+            return super().reach(call)
+        return x.depends + x.nonzero * y.depends
+
+
+@rule("prelu", "_prelu_kernel")
+class Prelu(Rule):
+    """Each channel has its own slope, or all have one."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims, slopes = call["self"].dims, [dim for dim in call["weight"].dims if dim.size > 1]
+        if slopes:
+            unify(dims[1 if len(dims) > 1 else 0], slopes[0], "prelu has a slope for each")
+        return list(dims)
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return call["self"].depends
+
+
+@rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "argsort", "logcumsumexp",
+      "flip", "roll")  # fmt: skip
+class Along(Rule):
+    """Each element out of all along one dimension, which has to stay as it is."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims = call["self"].dims
+        given = call.get("dim", call.get("dims"))
+        places = [given] if isinstance(given, int) else given if given else range(len(dims))
+        for place in places:
+            pin(dims[place], f"{call.name} goes along it")
+        several = isinstance(call.value, tuple | list)
+        return tuple(list(dims) for _ in call.value) if several else list(dims)
+
+    def reach(self, call: Call[Reach]) -> Any:
+        depends = call["self"].depends
+        given = call.get("dim", call.get("dims"))
+        places = given if given is not None else list(range(depends.dim()))
+        if depends.dim() == 0:
+            return depends
+        spread = depends.sum(places, keepdim=True).expand(depends.shape)
+        return tuple(spread for _ in call.value) if isinstance(call.value, tuple | list) else spread
+
+
+@rule("reduction")
+class Reduction(Rule):
+    """One element out of all along some dimensions. A sum can do without its zeros, anything else cannot."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims = call["self"].dims
+        places, keep = self._places(call, len(dims)), call.get("keepdim", False)
+        if not call.name.startswith("sum"):
+            for place in places:
+                pin(dims[place], f"{call.name} is over it")
+        one = [
+            pinned(1, "there is only one") if place in places else dim
+            for place, dim in enumerate(dims)
+            if keep or place not in places
+        ]
+        return tuple(list(one) for _ in call.value) if isinstance(call.value, tuple | list) else one
+
+    def reach(self, call: Call[Reach]) -> Any:
+        depends = call["self"].depends
+        places = self._places(call, depends.dim())
+        found = depends.sum(places, keepdim=call.get("keepdim", False)) if places else depends
+        return tuple(found for _ in call.value) if isinstance(call.value, tuple | list) else found
+
+    def _places(self, call: Call[Any], rank: int) -> list[int]:
+        given = call.get("dim")
+        places = [given] if isinstance(given, int) else given if given else range(rank)
+        return [place % rank for place in places] if rank else []
+
+
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
+class Like(Rule):
+    """A new tensor of the same shape."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        return list(call["self"].dims)
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return made(call)
+
+
+@rule("zeros", "ones", "full", "empty", "arange", "eye", "scalar_tensor", "linspace", "rand", "randn", "randint",
+      "randperm", "new_zeros", "new_ones", "new_full", "new_empty", "tril_indices", "triu_indices")  # fmt: skip
+class Make(Rule):
+    """A new tensor of a fixed shape."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        return all_pinned(call.value.shape, f"made by {call.name}")
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return made(call)
+
+
+def made(call: Call[Reach]) -> Tensor:
+    """What is made without the inputs does not depend on them, unless by chance."""
+    return torch.full(call.value.shape, float(call.name.startswith("rand")), dtype=torch.float64)
+
+
+@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+      "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+      "adaptive_max_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "max_pool2d_with_indices",
+      "max_pool3d_with_indices", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d",
+      "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact1d",
+      "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "reflection_pad1d", "reflection_pad2d",
+      "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d", "lp_pool2d")  # fmt: skip
+class Spatial(Rule):
+    """Mixes places and leaves channels apart; any place may depend on any other of the same channel."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims = call.tensors[0].dims
+        several = isinstance(call.value, tuple | list)
+        first = call.value[0] if several else call.value
+        spatial = self._spatial(call)
+        for dim in dims[len(dims) - spatial :]:
+            pin(dim, f"{call.name} is over it")
+        out = dims[: len(dims) - spatial] + all_pinned(first.shape[len(dims) - spatial :], f"made by {call.name}")
+        return tuple(list(out) for _ in call.value) if several else out
+
+    def reach(self, call: Call[Reach]) -> Any:
+        depends = call.tensors[0].depends
+        several = isinstance(call.value, tuple | list)
+        first = call.value[0] if several else call.value
+        places = tuple(range(-self._spatial(call), 0))
+        found = depends.sum(places, keepdim=True).expand(first.shape)
+        return tuple(found for _ in call.value) if several else found
+
+    def _spatial(self, call: Call[Any]) -> int:
+        return next(int(letter) for letter in call.name if letter in "123")
+
+
+@rule("pixel_shuffle")
+class PixelShuffle(Rule):
+    """Channels that become places: r·r of them go together."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        *batch, channels, _, _ = call["self"].dims
+        out = all_pinned(call.value.shape, f"made by {call.name}")
+        r = int(call["upscale_factor"])
+        kept = Axis(channels.size // (r * r))
+        unify(channels, product([kept, *all_pinned([r, r], call.name)]), call.name)
+        return [*batch, kept, *out[-2:]]
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return torch.pixel_shuffle(call["self"].depends, call["upscale_factor"])

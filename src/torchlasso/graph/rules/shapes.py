@@ -1,0 +1,306 @@
+"""Operators that only say anew which element is where."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso.graph.axes import Axis, Dim, concatenated, pin, pinned, product, same_count, sliced, unify
+from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, pin_all, rule, unify_all
+
+
+class Rearrangement(Rule):
+    """The operator itself says what depends on what."""
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return self.apply(call, {name: _depends(value) for name, value in call.args.items()})
+
+    @abstractmethod
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Any:
+        """The operator on other numbers; ``args``: with these in the place of what is known of the values."""
+
+
+def _depends(value: Any) -> Any:
+    if isinstance(value, Reach):
+        return value.depends
+    return [_depends(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "squeeze_copy", "ravel",
+      "_reshape_alias", "view_as", "reshape_as")  # fmt: skip
+class Reshape(Rearrangement):
+    """The same elements in the same order: the product of all dimensions stays what it was."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        before = [dim for dim in call["self"].dims if dim.size != 1]
+        after: Dims = [Axis(size) if size != 1 else pinned(1, "there is only one") for size in call.value.shape]
+        new = [dim for dim in after if dim.size != 1]
+        if math.prod(call.value.shape) == 0:
+            return all_pinned(call.value.shape, "it is empty")
+        if before or new:
+            unify(product(before), product(new), f"{call.name} cuts across it")
+        return after
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
+        found: Tensor = args["self"].reshape(call.value.shape)
+        return found
+
+
+@rule("permute", "transpose", "t", "movedim", "swapaxes", "swapdims", "adjoint", "numpy_T", "mT")
+class Permute(Rearrangement):
+    """Dimensions in another order."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims = call["self"].dims
+        return [dims[place] for place in self._order(call, len(dims))]
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
+        found: Tensor = args["self"].permute(self._order(call, args["self"].dim()))
+        return found
+
+    def _order(self, call: Call[Any], rank: int) -> list[int]:
+        if "dims" in call.args:
+            return [place % rank for place in call["dims"]]
+        places = torch.empty([0] * rank, device="meta")
+        labels = list(range(rank))
+        if "dim0" in call.args or "axis0" in call.args:
+            first, second = (call.axis(rank, name) for name in call.args if name not in ("self",))
+            labels[first], labels[second] = labels[second], labels[first]
+        elif "source" in call.args:
+            named = torch.empty(tuple(range(2, rank + 2)), device="meta")
+            return [size - 2 for size in named.movedim(call["source"], call["destination"]).shape]
+        elif places.dim() >= 2:
+            labels[-2:] = labels[:-3:-1]
+        return labels
+
+
+@rule("expand", "broadcast_to")
+class Expand(Rearrangement):
+    """The same again and again along some dimensions."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims, out = call["self"].dims, all_pinned(call.value.shape, f"made by {call.name}")
+        return [
+            dims[place] if len(dims) >= -place and dims[place].size == out[place].size else out[place]
+            for place in range(-len(out), 0)
+        ]
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
+        found: Tensor = args["self"].expand(call.value.shape)
+        return found
+
+
+@rule("repeat")
+class Repeat(Rearrangement):
+    """A dimension several times in a row."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims, times = call["self"].dims, call["repeats"]
+        dims = [pinned(1, "there is only one") for _ in range(len(times) - len(dims))] + dims
+        pairs = zip(dims, times, strict=True)
+        return [dim if n == 1 else product([pinned(n, f"made by {call.name}"), dim]) for dim, n in pairs]
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
+        found: Tensor = args["self"].repeat(call["repeats"])
+        return found
+
+
+@rule("slice")
+class Slice(Rearrangement):
+    """A stretch of a dimension."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        out = list(call["self"].dims)
+        place = call.axis(len(out))
+        size, reason = out[place].size, f"{call.name} takes a part of it"
+        start, stop, step = slice(call.get("start"), call.get("end"), call.get("step", 1)).indices(size)
+        if step == 1:
+            out[place] = sliced(out[place], start, max(start, stop), reason)
+        else:
+            pin(out[place], reason)
+            out[place] = pinned(call.value.shape[place], reason)
+        return out
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
+        found: Tensor = torch.ops.aten.slice(args["self"], call["dim"], call["start"], call["end"], call["step"])
+        return found
+
+
+@rule("select")
+class Select(Rearrangement):
+    """One index of a dimension."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        out = list(call["self"].dims)
+        pin(out.pop(call.axis(len(out))), f"{call.name} takes one of it")
+        return out
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
+        found: Tensor = args["self"].select(call["dim"], call["index"])
+        return found
+
+
+@rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes")
+class Split(Rearrangement):
+    """A dimension in pieces. Those of equal size stay of equal size, as whoever wrote it counts on that."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims = call["self"].dims
+        place, start, out = call.axis(len(dims)), 0, []
+        for part in call.value:
+            size = part.shape[place]
+            piece = sliced(dims[place], start, start + size, f"{call.name} cuts across it")
+            out.append([*dims[:place], piece, *dims[place + 1 :]])
+            start += size
+        for size in {dims[place].size for dims in out}:
+            same_count([dims[place] for dims in out if dims[place].size == size])
+        return tuple(out)
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> tuple[Tensor, ...]:
+        place = call.axis(args["self"].dim())
+        return args["self"].split([part.shape[place] for part in call.value], place)  # type: ignore[no-any-return]
+
+
+@rule("unbind")
+class Unbind(Rearrangement):
+    """Each index of a dimension for itself."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        out = list(call["self"].dims)
+        pin(out.pop(call.axis(len(out))), f"{call.name} takes it apart")
+        return tuple(list(out) for _ in call.value)
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> tuple[Tensor, ...]:
+        return args["self"].unbind(call["dim"])  # type: ignore[no-any-return]
+
+
+@rule("getitem")
+class GetItem(Rule):
+    """One of several results."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        found: Shaped = call["0"][call["1"]]
+        return found.dims
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return call["0"][call["1"]].depends
+
+
+@rule("cat", "concat", "concatenate")
+class Cat(Rearrangement):
+    """One after the other."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        parts = [part.dims for part in call["tensors"] if len(part.dims) == call.value.dim()]
+        place = call.axis(len(parts[0]))
+        unify_all([[*dims[:place], *dims[place + 1 :]] for dims in parts], f"{call.name} needs equal sizes")
+        whole = concatenated(dims[place] for dims in parts)
+        return [*parts[0][:place], whole, *parts[0][place + 1 :]]
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
+        return torch.cat(args["tensors"], call["dim"])
+
+
+@rule("stack")
+class Stack(Rearrangement):
+    """One beside the other, along a new dimension."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        parts = [part.dims for part in call["tensors"]]
+        unify_all(parts, f"{call.name} needs equal sizes")
+        out = list(parts[0])
+        out.insert(call.axis(len(out) + 1), pinned(len(parts), f"made by {call.name}"))
+        return out
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
+        return torch.stack(args["tensors"], call["dim"])
+
+
+@rule("constant_pad_nd", "pad")
+class Pad(Rearrangement):
+    """The same number before and after."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        out, reason = list(call["self"].dims), f"made by {call.name}"
+        for place, (before, after) in self._widths(call, len(out)):
+            if before < 0 or after < 0:
+                pin(out[place], f"{call.name} takes a part of it")
+                out[place] = pinned(call.value.shape[place], reason)
+            else:
+                around: list[Dim] = [pinned(before, reason), out[place], pinned(after, reason)]
+                out[place] = concatenated(dim for dim in around if dim.size)
+        return out
+
+    def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
+        found: Tensor = torch.constant_pad_nd(args["self"], call["pad"], 0)
+        return found
+
+    def _widths(self, call: Call[Any], rank: int) -> list[tuple[int, tuple[int, int]]]:
+        pad = call["pad"]
+        return [(rank - 1 - i // 2, (pad[i], pad[i + 1])) for i in range(0, len(pad), 2)]
+
+
+@rule("embedding")
+class Embedding(Rule):
+    """A row for each number."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        rows, columns = call["weight"].dims
+        pin(rows, f"numbers of {call.name} are among its indices")
+        return [*call["indices"].dims, columns]
+
+    def reach(self, call: Call[Reach]) -> Any:
+        weight: Reach = call["weight"]
+        differs = (weight.value != weight.value[:1]).any(dim=0)  # all rows alike: no matter which is asked for
+        fixed = torch.nn.functional.embedding(call["indices"].value, weight.depends)
+        return call["indices"].depends[..., None] * differs + fixed
+
+
+@rule("index_select", "index", "gather", "take_along_dim", "topk", "scatter", "scatter_add", "index_add", "index_put",
+      "masked_select", "nonzero", "masked_scatter", "unfold", "im2col")  # fmt: skip
+class Pick(Rule):
+    """Elements by their place: no dimension can become smaller, and any element may depend on any."""
+
+    before, after = "{} picks from it", "made by {}"  # why dimensions of its inputs and of its results are pinned
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        for tensor in call.tensors:
+            pin_all(tensor.dims, self.before.format(call.name))
+        values = call.value if isinstance(call.value, tuple | list) else (call.value,)
+        out = tuple(
+            all_pinned(value.shape, self.after.format(call.name)) for value in values if isinstance(value, Tensor)
+        )
+        return out if isinstance(call.value, tuple | list) else out[0] if out else None
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return everything(call)
+
+
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+class Recurrent(Pick):
+    """Recurrent layers are not followed: nothing that they touch can go."""
+
+    before = after = "{} is recurrent, which is not followed"
+
+
+def everything(call: Call[Reach]) -> Any:
+    """Each element of the results depends on each of all inputs, if on any."""
+    whole = sum((tensor.depends.sum() for tensor in call.tensors), torch.zeros((), dtype=torch.float64))
+    if isinstance(call.value, tuple | list):
+        return tuple(whole.expand(value.shape) for value in call.value)
+    return whole.expand(call.value.shape)
+
+
+@rule("_assert_tensor_metadata", "_assert_async", "sym_size", "_assert_scalar")
+class Check(Rule):
+    """Gives nothing that is computed with."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        return None
+
+    def reach(self, call: Call[Reach]) -> Any:
+        return None
