@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=2, help="epochs for every other point")
     parser.add_argument("--theta", type=float, default=0.05, help="of the reweighting, for both")
     parser.add_argument("--lr", type=float, default=1e-3, help="rate at the start of every point")
+    parser.add_argument("--growth", type=float, default=4.0, help="rate of the last point, to that of the dense model")
     parser.add_argument("--held", action="store_true", help="judge on held out training images")
     parser.add_argument("--alone", action="store_true", help="only the path")
     parser.add_argument("--out", default="runs/warm_path.jsonl")
@@ -71,6 +72,7 @@ def path(arguments: argparse.Namespace, seed: int, rows: Rows, judge: Rows) -> t
         dense=Plan(arguments.first, seed=100 * seed),
         each=Plan(arguments.each, seed=100 * seed),
         theta=arguments.theta or None,
+        lr_growth=arguments.growth,
     )
     torch.manual_seed(seed)
     found = list(follow(models.build("lenet-300-100", (1, 28, 28), 10), recipe, rows, test=judge))

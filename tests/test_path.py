@@ -332,3 +332,15 @@ def test_a_loss_that_is_not_finite_ends_it() -> None:
     recipe = replace(BY_LAM, optimizer=lambda groups: tl.ProxSGD(groups, lr=1e20))
     with pytest.raises(FloatingPointError, match="at step 2"):
         list(follow(regressor(), recipe, *NUMBERS))
+
+
+def test_the_rate_grows_from_point_to_point():
+    rates = []
+
+    def watch(index: int, trainer: Trainer) -> Any:
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        return lambda step: None
+
+    recipe = recipe_of(Grid(3, lams=(0.01, 0.1)), epochs=(1, 1), lr_growth=4.0)
+    list(follow(classifier(), recipe, rows_of(60, 0, classes=True), watch=watch))
+    assert rates == pytest.approx([0.02, 0.04, 0.08])

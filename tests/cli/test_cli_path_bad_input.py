@@ -75,6 +75,8 @@ BAD = [
     ("--folds 0", "--folds", "0"),
     ("--folds 1000", "folds", "72", "1000"),
     ("--epochs-each 0", "--epochs-each", "0"),
+    ("--lr-growth 0", "--lr-growth", "0.0"),
+    ("--lr-growth nan", "--lr-growth", "nan"),
     ("--epochs 0", "epochs"),
     ("--collapse 0", "--collapse", "0"),
     ("--collapse 1.5", "--collapse", "1.5"),

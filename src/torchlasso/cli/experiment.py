@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -38,6 +39,7 @@ class PathOptions:
     densest: float = 0.5
     lams: tuple[float, ...] = ()
     epochs_each: int = 2
+    lr_growth: float = 1.0
     collapse: float = 0.25
     choose: str = "one-se"
     tolerance: float = 0.005
@@ -49,6 +51,8 @@ class PathOptions:
             raise ValueError(f"--lams are two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
         if self.epochs_each < 1:
             raise ValueError(f"--epochs-each must be at least 1; got {self.epochs_each}")
+        if not 0 < self.lr_growth < math.inf:
+            raise ValueError(f"--lr-growth must be a finite number above 0; got {self.lr_growth}")
         if not 0 < self.collapse <= 1:
             raise ValueError(f"--collapse is a share, above 0 and at most 1; got {self.collapse}")
         if self.choose not in RULES:
@@ -244,6 +248,7 @@ class Experiment:
             each=replace(plan, epochs=path.epochs_each),
             theta=self.options.reweight,
             lam=self.options.lam,
+            lr_growth=path.lr_growth,
             collapse=path.collapse,
         )
 

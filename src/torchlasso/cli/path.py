@@ -35,6 +35,9 @@ def path(
     schedule: arguments.Schedule = Options.schedule,
     epochs: Annotated[int, typer.Option(help="Passes over the training rows for the dense model.")] = 10,
     epochs_each: Annotated[int, typer.Option(help="The same for each other point.")] = PathOptions.epochs_each,
+    lr_growth: Annotated[
+        float, typer.Option(help="Learning rate of the last point, to that of the dense model; it grows on the way.")
+    ] = PathOptions.lr_growth,
     batch_size: arguments.BatchSize = Options.batch_size,
     seed: arguments.Seed = Options.seed,
     device: arguments.Device = Options.device,
@@ -59,7 +62,7 @@ def path(
         ends = tuple(float(text) for text in listed(lams))
     except ValueError as error:
         raise ValueError(f"--lams are two numbers, as in 1e-6,1e-3; got {lams!r}") from error
-    special = PathOptions(points, sparsest, densest, ends, epochs_each, collapse, choose, tolerance, folds)
+    special = PathOptions(points, sparsest, densest, ends, epochs_each, lr_growth, collapse, choose, tolerance, folds)
     given = {**context.params, "ignore": listed(ignore), "path": special}
     with started(context, given, out, data, resume=resume, overwrite=overwrite) as (experiment, rows, folder):
         run_path(experiment, rows, folder)

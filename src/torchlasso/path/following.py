@@ -50,6 +50,8 @@ class Recipe:
         each: the same for every other point.
         theta: the penalty is reweighted by it (:class:`torchlasso.Reweighted`); None: it is not.
         lam: where the search for λ starts, where the points are spaced by density.
+        lr_growth: what the learning rate of the last point is to that of the dense model; it grows geometrically from
+            point to point. Few weights bear, and need, a higher rate than many.
         collapse: the path ends after a point whose validation error is this share of the way from the best point's to
             that of a constant prediction.
     """
@@ -62,6 +64,7 @@ class Recipe:
     each: Plan
     theta: float | None = None
     lam: float = 1e-4
+    lr_growth: float = 1.0
     collapse: float = 0.25
 
 
@@ -123,6 +126,8 @@ def _fit(
     searching = index == 1 and recipe.grid.lams is None
     plan = recipe.dense if index == 0 or searching else replace(recipe.each, seed=(recipe.each.seed + index) % 2**63)
     optimizer = recipe.optimizer(recipe.groups(model))
+    for group in optimizer.param_groups:
+        group["lr"] *= recipe.lr_growth ** (index / (recipe.grid.points - 1))
     trainer = Trainer(model, optimizer, recipe.loss, train, plan)
     if index == 0:
         _strengthen(optimizer, 0.0)
