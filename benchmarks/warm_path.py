@@ -1,9 +1,9 @@
 """The warm-started path against separate trainings: LeNet-300-100 on MNIST, 20 points from dense to 99.5 % zeros.
 
-For each seed the path is followed (7 epochs for the dense model and for the first sparse point, 2 for each of the other
-18: the cost of 2.5 trainings of 20 epochs), and for each of its points a network is trained from scratch for 20 epochs,
-λ steered to the zeros that the point has. Test errors side by side. Each run is appended to ``--out``, and not made
-again.
+For each seed the path is followed (6 epochs for the dense model, 4 for the first sparse point, 2 for each of the next
+14 and 3 for each of the last 4: the cost of 2.5 trainings of 20 epochs; the rate grows along the path), and for each of
+its points a network is trained from scratch for 20 epochs, λ steered to the zeros that the point has. Test errors side
+by side. Each separate training is appended to ``--out``, and not made again.
 
     python benchmarks/warm_path.py --data FOLDER_WITH_MNIST
 """
@@ -11,8 +11,10 @@ again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso import models
-from torchlasso.path import Grid, Recipe, follow
+from torchlasso.path import Grid, Point, Recipe, follow
 from torchlasso.training import Plan, Trainer, evaluate
 
 LOSS = nn.functional.cross_entropy
@@ -32,12 +34,15 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with MNIST's train and test files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--points", type=int, default=20)
-    parser.add_argument("--first", type=int, default=7, help="epochs for the dense model and the first sparse point")
-    parser.add_argument("--each", type=int, default=2, help="epochs for every other point")
+    parser.add_argument("--dense", type=int, default=6, help="epochs for the dense model")
+    parser.add_argument("--first", type=int, default=4, help="the same for the first sparse point")
+    parser.add_argument("--each", type=int, default=2, help="the same for each of the others")
+    parser.add_argument("--last", type=int, default=3, help="the same for each of the last four")
     parser.add_argument("--theta", type=float, default=0.05, help="of the reweighting, for both")
     parser.add_argument("--lr", type=float, default=1e-3, help="rate at the start of every point")
-    parser.add_argument("--growth", type=float, default=4.0, help="rate of the last point, to that of the dense model")
+    parser.add_argument("--growth", type=float, default=5.0, help="rate of the last point, to that of the dense model")
     parser.add_argument("--held", action="store_true", help="judge on held out training images")
+    parser.add_argument("--rate-apart", type=float, default=3e-3, help="of the networks that are trained separately")
     parser.add_argument("--alone", action="store_true", help="only the path")
     parser.add_argument("--out", default="runs/warm_path.jsonl")
     arguments = parser.parse_args()
@@ -69,20 +74,29 @@ def path(arguments: argparse.Namespace, seed: int, rows: Rows, judge: Rows) -> t
         groups=lambda model: tl.param_groups(model, tl.L1(), lam=1.0),
         optimizer=lambda groups: tl.ProxAdam(groups, lr=arguments.lr, fused=True),
         loss=LOSS,
-        dense=Plan(arguments.first, seed=100 * seed),
+        dense=Plan(arguments.dense, seed=100 * seed),
         each=Plan(arguments.each, seed=100 * seed),
         theta=arguments.theta or None,
         lr_growth=arguments.growth,
     )
     torch.manual_seed(seed)
-    found = list(follow(models.build("lenet-300-100", (1, 28, 28), 10), recipe, rows, test=judge))
+    model, found = models.build("lenet-300-100", (1, 28, 28), 10), list[Point]()
+    for end, dense, each in (  # up to which point, and the epochs there
+        (1, arguments.dense, arguments.each),
+        (arguments.points - 4, arguments.first, arguments.each),
+        (arguments.points, arguments.first, arguments.last),
+    ):
+        plans = {"dense": replace(recipe.dense, epochs=dense), "each": replace(recipe.each, epochs=each)}
+        points = follow(model, replace(recipe, **plans), rows, test=judge, done=found)
+        found += list(itertools.islice(points, end - len(found)))
     zeros_and_errors = [(point.sparsity, point.test.error or 0.0) for point in found if point.test is not None]
     return zeros_and_errors, sum(point.seconds for point in found)
 
 
 def separately(arguments: argparse.Namespace, seed: int, zeros: float, rows: Rows, judge: Rows) -> tuple[float, float]:
     """Error and seconds of a network that is trained for itself; dense where there are no zeros."""
-    key = {"seed": seed, "zeros": zeros, "theta": arguments.theta, "held": arguments.held}
+    rate = arguments.rate_apart if zeros else arguments.lr
+    key = {"seed": seed, "zeros": zeros, "theta": arguments.theta, "rate": rate, "held": arguments.held}
     out = Path(arguments.out)
     for line in out.read_text().splitlines() if out.exists() else ():
         known = json.loads(line)
@@ -90,7 +104,7 @@ def separately(arguments: argparse.Namespace, seed: int, zeros: float, rows: Row
             return known["error"], known["seconds"]
     torch.manual_seed(seed)
     model = models.build("lenet-300-100", (1, 28, 28), 10)
-    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-4 if zeros else 0.0), lr=1e-3, fused=True)
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-4 if zeros else 0.0), lr=rate, fused=True)
     trainer = Trainer(model, optimizer, LOSS, rows, Plan(20, seed=seed))
     if zeros:
         trainer.controls.append(tl.TargetSparsity(optimizer, zeros, steps=trainer.steps, tolerance=1.0))
