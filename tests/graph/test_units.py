@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -214,3 +215,25 @@ def test_a_constant_that_is_another_one_in_training_does_not_count():
     net[1].running_mean[1] = 0.5  # in training the mean is 0
     (mask,) = find_units(net, IMAGES).idle().values()
     assert mask.nonzero().flatten().tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "turned",
+    [
+        lambda x: x.permute(0, 2, 3, 1),
+        lambda x: x.movedim(1, -1),
+        lambda x: x.transpose(1, 3),
+        lambda x: x.transpose(1, 2).transpose(-1, -2),
+        lambda x: x.flatten(2).mT,
+    ],
+)
+def test_channels_are_followed_through_any_order_of_dimensions(turned: Callable[[Tensor], Tensor]):
+    class Turning(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 5, 1), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(turned(self.conv(x)))
+
+    assert places(Turning(), IMAGES)[5] == {("conv.weight", 0), ("conv.bias", 0), ("head.weight", 1)}

@@ -63,19 +63,18 @@ class Permute(Rearrangement):
         return found
 
     def _order(self, call: Call[Any], rank: int) -> list[int]:
+        """Which dimension of the input each of the result is."""
         if "dims" in call.args:
             return [place % rank for place in call["dims"]]
-        places = torch.empty([0] * rank, device="meta")
-        labels = list(range(rank))
-        if "dim0" in call.args or "axis0" in call.args:
-            first, second = (call.axis(rank, name) for name in call.args if name not in ("self",))
-            labels[first], labels[second] = labels[second], labels[first]
-        elif "source" in call.args:
-            named = torch.empty(tuple(range(2, rank + 2)), device="meta")
-            return [size - 2 for size in named.movedim(call["source"], call["destination"]).shape]
-        elif places.dim() >= 2:
-            labels[-2:] = labels[:-3:-1]
-        return labels
+        if "source" in call.args:
+            named = torch.empty(tuple(range(rank)), device="meta")  # each dimension's size is its number
+            return list(named.movedim(call["source"], call["destination"]).shape)
+        places = [call.axis(rank, name) for name in call.args if name != "self"] or [rank - 2, rank - 1]
+        order = list(range(rank))
+        if rank > 1:
+            first, second = places
+            order[first], order[second] = order[second], order[first]
+        return order
 
 
 @rule("expand", "broadcast_to")
