@@ -237,3 +237,18 @@ def test_channels_are_followed_through_any_order_of_dimensions(turned: Callable[
             return self.head(turned(self.conv(x)))
 
     assert places(Turning(), IMAGES)[5] == {("conv.weight", 0), ("conv.bias", 0), ("head.weight", 1)}
+
+
+def test_pairs_of_units_pin_them():
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Linear(4, 3), nn.Linear(9, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(x)
+            return self.head((y[:, :, None] * y[:, None, :]).flatten(1))
+
+    units = find_units(Pairs(), torch.randn(2, 4))
+    assert not units.removable
+    assert next(family for family in units.families if family.size == 3).pins == ("it is combined with itself",)

@@ -9,6 +9,7 @@ to a product or a sum. What is not bound in the end are the axes of the network:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -94,6 +95,18 @@ def axes_of(dim: Dim) -> Iterator[Axis]:
     else:
         for part in dim.parts:
             yield from axes_of(part)
+
+
+def repeated(dim: Dim) -> set[Axis]:
+    """Axes that are combined with themselves, as in all pairs of one axis: an index then belongs to two units."""
+    dim = resolve(dim)
+    if isinstance(dim, Axis):
+        return set()
+    found = set().union(*map(repeated, dim.parts))
+    if isinstance(dim, Product):
+        every = Counter(axis for part in dim.parts for axis in set(axes_of(part)))
+        found |= {axis for axis, times in every.items() if times > 1}
+    return found
 
 
 def pin(dim: Dim, reason: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from torchlasso.graph.axes import Axis, Dim, axes_of, units_in
+from torchlasso.graph.axes import Axis, Dim, axes_of, pin, repeated, units_in
 from torchlasso.graph.flow import Flow, flow
 from torchlasso.graph.operators import Shaped
 from torchlasso.graph.structure import Structure, structure
@@ -84,6 +84,10 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
         ['0.weight 0', '0.bias 0', '1.weight 0', '1.bias 0', '4.weight 1', '1.running_mean 0', '1.running_var 0']
     """
     found = structure(model, example_inputs)
+    for shape in found.shapes.values():
+        for dim in shape.dims if isinstance(shape, Shaped) else ():
+            for axis in repeated(dim):
+                pin(axis, "it is combined with itself")
     places: dict[Axis, list[tuple[str, int]]] = {}
     for name, dims in found.parameters.items():
         for k, dim in enumerate(dims):
