@@ -43,10 +43,14 @@ def test_a_view_splits_an_axis_and_another_view_of_it_agrees():
     assert list(axes_of(again)) == [heads, size]
 
 
-def test_views_of_different_sizes_are_refined_to_what_they_have_in_common():
-    first, second = product((Axis(4), Axis(6))), product((Axis(8), Axis(3)))
+@pytest.mark.parametrize(
+    ("combined", "ours", "theirs", "common"),
+    [(product, (4, 6), (8, 3), [4, 2, 3]), (concatenated, (2, 5), (4, 3), [2, 2, 3])],
+)
+def test_both_are_divided_where_either_is(combined, ours, theirs, common):
+    first, second = combined(map(Axis, ours)), combined(map(Axis, theirs))
     unify(first, second, "")
-    assert [axis.size for axis in axes_of(first)] == [4, 2, 3]
+    assert [axis.size for axis in axes_of(first)] == common
     assert list(axes_of(first)) == list(axes_of(second))
 
 
@@ -54,13 +58,6 @@ def test_views_that_have_nothing_in_common_are_pinned():
     first, second = product((Axis(4), Axis(6))), product((Axis(6), Axis(4)))
     unify(first, second, "it cuts across")
     assert all(axis.pins == ["it cuts across"] for axis in (*axes_of(first), *axes_of(second)))
-
-
-def test_sums_are_cut_where_either_is():
-    first, second = concatenated((Axis(2), Axis(5))), concatenated((Axis(4), Axis(3)))
-    unify(first, second, "")
-    assert [axis.size for axis in axes_of(first)] == [2, 2, 3]
-    assert list(axes_of(first)) == list(axes_of(second))
 
 
 def test_a_shuffle_of_two_halves_ties_them():

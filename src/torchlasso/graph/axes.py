@@ -123,22 +123,21 @@ def unify(a: Dim, b: Dim, reason: str) -> None:
         raise ValueError(f"dimensions of {a.size} and {b.size} cannot be the same")
     if a is b:
         return
-    if isinstance(a, Axis) or isinstance(b, Axis):
-        axis, dim = (a, b) if isinstance(a, Axis) else (b, a)
-        if any(other is axis for other in axes_of(dim)):  # a part cannot be the whole
-            pin(dim, reason)
+    if isinstance(b, Axis) and not isinstance(a, Axis):
+        a, b = b, a
+    if isinstance(a, Axis):
+        if any(other is a for other in axes_of(b)):  # a part cannot be the whole
+            pin(b, reason)
         else:
-            _bind(axis, dim)
+            _bind(a, b)
     elif isinstance(a, Product) and isinstance(b, Product):
         _align(list(a.parts), list(b.parts), _split, reason)
     else:
         _align(list(_parts(a, Sum)), list(_parts(b, Sum)), _cut, reason)
 
 
-def _bind(axis: Dim, dim: Dim) -> None:
+def _bind(axis: Axis, dim: Dim) -> None:
     """Let an axis that is not bound be a dimension from now on."""
-    if not isinstance(axis, Axis):
-        raise TypeError(f"only an axis can be bound, not {axis!r}")
     for why in axis.pins:
         pin(dim, why)
     axis.bound = dim
@@ -211,12 +210,10 @@ def sliced(dim: Dim, start: int, stop: int, reason: str) -> Dim:
     if size == dim.size:
         return dim
     if size > 0:
-        halves = _cut_anywhere(resolve(dim), stop) if stop < dim.size else (dim, None)
-        if halves is not None and start:
-            halves = _cut_anywhere(resolve(halves[0]), start)
-            halves = halves and (halves[1], None)
-        if halves is not None:
-            return halves[0]
+        at_stop = _cut_anywhere(dim, stop)
+        at_start = at_stop and _cut_anywhere(at_stop[0], start)
+        if at_start:
+            return at_start[1]
     pin(dim, reason)
     return pinned(size, reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from torchlasso.graph.operators import Call, Reach, arguments, name_of, rule_of
-from torchlasso.graph.rules.shapes import everything
+from torchlasso.graph.rules.opaque import UNKNOWN
 from torchlasso.graph.tracing import Trace
 
 
@@ -38,6 +39,9 @@ class _Sign(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         return (grads[0] > 0).double()
+
+
+sign: Callable[[Tensor], Tensor] = _Sign.apply
 
 
 @torch.enable_grad()
@@ -77,24 +81,18 @@ def _reach(value: Tensor, depends: Tensor) -> Reach:
 
 
 def _call(node: fx.Node, reached: dict[fx.Node, Any]) -> Any:
-    known = arguments(node)
+    target: Any = node.target
     with torch.no_grad():
         plain = torch.fx.node.map_arg((node.args, node.kwargs), lambda x: _value(reached[x]))
-        value = node.target(*plain[0], **plain[1])  # type: ignore[operator]
-    args = torch.fx.node.map_arg(known, lambda x: reached[x])
-    call: Call[Reach] = Call(name_of(node.target).removeprefix("aten."), args, value)
-    if not any(isinstance(part, Tensor) for part in (value if isinstance(value, tuple | list) else (value,))):
+        value = target(*plain[0], **plain[1])
+    args = torch.fx.node.map_arg(arguments(node), lambda x: reached[x])
+    call: Call[Reach] = Call(name_of(target).removeprefix("aten."), args, value)
+    if not any(isinstance(part, Tensor) for part in (value if call.several else (value,))):
         return value
-    rule = rule_of(node.target)
-    depends = everything(call) if rule is None else rule.reach(call)
-    if isinstance(value, tuple | list):
-        return tuple(_reach(part, _sign(some)) for part, some in zip(value, depends, strict=True))
-    return _reach(value, _sign(depends))
-
-
-def _sign(depends: Tensor) -> Tensor:
-    found: Tensor = _Sign.apply(depends)  # type: ignore[no-untyped-call]  # torch has no types for it
-    return found
+    depends = (rule_of(target) or UNKNOWN).reach(call)
+    if call.several:
+        return tuple(_reach(part, sign(some)) for part, some in zip(value, depends, strict=True))
+    return _reach(value, sign(depends))
 
 
 def _value(reach: Any) -> Any:

@@ -73,6 +73,15 @@ class Call(Generic[T]):
         return int(self.args[name]) % max(1, rank)
 
     @property
+    def several(self) -> bool:
+        """Whether there is more than one result."""
+        return isinstance(self.value, tuple | list)
+
+    def each(self, found: Any) -> Any:
+        """The same for each of several results, or for the only one."""
+        return tuple(found for _ in self.value) if self.several else found
+
+    @property
     def tensors(self) -> list[T]:
         """All tensors among the arguments, in order."""
         return list(_tensors(self.args))

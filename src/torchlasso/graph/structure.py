@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from torchlasso.graph import rules  # noqa: F401  (registers what is known of operators)
 from torchlasso.graph.axes import Axis, pinned
 from torchlasso.graph.operators import Call, Shaped, all_pinned, arguments, name_of, pin_all, rule_of
+from torchlasso.graph.rules.opaque import UNKNOWN
 from torchlasso.graph.tracing import Inputs, Trace, trace
 
 
@@ -74,17 +74,10 @@ def _call(found: Structure, node: fx.Node) -> Any:
     args = torch.fx.node.map_arg(arguments(node), lambda value: found.shapes[value])
     call: Call[Shaped] = Call(name, args, node.meta.get("val"))
     rule = rule_of(node.target)
-    if rule is not None:
-        return _wrapped(rule.shape(call))
-    found.unknown[name] += 1
-    for tensor in call.tensors:
-        pin_all(tensor.dims, f"{name} is not understood")
-    values = call.value if isinstance(call.value, tuple | list) else (call.value,)
-    out = tuple(
-        Shaped(all_pinned(value.shape, f"{name} is not understood")) if isinstance(value, Tensor) else value
-        for value in values
-    )
-    return out if isinstance(call.value, tuple | list) else out[0]
+    if rule is None:
+        found.unknown[name] += 1
+        rule = UNKNOWN
+    return _wrapped(rule.shape(call))
 
 
 def _wrapped(shape: Any) -> Any:

@@ -9,41 +9,27 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, Dim, pin, product, unify
-from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, rule
+from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, rule
 from torchlasso.graph.rules.pointwise import bilinear, broadcast
 
 MATCH = "{} needs equal sizes"
 
 
 class Affine(Rule):
-    """A weight, an input and perhaps a bias: what the input's constant part gives can be put into the bias.
-
-    Attributes:
-        input, weight, bias: the names of these arguments.
-        consumed: the dimension of the weight that is contracted.
-    """
-
-    input, weight, bias = "input", "weight", "bias"
-    consumed = 1
+    """An input, a weight and perhaps a bias."""
 
     @abstractmethod
     def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
         """What the operator gives for an input and a weight, without a bias."""
 
     @abstractmethod
-    def contracted(self, rank: int) -> int:
-        """The dimension of an input of this rank that is contracted."""
-
-    @abstractmethod
-    def made(self, rank: int) -> int:
-        """The dimension of the result of this rank along which the bias goes."""
+    def after(self, rank: int) -> int:
+        """How many dimensions of a result of this rank come after that of the bias."""
 
     def reach(self, call: Call[Reach]) -> Any:
-        found = bilinear(lambda x, w: self.product(call, x, w), call[self.input], call[self.weight])
-        bias = call[self.bias]
-        if not isinstance(bias, Reach):
-            return found
-        return found + bias.depends.reshape([-1] + [1] * (found.dim() - 1 - self.made(found.dim())))
+        found = bilinear(lambda x, w: self.product(call, x, w), call["input"], call["weight"])
+        bias = call["bias"]
+        return found + bias.depends.reshape(-1, *[1] * self.after(found.dim())) if isinstance(bias, Reach) else found
 
 
 @rule("linear")
@@ -61,37 +47,8 @@ class Linear(Affine):
     def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
         return torch.nn.functional.linear(x, weight)
 
-    def contracted(self, rank: int) -> int:
-        return rank - 1
-
-    def made(self, rank: int) -> int:
-        return rank - 1
-
-
-@rule("addmm")
-class Addmm(Affine):
-    """b + x W."""
-
-    input, weight, bias = "mat1", "mat2", "self"
-    consumed = 0
-
-    def shape(self, call: Call[Shaped]) -> Any:
-        (rows, columns), (consumed, made) = call["mat1"].dims, call["mat2"].dims
-        unify(columns, consumed, MATCH.format(call.name))
-        broadcast([[rows, made], call["self"].dims], call)
-        return [rows, made]
-
-    def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
-        return x @ weight
-
-    def reach(self, call: Call[Reach]) -> Any:
-        return bilinear(torch.mm, call["mat1"], call["mat2"]) + call["self"].depends
-
-    def contracted(self, rank: int) -> int:
-        return 1
-
-    def made(self, rank: int) -> int:
-        return 1
+    def after(self, rank: int) -> int:
+        return 0
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -137,11 +94,8 @@ class Convolution(Affine):
         found: Tensor = function(x, weight, None, **options)
         return found
 
-    def contracted(self, rank: int) -> int:
-        return 1
-
-    def made(self, rank: int) -> int:
-        return 1
+    def after(self, rank: int) -> int:
+        return rank - 2
 
 
 @rule("matmul", "mm", "bmm", "mv", "dot")
@@ -152,18 +106,8 @@ class Matmul(Rule):
         x, y = self._factors(call)
         reason = MATCH.format(call.name)
         unify(x.dims[-1], y.dims[-2] if len(y.dims) > 1 else y.dims[-1], reason)
-        rows = x.dims[-2:-1]
-        columns = y.dims[-1:] if len(y.dims) > 1 else []
-        batch = call.value.dim() - len(rows) - len(columns)
-        shape = call.value.shape[:batch]
-        stacks = [dims for dims in (x.dims[:-2], y.dims[:-2]) if dims]
-        out: Dims = []
-        for place in range(-batch, 0):
-            found = [dims[place] for dims in stacks if len(dims) >= -place and dims[place].size == shape[place]]
-            for other in found[1:]:
-                unify(found[0], other, reason)
-            out.append(found[0])
-        return [*out, *rows, *columns]
+        made = [*x.dims[-2:-1], *(y.dims[-1:] if len(y.dims) > 1 else [])]
+        return broadcast([[*x.dims[:-2], *made], [*y.dims[:-2], *made]], call)
 
     def reach(self, call: Call[Reach]) -> Any:
         return bilinear(torch.matmul, *self._factors(call))
@@ -173,9 +117,9 @@ class Matmul(Rule):
         return x, y
 
 
-@rule("baddbmm")
-class Baddbmm(Matmul):
-    """b + x y, of stacks of matrices."""
+@rule("addmm", "baddbmm")
+class ShiftedMatmul(Matmul):
+    """b + x y."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         return broadcast([super().shape(call), call["self"].dims], call)
@@ -184,7 +128,8 @@ class Baddbmm(Matmul):
         return super().reach(call) + call["self"].depends
 
     def _factors(self, call: Call[Any]) -> tuple[Any, Any]:
-        return call["batch1"], call["batch2"]
+        _, x, y = call.tensors
+        return x, y
 
 
 @rule("scaled_dot_product_attention")

@@ -14,8 +14,25 @@ MATCH = "{} has a scale for each"
 SAME = 1e-12  # a constant channel is the same in training and in evaluation, up to this
 
 
+def scaled(call: Call[Reach], found: Tensor, after: int) -> Tensor:
+    """What is left of what depends on the inputs where a scale is zero, and what scale and shift bring in.
+
+    Args:
+        call: with a weight and a bias, perhaps.
+        found: which of the normalised elements depend on the inputs.
+        after: how many dimensions come after those that scale and shift have.
+    """
+    weight, bias = call.get("weight"), call.get("bias")
+    if isinstance(weight, Reach):
+        shape = (*weight.depends.shape, *[1] * after)
+        found = found * weight.nonzero.reshape(shape) + weight.depends.reshape(shape)
+    if isinstance(bias, Reach):
+        found = found + bias.depends.reshape(*bias.depends.shape, *[1] * after)
+    return found
+
+
 class Norm(Rule):
-    """Scales and shifts, if any, after elements were normalised together with others."""
+    """Scales and shifts, if any, of channels whose elements were normalised together with others."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call.tensors[0].dims
@@ -23,15 +40,6 @@ class Norm(Rule):
             if isinstance(call.get(name), Shaped):
                 unify(dims[1], call[name].dims[0], MATCH.format(call.name))
         return list(dims)
-
-    def scaled(self, call: Call[Reach], found: Tensor, place: int = 1) -> Tensor:
-        """What is left of what depends on the inputs where a scale is zero, and what scale and shift bring in."""
-        around = [1] * found.dim()
-        around[place] = -1
-        weight, bias = call.get("weight"), call.get("bias")
-        if isinstance(weight, Reach):
-            found = found * weight.nonzero.reshape(around) + weight.depends.reshape(around)
-        return found + bias.depends.reshape(around) if isinstance(bias, Reach) else found
 
 
 @rule("_native_batch_norm_legit_no_training")
@@ -48,7 +56,7 @@ class BatchNorm(Norm):
         shift = bias.value.reshape(around) if isinstance(bias, Reach) else 0.0
         differs = ((call.value[0] - shift).abs() > SAME).double()
         whole = x.depends.amax([place for place in range(x.depends.dim()) if place != 1], keepdim=True)
-        found = self.scaled(call, x.depends) + differs * (whole == 0)
+        found = scaled(call, x.depends, x.depends.dim() - 2) + differs * (whole == 0)
         return (found, *(torch.zeros(value.shape, dtype=torch.float64) for value in call.value[1:]))
 
 
@@ -59,7 +67,7 @@ class InstanceNorm(Norm):
     def reach(self, call: Call[Reach]) -> Any:
         depends = call.tensors[0].depends
         places = list(range(2, depends.dim()))
-        return self.scaled(call, depends.sum(places, keepdim=True).expand(depends.shape))
+        return scaled(call, depends.sum(places, keepdim=True).expand(depends.shape), len(places))
 
 
 @rule("group_norm")
@@ -80,7 +88,7 @@ class GroupNorm(Norm):
         depends = call.tensors[0].depends
         groups = depends.reshape(depends.shape[0], int(call["num_groups"]), -1)
         found = groups.sum(-1, keepdim=True).expand(groups.shape).reshape(depends.shape)
-        return self.scaled(call, found)
+        return scaled(call, found, found.dim() - 2)
 
 
 @rule("layer_norm", "rms_norm")
@@ -101,8 +109,4 @@ class LayerNorm(Rule):
     def reach(self, call: Call[Reach]) -> Any:
         depends = call["input"].depends
         places = list(range(-len(call["normalized_shape"]), 0))
-        found = depends.sum(places, keepdim=True).expand(depends.shape)
-        weight, bias = call.get("weight"), call.get("bias")
-        if isinstance(weight, Reach):
-            found = found * weight.nonzero + weight.depends
-        return found + bias.depends if isinstance(bias, Reach) else found
+        return scaled(call, depends.sum(places, keepdim=True).expand(depends.shape), 0)

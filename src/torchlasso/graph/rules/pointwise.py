@@ -87,8 +87,7 @@ class Along(Rule):
         places = [given] if isinstance(given, int) else given if given else range(len(dims))
         for place in places:
             pin(dims[place], f"{call.name} goes along it")
-        several = isinstance(call.value, tuple | list)
-        return tuple(list(dims) for _ in call.value) if several else list(dims)
+        return call.each(list(dims))
 
     def reach(self, call: Call[Reach]) -> Any:
         depends = call["self"].depends
@@ -97,7 +96,7 @@ class Along(Rule):
         if depends.dim() == 0:
             return depends
         spread = depends.sum(places, keepdim=True).expand(depends.shape)
-        return tuple(spread for _ in call.value) if isinstance(call.value, tuple | list) else spread
+        return call.each(spread)
 
 
 @rule("reduction")
@@ -115,13 +114,13 @@ class Reduction(Rule):
             for place, dim in enumerate(dims)
             if keep or place not in places
         ]
-        return tuple(list(one) for _ in call.value) if isinstance(call.value, tuple | list) else one
+        return call.each(one)
 
     def reach(self, call: Call[Reach]) -> Any:
         depends = call["self"].depends
         places = self._places(call, depends.dim())
         found = depends.sum(places, keepdim=call.get("keepdim", False)) if places else depends
-        return tuple(found for _ in call.value) if isinstance(call.value, tuple | list) else found
+        return call.each(found)
 
     def _places(self, call: Call[Any], rank: int) -> list[int]:
         given = call.get("dim")
@@ -169,21 +168,19 @@ class Spatial(Rule):
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call.tensors[0].dims
-        several = isinstance(call.value, tuple | list)
-        first = call.value[0] if several else call.value
+        first = call.value[0] if call.several else call.value
         spatial = self._spatial(call)
         for dim in dims[len(dims) - spatial :]:
             pin(dim, f"{call.name} is over it")
         out = dims[: len(dims) - spatial] + all_pinned(first.shape[len(dims) - spatial :], f"made by {call.name}")
-        return tuple(list(out) for _ in call.value) if several else out
+        return call.each(out)
 
     def reach(self, call: Call[Reach]) -> Any:
         depends = call.tensors[0].depends
-        several = isinstance(call.value, tuple | list)
-        first = call.value[0] if several else call.value
+        first = call.value[0] if call.several else call.value
         places = tuple(range(-self._spatial(call), 0))
         found = depends.sum(places, keepdim=True).expand(first.shape)
-        return tuple(found for _ in call.value) if several else found
+        return call.each(found)
 
     def _spatial(self, call: Call[Any]) -> int:
         return next(int(letter) for letter in call.name if letter in "123")

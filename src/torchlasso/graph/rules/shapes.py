@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, Dim, concatenated, pin, pinned, product, same_count, sliced, unify
-from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, pin_all, rule, unify_all
+from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, rule, unify_all
 
 
 class Rearrangement(Rule):
@@ -161,7 +161,8 @@ class Split(Rearrangement):
 
     def apply(self, call: Call[Reach], args: dict[str, Any]) -> tuple[Tensor, ...]:
         place = call.axis(args["self"].dim())
-        return args["self"].split([part.shape[place] for part in call.value], place)  # type: ignore[no-any-return]
+        found: tuple[Tensor, ...] = args["self"].split([part.shape[place] for part in call.value], place)
+        return found
 
 
 @rule("unbind")
@@ -174,7 +175,8 @@ class Unbind(Rearrangement):
         return tuple(list(out) for _ in call.value)
 
     def apply(self, call: Call[Reach], args: dict[str, Any]) -> tuple[Tensor, ...]:
-        return args["self"].unbind(call["dim"])  # type: ignore[no-any-return]
+        found: tuple[Tensor, ...] = args["self"].unbind(call["dim"])
+        return found
 
 
 @rule("getitem")
@@ -257,41 +259,6 @@ class Embedding(Rule):
         differs = (weight.value != weight.value[:1]).any(dim=0)  # all rows alike: no matter which is asked for
         fixed = torch.nn.functional.embedding(call["indices"].value, weight.depends)
         return call["indices"].depends[..., None] * differs + fixed
-
-
-@rule("index_select", "index", "gather", "take_along_dim", "topk", "scatter", "scatter_add", "index_add", "index_put",
-      "masked_select", "nonzero", "masked_scatter", "unfold", "im2col")  # fmt: skip
-class Pick(Rule):
-    """Elements by their place: no dimension can become smaller, and any element may depend on any."""
-
-    before, after = "{} picks from it", "made by {}"  # why dimensions of its inputs and of its results are pinned
-
-    def shape(self, call: Call[Shaped]) -> Any:
-        for tensor in call.tensors:
-            pin_all(tensor.dims, self.before.format(call.name))
-        values = call.value if isinstance(call.value, tuple | list) else (call.value,)
-        out = tuple(
-            all_pinned(value.shape, self.after.format(call.name)) for value in values if isinstance(value, Tensor)
-        )
-        return out if isinstance(call.value, tuple | list) else out[0] if out else None
-
-    def reach(self, call: Call[Reach]) -> Any:
-        return everything(call)
-
-
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
-class Recurrent(Pick):
-    """Recurrent layers are not followed: nothing that they touch can go."""
-
-    before = after = "{} is recurrent, which is not followed"
-
-
-def everything(call: Call[Reach]) -> Any:
-    """Each element of the results depends on each of all inputs, if on any."""
-    whole = sum((tensor.depends.sum() for tensor in call.tensors), torch.zeros((), dtype=torch.float64))
-    if isinstance(call.value, tuple | list):
-        return tuple(whole.expand(value.shape) for value in call.value)
-    return whole.expand(call.value.shape)
 
 
 @rule("_assert_tensor_metadata", "_assert_async", "sym_size", "_assert_scalar")

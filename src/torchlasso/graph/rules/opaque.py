@@ -1,0 +1,48 @@
+"""Operators whose insides are not followed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, pin_all, rule
+
+
+@rule("index_select", "index", "gather", "take_along_dim", "topk", "scatter", "scatter_add", "index_add", "index_put",
+      "masked_select", "nonzero", "masked_scatter", "unfold", "im2col")  # fmt: skip
+class Pick(Rule):
+    """Elements by their place: no dimension can become smaller, and any element may depend on any."""
+
+    before, after = "{} picks from it", "made by {}"  # why dimensions of its inputs and of its results are pinned
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        for tensor in call.tensors:
+            pin_all(tensor.dims, self.before.format(call.name))
+        values = call.value if call.several else (call.value,)
+        shapes = (value.shape if isinstance(value, Tensor) else () for value in values)
+        out = tuple(all_pinned(shape, self.after.format(call.name)) for shape in shapes)
+        return out if call.several else out[0]
+
+    def reach(self, call: Call[Reach]) -> Any:
+        whole = sum((tensor.depends.sum() for tensor in call.tensors), torch.zeros((), dtype=torch.float64))
+        if call.several:
+            return tuple(whole.expand(value.shape) for value in call.value)
+        return whole.expand(call.value.shape)
+
+
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+class Recurrent(Pick):
+    """Recurrent layers are not followed: nothing that they touch can go."""
+
+    before = after = "{} is recurrent, which is not followed"
+
+
+class Unknown(Pick):
+    """Operators of which nothing is known, and so nothing guessed."""
+
+    before = after = "{} is not understood"
+
+
+UNKNOWN = Unknown()
