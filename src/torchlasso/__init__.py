@@ -12,6 +12,7 @@ from torchlasso.blocks import (
     SingularValues,
 )
 from torchlasso.certify import Stationarity, lambda_max, stationarity
+from torchlasso.compact import CompactionReport, compact
 from torchlasso.control import (
     Constant,
     LambdaController,
@@ -35,6 +36,7 @@ __all__ = [
     "Blocks",
     "Chunks",
     "Columns",
+    "CompactionReport",
     "Constant",
     "ElasticNet",
     "Elements",
@@ -62,6 +64,7 @@ __all__ = [
     "TargetMissed",
     "TargetSparsity",
     "Warmup",
+    "compact",
     "lambda_max",
     "param_groups",
     "penalty",

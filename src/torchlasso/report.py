@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -133,16 +133,21 @@ class SparsityReport:
 
     def _lines(self) -> list[str]:
         total = ["total", "", f"{self.penalised:,}", percent(self.sparsity), "", "", size(self.bytes)]
-        rows = [list(HEAD), *self._cells(), total]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i < 2 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        lines = aligned([HEAD, *self._cells(), total], left=2)
         return [*lines[:-1], "─" * max(map(len, lines)), lines[-1]]
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Rows of cells as lines of text; so many columns are aligned at the left, the others at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = (
+        [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    )
+    return ["  ".join(row).rstrip() for row in cells]
 
 
 TAG = re.compile(r"(\\*)(\[[a-z#/@][^[]*?])")  # what rich would take for markup in a layer's name

@@ -1,5 +1,6 @@
 """Which slices of which tensors make one unit, read from the operators that a model runs."""
 
+from torchlasso.graph.flow import Flow
 from torchlasso.graph.units import Family, UnitMap, find_units
 
-__all__ = ["Family", "UnitMap", "find_units"]
+__all__ = ["Family", "Flow", "UnitMap", "find_units"]

@@ -12,7 +12,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -42,6 +42,13 @@ class Reach:
     value: Tensor
     depends: Tensor
     nonzero: Tensor
+
+
+def all_dims(shape: Any) -> Dims:
+    """The dimensions of a value, or of all of several."""
+    if isinstance(shape, tuple):
+        return [dim for one in shape for dim in all_dims(one)]
+    return shape.dims if isinstance(shape, Shaped) else []
 
 
 T = TypeVar("T", Shaped, Reach)
@@ -96,7 +103,14 @@ def _tensors(value: Any) -> Iterator[Any]:
 
 
 class Rule(ABC):
-    """What is known of a family of operators."""
+    """What is known of a family of operators.
+
+    Attributes:
+        adds_up: whether an element of the result is a sum over a dimension of an input, all of which can become smaller
+            where what is left out is zero.
+    """
+
+    adds_up: ClassVar[bool] = False
 
     @abstractmethod
     def shape(self, call: Call[Shaped]) -> Any:

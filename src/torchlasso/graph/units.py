@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from torchlasso.graph.axes import Axis, Dim, axes_of, pin, repeated, units_in
+from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, pin, repeated, units_in
 from torchlasso.graph.flow import Flow, flow
-from torchlasso.graph.operators import Shaped
+from torchlasso.graph.operators import Shaped, all_dims
 from torchlasso.graph.structure import Structure, structure
 from torchlasso.graph.tracing import Inputs
 
@@ -20,7 +22,8 @@ class Family:
     """Units of one kind, such as the channels of a layer and of all that is added to it.
 
     Attributes:
-        name: of the first parameter that they have slices in, and the dimension there.
+        name: of the first parameter that they have slices in, and the dimension there; where several families share
+            it, such as heads and what each consists of, they are numbered.
         size: how many there are.
         places: the parameters and buffers that they have slices in, and the dimensions.
         pins: why none of them can go; empty where any can.
@@ -51,18 +54,22 @@ class UnitMap:
         """Those of which any unit can go."""
         return tuple(family for family in self.families if not family.pins)
 
-    def idle(self) -> dict[str, Tensor]:
-        """Which units could go now: no value of theirs both depends on the inputs and matters to the outputs.
+    @cached_property
+    def flows(self) -> dict[fx.Node, Flow]:
+        """What is known of the elements of each value, for the weights that the model had when its units were found."""
+        return flow(self.structure.trace)
+
+    def idle(self) -> dict[Axis, Tensor]:
+        """Which units could go: no value of theirs both depends on the inputs and matters to the outputs.
 
         Returns:
-            For each removable family, by its name, a mask of its units.
+            For the axis of each removable family a mask of its units.
         """
-        flows = flow(self.structure.trace)
         needed = {family.axis: torch.zeros(family.size, dtype=torch.bool) for family in self.removable}
         for node, shape in self.structure.shapes.items():
-            if node in flows and isinstance(shape, Shaped):
-                _need(needed, shape.dims, flows[node])
-        return {family.name: ~needed[family.axis] for family in self.removable}
+            if node in self.flows and isinstance(shape, Shaped):
+                _need(needed, shape.dims, self.flows[node])
+        return {axis: ~mask for axis, mask in needed.items()}
 
 
 def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
@@ -84,20 +91,60 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
         ['0.weight 0', '0.bias 0', '1.weight 0', '1.bias 0', '4.weight 1', '1.running_mean 0', '1.running_var 0']
     """
     found = structure(model, example_inputs)
-    for shape in found.shapes.values():
-        for dim in shape.dims if isinstance(shape, Shaped) else ():
-            for axis in repeated(dim):
-                pin(axis, "it is combined with itself")
+    every = [dim for shape in found.shapes.values() for dim in all_dims(shape)]
+    for dim in every:
+        for axis in repeated(dim):
+            pin(axis, "it is combined with itself")
+    _pin_what_is_not_read(found)
+    _pin_together(dict.fromkeys(axis for dim in every for axis in axes_of(dim)))
     places: dict[Axis, list[tuple[str, int]]] = {}
     for name, dims in found.parameters.items():
         for k, dim in enumerate(dims):
             for axis in dict.fromkeys(axes_of(dim)):
                 places.setdefault(axis, []).append((name, k))
-    families = (
-        Family(f"{where[0][0]}:{where[0][1]}", axis.size, tuple(where), tuple(axis.pins), axis)
-        for axis, where in places.items()
-    )
+    called: Counter[str] = Counter(_name(where) for where in places.values())
+    numbers: Counter[str] = Counter()
+    families = []
+    for axis, where in places.items():
+        name = _name(where)
+        if called[name] > 1:  # heads, and what each consists of
+            numbers[name] += 1
+            name = f"{name}.{numbers[name]}"
+        families.append(Family(name, axis.size, tuple(where), tuple(axis.pins), axis))
     return UnitMap(found, tuple(families))
+
+
+def _name(places: Sequence[tuple[str, int]]) -> str:
+    name, k = places[0]
+    return f"{name}:{k}"
+
+
+def _pin_what_is_not_read(found: Structure) -> None:
+    """Pin axes of parameters that no operator reads: with other inputs, such as longer ones, one may."""
+    read = {
+        axis
+        for node, shape in found.shapes.items()
+        if node.op != "placeholder" or node not in found.trace.names
+        for dim in all_dims(shape)
+        for axis in axes_of(dim)
+    }
+    for dims in found.parameters.values():
+        for dim in dims:
+            for axis in axes_of(dim):
+                if axis not in read and not axis.pins:
+                    pin(axis, "nothing reads it on these inputs")
+
+
+def _pin_together(axes: Iterable[Axis]) -> None:
+    """Pin what has to keep as many indices as something that is pinned."""
+    together: dict[Axis, list[Axis]] = {}
+    for axis in axes:
+        together.setdefault(count_of(axis), []).append(axis)
+    for members in together.values():
+        if any(axis.pins for axis in members):
+            for axis in members:
+                if not axis.pins:
+                    pin(axis, "it stays as large as another part of a split, which cannot become smaller")
 
 
 def _need(needed: dict[Axis, Tensor], dims: Sequence[Dim], known: Flow) -> None:

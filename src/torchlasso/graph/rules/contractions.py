@@ -18,6 +18,8 @@ MATCH = "{} needs equal sizes"
 class Affine(Rule):
     """An input, a weight and perhaps a bias."""
 
+    adds_up = True
+
     @abstractmethod
     def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
         """What the operator gives for an input and a weight, without a bias."""
@@ -102,6 +104,8 @@ class Convolution(Affine):
 class Matmul(Rule):
     """Matrix products, of stacks of matrices too."""
 
+    adds_up = True
+
     def shape(self, call: Call[Shaped]) -> Any:
         x, y = self._factors(call)
         reason = MATCH.format(call.name)
@@ -135,6 +139,8 @@ class ShiftedMatmul(Matmul):
 @rule("scaled_dot_product_attention")
 class Attention(Rule):
     """softmax(q kᵀ / √d + mask) v; where the scale comes from the size of the heads that size is pinned."""
+
+    adds_up = True
 
     def shape(self, call: Call[Shaped]) -> Any:
         q, k, v = (call[name].dims for name in ("query", "key", "value"))

@@ -103,6 +103,8 @@ class Along(Rule):
 class Reduction(Rule):
     """One element out of all along some dimensions. A sum can do without its zeros, anything else cannot."""
 
+    adds_up = True
+
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call["self"].dims
         places, keep = self._places(call, len(dims)), call.get("keepdim", False)

@@ -1,0 +1,83 @@
+"""Which units of a model go, and what then has to be added to what stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, indices
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What goes.
+
+    Attributes:
+        gone: of each removable axis, a mask of the units that go.
+        shifts: what is added to parameters and buffers, by name, in their old shape.
+        stays: of removable axes, why idle units of them stay.
+    """
+
+    gone: dict[Axis, Tensor]
+    shifts: dict[str, Tensor] = field(default_factory=dict)
+    stays: dict[Axis, list[str]] = field(default_factory=dict)
+
+    def indices(self, dim: Dim) -> Tensor:
+        """The indices of a dimension that stay."""
+        return indices(dim, self._kept)
+
+    def _kept(self, axis: Axis) -> Tensor:
+        return (~self.gone[axis]).nonzero().flatten() if axis in self.gone else torch.arange(axis.size)
+
+    def touches(self, dim: Dim) -> bool:
+        """Whether a dimension becomes smaller."""
+        return any(axis in self.gone and bool(self.gone[axis].any()) for axis in axes_of(dim))
+
+    def sliced(self, tensor: Tensor, dims: list[Dim]) -> Tensor:
+        """What stays of a tensor with these dimensions."""
+        for place, dim in enumerate(dims):
+            if self.touches(dim):
+                tensor = tensor.index_select(place, self.indices(dim).to(tensor.device))
+        return tensor
+
+    def going(self, dims: list[Dim]) -> Tensor:
+        """A mask of the elements that go of a tensor with these dimensions."""
+        mask = torch.zeros([dim.size for dim in dims], dtype=torch.bool)
+        for place, dim in enumerate(dims):
+            if self.touches(dim):
+                here = torch.ones(dim.size, dtype=torch.bool)
+                here[self.indices(dim)] = False
+                mask |= here.reshape(-1, *[1] * (len(dims) - place - 1))
+        return mask
+
+    def keep(self, axis: Axis, which: Tensor, reason: str) -> None:
+        """Let units stay, for a reason."""
+        if (self.gone[axis] & which).any():
+            self.gone[axis] = self.gone[axis] & ~which
+            reasons = self.stays.setdefault(axis, [])
+            if reason not in reasons:
+                reasons.append(reason)
+
+
+def even_out(removal: Removal, multiple_of: int) -> None:
+    """Keep idle units where at least one, a multiple, or as many as on other axes are needed."""
+    together: dict[Axis, list[Axis]] = {}
+    for axis in removal.gone:
+        together.setdefault(count_of(axis), []).append(axis)
+    for axes in together.values():
+        kept = {axis: int((~removal.gone[axis]).sum()) for axis in axes}
+        most = max(1, *kept.values())
+        wanted = min(axes[0].size, -(-most // multiple_of) * multiple_of)
+        for axis in axes:
+            if kept[axis] < wanted:
+                spare = torch.zeros(axis.size, dtype=torch.bool)
+                spare[removal.gone[axis].nonzero().flatten()[: wanted - kept[axis]]] = True
+                removal.keep(axis, spare, _why(most, wanted, max(kept.values()), multiple_of))
+
+
+def _why(most: int, wanted: int, kept: int, multiple_of: int) -> str:
+    if wanted > most:
+        return f"{wanted} make a multiple of {multiple_of}"
+    return "dimensions of equal size, from a split, keep equally many" if kept else "one has to be left"
