@@ -12,7 +12,7 @@ from torchlasso.blocks import (
     SingularValues,
 )
 from torchlasso.certify import Stationarity, lambda_max, stationarity
-from torchlasso.compact import CompactionReport, compact
+from torchlasso.compact import CompactionReport, compact, shrink_
 from torchlasso.control import (
     Constant,
     LambdaController,
@@ -22,6 +22,7 @@ from torchlasso.control import (
     TargetSparsity,
     Warmup,
 )
+from torchlasso.graph import Units
 from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
 from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
 from torchlasso.report import LayerReport, SparsityReport, report
@@ -63,6 +64,7 @@ __all__ = [
     "TargetBudget",
     "TargetMissed",
     "TargetSparsity",
+    "Units",
     "Warmup",
     "compact",
     "lambda_max",
@@ -70,5 +72,6 @@ __all__ = [
     "penalty",
     "proximal",
     "report",
+    "shrink_",
     "stationarity",
 ]

@@ -32,6 +32,7 @@ class Blocks(ABC):
     """What the magnitudes of a weight tensor are."""
 
     single: ClassVar[bool] = False  # whether a block is one coordinate, so that a per-coordinate step is one per block
+    stable: ClassVar[bool] = False  # whether blocks stay what they are, with fewer weights, where slices are cut out
 
     @abstractmethod
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
@@ -88,6 +89,7 @@ class Elements(Blocks):
     """Single weights: r = |w_i|, of the shape of w."""
 
     single: ClassVar[bool] = True
+    stable: ClassVar[bool] = True
 
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         # adding 0.0 makes −0.0 the plain zero
@@ -169,6 +171,8 @@ def _need_whole(blocks: Blocks, least: int, **numbers: int) -> None:
 class Rows(Partition):
     """Slices w[i, …] of the first dimension: a neuron's incoming weights, a token's embedding."""
 
+    stable: ClassVar[bool] = True
+
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         _need(self, w, 1)
         return _split(w, tuple(w.shape), (0,))
@@ -184,6 +188,8 @@ class Rows(Partition):
 class Columns(Partition):
     """Slices w[:, j, …] of the second dimension: what reads one input feature."""
 
+    stable: ClassVar[bool] = True
+
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         _need(self, w, 2)
         return _split(w, tuple(w.shape), (1,))
@@ -194,6 +200,7 @@ class Columns(Partition):
 
 @dataclass(frozen=True)
 class _Channels(Partition):
+    stable: ClassVar[bool] = True
     transposed: bool = False
     groups: int = 1
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchlasso.penalties.parts import joint_blocks
 from torchlasso.selection import Group, penalised
 
 
@@ -50,11 +51,11 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
         Stationarity(max=0.5, mean=0.1666...)
     """
     distances = []
-    for w, penalty, lam in penalised(groups):
+    groups = [trained for group in groups if (trained := _without_frozen(group))["params"]]
+    for (w, penalty, lam), (grad, _, _) in zip(penalised(groups), penalised(groups, _gradient), strict=True):
         largest = float(lam.max()) if isinstance(lam, Tensor) else lam  # where it is reweighted, that of a zero
-        if largest == 0 or not w.requires_grad:
-            continue
-        distances.append((penalty.subdiff_distance(w, _gradient(w), lam) / largest).flatten().double())
+        if largest > 0:
+            distances.append((penalty.subdiff_distance(w, grad, lam) / largest).flatten().double())
     if not distances:
         raise ValueError("no group has a penalty with λ above zero, so that there is nothing to measure in units of λ")
     pooled = torch.cat(distances)
@@ -81,10 +82,22 @@ def lambda_max(groups: Iterable[Group]) -> float:
     groups = list(groups)
     if any(isinstance(lam, Tensor) for _, _, lam in penalised(groups)):
         raise ValueError("λ has a weight for each block: take lambda_max before the groups are reweighted")
-    largest = [penalty.lambda_max(_gradient(w)).item() for w, penalty, _ in penalised(groups)]
+    largest = [penalty.lambda_max(grad).item() for grad, penalty, _ in penalised(groups, _gradient)]
     if not largest:
         raise ValueError("no group has a penalty, so that no λ matters")
     return max(largest)
+
+
+def _without_frozen(group: Group) -> Group:
+    """The group without its frozen parameters; blocks that reach over several count if all of these are trained."""
+    params = group["params"]
+    trained = [i for i, p in enumerate(params) if p.requires_grad]
+    if len(trained) == len(params):
+        return group
+    if joint_blocks(group["penalty"]) is not None:
+        return {**group, "params": []}
+    weights = group.get("weights", [1.0] * len(params))
+    return {**group, "params": [params[i] for i in trained], "weights": [weights[i] for i in trained]}
 
 
 def _gradient(w: Tensor) -> Tensor:

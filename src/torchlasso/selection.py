@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso.penalties import Penalty, check_strength
+from torchlasso.penalties.parts import joint_blocks, over_rows
 
 Group = dict[str, Any]
 Predicate = Callable[[str, nn.Module, nn.Parameter], bool]
@@ -52,7 +53,10 @@ class Rule:
 
     def matches(self, name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
         """Whether the rule is for this parameter of this module."""
-        if not (self.everything or is_weight(name, module, parameter)):
+        together = joint_blocks(self.penalty)
+        if together is not None and name not in together.names:
+            return False
+        if not (self.everything or together is not None or is_weight(name, module, parameter)):
             return False
         if isinstance(self.where, str):
             return fnmatch.fnmatchcase(name, self.where)
@@ -123,6 +127,13 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         group = groups.setdefault(key, {"params": [], "penalty": key[1], "lam": strength})
         group["params"].append(parameter)
     _complain_of_idle_rules(model, rules, taken)
+    for group in groups.values():
+        together = joint_blocks(group["penalty"])
+        if together is not None and len(group["params"]) != len(together.names):
+            raise ValueError(
+                f"{together} needs all of its {len(together.names)} parameters, and {len(group['params'])} are left to "
+                "its rule: let no rule before it match them, and none of its own conditions leave them out"
+            )
     if not any(group["penalty"] for group in groups.values()):
         raise ValueError("nothing is penalised: the model has no weight that a rule with a penalty matches")
     return sorted(groups.values(), key=lambda group: group["penalty"] is None)
@@ -171,10 +182,24 @@ def penalty(groups: Iterable[Group]) -> Tensor:
     return torch.stack([rule.value(w, lam) for w, rule, lam in penalised(groups)]).sum()
 
 
-def penalised(groups: Iterable[Group]) -> Iterator[tuple[nn.Parameter, Penalty, Any]]:
-    """Every penalised parameter of the groups, with its penalty and its λ: a number, or a tensor with one per block."""
+def penalised(
+    groups: Iterable[Group], read: Callable[[nn.Parameter], Tensor] = lambda parameter: parameter
+) -> Iterator[tuple[Tensor, Penalty, Any]]:
+    """Every penalised parameter of the groups, with its penalty and its λ: a number, or a tensor with one per block.
+
+    Where blocks reach over several parameters, a matrix for each family of them instead, whose rows they are.
+
+    Args:
+        groups: as :func:`param_groups` gives them.
+        read: what of a parameter is wanted in its place, such as its gradient.
+    """
     for group in groups:
-        if group["penalty"] is not None:
-            weights = group.get("weights", [1.0] * len(group["params"]))
-            for parameter, weight in zip(group["params"], weights, strict=True):
-                yield parameter, group["penalty"], group["lam"] * weight
+        penalty = group["penalty"]
+        if penalty is None:
+            continue
+        tensors, over = list(map(read, group["params"])), joint_blocks(penalty)
+        if over is not None:
+            tensors, penalty = over.gather(tensors), over_rows(penalty, over)
+        weights = group.get("weights", [1.0] * len(tensors))
+        for tensor, weight in zip(tensors, weights, strict=True):
+            yield tensor, penalty, group["lam"] * weight

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from torchlasso import distributed
+from torchlasso.compact import Shrinker
 from torchlasso.control import LambdaController
 from torchlasso.names import unknown
-from torchlasso.selection import Group, penalised
+from torchlasso.selection import Group
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Term = Callable[[Tensor, Tensor], Tensor]  # the outputs for some training rows, and which rows they are ↦ a number
@@ -88,6 +89,7 @@ class Trainer:
 
     Attributes:
         controls: of λ, to be filled by whoever wants some; each is called after every step.
+        shrinker: takes out of the model what has died, to be set by whoever wants it.
     """
 
     def __init__(
@@ -102,7 +104,8 @@ class Trainer:
         self.model, self.optimizer, self.loss, self.plan, self.extra = model, optimizer, loss, plan, extra
         self.x, self.y = rows
         self.controls: list[LambdaController] = []
-        self.epoch, self.seconds = 0, 0.0
+        self.shrinker: Shrinker | None = None
+        self.epoch, self.seconds, self._last = 0, 0.0, 0.0
         full, rest = divmod(len(self.x), plan.batch_size)
         # a last batch of a single row has no variance for a batch norm
         self.batches = full + (rest > 1 or not full)
@@ -142,8 +145,23 @@ class Trainer:
             step = (self.epoch + 1) * self.batches
             raise FloatingPointError(f"weights became infinite or NaN at step {step}, and so does the loss")
         self.epoch += 1
-        self.seconds += time.perf_counter() - start
+        self._last = time.perf_counter() - start
+        self.seconds += self._last
         return total / self.batches
+
+    def shrink(self) -> float | None:
+        """Make the model smaller, if that saves time by the end.
+
+        Returns:
+            The share of its multiplications that is left; None if it stays as it is.
+        """
+        togo = self.plan.epochs - self.epoch
+        if self.shrinker is None or not togo:
+            return None
+        start = time.perf_counter()
+        left = self.shrinker.consider(self.model, self.optimizer, self.controls, togo * self._last)
+        self.seconds += time.perf_counter() - start
+        return left
 
     def rehearse(self) -> None:
         """Make one update, so that what cannot be trained fails at once. The model is no good afterwards."""
@@ -171,10 +189,13 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": scheduler,
             "controls": [control.state_dict() for control in self.controls],
+            "shrinks": [] if self.shrinker is None else self.shrinker.records,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state. The order of rows and all randomness follow from the plan's seed and the epoch."""
+        if self.shrinker is not None:
+            self.shrinker.replay(state["shrinks"], self.model, self.optimizer, self.controls)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
@@ -239,10 +260,12 @@ def _batches(n: int) -> Iterator[slice]:
 
 def support(groups: Iterable[Group]) -> Tensor:
     """Which penalised weights are not zero: one bool for each, in the order of the groups."""
-    return torch.cat([w.detach().flatten() != 0 for w, _, _ in penalised(groups)])
+    params = (p for group in groups if group["penalty"] is not None for p in group["params"])
+    return torch.cat([p.detach().flatten() != 0 for p in params])
 
 
-def sparsity(groups: Iterable[Group]) -> float:
-    """Zeros over penalised weights."""
+def sparsity(groups: Iterable[Group], of: int | None = None) -> float:
+    """Zeros over penalised weights; ``of``: how many there were before some were taken out, which count as zeros."""
     alive = support(groups)
-    return int((~alive).sum()) / len(alive)
+    total = len(alive) if of is None else of
+    return (total - int(alive.sum())) / total

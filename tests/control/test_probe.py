@@ -139,7 +139,7 @@ def test_layers_without_a_penalty_shrink_with_their_neighbours():
 def cost(kind, model, *inputs, share=None):
     probe = probe_of(model, *inputs)
     found = kind.measured(probe)
-    return found.dense if share is None else found.left(probe(share)) / found.dense
+    return found.dense if share is None else found.left(probe(share), probe.sites) / found.dense
 
 
 @pytest.mark.parametrize(

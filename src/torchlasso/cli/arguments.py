@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from torchlasso import models, penalties
-from torchlasso.cli.choices import BLOCKS, OPTIMIZERS
+from torchlasso.cli.choices import BLOCKS, OPTIMIZERS, UNITS
 from torchlasso.training import LOSSES, SCHEDULES
 
 Out = Annotated[str, typer.Option(help="Folder of the run.")]
@@ -21,7 +21,7 @@ Validation = Annotated[float, typer.Option(help="Share of the training rows that
 Model = Annotated[str, typer.Option(help=f"{', '.join(models.names())} or package.module:function.")]
 LossName = Annotated[str | None, typer.Option(help=f"{', '.join(LOSSES)} or package.module:function.")]
 PenaltyName = Annotated[str, typer.Option(help=f"{', '.join(penalties.registry())}; with options as in mcp:gamma=3.")]
-Over = Annotated[str | None, typer.Option(help=f"{', '.join(BLOCKS)}; with options as in heads:n=4.")]
+Over = Annotated[str | None, typer.Option(help=f"{', '.join([UNITS, *BLOCKS])}; with options as in heads:n=4.")]
 OptimizerName = Annotated[str, typer.Option(help=f"{', '.join(OPTIMIZERS)}; with options as in sgd:momentum=0.9.")]
 Reweight = Annotated[
     float | None, typer.Option(help="θ, such as 0.05: λ of each weight times θ/(|w|+θ), for what is kept.")

@@ -31,8 +31,11 @@ BLOCKS: Mapping[str, type[Blocks]] = {
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.registry()}
 
 
-def penalty(text: str, over: str | None) -> Penalty:
-    """The penalty that ``mcp:gamma=3`` names, over the blocks that ``heads:n=4`` names.
+UNITS = "units"  # blocks that are those of a model
+
+
+def penalty(text: str, over: str | None, units: Callable[[], Blocks] | None = None) -> Penalty:
+    """The penalty that ``mcp:gamma=3`` names, over the blocks that ``heads:n=4`` names; ``units``: those of the model.
 
     >>> penalty("mcp:gamma=2.5", "filters")
     MCP(over=Filters(weighted=True, transposed=False, groups=1), gamma=2.5)
@@ -43,7 +46,8 @@ def penalty(text: str, over: str | None) -> Penalty:
         raise unknown("penalty", name, known)
     if "over" in options:
         raise ValueError(f"penalty {text!r}: what it acts on has an option of its own, --over")
-    blocks_given = {} if over is None else {"over": blocks(over)}
+    made = units() if over == UNITS and units is not None else None if over is None else blocks(over)
+    blocks_given = {} if made is None else {"over": made}
     return _make("penalty", name, known[name], options, **blocks_given)  # type: ignore[no-any-return]
 
 

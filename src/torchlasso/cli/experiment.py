@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +13,18 @@ from torch import Tensor, nn
 import torchlasso
 from torchlasso import data, models
 from torchlasso.cli import choices
+from torchlasso.compact import Shrinker
 from torchlasso.control import Reweighted, TargetBudget, TargetSparsity
 from torchlasso.data.records import order_like, widen
 from torchlasso.distillation import Distillation
+from torchlasso.graph import Units
 from torchlasso.names import is_function_name, parse_spec, unknown
 from torchlasso.optim import Proximal, proximal
 from torchlasso.path import RULES, Grid, Recipe
 from torchlasso.penalties import check_strength
 from torchlasso.refit import freeze_zeros
-from torchlasso.selection import Group, Rule, is_weight, named_parameters, param_groups, penalised, penalty
-from torchlasso.training import Loss, Plan, Trainer
+from torchlasso.selection import Group, Rule, is_weight, named_parameters, param_groups, penalty
+from torchlasso.training import Loss, Plan, Trainer, sparsity
 
 OURS, DENSE, LOSS_TERM, REFIT = "torchlasso", "dense", "loss-term", "refit"
 COMPARISONS = (DENSE, LOSS_TERM)
@@ -96,6 +99,7 @@ class Options:
     reweight: float | None = None
     refit: int | None = None
     teacher: str | None = None
+    shrink: bool = False
     path: PathOptions | None = None
 
     def __post_init__(self) -> None:
@@ -165,6 +169,21 @@ class Training:
 
     trainer: Trainer
     groups: Callable[[], list[Group]]
+    penalised: int = 0  # weights at the start: what is taken out counts as zeros
+
+    def __post_init__(self) -> None:
+        params = (p for group in self.groups() if group["penalty"] is not None for p in group["params"])
+        object.__setattr__(self, "penalised", sum(p.numel() for p in params))
+
+    @property
+    def cuts(self) -> list[dict[str, Any]]:
+        """What was taken out of the model so far."""
+        return [] if self.trainer.shrinker is None else self.trainer.shrinker.records
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros over penalised weights."""
+        return sparsity(self.groups(), of=self.penalised)
 
     @property
     def lam(self) -> float:
@@ -196,13 +215,19 @@ class Experiment:
         model = models.build(name, self.inputs.shape, self.inputs.outputs, **model_options)
         return model.to(choices.device(self.options.device))
 
+    @property
+    def example(self) -> Tensor:
+        """Inputs on which the model can be run: random rows."""
+        rows = torch.randn(2, *self.inputs.shape, generator=torch.Generator().manual_seed(0))
+        return rows.to(choices.device(self.options.device))
+
     def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:
         """The parameter groups of ``model`` under the options' penalty, with their λ or another.
 
         Where whole units are to go, the last layer is left alone: its units are the outputs.
         """
         options = self.options
-        rules = [Rule("*", choices.penalty(options.penalty, options.over))]
+        rules = [Rule("*", choices.penalty(options.penalty, options.over, lambda: Units(model, self.example)))]
         weights = [name for name, module, p in named_parameters(model) if is_weight(name, module, p)]
         if len(weights) > 1 and (options.flops is not None or options.bytes is not None):
             rules.insert(0, Rule(lambda name, *_: name == weights[-1], None))
@@ -234,6 +259,8 @@ class Experiment:
             trainer.controls.append(budget)
         if options.reweight is not None:
             trainer.controls.append(Reweighted(optimizer, theta=options.reweight))
+        if options.shrink:
+            trainer.shrinker = Shrinker(model, self.example)
         return Training(trainer, optimizer.penalised_groups)
 
     def recipe(self, path: PathOptions) -> Recipe:
@@ -263,7 +290,7 @@ class Experiment:
         """What goes on training ``model`` without a penalty, its zeros as they are."""
         plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.groups(model, 0.0)
         optimizer = self._plain(groups, REFIT_RATE)
-        freeze_zeros(optimizer, (p for p, _, _ in penalised(groups)))
+        freeze_zeros(optimizer, (p for group in groups if group["penalty"] for p in group["params"]))
         return Training(Trainer(model, optimizer, self.loss, rows, plan, self._taught(teacher)), lambda: groups)
 
     def _plain(self, groups: list[Group], rate: float = 1.0) -> torch.optim.Optimizer:

@@ -6,6 +6,7 @@ from torch import nn
 
 from torchlasso.cli.experiment import Experiment
 from torchlasso.cli.run_folder import RunFolder
+from torchlasso.compact import restore_
 
 
 def open_run(path: str) -> tuple[RunFolder, Experiment, nn.Module]:
@@ -16,9 +17,10 @@ def open_run(path: str) -> tuple[RunFolder, Experiment, nn.Module]:
     """
     folder = RunFolder(path)
     experiment = folder.read_experiment()
-    model, weights = experiment.build_model(), folder.read_model()
+    model, (weights, cuts) = experiment.build_model(), folder.read_model()
     try:
+        restore_(model, experiment.example, cuts)
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{folder.model} does not fit the model {experiment.options.model!r}") from error
     return folder, experiment, model

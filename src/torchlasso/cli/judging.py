@@ -15,8 +15,19 @@ from torchlasso.selection import Group
 from torchlasso.training import Loss, evaluate, full_gradient
 
 
-def summarise(model: nn.Module, groups: list[Group], loss: Loss, rows: Rows, *, epochs: int, seconds: float) -> Summary:
+def summarise(
+    model: nn.Module,
+    groups: list[Group],
+    loss: Loss,
+    rows: Rows,
+    *,
+    epochs: int,
+    seconds: float,
+    penalised: int | None = None,
+) -> Summary:
     """What the model came to, on the test rows, and how stationary it is on the training rows.
+
+    ``penalised``: how many weights were penalised at the start, where some may have been taken out: these are zeros.
 
     Raises:
         FloatingPointError: the test loss is infinite or NaN.
@@ -28,9 +39,9 @@ def summarise(model: nn.Module, groups: list[Group], loss: Loss, rows: Rows, *, 
     layers = [layer for layer in record.layers if layer.penalised]
     return Summary(
         **asdict(found),
-        sparsity=record.sparsity,
+        sparsity=1 - record.nonzero / penalised if penalised else record.sparsity,
         nonzero=record.nonzero,
-        penalised=record.penalised,
+        penalised=penalised or record.penalised,
         parameters=record.parameters,
         bytes=record.bytes,
         units=sum(layer.units for layer in layers),

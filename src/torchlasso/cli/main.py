@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from torchlasso import distributed
+from torchlasso.cli.compact import compact
 from torchlasso.cli.path import path
 from torchlasso.cli.predict import predict
 from torchlasso.cli.report import report
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (train, path, report, predict):
+for command in (train, path, report, compact, predict):
     app.command()(command)
 
 

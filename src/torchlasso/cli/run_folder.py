@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from torchlasso.distributed import by_first
 from torchlasso.files import as_json, read_json, replacing, write_json, write_text
 from torchlasso.path import Point
 
+CUTS = "torchlasso.cuts"  # where a file of weights says what was taken out of the model
+
 
 class RunFolder:
     """A folder that holds ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``,
-    ``summary.json`` and ``report.html``; for a path ``path.jsonl``, ``points/`` and the figure of the frontier, too.
+    ``summary.json`` and ``report.html``; once it was compacted ``compact.safetensors``; for a path ``path.jsonl``,
+    ``points/`` and the figure of the frontier, too.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -33,6 +36,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint" / "state.safetensors"
         self.model = self.path / "model.safetensors"
+        self.compact = self.path / "compact.safetensors"
         self.summary = self.path / "summary.json"
         self.report = self.path / "report.html"
         self.points = self.path / "path.jsonl"
@@ -55,7 +59,7 @@ class RunFolder:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.config) as temporary:
             temporary.write_text(as_json(asdict(experiment)), encoding="utf-8")
-            files = (self.config, self.metrics, self.checkpoint, self.model, self.summary, self.report)
+            files = (self.config, self.metrics, self.checkpoint, self.model, self.compact, self.summary, self.report)
             for file in (
                 *files,
                 self.points,
@@ -177,16 +181,30 @@ class RunFolder:
         return self.weights / f"{index:03}.safetensors"
 
     @by_first
-    def write_model(self, state: dict[str, Tensor]) -> None:
-        """Write the weights."""
-        checkpoint.write_tensors(self.model, state, {"format": "pt"})
+    def write_model(self, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write the weights, and what was taken out of the model while it trained."""
+        _write_weights(self.model, state, cuts)
 
-    def read_model(self) -> dict[str, Tensor]:
-        """The weights.
+    @by_first
+    def write_compact(self, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:
+        """Write the weights of the compacted model, and what was taken out of it."""
+        _write_weights(self.compact, state, cuts)
+
+    def read_model(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        """The weights, and what was taken out of the model while it trained.
 
         Raises:
             ValueError: the run is not finished, or its weights are damaged.
         """
         if not self.model.exists():
             raise ValueError(f"{self.path} holds no finished run: it has no model.safetensors")
-        return checkpoint.read_tensors(self.model)[0]
+        tensors, metadata = checkpoint.read_tensors(self.model)
+        try:
+            return tensors, json.loads(metadata.get(CUTS, "[]"))
+        except ValueError as error:
+            raise ValueError(f"{self.model} is damaged: {error}") from error
+
+
+def _write_weights(path: Path, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:
+    metadata = {CUTS: json.dumps(list(cuts))} if cuts else {}
+    checkpoint.write_tensors(path, state, {"format": "pt", **metadata})

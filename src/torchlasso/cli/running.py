@@ -20,7 +20,7 @@ from torchlasso.cli.teacher import outputs_of_teacher
 from torchlasso.control import TargetMissed
 from torchlasso.path import badness
 from torchlasso.report import report
-from torchlasso.training import Trainer, evaluate, outputs_of, sparsity, support
+from torchlasso.training import Trainer, evaluate, outputs_of, support
 
 
 def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
@@ -44,7 +44,7 @@ def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
     _train(OURS, training, rows, folder)
     refit = _refit(experiment, model, rows, teacher, folder) if options.refit else None
     summary = replace(_summary(training, rows), refit=refit)
-    folder.write_model(model.state_dict())
+    folder.write_model(model.state_dict(), training.cuts)
     for name in options.comparisons:
         if name not in compared:
             compared[name], _ = _compare(name, experiment, rows, folder, summary.lam)
@@ -92,17 +92,21 @@ def _train(name: str, training: Training, rows: Rows, folder: RunFolder) -> None
     try:
         with (
             _misses_told(),
-            screen.progress(name, trainer.steps, done, lambda: sparsity(groups()), lambda: training.lam) as watch,
+            screen.progress(name, trainer.steps, done, lambda: training.sparsity, lambda: training.lam) as watch,
         ):
             while trainer.epoch < epochs:
                 before = support(groups())
                 loss = trainer.run_epoch(watch)
-                line = _epoch(trainer, rows, loss, training.lam, before, support(groups()))
+                line = _epoch(training, rows, loss, before, support(groups()))
+                if (left := trainer.shrink()) is not None:
+                    line |= {"multiplications_left": left, "seconds": trainer.seconds}
                 # the metrics first: a resume leaves out the lines of epochs that the checkpoint does not know
                 folder.write_metrics([*metrics, line])
                 folder.write_checkpoint(trainer.state_dict())
                 metrics.append(line)
                 screen.epoch_line(name, epochs, line)
+                if left is not None:
+                    screen.shrunk_line(trainer.epoch, left)
     except FloatingPointError as error:
         kept = f"the checkpoint after epoch {len(metrics)} is in {folder.checkpoint}"
         raise FloatingPointError(
@@ -135,13 +139,14 @@ def _resume(trainer: Trainer, folder: RunFolder) -> list[dict[str, Any]]:
     return folder.read_metrics()[: trainer.epoch]
 
 
-def _epoch(trainer: Trainer, rows: Rows, loss: float, lam: float, before: Tensor, now: Tensor) -> dict[str, Any]:
+def _epoch(training: Training, rows: Rows, loss: float, before: Tensor, now: Tensor) -> dict[str, Any]:
+    trainer = training.trainer
     line = {
         "epoch": trainer.epoch,
         "loss": loss,
-        "sparsity": 1 - now.double().mean().item(),
+        "sparsity": training.sparsity,
         "switched": (now != before).double().mean().item(),  # the share that went from or to zero
-        "lam": lam,
+        "lam": training.lam,
         "lr": trainer.optimizer.param_groups[0]["lr"],
         "seconds": trainer.seconds,
     }
@@ -155,5 +160,11 @@ def _epoch(trainer: Trainer, rows: Rows, loss: float, lam: float, before: Tensor
 def _summary(training: Training, rows: Rows) -> Summary:
     trainer = training.trainer
     return summarise(
-        trainer.model, training.groups(), trainer.loss, rows, epochs=trainer.epoch, seconds=trainer.seconds
+        trainer.model,
+        training.groups(),
+        trainer.loss,
+        rows,
+        epochs=trainer.epoch,
+        seconds=trainer.seconds,
+        penalised=training.penalised if training.cuts else None,
     )

@@ -134,6 +134,11 @@ def epoch_line(name: str, epochs: int, metrics: dict[str, Any]) -> None:
     say("  ".join(filter(None, parts)))
 
 
+def shrunk_line(epoch: int, left: float) -> None:
+    """A line for a model that became smaller."""
+    say(f"after epoch {epoch} the model was made smaller: {percent(left)} of its multiplications are left")
+
+
 def comparison(summary: Summary) -> None:
     """The run and its comparisons side by side, and what was won."""
     table = Table(box=None, pad_edge=False, header_style="bold")

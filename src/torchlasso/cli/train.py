@@ -25,7 +25,8 @@ def train(
         float | None, typer.Option(help="Share of zeros to end with, such as 0.95: λ is found, from --lam on.")
     ] = None,
     flops: Annotated[
-        float | None, typer.Option(help="Operations to end with, a share or a number; with --over filters or rows.")
+        float | None,
+        typer.Option(help="Operations to end with, a share or a number; with --over units, filters or rows."),
     ] = None,
     bytes_: Annotated[
         float | None, typer.Option("--bytes", help="Size to end with, a share or a number; likewise.")
@@ -44,6 +45,9 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(help="Folder of a finished run to learn from as well; or dense: train that first.")
     ] = None,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="Take out what has died while training, when it saves time; --over units.")
+    ] = False,
     batch_size: arguments.BatchSize = Options.batch_size,
     seed: arguments.Seed = Options.seed,
     device: arguments.Device = Options.device,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,36 @@ class Cut:
     units: UnitMap
     removal: Removal
     numbers: list[tuple[Choice, int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What goes, by the names of families, and the numbers: all that :meth:`from_dict` needs beside the units."""
+        gone = {
+            family.name: self.removal.gone[family.axis].nonzero().flatten().tolist()
+            for family in self.units.removable
+            if self.removal.gone[family.axis].any()
+        }
+        numbers = [[choice.path, choice.name, choice.place, value] for choice, value in self.numbers]
+        return {"gone": gone, "numbers": numbers}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], units: UnitMap) -> Cut:
+        """The cut that was recorded, of a model of the same shape, without anything that is added to what stays.
+
+        Raises:
+            ValueError: the model is another one.
+        """
+        axes = {family.name: family.axis for family in units.removable}
+        gone = {}
+        for name, which in record["gone"].items():
+            if name not in axes or max(which) >= axes[name].size:
+                raise ValueError(f"the model has no units {name!r} as those that were taken out")
+            gone[axes[name]] = torch.zeros(axes[name].size, dtype=torch.bool)
+            gone[axes[name]][torch.tensor(which)] = True
+        numbers = [
+            (Choice(path, name, place, (object, name, False), (value,)), value)
+            for path, name, place, value in record["numbers"]
+        ]
+        return cls(units, Removal(gone), numbers)
 
     def apply_(self, model: nn.Module) -> list[tuple[Tensor, list[Dim]]]:
         """Cut a model; returns its tensors that are smaller now, and their dimensions as they were."""
@@ -100,10 +130,18 @@ def compact(
           (2): Linear(in_features=3, out_features=2, bias=True)
         )
     """
+    small, report, _ = compacted(model, example_inputs, multiple_of)
+    return (small, report) if return_report else small
+
+
+def compacted(
+    model: nn.Module, example_inputs: Inputs, multiple_of: int = 1
+) -> tuple[nn.Module, CompactionReport, Cut]:
+    """A smaller model with the same outputs, what went and what stayed, and what was done."""
     cut = find_cut(model, example_inputs, multiple_of)
     small = copy.deepcopy(model)
     cut.apply_(small)
-    return (small, report_of(cut, model, small, example_inputs)) if return_report else small
+    return small, report_of(cut, model, small, example_inputs), cut
 
 
 def report_of(cut: Cut, before: nn.Module, after: nn.Module, example_inputs: Inputs) -> CompactionReport:
@@ -120,11 +158,11 @@ def report_of(cut: Cut, before: nn.Module, after: nn.Module, example_inputs: Inp
     return CompactionReport(tuple(families), dict(cut.units.structure.unknown), *totals)
 
 
-def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1) -> Cut:
-    """What can be taken out of a model; it was tried on a copy."""
+def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, units: UnitMap | None = None) -> Cut:
+    """What can be taken out of a model; it was tried on a copy. ``units``: of the model as it is, if they are known."""
     if multiple_of < 1:
         raise ValueError(f"multiple_of has to be 1 or more, and is {multiple_of}")
-    units = find_units(model, example_inputs)
+    units = units or find_units(model, example_inputs)
     original = copy.deepcopy(model).double()
     pinned: dict[Axis, str] = {}
 

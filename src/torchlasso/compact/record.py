@@ -82,6 +82,19 @@ class CompactionReport:
         """How many units went."""
         return sum(family.before - family.after for family in self.families)
 
+    @property
+    def verdict(self) -> str:
+        """What was won, in one sentence."""
+        units = sum(family.before for family in self.families if family.after < family.before)
+        if not self.removed:
+            return "Nothing can go."
+        shares = [
+            f"{percent(getattr(self.after, key) / getattr(self.before, key))} of the {name}"
+            for key, name in (("parameters", "parameters"), ("flops", "FLOPs"))
+            if getattr(self.before, key)
+        ]
+        return f"{self.removed:,} of {units:,} units went: {' and '.join(shares)} are left."
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as numbers, strings and lists."""
         return {"removed": self.removed, **asdict(self)}

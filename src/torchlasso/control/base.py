@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
+
+from torch import Tensor
 
 from torchlasso.optim import Proximal
 from torchlasso.optim.metrics import Group
@@ -70,6 +72,18 @@ class LambdaController(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; to be called after the optimizer's."""
         self.done = int(state["done"])
+
+    @property
+    def can_lose(self) -> bool:
+        """Whether what is zero now may be taken out of the model for good."""
+        return True
+
+    def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:  # noqa: B027 most keep nothing of the kind
+        """Let what is kept for each weight be that of the model by now, which became smaller.
+
+        Args:
+            smaller: (parameter, tensor like it was) ↦ what stays of the tensor.
+        """
 
     def _groups(self) -> list[tuple[Group, Penalty]]:
         """The penalised groups, those included that were added to the optimizer later."""

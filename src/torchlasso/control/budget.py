@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torchlasso.control.costs import Bytes, Cost, Flops, Latency, Parameters
 from torchlasso.control.probe import Probe
 from torchlasso.control.steering import Steered
 from torchlasso.optim import Proximal
+from torchlasso.penalties.parts import joint_blocks
 
 COSTS: dict[str, type[Cost]] = {"flops": Flops, "parameters": Parameters, "bytes": Bytes, "latency": Latency}
 
@@ -101,6 +102,8 @@ class TargetBudget(Steered):
             raise ValueError(f"TargetBudget: {name} must be a finite number above 0; got {wanted!r}")
         LambdaController.__init__(self, optimizer)  # says so if the optimizer is none whose groups can be asked for
         groups = self._groups()
+        # a unit whose bias is zero, too, has no gradient behind a ReLU
+        self.for_good = any(joint_blocks(penalty) is not None for _, penalty in groups)
         kind = COSTS[name]
         self.what = kind.what
         if wanted >= 1 and not kind.counted:
@@ -121,7 +124,11 @@ class TargetBudget(Steered):
         )
 
     def _left(self, alive: Sequence[Tensor]) -> list[float]:
-        return [self._cost.left(self._probe(alive)) / self._cost.dense]
+        return [self._cost.left(self._probe(alive), self._probe.sites) / self._cost.dense]
+
+    def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
+        super().resize(smaller)
+        self._probe.refresh()
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "cost": self._cost.state_dict()}

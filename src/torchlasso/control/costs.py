@@ -78,10 +78,13 @@ class Cost(ABC):
         """What the model costs with all its channels."""
         return self.fixed + sum(self.of(layer, 1.0, 1.0) for layer in self.layers)
 
-    def left(self, found: Iterable[Live]) -> float:
-        """What it costs with those alone that live."""
-        pairs = zip(self.layers, found, strict=True)
-        return self.fixed + sum(self.of(layer, live.weights, live.biases) for layer, live in pairs)
+    def left(self, found: Iterable[Live], sites: Iterable[Site]) -> float:
+        """What it costs with those alone that live; the sites are those of the model by now, which may be smaller."""
+        left = self.fixed
+        for layer, live, site in zip(self.layers, found, sites, strict=True):
+            biases = live.biases * site.biases / layer.biases if layer.biases else 0.0
+            left += self.of(layer, live.weights * site.weight.numel() / layer.weights, biases)
+        return left
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as numbers: times are not the same when they are taken again."""

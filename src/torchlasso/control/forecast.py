@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,6 +64,11 @@ class Forecast:
         strides = max(0, min(FAR - 1, int(ahead / self.stride)))
         pairs = zip(self.ages, self.strides_left, strict=True)
         return [(age >= min(window, self.samples)) & (left > strides) for age, left in pairs]
+
+    def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
+        """Let what was noted be that of the weights that are left."""
+        for name in TENSORS:
+            setattr(self, name, [smaller(p, t) for p, t in zip(self.params, getattr(self, name), strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
         """What was noted."""

@@ -217,6 +217,11 @@ class Probe:
         traces = self._run(self.sites, dict(zip(self.params, alive, strict=True)))
         return [Live(trace.site.groups, trace.outputs.cpu(), trace.inputs.cpu()) for trace in traces]
 
+    def refresh(self) -> None:
+        """Look at the layers anew, after the model became smaller."""
+        owners = {name: module for name, module, _ in named_parameters(self.model)}
+        self.sites = [Site.of(self.model, site.name, owners[site.name], site.weight) for site in self.sites]
+
     def dense(self) -> list[Trace]:
         """What passes through the layers of the model as it is."""
         return self._run(self.sites, {})

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchlasso.control.base import LambdaController
 from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty, Separable
+from torchlasso.penalties.parts import joint_blocks, over_rows
 
 
 class Reweighted(LambdaController):
@@ -67,7 +68,16 @@ class Reweighted(LambdaController):
     @torch.no_grad()
     def _weigh(self, source: Mapping[Tensor, Tensor] | None) -> None:
         for group, penalty in self._groups():
-            for p in group["params"]:
+            params = group["params"]
+            over = joint_blocks(penalty)
+            if over is not None:  # all of one group, kept with its first parameter
+                if source is None or all(p in source for p in params):
+                    rows = over.gather([p if source is None else source[p].to(p) for p in params])
+                    self.optimizer.weights[params[0]] = torch.cat(
+                        [self._weights(over_rows(penalty, over), w) for w in rows]
+                    )
+                continue
+            for p in params:
                 if source is None or p in source:
                     self.optimizer.weights[p] = self._weights(penalty, p if source is None else source[p].to(p))
 

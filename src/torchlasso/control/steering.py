@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +32,8 @@ HASTE = 4.0
 # effect yet, it may have one soon. Down it may go faster, for what is dead for long does not come back; so it may where
 # the learning rate is so low that it does little harm.
 FASTEST, FASTEST_DOWN, FASTEST_LATE = 8.0, 24.0, 24.0
+# So fast it falls where enough is gone and what is gone does not come back.
+FASTEST_STOP = 100.0
 # λ may become this much larger or smaller than it was given (a logarithm).
 FURTHEST = 14.0
 # A layer with fewer weights than this has its λ lowered with every sample, to nothing where one or none is left; with
@@ -61,6 +63,7 @@ class Steered(LambdaController):
     """
 
     what = "share"
+    for_good = False  # whether what dies hardly comes back, as whole units behind a ReLU do not
 
     def __init__(
         self,
@@ -125,6 +128,8 @@ class Steered(LambdaController):
             error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(self.shares[i])
             fastest = FASTEST if done < HORIZON else FASTEST_LATE
             pace = min(max(HASTE * error / ELASTICITY / togo, -FASTEST_DOWN), fastest)
+            if self.for_good and left <= self.shares[i] and self.left[i] <= self.shares[i]:
+                pace = -FASTEST_STOP
             change = pace * self.every / self.steps
             self.strengths[i] = min(max(self.strengths[i] + change, -FURTHEST), FURTHEST)
 
@@ -140,8 +145,12 @@ class Steered(LambdaController):
     def _protect(self) -> None:
         """Lower λ of the layers that have hardly a weight left."""
         for group, _ in self._groups():
-            scales = zip(group["params"], group["lam_scales"], strict=True)
-            group["lam_scales"] = [_scale(p, int(total(p, (local(p.detach()) != 0).sum())), s) for p, s in scales]
+            full = group.get("full_scales", [1.0] * len(group["params"]))
+            scales = zip(group["params"], group["lam_scales"], full, strict=True)
+            group["lam_scales"] = [
+                _scale(p, int(total(p, (local(p.detach()) != 0).sum())), scale / most) * most
+                for p, scale, most in scales
+            ]
 
     def _look_back(self) -> None:
         for share, left in zip(self.shares, self.left, strict=True):
@@ -158,6 +167,14 @@ class Steered(LambdaController):
         else:
             why = f"λ was still on its way: give it more steps, or a start nearer to where it came, {max(self.lam):.3g}"
         return f"{ended}, {100 * share:.2f} % was asked for; {why}"
+
+    @property
+    def can_lose(self) -> bool:
+        """Not where less is left than is asked for: λ will fall, and some of it has to come back."""
+        return all(left >= share for left, share in zip(self.left, self.shares, strict=True))
+
+    def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
+        self._forecast.resize(smaller)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "strengths": list(self.strengths), **self._forecast.state_dict()}

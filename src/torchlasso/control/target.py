@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -81,6 +82,7 @@ class TargetSparsity(Steered):
         for unit, wanted in zip(units, targets, strict=True):
             params = [p for i in unit for p in groups[i]["params"]]
             _check(wanted, sum(p.numel() for p in params), 0 if allow_empty else len(params))
+        self.sizes = [p.numel() for group in groups for p in group["params"]]  # what is taken out counts as zeros
         super().__init__(
             optimizer,
             units=units,
@@ -91,10 +93,16 @@ class TargetSparsity(Steered):
             tolerance=tolerance,
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "sizes": list(self.sizes)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.sizes = list(state["sizes"])
+
     def _left(self, alive: Sequence[Tensor]) -> list[float]:
         counts = [int(total(p, mask.sum())) for p, mask in zip(self.params, alive, strict=True)]
-        sizes = [p.numel() for p in self.params]
-        return [sum(counts[k] for k in some) / sum(sizes[k] for k in some) for some in self.members]
+        return [sum(counts[k] for k in some) / sum(self.sizes[k] for k in some) for some in self.members]
 
 
 def _check(target: float, weights: int, layers: int) -> None:

@@ -61,8 +61,9 @@ def pinned(size: int, reason: str) -> Axis:
 
 
 def product(parts: Iterable[Dim]) -> Dim:
-    """The product of dimensions; of none, a pinned axis of size 1."""
+    """The product of dimensions; of none, a pinned axis of size 1. Beside others those of size 1 add nothing."""
     parts = tuple(flat for part in parts for flat in _parts(part, Product))
+    parts = tuple(part for part in parts if part.size != 1) or parts
     return parts[0] if len(parts) == 1 else Product(parts) if parts else pinned(1, "there is only one")
 
 
@@ -116,8 +117,15 @@ def pin(dim: Dim, reason: str) -> None:
             axis.pins.append(reason)
 
 
+Meet = Callable[[Axis, Axis], None]  # what is done to two axes of one size that have to be the same in some way
+
+
 def unify(a: Dim, b: Dim, reason: str) -> None:
     """Let two dimensions of one size be the same; where that cannot be written down, pin both, for the reason."""
+    _meet(a, b, reason, _bind)
+
+
+def _meet(a: Dim, b: Dim, reason: str, meet: Meet) -> None:
     a, b = resolve(a), resolve(b)
     if a.size != b.size:
         raise ValueError(f"dimensions of {a.size} and {b.size} cannot be the same")
@@ -128,12 +136,22 @@ def unify(a: Dim, b: Dim, reason: str) -> None:
     if isinstance(a, Axis):
         if any(other is a for other in axes_of(b)):  # a part cannot be the whole
             pin(b, reason)
-        else:
+        elif isinstance(b, Axis):
+            meet(a, b)
+        elif meet is _bind:
             _bind(a, b)
+        else:
+            _bind(a, _like(b))
     elif isinstance(a, Product) and isinstance(b, Product):
-        _align(list(a.parts), list(b.parts), _split, reason)
+        _align(list(a.parts), list(b.parts), _split, reason, meet)
     else:
-        _align(list(_parts(a, Sum)), list(_parts(b, Sum)), _cut, reason)
+        _align(list(_parts(a, Sum)), list(_parts(b, Sum)), _cut, reason, meet)
+
+
+def _like(dim: Dim) -> Dim:
+    """New axes that make up a dimension as others do."""
+    dim = resolve(dim)
+    return Axis(dim.size) if isinstance(dim, Axis) else type(dim)(tuple(map(_like, dim.parts)))
 
 
 def _bind(axis: Axis, dim: Dim) -> None:
@@ -146,23 +164,47 @@ def _bind(axis: Axis, dim: Dim) -> None:
 Divide = Callable[[Dim, int], "tuple[Dim, Dim] | None"]
 
 
-def _align(ours: list[Dim], theirs: list[Dim], divide: Divide, reason: str) -> None:
-    """Unify two lists of parts from the front, dividing whichever part is larger."""
+def _align(ours: list[Dim], theirs: list[Dim], divide: Divide, reason: str, meet: Meet) -> None:
+    """Let two lists of parts meet from the front, dividing whichever part is larger."""
     while ours and theirs:
         a, b = resolve(ours.pop(0)), resolve(theirs.pop(0))
         if a.size != b.size:
-            larger, smaller = (a, b) if a.size > b.size else (b, a)
+            larger, smaller, (rest_of_larger, rest_of_smaller) = (
+                (a, b, (ours, theirs)) if a.size > b.size else (b, a, (theirs, ours))
+            )
             halves = divide(larger, smaller.size)
-            if halves is None:
+            if halves is not None:
+                larger, rest = halves
+                rest_of_larger.insert(0, rest)
+            elif divide is _split and (gathered := _gather([smaller, *rest_of_smaller], larger.size)):
+                smaller, rest_of_smaller[:] = gathered
+            else:
                 for dim in (a, b, *ours, *theirs):
                     pin(dim, reason)
                 return
-            first, rest = halves
-            (ours if larger is a else theirs).insert(0, rest)
-            a, b = first, smaller
-        unify(a, b, reason)
+            a, b = larger, smaller
+        _meet(a, b, reason, meet)
     for dim in (*ours, *theirs):  # of size 1 each, or 0
         pin(dim, reason)
+
+
+def _gather(parts: list[Dim], size: int) -> tuple[Dim, list[Dim]] | None:
+    """As many parts as it takes for a product of this size, the last of them divided where need be; and the others."""
+    taken: list[Dim] = []
+    for place, part in enumerate(map(resolve, parts)):
+        if size % part.size == 0:
+            taken.append(part)
+            size //= part.size
+            rest = parts[place + 1 :]
+        else:
+            halves = _split(part, size)
+            if halves is None:
+                return None
+            taken.append(halves[0])
+            size, rest = 1, [halves[1], *parts[place + 1 :]]
+        if size == 1:
+            return product(taken), rest
+    return None
 
 
 def _split(dim: Dim, outer: int) -> tuple[Dim, Dim] | None:
@@ -219,13 +261,32 @@ def sliced(dim: Dim, start: int, stop: int, reason: str) -> Dim:
 
 
 def same_count(dims: Sequence[Dim]) -> None:
-    """Let the axes of dimensions keep equally many indices, though not the same ones."""
-    columns = zip(*(list(axes_of(dim)) for dim in dims), strict=False)
-    for column in columns:
-        for axis in column[1:]:
-            ours, theirs = count_of(column[0]), count_of(axis)
+    """Let the axes of dimensions that are divided alike keep equally many indices, though not the same ones."""
+    for first, *others in zip(*map(axes_of, dims), strict=False):
+        for axis in others:
+            ours, theirs = count_of(first), count_of(axis)
             if ours is not theirs:
                 theirs.tied = ours
+
+
+def same_counts(several: Sequence[Sequence[Dim]], reason: str) -> None:
+    """Let the dimensions in each list keep equally many indices, divided alike; where they cannot be, pin them."""
+    while any(_divide_alike(dims, reason) for dims in several):  # what divides one list may divide another
+        pass
+    for dims in several:
+        if len({tuple(axis.size for axis in axes_of(dim)) for dim in dims}) == 1:
+            same_count(dims)
+        else:
+            for dim in dims:
+                pin(dim, reason)
+
+
+def _divide_alike(dims: Sequence[Dim], reason: str) -> bool:
+    """Let dimensions of one size be made of parts of the same sizes; returns whether any had to be divided for it."""
+    before = [len(list(axes_of(dim))) for dim in dims]
+    for dim in dims[1:]:
+        _meet(dims[0], dim, reason, lambda ours, theirs: None)
+    return before != [len(list(axes_of(dim))) for dim in dims]
 
 
 def count_of(axis: Axis) -> Axis:

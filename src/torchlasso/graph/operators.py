@@ -116,6 +116,14 @@ class Rule(ABC):
     def shape(self, call: Call[Shaped]) -> Any:
         """The dimensions of the result, or of each of several."""
 
+    def alike(self, call: Call[Shaped], shape: Any) -> list[Dims]:
+        """Dimensions of what :meth:`shape` gave that must keep equally many indices, though not the same ones."""
+        return []
+
+    def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
+        """Which of its tensors are added up along which dimension; what comes along others is what they make."""
+        return []
+
     @abstractmethod
     def reach(self, call: Call[Reach]) -> Any:
         """Which elements of the result depend on the inputs: more than 0 where they may; or of each of several."""

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from torchlasso.graph.axes import Axis, pinned
-from torchlasso.graph.operators import Call, Shaped, all_pinned, arguments, name_of, pin_all, rule_of
+from torchlasso.graph.axes import Axis, pinned, same_counts
+from torchlasso.graph.operators import Call, Dims, Shaped, all_pinned, arguments, name_of, pin_all, rule_of
 from torchlasso.graph.rules.opaque import UNKNOWN
 from torchlasso.graph.tracing import Inputs, Trace, trace
 
@@ -23,12 +23,14 @@ class Structure:
         trace: its operators.
         shapes: the dimensions of each value.
         parameters: those of each parameter and buffer, by name.
+        alike: dimensions that keep equally many indices.
         unknown: operators that are not understood, whose dimensions are pinned, and how often each occurs.
     """
 
     trace: Trace
     shapes: dict[fx.Node, Any]
     parameters: dict[str, list[Any]]
+    alike: list[Dims] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
 
 
@@ -49,6 +51,7 @@ def structure(model: nn.Module, example_inputs: Inputs) -> Structure:
             for value in node.all_input_nodes:
                 if isinstance(found.shapes[value], Shaped):
                     pin_all(found.shapes[value].dims, "it is a dimension of an output")
+    same_counts(found.alike, "pieces of equal size are made up differently")
     return found
 
 
@@ -77,7 +80,9 @@ def _call(found: Structure, node: fx.Node) -> Any:
     if rule is None:
         found.unknown[name] += 1
         rule = UNKNOWN
-    return _wrapped(rule.shape(call))
+    shape = rule.shape(call)
+    found.alike.extend(rule.alike(call, shape))
+    return _wrapped(shape)
 
 
 def _wrapped(shape: Any) -> Any:

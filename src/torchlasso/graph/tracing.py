@@ -6,12 +6,13 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram, default_decompositions, export
-from torch.export.graph_signature import InputKind
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
@@ -58,6 +59,8 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     Raises:
         ValueError: the model cannot be exported; the message says what torch found.
     """
+    from torch.export import export  # here, since it takes longer to import than all of this library
+
     double = copy.deepcopy(model).double().eval()
     args, kwargs = in_double(as_arguments(example_inputs))
     try:
@@ -78,6 +81,8 @@ def _first(error: Exception) -> str:
 
 def _table(known: Callable[[Any], bool]) -> dict[Any, Any]:
     """How to write the operators that are not understood."""
+    from torch.export import default_decompositions
+
     table = default_decompositions()
     for target in list(table):
         if known(target):
@@ -86,6 +91,8 @@ def _table(known: Callable[[Any], bool]) -> dict[Any, Any]:
 
 
 def _read(model: nn.Module, program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
+    from torch.export.graph_signature import InputKind
+
     nodes = list(program.graph.nodes)
     placeholders = [node for node in nodes if node.op == "placeholder"]
     given = iter(torch.utils._pytree.tree_leaves((args, kwargs)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -14,7 +14,7 @@ from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, pin, repeated, u
 from torchlasso.graph.flow import Flow, flow
 from torchlasso.graph.operators import Shaped, all_dims
 from torchlasso.graph.structure import Structure, structure
-from torchlasso.graph.tracing import Inputs
+from torchlasso.graph.tracing import Inputs, in_double
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ class UnitMap:
         """What is known of the elements of each value, for the weights that the model had when its units were found."""
         return flow(self.structure.trace)
 
+    def now(self, model: nn.Module) -> UnitMap:
+        """The same units, for the weights that the model has now."""
+        trace = self.structure.trace
+        kept = dict([*model.named_parameters(), *model.named_buffers()])
+        tensors = {
+            node: in_double(kept[trace.names[node]].detach()) if node in trace.names else tensor
+            for node, tensor in trace.tensors.items()
+        }
+        return UnitMap(replace(self.structure, trace=replace(trace, tensors=tensors)), self.families)
+
     def idle(self) -> dict[Axis, Tensor]:
         """Which units could go: no value of theirs both depends on the inputs and matters to the outputs.
 
@@ -95,6 +105,9 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
     for dim in every:
         for axis in repeated(dim):
             pin(axis, "it is combined with itself")
+    for axis in {axis for dim in every for axis in axes_of(dim)}:
+        if axis.size == 1:
+            pin(axis, "there is only one")
     _pin_what_is_not_read(found)
     _pin_together(dict.fromkeys(axis for dim in every for axis in axes_of(dim)))
     places: dict[Axis, list[tuple[str, int]]] = {}

@@ -12,12 +12,16 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
+from torchlasso.joint import Joint
 from torchlasso.optim import device, updates
 from torchlasso.optim.cohorts import Cohort, cohorts_of, keep_gains
 from torchlasso.optim.fused import Launch, launches_of
 from torchlasso.optim.metrics import Group, Metric, registry
 from torchlasso.optim.steps import is_elementwise
 from torchlasso.penalties import L1, Penalty, check_strength
+from torchlasso.penalties.base import Strength
+from torchlasso.penalties.parts import factors, joint_blocks, over_rows
+from torchlasso.sharding import any_sharded
 
 # With fused=None, so many weights or more are stepped by kernels. Measured in docs/results.md: below, what a step gains
 # by them does not make up for the seconds that they take at the first.
@@ -102,10 +106,15 @@ class Proximal(Optimizer):
             return
         if not isinstance(penalty, Penalty):
             raise TypeError(f"penalty must be a Penalty such as torchlasso.L1(); got {penalty!r}")
-        for p in group["params"]:
-            if p.is_complex():
-                raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
-            w = torch.empty_like(p, device="meta")
+        if any(p.is_complex() for p in group["params"]):
+            raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
+        shapes = [torch.empty_like(p, device="meta") for p in group["params"]]
+        over = joint_blocks(penalty)
+        if over is not None:
+            if any_sharded(group["params"]):
+                raise ValueError("blocks over several parameters need whole ones, and these are sharded")
+            penalty, shapes = over_rows(penalty, over), over.gather(shapes)
+        for w in shapes:
             penalty.prox(w, 1.0, w if self.metric.diagonal else 1.0)  # shapes only: raises what a step would raise
 
     def penalised_groups(self) -> list[Group]:
@@ -115,14 +124,18 @@ class Proximal(Optimizer):
                 "params": group["params"],
                 "penalty": penalty,
                 "lam": group["lam"],
-                "weights": [
-                    scale * self.weights.get(p, 1.0)
-                    for p, scale in zip(group["params"], group["lam_scales"], strict=True)
-                ],
+                "weights": self._factors(group, penalty),
             }
             for group, penalty in zip(self.param_groups, self.penalties, strict=True)
             if penalty is not None
         ]
+
+    def _factors(self, group: Group, penalty: Penalty) -> list[Strength]:
+        """What multiplies λ of each parameter, or of each family of blocks that reach over several."""
+        params, scales, over = group["params"], group["lam_scales"], joint_blocks(penalty)
+        if over is not None:
+            return factors(over, params, scales, self.weights.get(params[0]))
+        return [scale * self.weights.get(p, 1.0) for p, scale in zip(params, scales, strict=True)]
 
     @_disable_dynamo  # torch.compile leaves the step as it is, which has kernels of its own
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -144,8 +157,15 @@ class Proximal(Optimizer):
         with torch.no_grad():
             for launch in launches:
                 launch()
-        for cohort in (*rest, *(launch.cohort for launch in launches if not launch.shrinks)):
-            self._shrink(cohort)
+        done = [*rest, *(launch.cohort for launch in launches if not launch.shrinks)]
+        for index, (group, penalty) in enumerate(zip(self.param_groups, self.penalties, strict=True)):
+            own = [cohort for cohort in done if cohort.group == index]
+            over = joint_blocks(penalty)
+            if penalty is not None and over is not None:
+                self._shrink_together(group, penalty, over, own)
+            else:
+                for cohort in own:
+                    self._shrink(cohort)
         keep_gains(self.param_groups, cohorts)
         return loss
 
@@ -198,6 +218,27 @@ class Proximal(Optimizer):
         for p in options["params"]:
             lam = options["lam"] * self.weights[p] if p in self.weights else options["lam"]
             p.copy_(prox(p, lam, self.metric.step_size(options, self.state.get(p, {}), cohort.gain)))
+
+    @torch.no_grad()
+    def _shrink_together(self, group: Group, penalty: Penalty, over: Joint, cohorts: list[Cohort]) -> None:
+        """The prox of blocks that reach over all parameters of a group; one that has no gradient stays as it is."""
+        if not cohorts or not group["lam"]:
+            return
+        params, rows = group["params"], over_rows(penalty, over)
+        found: dict[Tensor, float | Tensor] = {
+            p: self.metric.step_size(cohort.options, self.state.get(p, {}), cohort.gain)
+            for cohort in cohorts
+            for p in cohort.options["params"]
+        }
+        given = [found.get(p, 0.0) for p in params]
+        alike = not any(isinstance(step, Tensor) or step != given[0] for step in given)
+        full = [torch.zeros_like(p) + step for p, step in zip(params, given, strict=True)]
+        steps = [given[0]] * len(over.families) if alike else over.gather(full)
+        new = []
+        for z, step, factor in zip(over.gather(params), steps, self._factors(group, penalty), strict=True):
+            idle = not isinstance(factor, Tensor) and not factor
+            new.append(z if idle else rows.prox(z, group["lam"] * factor, step))
+        over.put_(params, new)
 
     @contextmanager
     def _groups_replaced(self, groups: list[Group]) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.axes import Axis, Dim, pin, product, unify
+from torchlasso.graph.axes import Axis, pin, product, unify
 from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, rule
 from torchlasso.graph.rules.pointwise import bilinear, broadcast
 
@@ -46,6 +46,9 @@ class Linear(Affine):
             unify(made, call["bias"].dims[0], MATCH.format(call.name))
         return [*batch, made]
 
+    def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
+        return [(1, 1)]
+
     def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
         return torch.nn.functional.linear(x, weight)
 
@@ -65,22 +68,23 @@ class Convolution(Affine):
             pin(dim, f"{call.name} goes along it")
         channels, reason = dims[len(dims) - spatial - 1], MATCH.format(call.name)
         if groups > 1:  # the whole of one side, and a group's part of the other
-            group: Dim = Axis(groups)
-            inner: Dim = Axis(channels.size // groups)
+            group, inner = Axis(groups), Axis(channels.size // groups)
             unify(channels, product([group, inner]), reason)
             if self._transposed(call):
                 unify(consumed, product([group, inner]), reason)
                 made = product([group, made])
             else:
                 unify(consumed, inner, reason)
-                outer: Dim = Axis(made.size // groups)
-                unify(made, product([group, outer]), reason)
+                unify(made, product([group, Axis(made.size // groups)]), reason)
         else:
             unify(channels, consumed, reason)
         if isinstance(call["bias"], Shaped):
             unify(made, call["bias"].dims[0], reason)
         out = all_pinned(call.value.shape, f"made by {call.name}")
         return [*dims[: len(dims) - spatial - 1], made, *out[len(out) - spatial :]]
+
+    def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
+        return [(1, 0 if self._transposed(call) else 1)]
 
     def _transposed(self, call: Call[Any]) -> bool:
         return "transpose" in call.name or bool(call.get("transposed", False))
@@ -112,6 +116,11 @@ class Matmul(Rule):
         unify(x.dims[-1], y.dims[-2] if len(y.dims) > 1 else y.dims[-1], reason)
         made = [*x.dims[-2:-1], *(y.dims[-1:] if len(y.dims) > 1 else [])]
         return broadcast([[*x.dims[:-2], *made], [*y.dims[:-2], *made]], call)
+
+    def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
+        x, y = self._factors(call)
+        first = len(call.tensors) - 2
+        return [(first, len(x.dims) - 1), (first + 1, max(0, len(y.dims) - 2))]
 
     def reach(self, call: Call[Reach]) -> Any:
         return bilinear(torch.matmul, *self._factors(call))

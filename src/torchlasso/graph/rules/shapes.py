@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.axes import Axis, Dim, concatenated, pin, pinned, product, same_count, sliced, unify
+from torchlasso.graph.axes import Axis, Dim, concatenated, pin, pinned, product, sliced, unify
 from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, rule, unify_all
 
 
@@ -56,13 +56,14 @@ class Permute(Rearrangement):
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call["self"].dims
-        return [dims[place] for place in self._order(call, len(dims))]
+        return [dims[place] for place in self.order(call, len(dims))]
 
     def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
-        found: Tensor = args["self"].permute(self._order(call, args["self"].dim()))
+        found: Tensor = args["self"].permute(self.order(call, args["self"].dim()))
         return found
 
-    def _order(self, call: Call[Any], rank: int) -> list[int]:
+    @staticmethod
+    def order(call: Call[Any], rank: int) -> list[int]:
         """Which dimension of the input each of the result is."""
         if "dims" in call.args:
             return [place % rank for place in call["dims"]]
@@ -155,9 +156,12 @@ class Split(Rearrangement):
             piece = sliced(dims[place], start, start + size, f"{call.name} cuts across it")
             out.append([*dims[:place], piece, *dims[place + 1 :]])
             start += size
-        for size in {dims[place].size for dims in out}:
-            same_count([dims[place] for dims in out if dims[place].size == size])
         return tuple(out)
+
+    def alike(self, call: Call[Shaped], shape: Any) -> list[Dims]:
+        place = call.axis(len(call["self"].dims))
+        pieces = [dims[place] for dims in shape]
+        return [[dim for dim in pieces if dim.size == size] for size in {dim.size for dim in pieces}]
 
     def apply(self, call: Call[Reach], args: dict[str, Any]) -> tuple[Tensor, ...]:
         place = call.axis(args["self"].dim())

@@ -1,0 +1,40 @@
+"""``torchlasso compact``: take out of a finished run's model what makes no difference."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from torchlasso import files
+from torchlasso.cli import screen
+from torchlasso.cli.finished import open_run
+from torchlasso.compact import compacted
+
+
+def compact(
+    run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
+    multiple_of: Annotated[
+        int, typer.Option(help="Keep so many units of each kind that they make a multiple of this.")
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what went and what stayed as JSON.")] = False,
+) -> None:
+    """Write the run's model without the units that make no difference, and say what went and why the others stayed.
+
+    Example: torchlasso compact runs/a
+
+    The outputs are the same: both models run side by side, in float64, before anything is written.
+    """
+    folder, experiment, model = open_run(run)
+    start = time.perf_counter()
+    small, report, cut = compacted(model, experiment.example, multiple_of)
+    seconds = time.perf_counter() - start
+    _, cuts = folder.read_model()
+    folder.write_compact(small.state_dict(), [*cuts, cut.to_dict()])
+    if as_json:
+        print(files.as_json({**report.to_dict(), "seconds": seconds}), end="")
+        return
+    screen.console.print(str(report), markup=False, soft_wrap=True)
+    screen.say(f"\n{report.verdict} The outputs are the same; it took {seconds:.1f} s.")
+    screen.say(f"{folder.compact}")

@@ -1,0 +1,49 @@
+"""A penalty over blocks that reach over several parameters, in parts: a matrix for each family of such blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso.blocks import Rows
+from torchlasso.joint import Joint
+from torchlasso.penalties.base import Penalty, Strength
+
+
+def joint_blocks(penalty: Penalty | None) -> Joint | None:
+    """The blocks of a penalty, if they reach over several parameters.
+
+    >>> import torchlasso as tl
+    >>> joint_blocks(tl.L1(over=tl.Rows())) is None
+    True
+    """
+    over = None if penalty is None else vars(penalty).get("over")
+    return over if isinstance(over, Joint) else None
+
+
+def over_rows(penalty: Any, over: Joint) -> Penalty:
+    """The penalty of a family's matrix, whose rows are the blocks."""
+    rows: Penalty = replace(penalty, over=Rows(weighted=over.weighted))
+    return rows
+
+
+def factors(over: Joint, tensors: Sequence[Tensor], scales: Sequence[float], weights: Tensor | None) -> list[Strength]:
+    """What λ of each family is multiplied by: a number, or one for each block.
+
+    Args:
+        over: the blocks.
+        tensors: their parameters.
+        scales: a number for each of these; that of the largest part of a family holds for it.
+        weights: (n_blocks,) one for each block, family after family.
+    """
+    largest = [max(pieces, key=lambda piece: piece.size(tensors[piece.tensor])) for pieces in over.families]
+    own = over.scales or [1.0] * len(largest)
+    found: list[Strength] = [scales[piece.tensor] * scale for piece, scale in zip(largest, own, strict=True)]
+    if weights is None:
+        return found
+    parts = torch.split(weights, [len(piece.indices) for piece in largest])
+    return [scale * part for scale, part in zip(found, parts, strict=True)]

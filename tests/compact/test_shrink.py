@@ -1,0 +1,173 @@
+"""A model that becomes smaller in training goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import torchlasso as tl
+
+X = torch.randn(24, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+Y = torch.arange(24) % 3
+DEAD = {"0": [0, 2, 5], "4": [1]}  # channels and neurons that are dead on both sides, and so stay dead
+
+
+def network() -> nn.Sequential:
+    """A small network with dead channels: their weights are zero on both sides."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 6), nn.Tanh(), nn.Linear(6, 3)
+    ).double()
+    with torch.no_grad():
+        for i in DEAD["0"]:
+            for p in (net[0].weight, net[0].bias, net[1].weight, net[1].bias):
+                p[i] = 0
+            net[4].weight[:, 16 * i : 16 * (i + 1)] = 0
+        for i in DEAD["4"]:
+            net[4].weight[i] = net[4].bias[i] = 0
+            net[6].weight[:, i] = 0
+    return net
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, *controls: tl.LambdaController) -> float:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(X), Y)
+    loss.backward()
+    optimizer.step()
+    for control in controls:
+        control.step()
+    return loss.item()
+
+
+def units(model: nn.Module) -> tl.Units:
+    return tl.Units(model, X[:2])
+
+
+MAKE: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
+    "sgd": lambda m: torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9),
+    "adam": lambda m: torch.optim.Adam(m.parameters(), lr=0.01, amsgrad=True),
+    "adamw": lambda m: torch.optim.AdamW(m.parameters(), lr=0.01),
+    "adafactor": lambda m: torch.optim.Adafactor(m.parameters(), lr=0.01),
+    "prox-sgd": lambda m: tl.ProxSGD(tl.param_groups(m, tl.L1(), lam=1e-4), lr=0.05, momentum=0.9),
+    "prox-adam": lambda m: tl.ProxAdam(tl.param_groups(m, tl.L1(), lam=1e-4), lr=0.01),
+    "prox-adam fused": lambda m: tl.ProxAdam(tl.param_groups(m, tl.L1(), lam=1e-4), lr=0.01, fused=True),
+    "rows": lambda m: tl.ProxAdam(tl.param_groups(m, tl.L1(over=tl.Filters()), lam=1e-4), lr=0.01),
+    "units": lambda m: tl.ProxAdam(tl.param_groups(m, tl.L1(over=units(m)), lam=1e-4), lr=0.01),
+    "units sgd": lambda m: tl.ProxSGD(tl.param_groups(m, tl.MCP(over=units(m)), lam=1e-3), lr=0.05),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_the_losses_are_those_of_the_full_model(name):
+    full = network()
+    optimizer = MAKE[name](full)
+    for _ in range(3):
+        step(full, optimizer)
+    small = copy.deepcopy(full)
+    other = MAKE[name](small)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    kept = list(small.parameters())
+    report = tl.shrink_(small, other, X[:2])
+    assert report.removed == 4
+    assert small[0].out_channels == 5
+    assert small[4].in_features == 80
+    assert all(a is b for a, b in zip(kept, small.parameters(), strict=True))
+    ours, theirs = [step(small, other) for _ in range(6)], [step(full, optimizer) for _ in range(6)]
+    if name == "adafactor":  # it scales by the mean over all of a tensor's weights, of which there are fewer now
+        assert ours[:1] == pytest.approx(theirs[:1], rel=1e-12)
+        assert ours[-1] < ours[0]
+    else:
+        assert ours == pytest.approx(theirs, rel=1e-10)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("blocks", [tl.Elements(), tl.Filters(), None])
+def test_controllers_and_the_averaging_go_along(reference, blocks):
+    """The rate falls, so that gradients are averaged over longer and longer windows; λ is weighted and warmed up."""
+
+    def trained(shrinks: bool) -> list[float]:
+        model = network()
+        penalty = tl.L1(over=units(model) if blocks is None else blocks)
+        optimizer = tl.ProxAdam(tl.param_groups(model, penalty, lam=1e-3), lr=0.01)
+        given = {p: p.detach() + 0.1 for p in model.parameters()} if reference else None
+        controls = [tl.Reweighted(optimizer, theta=0.1, reference=given), tl.Warmup(optimizer, steps=6)]
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)
+        losses = []
+        for i in range(10):
+            losses.append(step(model, optimizer, *controls))
+            scheduler.step()
+            if i == 4 and shrinks:
+                assert tl.shrink_(model, optimizer, X[:2], controllers=controls).removed == 4
+        return losses
+
+    assert trained(True) == pytest.approx(trained(False), rel=1e-10)
+
+
+def test_what_went_counts_as_zeros_for_a_target_of_sparsity():
+    model = network()
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-4), lr=0.01)
+    control = tl.TargetSparsity(optimizer, 0.9, steps=50)
+    for _ in range(5):
+        step(model, optimizer, control)
+    before = control.left[0]
+    went = sum(int(p.count_nonzero()) for p in optimizer.param_groups[0]["params"])
+    tl.shrink_(model, optimizer, X[:2], controllers=[control])
+    went -= sum(int(p.count_nonzero()) for p in optimizer.param_groups[0]["params"])
+    assert went == 0  # the dead units of this network have no weight that is not zero
+    assert control.left[0] == before
+    step(model, optimizer, control)
+    resumed = tl.TargetSparsity(optimizer, 0.9, steps=50)
+    resumed.load_state_dict(control.state_dict())
+    assert resumed.left == control.left
+
+
+def test_what_went_counts_as_saved_for_a_budget():
+    torch.manual_seed(0)
+    model = network().float()
+    x = X.float()
+    rules = [tl.Rule("6.*", None), tl.Rule("*", tl.L1(over=tl.Filters()))]
+    optimizer = tl.ProxAdam(tl.param_groups(model, rules, lam=1e-4), lr=0.01)
+    control = tl.TargetBudget(optimizer, model, x, flops=0.3, steps=50)
+    before = control.left[0]
+    tl.shrink_(model, optimizer, x[:2], controllers=[control])
+    assert control.left[0] == pytest.approx(before, rel=1e-6)
+    assert control.left[0] < 0.7
+
+
+@pytest.mark.parametrize("blocks", [tl.Heads(n=2), tl.Chunks(n=2), tl.SingularValues()])
+def test_blocks_that_would_become_others_are_refused(blocks):
+    model = network()
+    rules = tl.Rule("4.weight", tl.L1(over=blocks))
+    optimizer = tl.ProxSGD(tl.param_groups(model, rules, lam=1e-4), lr=0.01)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="would be others in a smaller model; penalise whole units"):
+        tl.shrink_(model, optimizer, X[:2])
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+
+
+def test_where_something_holds_on_to_the_parameters_nothing_is_changed():
+    import weakref
+
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters())
+    held = weakref.ref(model[4].weight)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match=r"4\.weight is held by something else .*DistributedDataParallel"):
+        tl.shrink_(model, optimizer, X[:2])
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    assert held() is model[4].weight
+
+
+def test_gradients_are_cut_too():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    F.cross_entropy(model(X), Y).backward()
+    whole: Tensor = model[0].weight.grad
+    tl.shrink_(model, optimizer, X[:2])
+    alive = [i for i in range(8) if i not in DEAD["0"]]
+    assert torch.equal(model[0].weight.grad, whole[alive])
