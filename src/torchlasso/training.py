@@ -105,7 +105,7 @@ class Trainer:
         self.x, self.y = rows
         self.controls: list[LambdaController] = []
         self.shrinker: Shrinker | None = None
-        self.epoch, self.seconds, self._last = 0, 0.0, 0.0
+        self.epoch, self.seconds = 0, 0.0
         full, rest = divmod(len(self.x), plan.batch_size)
         # a last batch of a single row has no variance for a batch norm
         self.batches = full + (rest > 1 or not full)
@@ -145,8 +145,7 @@ class Trainer:
             step = (self.epoch + 1) * self.batches
             raise FloatingPointError(f"weights became infinite or NaN at step {step}, and so does the loss")
         self.epoch += 1
-        self._last = time.perf_counter() - start
-        self.seconds += self._last
+        self.seconds += time.perf_counter() - start
         return total / self.batches
 
     def shrink(self) -> float | None:
@@ -159,7 +158,7 @@ class Trainer:
         if self.shrinker is None or not togo:
             return None
         start = time.perf_counter()
-        left = self.shrinker.consider(self.model, self.optimizer, self.controls, togo * self._last)
+        left = self.shrinker.consider(self.model, self.optimizer, self.controls, togo * len(self.x))
         self.seconds += time.perf_counter() - start
         return left
 

@@ -111,6 +111,26 @@ for penalty in [name for name in PENALTIES if name != "elements"]:
         CLUSTER.scenario(f"{kind}, ProxAdam, {penalty}", SHARDINGS[kind], "ProxAdam", penalty)(compare)
 
 
+@CLUSTER.scenario("a model that shrinks under DDP")
+def shrinking() -> None:
+    x = batch(0)[0][:2]
+    plain, model = network(), network()
+    optimizers = [
+        tl.ProxAdam(tl.param_groups(m, tl.L1(over=tl.Units(m, x)), lam=0.03), lr=0.05) for m in (plain, model)
+    ]
+    rank = dist.get_rank()
+    rows = slice(4 * rank, 4 * rank + 4)
+    train(plain, optimizers[0])
+    train(ddp(model), optimizers[1], rows)  # the wrapper is gone afterwards
+    reports = [tl.shrink_(m, o, x) for m, o in zip((plain, model), optimizers, strict=True)]
+    assert reports[0] == reports[1]
+    assert reports[1].removed > 0
+    train(plain, optimizers[0])
+    train(ddp(model), optimizers[1], rows)
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+
+
 @CLUSTER.scenario("singular values")
 def singular_values() -> None:
     for wrap in (fsdp, tensor_parallel):

@@ -21,7 +21,7 @@ from torchlasso.graph import Units
 from torchlasso.names import is_function_name, parse_spec, unknown
 from torchlasso.optim import Proximal, proximal
 from torchlasso.path import RULES, Grid, Recipe
-from torchlasso.penalties import check_strength
+from torchlasso.penalties import L1, check_strength
 from torchlasso.refit import freeze_zeros
 from torchlasso.selection import Group, Rule, is_weight, named_parameters, param_groups, penalty
 from torchlasso.training import Loss, Plan, Trainer, sparsity
@@ -233,6 +233,16 @@ class Experiment:
             rules.insert(0, Rule(lambda name, *_: name == weights[-1], None))
         return param_groups(model, rules, lam=options.lam if lam is None else lam)
 
+    def marked(self, model: nn.Module) -> list[Group]:
+        """The parameters of a trained model, of whatever size by now, in groups that say which were penalised."""
+        full = self.build_model()
+        names = {p: name for name, p in full.named_parameters()}
+        kept = dict(model.named_parameters())
+        return [
+            {"params": [kept[names[p]] for p in group["params"]], "penalty": group["penalty"] and L1(), "lam": 0.0}
+            for group in self.groups(full, 0.0)
+        ]
+
     def proximal(self, groups: list[Group]) -> Proximal:
         """The proximal optimizer of groups."""
         base, extra = choices.optimizer(self.options.optimizer)
@@ -288,7 +298,7 @@ class Experiment:
 
     def refit(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
         """What goes on training ``model`` without a penalty, its zeros as they are."""
-        plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.groups(model, 0.0)
+        plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.marked(model)
         optimizer = self._plain(groups, REFIT_RATE)
         freeze_zeros(optimizer, (p for group in groups if group["penalty"] for p in group["params"]))
         return Training(Trainer(model, optimizer, self.loss, rows, plan, self._taught(teacher)), lambda: groups)

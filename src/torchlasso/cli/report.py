@@ -23,7 +23,7 @@ def report(
     Example: torchlasso report runs/a
     """
     folder, experiment, model = open_run(run)
-    record = sparsity_report(model, experiment.groups(model))
+    record = sparsity_report(model, experiment.marked(model))
     summary = folder.read_summary()
     if as_json:
         print(files.as_json({**summary.to_dict(), "report": record.to_dict()}), end="")

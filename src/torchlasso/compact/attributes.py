@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,8 +156,22 @@ def set_own_(model: nn.Module, sizes: Sizes) -> None:
     """Let the numbers of torch's modules be those of their tensors."""
     for path, module in model.named_modules():
         numbers = own_numbers(module)
-        for name, value in numbers(module, sizes.first.get(path)).items() if numbers else ():
-            setattr(module, name, value)
+        if numbers:
+            with _in_evaluation(module):
+                found = numbers(module, sizes.first.get(path))
+            for name, value in found.items():
+                setattr(module, name, value)
+
+
+@contextmanager
+def _in_evaluation(module: nn.Module) -> Iterator[None]:
+    """Let looking at a weight change nothing: spectral normalization, in training, goes a step on when it is read."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    yield
+    for part in training:
+        part.training = True
 
 
 def choices(model: nn.Module, sizes: Sizes) -> list[Choice]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -11,28 +10,35 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from torchlasso.graph.tracing import Inputs, as_arguments, in_double
+from torchlasso.graph.tracing import Inputs, as_arguments, doubled, first_line, in_double, wide
+
+TOLERANCE = 1e-9  # of outputs in float64, relative to the largest: rounding, through many layers
 
 DROPOUT = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_",
            "feature_dropout", "feature_dropout_", "feature_alpha_dropout", "feature_alpha_dropout_")  # fmt: skip
 
 
-class NoDropout(TorchFunctionMode):
-    """Nothing is dropped, since what is would differ between models of different sizes."""
+class Exactly(TorchFunctionMode):
+    """Nothing is dropped, since what is would differ between models of different sizes, and nothing made less exact."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if getattr(func, "__name__", "") in DROPOUT:
+        name = getattr(func, "__name__", "")
+        args, kwargs = tree_map(wide, (args, kwargs or {}))
+        if name in DROPOUT:
             return args[0] if args else kwargs["input"]
+        if name in ("float", "half", "bfloat16"):
+            return args[0].double()
         if "dropout_p" in kwargs:
             kwargs["dropout_p"] = 0.0
+        elif name == "scaled_dot_product_attention" and len(args) > 4:
+            args = (*args[:4], 0.0, *args[5:])
         return func(*args, **kwargs)
 
 
 def run(model: nn.Module, inputs: Inputs, training: bool) -> list[Tensor]:
     """The tensors that a model gives, without dropout and with the same random numbers each time."""
     args, kwargs = in_double(as_arguments(inputs))
-    with torch.no_grad(), torch.random.fork_rng(), NoDropout():
+    with torch.no_grad(), torch.random.fork_rng(), Exactly():
         torch.manual_seed(0)
         found = model.train(training)(*args, **kwargs)
     return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
@@ -44,22 +50,14 @@ def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
         return math.inf
     worst = 0.0
     for x, y in zip(ours, theirs, strict=True):
-        if x.numel() and x.is_floating_point():
+        if not x.is_floating_point():
+            worst = worst if torch.equal(x, y) else math.inf
+        elif x.numel():
             same = (x == y) | (x.isnan() & y.isnan())  # infinities, as of masks, too
-            apart = torch.where(same, 0.0, x - y).abs()
-            worst = max(
-                worst,
-                float(apart.max())
-                / max(
-                    1.0,
-                    float(
-                        x[x.isfinite()].abs().max(),
-                    ),
-                ),
-            )
-        elif not torch.equal(x, y):
-            return math.inf
-    return worst if worst == worst else math.inf
+            apart = torch.where(same, 0.0, x - y).abs().nan_to_num(nan=math.inf)
+            largest = torch.where(x.isfinite(), x, 0.0).abs().max().clamp_min(1.0)
+            worst = max(worst, float(apart.max() / largest))
+    return worst
 
 
 def others_like(inputs: Inputs) -> Inputs:
@@ -79,23 +77,25 @@ def others_like(inputs: Inputs) -> Inputs:
         return tree_map(other, inputs)  # type: ignore[no-any-return]
 
 
-def worst_difference(model: nn.Module, other: nn.Module, inputs: Inputs) -> float:
-    """The largest difference between two models in float64: on the inputs and on others, in evaluation and training.
+def disagreement(model: nn.Module, other: nn.Module, inputs: Inputs, training: bool) -> str:
+    """In what two models differ in float64, on the inputs or on others like them; an empty string if in nothing.
 
     Args:
         model, other: are not changed.
-        inputs: those of the models. Where the first model cannot be trained on them, as with batch normalisation on a
-            single row, evaluation is all that is compared.
+        inputs: those of the models. What the first model cannot run, such as batch normalization in training on a
+            single row, or training without a target, is not compared.
+        training: whether to compare them in training, or in evaluation.
     """
-    pair = [copy.deepcopy(each).double() for each in (model, other)]
-    worst = 0.0
-    for training in (False, True):
-        for given in (inputs, others_like(inputs)):
-            try:
-                wanted = run(pair[0], given, training)
-            except ValueError:
-                if training:
-                    return worst
-                raise
-            worst = max(worst, difference(wanted, run(pair[1], given, training)))
-    return worst
+    pair = [doubled(each) for each in (model, other)]
+    for given in (inputs, others_like(inputs)):
+        try:
+            wanted = run(pair[0], given, training)
+        except Exception:  # of any kind: it is the model's own code
+            continue
+        try:
+            worst = difference(wanted, run(pair[1], given, training))
+        except Exception as error:
+            return first_line(error)
+        if worst > TOLERANCE:
+            return f"the outputs differ by {worst:.1e}"
+    return ""

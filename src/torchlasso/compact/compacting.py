@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -20,7 +21,7 @@ from torchlasso.compact.attributes import (
     module_of,
     set_own_,
 )
-from torchlasso.compact.checking import difference, run, worst_difference
+from torchlasso.compact.checking import TOLERANCE, difference, disagreement, run
 from torchlasso.compact.folding import find_removal
 from torchlasso.compact.record import CompactionReport, FamilyReport, Totals
 from torchlasso.compact.removal import Removal
@@ -28,11 +29,11 @@ from torchlasso.compact.surgery import cut_
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.graph.axes import Axis, Dim, axes_of
 from torchlasso.graph.operators import all_dims, rule_of
+from torchlasso.graph.rules.pointwise import Make
 from torchlasso.graph.rules.shapes import Expand, Repeat, Reshape, Slice, Split
-from torchlasso.graph.tracing import Inputs
+from torchlasso.graph.tracing import Inputs, doubled, first_line
 
-TOLERANCE = 1e-9  # of outputs in float64, relative to the largest: rounding, through many layers
-TOLD = (Reshape, Split, Expand, Repeat, Slice)  # operators that are told sizes
+TOLD = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators that are told sizes
 
 
 @dataclass(frozen=True)
@@ -163,25 +164,51 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
     if multiple_of < 1:
         raise ValueError(f"multiple_of has to be 1 or more, and is {multiple_of}")
     units = units or find_units(model, example_inputs)
-    original = copy.deepcopy(model).double()
-    pinned: dict[Axis, str] = {}
+    original = doubled(model)
 
     def attempt(stays: dict[Axis, str]) -> Fitting:
         return Fitting(units, find_removal(units, multiple_of, stays), original, example_inputs)
 
-    fitting = attempt(pinned)
-    while fitting.found is None:
-        more = _pins(units, original, fitting, pinned, attempt)
-        if not more.keys() - pinned.keys():
-            raise RuntimeError(
-                f"the smaller model does not run as the other does ({fitting.error}); please report this"
-            )
-        pinned.update(more)
+    def fit(pinned: dict[Axis, str]) -> Fitting:
         fitting = attempt(pinned)
-    worst = worst_difference(original, fitting.small, example_inputs)
-    if worst > TOLERANCE:
-        raise RuntimeError(f"the smaller model's outputs differ by {worst:.1e}, so it is refused; please report this")
+        while fitting.found is None:
+            more = _pins(units, original, fitting, pinned, attempt)
+            if not more.keys() - pinned.keys():
+                raise RuntimeError(
+                    f"the smaller model does not run as the other does ({fitting.error}); please report this"
+                )
+            pinned = pinned | more
+            fitting = attempt(pinned)
+        return fitting
+
+    def trouble(fitting: Fitting, training: bool) -> str:
+        return disagreement(original, fitting.small, example_inputs, training)
+
+    fitting = fit({})
+    error = trouble(fitting, training=True)
+    if error:  # it runs other operators in training than those that were read
+        reason = f"it is needed in training ({error})"
+        axes = [axis for axis, gone in fitting.removal.gone.items() if gone.any()]
+        needed = _fewest(axes, lambda some: not trouble(fit(dict.fromkeys(some, reason)), training=True))
+        fitting = fit(dict.fromkeys(needed, reason))
+    error = trouble(fitting, training=False) or trouble(fitting, training=True)
+    if error or fitting.found is None:
+        raise RuntimeError(
+            f"the smaller model is not what the other is ({error}), so it is refused; please report this"
+        )
     return Cut(units, fitting.removal, fitting.found)
+
+
+def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool]) -> list[Axis]:
+    """Few of a list that are enough, where all are: none of which can be left out alone."""
+    needed, size = of, len(of)
+    while size:
+        for start in range(0, len(of), size):
+            without = [axis for axis in needed if axis not in of[start : start + size]]
+            if len(without) < len(needed) and enough(without):
+                needed = without
+        size //= 2
+    return needed
 
 
 class Fitting:
@@ -206,10 +233,12 @@ class Fitting:
             assign_(self.small, chosen)
             self._running.clear()
             try:
-                given = run(self.small, example_inputs, training=False)
-            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+                with warnings.catch_warnings():  # of sizes that do not fit, which is what is tried here
+                    warnings.simplefilter("ignore")
+                    given = run(self.small, example_inputs, training=False)
+            except Exception as error:  # of any kind: it is the model's own code
                 self.failed = self.failed or self._running[-1]
-                self.error = self.error or str(error).splitlines()[0]
+                self.error = self.error or first_line(error)
                 continue
             if difference(wanted, given) <= TOLERANCE:
                 self.found = chosen

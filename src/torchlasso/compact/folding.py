@@ -30,17 +30,18 @@ def find_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] |
         multiple_of: keep so many units of a family that they make a multiple of this, or all.
         pinned: axes of which no unit may go, and why.
     """
-    removal = Removal(units.idle())
-    for axis, reason in (pinned or {}).items():
-        removal.keep(axis, torch.ones(axis.size, dtype=torch.bool), reason)
+    idle = units.idle()
+    refused = [(axis, torch.ones(axis.size, dtype=torch.bool), reason) for axis, reason in (pinned or {}).items()]
     while True:
-        even_out(removal, multiple_of)
+        removal = Removal(dict(idle))
+        for axis, which, reason in refused:
+            removal.keep(axis, which, reason)
+        even_out(removal, multiple_of)  # each time anew: what is refused may be enough for what has to be left
         folding = Folding(units, removal)
         if not folding.refused:
             removal.shifts.update(folding.shifts)
             return removal
-        for axis, which, reason in folding.refused:
-            removal.keep(axis, which, reason)
+        refused += folding.refused
 
 
 class Folding:
@@ -62,7 +63,7 @@ class Folding:
             if isinstance(rule, Affine):
                 self._layer(node, rule)
             elif rule is not None and rule.adds_up and self._touched(node) and not self._same_without(node):
-                self._refuse(node.all_input_nodes, f"{name_of(node.target)} adds up its constant")
+                self._refuse(node.all_input_nodes, f"{name_of(node.target).removeprefix('aten.')} adds up its constant")
         self._agree()
 
     def _dims(self, node: fx.Node) -> list[Dim]:
@@ -92,7 +93,7 @@ class Folding:
     def _change(self, node: fx.Node, rule: Affine, args: dict[str, Any]) -> Tensor | None:
         """What the units that go contribute to each bias of a layer; None where it is not the same everywhere."""
         value, dims = self.flows[node].value, self._dims(node)
-        place = value.dim() - 1 - rule.after(value.dim())
+        place = value.dim() - 1 - rule.after(self.flows[args["weight"]].value.dim())
         change = torch.zeros(value.shape[place], dtype=torch.float64)
         x = args["input"]
         gone = self.flows[x].value * self.removal.going(self._dims(x))
@@ -134,20 +135,26 @@ class Folding:
                     self._refuse([arguments(node)["input"]], reason)
 
     def _refuse(self, nodes: list[fx.Node], reason: str) -> None:
-        """Let the units stay that are not zero in one of these values."""
-        found: Refused = []
+        """Let the units stay that are zero in none of these values, which are multiplied if there are several."""
+        nonzero: dict[Axis, Tensor] = {}
         for node in nodes:
-            dims = self._dims(node)
-            for place, dim in enumerate(dims):
-                nonzero = (self.flows[node].value != 0).movedim(place, 0).reshape(dim.size, -1).any(dim=1)
-                for axis in dict.fromkeys(axes_of(dim)):
-                    if axis in self.removal.gone:
-                        units = units_in(dim, axis)
-                        mask = torch.zeros(axis.size, dtype=torch.bool)
-                        mask[units[nonzero & (units >= 0)]] = True
-                        if (mask & self.removal.gone[axis]).any():
-                            found.append((axis, mask, reason))
-        self.refused += found
+            for axis, mask in self._nonzero(node).items():
+                nonzero[axis] = nonzero.get(axis, mask) & mask
+        self.refused += [
+            (axis, mask, reason) for axis, mask in nonzero.items() if (mask & self.removal.gone[axis]).any()
+        ]
+
+    def _nonzero(self, node: fx.Node) -> dict[Axis, Tensor]:
+        """For the removable axes of a value: the units of which it has an element that is not zero."""
+        found: dict[Axis, Tensor] = {}
+        for place, dim in enumerate(self._dims(node)):
+            here = (self.flows[node].value != 0).movedim(place, 0).reshape(dim.size, -1).any(dim=1)
+            for axis in dict.fromkeys(axes_of(dim)):
+                if axis in self.removal.gone:
+                    units = units_in(dim, axis)
+                    mask = found.setdefault(axis, torch.zeros(axis.size, dtype=torch.bool))
+                    mask[units[here & (units >= 0)]] = True
+        return found
 
 
 def _running_mean(node: fx.Node) -> Any:

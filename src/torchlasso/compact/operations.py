@@ -26,7 +26,7 @@ def multiplications(structure: Structure, removal: Removal) -> int:
         out = [size(dim) for dim in all_dims(structure.shapes[node])]
         if isinstance(rule, Affine):
             weight = [size(dim) for dim in all_dims(structure.shapes[args["weight"]])]
-            made = out[len(out) - 1 - rule.after(len(out))]
+            made = out[len(out) - 1 - rule.after(len(weight))]
             total += math.prod(out) // made * math.prod(weight)
         elif isinstance(rule, Attention):
             query, key = (all_dims(structure.shapes[args[name]]) for name in ("query", "key"))

@@ -79,7 +79,6 @@ def even_out(removal: Removal, multiple_of: int) -> None:
 
 def _why(most: int, wanted: int, kept: int, multiple_of: int) -> str:
     if wanted > most:
-        return (
-            f"{wanted} {'make a' if wanted % multiple_of == 0 else 'are fewer than the next'} multiple of {multiple_of}"
-        )
+        enough = "make a" if wanted % multiple_of == 0 else "are fewer than the next"
+        return f"{wanted} {enough} multiple of {multiple_of}"
     return "dimensions of equal size, from a split, keep equally many" if kept else "one has to be left"

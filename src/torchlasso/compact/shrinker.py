@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
-from torchlasso import distributed
 from torchlasso.compact.compacting import Cut, find_cut
 from torchlasso.compact.folding import find_removal
 from torchlasso.compact.operations import multiplications
@@ -18,17 +16,19 @@ from torchlasso.compact.removal import Removal
 from torchlasso.compact.shrinking import carry_, check_agreement
 from torchlasso.control import LambdaController
 from torchlasso.graph import find_units
-from torchlasso.graph.tracing import Inputs
+from torchlasso.graph.tracing import Inputs, as_arguments
 
-WORTH = 1.5  # how many times what it costs is to be saved
-GUESS = 4.0  # what it costs at first, to the time in which units are found
+# What making a model smaller takes, in multiplications: some seconds. Counted and not timed, so that a run does the
+# same each time, and goes on after an interruption as if there had been none.
+PRICE = 5e10
+PASSES = 3  # multiplications of a training step, to those of a forward pass: the gradients take twice as many
 
 
 class Shrinker:
     """Makes a model in training smaller whenever that saves more time than it takes.
 
     Nothing goes while less is left than a target asks for, since then some of it has to come back.
-    What is saved is reckoned from the multiplications that go, the time that is left, and how long it took last time.
+    What is saved is reckoned from the multiplications that go and how many rows are still to be trained on.
 
     Args:
         model: to be trained.
@@ -45,18 +45,18 @@ class Shrinker:
     def __init__(self, model: nn.Module, example_inputs: Inputs, *, multiple_of: int = 1) -> None:
         self.example_inputs, self.multiple_of = example_inputs, multiple_of
         self.records: list[dict[str, Any]] = []
-        start = time.perf_counter()
         self._units = find_units(model, example_inputs)
-        self._cost = GUESS * (time.perf_counter() - start)
+        first = next(leaf for leaf in tree_leaves(as_arguments(example_inputs)) if isinstance(leaf, Tensor))
+        self._rows = len(first)
 
     def consider(
-        self, model: nn.Module, optimizer: Optimizer, controllers: Iterable[LambdaController], seconds_left: float
+        self, model: nn.Module, optimizer: Optimizer, controllers: Iterable[LambdaController], rows_left: int
     ) -> float | None:
         """Make the model smaller, if it pays.
 
         Args:
             model, optimizer, controllers: see :func:`torchlasso.shrink_`.
-            seconds_left: how long training would still take with the model as it is.
+            rows_left: how many rows the model is still to be trained on, each as often as it is.
 
         Returns:
             The share of the multiplications that is left; None if it does not pay.
@@ -67,18 +67,13 @@ class Shrinker:
         units = self._units.now(model)
         before = multiplications(units.structure, Removal({}))
         after = multiplications(units.structure, find_removal(units, self.multiple_of))
-        saved = (1 - after / before) * seconds_left if before else 0.0
-        pays = torch.tensor([saved > WORTH * self._cost])
-        distributed.take_from_first_([pays])  # no two processes measure the same
-        if not pays.item():
+        if PASSES * (before - after) / self._rows * rows_left < PRICE:
             return None
-        start = time.perf_counter()
         cut = find_cut(model, self.example_inputs, self.multiple_of, units)
         check_agreement(cut)
         carry_(cut, model, optimizer, controllers)
         self.records.append(cut.to_dict())
         self._units = find_units(model, self.example_inputs)
-        self._cost = time.perf_counter() - start
         return after / before
 
     def replay(

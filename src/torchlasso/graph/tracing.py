@@ -48,6 +48,22 @@ def in_double(value: Any) -> Any:
     )
 
 
+def wide(value: Any) -> Any:
+    """float64 for a floating-point type that is less exact."""
+    narrow = isinstance(value, torch.dtype) and value in (torch.float32, torch.float16, torch.bfloat16)
+    return torch.float64 if narrow else value
+
+
+def doubled(model: nn.Module) -> nn.Module:
+    """A copy of a model in float64, with the tensors that are attributes of its modules and no buffers."""
+    model = copy.deepcopy(model).double()
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                setattr(module, name, in_double(value))
+    return model
+
+
 def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]) -> Trace:
     """What a model runs in evaluation, in float64.
 
@@ -61,21 +77,22 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     """
     from torch.export import export  # here, since it takes longer to import than all of this library
 
-    double = copy.deepcopy(model).double().eval()
     args, kwargs = in_double(as_arguments(example_inputs))
     try:
+        double = doubled(model).eval()
         with warnings.catch_warnings(), torch.enable_grad():  # the warnings are torch's own, about torch
             warnings.simplefilter("ignore")
             program = export(double, args, kwargs, strict=False)
             program = program.run_decompositions(_table(known))
     except Exception as error:  # of many kinds, from Dynamo to the model's own code
         raise ValueError(
-            f"{type(model).__name__} cannot be exported, so its units are unknown: {_first(error)}"
+            f"{type(model).__name__} cannot be exported, so its units are unknown: {first_line(error)}"
         ) from error
     return _read(model, program, args, kwargs)
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
@@ -94,6 +111,8 @@ def _read(model: nn.Module, program: ExportedProgram, args: tuple[Any, ...], kwa
     from torch.export.graph_signature import InputKind
 
     nodes = list(program.graph.nodes)
+    for node in nodes:
+        node.args, node.kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), wide)
     placeholders = [node for node in nodes if node.op == "placeholder"]
     given = iter(torch.utils._pytree.tree_leaves((args, kwargs)))
     first = _first_names(model)

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, pin, repeated, units_in
 from torchlasso.graph.flow import Flow, flow
-from torchlasso.graph.operators import Shaped, all_dims
+from torchlasso.graph.operators import Shaped, all_dims, rule_of
 from torchlasso.graph.structure import Structure, structure
 from torchlasso.graph.tracing import Inputs, in_double
 
@@ -134,13 +134,12 @@ def _name(places: Sequence[tuple[str, int]]) -> str:
 
 def _pin_what_is_not_read(found: Structure) -> None:
     """Pin axes of parameters that no operator reads: with other inputs, such as longer ones, one may."""
-    read = {
-        axis
-        for node, shape in found.shapes.items()
-        if node.op != "placeholder" or node not in found.trace.names
-        for dim in all_dims(shape)
-        for axis in axes_of(dim)
-    }
+    values = [node for node in found.shapes if node.op != "placeholder" or node not in found.trace.names]
+    for node in list(values):
+        rule = rule_of(node.target) if node.op == "call_function" else None
+        if rule is not None and rule.adds_up:  # what is added up is read, though it is in no result
+            values += node.all_input_nodes
+    read = {axis for node in values for dim in all_dims(found.shapes[node]) for axis in axes_of(dim)}
     for dims in found.parameters.values():
         for dim in dims:
             for axis in axes_of(dim):

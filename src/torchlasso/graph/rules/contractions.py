@@ -26,12 +26,12 @@ class Affine(Rule):
 
     @abstractmethod
     def after(self, rank: int) -> int:
-        """How many dimensions of a result of this rank come after that of the bias."""
+        """How many dimensions of the result come after that of the bias, for a weight of this rank."""
 
     def reach(self, call: Call[Reach]) -> Any:
         found = bilinear(lambda x, w: self.product(call, x, w), call["input"], call["weight"])
-        bias = call["bias"]
-        return found + bias.depends.reshape(-1, *[1] * self.after(found.dim())) if isinstance(bias, Reach) else found
+        bias, after = call["bias"], self.after(call["weight"].value.dim())
+        return found + bias.depends.reshape(-1, *[1] * after) if isinstance(bias, Reach) else found
 
 
 @rule("linear")
@@ -40,11 +40,12 @@ class Linear(Affine):
 
     def shape(self, call: Call[Shaped]) -> Any:
         *batch, columns = call["input"].dims
-        made, consumed = call["weight"].dims
+        *made, consumed = call["weight"].dims  # a vector makes a single number
         unify(columns, consumed, MATCH.format(call.name))
         if isinstance(call["bias"], Shaped):
-            unify(made, call["bias"].dims[0], MATCH.format(call.name))
-        return [*batch, made]
+            for a, b in zip(made, call["bias"].dims, strict=True):
+                unify(a, b, MATCH.format(call.name))
+        return [*batch, *made]
 
     def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
         return [(1, 1)]
@@ -54,6 +55,33 @@ class Linear(Affine):
 
     def after(self, rank: int) -> int:
         return 0
+
+
+@rule("bilinear")
+class Bilinear(Rule):
+    """x₁ᵀ W x₂ + b for each of several W."""
+
+    adds_up = True
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        (*batch, first), (*others, second) = call["input1"].dims, call["input2"].dims
+        made, one, two = call["weight"].dims
+        reason = MATCH.format(call.name)
+        for a, b in zip((*batch, first, second), (*others, one, two), strict=True):
+            unify(a, b, reason)
+        if isinstance(call["bias"], Shaped):
+            unify(made, call["bias"].dims[0], reason)
+        return [*batch, made]
+
+    def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
+        return [(2, 1), (2, 2)]
+
+    def reach(self, call: Call[Reach]) -> Any:
+        x, y, weight, bias = (call[name] for name in ("input1", "input2", "weight", "bias"))
+        product = torch.nn.functional.bilinear
+        found = product(x.depends, y.nonzero, weight.nonzero) + product(x.nonzero, y.depends, weight.nonzero)
+        found = found + product(x.nonzero, y.nonzero, weight.depends)
+        return found + bias.depends if isinstance(bias, Reach) else found
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

@@ -60,6 +60,17 @@ class BatchNorm(Norm):
         return (found, *(torch.zeros(value.shape, dtype=torch.float64) for value in call.value[1:]))
 
 
+@rule("_native_batch_norm_legit")
+class BatchStatistics(BatchNorm):
+    """With the mean and the variance of the batch in evaluation, too."""
+
+    def reach(self, call: Call[Reach]) -> Any:
+        depends = call["input"].depends
+        places = [place for place in range(depends.dim()) if place != 1]
+        found = scaled(call, depends.sum(places, keepdim=True).expand(depends.shape), len(places) - 1)
+        return (found, *(torch.zeros(value.shape, dtype=torch.float64) for value in call.value[1:]))
+
+
 @rule("instance_norm")
 class InstanceNorm(Norm):
     """Each channel of each image for itself."""

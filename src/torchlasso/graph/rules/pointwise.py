@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, pin, pinned, product, unify
-from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, rule
+from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, pin_all, rule
 
 
 @rule("pointwise", "hardswish", "_to_copy", "to", "contiguous", "dropout", "type_as", "expand_as", "fill", "copy",
@@ -33,6 +33,19 @@ def broadcast(several: list[Dims], call: Call[Shaped]) -> Dims:
             unify(found[0], other, f"{call.name} needs equal sizes")
         out.append(found[0] if found else pinned(size, f"made by {call.name}"))
     return out
+
+
+@rule("native_dropout")
+class Dropout(Pointwise):
+    """What is dropped even in evaluation."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        dims = call.tensors[0].dims
+        return list(dims), list(dims)
+
+    def reach(self, call: Call[Reach]) -> Any:
+        x = call.tensors[0]
+        return x.depends + x.nonzero, torch.ones_like(x.depends)
 
 
 @rule("mul", "multiply")
@@ -101,14 +114,14 @@ class Along(Rule):
 
 @rule("reduction")
 class Reduction(Rule):
-    """One element out of all along some dimensions. A sum can do without its zeros, anything else cannot."""
+    """One element out of all along some dimensions. A sum and a norm can do without zeros, anything else cannot."""
 
     adds_up = True
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call["self"].dims
         places, keep = self._places(call, len(dims)), call.get("keepdim", False)
-        if not call.name.startswith("sum"):
+        if not call.name.startswith("sum") and not (call.name == "linalg_vector_norm" and call["ord"] >= 0):
             for place in places:
                 pin(dims[place], f"{call.name} is over it")
         one = [
@@ -132,9 +145,11 @@ class Reduction(Rule):
 
 @rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
 class Like(Rule):
-    """A new tensor of the same shape."""
+    """A new tensor of the same shape. If it is random, each of its numbers depends on how many come before."""
 
     def shape(self, call: Call[Shaped]) -> Any:
+        if call.name.startswith("rand"):
+            pin_all(call["self"].dims, f"{call.name} draws a number for each")
         return list(call["self"].dims)
 
     def reach(self, call: Call[Reach]) -> Any:
@@ -144,9 +159,11 @@ class Like(Rule):
 @rule("zeros", "ones", "full", "empty", "arange", "eye", "scalar_tensor", "linspace", "rand", "randn", "randint",
       "randperm", "new_zeros", "new_ones", "new_full", "new_empty", "tril_indices", "triu_indices")  # fmt: skip
 class Make(Rule):
-    """A new tensor of a fixed shape."""
+    """A new tensor of the shape that it is told. It can become smaller if it is everywhere the same."""
 
     def shape(self, call: Call[Shaped]) -> Any:
+        if call.name.removeprefix("new_") in ("zeros", "ones", "full", "empty"):
+            return [Axis(size) for size in call.value.shape]
         return all_pinned(call.value.shape, f"made by {call.name}")
 
     def reach(self, call: Call[Reach]) -> Any:

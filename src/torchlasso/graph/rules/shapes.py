@@ -80,13 +80,13 @@ class Permute(Rearrangement):
 
 @rule("expand", "broadcast_to")
 class Expand(Rearrangement):
-    """The same again and again along some dimensions."""
+    """The same again and again along some dimensions, as often as it is told."""
 
     def shape(self, call: Call[Shaped]) -> Any:
-        dims, out = call["self"].dims, all_pinned(call.value.shape, f"made by {call.name}")
+        dims, sizes = call["self"].dims, call.value.shape
         return [
-            dims[place] if len(dims) >= -place and dims[place].size == out[place].size else out[place]
-            for place in range(-len(out), 0)
+            dims[place] if len(dims) >= -place and dims[place].size == sizes[place] else Axis(sizes[place])
+            for place in range(-len(sizes), 0)
         ]
 
     def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:

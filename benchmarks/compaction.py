@@ -1,0 +1,194 @@
+"""What compaction takes out, of which architectures, and what that is worth in time; beside Torch-Pruning.
+
+Breadth: in each of the architectures of tests/compact, small ones with random weights, a third of the units of every
+removable family is set to zero, with all that makes and reads them. What is left of the parameters, and how far the
+outputs move (in float64, relative to the largest), of ``compact``; and of Torch-Pruning's dependency graph, asked to
+remove the output channels whose weights and biases are all zero, layer after layer.
+
+Speed: ResNet-50 with half of the units of every family set to zero: how long compaction takes, and the latency of what
+it gives, to that of the whole model, beside the share of the operations. Torch-Pruning, which has no zeros to go by,
+removes half of the channels with the smallest weights.
+
+    python benchmarks/compaction.py breadth
+    python benchmarks/compaction.py speed --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from networks import resnet_50
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+import torchlasso as tl
+from torchlasso.graph import find_units
+from torchlasso.graph.tracing import as_arguments, in_double
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "compact"))  # the architectures that the tests have
+
+RUNS = 15
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("breadth", "speed"))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pixels", type=int, default=224, help="height and width of ResNet-50's images")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")
+    breadth() if arguments.part == "breadth" else speed(arguments.pixels)
+
+
+@torch.no_grad()
+def zero_units_(model: nn.Module, inputs: Any, share: float) -> tuple[int, int]:
+    """Set a share of the units of every removable family to zero; how many can go, and how many there are in all."""
+    torch.manual_seed(0)
+    units, parameters = find_units(model, inputs), dict(model.named_parameters())
+    for family in units.removable:
+        for unit in torch.randperm(family.size)[: int(share * family.size)].tolist():
+            for name, place, where in units.slices(family, unit):
+                if name in parameters:
+                    parameters[name].index_fill_(place, where, 0)
+    made = [f for f in units.families if f.size > 1 and (not f.pins or any(place == 0 for _, place in f.places))]
+    return sum(f.size for f in units.removable), sum(f.size for f in made)
+
+
+def outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
+    args, kwargs = in_double(as_arguments(inputs))
+    with torch.no_grad():
+        found = copy.deepcopy(model).double().eval()(*args, **kwargs)
+    return [x for x in tree_leaves(found) if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+def moved(before: list[Tensor], after: list[Tensor]) -> float:
+    pairs = zip(before, after, strict=True)
+    return max(float((a - b).abs().max()) / max(1.0, float(a.abs().max())) for a, b in pairs)
+
+
+def parameters_of(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def breadth() -> None:
+    from architectures import ARCHITECTURES, FROM_TRANSFORMERS, from_transformers
+
+    makers: dict[str, Callable[[], tuple[nn.Module, Any]]] = dict(ARCHITECTURES)
+    for name, given in FROM_TRANSFORMERS.items():
+        makers.setdefault(name, lambda given=given: from_transformers(*given))
+    print("| architecture | units that can go | parameters left | outputs move | Torch-Pruning: left | outputs move |")
+    print("|---|---|---|---|---|---|")
+    for name, make in makers.items():
+        torch.manual_seed(0)
+        model, inputs = make()
+        model.eval()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(0.3 * torch.randn(p.shape))
+            removable, every = zero_units_(model, inputs, 1 / 3)
+        whole, before = parameters_of(model), outputs(model, inputs)
+        cells = [f"{100 * removable / every:.0f} %" if every else "–"]
+        for way in (lambda m, x: tl.compact(m, x), by_torch_pruning):
+            try:
+                small = way(copy.deepcopy(model), inputs)
+                cells.append(f"{100 * parameters_of(small) / whole:.1f} %")
+                cells.append(f"{moved(before, outputs(small, inputs)):.0e}")
+            except Exception as error:  # of whatever kind: that it fails is the result
+                cells += [f"fails: {type(error).__name__}", str(error).splitlines()[0][:60] if str(error) else "–"]
+        print("|", " | ".join([name, *cells]), "|", flush=True)
+
+
+def by_torch_pruning(model: nn.Module, inputs: Any) -> nn.Module:
+    """The model without the output channels whose weights and biases are zero, as Torch-Pruning finds them."""
+    import torch_pruning as tp
+
+    done: set[tuple[str, int]] = set()
+    while True:  # the graph is built anew, since removal changes it
+        graph = tp.DependencyGraph().build_dependency(model, example_inputs=inputs)
+        names = {module: name for name, module in model.named_modules()}
+        for group in graph.get_all_groups():
+            root, prune = group[0].dep.target.module, group[0].dep.handler
+            idle = _idle_rows(root)
+            if not idle or (names.get(root, ""), len(idle)) in done:
+                continue
+            done.add((names.get(root, ""), len(idle)))
+            chosen = graph.get_pruning_group(root, prune, idxs=idle)
+            if graph.check_pruning_group(chosen):
+                chosen.prune()
+                break
+        else:
+            return model
+
+
+def _idle_rows(module: nn.Module) -> list[int]:
+    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+        return []
+    dead = module.weight.flatten(1).abs().amax(dim=1) == 0
+    if module.bias is not None:
+        dead &= module.bias == 0
+    return dead.nonzero().flatten().tolist()
+
+
+def speed(pixels: int) -> None:
+    import torch_pruning as tp
+
+    torch.manual_seed(0)
+    model, x = resnet_50().eval(), torch.randn(16, 3, pixels, pixels)
+    zero_units_(model, x[:1], 0.5)
+    start = time.perf_counter()
+    small, report = tl.compact(model, x[:1], return_report=True)
+    print(
+        f"compaction of ResNet-50, {pixels} pixels, {torch.get_num_threads()} threads: "
+        f"{time.perf_counter() - start:.1f} s"
+    )
+    print(report.verdict)
+    other = resnet_50().eval()
+    start = time.perf_counter()
+    pruner = tp.pruner.MagnitudePruner(
+        other, x[:1], tp.importance.MagnitudeImportance(), pruning_ratio=0.5, ignored_layers=[other[-1]]
+    )
+    pruner.step()
+    print(f"Torch-Pruning: {time.perf_counter() - start:.1f} s")
+    print("| batch | | share of the FLOPs | latency, ms | to the whole model | FLOPs share to latency share |")
+    print("|---|---|---|---|---|---|")
+    for batch in (1, 16):
+        times = latencies({"whole": model, "torchlasso": small, "Torch-Pruning": other}, x[:batch])
+        flops = {
+            name: flops_of(m, x[:1]) for name, m in (("whole", model), ("torchlasso", small), ("Torch-Pruning", other))
+        }
+        for name, seconds in times.items():
+            share, ratio = flops[name] / flops["whole"], seconds / times["whole"]
+            print(f"| {batch} | {name} | {share:.3f} | {1000 * seconds:.1f} | {ratio:.3f} | {share / ratio:.2f} |")
+
+
+def flops_of(model: nn.Module, x: Tensor) -> int:
+    from torchlasso.compact.record import Totals
+
+    return Totals.of(model, x).flops
+
+
+@torch.inference_mode()
+def latencies(models: dict[str, nn.Module], x: Tensor) -> dict[str, float]:
+    """The median time of each, measured in turns, so that what else the machine does meets all of them."""
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for run in range(RUNS + 2):
+        for name, model in models.items():
+            start = time.perf_counter()
+            model(x)
+            if run >= 2:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+if __name__ == "__main__":
+    main()

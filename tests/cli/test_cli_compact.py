@@ -1,0 +1,116 @@
+"""``torchlasso compact``, and ``train --shrink``: models that become smaller after and during training."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from torchlasso.cli.run_folder import RunFolder
+
+UNITS = ("--over", "units", "--model", "mlp:width=24,depth=2", "--lam", "0.002", "--epochs", "20")
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is as small as these models pays at once."""
+    monkeypatch.setattr(importlib.import_module("torchlasso.compact.shrinker"), "PRICE", 1.0)
+
+
+def shapes(file: Path) -> dict[str, list[int]]:
+    with safe_open(file, framework="pt") as tensors:
+        return {name: list(tensors.get_tensor(name).shape) for name in tensors.keys()}  # noqa: SIM118
+
+
+def test_compact_takes_out_what_died(cli: Any, classes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert cli.train(classes, run, *UNITS).code == 0
+    before = cli.contents(run)
+    ended = cli("compact", run)
+    assert (ended.code, ended.err) == (0, "")
+    assert "The outputs are the same" in ended.out
+    small, whole = shapes(run / "compact.safetensors"), shapes(run / "model.safetensors")
+    assert small.keys() == whole.keys()
+    assert small["fc1.weight"][0] < whole["fc1.weight"][0] == 24
+    assert small["fc1.weight"][0] == small["fc2.weight"][1]
+    assert {name: data for name, data in cli.contents(run).items() if name != "compact.safetensors"} == before
+    report = json.loads(cli("compact", run, "--json").out)
+    live = cli.summary(run)["live_units"]
+    assert sum(family["after"] for family in report["families"]) - 3 <= live  # of the 3 outputs nothing goes
+    assert report["after"]["parameters"] == sum(_count(shape) for shape in small.values())
+    assert report["removed"] > 0
+
+
+def _count(shape: list[int]) -> int:
+    return shape[0] * (shape[1] if len(shape) > 1 else 1)
+
+
+def test_units_are_kept_for_multiples(cli: Any, classes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert cli.train(classes, run, *UNITS).code == 0
+    assert cli("compact", run, "--multiple-of", "8").code == 0
+    assert shapes(run / "compact.safetensors")["fc1.weight"][0] % 8 == 0
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_model_shrinks_while_it_trains(cli: Any, classes: Path, tmp_path: Path) -> None:
+    run, plain = tmp_path / "run", tmp_path / "plain"
+    ended = cli.train(classes, run, *UNITS, "--shrink", "--compare", "dense,loss-term")
+    assert (ended.code, ended.err) == (0, "")
+    assert "the model was made smaller" in ended.out
+    assert cli.train(classes, plain, *UNITS).code == 0
+    assert shapes(run / "model.safetensors")["fc1.weight"][0] < 24
+    assert shapes(run / "dense" / "model.safetensors")["fc1.weight"][0] == 24
+    ours, theirs = cli.summary(run), cli.summary(plain)
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)  # the same training, up to rounding
+    assert ours["penalised"] == theirs["penalised"]  # what is gone counts as zeros
+    assert ours["sparsity"] == pytest.approx(theirs["sparsity"], abs=0.3)
+    assert ours["parameters"] < theirs["parameters"]
+    assert [line["sparsity"] for line in cli.metrics(run)] == sorted(line["sparsity"] for line in cli.metrics(run))
+    for command in (["predict", run, "--data", classes], ["report", run], ["report", run, "--html"], ["compact", run]):
+        assert cli(*command).code == 0
+    assert shapes(run / "compact.safetensors")["fc1.weight"][0] <= shapes(run / "model.safetensors")["fc1.weight"][0]
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("call", range(1, 6))
+def test_an_interrupted_run_goes_on_in_its_present_shape(
+    cli: Any, classes: Path, tmp_path: Path, stop: Callable[..., None], monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    options = (*UNITS, "--shrink", "--reweight", "0.5", "--sparsity", "0.8")
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert cli.train(classes, whole, *options).code == 0
+    with monkeypatch.context() as patch:
+        function, calls = RunFolder.write_checkpoint, 0
+
+        def interrupted(*args: Any) -> None:
+            nonlocal calls
+            function(*args)
+            calls += 1
+            if calls == call:
+                raise KeyboardInterrupt
+
+        patch.setattr(RunFolder, "write_checkpoint", interrupted)
+        assert cli.train(classes, run, *options).code == 130
+    ended = cli.resume(run)
+    assert (ended.code, ended.err) == (0, "")
+    assert cli.metrics(run, timed=False) == cli.metrics(whole, timed=False)
+    assert cli.summary(run, timed=False) == cli.summary(whole, timed=False)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (run, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_bad_input(cli: Any, classes: Path, tmp_path: Path) -> None:
+    cli.assert_refused(cli("compact", tmp_path / "nowhere"), "nowhere", "holds no run")
+    run = tmp_path / "run"
+    assert cli.train(classes, run, *UNITS).code == 0
+    cli.assert_refused(cli("compact", run, "--multiple-of", "0"), "multiple_of has to be 1 or more")
+    assert not (run / "compact.safetensors").exists()
+    cli.assert_refused(cli.train(classes, tmp_path / "other", "--over", "unit"), "unit")
