@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
+from torchlasso.compact.carrying import carry_
 from torchlasso.compact.compacting import Cut, find_cut
 from torchlasso.compact.folding import find_removal
 from torchlasso.compact.operations import multiplications
 from torchlasso.compact.removal import Removal
-from torchlasso.compact.shrinking import carry_, check_agreement
+from torchlasso.compact.shrinking import check_agreement
 from torchlasso.control import LambdaController
 from torchlasso.graph import find_units
 from torchlasso.graph.tracing import Inputs, as_arguments

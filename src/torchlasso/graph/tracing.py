@@ -24,7 +24,7 @@ class Trace:
     Attributes:
         nodes: of the graph: placeholders, calls and at last the output.
         names: what placeholders of parameters and buffers are called in the model.
-        tensors: the value of each placeholder, in float64 where it is a floating-point number.
+        tensors: the value of each placeholder, in float64 where it is a floating-point number, on the CPU.
         fixed: placeholders of tensors that are neither parameters nor buffers, and so cannot become smaller.
     """
 
@@ -42,10 +42,14 @@ def as_arguments(example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any
 
 
 def in_double(value: Any) -> Any:
-    """Floating-point tensors in float64, in whatever they are contained."""
-    return torch.utils._pytree.tree_map(
-        lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, value
-    )
+    """Floating-point tensors in float64, in whatever they are contained, and all tensors on the CPU."""
+
+    def moved(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.cpu().double() if leaf.is_floating_point() else leaf.cpu()
+
+    return torch.utils._pytree.tree_map(moved, value)
 
 
 def wide(value: Any) -> Any:
@@ -55,8 +59,11 @@ def wide(value: Any) -> Any:
 
 
 def doubled(model: nn.Module) -> nn.Module:
-    """A copy of a model in float64, with the tensors that are attributes of its modules and no buffers."""
-    model = copy.deepcopy(model).double()
+    """A copy of a model in float64 and on the CPU, with the tensors that are attributes of its modules and no buffers.
+
+    Not every device has float64, and what is asked of the copy is one run or two.
+    """
+    model = copy.deepcopy(model).cpu().double()
     for module in model.modules():
         for name, value in vars(module).items():
             if isinstance(value, Tensor):
@@ -65,7 +72,7 @@ def doubled(model: nn.Module) -> nn.Module:
 
 
 def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]) -> Trace:
-    """What a model runs in evaluation, in float64.
+    """What a model runs in evaluation, in float64 and on the CPU.
 
     Args:
         model: is not changed.

@@ -20,7 +20,7 @@ from torchlasso.optim.metrics import Group, Metric, registry
 from torchlasso.optim.steps import is_elementwise
 from torchlasso.penalties import L1, Penalty, check_strength
 from torchlasso.penalties.base import Strength
-from torchlasso.penalties.parts import factors, joint_blocks, over_rows
+from torchlasso.penalties.parts import factors, joint_blocks, over_rows, prox_together_
 from torchlasso.sharding import any_sharded
 
 # With fused=None, so many weights or more are stepped by kernels. Measured in docs/results.md: below, what a step gains
@@ -224,21 +224,16 @@ class Proximal(Optimizer):
         """The prox of blocks that reach over all parameters of a group; one that has no gradient stays as it is."""
         if not cohorts or not group["lam"]:
             return
-        params, rows = group["params"], over_rows(penalty, over)
         found: dict[Tensor, float | Tensor] = {
             p: self.metric.step_size(cohort.options, self.state.get(p, {}), cohort.gain)
             for cohort in cohorts
             for p in cohort.options["params"]
         }
-        given = [found.get(p, 0.0) for p in params]
-        alike = not any(isinstance(step, Tensor) or step != given[0] for step in given)
-        full = [torch.zeros_like(p) + step for p, step in zip(params, given, strict=True)]
-        steps = [given[0]] * len(over.families) if alike else over.gather(full)
-        new = []
-        for z, step, factor in zip(over.gather(params), steps, self._factors(group, penalty), strict=True):
-            idle = not isinstance(factor, Tensor) and not factor
-            new.append(z if idle else rows.prox(z, group["lam"] * factor, step))
-        over.put_(params, new)
+        params = group["params"]
+        steps = [found.get(p, 0.0) for p in params]
+        prox_together_(
+            penalty, over, params, steps, [group["lam"] * factor for factor in self._factors(group, penalty)]
+        )
 
     @contextmanager
     def _groups_replaced(self, groups: list[Group]) -> Iterator[None]:

@@ -47,3 +47,27 @@ def factors(over: Joint, tensors: Sequence[Tensor], scales: Sequence[float], wei
         return found
     parts = torch.split(weights, [len(piece.indices) for piece in largest])
     return [scale * part for scale, part in zip(found, parts, strict=True)]
+
+
+def prox_together_(
+    penalty: Penalty, over: Joint, tensors: Sequence[Tensor], steps: Sequence[float | Tensor], lams: Sequence[Strength]
+) -> None:
+    """The prox of blocks that reach over several tensors, in place.
+
+    Args:
+        penalty, over: of the blocks.
+        tensors: the parameters.
+        steps: of each of them, a number or a tensor like it.
+        lams: λ of each family, or of each of its blocks; where it is the number 0, nothing is done.
+    """
+    rows = over_rows(penalty, over)
+    alike = not any(isinstance(step, Tensor) or step != steps[0] for step in steps)
+    if alike:
+        parts = [steps[0]] * len(over.families)
+    else:
+        parts = [*over.gather([torch.zeros_like(p) + step for p, step in zip(tensors, steps, strict=True)])]
+    new = []
+    for z, step, lam in zip(over.gather(tensors), parts, lams, strict=True):
+        idle = not isinstance(lam, Tensor) and not lam
+        new.append(z if idle else rows.prox(z, lam, step))
+    over.put_(tensors, new)

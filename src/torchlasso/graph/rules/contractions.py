@@ -143,7 +143,7 @@ class Matmul(Rule):
         reason = MATCH.format(call.name)
         unify(x.dims[-1], y.dims[-2] if len(y.dims) > 1 else y.dims[-1], reason)
         made = [*x.dims[-2:-1], *(y.dims[-1:] if len(y.dims) > 1 else [])]
-        return broadcast([[*x.dims[:-2], *made], [*y.dims[:-2], *made]], call)
+        return broadcast([[*x.dims[:-2], *made], [*y.dims[:-2], *made]], call.name, call.value.shape)
 
     def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
         x, y = self._factors(call)
@@ -163,7 +163,7 @@ class ShiftedMatmul(Matmul):
     """b + x y."""
 
     def shape(self, call: Call[Shaped]) -> Any:
-        return broadcast([super().shape(call), call["self"].dims], call)
+        return broadcast([super().shape(call), call["self"].dims], call.name, call.value.shape)
 
     def reach(self, call: Call[Reach]) -> Any:
         return super().reach(call) + call["self"].depends
@@ -187,25 +187,24 @@ class Attention(Rule):
         if call["scale"] is None:
             pin(q[-1], f"{call.name} scales by its size")
         pin(k[-2], f"{call.name} goes along it")
-        for a, b, c in zip(q[:-2], k[:-2], v[:-2], strict=True):
-            unify(b, c, reason)
-            if a.size == b.size:
-                unify(a, b, reason)
-            else:  # several queries for each key
-                unify(a, product([b, Axis(a.size // b.size)]), reason)
+        if call.get("enable_gqa"):  # several queries for each key
+            unify(k[-3], v[-3], reason)
+            unify(q[-3], product([k[-3], Axis(q[-3].size // k[-3].size)]), reason)
+            k, v = ([*dims[:-3], q[-3], *dims[-2:]] for dims in (k, v))
+        before = broadcast([q[:-2], k[:-2], v[:-2]], call.name, call.value.shape[:-2])
         if isinstance(call["attn_mask"], Shaped):
             mask = call["attn_mask"].dims
-            scores = [*q[:-2], q[-2], k[-2]][-len(mask) :]
+            scores = [*before, q[-2], k[-2]][-len(mask) :]
             for a, b in zip(scores, mask, strict=True):
                 if a.size == b.size and b.size > 1:
                     unify(a, b, reason)
-        return [*q[:-1], v[-1]]
+        return [*before, q[-2], v[-1]]
 
     def reach(self, call: Call[Reach]) -> Any:
         q, k, v = (call[name] for name in ("query", "key", "value"))
-        times = q.depends.shape[1] // k.depends.shape[1] if q.depends.dim() > 3 else 1
-        if times > 1:
-            k, v = (Reach(x.value, *(t.repeat_interleave(times, 1) for t in (x.depends, x.nonzero))) for x in (k, v))
+        if call.get("enable_gqa"):
+            times = q.depends.shape[-3] // k.depends.shape[-3]
+            k, v = (Reach(x.value, *(t.repeat_interleave(times, -3) for t in (x.depends, x.nonzero))) for x in (k, v))
         turned = Reach(k.value, k.depends.transpose(-1, -2), k.nonzero.transpose(-1, -2))
         scores = bilinear(torch.matmul, q, turned)
         if isinstance(call["attn_mask"], Reach):

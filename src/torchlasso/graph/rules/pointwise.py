@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,21 +18,21 @@ class Pointwise(Rule):
     """Each element out of those at the same place, with broadcasting: the dimensions are the same."""
 
     def shape(self, call: Call[Shaped]) -> Any:
-        return broadcast([tensor.dims for tensor in call.tensors], call)
+        return broadcast([tensor.dims for tensor in call.tensors], call.name, call.value.shape)
 
     def reach(self, call: Call[Reach]) -> Any:
         return sum(tensor.depends.expand(call.value.shape) for tensor in call.tensors)
 
 
-def broadcast(several: list[Dims], call: Call[Shaped]) -> Dims:
-    """The dimensions of tensors that are broadcast together."""
+def broadcast(several: list[Dims], name: str, shape: Sequence[int]) -> Dims:
+    """The dimensions of tensors that an operator broadcasts together to a shape."""
     out: Dims = []
-    for place in range(-call.value.dim(), 0):
-        size = call.value.shape[place]
+    for place in range(-len(shape), 0):
+        size = shape[place]
         found = [dims[place] for dims in several if len(dims) >= -place and dims[place].size == size]
         for other in found[1:]:
-            unify(found[0], other, f"{call.name} needs equal sizes")
-        out.append(found[0] if found else pinned(size, f"made by {call.name}"))
+            unify(found[0], other, f"{name} needs equal sizes")
+        out.append(found[0] if found else pinned(size, f"made by {name}"))
     return out
 
 
