@@ -44,10 +44,11 @@ def main() -> None:
     parser.add_argument("part", choices=("breadth", "speed"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pixels", type=int, default=224, help="height and width of ResNet-50's images")
+    parser.add_argument("--channels-last", action="store_true", help="all models and images in that layout")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
-    breadth() if arguments.part == "breadth" else speed(arguments.pixels)
+    breadth() if arguments.part == "breadth" else speed(arguments.pixels, arguments.channels_last)
 
 
 @torch.no_grad()
@@ -139,7 +140,7 @@ def _idle_rows(module: nn.Module) -> list[int]:
     return dead.nonzero().flatten().tolist()
 
 
-def speed(pixels: int) -> None:
+def speed(pixels: int, channels_last: bool) -> None:
     import torch_pruning as tp
 
     torch.manual_seed(0)
@@ -159,6 +160,8 @@ def speed(pixels: int) -> None:
     )
     pruner.step()
     print(f"Torch-Pruning: {time.perf_counter() - start:.1f} s")
+    if channels_last:
+        model, small, other, x = (t.to(memory_format=torch.channels_last) for t in (model, small, other, x))
     print("| batch | | share of the FLOPs | latency, ms | to the whole model | FLOPs share to latency share |")
     print("|---|---|---|---|---|---|")
     for batch in (1, 16):

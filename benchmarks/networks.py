@@ -38,10 +38,10 @@ def resnet_50(classes: int = 1000) -> nn.Sequential:
 
 
 def vgg_mnist() -> nn.Sequential:
-    """A VGG with batch norm for images of 28 × 28: 64, 128 and 256 channels, two convolutions each."""
+    """A VGG with batch norm for images of 28 × 28: 32, 64 and 128 channels, two convolutions each."""
     layers: list[nn.Module] = []
     inputs = 1
-    for width in (64, 128, 256):
+    for width in (32, 64, 128):
         for _ in range(2):
             layers += [conv_norm(inputs, width, 3), nn.ReLU()]
             inputs = width
