@@ -1,7 +1,8 @@
 """Training that becomes faster as it goes: units die, and leave the model while it trains. MNIST, wall-clock.
 
 Each network is trained three ways for the same epochs: dense, by torch's Adam; by ProxAdam with a group penalty on its
-units, steered to a share of the FLOPs; and the same with what has died taken out after each epoch where that pays. Test
+units, steered to a share of the FLOPs in the first part of training and without a penalty in the rest; and the same
+with what has died taken out after each epoch where that pays. Test
 errors, seconds, and the FLOPs that are left when the result is compacted. Then what looking for dead units costs where
 none can die: the same penalised training at λ = 0 with and without it, in turns.
 
@@ -27,6 +28,7 @@ from torchlasso.compact import Shrinker
 from torchlasso.training import Plan, Trainer, evaluate
 
 MODELS = {"cnn": wide_cnn, "vgg": vgg_mnist}
+WAYS = ("dense", "penalised", "penalised, shrinks")
 LOSS = nn.functional.cross_entropy
 SAMPLE = 16  # rows by which the cost is estimated
 
@@ -46,16 +48,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--flops", type=float, default=0.3, help="share to end with")
     parser.add_argument("--lam", type=float, default=1e-3, help="where the search begins")
+    parser.add_argument("--until", type=float, default=0.5, help="share of training in which units die; then λ is 0")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--held", action="store_true", help="judge on held out training images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows, judge = read(arguments.data, held_out=False)
+    rows, judge = read(arguments.data, arguments.held)
     rows = rows[0][: arguments.rows], rows[1][: arguments.rows]
-    ways = ("dense", "penalised", "penalised, shrinks")
-    found: dict[str, list[Trained]] = {way: [] for way in ways}
+    found: dict[str, list[Trained]] = {way: [] for way in arguments.ways}
     for seed in arguments.seeds:
-        for way in ways:
+        for way in arguments.ways:
             result = train(arguments, way, seed, rows, judge)
             found[way].append(result)
             print(f"{arguments.model}, seed {seed}, {way}: {_line(result)}", flush=True)
@@ -63,9 +67,9 @@ def main() -> None:
         way: Trained(*(statistics.median(getattr(run, name) for run in runs) for name in ("seconds", "error", "flops")))
         for way, runs in found.items()
     }
-    small = medians[ways[2]]
+    small = medians[arguments.ways[-1]]
     for way, median in medians.items():
-        times = f"{small.seconds / median.seconds:.2f} of its time with shrinking" if way != ways[2] else ""
+        times = f"{arguments.ways[-1]}: {small.seconds / median.seconds:.2f} of its time"
         print(f"{arguments.model}, median, {way}: {_line(median)}  {times}", flush=True)
     print(f"{arguments.model}, looking for what is dead where nothing dies: {100 * overhead(arguments, rows):.2f} %")
 
@@ -77,12 +81,21 @@ def _line(run: Trained) -> str:
 def train(arguments: argparse.Namespace, way: str, seed: int, rows: Rows, judge: Rows) -> Trained:
     trainer = trainer_of(arguments, way, seed, rows)
     dense = flops(trainer.model, rows)
-    for _ in range(arguments.epochs):
+    for epoch in range(arguments.epochs):
+        if epoch >= round(arguments.until * arguments.epochs):
+            _let_go(trainer)
         trainer.run_epoch()
         trainer.shrink()
     error = evaluate(trainer.model, LOSS, *judge).error or 0.0
     left = flops(trainer.model if way == "dense" else tl.compact(trainer.model, rows[0][:2]), rows)
     return Trained(trainer.seconds, error, left / dense)
+
+
+def _let_go(trainer: Trainer) -> None:
+    """Train on what is left without a penalty."""
+    trainer.controls.clear()
+    for group in trainer.optimizer.param_groups:
+        group["lam"] = 0.0
 
 
 def trainer_of(arguments: argparse.Namespace, way: str, seed: int, rows: Rows) -> Trainer:
@@ -94,7 +107,8 @@ def trainer_of(arguments: argparse.Namespace, way: str, seed: int, rows: Rows) -
     groups = tl.param_groups(model, tl.L1(over=tl.Units(model, rows[0][:2])), lam=arguments.lam)
     optimizer = tl.ProxAdam(groups, lr=1e-3, fused=True)
     trainer = Trainer(model, optimizer, LOSS, rows, plan)
-    control = tl.TargetBudget(optimizer, model, rows[0][:SAMPLE], flops=arguments.flops, steps=trainer.steps)
+    steps = trainer.batches * round(arguments.until * arguments.epochs)
+    control = tl.TargetBudget(optimizer, model, rows[0][:SAMPLE], flops=arguments.flops, steps=steps)
     trainer.controls.append(control)
     if way.endswith("shrinks"):
         trainer.shrinker = Shrinker(model, rows[0][:2])
@@ -109,9 +123,7 @@ def flops(model: nn.Module, rows: Rows) -> int:
 def overhead(arguments: argparse.Namespace, rows: Rows, epochs: int = 3) -> float:
     """What looking adds to an epoch, as a share, where nothing can be removed."""
     trainer = trainer_of(arguments, "penalised, shrinks", 0, rows)
-    trainer.controls.clear()
-    for group in trainer.optimizer.param_groups:
-        group["lam"] = 0.0
+    _let_go(trainer)
     epoch, looking = 0.0, 0.0
     for _ in range(epochs):
         start = time.perf_counter()
