@@ -54,7 +54,7 @@ def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
             worst = worst if torch.equal(x, y) else math.inf
         elif x.numel():
             same = (x == y) | (x.isnan() & y.isnan())  # infinities, as of masks, too
-            apart = torch.where(same, 0.0, x - y).abs().nan_to_num(nan=math.inf)
+            apart = torch.where(same, 0.0, x - y).abs().nan_to_num(nan=math.inf, posinf=math.inf)
             largest = torch.where(x.isfinite(), x, 0.0).abs().max().clamp_min(1.0)
             worst = max(worst, float(apart.max() / largest))
     return worst

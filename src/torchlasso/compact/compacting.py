@@ -169,44 +169,52 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
     def attempt(stays: dict[Axis, str]) -> Fitting:
         return Fitting(units, find_removal(units, multiple_of, stays), original, example_inputs)
 
-    def fit(pinned: dict[Axis, str]) -> Fitting:
+    def wrong(fitting: Fitting) -> str:
+        if fitting.found is None:
+            return f"{type(model).__name__} could not run without it ({fitting.error})"
+        error = disagreement(original, fitting.small, example_inputs, training=False)
+        if error:
+            return f"{type(model).__name__} could not run without it ({error})"
+        error = disagreement(original, fitting.small, example_inputs, training=True)
+        return f"it is needed in training ({error})" if error else ""  # where other operators run than were read
+
+    pinned: dict[Axis, str] = {}
+    fitting = attempt(pinned)
+    while fitting.found is None:
+        more = _pins(units, original, fitting, pinned, attempt)
+        if not more.keys() - pinned.keys():  # the module in which it failed has nothing to do with it
+            pinned, fitting = {}, attempt({})
+            break
+        pinned = more
         fitting = attempt(pinned)
-        while fitting.found is None:
-            more = _pins(units, original, fitting, pinned, attempt)
-            if not more.keys() - pinned.keys():
-                raise RuntimeError(
-                    f"the smaller model does not run as the other does ({fitting.error}); please report this"
-                )
-            pinned = pinned | more
-            fitting = attempt(pinned)
-        return fitting
-
-    def trouble(fitting: Fitting, training: bool) -> str:
-        return disagreement(original, fitting.small, example_inputs, training)
-
-    fitting = fit({})
-    error = trouble(fitting, training=True)
-    if error:  # it runs other operators in training than those that were read
-        reason = f"it is needed in training ({error})"
+    if pinned:  # what had to stay for one module may be enough for another, in which it failed before
+        needed = _fewest(
+            list(pinned), lambda some: attempt({axis: pinned[axis] for axis in some}).found is not None, 16
+        )
+        pinned = {axis: pinned[axis] for axis in needed}
+        fitting = attempt(pinned)
+    reason = wrong(fitting)
+    if reason:
         axes = [axis for axis, gone in fitting.removal.gone.items() if gone.any()]
-        needed = _fewest(axes, lambda some: not trouble(fit(dict.fromkeys(some, reason)), training=True))
-        fitting = fit(dict.fromkeys(needed, reason))
-    error = trouble(fitting, training=False) or trouble(fitting, training=True)
-    if error or fitting.found is None:
+        needed = _fewest(axes, lambda some: not wrong(attempt(pinned | dict.fromkeys(some, reason))))
+        fitting = attempt(pinned | dict.fromkeys(needed, reason))
+        reason = wrong(fitting)
+    if reason or fitting.found is None:
         raise RuntimeError(
-            f"the smaller model is not what the other is ({error}), so it is refused; please report this"
+            f"the smaller model is not what the other is, so it is refused: {reason}; please report this"
         )
     return Cut(units, fitting.removal, fitting.found)
 
 
-def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool]) -> list[Axis]:
-    """Few of a list that are enough, where all are: none of which can be left out alone."""
+def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool], trials: int = 256) -> list[Axis]:
+    """Few of a list that are enough, where all are: none of them can be left out alone, if trials do not run out."""
     needed, size = of, len(of)
-    while size:
+    while size and trials > 0:
         for start in range(0, len(of), size):
             without = [axis for axis in needed if axis not in of[start : start + size]]
-            if len(without) < len(needed) and enough(without):
-                needed = without
+            if trials > 0 and len(without) < len(needed):
+                trials -= 1
+                needed = without if enough(without) else needed
         size //= 2
     return needed
 
@@ -298,7 +306,7 @@ def _roles(units: UnitMap, model: nn.Module, path: str) -> tuple[str, list[list[
     while path and not told.get(path):
         path = path.rpartition(".")[0]
     if not told.get(path):
-        return path, [list(removable)]
+        return path, []
     cls = type(model.get_submodule(path))
     alike = [list(axes) for other, axes in told.items() if type(model.get_submodule(other)) is cls]
     return path, [[axis for axis in column if axis] for column in itertools.zip_longest(*alike)]

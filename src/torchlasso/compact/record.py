@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchlasso.graph.tracing import Inputs, as_arguments
@@ -34,7 +35,7 @@ class Totals:
         args, kwargs = as_arguments(example_inputs)
         training = [module for module in model.modules() if module.training]
         counter = FlopCounterMode(display=False)
-        with torch.no_grad(), counter:
+        with torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):  # the counter does not see what is fused on a CPU
             model.eval()(*args, **kwargs)
         for module in training:
             module.training = True
