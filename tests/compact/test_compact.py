@@ -16,7 +16,7 @@ from torch.nn.utils import prune
 import torchlasso as tl
 from torchlasso.compact import CompactionReport, compact
 from torchlasso.compact.checking import difference
-from torchlasso.compact.compacting import find_cut
+from torchlasso.compact.fitting import find_cut
 
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchlasso.blocks import Blocks
-from torchlasso.compact.compacting import Cut
+from torchlasso.compact.cutting import Cut
 from torchlasso.compact.removal import Removal
 from torchlasso.control import LambdaController
 from torchlasso.graph.axes import Dim

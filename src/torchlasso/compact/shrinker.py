@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from torchlasso.compact.carrying import carry_
-from torchlasso.compact.compacting import Cut, find_cut
+from torchlasso.compact.cutting import Cut
+from torchlasso.compact.fitting import find_cut
 from torchlasso.compact.folding import find_removal
 from torchlasso.compact.operations import multiplications
 from torchlasso.compact.removal import Removal

@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 from torchlasso import distributed
 from torchlasso.blocks import Blocks
 from torchlasso.compact.carrying import carry_
-from torchlasso.compact.compacting import Cut, find_cut, report_of
+from torchlasso.compact.compacting import report_of
+from torchlasso.compact.cutting import Cut
+from torchlasso.compact.fitting import find_cut
 from torchlasso.compact.record import CompactionReport
 from torchlasso.control import LambdaController
 from torchlasso.graph.tracing import Inputs
