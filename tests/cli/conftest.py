@@ -101,6 +101,18 @@ class Tool:
         return found if timed else _untimed(found)
 
     @staticmethod
+    def as_arguments(options: dict[str, Any]) -> list[str]:
+        """The command line that the options of a config.json stand for."""
+        arguments = []
+        for key, value in options.items():
+            if value is None or value is False or value == []:
+                continue
+            arguments.append(f"--{key.replace('_', '-')}")
+            if value is not True:
+                arguments.append(",".join(value) if isinstance(value, list) else str(value))
+        return arguments
+
+    @staticmethod
     @contextmanager
     def full_disk(limit: int) -> Iterator[None]:
         """No file can grow beyond ``limit`` bytes: a write fails part-way, as on a full disk."""

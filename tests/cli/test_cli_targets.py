@@ -239,11 +239,7 @@ def test_the_configuration_is_enough_to_run_again(cli: Any, wide: Path, tmp_path
     options = json.loads((tmp_path / "first" / "config.json").read_text())["options"]
     assert set(NEW) <= set(options)
     assert options["path"] is None
-    arguments = []
-    for key, value in options.items():
-        if value not in (None, []):
-            arguments += [f"--{key.replace('_', '-')}", ",".join(value) if isinstance(value, list) else value]
-    ended = cli("train", *arguments, "--out", tmp_path / "second")
+    ended = cli("train", *cli.as_arguments(options), "--out", tmp_path / "second")
     assert (ended.code, ended.err) == (0, "")
     first, second = cli.contents(tmp_path / "first"), cli.contents(tmp_path / "second")
     assert set(first) == set(second)

@@ -66,16 +66,6 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
     return {name: w for name, w in load_file(model).items() if w.dim() >= 2}
 
 
-def as_arguments(options: dict[str, Any]) -> list[str]:
-    """The command line that the options of a config.json stand for."""
-    arguments = []
-    for key, value in options.items():
-        if value not in (None, []):
-            text = ",".join(value) if isinstance(value, list) else str(value)
-            arguments += [f"--{key.replace('_', '-')}", text]
-    return arguments
-
-
 def split_rows(path: Path, folder: Path) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """The model of a run of the default options, and its training and test rows, made without the command line."""
     dataset = data.load(str(path))
@@ -191,7 +181,7 @@ def test_the_configuration_is_enough_to_run_again(cli: Any, classes: Path, tmp_p
     assert cli.train(classes, tmp_path / "first", *chosen).code == 0
     options = json.loads((tmp_path / "first" / "config.json").read_text())["options"]
     assert options["ignore"] == ["d", "e"]
-    assert cli("train", *as_arguments(options), "--out", tmp_path / "second").code == 0
+    assert cli("train", *cli.as_arguments(options), "--out", tmp_path / "second").code == 0
     first, second = cli.contents(tmp_path / "first"), cli.contents(tmp_path / "second")
     assert first["model.safetensors"] == second["model.safetensors"]
     assert first["config.json"] == second["config.json"]

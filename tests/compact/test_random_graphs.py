@@ -18,7 +18,7 @@ from torchlasso.compact import compact
 from torchlasso.graph import find_units
 
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest
-SIDE = 5  # of all images, in pixels
+IMAGES, SIDE = 8, 7  # how many, and of how many pixels; both other numbers than there are heads and groups
 LARGEST = 12  # channels of a value
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Softplus, nn.ELU)
@@ -100,7 +100,7 @@ def shuffle(self: Apply, x: Tensor) -> Tensor:
 
 def over_groups(self: Apply, x: Tensor) -> Tensor:
     """The sum, mean or maximum over the first of two dimensions that make up the channels, or over the second."""
-    return self.reduce(x.unflatten(1, (self.groups, -1)), dim=self.over)
+    return self.reduce(x.unflatten(1, (self.groups, -1)))
 
 
 def attend(self: Apply, x: Tensor) -> Tensor:
@@ -269,16 +269,16 @@ class Writer:
         self.append(apply(shuffle, groups=self.divisor(channels)), [place], channels)
 
     def groups(self) -> None:
-        place = self.source(lambda channels: channels > 2 and channels % 2 == 0)
+        place = self.source(lambda channels: channels > 4 and channels % 2 == 0)
         if place is not None:
             over, reduce = self.pick(1, 2), self.pick(torch.sum, torch.mean, torch.amax)
             outputs = self.channels[place] // 2 if over == 1 else 2
-            self.append(apply(over_groups, reduce=reduce, over=over, groups=2), [place], outputs)
+            self.append(apply(over_groups, reduce=functools.partial(reduce, dim=over), groups=2), [place], outputs)
 
     def attention(self) -> None:
         place, heads, each = self.source(), self.number(1, 2), self.number(3, 4)
         layers = [nn.Linear(self.channels[place], heads * each) for _ in range(3)]
-        self.append(apply(attend, *layers, nn.Linear(heads * each, 4), heads=heads), [place], 4)
+        self.append(apply(attend, *layers, nn.Linear(heads * each, 5), heads=heads), [place], 5)
 
 
 @torch.no_grad()
@@ -305,7 +305,7 @@ def check(model: nn.Module, wholly: bool) -> None:
     """Take random zeros out of a model, and see that nothing else has changed."""
     model.double()
     randomise(model)
-    x = torch.randn(2, 3, SIDE, SIDE, dtype=torch.float64)
+    x = torch.randn(IMAGES, 3, SIDE, SIDE, dtype=torch.float64)
     zeroed = zero_some(model, x, wholly)
     small, report = compact(model, x, return_report=True)
     for inputs in (x, torch.randn(4, 3, SIDE, SIDE, dtype=torch.float64)):

@@ -26,7 +26,7 @@ def build(cls: type[T], entries: Any, origin: str) -> T:
     for field in fields(cls):  # type: ignore[arg-type]
         if field.name in entries:
             values[field.name] = _value(entries[field.name], hints[field.name], field.name, origin)
-        elif field.default is not None:  # what may be nothing may be missing
+        elif field.default is not None and field.default is not False:  # what is nothing or off may be missing
             raise ValueError(f"{origin} is damaged: {field.name!r} is missing")
     try:
         return cls(**values)
