@@ -285,6 +285,23 @@ def test_a_size_that_is_written_down_keeps_its_units():
     assert small.hidden.out_features == 8
 
 
+def test_what_is_computed_and_not_used_keeps_what_it_reads():
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        self.unused(x)  # not in what was read, since no output depends on it
+        return self.head(F.relu(self.hidden(x)))
+
+    layers = {"stem": nn.Linear(4, 7), "unused": nn.Linear(7, 3), "hidden": nn.Linear(7, 6), "head": nn.Linear(6, 2)}
+    net = ready(Function(forward, **layers))
+    for layer in (net.stem, net.hidden):
+        zero(layer.weight, 1)
+        zero(layer.bias, 1)
+    small, found = compacted(net, rows(4))
+    assert (small.stem.out_features, small.hidden.out_features) == (7, 5)
+    (stem,) = [family for family in found.families if family.name == "stem.weight:0"]
+    assert "Function could not run without it (mat1 and mat2 shapes cannot be multiplied" in stem.why[0]
+
+
 class Heads(nn.Module):
     """An attention as many write it: sizes are attributes, and the dimension of a head follows from them."""
 
@@ -495,6 +512,31 @@ def test_a_state_of_zeros_becomes_smaller_where_its_size_is_an_attribute():
     small, found = compacted(net, rows(4))
     assert found.removed == 2
     assert small.size == 5
+
+
+def test_queries_of_several_heads_share_one_key():
+    def forward(self: Any, x: Tensor) -> Tensor:
+        q = self.queries(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        found = F.scaled_dot_product_attention(q, self.keys(x)[:, None], self.values(x)[:, None], scale=0.5)
+        return self.out(found.transpose(1, 2).flatten(2))
+
+    layers = {"queries": nn.Linear(6, 12), "keys": nn.Linear(6, 4), "values": nn.Linear(6, 5), "out": nn.Linear(15, 2)}
+    net = ready(Function(forward, heads=3, **layers))
+    zero(net.out.weight, 5, 6, 7, 8, 9, dim=1)  # a head
+    for layer in (net.keys, net.values):
+        zero(layer.weight, 1)
+        zero(layer.bias, 1)
+    small, found = compacted(net, torch.randn(2, 7, 6, dtype=torch.float64))
+    assert found.removed == 3
+    assert small.heads == 2
+    assert [small.get_parameter(f"{name}.weight").shape for name in layers] == [(6, 6), (3, 6), (4, 6), (2, 8)]
+
+
+def test_the_multiplications_of_an_attention_are_counted():
+    qkv = nn.Linear(12, 36)
+    net = ready(Function(lambda self, x: F.scaled_dot_product_attention(*self.qkv(x).chunk(3, -1)), qkv=qkv))
+    _, found = compact(net, torch.randn(1, 5, 12, dtype=torch.float64), return_report=True)
+    assert found.before.flops == 2 * (5 * 12 * 36 + 2 * 5 * 5 * 12)
 
 
 def test_batch_statistics_in_evaluation_are_understood():

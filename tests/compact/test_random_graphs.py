@@ -18,7 +18,7 @@ from torchlasso.compact import compact
 from torchlasso.graph import find_units
 
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest
-IMAGES, SIDE = 8, 7  # how many, and of how many pixels; both other numbers than there are heads and groups
+IMAGES, SIDE = 7, 4  # how many, and of how many pixels; the first is no number of heads or groups
 LARGEST = 12  # channels of a value
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Softplus, nn.ELU)

@@ -46,6 +46,7 @@ def compact(
         RuntimeError: the outputs are not the same. This is never meant to happen; please report it.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> _ = nn.init.zeros_(net[0].weight[:5])  # five neurons whose input no longer counts
         >>> small = compact(net, torch.randn(3, 4))
