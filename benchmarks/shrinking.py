@@ -30,7 +30,7 @@ from torchlasso.training import Plan, Trainer, evaluate
 MODELS = {"cnn": wide_cnn, "vgg": vgg_mnist}
 WAYS = ("dense", "penalised", "penalised, shrinks")
 LOSS = nn.functional.cross_entropy
-SAMPLE = 16  # rows by which the cost is estimated
+SAMPLE = 8  # rows by which the cost is estimated
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with MNIST's train and test files")
     parser.add_argument("--model", choices=MODELS, default="vgg")
     parser.add_argument("--rows", type=int, default=60_000, help="training images")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--flops", type=float, default=0.3, help="share to end with")
-    parser.add_argument("--lam", type=float, default=1e-3, help="where the search begins")
-    parser.add_argument("--until", type=float, default=0.5, help="share of training in which units die; then λ is 0")
+    parser.add_argument("--lam", type=float, default=2e-2, help="where the search begins")
+    parser.add_argument("--until", type=float, default=0.15, help="share of training in which units die; then λ is 0")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--held", action="store_true", help="judge on held out training images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
