@@ -46,8 +46,7 @@ def penalty(text: str, over: str | None, units: Callable[[], Blocks] | None = No
         raise unknown("penalty", name, known)
     if "over" in options:
         raise ValueError(f"penalty {text!r}: what it acts on has an option of its own, --over")
-    made = units() if over == UNITS and units is not None else None if over is None else blocks(over)
-    blocks_given = {} if made is None else {"over": made}
+    blocks_given = {} if over is None else {"over": units() if units and over == UNITS else blocks(over)}
     return _make("penalty", name, known[name], options, **blocks_given)  # type: ignore[no-any-return]
 
 

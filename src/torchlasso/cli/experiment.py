@@ -169,7 +169,7 @@ class Training:
 
     trainer: Trainer
     groups: Callable[[], list[Group]]
-    penalised: int = 0  # weights at the start: what is taken out counts as zeros
+    penalised: int = field(init=False)  # weights at the start: what is taken out counts as zeros
 
     def __post_init__(self) -> None:
         params = (p for group in self.groups() if group["penalty"] is not None for p in group["params"])

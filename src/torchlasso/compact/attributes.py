@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from torchlasso.compact.removal import Removal
+from torchlasso.control.probe import undisturbed
 from torchlasso.graph.axes import Dim
 from torchlasso.graph.operators import Shaped, rule_of
 from torchlasso.graph.rules.contractions import Convolution
@@ -154,24 +154,11 @@ def module_of(node: fx.Node) -> str:
 
 def set_own_(model: nn.Module, sizes: Sizes) -> None:
     """Let the numbers of torch's modules be those of their tensors."""
-    for path, module in model.named_modules():
-        numbers = own_numbers(module)
-        if numbers:
-            with _in_evaluation(module):
-                found = numbers(module, sizes.first.get(path))
-            for name, value in found.items():
+    with undisturbed(model):  # spectral normalization, in training, goes a step on when a weight is read
+        for path, module in model.named_modules():
+            numbers = own_numbers(module)
+            for name, value in numbers(module, sizes.first.get(path)).items() if numbers else ():
                 setattr(module, name, value)
-
-
-@contextmanager
-def _in_evaluation(module: nn.Module) -> Iterator[None]:
-    """Let looking at a weight change nothing: spectral normalization, in training, goes a step on when it is read."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    yield
-    for part in training:
-        part.training = True
 
 
 def choices(model: nn.Module, sizes: Sizes) -> list[Choice]:

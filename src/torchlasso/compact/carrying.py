@@ -23,8 +23,20 @@ from torchlasso.selection import Group, named_parameters
 Owners = dict[Tensor, tuple[nn.Module, str]]  # the module that has a parameter, and its name there
 
 
+def check_blocks(optimizer: Optimizer) -> None:
+    """Raise where the blocks of a penalty cannot go along."""
+    for penalty in optimizer.penalties if isinstance(optimizer, Proximal) else ():
+        over = None if penalty is None else vars(penalty).get("over")
+        if isinstance(over, Blocks) and not over.stable:
+            raise ValueError(
+                f"shrink_: the blocks of {penalty} would be others in a smaller model; penalise whole units, with "
+                "torchlasso.Units, or rows, columns, filters, channels or single weights"
+            )
+
+
 def carry_(cut: Cut, model: nn.Module, optimizer: Optimizer, controllers: Iterable[LambdaController]) -> None:
     """Cut a model, and everything that has something for each of its weights."""
+    check_blocks(optimizer)
     carried = Carried(cut.removal, cut.apply_(model))
     for p, state in optimizer.state.items():
         for key, value in state.items():

@@ -94,7 +94,7 @@ def disagreement(model: nn.Module, other: nn.Module, inputs: Inputs, training: b
             continue
         try:
             worst = difference(wanted, run(pair[1], given, training))
-        except Exception as error:
+        except Exception as error:  # likewise
             return first_line(error)
         if worst > TOLERANCE:
             return f"the outputs differ by {worst:.1e}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Literal, overload
 
 from torch import nn
@@ -57,8 +56,10 @@ def compact(
           (2): Linear(in_features=3, out_features=2, bias=True)
         )
     """
-    small, report, _ = compacted(model, example_inputs, multiple_of)
-    return (small, report) if return_report else small
+    if return_report:
+        small, report, _ = compacted(model, example_inputs, multiple_of)
+        return small, report
+    return find_cut(model, example_inputs, multiple_of).applied_to_copy(model)
 
 
 def compacted(
@@ -66,12 +67,11 @@ def compacted(
 ) -> tuple[nn.Module, CompactionReport, Cut]:
     """A smaller model with the same outputs, what went and what stayed, and what was done."""
     cut = find_cut(model, example_inputs, multiple_of)
-    small = copy.deepcopy(model)
-    cut.apply_(small)
-    return small, report_of(cut, model, small, example_inputs), cut
+    small = cut.applied_to_copy(model)
+    return small, report_of(cut, *(Totals.of(each, example_inputs) for each in (model, small))), cut
 
 
-def report_of(cut: Cut, before: nn.Module, after: nn.Module, example_inputs: Inputs) -> CompactionReport:
+def report_of(cut: Cut, before: Totals, after: Totals) -> CompactionReport:
     """What went, what stayed and why."""
     gone, stays = cut.removal.gone, cut.removal.stays
     families = []
@@ -81,5 +81,4 @@ def report_of(cut: Cut, before: nn.Module, after: nn.Module, example_inputs: Inp
         left = int((~gone[family.axis]).sum()) if family.axis in gone else family.size
         why = (*family.pins, *stays.get(family.axis, ()))
         families.append(FamilyReport(family.name, family.size, left, why))
-    totals = [Totals.of(model, example_inputs) for model in (before, after)]
-    return CompactionReport(tuple(families), dict(cut.units.structure.unknown), *totals)
+    return CompactionReport(tuple(families), dict(cut.units.structure.unknown), before, after)

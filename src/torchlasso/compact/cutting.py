@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,12 @@ class Cut:
             for path, name, place, value in record["numbers"]
         ]
         return cls(units, Removal(gone), numbers)
+
+    def applied_to_copy(self, model: nn.Module) -> nn.Module:
+        """A copy of a model that is cut; the model is not changed."""
+        small = copy.deepcopy(model)
+        self.apply_(small)
+        return small
 
     def apply_(self, model: nn.Module) -> list[tuple[Tensor, list[Dim]]]:
         """Cut a model; returns its tensors that are smaller now, and their dimensions as they were."""

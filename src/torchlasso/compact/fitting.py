@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchlasso.compact.attributes import (
     Choice,
@@ -38,9 +38,10 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
         raise ValueError(f"multiple_of has to be 1 or more, and is {multiple_of}")
     units = units or find_units(model, example_inputs)
     original = doubled(model)
+    outputs = run(original, example_inputs, training=False)
 
     def attempt(stays: dict[Axis, str]) -> Fitting:
-        return Fitting(units, find_removal(units, multiple_of, stays), original, example_inputs)
+        return Fitting(units, find_removal(units, multiple_of, stays), original, example_inputs, outputs)
 
     def wrong(fitting: Fitting) -> str:
         if fitting.found is None:
@@ -102,14 +103,15 @@ class Fitting:
         error: what was said there.
     """
 
-    def __init__(self, units: UnitMap, removal: Removal, original: nn.Module, example_inputs: Inputs) -> None:
+    def __init__(
+        self, units: UnitMap, removal: Removal, original: nn.Module, example_inputs: Inputs, wanted: list[Tensor]
+    ) -> None:
         self.removal, self.small = removal, copy.deepcopy(original)
         self.found: list[tuple[Choice, int]] | None = None
         self.failed, self.error = "", ""
         self._running: list[str] = []
         Cut(units, removal, []).apply_(self.small)
         handles = list(self._watch(self.small))
-        wanted = run(original, example_inputs, training=False)
         for chosen in assignments(choices(self.small, Sizes.of(units.structure, removal))):
             assign_(self.small, chosen)
             self._running.clear()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from torchlasso.compact.attributes import module_of
 from torchlasso.compact.removal import Removal, even_out
 from torchlasso.graph import UnitMap
 from torchlasso.graph.axes import Axis, Dim, axes_of, units_in
@@ -168,5 +169,4 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 def _place(node: fx.Node) -> str:
     """What a layer is called in the model."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return stack[-1][0] if stack and stack[-1][0] else "the model"
+    return module_of(node) or "the model"

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from torchlasso.control.probe import undisturbed
 from torchlasso.graph.tracing import Inputs, as_arguments
 from torchlasso.report import aligned, percent, size
 
@@ -33,12 +34,10 @@ class Totals:
     def of(cls, model: nn.Module, example_inputs: Inputs) -> Totals:
         """That of a model, which runs once, in evaluation."""
         args, kwargs = as_arguments(example_inputs)
-        training = [module for module in model.modules() if module.training]
         counter = FlopCounterMode(display=False)
-        with torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):  # the counter does not see what is fused on a CPU
-            model.eval()(*args, **kwargs)
-        for module in training:
-            module.training = True
+        # the counter does not see what is fused on a CPU
+        with undisturbed(model), torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
+            model(*args, **kwargs)
         tensors = [*model.parameters(), *model.buffers()]
         return cls(
             sum(p.numel() for p in model.parameters()),

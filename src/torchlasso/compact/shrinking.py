@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 
 import torch
@@ -10,15 +9,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from torchlasso import distributed
-from torchlasso.blocks import Blocks
-from torchlasso.compact.carrying import carry_
+from torchlasso.compact.carrying import carry_, check_blocks
 from torchlasso.compact.compacting import report_of
 from torchlasso.compact.cutting import Cut
 from torchlasso.compact.fitting import find_cut
-from torchlasso.compact.record import CompactionReport
+from torchlasso.compact.record import CompactionReport, Totals
 from torchlasso.control import LambdaController
 from torchlasso.graph.tracing import Inputs
-from torchlasso.optim import Proximal
 
 
 def shrink_(
@@ -42,9 +39,9 @@ def shrink_(
 
     Args:
         model: in training.
-        optimizer: of the model: any of torch\'s, proximal or not.
+        optimizer: of the model: any of torch's, proximal or not.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. A small batch is enough.
-        controllers: those of the optimizer\'s λ.
+        controllers: those of the optimizer's λ.
         multiple_of: see :func:`torchlasso.compact`.
 
     Returns:
@@ -70,23 +67,12 @@ def shrink_(
         >>> net[0].out_features < 20
         True
     """
-    controllers = list(controllers)
-    _check(optimizer)
+    check_blocks(optimizer)
     cut = find_cut(model, example_inputs, multiple_of)
     check_agreement(cut)
-    before = copy.deepcopy(model)
+    before = Totals.of(model, example_inputs)
     carry_(cut, model, optimizer, controllers)
-    return report_of(cut, before, model, example_inputs)
-
-
-def _check(optimizer: Optimizer) -> None:
-    for penalty in optimizer.penalties if isinstance(optimizer, Proximal) else ():
-        over = None if penalty is None else vars(penalty).get("over")
-        if isinstance(over, Blocks) and not over.stable:
-            raise ValueError(
-                f"shrink_: the blocks of {penalty} would be others in a smaller model; penalise whole units, with "
-                "torchlasso.Units, or rows, columns, filters, channels or single weights"
-            )
+    return report_of(cut, before, Totals.of(model, example_inputs))
 
 
 def check_agreement(cut: Cut) -> None:

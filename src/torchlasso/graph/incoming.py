@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from torchlasso.graph.axes import Axis, Dim, Sum, resolve, units_in
-from torchlasso.graph.operators import Call, Shaped, arguments, name_of, rule_of
+from torchlasso.graph.operators import Call, Shaped, arguments, found_in, name_of, rule_of
 from torchlasso.graph.rules.shapes import Permute
 from torchlasso.graph.structure import Structure
 from torchlasso.graph.tracing import Inputs
@@ -108,18 +107,10 @@ def _read_along(structure: Structure) -> set[tuple[str, int]]:
         if rule is not None and rule.adds_up:
             args = arguments(node)
             call: Call[Shaped] = Call(name_of(node.target), torch.fx.node.map_arg(args, structure.shapes.get), None)
-            tensors = [x for x in _nodes(args) if isinstance(structure.shapes.get(x), Shaped)]
+            tensors = [x for x in found_in(args, (fx.Node,)) if isinstance(structure.shapes.get(x), Shaped)]
             places = (_place_in(structure, tensors[position], place) for position, place in rule.reads(call))
             found |= {place for place in places if place is not None}
     return found
-
-
-def _nodes(value: Any) -> Iterator[fx.Node]:
-    if isinstance(value, fx.Node):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _nodes(part)
 
 
 def _place_in(structure: Structure, node: fx.Node, place: int) -> tuple[str, int] | None:

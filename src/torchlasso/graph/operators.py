@@ -91,15 +91,16 @@ class Call(Generic[T]):
     @property
     def tensors(self) -> list[T]:
         """All tensors among the arguments, in order."""
-        return list(_tensors(self.args))
+        return list(found_in(self.args, (Shaped, Reach)))
 
 
-def _tensors(value: Any) -> Iterator[Any]:
-    if isinstance(value, Shaped | Reach):
+def found_in(value: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
+    """What is of these classes in a nest of dictionaries, lists and tuples, in order."""
+    if isinstance(value, kinds):
         yield value
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(part)
+            yield from found_in(part, kinds)
 
 
 class Rule(ABC):
