@@ -12,12 +12,13 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Two targets at once would install into one environment, and share the cores while tests run.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo clean
+.PHONY: help setup lint test demo docs clean
 
 help:
 	@echo 'make setup   create .venv with torchlasso and all that its tests need'
 	@echo 'make test    setup, then lint, then the tests'
 	@echo 'make demo    setup, then train a network on handwritten digits to 98 % zeros, and draw its frontier'
+	@echo 'make docs    setup, then the documentation as a site, in build/site'
 	@echo 'make lint    setup, then ruff, mypy and the check of the layers'
 	@echo 'make clean   remove .venv, caches, builds and the output of the demo'
 
@@ -49,6 +50,9 @@ demo: setup
 	$(BIN)/torchlasso report runs/demo
 	OMP_NUM_THREADS=1 $(BIN)/torchlasso path --data digits --model lenet-5 --reweight 0.05 \
 		--epochs 40 --epochs-each 10 --points 12 --batch-size 32 --out runs/demo-path --overwrite
+
+docs: setup
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf .venv build dist runs/demo runs/demo-path src/*.egg-info

@@ -49,6 +49,13 @@ def vgg_mnist() -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10))
 
 
+def vgg(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """The same for the command line, which says what the data are."""
+    if (*input_shape, outputs) != (1, 28, 28, 10):
+        raise ValueError(f"this VGG is for images of 1×28×28 in 10 classes; got {input_shape} and {outputs}")
+    return vgg_mnist()
+
+
 def wide_cnn(factor: int = 4) -> nn.Sequential:
     """The zoo's ``cnn``, each layer but the last so many times as wide."""
     one, two, three = 32 * factor, 64 * factor, 128 * factor

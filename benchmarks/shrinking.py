@@ -25,6 +25,7 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso.compact import Shrinker
+from torchlasso.compact.record import Totals
 from torchlasso.training import Plan, Trainer, evaluate
 
 MODELS = {"cnn": wide_cnn, "vgg": vgg_mnist}
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--flops", type=float, default=0.3, help="share to end with")
     parser.add_argument("--lam", type=float, default=2e-2, help="where the search begins")
+    parser.add_argument("--by", choices=("flops", "size"), default="flops", help="what λ of a unit goes by")
     parser.add_argument("--until", type=float, default=0.15, help="share of training in which units die; then λ is 0")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--held", action="store_true", help="judge on held out training images")
@@ -82,7 +84,7 @@ def train(arguments: argparse.Namespace, way: str, seed: int, rows: Rows, judge:
     trainer = trainer_of(arguments, way, seed, rows)
     dense = flops(trainer.model, rows)
     for epoch in range(arguments.epochs):
-        if epoch >= round(arguments.until * arguments.epochs):
+        if epoch == round(arguments.until * arguments.epochs) and way != "dense":
             _let_go(trainer)
         trainer.run_epoch()
         trainer.shrink()
@@ -92,10 +94,13 @@ def train(arguments: argparse.Namespace, way: str, seed: int, rows: Rows, judge:
 
 
 def _let_go(trainer: Trainer) -> None:
-    """Train on what is left without a penalty."""
+    """Train on what is left without a penalty. What is zero stays so: a dead unit has no gradient, only moments."""
     trainer.controls.clear()
     for group in trainer.optimizer.param_groups:
         group["lam"] = 0.0
+        for p in group["params"]:
+            if p in trainer.optimizer.state:
+                trainer.optimizer.state[p]["exp_avg"].mul_(p.detach() != 0)
 
 
 def trainer_of(arguments: argparse.Namespace, way: str, seed: int, rows: Rows) -> Trainer:
@@ -104,7 +109,7 @@ def trainer_of(arguments: argparse.Namespace, way: str, seed: int, rows: Rows) -
     plan = Plan(arguments.epochs, 128, seed)
     if way == "dense":
         return Trainer(model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), LOSS, rows, plan)
-    groups = tl.param_groups(model, tl.L1(over=tl.Units(model, rows[0][:2])), lam=arguments.lam)
+    groups = tl.param_groups(model, tl.L1(over=tl.Units(model, rows[0][:2], by=arguments.by)), lam=arguments.lam)
     optimizer = tl.ProxAdam(groups, lr=1e-3, fused=True)
     trainer = Trainer(model, optimizer, LOSS, rows, plan)
     steps = trainer.batches * round(arguments.until * arguments.epochs)
@@ -116,8 +121,7 @@ def trainer_of(arguments: argparse.Namespace, way: str, seed: int, rows: Rows) -
 
 
 def flops(model: nn.Module, rows: Rows) -> int:
-    _, report = tl.compact(model, rows[0][:1], return_report=True)
-    return report.before.flops
+    return Totals.of(model, rows[0][:1]).flops
 
 
 def overhead(arguments: argparse.Namespace, rows: Rows, epochs: int = 3) -> float:

@@ -42,13 +42,3 @@ def test_the_commands_that_it_names_exist():
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0
-
-
-def test_the_page_on_compaction_runs_from_top_to_bottom(capsys):
-    page = (ROOT / "docs" / "compaction.md").read_text(encoding="utf-8")
-    space: dict[str, object] = {}
-    for code in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
-        exec(code, space)
-    printed = capsys.readouterr().out
-    assert printed.startswith("4 (('0.weight', 0), ('0.bias', 0), ('1.weight', 0), ('1.bias', 0), ('4.weight', 1),")
-    assert "units of" in printed

@@ -174,6 +174,50 @@ def test_a_report_is_frozen(model: nn.Module) -> None:
     assert hash(record) == hash(report(model))
 
 
+def test_the_flops_are_those_of_live_units_and_live_inputs(model: nn.Module) -> None:
+    """Two for each weight and place: 8×8 pixels make 7×7 places of 2×2 filters, and 5×5 of 3×3 ones after these."""
+    net = nn.Sequential(model["conv"], model["norm"], model["grouped"], nn.Flatten(), nn.Linear(150, 2))
+    record = report(net, example_inputs=torch.randn(2, 3, 8, 8))
+    convolution, grouped, linear = record.layers
+    assert [layer.flops for layer in record.layers] == [2 * 2 * 49 * 48, 2 * 2 * 25 * 108, 2 * 2 * 300]
+    assert convolution.live_weights == 3 * 2 * 4  # of 4 filters and 3 channels
+    assert convolution.live_flops == convolution.flops * 24 / 48
+    assert grouped.live_weights == (3 * 1 + 2 * 2) * 9  # the first group reads one channel, the second lacks a filter
+    assert linear.live_flops == linear.flops
+    assert report(net).layers[0].flops is report(net).layers[0].live_flops is None
+    assert not net[0]._forward_hooks
+    assert net.training
+
+
+def test_the_flops_are_shared_out_among_the_weights_of_a_module() -> None:
+    first, second = report(Bilinears(), example_inputs=torch.ones(1, 3)).layers
+    assert (first.flops, second.flops) == (2 * 12, 2 * 6)
+
+
+class Bilinears(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.ones(3, 2))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x @ self.first, x @ self.second
+
+
+def test_what_cannot_be_run_has_no_flops() -> None:
+    net = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match=r"^the forward pass on example_inputs failed: mat1 and mat2"):
+        report(net, example_inputs=torch.ones(1, 4))
+    assert not net._forward_hooks
+
+
+def test_the_page_shows_the_flops_where_they_are_known(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2, bias=False)
+    zeroed(net.weight, 0)
+    page = page_of(report(net, example_inputs=torch.ones(1, 3)), tmp_path / "r.html")
+    assert page.cells[-1] == "6 of 12"
+    assert "FLOPs" not in page_of(report(net), tmp_path / "r.html").text
+
+
 def test_a_report_leaves_the_model_alone(model: nn.Module) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     report(model)
@@ -223,7 +267,7 @@ class Page(HTMLParser):
         self.tags.add(tag)
         if tag != "meta":
             self.open.append(tag)
-        if tag == "td":
+        if tag == "td" or ("scope", "row") in attrs:
             self.cells.append("")
 
     def handle_endtag(self, tag: str) -> None:
@@ -231,7 +275,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
-        if "td" in self.open:
+        if "tbody" in self.open and data.strip():
             self.cells[-1] += data
 
 

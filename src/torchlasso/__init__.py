@@ -1,5 +1,6 @@
 """torchlasso: L1 regularization for PyTorch, done right."""
 
+from torchlasso import figures
 from torchlasso.blocks import (
     Blocks,
     Chunks,
@@ -27,6 +28,8 @@ from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
 from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
 from torchlasso.report import LayerReport, SparsityReport, report
 from torchlasso.selection import Rule, param_groups, penalty
+from torchlasso.sparse import AccelerationReport, accelerate
+from torchlasso.storage import load, save
 
 __version__ = "0.1.0"
 
@@ -34,6 +37,7 @@ __all__ = [
     "L1",
     "MCP",
     "SCAD",
+    "AccelerationReport",
     "Blocks",
     "Chunks",
     "Columns",
@@ -66,12 +70,16 @@ __all__ = [
     "TargetSparsity",
     "Units",
     "Warmup",
+    "accelerate",
     "compact",
+    "figures",
     "lambda_max",
+    "load",
     "param_groups",
     "penalty",
     "proximal",
     "report",
+    "save",
     "shrink_",
     "stationarity",
 ]

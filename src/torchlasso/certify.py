@@ -43,7 +43,7 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
     Raises:
         ValueError: a parameter has no gradient, or no group has a λ above zero.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> w = torch.nn.Parameter(torch.tensor([0.5, 0.0, 0.0]))
         >>> w.grad = torch.tensor([-1.0, 0.3, 1.5])
@@ -72,17 +72,19 @@ def lambda_max(groups: Iterable[Group]) -> float:
     Args:
         groups: as for :func:`stationarity`, the gradients taken with all penalised weights at zero.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> w = torch.nn.Parameter(torch.zeros(2))
         >>> w.grad = torch.tensor([-1.5, 0.3])
         >>> tl.lambda_max([{"params": [w], "penalty": tl.L1(), "lam": 1.0}])
         1.5
     """
-    groups = list(groups)
+    groups = [{**group, "lam": 1.0} for group in groups]
     if any(isinstance(lam, Tensor) for _, _, lam in penalised(groups)):
         raise ValueError("λ has a weight for each block: take lambda_max before the groups are reweighted")
-    largest = [penalty.lambda_max(grad).item() for grad, penalty, _ in penalised(groups, _gradient)]
+    largest = [
+        penalty.lambda_max(grad).item() / float(weight) for grad, penalty, weight in penalised(groups, _gradient)
+    ]
     if not largest:
         raise ValueError("no group has a penalty, so that no λ matters")
     return max(largest)

@@ -25,7 +25,7 @@ SUM = "torchlasso.crc32"  # over the JSON and the tensors: safetensors itself do
 def save(path: str | Path, state: Any) -> None:
     """Write ``state``, made of dictionaries, lists, tuples, tensors, numbers, strings and None.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "state.safetensors"
         >>> save(file, {"epoch": 3, "betas": (0.9, 0.999), "w": torch.ones(2), 7: None})

@@ -24,7 +24,7 @@ class Distillation:
     Raises:
         ValueError: strength or temperature is not above 0, or an output is infinite or NaN.
 
-    Example:
+    Examples:
         >>> term = Distillation(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), classes=True)
         >>> term(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item()
         0.0

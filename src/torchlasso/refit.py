@@ -27,7 +27,7 @@ def freeze_zeros(optimizer: Optimizer, params: Iterable[Tensor]) -> RemovableHan
     Raises:
         ValueError: the optimizer has made steps already, whose moments would move the zeros.
 
-    Example:
+    Examples:
         >>> import torch
         >>> w = torch.nn.Parameter(torch.tensor([0.0, 0.5]))
         >>> optimizer = torch.optim.Adam([w], lr=0.1)

@@ -11,9 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from torchlasso.blocks import Blocks, Filters, InputChannels
+from torchlasso.control.probe import undisturbed
 from torchlasso.files import write_text
+from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 from torchlasso.page import Bar, document, table
 from torchlasso.selection import Group, is_weight, named_parameters
 from torchlasso.sharding import plain_class, reshard, whole
@@ -32,6 +36,9 @@ class LayerReport:
         inputs, live_inputs: input units, and those that are read by a weight that is not zero.
         bytes: what it takes as it is stored, zeros included.
         penalised: whether it has a penalty.
+        live_weights: weights between a live unit and a live input, zeros among them included: what it would have left
+            without the others.
+        flops: of one run on the example inputs, two for each multiplication and addition; None where none were given.
     """
 
     name: str
@@ -45,11 +52,18 @@ class LayerReport:
     live_inputs: int
     bytes: int
     penalised: bool
+    live_weights: int
+    flops: float | None = None
 
     @property
     def sparsity(self) -> float:
         """Zeros over weights."""
         return self.zeros / self.weights
+
+    @property
+    def live_flops(self) -> float | None:
+        """The FLOPs between live units and live inputs."""
+        return None if self.flops is None else self.flops * self.live_weights / self.weights
 
 
 @dataclass(frozen=True)
@@ -110,12 +124,21 @@ class SparsityReport:
             title: the page's heading.
             above: HTML to put above the table, instead of the sentence with the totals.
         """
-        bars = [Bar(a.sparsity, percent(a.sparsity)) if a.penalised else "not penalised" for a in self.layers]
-        rows = [[*cells[:3], bar, *cells[4:]] for cells, bar in zip(self._cells(), bars, strict=True)]
         if above is None:
             zeros = f"{percent(self.sparsity)} of {self.penalised:,} penalised weights are exactly zero"
             above = f"<p>{zeros}; {self.nonzero:,} remain.</p>"
-        write_text(path, document(title, f"{above}<h2>Layers</h2>{table(HEAD, rows)}"))
+        write_text(path, document(title, f"{above}<section><h2>Layers</h2>{self.html_table()}</section>"))
+
+    def html_table(self) -> str:
+        """The layers as a table in HTML, with bars; with the FLOPs, where they are known."""
+        counted = any(layer.flops for layer in self.layers)
+        rows: list[list[str | Bar]] = []
+        for layer, cells in zip(self.layers, self._cells(), strict=True):
+            zeros = Bar(layer.sparsity, cells[3]) if layer.penalised else "not penalised"
+            units = Bar(layer.live_units / layer.units, cells[4])
+            inputs = Bar(layer.live_inputs / layer.inputs, cells[5])
+            rows.append([*cells[:3], zeros, units, inputs, cells[6], *([_flops_left(layer)] if counted else [])])
+        return table((*HEAD, "live FLOPs") if counted else HEAD, rows)
 
     def _cells(self) -> list[list[str]]:
         return [
@@ -169,20 +192,43 @@ def size(count: int) -> str:
     >>> size(512), size(999_999), size(1_066_440)
     ('512 B', '1 MB', '1.07 MB')
     """
-    for unit, scale in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+    return f"{short(count)}B"
+
+
+def short(count: float) -> str:
+    """A large number for people, with room for a unit after it.
+
+    >>> short(512), short(999_999), short(1_066_440)
+    ('512 ', '1 M', '1.07 M')
+    """
+    for unit, scale in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= 0.9995 * scale:  # what rounds to it
             return f"{count / scale:.3g} {unit}"
-    return f"{count} B"
+    return f"{count:.0f} "
+
+
+def _flops_left(layer: LayerReport) -> str | Bar:
+    if not layer.flops or layer.live_flops is None:
+        return "–"
+    text = f"{short(layer.live_flops).strip()} of {short(layer.flops).strip()}"
+    return Bar(layer.live_flops / layer.flops, text)
 
 
 @torch.no_grad()
-def report(model: nn.Module, groups: Iterable[Group] | None = None) -> SparsityReport:
+def report(
+    model: nn.Module, groups: Iterable[Group] | None = None, example_inputs: Inputs | None = None
+) -> SparsityReport:
     """What is zero in ``model``.
 
     Args:
         model: any module.
         groups: the groups it was trained with (of ``param_groups``, or ``optimizer.penalised_groups()``), which say
             what is penalised; without them every weight counts as penalised.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, on which the model is run to
+            count the FLOPs of its layers.
+
+    Raises:
+        ValueError: the model cannot be run on ``example_inputs``.
 
     A model that is sharded over several processes is counted as a whole, one weight after the other; every process has
     to make the call.
@@ -204,8 +250,9 @@ def report(model: nn.Module, groups: Iterable[Group] | None = None) -> SparsityR
         if groups is None
         else {p for group in groups if group["penalty"] is not None for p in group["params"]}
     )
+    flops = {} if example_inputs is None else _flops(model, example_inputs)
     layers = [
-        _layer(name, module, whole(p), p in chosen)
+        _layer(name, module, whole(p), p in chosen, flops.get(module))
         for name, module, p in parameters
         if (p in chosen or is_weight(name, module, p)) and p.numel()
     ]
@@ -215,10 +262,14 @@ def report(model: nn.Module, groups: Iterable[Group] | None = None) -> SparsityR
     )
 
 
-def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool) -> LayerReport:
+def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool, flops: float | None) -> LayerReport:
     shape, w = tuple(w.shape), w if w.dim() else w.reshape(1)
-    units, live_units = _live(Filters().fit(module, name), w)
-    inputs, live_inputs = _live(InputChannels().fit(module, name), w) if w.dim() > 1 else (1, int(bool(w.any())))
+    units, live_units, made = _live(Filters().fit(module, name), w)
+    inputs, live_inputs, read = 1, int(bool(w.any())), w.any().expand_as(w)
+    if w.dim() > 1:
+        inputs, live_inputs, read = _live(InputChannels().fit(module, name), w)
+    if flops is not None:  # of all the weights that the module has
+        flops *= w.numel() / sum(p.numel() for p in module.parameters(recurse=False) if p.dim() == w.dim())
     return LayerReport(
         name=name,
         kind=plain_class(module).__name__,
@@ -231,9 +282,38 @@ def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool) -> LayerRep
         live_inputs=live_inputs,
         bytes=w.numel() * w.element_size(),
         penalised=penalised,
+        live_weights=int((made & read).sum()),
+        flops=flops,
     )
 
 
-def _live(over: Blocks, w: Tensor) -> tuple[int, int]:
-    rows, _ = over.rows(w)
-    return len(rows), int((rows != 0).any(dim=1).sum())
+def _live(over: Blocks, w: Tensor) -> tuple[int, int, Tensor]:
+    """How many units or inputs there are, how many live, and a mask of the weights of these."""
+    rows, rebuild = over.rows(w)
+    live = (rows != 0).any(dim=1, keepdim=True)
+    return len(rows), int(live.sum()), rebuild(live.to(rows.dtype).expand_as(rows)) != 0
+
+
+def _flops(model: nn.Module, example_inputs: Inputs) -> dict[nn.Module, float]:
+    """Those of each module, what is in it included, in one run in evaluation."""
+    args, kwargs = as_arguments(example_inputs)
+    counter, found = FlopCounterMode(display=False), dict.fromkeys(model.modules(), 0.0)
+
+    def enter(module: nn.Module, _: Any) -> None:
+        found[module] -= counter.get_total_flops()
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        found[module] += counter.get_total_flops()
+
+    handles = [module.register_forward_pre_hook(enter) for module in found]
+    handles += [module.register_forward_hook(leave) for module in found]
+    try:
+        # the counter does not see what is fused on a CPU
+        with undisturbed(model), counter, sdpa_kernel(SDPBackend.MATH):
+            model(*args, **kwargs)
+    except Exception as error:  # of a model of one's own, whatever it raises
+        raise ValueError(f"the forward pass on example_inputs failed: {first_line(error)}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

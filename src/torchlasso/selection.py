@@ -35,7 +35,7 @@ class Rule:
         scale: what λ is multiplied by for them.
         everything: also match biases and the parameters of normalisation layers, which are left out otherwise.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> Rule("features.*", tl.L1(), scale=0.5).scale
         0.5
@@ -103,7 +103,7 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
     Raises:
         ValueError: nothing is penalised, or a rule matches nothing that an earlier one has left.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 2))
         >>> [(g["penalty"], len(g["params"])) for g in param_groups(model, tl.L1(), lam=1e-4)]
@@ -173,7 +173,7 @@ def penalty(groups: Iterable[Group]) -> Tensor:
     Args:
         groups: as :func:`param_groups` gives them.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> w = nn.Parameter(torch.tensor([[1.0, -2.0]]))
         >>> penalty([{"params": [w], "penalty": tl.L1(), "lam": 0.5}])
@@ -198,8 +198,10 @@ def penalised(
         if penalty is None:
             continue
         tensors, over = list(map(read, group["params"])), joint_blocks(penalty)
+        weights = [1.0] * len(tensors)
         if over is not None:
             tensors, penalty = over.gather(tensors), over_rows(penalty, over)
-        weights = group.get("weights", [1.0] * len(tensors))
+            weights = list(over.scales) or [1.0] * len(tensors)
+        weights = group.get("weights", weights)
         for tensor, weight in zip(tensors, weights, strict=True):
             yield tensor, penalty, group["lam"] * weight

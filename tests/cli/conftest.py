@@ -18,8 +18,12 @@ import numpy as np
 import pytest
 
 from torchlasso import checkpoint
+from torchlasso.cli import run_page
 from torchlasso.cli.main import main
 from torchlasso.cli.run_folder import RunFolder
+from torchlasso.cli.sections.configuration import configuration
+from torchlasso.cli.sections.layers import layers
+from torchlasso.cli.sections.won import won
 
 FEATURES = ("a", "b", "c", "d", "e")
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--lam", "0.02", "--epochs", "3")
@@ -135,6 +139,20 @@ def _write(path: Path, x: np.ndarray, labels: Any, features: tuple[str, ...] = F
         writer.writerow([*features, "label"])
         writer.writerows([*(f"{value:.5f}" for value in row), label] for row, label in zip(x, labels, strict=True))
     return path
+
+
+@pytest.fixture(autouse=True)
+def short_pages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Pages without figures, which take longer to draw than these runs take to train; others by ``whole_pages``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "whole_pages" not in request.fixturenames:
+            patch.setattr(run_page, "SECTIONS", (won, layers, configuration))
+        yield
+
+
+@pytest.fixture
+def whole_pages() -> None:
+    """Pages with all that there is to see."""
 
 
 @pytest.fixture

@@ -115,4 +115,7 @@ def test_bad_input(cli: Any, classes: Path, tmp_path: Path) -> None:
     assert cli.train(classes, run, *UNITS).code == 0
     cli.assert_refused(cli("compact", run, "--multiple-of", "0"), "multiple_of has to be 1 or more")
     assert not (run / "compact.safetensors").exists()
-    cli.assert_refused(cli.train(classes, tmp_path / "other", "--over", "unit"), "unit")
+    other = tmp_path / "other"
+    cli.assert_refused(cli.train(classes, other, "--over", "units:bye=size"), "did you mean 'by'")
+    cli.assert_refused(cli.train(classes, other, "--over", "units:by=time"), "by must be 'size' or 'flops'; got 'time'")
+    cli.assert_refused(cli.train(classes, other, "--over", "unit"), "unit", "did you mean 'units'")

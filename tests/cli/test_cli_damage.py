@@ -168,6 +168,7 @@ def test_a_damaged_summary(cli: Any, copied: Callable[..., Path], form: str, dam
 METRICS = {"cut": lambda text: text[:-20], "numbers": lambda text: "1\n2\n", "nothing in it": lambda text: "{}\n"}
 
 
+@pytest.mark.usefixtures("whole_pages")
 @pytest.mark.parametrize("change", METRICS.values(), ids=METRICS)
 def test_damaged_metrics(cli: Any, stopped: Path, copied: Callable[..., Path], change: Callable[[str], str]) -> None:
     for run, command in ((copied(), "report"), (stopped, "resume")):
@@ -176,6 +177,7 @@ def test_damaged_metrics(cli: Any, stopped: Path, copied: Callable[..., Path], c
         cli.assert_refused(ended, "metrics.jsonl")
 
 
+@pytest.mark.usefixtures("whole_pages")
 def test_missing_metrics_of_a_finished_run(cli: Any, copied: Callable[..., Path]) -> None:
     run = copied()
     (run / "metrics.jsonl").unlink()

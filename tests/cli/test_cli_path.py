@@ -6,7 +6,6 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -256,46 +255,6 @@ def test_predict_and_report_use_the_chosen_point(
     found = json.loads(cli("report", run, "--json").out)
     assert {key: value for key, value in found.items() if key != "report"} == summary
     assert found["report"]["nonzero"] == summary["nonzero"]
-
-
-class Page(HTMLParser):
-    """Collects tags and what they refer to, and whether every tag is closed in its turn."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.links += [value or "" for key, value in attrs if key.split(":")[-1] in ("src", "href", "data", "action")]
-        if tag not in ("meta", "br", "hr"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in ("meta", "br", "hr"):
-            assert self.open.pop() == tag
-
-
-def test_the_page_has_the_figure_and_fetches_nothing(cli: Any, path_of: Callable[[str], Path], tmp_path: Path) -> None:
-    run = path_of("classes by lam")
-    text, page = (run / "report.html").read_text(encoding="utf-8"), Page()
-    page.feed(text)
-    page.close()
-    assert page.seen.count("figure") == 1
-    assert "svg" in page.seen
-    assert all(link.startswith("#") for link in page.links)
-    assert not {"script", "link", "img", "iframe"} & set(page.seen)
-    drawn = (run / "frontier.svg").read_text(encoding="utf-8")
-    assert drawn[drawn.index("<svg") :].strip() in text
-    assert "<?xml" not in text
-    assert text.count("<!DOCTYPE") <= 1
-    for name in ("validation", "test", "chosen", "weights left", "error"):
-        assert name in drawn
-    (run / "report.html").unlink()
-    assert cli("report", run, "--html").out == f"{run / 'report.html'}\n"
-    assert (run / "report.html").read_text(encoding="utf-8") == text
 
 
 def test_the_screen_shows_every_point_and_the_choice(cli: Any, classes: Path, tmp_path: Path) -> None:

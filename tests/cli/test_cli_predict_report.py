@@ -157,6 +157,7 @@ def test_the_report_as_json(cli: Any, finished: Path) -> None:
     assert {layer["name"]: layer["zeros"] for layer in found["report"]["layers"]} == zeros
 
 
+@pytest.mark.usefixtures("whole_pages")
 def test_the_report_as_a_page(cli: Any, copied: Callable[..., Path]) -> None:
     run = copied()
     expected = (run / "report.html").read_text().replace(run.name, "NAME").replace("Run classes", "Run NAME")

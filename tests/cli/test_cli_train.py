@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +38,6 @@ SUMMARY = {
     "stationarity",
 }
 METRICS = {"epoch", "loss", "sparsity", "switched", "lam", "lr", "seconds", "val_loss", "val_accuracy", "val_error"}
-VOID = {"meta", "line", "polyline", "br", "hr"}
-
-
-class Page(HTMLParser):
-    """Collects the attributes, and whether every tag is closed in its turn."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.tags: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.links += [value or "" for key, value in attrs if key in ("src", "href", "data", "action")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
 
 
 def weights(model: Path) -> dict[str, torch.Tensor]:
@@ -214,21 +192,6 @@ def test_the_digits_become_sparse(cli: Any, tmp_path: Path) -> None:
     ended = cli("predict", run, "--data", "digits")
     assert ended.out.count("\n") == 1 + 359
     assert f"error {100 * summary['error']:.1f} %" in ended.err
-
-
-def test_the_page_is_whole_and_fetches_nothing(cli: Any, finished: Path) -> None:
-    text = (finished / "classes" / "report.html").read_text(encoding="utf-8")
-    assert "http://" not in text
-    assert "https://" not in text
-    page = Page()
-    page.feed(text)
-    page.close()
-    assert page.open == []
-    assert page.links == []
-    assert {"html", "title", "table", "svg"} <= page.tags
-    assert not page.tags & {"script", "link", "img", "iframe"}
-    for name in weights(finished / "classes" / "model.safetensors"):
-        assert name in text
 
 
 def test_the_screen_shows_every_epoch_and_the_runs_side_by_side(cli: Any, classes: Path, tmp_path: Path) -> None:

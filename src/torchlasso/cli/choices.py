@@ -29,13 +29,12 @@ BLOCKS: Mapping[str, type[Blocks]] = {
     "singular-values": blocks_module.SingularValues,
 }
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.registry()}
-
-
 UNITS = "units"  # blocks that are those of a model
+UNITS_OPTIONS = ("by", "only", "weighted")
 
 
-def penalty(text: str, over: str | None, units: Callable[[], Blocks] | None = None) -> Penalty:
-    """The penalty that ``mcp:gamma=3`` names, over the blocks that ``heads:n=4`` names; ``units``: those of the model.
+def penalty(text: str, over: str | None, units: Callable[..., Blocks] | None = None) -> Penalty:
+    """The penalty that ``mcp:gamma=3`` names, over the blocks that ``heads:n=4`` names; ``units``: makes the model's.
 
     >>> penalty("mcp:gamma=2.5", "filters")
     MCP(over=Filters(weighted=True, transposed=False, groups=1), gamma=2.5)
@@ -46,15 +45,25 @@ def penalty(text: str, over: str | None, units: Callable[[], Blocks] | None = No
         raise unknown("penalty", name, known)
     if "over" in options:
         raise ValueError(f"penalty {text!r}: what it acts on has an option of its own, --over")
-    blocks_given = {} if over is None else {"over": units() if units and over == UNITS else blocks(over)}
+    blocks_given = {} if over is None else {"over": _over(over, units)}
     return _make("penalty", name, known[name], options, **blocks_given)  # type: ignore[no-any-return]
+
+
+def _over(text: str, units: Callable[..., Blocks] | None) -> Blocks:
+    name, options = parse_spec(text)
+    if units is None or name != UNITS:
+        return blocks(text)
+    for key in options:
+        if key not in UNITS_OPTIONS:
+            raise ValueError(f"blocks {UNITS!r}: {unknown('option', key, UNITS_OPTIONS)}")
+    return units(**options)
 
 
 def blocks(text: str) -> Blocks:
     """The blocks that ``filters`` or ``chunks:n=8`` names."""
     name, options = parse_spec(text)
     if name not in BLOCKS:
-        raise unknown("kind of blocks", name, BLOCKS)
+        raise unknown("kind of blocks", name, (UNITS, *BLOCKS))
     return _make("blocks", name, BLOCKS[name], options)  # type: ignore[no-any-return]
 
 

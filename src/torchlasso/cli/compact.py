@@ -26,11 +26,10 @@ def compact(
 
     The outputs are the same: both models run side by side, in float64, before anything is written.
     """
-    folder, experiment, model = open_run(run)
+    folder, experiment, model, cuts = open_run(run)
     start = time.perf_counter()
     small, report, cut = compacted(model, experiment.example, multiple_of)
     seconds = time.perf_counter() - start
-    _, cuts = folder.read_model()
     folder.write_compact(small.state_dict(), [*cuts, cut.to_dict()])
     if as_json:
         print(files.as_json({**report.to_dict(), "seconds": seconds}), end="")

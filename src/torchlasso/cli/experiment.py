@@ -224,10 +224,16 @@ class Experiment:
     def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:
         """The parameter groups of ``model`` under the options' penalty, with their λ or another.
 
-        Where whole units are to go, the last layer is left alone: its units are the outputs.
+        Where whole units are to go, the last layer is left alone: its units are the outputs; and where the target are
+        FLOPs, units are penalised by theirs.
         """
         options = self.options
-        rules = [Rule("*", choices.penalty(options.penalty, options.over, lambda: Units(model, self.example)))]
+        by = "size" if options.flops is None else "flops"
+
+        def units(**given: Any) -> Units:
+            return Units(model, self.example, **{"by": by, **given})
+
+        rules = [Rule("*", choices.penalty(options.penalty, options.over, units))]
         weights = [name for name, module, p in named_parameters(model) if is_weight(name, module, p)]
         if len(weights) > 1 and (options.flops is not None or options.bytes is not None):
             rules.insert(0, Rule(lambda name, *_: name == weights[-1], None))

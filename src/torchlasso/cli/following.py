@@ -17,10 +17,11 @@ from torchlasso.cli.experiment import DENSE, Experiment, PathOptions, Rows, read
 from torchlasso.cli.judging import summarise
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.run_page import write_page
+from torchlasso.cli.sections.frontiers import series_of
+from torchlasso.cli.sections.reading import mean_images
 from torchlasso.cli.summary import Summary
-from torchlasso.figures import Series, draw_frontier
-from torchlasso.path import Point, badness, choose, folds_of, follow, pooled
-from torchlasso.report import report
+from torchlasso.figures import frontier, save
+from torchlasso.path import Point, choose, folds_of, follow, pooled
 from torchlasso.training import Step, Trainer
 
 
@@ -44,7 +45,8 @@ def run_path(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
     folder.write_model(model.state_dict())
     _draw(judged, chosen, folder, experiment)
     summary = _summary(experiment, model, rows, chosen, points)
-    write_page(folder, report(model, experiment.groups(model)), summary)
+    folder.write_means(mean_images(experiment.inputs, rows.train))
+    write_page(folder, experiment, model, summary)
     folder.write_summary(summary)
     screen.path_table(judged, chosen)
     figure = f", {folder.frontiers[0].name}" if folder.frontiers[0].exists() else ""
@@ -130,18 +132,13 @@ def _draw(points: list[Point], chosen: Point, folder: RunFolder, experiment: Exp
     try:
         classes = bool(experiment.inputs.classes)
         measure = "error" if classes else "loss"
-        left = [1 - point.sparsity for point in points]
-        series = [
-            Series("validation", left, [p.badness or 0.0 for p in points], [p.spread or 0.0 for p in points]),
-            Series("test", left, [badness(p.test) for p in points if p.test is not None]),
-        ]
-        draw_frontier(
-            series,
-            folder.frontiers,
+        axes = frontier(
+            series_of(points),
             measure=measure,
             percent=classes,
             chosen=(1 - chosen.sparsity, chosen.badness or 0.0),
             title=f"{experiment.options.model} on {experiment.options.data}: from {DENSE} to sparse",
         )
+        save(axes, *folder.frontiers)
     except ImportError as error:
         screen.say(f"no figure: {error}")

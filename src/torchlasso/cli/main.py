@@ -11,7 +11,9 @@ from pathlib import Path
 import typer
 
 from torchlasso import distributed
+from torchlasso.cli.bench import bench
 from torchlasso.cli.compact import compact
+from torchlasso.cli.export import export
 from torchlasso.cli.path import path
 from torchlasso.cli.predict import predict
 from torchlasso.cli.report import report
@@ -23,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (train, path, report, compact, predict):
+for command in (train, path, report, compact, export, predict, bench):
     app.command()(command)
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from torchlasso import data as datasets
 from torchlasso.cli import screen
+from torchlasso.cli.card import open_model
 from torchlasso.cli.experiment import Inputs
-from torchlasso.cli.finished import open_run
 from torchlasso.data.records import Labels
 from torchlasso.distributed import by_first
 from torchlasso.files import replacing
@@ -22,19 +22,23 @@ from torchlasso.training import judge, outputs_of
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
-    data: Annotated[str, typer.Option(help="What to predict: anything that train reads; labels may be missing.")],
+    run: Annotated[str, typer.Argument(help="Folder of a finished run, or a .onnx or .pt2 file that was exported.")],
+    data: Annotated[
+        str, typer.Option(help="What to predict: anything that train reads, labels may be missing; images too.")
+    ],
     out: Annotated[str | None, typer.Option(help="CSV file to write; without it, standard output.")] = None,
 ) -> None:
     """Predict rows: a line of CSV each, and the error where there are labels.
 
     Example: torchlasso predict runs/a --data digits --out predictions.csv
     """
-    _, experiment, model = open_run(run)
-    options, inputs = experiment.options, experiment.inputs
-    part = datasets.load_part(data, label=options.label, ignore=options.ignore)
-    x = inputs.prepare(part, data).to(next(model.parameters()).device)
-    y = None if part.y is None else _targets(part.y, experiment.inputs, data)
+    card, model = open_model(run)
+    inputs = card.inputs
+    part = datasets.load_part(data, label=card.label, ignore=card.ignore)
+    x = inputs.prepare(part, data)
+    if (first := next(model.parameters(), None)) is not None:  # an exported model is on the CPU
+        x = x.to(first.device)
+    y = None if part.y is None else _targets(part.y, inputs, data)
     outputs = outputs_of(model, x).cpu()
     if inputs.classes:
         probabilities, best = outputs.softmax(dim=1).max(dim=1)
@@ -46,9 +50,11 @@ def predict(
     else:
         head = ["row", *(f"prediction_{i}" if outputs.shape[1] > 1 else "prediction" for i in range(outputs.shape[1]))]
         lines = [[str(i), *(f"{value:.6g}" for value in row)] for i, row in enumerate(outputs.tolist())]
+    if part.names:  # such as the files of images
+        head, lines = [*head, "file"], [[*line, name] for line, name in zip(lines, part.names, strict=True)]
     _write(out, [head, *lines])
     if y is not None:
-        found = judge(outputs, experiment.loss, y)
+        found = judge(outputs, card.loss, y)
         error = "" if found.error is None else f"error {percent(found.error)}, "
         screen.errors.print(f"{len(x):,} rows: {error}loss {found.loss:.4f}")
 

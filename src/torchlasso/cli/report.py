@@ -22,14 +22,15 @@ def report(
 
     Example: torchlasso report runs/a
     """
-    folder, experiment, model = open_run(run)
-    record = sparsity_report(model, experiment.marked(model))
+    folder, experiment, model, _ = open_run(run)
     summary = folder.read_summary()
+    if html:
+        write_page(folder, experiment, model, summary)
+        print(folder.report)
+        return
+    record = sparsity_report(model, experiment.marked(model))
     if as_json:
         print(files.as_json({**summary.to_dict(), "report": record.to_dict()}), end="")
-    elif html:
-        write_page(folder, record, summary)
-        print(folder.report)
     else:
         screen.console.print(record, soft_wrap=True)
         screen.say(f"\n{summary.verdict}")

@@ -23,9 +23,12 @@ CUTS = "torchlasso.cuts"  # where a file of weights says what was taken out of t
 
 
 class RunFolder:
-    """A folder that holds ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``,
-    ``summary.json`` and ``report.html``; once it was compacted ``compact.safetensors``; for a path ``path.jsonl``,
-    ``points/`` and the figure of the frontier, too.
+    """The files of a run, and how each is written whole.
+
+    It holds ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``, ``summary.json`` and
+    ``report.html``; once it was compacted ``compact.safetensors``, once exported ``export/``, once measured
+    ``bench.json``; where the data are images ``mean_images.safetensors``; for a path ``path.jsonl``, ``points/`` and
+    the figure of the frontier, too.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -39,6 +42,9 @@ class RunFolder:
         self.compact = self.path / "compact.safetensors"
         self.summary = self.path / "summary.json"
         self.report = self.path / "report.html"
+        self.exported = self.path / "export"
+        self.bench = self.path / "bench.json"
+        self.means = self.path / "mean_images.safetensors"
         self.points = self.path / "path.jsonl"
         self.weights = self.path / "points"
         self.frontiers = tuple(self.path / f"frontier.{ending}" for ending in ("png", "svg"))
@@ -59,13 +65,21 @@ class RunFolder:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.config) as temporary:
             temporary.write_text(as_json(asdict(experiment)), encoding="utf-8")
-            files = (self.config, self.metrics, self.checkpoint, self.model, self.compact, self.summary, self.report)
             for file in (
-                *files,
+                self.config,
+                self.metrics,
+                self.checkpoint,
+                self.model,
+                self.compact,
+                self.summary,
+                self.report,
+                self.bench,
+                self.means,
                 self.points,
                 *self.frontiers,
                 *self.weights.glob("*"),
                 *self.path.glob("fold-*.jsonl"),
+                *self.exported.glob("*"),
             ):
                 file.unlink(missing_ok=True)
             for part in self.path.iterdir():
@@ -177,6 +191,20 @@ class RunFolder:
         """
         return checkpoint.read_tensors(self._weights_of(index))[0]
 
+    @by_first
+    def write_means(self, images: Tensor | None) -> None:
+        """Write the mean images of the training rows, where these are images."""
+        if images is not None:
+            checkpoint.write_tensors(self.means, {"images": images}, {"format": "pt"})
+
+    def read_means(self) -> Tensor | None:
+        """The mean images of the training rows; None where there are none.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        return checkpoint.read_tensors(self.means)[0].get("images") if self.means.exists() else None
+
     def _weights_of(self, index: int) -> Path:
         return self.weights / f"{index:03}.safetensors"
 
@@ -198,11 +226,25 @@ class RunFolder:
         """
         if not self.model.exists():
             raise ValueError(f"{self.path} holds no finished run: it has no model.safetensors")
-        tensors, metadata = checkpoint.read_tensors(self.model)
-        try:
-            return tensors, json.loads(metadata.get(CUTS, "[]"))
-        except ValueError as error:
-            raise ValueError(f"{self.model} is damaged: {error}") from error
+        return _read_weights(self.model)
+
+    def read_compact(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        """The weights of the compacted model, and what was taken out of it.
+
+        Raises:
+            ValueError: the model was not compacted, or these weights are damaged.
+        """
+        if not self.compact.exists():
+            raise ValueError(f"{self.path} has no compacted model; make it with: torchlasso compact {self.path}")
+        return _read_weights(self.compact)
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    tensors, metadata = checkpoint.read_tensors(path)
+    try:
+        return tensors, json.loads(metadata.get(CUTS, "[]"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _write_weights(path: Path, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:

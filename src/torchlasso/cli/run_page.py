@@ -1,37 +1,50 @@
-"""``report.html`` of a run: what was won, how training went, and what is zero in each layer."""
+"""``report.html`` of a run: one file with all there is to see of it, which fetches nothing."""
 
 from __future__ import annotations
 
-from html import escape
+from torch import nn
 
+from torchlasso.cli.experiment import Experiment
 from torchlasso.cli.run_folder import RunFolder
-from torchlasso.cli.summary import Summary, side_by_side
+from torchlasso.cli.sections.benched import benched
+from torchlasso.cli.sections.certificate import certificate, stability
+from torchlasso.cli.sections.configuration import configuration
+from torchlasso.cli.sections.frontiers import frontier
+from torchlasso.cli.sections.histograms import histograms
+from torchlasso.cli.sections.layers import filters, layers
+from torchlasso.cli.sections.points import SLIDER
+from torchlasso.cli.sections.reading import reading
+from torchlasso.cli.sections.shown import Shown
+from torchlasso.cli.sections.training import training
+from torchlasso.cli.sections.won import won
+from torchlasso.cli.summary import Summary
 from torchlasso.distributed import by_first
-from torchlasso.page import line_chart, table
-from torchlasso.report import SparsityReport
+from torchlasso.files import write_text
+from torchlasso.page import document
+
+SECTIONS = (
+    won,
+    frontier,
+    training,
+    layers,
+    filters,
+    reading,
+    histograms,
+    stability,
+    certificate,
+    benched,
+    configuration,
+)
 
 
 @by_first
-def write_page(folder: RunFolder, record: SparsityReport, summary: Summary) -> None:
-    """Write the page of a run."""
-    above = f"<p><strong>{escape(summary.verdict)}</strong></p>"
-    above += table(("", *summary.runs), side_by_side(summary.runs))
-    above += _path_of(folder) if folder.points.exists() else _training_of(folder)
-    record.to_html(folder.report, title=f"Run {folder.path.name}", above=above)
+def write_page(folder: RunFolder, experiment: Experiment, model: nn.Module, summary: Summary) -> None:
+    """Write the page of a run.
 
-
-def _training_of(folder: RunFolder) -> str:
-    epochs = folder.read_metrics()
-    if not epochs:
-        raise ValueError(f"{folder.metrics} is missing or empty; it should have a line for every epoch")
-    zeros, losses = [100 * line["sparsity"] for line in epochs], [line["loss"] for line in epochs]
-    switched = [100 * line["switched"] for line in epochs]
-    charts = line_chart("Exact zeros by epoch", zeros, 0, 100, " %")
-    charts += line_chart("Weights that went from or to zero, by epoch", switched, 0, max(*switched, 1e-3), " %")
-    return "<h2>Training</h2>" + charts + line_chart("Training loss by epoch", losses, 0, max(losses))
-
-
-def _path_of(folder: RunFolder) -> str:
-    svg = folder.frontiers[1]
-    drawing = svg.read_text(encoding="utf-8") if svg.exists() else ""
-    return f"<h2>Path</h2><figure>{drawing[max(0, drawing.find('<svg')) :]}</figure>"
+    Raises:
+        ValueError: a file of the run is damaged.
+    """
+    run = Shown(folder, experiment, model, summary)
+    body = "".join(section(run) for section in SECTIONS)
+    script = SLIDER if run.path is not None else ""
+    write_text(folder.report, document(f"Run {folder.path.resolve().name}", body, script))

@@ -15,11 +15,11 @@ from torchlasso.cli.experiment import DENSE, LOSS_TERM, OURS, REFIT, Experiment,
 from torchlasso.cli.judging import need_finite, summarise
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.run_page import write_page
+from torchlasso.cli.sections.reading import mean_images
 from torchlasso.cli.summary import Refit, Summary
 from torchlasso.cli.teacher import outputs_of_teacher
 from torchlasso.control import TargetMissed
 from torchlasso.path import badness
-from torchlasso.report import report
 from torchlasso.training import Trainer, evaluate, outputs_of, support
 
 
@@ -49,7 +49,8 @@ def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
         if name not in compared:
             compared[name], _ = _compare(name, experiment, rows, folder, summary.lam)
     summary = replace(summary, dense=compared.get(DENSE), loss_term=compared.get(LOSS_TERM))
-    write_page(folder, report(model, training.groups()), summary)
+    folder.write_means(mean_images(experiment.inputs, rows.train))
+    write_page(folder, experiment, model, summary)
     folder.write_summary(summary)
     screen.comparison(summary)
     screen.say(f"{folder.path}: report.html, summary.json, model.safetensors")

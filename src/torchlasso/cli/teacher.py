@@ -15,12 +15,12 @@ def outputs_of_teacher(path: str, inputs: Inputs, x: Tensor) -> Tensor:
     Raises:
         ValueError: it is no finished run, or one for other data.
     """
-    _, experiment, model = open_run(path)
-    theirs = experiment.inputs
+    run = open_run(path)
+    theirs = run.experiment.inputs
     for what in ("shape", "outputs", "classes", "features"):
         if getattr(theirs, what) != getattr(inputs, what):
             found, wanted = getattr(theirs, what), getattr(inputs, what)
             raise ValueError(f"--teacher {path}: it is for other data, its {what} is {found}; here it is {wanted}")
     if theirs.standardizer != inputs.standardizer:
         x = theirs.standardizer(inputs.standardizer.undone(x))
-    return outputs_of(model.to(x.device), x)
+    return outputs_of(run.model.to(x.device), x)

@@ -44,7 +44,7 @@ def compact(
         ValueError: the model cannot be exported, or ``multiple_of`` is below 1.
         RuntimeError: the outputs are not the same. This is never meant to happen; please report it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> _ = nn.init.zeros_(net[0].weight[:5])  # five neurons whose input no longer counts

@@ -52,7 +52,7 @@ def shrink_(
             smaller model.
         RuntimeError: something holds on to the parameters; or the processes do not agree on what can go.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> _ = torch.manual_seed(0)
         >>> net = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 1))

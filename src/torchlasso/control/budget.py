@@ -57,7 +57,7 @@ class TargetBudget(Steered):
     Warns:
         TargetMissed: at the end, if the share is more than a point away; it says why.
 
-    Example:
+    Examples:
         >>> import torch, torchlasso as tl
         >>> _ = torch.manual_seed(0)
         >>> x = torch.randn(256, 10)

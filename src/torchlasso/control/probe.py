@@ -172,7 +172,7 @@ class Probe:
     Raises:
         ValueError: the sample or the model is not fit for it; the message says why.
 
-    Example:
+    Examples:
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
         >>> alive = [torch.ones(4, 3), torch.ones(2, 4)]

@@ -31,7 +31,7 @@ class Reweighted(LambdaController):
     Raises:
         ValueError: θ or q is not above 0; a penalty has no magnitudes; a reference has another shape.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> w = torch.nn.Parameter(torch.tensor([0.0, 0.05, 0.45]))
         >>> optimizer = tl.ProxSGD([w], lr=0.1, penalty=tl.L1(), lam=1.0)

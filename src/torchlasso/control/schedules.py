@@ -12,7 +12,7 @@ from torchlasso.optim import Proximal
 class Constant(LambdaController):
     """λ as it is: for code that takes a controller.
 
-    Example:
+    Examples:
         >>> import torch, torchlasso as tl
         >>> optimizer = tl.ProxSGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, penalty=tl.L1(), lam=0.5)
         >>> control = Constant(optimizer)
@@ -35,7 +35,7 @@ class Warmup(LambdaController):
     Raises:
         ValueError: ``steps`` is below 1, or the function gives something that is no factor.
 
-    Example:
+    Examples:
         >>> import torch, torchlasso as tl
         >>> optimizer = tl.ProxSGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, penalty=tl.L1(), lam=0.5)
         >>> control = Warmup(optimizer, steps=4)

@@ -38,7 +38,7 @@ class TargetSparsity(Steered):
     Warns:
         TargetMissed: at the end, if the share is further away than the tolerance; it says why.
 
-    Example:
+    Examples:
         >>> import torch, torchlasso as tl
         >>> torch.manual_seed(0)
         <torch._C.Generator object at ...>

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from torchlasso.data.arrays import unit_interval
-from torchlasso.data.messages import one_line, require
+from torchlasso.data.messages import one_line
+from torchlasso.extras import require
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 _GREY = ("L", "1", "LA", "La")

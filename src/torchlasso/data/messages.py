@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
-from typing import Any
 
 
 def one_line(error: BaseException) -> str:
@@ -35,12 +33,3 @@ def row(index: int) -> str:
     'row 3 (from 0)'
     """
     return f"row {index} (from 0)"
-
-
-def require(module: str, extra: str, purpose: str) -> Any:
-    """Import an optional dependency, or say which extra of torchlasso brings it."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        raise ValueError(f"{purpose} needs {package}: pip install 'torchlasso[{extra}]'") from error

@@ -23,6 +23,7 @@ class Part:
         x: float32; images (n, channels, height, width) in [0, 1], or a table (n, features).
         y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None where there are none.
         features: the column names of a table, () for images and for arrays without names.
+        names: what the rows are called, such as the files of images; () where they have no names.
 
     >>> Part(torch.zeros(2, 3), np.array(["cat", "dog"]), ("a", "b", "c")).x.shape
     torch.Size([2, 3])
@@ -31,10 +32,12 @@ class Part:
     x: Tensor
     y: Labels | None
     features: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def rows(self, index: Tensor) -> Part:
         """The part that holds only the rows of ``index``."""
-        return Part(self.x[index], None if self.y is None else self.y[index.numpy()], self.features)
+        names = tuple(self.names[i] for i in index.tolist()) if self.names else ()
+        return Part(self.x[index], None if self.y is None else self.y[index.numpy()], self.features, names)
 
 
 @dataclass(frozen=True)

@@ -299,7 +299,7 @@ def count_of(axis: Axis) -> Axis:
 def indices(dim: Dim, kept: Callable[[Axis], Tensor]) -> Tensor:
     """Which indices of a dimension are kept, from those that are kept of each axis.
 
-    Example:
+    Examples:
         >>> channel, width = Axis(3), Axis(2)
         >>> keep = {channel: torch.tensor([0, 2]), width: torch.tensor([0, 1])}
         >>> indices(product((channel, width)), keep.__getitem__).tolist()
@@ -320,7 +320,7 @@ def indices(dim: Dim, kept: Callable[[Axis], Tensor]) -> Tensor:
 def units_in(dim: Dim, axis: Axis) -> Tensor:
     """Which unit of an axis each index of a dimension belongs to; -1 where to none.
 
-    Example:
+    Examples:
         >>> channel, width = Axis(3), Axis(2)
         >>> units_in(product((channel, width)), channel).tolist()
         [0, 0, 1, 1, 2, 2]

@@ -14,6 +14,7 @@ from torchlasso.graph.rules.shapes import Permute
 from torchlasso.graph.structure import Structure
 from torchlasso.graph.tracing import Inputs
 from torchlasso.graph.units import find_units
+from torchlasso.graph.work import flops_of_units
 from torchlasso.joint import Joint, Piece
 
 
@@ -33,11 +34,15 @@ class Units(Joint):
         only: a pattern (as of ``fnmatch``) for the names of the families of units, which are those of the first
             parameter of each and the dimension; ``"*"`` for all.
         weighted: see :class:`~torchlasso.blocks.Partition`.
+        by: ``"size"``: λ of a unit goes by its √|u|. ``"flops"``: by the operations that go with it, in what makes it
+            and in what reads it, so that those go first that cost the most (as in MorphNet, Gordon et al. 2018); on
+            average over the units it is what it would be by size.
 
     Raises:
-        ValueError: the model cannot be exported, or has no such unit.
+        ValueError: the model cannot be exported, or has no such unit; ``by`` is neither of the two, or ``"flops"``
+            and the model has no matrix product.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
         >>> units = tl.Units(net, torch.randn(1, 1, 4, 4))
@@ -47,7 +52,11 @@ class Units(Joint):
         [True, False]
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs, *, only: str = "*", weighted: bool = True) -> None:
+    def __init__(
+        self, model: nn.Module, example_inputs: Inputs, *, only: str = "*", weighted: bool = True, by: str = "size"
+    ) -> None:
+        if by not in ("size", "flops"):
+            raise ValueError(f"Units: by must be 'size' or 'flops'; got {by!r}")
         units = find_units(model, example_inputs)
         chosen = {family.axis for family in units.removable if fnmatch.fnmatchcase(family.name, only)}
         parameters = [name for name, _ in model.named_parameters()]
@@ -61,9 +70,25 @@ class Units(Joint):
         for name, dim, axis, indices in made:
             families.setdefault(axis, []).append(Piece(names.index(name), dim, indices))
         super().__init__(tuple(names), tuple(map(tuple, families.values())), weighted)
+        if by == "flops":
+            tensors = dict(model.named_parameters())
+            sizes = [sum(piece.size(tensors[names[piece.tensor]]) for piece in pieces) for pieces in self.families]
+            object.__setattr__(self, "scales", _by_flops(units.structure, list(families), sizes, weighted))
 
     def __repr__(self) -> str:
         return f"Units({sum(len(pieces[0].indices) for pieces in self.families)} of {len(self.names)} parameters)"
+
+
+def _by_flops(structure: Structure, axes: list[Axis], sizes: list[int], weighted: bool) -> tuple[float, ...]:
+    """What λ of each family is multiplied by, besides √size where it is weighted: FLOPs, scaled to the same average."""
+    flops = flops_of_units(structure)
+    found = [flops.get(axis, 0.0) for axis in axes]
+    if not all(found):
+        raise ValueError("Units: by='flops' needs operations to count, and units of this model take part in none")
+    roots = [size**0.5 if weighted else 1.0 for size in sizes]
+    unit = sum(axis.size * root for axis, root in zip(axes, roots, strict=True))
+    unit /= sum(axis.size * each for axis, each in zip(axes, found, strict=True))
+    return tuple(unit * each / root for each, root in zip(found, roots, strict=True))
 
 
 def _made(

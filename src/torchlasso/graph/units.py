@@ -92,7 +92,7 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
     Raises:
         ValueError: the model cannot be exported.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
         >>> (channels,) = find_units(net, torch.randn(1, 1, 4, 4)).removable
         >>> channels.size

@@ -289,7 +289,7 @@ class ProxSGD(Proximal, torch.optim.SGD):
 
     Arguments are those of ``torch.optim.SGD`` and of :class:`Proximal`. Every penalty is possible over every blocks.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> w = torch.nn.Parameter(torch.tensor([1.0, 0.1]))
         >>> optimizer = ProxSGD([w], lr=0.5, penalty=tl.L1(), lam=0.4)
@@ -310,7 +310,7 @@ class ProxAdam(Proximal, torch.optim.Adam):
 
     Arguments are those of ``torch.optim.Adam`` and of :class:`Proximal`.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> w = torch.nn.Parameter(torch.tensor([1.0, 0.1]))
         >>> optimizer = ProxAdam([w], lr=0.1, penalty=tl.L1(), lam=0.4)
@@ -331,7 +331,7 @@ class ProxAdamW(Proximal, torch.optim.AdamW):
 
     Arguments are those of ``torch.optim.AdamW`` and of :class:`Proximal`.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> model = torch.nn.Linear(4, 2)
         >>> ProxAdamW([model.weight], lr=1e-3, penalty=tl.L1(), lam=1e-4).param_groups[0]["lam"]
@@ -352,7 +352,7 @@ def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proxim
     Raises:
         ValueError: the metric of ``base`` is not known and none is given.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> proximal(torch.optim.RAdam).__name__
         'ProxRAdam'

@@ -63,7 +63,7 @@ def _mean(values: Sequence[float]) -> float:
 def folds_of(n: int, k: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     """The rows to train on and those to judge on, of each of ``k`` folds of ``n`` rows in random order.
 
-    Example:
+    Examples:
         >>> [held.tolist() for _, held in folds_of(4, 2, seed=0)]
         [[0, 1], [3, 2]]
     """

@@ -89,7 +89,7 @@ def follow(
     Raises:
         FloatingPointError: the loss became infinite or NaN.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> torch.manual_seed(0)
         <torch._C.Generator object at ...>

@@ -19,7 +19,7 @@ class Grid:
     The points are spaced evenly on a logarithmic scale: of density, the share of weights that is left, or of λ. By
     density they are where they should be only about, as each point's λ follows from what λ did before.
 
-    Example:
+    Examples:
         >>> [round(zeros, 4) for zeros in Grid(4, sparsest=0.995).targets]
         [0.5, 0.95, 0.995]
         >>> Grid(4, lams=(1e-4, 1e-2)).strengths

@@ -28,7 +28,7 @@ class SparseGroup(Penalty):
         over: the groups.
         ratio: ρ in [0, 1], the share of the element-wise part.
 
-    Example:
+    Examples:
         >>> w = torch.tensor([[3.0, 0.2], [0.3, 0.1]])
         >>> SparseGroup(over=Filters(weighted=False)).prox(w, lam=1.0, step=1.0)
         tensor([[2., 0.],

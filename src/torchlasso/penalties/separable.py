@@ -33,7 +33,7 @@ class L1(Separable):
 
     Tibshirani 1996; Yuan and Lin 2006.
 
-    Example:
+    Examples:
         >>> L1().prox(torch.tensor([3.0, -0.5, 1.0]), lam=1.0, step=1.0)
         tensor([2., 0., 0.])
     """
@@ -64,7 +64,7 @@ class ElasticNet(Separable):
     Args:
         ratio: ρ in (0, 1], the share of the absolute value (``l1_ratio`` in scikit-learn).
 
-    Example:
+    Examples:
         >>> ElasticNet(ratio=0.5).prox(torch.tensor([3.5, -0.5]), lam=1.0, step=1.0)
         tensor([2., 0.])
     """
@@ -105,7 +105,7 @@ class MCP(Separable):
     Args:
         gamma: γ > 0, in units of the step: the smaller, the sooner it flattens.
 
-    Example:
+    Examples:
         >>> MCP(gamma=3.0).prox(torch.tensor([5.0, 2.0, -0.5]), lam=1.0, step=1.0)
         tensor([5.0000, 1.5000, 0.0000])
     """
@@ -146,7 +146,7 @@ class SCAD(Separable):
     Args:
         a: a > 2, where it becomes flat, in units of λ.
 
-    Example:
+    Examples:
         >>> SCAD(a=3.7).prox(torch.tensor([5.0, 1.5, -0.5]), lam=1.0, step=1.0)
         tensor([5.0000, 0.5000, 0.0000])
     """
@@ -197,7 +197,7 @@ class LogSum(Separable):
     Args:
         theta: θ > 0, the magnitude at which the slope has halved.
 
-    Example:
+    Examples:
         >>> LogSum(theta=1.0).prox(torch.tensor([4.0, -1.0]), lam=1.0, step=1.0)
         tensor([3.7913, 0.0000])
     """
@@ -234,7 +234,7 @@ class LHalf(Separable):
 
     Xu, Chang, Xu and Zhang 2012 (half thresholding).
 
-    Example:
+    Examples:
         >>> LHalf().prox(torch.tensor([4.0, -1.0]), lam=1.0, step=1.0)
         tensor([3.7415, 0.0000])
     """

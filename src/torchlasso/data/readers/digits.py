@@ -5,8 +5,8 @@ from __future__ import annotations
 from torchlasso.data.arrays import array_part
 from torchlasso.data.holdout import split_test
 from torchlasso.data.labels import Columns
-from torchlasso.data.messages import require
 from torchlasso.data.registry import Portion, Reader, Source, register
+from torchlasso.extras import require
 
 
 @register

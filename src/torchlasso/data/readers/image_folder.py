@@ -65,4 +65,4 @@ def _read(root: Path, columns: Columns) -> Part:
         y = np.repeat(np.array(list(by_class)), [len(group) for group in by_class.values()])
     if not files:
         raise ValueError(f"{root}: no images ({', '.join(SUFFIXES)})")
-    return Part(decode(files, lambda index: str(files[index])), y)
+    return Part(decode(files, lambda index: str(files[index])), y, names=tuple(map(str, files)))

@@ -14,7 +14,7 @@ import matplotlib
 import matplotlib.figure
 import pytest
 
-from torchlasso.figures import Series, draw_frontier
+from torchlasso.figures import Series, frontier, save
 
 LEFT = (1.0, 0.5, 0.1, 0.02)
 SERIES = (
@@ -25,7 +25,7 @@ SERIES = (
 
 def draw(folder: Path, series: Any = SERIES, names: tuple[str, ...] = ("f.png", "f.svg"), **more: Any) -> list[Path]:
     paths = [folder / name for name in names]
-    draw_frontier(series, paths, **{"measure": "validation error", "percent": True, **more})
+    save(frontier(series, **{"measure": "validation error", **more}), *paths)
     return paths
 
 

@@ -1,0 +1,138 @@
+"""How much faster zeros make inference on this machine: ``accelerate``, beside the dense layer or model.
+
+After ``accelerate`` has chosen, both are timed in turn within one process; the ratio is the median of the ratios within
+a round. With one thread times are those of the thread, so that what else the machine does does not count.
+
+Linear layers and convolutions have random weights, a share of which is zero: single ones, whole rows and columns, or
+blocks of 16×16. Models have random weights with single zeros in all their layers, and are not compacted.
+
+    python benchmarks/inference.py linear
+    python benchmarks/inference.py convolution
+    python benchmarks/inference.py models --zeros 0.95
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from networks import resnet_50
+from torch import Tensor, nn
+
+import torchlasso as tl
+from torchlasso import models as zoo
+from torchlasso.graph.tracing import as_arguments
+
+ROUNDS = 15
+HEAD = "| {} | zeros | batch | dense, ms | runs as | ms | times as fast |\n|---|---|---|---|---|---|---|"
+# Channels in and out, pixels along a side, and along a side of the kernel.
+CONVOLUTIONS = [(256, 256, 14, 3), (512, 512, 7, 3), (128, 128, 28, 3), (64, 64, 56, 3), (256, 1024, 14, 1)]
+
+
+def main() -> None:
+    parts = {"linear": linear, "convolution": convolution, "models": models}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--zeros", type=float, nargs="+", default=[0.9, 0.95, 0.98, 0.99], help="shares of the weights")
+    parser.add_argument("--batches", type=int, nargs="+", help="1 and 64 for linear layers, else 1 and 8")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")
+    parts[arguments.part](arguments.zeros, arguments.batches)
+
+
+def linear(shares: list[float], batches: list[int] | None) -> None:
+    print(HEAD.format("4096×4096"))
+    for kind in ("single weights", "rows and columns", "blocks"):
+        for share in shares:
+            layer = zeroed(nn.Linear(4096, 4096), kind, share)
+            for batch in batches or (1, 64):
+                show(kind, share, layer, torch.randn(batch, 4096))
+
+
+def convolution(shares: list[float], batches: list[int] | None) -> None:
+    print(HEAD.format("convolution"))
+    for inputs, outputs, pixels, kernel in CONVOLUTIONS:
+        for share in shares:
+            layer = zeroed(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), "single weights", share)
+            for batch in batches or (1, 8):
+                name = f"{kernel}×{kernel}, {inputs}→{outputs}, {pixels}×{pixels}"
+                show(name, share, layer, torch.randn(batch, inputs, pixels, pixels))
+
+
+def models(shares: list[float], batches: list[int] | None) -> None:
+    from transformers import GPT2Config, GPT2Model
+
+    cases: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
+        "LeNet-300-100": (lambda: zoo.build("lenet-300-100", (1, 28, 28), 10), lambda n: torch.randn(n, 1, 28, 28)),
+        "resnet-20": (lambda: zoo.build("resnet-20", (1, 28, 28), 10), lambda n: torch.randn(n, 1, 28, 28)),
+        "ResNet-50": (resnet_50, lambda n: torch.randn(n, 3, 224, 224)),
+        "GPT-2": (lambda: GPT2Model(GPT2Config(use_cache=False)), lambda n: torch.randint(0, 50257, (n, 64))),
+    }
+    print(HEAD.format("model"))
+    for name, (build, inputs) in cases.items():
+        for share in shares:
+            model = build()
+            for module in model.modules():
+                zeroed(module, "single weights", share)
+            for batch in batches or (1, 8):
+                show(name, share, model, inputs(batch))
+
+
+@torch.no_grad()
+def zeroed(module: nn.Module, kind: str, share: float) -> nn.Module:
+    """Set a share of the weights of a layer to zero; what is no layer stays."""
+    w = getattr(module, "weight", None)
+    if not isinstance(w, Tensor) or w.dim() < 2 or isinstance(module, nn.Embedding):
+        return module
+
+    def there(share: float, *shape: int) -> Tensor:
+        return torch.rand(shape) >= share
+
+    if kind == "single weights":
+        w.mul_(there(share, *w.shape))
+    elif kind == "rows and columns":
+        each = 1 - (1 - share) ** 0.5
+        w.mul_(there(each, len(w), 1) & there(each, 1, w.shape[1]))
+    else:
+        w.mul_(there(share, len(w) // 16, w.shape[1] // 16).repeat_interleave(16, 0).repeat_interleave(16, 1))
+    return module
+
+
+def show(name: str, share: float, model: nn.Module, inputs: Any) -> None:
+    """A row of the table."""
+    fast, report = tl.accelerate(model, inputs, compact_first=False, return_report=True)
+    ways = [layer.execution for layer in report.layers]
+    runs = ways[0] if len(ways) == 1 else f"{len(ways) - ways.count('dense')} of {len(ways)} layers sparse"
+    dense, ours, ratio = latencies(model.eval(), fast, inputs)
+    batch = len(as_arguments(inputs)[0][0])
+    zeros = f"{100 * share:.0f} %"
+    cells = [name, zeros, f"{batch}", f"{1000 * dense:.3g}", runs, f"{1000 * ours:.3g}", f"**{ratio:.2f}**"]
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+@torch.no_grad()
+def latencies(dense: nn.Module, fast: nn.Module, inputs: Any) -> tuple[float, float, float]:
+    """The median seconds of each, in turns, and the median of how many times as fast the second is."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    args, kwargs = as_arguments(inputs)
+    times: tuple[list[float], list[float]] = ([], [])
+    for run in range(ROUNDS + 2):
+        for model, found in zip((dense, fast), times, strict=True):
+            start = clock()
+            model(*args, **kwargs)
+            if run >= 2:
+                found.append(clock() - start)
+    ratios = [a / b for a, b in zip(*times, strict=True)]
+    return statistics.median(times[0]), statistics.median(times[1]), statistics.median(ratios)
+
+
+if __name__ == "__main__":
+    main()

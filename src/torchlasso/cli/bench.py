@@ -1,0 +1,194 @@
+"""``torchlasso bench``: the forms of a finished run's model side by side."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+from torch import Tensor, nn
+
+from torchlasso import files
+from torchlasso.cli import screen
+from torchlasso.cli.experiment import Experiment, read
+from torchlasso.cli.finished import open_run
+from torchlasso.cli.measuring import latencies, peak_memory
+from torchlasso.cli.starting import listed
+from torchlasso.cli.variants import Variant, variants
+from torchlasso.report import size
+from torchlasso.training import Evaluation, judge, outputs_of
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A form of the model on batches of one size.
+
+    Attributes:
+        name: of the form.
+        batch: rows at a time.
+        median_ms, spread_ms: milliseconds for a batch, and how far the middle half of the runs is spread.
+        rows_per_second: rows over the median.
+        peak_memory: bytes, None where the system does not tell.
+        file_bytes: of its file.
+        error, loss: on the test rows; None for a form that was not trained.
+    """
+
+    name: str
+    batch: int
+    median_ms: float
+    spread_ms: float
+    rows_per_second: float
+    peak_memory: int | None
+    file_bytes: int
+    error: float | None
+    loss: float | None
+
+
+def bench(
+    run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
+    batch: Annotated[str, typer.Option(help="Rows at a time, one or more numbers separated by commas.")] = "1,64",
+    threads: Annotated[int | None, typer.Option(help="Of the CPU; without it, as many as torch takes.")] = None,
+    seconds: Annotated[float, typer.Option(help="To measure for, each size of batch, and to try layers for.")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+) -> None:
+    """Measure a run's model dense, penalised, compacted, accelerated, in bfloat16 and in ONNX, on this machine.
+
+    Example: torchlasso bench runs/a --threads 1
+
+    All run in turns, on test rows. What was measured is kept in bench.json, and report --html shows it.
+    """
+    sizes = _sizes(batch)
+    if not seconds > 0:
+        raise ValueError(f"--seconds must be above 0; got {seconds:g}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"--threads must be at least 1; got {threads}")
+    finished = open_run(run)
+    _, rows = read(finished.experiment.options)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            x = rows.test[0]
+            found = list(variants(finished, Path(folder), _rows(x, max(sizes)), seconds))
+            forms = [form for form in found if isinstance(form, Variant)]
+            missing = [form for form in found if isinstance(form, str)]
+            measured = _measure(forms, finished.experiment, rows.test, sizes, seconds)
+        record = {
+            "device": _device(rows.test[0]),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "variants": [asdict(each) for each in measured],
+            "missing": missing,
+        }
+    finally:
+        torch.set_num_threads(before)
+    files.write_json(finished.folder.bench, record)
+    if as_json:
+        print(files.as_json(record), end="")
+        return
+    _show(measured, record)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(item) for item in listed(text)]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"--batch is one or more whole numbers above 0, such as 1,64; got {text!r}")
+    return sorted(set(sizes))
+
+
+def _rows(x: Tensor, count: int) -> Tensor:
+    return x[torch.arange(count, device=x.device) % len(x)]
+
+
+def _measure(
+    forms: Sequence[Variant], experiment: Experiment, test: tuple[Tensor, Tensor], sizes: Sequence[int], seconds: float
+) -> list[Measured]:
+    models = {form.name: form.build() for form in forms}
+    judged = {form.name: _judged(models[form.name], form, experiment, test) if form.judged else None for form in forms}
+    found = []
+    for count in sizes:
+        inputs = {form.name: _rows(test[0], count).to(form.dtype) for form in forms}
+        times = latencies(models, inputs, seconds)
+        for form in forms:
+            took, quality = times[form.name], judged[form.name]
+            found.append(
+                Measured(
+                    form.name,
+                    count,
+                    median_ms=1e3 * took.median,
+                    spread_ms=1e3 * took.spread,
+                    rows_per_second=count / took.median,
+                    peak_memory=peak_memory(form.build, inputs[form.name]),
+                    file_bytes=form.bytes,
+                    error=None if quality is None else quality.error,
+                    loss=None if quality is None else quality.loss,
+                )
+            )
+    return found
+
+
+def _judged(model: nn.Module, form: Variant, experiment: Experiment, test: tuple[Tensor, Tensor]) -> Evaluation:
+    x, y = test
+    with torch.inference_mode():
+        return judge(outputs_of(model, x.to(form.dtype)).float(), experiment.loss, y)
+
+
+def _device(x: Tensor) -> str:
+    return str(x.device) if x.device.type == "cpu" else torch.cuda.get_device_name(x.device)
+
+
+def _show(measured: Sequence[Measured], record: dict[str, Any]) -> None:
+    sizes = sorted({each.batch for each in measured})
+    forms = {name: {m.batch: m for m in measured if m.name == name} for name in dict.fromkeys(m.name for m in measured)}
+    dense = next(iter(forms.values()))
+    last = sizes[-1]
+    speed = []
+    for name, own in forms.items():
+        pairs = ((_time(own[count]), f"{dense[count].median_ms / own[count].median_ms:.2f}×") for count in sizes)
+        speed.append([name, *(cell for pair in pairs for cell in pair), f"{own[last].rows_per_second:,.0f}"])
+    heads = [head for count in sizes for head in (f"batch {count}, ms", "speed")]
+    _table(["", *heads, "rows/s"], speed)
+    screen.say("")
+    quality = "test error" if any(each.error is not None for each in measured) else "test loss"
+    taken = [[name, _bytes(own[last].peak_memory), _bytes(own[last].file_bytes), _quality(own[last])]
+             for name, own in forms.items()]  # fmt: skip
+    _table(["", "peak memory", "file", quality], taken)
+    threads = f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
+    screen.say(
+        f"\nMedians of runs in turns on {record['device']}, {threads}; ±: half of what the middle half of them "
+        f"spreads; speed: to that of dense. Rows per second and peak memory at batch {last}."
+    )
+    for why in record["missing"]:
+        screen.say(f"not measured: {why}")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for k, name in enumerate(head):
+        table.add_column(name, justify="right" if k else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    screen.console.print(table)
+
+
+def _bytes(count: int | None) -> str:
+    return "–" if count is None else size(count)
+
+
+def _time(each: Measured) -> str:
+    digits = 3 if each.median_ms < 1 else 2 if each.median_ms < 10 else 1
+    return f"{each.median_ms:.{digits}f} ± {each.spread_ms / 2:.{digits}f}"
+
+
+def _quality(each: Measured) -> str:
+    if each.error is not None:
+        return f"{100 * each.error:.2f} %"
+    return "–" if each.loss is None else f"{each.loss:.4f}"

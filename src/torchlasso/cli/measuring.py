@@ -1,0 +1,95 @@
+"""What models take to run: seconds, side by side, and memory."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+ROUNDS = 15  # at least, whatever the time
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds of a run: the median, and how far the middle half of the runs is spread."""
+
+    median: float
+    spread: float
+
+
+@torch.inference_mode()
+def latencies(models: Mapping[str, nn.Module], inputs: Mapping[str, Tensor], seconds: float) -> dict[str, Latency]:
+    """How long each model takes on its inputs, in evaluation.
+
+    They run in turns, so that what else the machine does slows all of them alike.
+
+    Args:
+        models: by name.
+        inputs: of each, by the same names.
+        seconds: for all of them together; there are at least 15 runs of each.
+    """
+    for name, model in models.items():
+        model.eval()(inputs[name])
+    found: dict[str, list[float]] = {name: [] for name in models}
+    end, rounds = time.perf_counter() + seconds, 0
+    while rounds < ROUNDS or time.perf_counter() < end:
+        for name, model in models.items():
+            x = inputs[name]
+            _wait_for(x)
+            start = time.perf_counter()
+            model(x)
+            _wait_for(x)
+            found[name].append(time.perf_counter() - start)
+        rounds += 1
+    return {name: _summary(times) for name, times in found.items()}
+
+
+def _summary(times: list[float]) -> Latency:
+    low, _, high = statistics.quantiles(times, n=4)
+    return Latency(statistics.median(times), high - low)
+
+
+def _wait_for(x: Tensor) -> None:
+    if x.device.type != "cpu":
+        torch.accelerator.synchronize(x.device)
+
+
+def peak_memory(build: Callable[[], nn.Module], x: Tensor) -> int | None:
+    """The most bytes that a model takes while it is built and runs once: its weights, its values, its runtime's.
+
+    On a CPU it is by how much the process grows, which only Linux tells: elsewhere None.
+    """
+    if x.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(x.device)
+        before = torch.cuda.memory_allocated(x.device)
+        _run(build, x)
+        return torch.cuda.max_memory_allocated(x.device) - before
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before goes back, or it would be taken again unseen
+        RESET.write_text("5")
+        before = _kilobytes("VmRSS")
+        _run(build, x)
+        return 1024 * max(0, _kilobytes("VmHWM") - before)
+    except (AttributeError, OSError):  # another C library, or a /proc that may not be written
+        return None
+
+
+@torch.inference_mode()
+def _run(build: Callable[[], nn.Module], x: Tensor) -> None:
+    build().eval()(x)
+
+
+def _kilobytes(key: str) -> int:
+    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(f"{key}:"))

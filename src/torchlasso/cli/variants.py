@@ -1,0 +1,95 @@
+"""The forms in which a run's model can be used, for ``torchlasso bench`` to put side by side."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from torchlasso import checkpoint
+from torchlasso.cli.experiment import DENSE
+from torchlasso.cli.finished import FinishedRun, open_run
+from torchlasso.compact import compact
+from torchlasso.export import read_onnx, to_onnx
+from torchlasso.graph.tracing import first_line
+from torchlasso.sparse import accelerate
+from torchlasso.storage import save
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of a model.
+
+    Attributes:
+        name: of it.
+        build: makes the model anew.
+        bytes: of its file.
+        dtype: of its inputs.
+        judged: whether it has learned what the run has, so that its error says something.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    bytes: int
+    dtype: torch.dtype = torch.float32
+    judged: bool = True
+
+
+def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) -> Iterator[Variant | str]:
+    """The forms of a run's model, or why one cannot be had.
+
+    Args:
+        run: a finished run.
+        folder: for their files.
+        example: inputs; how each layer is run best is measured on them.
+        seconds: for that.
+    """
+    model = run.model.eval()
+    dense, learned = _dense(run)
+    whole = folder / "dense.safetensors"
+    checkpoint.write_tensors(whole, dense.state_dict(), {})
+    yield Variant("dense", lambda: dense, whole.stat().st_size, judged=learned)
+    yield Variant("penalised", lambda: model, _compressed(model, folder / "penalised.safetensors"))
+    try:
+        small = compact(model, example)
+    except (RuntimeError, ValueError) as error:
+        yield f"compact, onnx: {first_line(error)}"
+        small = None
+    if small is not None:
+        yield Variant("compact", lambda: small, _compressed(small, folder / "compact.safetensors"))
+    fast = accelerate(model, example, seconds=seconds)
+    yield Variant("accelerated", lambda: fast, _compressed(small or model, folder / "accelerated.safetensors"))
+    half = folder / "bfloat16.safetensors"
+    checkpoint.write_tensors(half, _narrow(dense).state_dict(), {})
+    yield Variant("dense, bfloat16", lambda: _narrow(dense), half.stat().st_size, torch.bfloat16, learned)
+    if small is not None:
+        yield _onnx(small, example, folder / "model.onnx")
+
+
+def _dense(run: FinishedRun) -> tuple[nn.Module, bool]:
+    """The dense network, and whether it was trained: the comparison run's, or one as it was at the start."""
+    part = run.folder.part(DENSE)
+    if part.model.exists():
+        return open_run(str(part.path)).model.eval(), True
+    return run.experiment.build_model().eval(), False
+
+
+def _narrow(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).to(torch.bfloat16)
+
+
+def _compressed(model: nn.Module, path: Path) -> int:
+    save(model, path)
+    return path.stat().st_size
+
+
+def _onnx(small: nn.Module, example: Tensor, path: Path) -> Variant | str:
+    try:
+        to_onnx(small, example, path)
+    except (RuntimeError, ValueError) as error:
+        return f"onnx: {first_line(error)}"
+    return Variant("compact, onnx", lambda: read_onnx(path), path.stat().st_size)

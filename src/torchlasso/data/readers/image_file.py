@@ -1,0 +1,26 @@
+"""A single image, to be predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torchlasso.data.images import SUFFIXES, decode
+from torchlasso.data.labels import Columns
+from torchlasso.data.records import Part
+from torchlasso.data.registry import Portion, Reader, Source, register
+
+
+@register
+class ImageFile(Reader):
+    """``FILE.png``, or what else Pillow reads: one row without a label."""
+
+    form = "an image"
+
+    def accepts(self, spec: str) -> bool:
+        return Path(spec).suffix.lower() in SUFFIXES and Path(spec).is_file()
+
+    def open(self, spec: str, columns: Columns) -> Source:
+        if columns.required:
+            raise ValueError(f"{spec}: one image cannot be trained on; give a folder with a folder of images per class")
+        path = Path(spec)
+        return Source(path.name, Portion(spec, lambda: Part(decode([path], lambda _: spec), None, names=(spec,))))

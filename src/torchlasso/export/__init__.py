@@ -1,0 +1,7 @@
+"""Models in the formats of other runtimes: written, compared with the original, and read again to be run."""
+
+from torchlasso.export.exported import Exported
+from torchlasso.export.onnx_files import read_onnx, to_onnx
+from torchlasso.export.pt2_files import read_pt2, to_pt2
+
+__all__ = ["Exported", "read_onnx", "read_pt2", "to_onnx", "to_pt2"]

@@ -1,0 +1,80 @@
+"""A model in the format of another runtime, its batches, and whether it still gives the same outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from torchlasso.compact.checking import difference
+from torchlasso.control.probe import undisturbed
+from torchlasso.graph.tracing import Inputs, as_arguments
+
+KEY = "torchlasso"  # what is kept beside a model, as JSON
+TOLERANCE = 1e-4  # of outputs in float32, relative to the largest: another order of additions, through many layers
+BATCHES = (1, 3)  # sizes on which an exported model is compared
+
+
+class Exported(nn.Module):
+    """An exported model, to be called as the original was: in evaluation, on the CPU.
+
+    Attributes:
+        metadata: what was written beside it.
+    """
+
+    def __init__(self, function: Callable[..., Any], metadata: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._function = function
+        self.metadata = dict(metadata)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs."""
+        return self._function(*args, **kwargs)
+
+
+def batch_of(inputs: Inputs, size: int) -> Inputs:
+    """Inputs with so many rows, those of ``inputs`` over and over."""
+    rows = rows_of(inputs)
+
+    def taken(leaf: Any) -> Any:
+        if not has_rows(leaf, rows):
+            return leaf
+        return leaf[torch.arange(size, device=leaf.device) % rows].contiguous()
+
+    return tree_map(taken, inputs)  # type: ignore[no-any-return]
+
+
+def rows_of(inputs: Inputs) -> int:
+    """How many rows inputs have: the size of the first dimension of the first tensor.
+
+    Raises:
+        ValueError: no input has rows.
+    """
+    for leaf in tree_leaves(inputs):
+        if isinstance(leaf, Tensor) and leaf.dim() and len(leaf):
+            return len(leaf)
+    raise ValueError("example_inputs must hold a tensor with at least one row; there is none")
+
+
+def has_rows(leaf: Any, rows: int) -> bool:
+    """Whether an input is one of the tensors whose first dimension is that of the batch."""
+    return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == rows
+
+
+def check(model: nn.Module, exported: nn.Module, inputs: Inputs) -> None:
+    """Compare the outputs of both, in evaluation, on ``inputs`` and on batches of other sizes.
+
+    Raises:
+        RuntimeError: they differ by more than rounding.
+    """
+    for given in (inputs, *(batch_of(inputs, size) for size in BATCHES)):
+        args, kwargs = as_arguments(given)
+        with torch.no_grad(), undisturbed(model):
+            ours, theirs = (tree_leaves(each(*args, **kwargs)) for each in (model, exported))
+        tensors = [[leaf.cpu() for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (ours, theirs)]
+        worst = difference(*tensors)
+        if worst > TOLERANCE:
+            raise RuntimeError(f"the exported model does not give the same outputs: they differ by {worst:.1e}")

@@ -1,0 +1,85 @@
+"""Which elements of its inputs a model reads, and how strongly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, fx, nn
+
+from torchlasso.graph.operators import arguments, rule_of
+from torchlasso.graph.rules.contractions import Linear
+from torchlasso.graph.rules.shapes import Check, Reshape
+from torchlasso.graph.tracing import Inputs
+from torchlasso.graph.units import UnitMap, find_units
+
+
+def inputs_read(model: nn.Module, example_inputs: Inputs) -> Tensor:
+    """Which elements of the inputs can make a difference to the outputs: the others could be anything.
+
+    Args:
+        model: any that ``torch.export`` can export, with one tensor as its inputs; it is not changed.
+        example_inputs: rows of it.
+
+    Returns:
+        bool, of the shape of one row.
+
+    Raises:
+        ValueError: the model cannot be exported, or its inputs are not one tensor.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+        >>> _ = nn.init.zeros_(net[0].weight[0, 1])  # the first unit does not read input 1
+        >>> _ = nn.init.zeros_(net[2].weight[0, 1])  # nothing reads the second unit
+        >>> inputs_read(net, torch.randn(4, 3))
+        tensor([ True, False,  True])
+    """
+    return read_in(find_units(model, example_inputs))
+
+
+def read_in(units: UnitMap) -> Tensor:
+    """:func:`inputs_read`, of a model whose units are known: for other weights, ``units.now(model)``."""
+    return units.flows[_given(units)].matters.any(dim=0)
+
+
+def strengths_in(units: UnitMap) -> Tensor | None:
+    """How strongly each element of the inputs is read, where linear layers alone read them.
+
+    The Euclidean norm of all weights by which it makes a difference to the outputs, float64, of the shape of one row;
+    None where something else than linear layers reads the inputs.
+    """
+    node = _given(units)
+    shape = units.flows[node].value.shape[1:]
+    squares = torch.zeros(math.prod(shape), dtype=torch.float64)
+    for layer in _readers(node):
+        if layer is None:
+            return None
+        w, made = units.flows[arguments(layer)["weight"]].value, units.flows[layer].matters
+        if w.dim() != 2 or w.shape[1] != len(squares):
+            return None
+        squares += (w.square() * made.reshape(-1, len(w)).any(dim=0)[:, None]).sum(dim=0)  # (inputs,)
+    return squares.sqrt().reshape(shape)
+
+
+def _given(units: UnitMap) -> fx.Node:
+    """The inputs."""
+    trace = units.structure.trace
+    nodes = [node for node in trace.tensors if node not in trace.names and node not in trace.fixed]
+    if len(nodes) != 1 or not isinstance(trace.tensors[nodes[0]], Tensor) or trace.tensors[nodes[0]].dim() < 2:
+        raise ValueError(
+            f"which inputs are read can be said of one tensor (rows, ...); the model takes {len(nodes)} values"
+        )
+    return nodes[0]
+
+
+def _readers(node: fx.Node) -> Iterator[fx.Node | None]:
+    """The linear layers that read a value, as it is or in another shape; None for anything else that does."""
+    for user in node.users:
+        rule = rule_of(user.target) if user.op == "call_function" else None
+        if isinstance(rule, Reshape):
+            yield from _readers(user)
+        elif isinstance(rule, Linear) and arguments(user)["input"] is node:
+            yield user
+        elif not isinstance(rule, Check):
+            yield None

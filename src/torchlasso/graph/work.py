@@ -1,0 +1,54 @@
+"""How many operations each unit of a model takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from torchlasso.graph.axes import Axis, axes_of
+from torchlasso.graph.operators import Shaped
+from torchlasso.graph.structure import Structure
+
+
+def flops_of_units(structure: Structure) -> dict[Axis, float]:
+    """For each axis the floating-point operations that go with one of its units, in a run on the example inputs.
+
+    Of a matrix product, convolution or attention of which a dimension is n units that is one n-th: what makes a unit
+    and what reads it both count, so that a layer counts with its outputs and with its inputs.
+    """
+    found: dict[Axis, float] = {}
+    for node in structure.trace.nodes:
+        flops = _flops(node) if node.op == "call_function" else 0
+        if not flops:
+            continue
+        shapes = (structure.shapes.get(value) for value in (node, *node.all_input_nodes))
+        dims = [dim for shape in shapes if isinstance(shape, Shaped) for dim in shape.dims]
+        for axis in {axis for dim in dims for axis in axes_of(dim)}:
+            found[axis] = found.get(axis, 0.0) + flops / axis.size
+    return found
+
+
+def _flops(node: fx.Node) -> int:
+    """The operations of a node, counted where nothing is computed."""
+    target: Any = node.target
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda value: _empty(value.meta.get("val")))
+    counter = FlopCounterMode(display=False)
+    try:
+        # the counter does not see what is fused on a CPU
+        with torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
+            target(*args, **kwargs)
+    except Exception:  # of any kind: some operators cannot run without values, and do not multiply matrices
+        return 0
+    return counter.get_total_flops()
+
+
+def _empty(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(map(_empty, value))
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty(tuple(map(int, value.shape)), dtype=value.dtype, device="meta")

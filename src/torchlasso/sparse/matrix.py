@@ -1,0 +1,116 @@
+"""A matrix that is kept without its zeros."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class InferenceModule(nn.Module):
+    """A module that cannot be trained: what it multiplies by are buffers, and their zeros are gone."""
+
+    any_precision: ClassVar[bool] = True  # whether it can run in float64 and on a CPU
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = False
+
+    def train(self, mode: bool = True) -> InferenceModule:
+        """Refuse to be trained.
+
+        Raises:
+            ValueError: ``mode`` is true.
+        """
+        if mode:
+            raise ValueError(
+                f"mode must be False: a {type(self).__name__} is for inference; train the model that it was made from"
+            )
+        return super().train(False)
+
+
+class SparseMatrix(InferenceModule):
+    """Compressed rows, in torch's CSR layout or, in square blocks, in its BSR layout.
+
+    What it is made of are plain tensors, so that ``state_dict``, ``to`` and ``deepcopy`` are those of any module. Their
+    indices have 32 bits, since MKL's have: others would be converted in every product.
+
+    Args:
+        w: the matrix, (rows, columns).
+        block: height and width of a block; 1 keeps single entries.
+
+    Raises:
+        ValueError: ``block`` does not divide both sizes.
+
+    Example:
+        >>> matrix = SparseMatrix(torch.tensor([[0.0, 2.0], [0.0, 0.0]]))
+        >>> matrix.values, matrix(torch.tensor([[1.0], [10.0]]))
+        (tensor([2.]), tensor([[20.],
+                [ 0.]]))
+    """
+
+    crow: Tensor  # (block rows + 1,)
+    col: Tensor  # (blocks,)
+    values: Tensor  # (blocks,) or (blocks, block, block)
+
+    def __init__(self, w: Tensor, block: int = 1) -> None:
+        super().__init__()
+        if any(size % block for size in w.shape):
+            raise ValueError(f"block must divide both sizes of {tuple(w.shape)}; got {block}")
+        self.size = w.shape
+        blocks = blocks_of(w, block)
+        there = (blocks != 0).any(dim=-1).any(dim=-1)  # (block rows, block columns)
+        ends = there.sum(dim=1).cumsum(dim=0)
+        values = blocks[there]
+        self.register_buffer("crow", nn.functional.pad(ends, (1, 0)).int())
+        self.register_buffer("col", there.nonzero()[:, 1].int())
+        self.register_buffer("values", values.flatten() if block == 1 else values)
+
+    def tensor(self) -> Tensor:
+        """It as one of torch's sparse tensors, which shares its memory."""
+        return self._as_tensor(self.crow, self.col, self.values, self.size[0])
+
+    def parts(self, rows: int) -> list[Tensor]:
+        """It cut into matrices of so many rows each."""
+        found = []
+        for i, (start, end) in enumerate(pairwise(self.crow[::rows].tolist())):
+            crow = self.crow[i * rows : (i + 1) * rows + 1] - start
+            found.append(self._as_tensor(crow, self.col[start:end], self.values[start:end], rows))
+        return found
+
+    def _as_tensor(self, crow: Tensor, col: Tensor, values: Tensor, rows: int) -> Tensor:
+        _silence()
+        layout, size = torch.sparse_csr if values.dim() == 1 else torch.sparse_bsr, (rows, self.size[1])
+        return torch.sparse_compressed_tensor(crow, col, values, size, layout=layout, check_invariants=False)
+
+    def forward(self, input: Tensor, shift: Tensor | None = None) -> Tensor:
+        """The product with a matrix or vector, and ``shift`` added, which broadcasts to it."""
+        w = self.tensor()
+        if shift is None:
+            return w @ input
+        return torch.addmv(shift, w, input) if input.dim() == 1 else torch.addmm(shift, w, input)
+
+    def extra_repr(self) -> str:
+        rows, columns = self.size
+        return f"{rows}×{columns}, {self.values.numel():,} kept"
+
+
+def blocks_of(w: Tensor, block: int) -> Tensor:
+    """A matrix in square blocks: (block rows, block columns, block, block)."""
+    rows, columns = w.shape
+    return w.reshape(rows // block, block, columns // block, block).transpose(1, 2)
+
+
+@functools.cache
+def _silence() -> None:
+    """Let torch say once, where nobody listens, that its sparse tensors may change."""
+    empty = torch.zeros(1, dtype=torch.int32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_compressed_tensor(
+            empty, empty[:0], torch.zeros(0), (0, 0), layout=torch.sparse_csr, check_invariants=False
+        )

@@ -1,0 +1,192 @@
+"""The safetensors file around the tensors: written whole or not at all, and checked before any tensor is made."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from torchlasso.files import replacing
+from torchlasso.storage.records import DTYPES, Record
+
+METADATA = "__metadata__"
+KEY = "torchlasso.storage"  # of the metadata, and of the version in their text
+VERSION = 1
+UNSEALED = "00000000"  # stands where the checksum comes, while it is computed
+PIECE = 1 << 20  # bytes that are read at a time
+MOST = 1 << 62  # bytes of a tensor: beyond it torch's numbers overflow
+
+
+class Entry(NamedTuple):
+    """A tensor as it stands in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    content: memoryview
+
+
+def write(
+    path: str | Path,
+    entries: Mapping[str, Entry],
+    sparse: Mapping[str, Record],
+    tied: Mapping[str, str],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write the tensors, whole or not at all; the same ones give the same bytes.
+
+    By safetensors' own writer the bytes would differ: it has the metadata in any order.
+    """
+    records = {name: record.to_json() for name, record in sparse.items()}
+    # first of all, so that its place is the same in each file
+    layout = as_json({KEY: VERSION, "crc32": UNSEALED, "sparse": records, "tied": tied})
+    header: dict[str, Any] = {METADATA: {KEY: layout, **metadata}}
+    # the wide ones first, so that each begins at a multiple of its width
+    names, end = sorted(entries, key=lambda name: (-DTYPES[entries[name].dtype].itemsize, name)), 0
+    for name in names:
+        dtype, shape, content = entries[name]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": (end, end + len(content))}
+        end += len(content)
+    text = as_json(header).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        parts: list[bytes | memoryview] = [struct.pack("<Q", len(text)), text]
+        parts += [entries[name].content for name in names]
+        total = 0
+        for part in parts:
+            file.write(part)
+            total = zlib.crc32(part, total)
+        file.seek(8 + text.index(UNSEALED.encode()))
+        file.write(f"{total:08x}".encode())
+
+
+def as_json(content: Any) -> str:
+    """JSON in as few characters as it can have."""
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+
+
+class Outline(NamedTuple):
+    """What a tensor will be."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')} of shape {self.shape}"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file whose header and checksum are right, so that its tensors can be made one at a time."""
+
+    path: str | Path
+    file: Any
+    outlines: Mapping[str, Outline]  # of all tensors that it holds
+    sparse: Mapping[str, Record]
+    tied: Mapping[str, str]  # names under which a tensor is found, too
+
+    @classmethod
+    def open(cls, path: str | Path) -> Stored:
+        """Check all of a file but the tensors that are stored sparse.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no safetensors file, damaged or of a later version; the message names it.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        with _refusing(path):
+            file: Any = safe_open(path, framework="pt")
+            sparse, tied = _layout(path, file.metadata() or {})
+            entries = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            for name, other in tied.items():
+                if name in entries or not isinstance(other, str) or other not in entries:
+                    raise ValueError(f"{name!r:.80} cannot be the same as {other!r:.80}")
+            for name in sparse:
+                if name not in entries or entries[name].get_dtype() != "U8" or len(entries[name].get_shape()) != 1:
+                    raise ValueError(f"{name!r:.80} is not stored as bytes")
+            outlines = {name: _outline(name, entry, sparse.get(name)) for name, entry in entries.items()}
+            return cls(path, file, outlines, sparse, tied)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names of all tensors, and the one that each is stored under."""
+        return {**{name: name for name in self.outlines}, **self.tied}
+
+    def tensor(self, name: str) -> Tensor:
+        """One of the tensors; its memory may be that of the file.
+
+        Raises:
+            ValueError: what is stored is no such tensor; the message names the file.
+        """
+        with _refusing(self.path, f"{name!r:.80}: "):
+            tensor: Tensor = self.file.get_tensor(name)
+            if name in self.sparse:
+                tensor = self.sparse[name].unpack(tensor.numpy())
+            if tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
+                raise ValueError("it is bool and has other values than 0 and 1")
+            return tensor
+
+
+@contextmanager
+def _refusing(path: str | Path, name: str = "") -> Iterator[None]:
+    """Say of an error in what a file holds which file it is."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error!s:.200})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {name}{error}") from error
+
+
+def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Record], dict[str, str]]:
+    """What is stored sparse, and what is tied; nothing in a safetensors file that is not ours."""
+    if KEY not in metadata:
+        if any(text.startswith(f'{{"{KEY}"') for text in metadata.values()):
+            raise ValueError("it is damaged: its metadata are under another name")
+        return {}, {}
+    match json.loads(metadata[KEY]):
+        case {"torchlasso.storage": int(version)} if version != VERSION:
+            raise ValueError(f"its format is version {version}, and version {VERSION} was expected")
+        case {"torchlasso.storage": int(), "crc32": str(seal), "sparse": dict(sparse), "tied": dict(tied)}:
+            if seal != _checksum(path, seal):
+                raise ValueError("it is damaged: its checksum does not hold")
+            return {name: Record.from_json(record) for name, record in sparse.items()}, tied
+    raise ValueError("it is damaged: its metadata are not those of a model")
+
+
+def _checksum(path: str | Path, seal: str) -> str:
+    """The CRC-32 of the file as it was before the checksum came in."""
+    with Path(path).open("rb") as file:
+        length = file.read(8)
+        total = zlib.crc32(length)
+        text = file.read(int.from_bytes(length, "little"))
+        total = zlib.crc32(text.replace(seal.encode(), UNSEALED.encode(), 1), total)
+        while piece := file.read(PIECE):
+            total = zlib.crc32(piece, total)
+    return f"{total:08x}"
+
+
+def _outline(name: str, entry: Any, record: Record | None) -> Outline:
+    if record:
+        outline = Outline(record.dtype, record.shape)
+    elif entry.get_dtype() in DTYPES:
+        outline = Outline(DTYPES[entry.get_dtype()], tuple(entry.get_shape()))
+    else:
+        raise ValueError(f"{name!r:.80} is {entry.get_dtype()}, which is not supported")
+    if math.prod(max(n, 1) for n in outline.shape) * outline.dtype.itemsize > MOST:
+        raise ValueError(f"{name!r:.80} cannot be {outline!s:.80}")
+    return outline

@@ -1,0 +1,112 @@
+"""Reading a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from torchlasso.storage.container import Outline, Stored
+from torchlasso.storage.records import as_bytes
+from torchlasso.storage.state import tensors_of, tied
+
+SHOWN = 3  # names, or differences, in an error
+
+
+def load(path: str | Path, *, into: nn.Module) -> None:
+    """Give ``into`` the parameters and buffers that :func:`save` wrote, or those of any safetensors file.
+
+    Names, shapes and dtypes have to be those of ``into.state_dict()``; of a tensor that has several names there, one is
+    enough. All of the file is checked before the first tensor changes, and sizes are checked before anything is
+    allocated, which is once more what the sparse tensors of ``into`` take. Nothing is unpickled.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: ``into`` is no module, or something in its ``state_dict()`` is no plain tensor.
+        ValueError: the file is damaged or does not fit, and the message names it and says why; or ``into`` is sharded,
+            or has tensors without values.
+
+    Example:
+        >>> import tempfile
+        >>> from torchlasso.storage import load, save
+        >>> file = Path(tempfile.mkdtemp()) / "layer.safetensors"
+        >>> save(nn.Linear(3, 2), file)
+        >>> load(file, into=nn.Linear(3, 2))
+        >>> load(file, into=nn.Linear(4, 2))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: ... 'weight' is float32 of shape (2, 3), and float32 of shape (2, 4) in the model
+    """
+    ours = tensors_of(into, "into")
+    stored, groups = Stored.open(path), tied(ours)
+    found = _found(stored.names, groups)
+    misfits = list(_misfits(found, stored.outlines, ours))
+    if misfits:
+        raise ValueError(f"{path} does not fit the model: {_some(misfits, '; ')}")
+    tensors = {name: stored.tensor(name) for name in stored.outlines}
+    state = {name: tensors[found[name]] for name in ours}
+    for first, *others in groups:
+        for other in others:
+            if not np.array_equal(as_bytes(state[first]), as_bytes(state[other])):
+                raise ValueError(f"{path} does not fit the model, where {first!r} and {other!r} are one tensor")
+    into.load_state_dict(state)
+
+
+def read(path: str | Path, *, limit: int = 2**32) -> dict[str, Tensor]:
+    """The tensors that :func:`save` wrote, or those of any safetensors file, under their names; on the CPU.
+
+    A tensor with several names is one object. A few bytes can stand for any number of zeros, hence the limit.
+
+    Args:
+        path: of the file.
+        limit: how many bytes those may take that are stored sparse; the others take what the file has.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or its sparse tensors take more than ``limit``; the message names it.
+
+    Example:
+        >>> import tempfile
+        >>> from torchlasso.storage import read, save
+        >>> file = Path(tempfile.mkdtemp()) / "layer.safetensors"
+        >>> save(nn.Linear(3, 2), file)
+        >>> {name: tuple(w.shape) for name, w in read(file).items()}
+        {'bias': (2,), 'weight': (2, 3)}
+    """
+    stored = Stored.open(path)
+    needed = sum(stored.outlines[name].nbytes for name in stored.sparse)
+    if needed > limit:
+        raise ValueError(f"{path} has {needed:,} bytes of tensors that are stored sparse, and limit is {limit:,}")
+    # a dense one is cloned: its memory is that of the file, and whoever changes the file changes it
+    tensors = {
+        name: stored.tensor(name) if name in stored.sparse else stored.tensor(name).clone() for name in stored.outlines
+    }
+    return {name: tensors[entry] for name, entry in stored.names.items()}
+
+
+def _found(names: Mapping[str, str], groups: list[list[str]]) -> dict[str, str]:
+    """Under which name each tensor is stored; what is not, under that of one that is the same in the model."""
+    found = dict(names)
+    for group in groups:
+        for entry in [names[name] for name in group if name in names][:1]:
+            found = {**dict.fromkeys(group, entry), **found}
+    return found
+
+
+def _misfits(found: Mapping[str, str], outlines: Mapping[str, Outline], ours: Mapping[str, Tensor]) -> Iterator[str]:
+    lacking = [f"{name!r}" for name in ours if name not in found]
+    if lacking:
+        yield f"it lacks {_some(lacking, ', ')}"
+    more = [f"{name!r:.80}" for name in found if name not in ours]
+    if more:
+        yield f"the model lacks {_some(more, ', ')}"
+    for name, w in ours.items():
+        here = Outline(w.dtype, tuple(w.shape))
+        if name in found and outlines[found[name]] != here:
+            yield f"{name!r} is {outlines[found[name]]!s:.80}, and {here} in the model"
+
+
+def _some(items: list[str], separator: str) -> str:
+    rest = len(items) - SHOWN
+    return separator.join(items[:SHOWN]) + (f"{separator}and {rest} more" if rest > 0 else "")

@@ -1,0 +1,135 @@
+"""Which of many places are marked, in little more bits than their entropy.
+
+The gaps between the marks are Golomb–Rice coded: of a gap g, the lowest k bits as they are, and ⌊g/2ᵏ⌋ in unary, as so
+many zeros and a one. All gaps have the same k, the best for them; with k = 0 the code is the bitmask. The low bits of
+all gaps come first, the lowest bits of all, then the next ones, and so on, and the unary part last, so that whole
+arrays are coded at a time. Where more than half of the places are marked, those that are not are coded instead.
+
+Golomb, "Run-length encodings", IEEE Transactions on Information Theory 12 (1966); Rice, "Some practical universal
+noiseless coding techniques", JPL Publication 79-22 (1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Flags = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+Integers = NDArray[np.integer[Any]]
+
+PIECE = 1 << 18  # places, or bits of the code, at a time, so that the integers made of them stay in the cache
+MOST_LOW_BITS = 48  # more would be the best only for a tensor of 2⁴⁷ weights
+
+
+def encode(marked: Flags) -> tuple[Bytes, int]:
+    """The code, and its k.
+
+    >>> code, low_bits = encode(np.array([0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0], bool))
+    >>> low_bits, np.unpackbits(code)  # the gaps 5 and 3: low bits 1 1, then 001 01
+    (1, array([1, 1, 0, 0, 1, 0, 1, 0], dtype=uint8))
+    """
+    count = int(np.count_nonzero(marked))
+    if 2 * count > marked.size:
+        marked, count = ~marked, marked.size - count
+    if not count:
+        return np.empty(0, np.uint8), 0
+    gaps = list(_gaps(marked))
+    low_bits = _best_low_bits(gaps, marked.size, count)
+    if not low_bits:
+        return np.packbits(marked[: marked.size - marked[::-1].argmax()]), 0  # up to the last mark
+    planes = [[(some >> bit & 1).astype(bool) for some in gaps] for bit in range(low_bits)]
+    unary = [_unary(some >> low_bits) for some in gaps]
+    return np.packbits(np.concatenate([part for plane in (*planes, unary) for part in plane])), low_bits
+
+
+def decode(code: Bytes, low_bits: int, size: int, count: int) -> Flags:
+    """The flags of ``size`` places, ``count`` of them marked.
+
+    What is allocated is ``size`` bytes and a multiple of the code's length.
+
+    Raises:
+        ValueError: the code is not of so many places and marks.
+    """
+    if not 0 <= count <= size:
+        raise ValueError(f"{count} of {size} places are marked")
+    inverse = 2 * count > size
+    count = size - count if inverse else count
+    unary = 8 * code.size - low_bits * count  # bits of the unary part, with up to 7 that fill the last byte
+    # Numbers that no encoder writes are refused, so that no sum below is too large for an integer: the best k has
+    # 2ᵏ ≤ 2·size/count, and the quotients sum up to at most size/2ᵏ.
+    if not 0 <= low_bits <= MOST_LOW_BITS or count << low_bits > 2 * size or unary - count - 7 > size >> low_bits:
+        raise ValueError(f"its positions cannot have {low_bits} low bits")
+    if unary < count:
+        raise ValueError(f"its positions are cut short: {code.size} bytes for {count} of them")
+    marked = np.zeros(size, bool)
+    if low_bits:
+        _mark_coded(marked, code, low_bits, count)
+    else:
+        _mark_bitmask(marked, code, count)
+    return ~marked if inverse else marked
+
+
+def indices(marked: Flags) -> Iterator[Integers]:
+    """The places that are marked, an array for each piece."""
+    for start in range(0, marked.size, PIECE):
+        yield start + np.flatnonzero(marked[start : start + PIECE])
+
+
+def _gaps(marked: Flags) -> Iterator[Integers]:
+    """How many places lie between each mark and the one before, as integers of few bytes."""
+    last, dtype = -1, np.min_scalar_type(marked.size)
+    for places in indices(marked):
+        if places.size:
+            yield (np.diff(places, prepend=last) - 1).astype(dtype)
+            last = places[-1]
+
+
+def _best_low_bits(gaps: list[Integers], size: int, count: int) -> int:
+    """The k whose code is the shortest; one more is only ever better while 2ᵏ < size/count."""
+    candidates = range((2 * size // count).bit_length())
+    lengths = [count * (k + 1) + sum(int((some >> k).sum()) for some in gaps) for k in candidates]
+    return lengths.index(min(lengths))
+
+
+def _unary(numbers: Integers) -> Flags:
+    ends = np.cumsum(numbers + 1) - 1
+    bits = np.zeros(int(ends[-1]) + 1, bool)  # numpy 1 makes a float of an unsigned number and a 1
+    bits[ends] = True
+    return bits
+
+
+def _mark_bitmask(marked: Flags, code: Bytes, count: int) -> None:
+    bits = np.unpackbits(code).view(bool)
+    if np.count_nonzero(bits) != count or bits[marked.size :].any() or (bits.size and not bits[-8:].any()):
+        raise ValueError(f"its bitmask is not one of {count} positions in {marked.size}")
+    marked[: bits.size] = bits[: marked.size]
+
+
+def _mark_coded(marked: Flags, code: Bytes, low_bits: int, count: int) -> None:
+    done, place, end = 0, -1, -1  # so many marks, the last one's place, and where its unary part ends
+    unary = 8 * code.size - low_bits * count
+    for start in range(0, unary, PIECE):
+        ends = start + np.flatnonzero(_bits(code, low_bits * count + start, min(PIECE, unary - start)))
+        if not ends.size:
+            continue
+        if done + ends.size > count:
+            raise ValueError(f"it has more than {count} positions")
+        gaps = (np.diff(ends, prepend=end) - 1) << low_bits
+        for bit in range(low_bits):
+            gaps |= _bits(code, bit * count + done, ends.size).astype(np.int64) << bit
+        places = place + np.cumsum(gaps + 1)
+        done, place, end = done + ends.size, int(places[-1]), int(ends[-1])
+        if place >= marked.size:
+            raise ValueError(f"it has a position of {place} in {marked.size} places")
+        marked[places] = True
+    if done < count or unary - (end + 1) > 7:
+        raise ValueError(f"it has {done} positions instead of {count}")
+
+
+def _bits(code: Bytes, start: int, count: int) -> Bytes:
+    first, skipped = divmod(start, 8)
+    return np.unpackbits(code[first:], count=skipped + count)[skipped:]

@@ -1,0 +1,122 @@
+"""A tensor of which only the nonzero values are stored, and where they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from torchlasso.storage.places import Bytes, decode, encode, indices
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+INTEGERS = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}  # by their width in bytes
+NARROW = (torch.bfloat16, torch.float16)  # what the values of the wide ones may be stored as
+WIDE = (torch.float64, torch.float32)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What has to be known of a tensor besides its bytes: its nonzero values, then the code of where they are."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    nonzeros: int
+    low_bits: int  # of the code
+    values: torch.dtype  # what the values are stored as
+
+    def to_json(self) -> list[Any]:
+        """As it stands in the file."""
+        return [NAMES[self.dtype], list(self.shape), self.nonzeros, self.low_bits, NAMES[self.values]]
+
+    @classmethod
+    def from_json(cls, content: Any) -> Record:
+        """From what stands in the file.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        match content:
+            case [str(name), [*shape], int(nonzeros), int(low_bits), str(stored)]:
+                dtype, values = DTYPES.get(name), DTYPES.get(stored)
+                right = values == dtype or (values in NARROW and dtype in WIDE)
+                if dtype and values and right and all(type(n) is int and n >= 0 for n in shape):
+                    return cls(dtype, tuple(shape), nonzeros, low_bits, values)
+        raise ValueError(f"its record is {content!r:.80}")
+
+    def unpack(self, data: Bytes) -> Tensor:
+        """The tensor that these bytes are.
+
+        Raises:
+            ValueError: they are those of no such tensor.
+        """
+        size, end = math.prod(self.shape), self.nonzeros * self.values.itemsize
+        if not 0 <= end <= data.size:
+            raise ValueError(f"it has {data.size} bytes and {self.nonzeros} values of {self.values.itemsize}")
+        nonzero = decode(data[end:], self.low_bits, size, self.nonzeros)
+        stored = torch.from_numpy(data[:end].copy().view(f"u{self.values.itemsize}")).view(self.values)
+        values, done = _bits(stored.to(self.dtype)), 0
+        whole = np.zeros(size, f"u{self.dtype.itemsize}")
+        for places in indices(nonzero):
+            whole[places] = values[done : done + places.size]
+            done += places.size
+        return torch.from_numpy(whole).view(self.dtype).reshape(self.shape)
+
+
+def pack(w: Tensor, values: torch.dtype | None = None) -> tuple[Record, Bytes]:
+    """The record of a contiguous tensor on the CPU, and its bytes.
+
+    Values of 32 or 64 bits are rounded to the type ``values``, unless one of them becomes zero or infinite by it.
+
+    >>> record, data = pack(torch.tensor([0.0, 0.5, 0.0, 0.0]))
+    >>> record.nonzeros, len(data)
+    (1, 5)
+    >>> record.unpack(data)
+    tensor([0.0000, 0.5000, 0.0000, 0.0000])
+    """
+    nonzero = w.reshape(-1).bool().numpy()  # what is no zero, as w != 0 says, but faster
+    code, low_bits = encode(nonzero)
+    bits = _bits(w)
+    kept = torch.from_numpy(np.concatenate([bits[:0], *(bits[places] for places in indices(nonzero))])).view(w.dtype)
+    if values and w.dtype in WIDE:
+        kept = _rounded(kept, values)
+    record = Record(w.dtype, tuple(w.shape), len(kept), low_bits, kept.dtype)
+    return record, np.concatenate([as_bytes(kept), code])
+
+
+def as_bytes(w: Tensor) -> Bytes:
+    """The memory of a contiguous tensor on the CPU."""
+    return _bits(w).view(np.uint8)
+
+
+def _bits(w: Tensor) -> NDArray[Any]:
+    """The bits of each of the elements, as an integer."""
+    return np.ascontiguousarray(w.reshape(-1).view(INTEGERS[w.itemsize]).numpy())
+
+
+def _rounded(kept: Tensor, values: torch.dtype) -> Tensor:
+    rounded = kept.to(values)
+    same = ((rounded != 0) & (rounded.isfinite() == kept.isfinite())).all()
+    return rounded if same else kept

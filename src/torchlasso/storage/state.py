@@ -1,0 +1,47 @@
+"""The tensors of a model, and which of them are one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from torchlasso.sharding import any_sharded
+
+
+def tensors_of(model: nn.Module, argument: str) -> dict[str, Tensor]:
+    """What ``model.state_dict()`` has.
+
+    Raises:
+        TypeError: it is no model, or something in it is no plain tensor; the message names it.
+        ValueError: a tensor has no values, or only a part of them is here.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{argument} is a torch.nn.Module, got {type(model).__name__}")
+    state = dict(model.state_dict())
+    for name, w in state.items():
+        if not isinstance(w, Tensor):
+            raise TypeError(f"{name!r} of {argument}.state_dict() is no tensor but of type {type(w).__name__}")
+        if is_lazy(w) or w.is_meta:
+            raise ValueError(f"{name!r} of {argument} has no values yet")
+        if w.layout != torch.strided or w.is_quantized:
+            raise TypeError(f"{name!r} of {argument} is no plain tensor, but of layout {w.layout} and {w.dtype}")
+    if any_sharded(state.values()):
+        raise ValueError(f"{argument} is sharded over several processes; torch.distributed.checkpoint handles such")
+    return state
+
+
+def tied(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names of each tensor that has several: those in the same memory, seen in the same way.
+
+    >>> w = torch.ones(2, 2)
+    >>> tied({"a": w, "b": w, "c": w.clone(), "d": w.T})
+    [['a', 'b']]
+    """
+    names: dict[object, list[str]] = {}
+    for name, w in tensors.items():
+        if w.numel():
+            names.setdefault((w.data_ptr(), w.device, w.dtype, w.shape, w.stride()), []).append(name)
+    return [group for group in names.values() if len(group) > 1]

@@ -1,0 +1,91 @@
+"""``torchlasso bench``: what it measures is there and fits together; times themselves are not tested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from torchlasso.cli.measuring import latencies, peak_memory
+
+FORMS = ["dense", "penalised", "compact", "accelerated", "dense, bfloat16", "compact, onnx"]
+
+
+def test_all_forms_are_measured_and_kept(cli: Any, copied: Callable[[str], Path], classes: Path) -> None:
+    run = copied("classes")
+    threads = torch.get_num_threads()
+    ended = cli("bench", run, "--batch", "3,1", "--threads", "1", "--seconds", "0.01")
+    assert (ended.code, ended.err) == (0, "")
+    assert torch.get_num_threads() == threads
+    record = json.loads((run / "bench.json").read_text())
+    assert record["threads"] == 1
+    assert record["missing"] == []
+    assert [(each["batch"], each["name"]) for each in record["variants"]] == [(b, n) for b in (1, 3) for n in FORMS]
+    lines = ended.out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    for each in record["variants"]:
+        assert each["median_ms"] > 0 <= each["spread_ms"]
+        assert each["rows_per_second"] == pytest.approx(1e3 * each["batch"] / each["median_ms"])
+        assert sum(line.startswith(f"{each['name']}  ") for line in lines) == 2
+    by_name = {each["name"]: each for each in record["variants"]}
+    summary = cli.summary(run)
+    assert by_name["penalised"]["error"] == pytest.approx(summary["error"])
+    assert by_name["dense"]["error"] == pytest.approx(summary["dense"]["error"])
+    for same in ("compact", "accelerated", "compact, onnx"):
+        assert by_name[same]["error"] == pytest.approx(summary["error"])
+        assert by_name[same]["loss"] == pytest.approx(summary["loss"], rel=1e-4)
+    assert by_name["dense, bfloat16"]["file_bytes"] < by_name["dense"]["file_bytes"]
+    shown = json.loads(cli("bench", run, "--batch", "2", "--seconds", "0.01", "--json").out)
+    assert shown == json.loads((run / "bench.json").read_text())
+
+
+def test_a_regression_without_a_dense_run(cli: Any, copied: Callable[[str], Path]) -> None:
+    run = copied("amounts")
+    ended = cli("bench", run, "--batch", "2", "--seconds", "0.01")
+    assert ended.code == 0
+    by_name = {each["name"]: each for each in json.loads((run / "bench.json").read_text())["variants"]}
+    assert by_name["dense"]["loss"] is None  # it was not trained
+    assert by_name["penalised"]["error"] is None
+    assert by_name["penalised"]["loss"] == pytest.approx(cli.summary(run)["loss"])
+
+
+def test_bad_input(cli: Any, copied: Callable[[str], Path], tmp_path: Path) -> None:
+    run = copied("classes")
+    cli.assert_refused(cli("bench", run, "--batch", "1,many"), "--batch", "'1,many'")
+    cli.assert_refused(cli("bench", run, "--batch", "0"), "--batch", "above 0")
+    cli.assert_refused(cli("bench", run, "--seconds", "0"), "--seconds must be above 0")
+    cli.assert_refused(cli("bench", run, "--threads", "0"), "--threads must be at least 1")
+    cli.assert_refused(cli("bench", tmp_path), "holds no run")
+    assert not (run / "bench.json").exists()
+
+
+def test_models_run_in_turns_on_their_own_inputs() -> None:
+    calls = []
+
+    class Noted(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            calls.append((self.name, self.training, len(x)))
+            return x
+
+    found = latencies({name: Noted(name) for name in "ab"}, {"a": torch.ones(1), "b": torch.ones(2)}, seconds=1e-9)
+    assert calls == 16 * [("a", False, 1), ("b", False, 2)]  # once to warm up
+    assert set(found) == {"a", "b"}
+    assert all(each.median > 0 <= each.spread for each in found.values())
+
+
+def test_memory_is_that_of_the_largest_values() -> None:
+    class Large(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.expand(100_000_000).add(1.0).sum()  # 400 MB for a moment
+
+    found = peak_memory(Large, torch.ones(1))
+    assert found is None or found == pytest.approx(400e6, rel=0.1)

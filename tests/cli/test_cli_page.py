@@ -1,0 +1,414 @@
+"""The page of a run: all that there is to see of it, in one file that fetches nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from torchlasso import data
+from torchlasso.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("whole_pages")
+
+SMALL = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05")
+IMAGES = ("--data", "digits", "--batch-size", "256", "--lr", "0.01")
+BY_LAM = ("--points", "4", "--lams", "0.01,0.3", "--collapse", "1", "--validation", "0.25", "--choose", "best")
+FEW = ("--epochs", "1", "--epochs-each", "1", "--points", "3", "--lams", "0.001,0.1", "--collapse", "1")
+RUNS = {
+    "images": ("train", *IMAGES, "--model", "lenet-300-100", "--epochs", "3", "--lam", "0.014"),
+    "convolutions": ("train", *IMAGES, "--model", "lenet-5", "--epochs", "2", "--lam", "0.005", "--over", "filters"),
+    "refit": ("train", "--data", "{tables}/classes.csv", *SMALL, "--epochs", "3", "--lam", "0.05", "--refit", "2"),
+    "path": ("path", "--data", "{tables}/classes.csv", *SMALL, "--epochs", "3", "--epochs-each", "2", *BY_LAM),
+    "path of images": ("path", *IMAGES, "--model", "mlp:width=12,depth=1", *FEW),
+}
+ALL = ("classes", "amounts", *RUNS)
+VOID = {"meta", "img", "input", "br"}
+MODELS = """
+from torch import nn
+
+
+class Undecided(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.first, self.second = nn.Linear(inputs, outputs), nn.Linear(inputs, outputs)
+
+    def forward(self, x):
+        return self.first(x) if float(x.sum()) > 0 else self.second(x)
+
+
+def undecided(input_shape, outputs):
+    return Undecided(input_shape[0], outputs)
+
+
+class Fussy(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.head = nn.Linear(inputs, outputs)
+
+    def forward(self, x):
+        if len(x) < 3:
+            raise RuntimeError("too few rows for me")
+        return self.head(x)
+
+
+def fussy(input_shape, outputs):
+    return Fussy(input_shape[0], outputs)
+"""
+
+
+class Page(HTMLParser):
+    """What is on a page; every tag has to be closed in its turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.source = text
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "h2":
+            self.headings.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"style", "script", "svg"} & set(self.open):
+            return
+        self.text += data if data.strip() else " "
+        if "h2" in self.open:
+            self.headings[-1] += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def page_of(run: Path) -> Page:
+    return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def run_of(finished: Path, tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a finished run, by its name; not to be written to."""
+    folder = tmp_path_factory.mktemp("pages")
+
+    def found(name: str) -> Path:
+        if name not in RUNS:
+            return finished / name
+        out = folder / name.replace(" ", "-")
+        if not out.exists():
+            with pytest.raises(SystemExit) as ended:
+                main([*(word.format(tables=tables) for word in RUNS[name]), "--out", str(out)])
+            assert ended.value.code == 0
+        return out
+
+    return found
+
+
+@pytest.fixture
+def drawn_again(cli: Any, run_of: Callable[[str], Path], tmp_path: Path) -> Callable[..., Page]:
+    """The page of a copy of a run, drawn again after a change of its files."""
+
+    def again(name: str, change: Callable[[Path], object] = lambda run: None) -> Page:
+        run = Path(shutil.copytree(run_of(name), tmp_path / "run"))
+        change(run)
+        ended = cli("report", run, "--html")
+        assert (ended.code, ended.out, ended.err) == (0, f"{run / 'report.html'}\n", "")
+        return page_of(run)
+
+    return again
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_page_is_whole_and_small_and_fetches_nothing(run_of: Callable[[str], Path], name: str) -> None:
+    page = page_of(run_of(name))
+    assert (run_of(name) / "report.html").stat().st_size < 2_000_000
+    assert not re.search(r"https?:|@import|url\((?!#)", page.source)
+    links = [value or "" for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href", "action")]
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert len(page.all("script")) == ("path" in name)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_page_can_be_read_by_who_does_not_see_it(run_of: Callable[[str], Path], name: str) -> None:
+    page = page_of(run_of(name))
+    assert page.all("html") == [{"lang": "en"}]
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    for drawing in page.all("svg"):
+        assert drawing["role"] == "img"
+        assert re.search(r"\d", drawing["aria-label"] or "")
+    assert all(re.search(r"\d", image["alt"] or "") for image in page.all("img"))
+    assert all(cell["scope"] in ("row", "col") for cell in page.all("th"))
+    assert {control["id"] for control in page.all("input")} == {label["for"] for label in page.all("label")}
+
+
+FOR_ALL = ["Layers", "Inputs that are read", "Weights before and after", "Stability of the support", "Certificate"]
+HEADINGS = {
+    "classes": ["Accuracy and sparsity", "Training", *FOR_ALL, "Configuration"],
+    "images": ["Accuracy and sparsity", "Training", "Layers", "Filters that are left", *FOR_ALL[1:], "Configuration"],
+    "path": ["From dense to sparse", *FOR_ALL, "Configuration"],
+}
+
+
+@pytest.mark.parametrize("name", HEADINGS)
+def test_the_sections(run_of: Callable[[str], Path], name: str) -> None:
+    assert page_of(run_of(name)).headings == HEADINGS[name]
+
+
+@pytest.mark.parametrize(("name", "figures"), [("classes", 8), ("amounts", 7), ("path", 4), ("convolutions", 9)])
+def test_the_figures(run_of: Callable[[str], Path], name: str, figures: int) -> None:
+    """The frontier, four of the training, two layers, and the stability of the support; what there is of these."""
+    assert len(page_of(run_of(name)).all("svg")) == figures
+
+
+def test_what_was_won_is_a_sentence_and_four_numbers(cli: Any, run_of: Callable[[str], Path]) -> None:
+    page, summary = page_of(run_of("classes")), cli.summary(run_of("classes"))
+    head = page.text[: page.text.index("Accuracy and sparsity")]
+    assert f"{summary['nonzero']} of {summary['penalised']} remain, at a test error of" in head
+    assert f"test error{100 * summary['error']:.2f} %dense: {100 * summary['dense']['error']:.2f} %" in head
+    assert f"exact zeros{100 * summary['sparsity']:.1f} %" in head
+    assert f"weights left{summary['nonzero']}of {summary['penalised']}" in head
+    w = load_file(run_of("classes") / "model.safetensors")
+    live = sum(
+        int((w[name] != 0).any(1).sum()) * int((w[name] != 0).any(0).sum()) for name in ("fc1.weight", "head.weight")
+    )
+    assert f"live FLOPs{100 * live / (5 * 8 + 8 * 3):.1f} %{2 * live} of 128 for a row" in head
+
+
+def test_the_layers_and_the_comparisons_are_there(run_of: Callable[[str], Path]) -> None:
+    page, held = page_of(run_of("classes")), load_file(run_of("classes") / "model.safetensors")
+    for name in ("fc1.weight", "head.weight"):
+        assert f"{name}{'×'.join(map(str, held[name].shape))}" in page.text
+        assert f"{100 * (held[name] == 0).double().mean():.1f} %" in page.text
+    assert "torchlassodenseloss-term" in page.text.replace("\n", "")
+    labels = [drawing["aria-label"] or "" for drawing in page.all("svg")]
+    assert re.match(r"Test error against .*: torchlasso [\d.]+ % at .*, dense .*, loss-term", labels[0])
+    assert re.match(r"λ by epoch: torchlasso from 0.02 to 0.02; loss-term from 0.02 to 0.02", labels[4])
+
+
+def test_the_features_that_are_read_are_named_and_those_that_are_not(drawn_again: Callable[..., Page]) -> None:
+    def change(run: Path) -> None:
+        held = load_file(run / "model.safetensors")
+        held["fc1.weight"] = torch.ones_like(held["fc1.weight"])
+        held["fc1.weight"][:, [1, 3]] = 0
+        held["fc1.weight"][:, 4] = 2
+        save_file(held, run / "model.safetensors")
+
+    page = drawn_again("classes", change)
+    assert "3 of 5 inputs can make a difference to the outputs" in page.text
+    assert re.search(r"feature\s*norm of its weights\s*e[\d.]+\s*a[\d.]+\s*c[\d.]+", page.text)
+    assert "Not read: b, d." in page.text
+
+
+def test_the_pixels_that_are_read_are_shown_on_the_mean_images(run_of: Callable[[str], Path]) -> None:
+    run = run_of("images")
+    held, used = load_file(run / "model.safetensors"), torch.ones(10, dtype=torch.bool)
+    for name in ("head.weight", "fc2.weight", "fc1.weight"):
+        used = held[name][used].any(0)
+    read = int(used.sum())
+    page, dataset = page_of(run), data.load("digits")
+    assert 0 < read < 64
+    assert f"{read} of 64 pixels can make a difference to the outputs" in page.text
+    labels = [image["alt"] or "" for image in page.all("img")]
+    assert [label.split()[0] for label in labels] == ["fc1.weight:", "Map", "Mean"]
+    assert "The mean images of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in page.text
+    kept, _ = data.holdout(dataset.y, 0.1, 0)
+    x, y = dataset.x[kept], dataset.y[kept]
+    means = torch.stack([x[y == k].mean(0) for k in range(10)])
+    assert torch.allclose(load_file(run / "mean_images.safetensors")["images"], means, atol=1e-6)
+
+
+def test_the_filters_that_are_left_are_counted(run_of: Callable[[str], Path]) -> None:
+    page, held = page_of(run_of("convolutions")), load_file(run_of("convolutions") / "model.safetensors")
+    for name in ("conv1.weight", "conv2.weight"):
+        left = int((held[name] != 0).flatten(1).any(1).sum())
+        assert f"{name}: {left} of {len(held[name])} filters are left" in page.text
+
+
+def test_a_run_without_mean_images_has_a_page(drawn_again: Callable[..., Page]) -> None:
+    """One that was made before they were kept."""
+    page = drawn_again("images", lambda run: (run / "mean_images.safetensors").unlink())
+    assert len(page.all("img")) == 2
+    assert "mean images" not in page.text
+
+
+def test_weights_are_compared_with_the_dense_model_or_with_the_random_start(
+    run_of: Callable[[str], Path], drawn_again: Callable[..., Page]
+) -> None:
+    assert "The line is of the dense model" in page_of(run_of("classes")).text
+    assert "The line is of the dense model" in page_of(run_of("path")).text
+    assert "The line is of the random start" in page_of(run_of("amounts")).text
+    assert "The line is of the random start" in drawn_again("classes", lambda run: shutil.rmtree(run / "dense")).text
+
+
+def test_a_refit_goes_on_after_the_training(run_of: Callable[[str], Path]) -> None:
+    labels = [drawing["aria-label"] or "" for drawing in page_of(run_of("refit")).all("svg")]
+    assert any(re.match("training loss by epoch: torchlasso from .*; refit from", label) for label in labels)
+
+
+def test_every_point_of_a_path_is_there_and_the_chosen_one_is_seen(cli: Any, run_of: Callable[[str], Path]) -> None:
+    run = run_of("path")
+    page, lines = page_of(run), [json.loads(line) for line in (run / "path.jsonl").read_text().splitlines()]
+    blocks = [attrs for attrs in page.all("div") if attrs.get("class") == "point"]
+    assert [block["data-number"] for block in blocks] == [f"{k} of 4" for k in range(1, 5)]
+    seen = [k for k, block in enumerate(blocks) if "hidden" not in block]
+    assert [lines[k]["lam"] for k in seen] == [cli.summary(run)["lam"]]
+    for line in lines:
+        assert f"weights left{line['nonzero']}of 64" in page.text
+        assert f"test error{100 * line['test']['error']:.2f} %" in page.text
+    (slider,) = page.all("input")
+    assert (slider["type"], slider["min"], slider["max"], slider["value"]) == ("range", "1", "4", str(seen[0] + 1))
+    places = [(float(block["data-x"] or 0), float(block["data-y"] or 0)) for block in blocks if "data-x" in block]
+    assert places == sorted(places)  # from dense to sparse, from left to right
+    assert len(places) == sum(line["nonzero"] > 0 for line in lines)
+
+
+def test_every_point_shows_its_inputs_and_its_filters(run_of: Callable[[str], Path]) -> None:
+    for name, whole in (("path", 5), ("path of images", 64)):
+        what, found = "inputs" if whole == 5 else "pixels", set()
+        for k, block in enumerate(page_of(run_of(name)).source.split('<div class="point"')[1:]):
+            w = load_file(run_of(name) / "points" / f"{k:03}.safetensors")
+            used = w["head.weight"].any(0)
+            read = int(w["fc1.weight"][used].any(0).sum())
+            found.add(read)
+            said = f"{read} of {whole} {what} can" if read else f"No {what[:-1]} makes a difference"
+            assert (said in block) == (read < whole), (name, k)
+            assert ("<img" in block) == (whole == 64 and read > 0)
+            assert (f"fc1.weight: {int(w['fc1.weight'].any(1).sum())} of 12 units are left" in block) == (whole == 64)
+        assert len(found) > 1
+
+
+def test_a_page_is_drawn_again_to_the_same_bytes(cli: Any, run_of: Callable[[str], Path], tmp_path: Path) -> None:
+    for name in ("images", "path"):
+        run = Path(shutil.copytree(run_of(name), tmp_path / run_of(name).name))
+        before = (run / "report.html").read_bytes()
+        assert cli("report", run, "--html").code == 0
+        assert (run / "report.html").read_bytes() == before
+
+
+def test_without_matplotlib_there_is_a_page_without_figures(
+    drawn_again: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    page = drawn_again("path of images")
+    assert page.all("svg") == []
+    assert "There are no figures: drawing needs matplotlib: pip install 'torchlasso[figures]'." in page.text
+    assert page.headings[:2] == ["From dense to sparse", "Layers"]
+    assert len(page.all("input")) == 1
+    assert page.all("img")  # these need none
+
+
+BENCH = {
+    "device": "cpu",
+    "threads": 2,
+    "variants": [
+        {"name": name, "batch": batch, "median_ms": 0.5 * batch, "spread_ms": 0.1, "rows_per_second": 2000.0}
+        | {"peak_memory": None, "file_bytes": 1500, "error": 0.1 if name == "dense" else None, "loss": 0.25}
+        for name in ("dense", "compact")
+        for batch in (1, 64)
+    ],
+    "missing": ["onnx: it needs onnxruntime"],
+}
+
+
+def test_what_was_measured_is_a_table(drawn_again: Callable[..., Page]) -> None:
+    page = drawn_again("classes", lambda run: (run / "bench.json").write_text(json.dumps(BENCH)))
+    text = page.text[page.text.index("Speed and size") :]
+    assert re.search(r"batch 1batch 64rows/sfiletest errortest loss", text)
+    assert re.search(r"dense0.500 ± 0.05032.0 ± 0.12,0001.5 kB10.00 %0.2500", text)
+    assert re.search(r"compact0.500 ± 0.05032.0 ± 0.12,0001.5 kB–0.2500", text)
+    assert "on cpu with 2 threads." in text
+    assert "Not measured: onnx: it needs onnxruntime." in text
+
+
+OTHER: dict[str, Any] = {
+    "a list": [1],
+    "nothing": {},
+    "no variants": {"variants": None},
+    "empty": {"variants": []},
+    "variants of text": {"variants": ["dense", {"batch": 1}]},
+}
+
+
+@pytest.mark.parametrize("content", OTHER.values(), ids=OTHER)
+def test_what_is_no_measurement_is_left_out(drawn_again: Callable[..., Page], content: Any) -> None:
+    page = drawn_again("amounts", lambda run: (run / "bench.json").write_text(json.dumps(content)))
+    assert "Speed and size" not in page.headings
+
+
+def test_measurements_may_lack_anything(drawn_again: Callable[..., Page]) -> None:
+    record = {"variants": [{"name": "dense"}, {"name": "compact", "batch": 8, "median_ms": "fast", "loss": 1}]}
+    page = drawn_again("amounts", lambda run: (run / "bench.json").write_text(json.dumps(record)))
+    text = page.text[page.text.index("Speed and size") :]
+    assert re.search(r"batch 8test loss\s*dense––\s*compact–1.0000", text)
+
+
+@pytest.mark.parametrize("name", ["bench.json", "mean_images.safetensors", "dense/metrics.jsonl"])
+def test_damaged_files_are_named(cli: Any, run_of: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    run = Path(shutil.copytree(run_of("images" if "images" in name else "classes"), tmp_path / "run"))
+    (run / name).write_text("{")
+    before = (run / "report.html").read_bytes()
+    cli.assert_refused(cli("report", run, "--html"), Path(name).name, "damaged")
+    assert (run / "report.html").read_bytes() == before
+
+
+def test_damaged_points_are_named(cli: Any, run_of: Callable[[str], Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run_of("path"), tmp_path / "run"))
+    held = load_file(run / "points" / "001.safetensors")
+    save_file({name: w[:1] for name, w in held.items()}, run / "points" / "001.safetensors")
+    cli.assert_refused(cli("report", run, "--html"), "points", "damaged")
+
+
+def test_the_configuration_has_the_command_that_makes_such_a_run(
+    cli: Any, run_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for name in ("path",):
+        (command,) = re.findall(r"torchlasso (?:train|path) --data[^<]*", page_of(run_of(name)).source)
+        program, *arguments = shlex.split(command)
+        assert program == "torchlasso"
+        assert cli(*arguments, "--out", tmp_path / name).code == 0
+        config = [json.loads((run / "config.json").read_text()) for run in (run_of(name), tmp_path / name)]
+        assert config[0] == config[1]
+
+
+def test_models_that_cannot_be_read_or_run_on_their_own_have_a_page_all_the_same(
+    cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models_with_a_will.py").write_text(MODELS)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("undecided", "fussy"):
+        run = tmp_path / name
+        assert cli.train(classes, run, "--model", f"models_with_a_will:{name}", "--epochs", "1").code == 0
+        page = page_of(run)
+        assert "It is not known which: " in page.text
+        assert ("live FLOPs" in page.text) == (name == "undecided")
+    sys.modules.pop("models_with_a_will")

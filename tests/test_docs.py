@@ -1,0 +1,83 @@
+"""The documentation: every block of code on every page runs, every public name is there, and the site builds."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import torchlasso
+from torchlasso.cli.main import main
+from torchlasso.penalties import MCP
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return [(kind, code) for kind, code in BLOCK.findall(page.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path) -> Iterator[Path]:
+    """Pages write where a reader would: into the current folder."""
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    yield tmp_path
+    os.chdir(before)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("empty_folder")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_every_block_of_code_runs_in_the_order_of_the_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space: dict[str, object] = {"__name__": page.stem}
+    for kind, code in blocks(page):
+        if kind == "python":
+            exec(compile(code, page.name, "exec", dont_inherit=True), space)
+            continue
+        for line in code.splitlines():
+            program, *arguments = shlex.split(line, comments=True) or ["torchlasso", "--help"]
+            assert program == "torchlasso"
+            with pytest.raises(SystemExit) as ended:
+                main(arguments)
+            assert ended.value.code == 0, f"{line}: {capsys.readouterr().err}"
+
+
+def test_blocks_of_other_kinds_are_no_code() -> None:
+    kinds = {kind for page in PAGES for kind in re.findall(r"^```(\w*)\n", page.read_text(), flags=re.MULTILINE)}
+    assert kinds <= {"python", "sh", "py", "text", "json", ""}
+
+
+def test_the_class_that_the_page_on_penalties_shows_is_the_one_of_the_package() -> None:
+    shown = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), flags=re.DOTALL)
+    assert [text.strip() for text in shown] == [inspect.getsource(MCP).strip()]
+
+
+def test_every_public_name_is_in_the_api() -> None:
+    listed = re.findall(r"^::: torchlasso\.(\w+)$", "\n".join(page.read_text() for page in PAGES), flags=re.MULTILINE)
+    assert sorted(listed, key=str.lower) == sorted({*torchlasso.__all__, "figures"}, key=str.lower)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    named = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    assert sorted(named) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site" / "api" / "penalties" / "index.html").read_text(encoding="utf-8")
+    assert "minimax concave" in page
+    remote = re.findall(r'(?:src|href)="(https?://[^"]+)"', page)
+    assert not [link for link in remote if not link.startswith("https://squidfunk.github.io")]  # "made with"
