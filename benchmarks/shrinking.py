@@ -6,7 +6,8 @@ with what has died taken out after each epoch where that pays. Test
 errors, seconds, and the FLOPs that are left when the result is compacted. Then what looking for dead units costs where
 none can die: the same penalised training at λ = 0 with and without it, in turns.
 
-Networks: the zoo's ``cnn`` four times as wide, and a VGG with batch norm (benchmarks/networks.py).
+Networks: the zoo's ``cnn`` four times as wide (``narrow``: as it is), and a VGG with batch norm
+(benchmarks/networks.py).
 
     python benchmarks/shrinking.py --data FOLDER_WITH_MNIST --model vgg --threads 2
 """
@@ -28,7 +29,7 @@ from torchlasso.compact import Shrinker
 from torchlasso.compact.record import Totals
 from torchlasso.training import Plan, Trainer, evaluate
 
-MODELS = {"cnn": wide_cnn, "vgg": vgg_mnist}
+MODELS = {"cnn": wide_cnn, "vgg": vgg_mnist, "narrow": lambda: wide_cnn(1)}
 WAYS = ("dense", "penalised", "penalised, shrinks")
 LOSS = nn.functional.cross_entropy
 SAMPLE = 8  # rows by which the cost is estimated
