@@ -203,6 +203,13 @@ class Bilinears(nn.Module):
         return x @ self.first, x @ self.second
 
 
+def test_penalised_biases_have_none_of_the_flops() -> None:
+    net = nn.Linear(3, 2)
+    groups = tl.param_groups(net, tl.Rule("*", tl.L1(), everything=True), lam=0.1)
+    found = {layer.name: layer.flops for layer in report(net, groups, torch.ones(1, 3)).layers}
+    assert found == {"weight": 12, "bias": 0}
+
+
 def test_what_cannot_be_run_has_no_flops() -> None:
     net = nn.Linear(3, 2)
     with pytest.raises(ValueError, match=r"^the forward pass on example_inputs failed: mat1 and mat2"):

@@ -38,7 +38,7 @@ class Blocks(ABC):
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         """The magnitudes r of ``w``, and the function that puts new magnitudes in their place.
 
-        Example:
+        Examples:
             >>> r, rebuild = Rows().decompose(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
             >>> r
             tensor([5., 0.])
@@ -58,7 +58,7 @@ class Blocks(ABC):
     def in_memory(self, w: Tensor) -> tuple[int, int] | None:
         """(n_blocks, size) if the blocks of a contiguous ``w`` lie in memory one after the other, as rows do.
 
-        Example:
+        Examples:
             >>> w = torch.ones(6, 4, 3)
             >>> Rows().in_memory(w), Chunks(n=4).in_memory(w), Columns().in_memory(w)
             ((6, 12), (18, 4), None)
@@ -76,7 +76,7 @@ class Blocks(ABC):
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
         """The dimensions of ``w`` along which it may be cut: the blocks of any slice of them are blocks of ``w``.
 
-        Example:
+        Examples:
             >>> w = torch.ones(6, 4, 3)
             >>> Rows().whole_along(w), Elements().whole_along(w), Chunks(n=4).whole_along(w)
             ((0,), (0, 1, 2), (0,))

@@ -233,7 +233,7 @@ def report(
     A model that is sharded over several processes is counted as a whole, one weight after the other; every process has
     to make the call.
 
-    Example:
+    Examples:
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
         >>> _ = nn.init.zeros_(model[0].weight[0]), nn.init.ones_(model[2].weight)
         >>> print(report(model))
@@ -268,8 +268,9 @@ def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool, flops: floa
     inputs, live_inputs, read = 1, int(bool(w.any())), w.any().expand_as(w)
     if w.dim() > 1:
         inputs, live_inputs, read = _live(InputChannels().fit(module, name), w)
-    if flops is not None:  # of all the weights that the module has
-        flops *= w.numel() / sum(p.numel() for p in module.parameters(recurse=False) if p.dim() == w.dim())
+    if flops is not None:  # they are of the module's weights, each by its size, and not of its biases
+        matrices = sum(p.numel() for p in module.parameters(recurse=False) if p.dim() > 1)
+        flops = flops * w.numel() / matrices if w.dim() > 1 else 0.0
     return LayerReport(
         name=name,
         kind=plain_class(module).__name__,

@@ -37,7 +37,7 @@ def filters(
         ImportError: matplotlib is not installed.
         ValueError: all filters are zero, or the weight is none of filters.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> axes = tl.figures.filters(torch.ones(20, 1, 5, 5))
         >>> axes.images[0].get_array().shape  # sixteen in a row, a pixel between them

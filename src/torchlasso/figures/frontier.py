@@ -57,7 +57,7 @@ def frontier(
         ImportError: matplotlib is not installed.
         ValueError: there is no point to draw.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> path = tl.figures.Series("test", left=[1.0, 0.1, 0.02], values=[0.011, 0.013, 0.019])
         >>> tl.figures.frontier([path], chosen=(0.02, 0.019)).get_xscale()
@@ -79,7 +79,10 @@ def frontier(
         axes.set_ylim(top=TALLEST * median)
     axes.set_xscale("log")
     axes.invert_xaxis()  # from dense to sparse, as the path goes
-    axes.xaxis.set_major_locator(module("matplotlib.ticker").LogLocator(subs=(1, 2, 5)))
+    least = min(share for line in series for share in line.left if share > 0)
+    steps = (1, 2, 5) if least > 1e-3 else (1,)
+    ticks = [step * 10.0**k for k in range(-9, 1) for step in steps]
+    axes.xaxis.set_major_locator(module("matplotlib.ticker").FixedLocator(ticks))
     in_per_cent(axes.xaxis, 100)
     if percent:
         in_per_cent(axes.yaxis)

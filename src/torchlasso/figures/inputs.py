@@ -42,7 +42,7 @@ def inputs(
         ImportError: matplotlib is not installed.
         ValueError: nothing is read of a table, or shapes do not fit.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> read = torch.tensor([True, False, True])
         >>> axes = tl.figures.inputs(read, strengths=torch.tensor([0.5, 0.0, 2.0]), names=("age", "size", "dose"))

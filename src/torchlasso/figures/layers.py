@@ -36,7 +36,7 @@ def layers(record: SparsityReport, what: str = "weights", ax: Axes | None = None
         ImportError: matplotlib is not installed.
         ValueError: ``what`` is something else, or there is nothing to draw.
 
-    Example:
+    Examples:
         >>> import torch, torchlasso as tl
         >>> record = tl.report(torch.nn.Linear(3, 2), example_inputs=torch.randn(1, 3))
         >>> tl.figures.layers(record, "flops").get_xlabel()

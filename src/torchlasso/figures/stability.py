@@ -32,7 +32,7 @@ def stability(
         ImportError: matplotlib is not installed.
         ValueError: there is nothing to draw.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> tl.figures.stability([0.4, 0.1, 0.0]).get_ylabel()
         'went from or to zero'

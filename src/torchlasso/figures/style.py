@@ -12,7 +12,7 @@ from torchlasso.page import PALETTE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, SOFT, LINE, BLUE, ORANGE, GREY = (PALETTE[name][0] for name in ("ink", "soft", "line", "blue", "orange", "grey"))
+INK, SOFT, LINE, BLUE = (PALETTE[name][0] for name in ("ink", "soft", "line", "blue"))
 # One of each for a line, so that lines are told apart without colours, too.
 COLOURS = tuple(PALETTE[name][0] for name in ("blue", "orange", "green", "purple", "grey"))
 MARKERS = ("o", "s", "^", "D", "v")
@@ -68,7 +68,7 @@ def in_per_cent(axis: Any, scale: float = 1.0) -> None:
 def save(axes: Axes, *paths: str | Path) -> None:
     """Write the figure of some axes into files, whose endings say in which format (``.png``, ``.svg``).
 
-    Example:
+    Examples:
         >>> import tempfile, torchlasso as tl
         >>> axes = tl.figures.stability([0.4, 0.1, 0.0])
         >>> tl.figures.save(axes, Path(tempfile.mkdtemp()) / "stability.png")

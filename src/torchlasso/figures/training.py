@@ -47,7 +47,7 @@ def training(
         ImportError: matplotlib is not installed.
         ValueError: there is no such entry.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> epochs = [{"epoch": 1, "lam": 1e-3}, {"epoch": 2, "lam": 2e-3}]
         >>> tl.figures.training({"torchlasso": epochs}, "lam").get_ylabel()

@@ -37,7 +37,7 @@ def weights(
         ImportError: matplotlib is not installed.
         ValueError: there are no weights.
 
-    Example:
+    Examples:
         >>> import torchlasso as tl
         >>> w = torch.linspace(-1, 1, 100)
         >>> axes = tl.figures.weights(w, w.where(w.abs() > 0.5, 0.0))

@@ -28,7 +28,7 @@ def inputs_read(model: nn.Module, example_inputs: Inputs) -> Tensor:
     Raises:
         ValueError: the model cannot be exported, or its inputs are not one tensor.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
         >>> _ = nn.init.zeros_(net[0].weight[0, 1])  # the first unit does not read input 1
         >>> _ = nn.init.zeros_(net[2].weight[0, 1])  # nothing reads the second unit

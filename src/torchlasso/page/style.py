@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# On paper, and on a dark screen. Text is of ink or soft: a contrast of at least 4.5 to the paper. The numbered ones are
-# for lines and bars, at least 3, and told apart without red and green, too.
+# On paper, and on a dark screen. Text is of ink or soft: a contrast of at least 4.5 to the paper. The others are for
+# lines and bars, of at least 3, and told apart without red and green, too.
 PALETTE: dict[str, tuple[str, str]] = {
     "ink": ("#1c2024", "#e6e8ea"),
     "soft": ("#5f676d", "#a3a9ae"),

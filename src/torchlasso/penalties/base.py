@@ -107,9 +107,10 @@ class Penalty(ABC):
     def cuts(self, w: Tensor) -> bool:
         """Whether the sharding of ``w`` cuts a block, so that its prox is not that of each local shard by itself.
 
-        >>> import torchlasso as tl
-        >>> tl.L1(over=tl.Rows()).cuts(torch.ones(4, 2))  # a plain tensor
-        False
+        Examples:
+            >>> import torchlasso as tl
+            >>> tl.L1(over=tl.Rows()).cuts(torch.ones(4, 2))  # a plain tensor
+            False
         """
         return is_cut(w, self.whole_along(w))
 

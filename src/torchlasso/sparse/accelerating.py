@@ -80,7 +80,7 @@ def accelerate(
         ValueError: the model cannot be copied, does not run on the inputs, has weights that are not finite or is
             sharded, or ``seconds`` is not above 0.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
         >>> x = torch.randn(1, 64)
         >>> fast, report = accelerate(net, x, seconds=0.1, compact_first=False, return_report=True)

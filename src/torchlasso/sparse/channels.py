@@ -19,7 +19,7 @@ class LiveChannels(InferenceModule):
         outputs: which output channels there are; None for all.
         bias: of all outputs, (outputs,).
 
-    Example:
+    Examples:
         >>> import torch
         >>> inner = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.constant_(inner.weight, 2.0)

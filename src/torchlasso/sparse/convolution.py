@@ -27,7 +27,7 @@ class SparseConvolution(InferenceModule):
     Raises:
         ValueError: it has several groups.
 
-    Example:
+    Examples:
         >>> import torch
         >>> conv = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         >>> x = torch.randn(2, 3, 9, 9)

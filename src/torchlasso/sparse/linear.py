@@ -22,7 +22,7 @@ class SparseLinear(InferenceModule):
         block: see :class:`SparseMatrix`.
         compiled: let a compiled function do it, where it can and there are many columns. It needs single entries.
 
-    Example:
+    Examples:
         >>> SparseLinear(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.ones(2))(torch.tensor([1.0, 10.0]))
         tensor([21.,  1.])
     """

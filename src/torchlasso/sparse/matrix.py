@@ -46,7 +46,7 @@ class SparseMatrix(InferenceModule):
     Raises:
         ValueError: ``block`` does not divide both sizes.
 
-    Example:
+    Examples:
         >>> matrix = SparseMatrix(torch.tensor([[0.0, 2.0], [0.0, 0.0]]))
         >>> matrix.values, matrix(torch.tensor([[1.0], [10.0]]))
         (tensor([2.]), tensor([[20.],

@@ -28,7 +28,7 @@ def load(path: str | Path, *, into: nn.Module) -> None:
         ValueError: the file is damaged or does not fit, and the message names it and says why; or ``into`` is sharded,
             or has tensors without values.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from torchlasso.storage import load, save
         >>> file = Path(tempfile.mkdtemp()) / "layer.safetensors"
@@ -66,7 +66,7 @@ def read(path: str | Path, *, limit: int = 2**32) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or its sparse tensors take more than ``limit``; the message names it.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from torchlasso.storage import read, save
         >>> file = Path(tempfile.mkdtemp()) / "layer.safetensors"

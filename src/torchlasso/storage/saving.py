@@ -45,7 +45,7 @@ def save(
         ValueError: the model is sharded, or has tensors without values; ``values`` is another dtype; or ``metadata``
             has the key that this library uses.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from torchlasso.storage import load, save
         >>> layer = nn.Linear(1000, 100)
