@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--epochs", default="10")
     parser.add_argument("--refit", default="5", help="epochs without a penalty")
     parser.add_argument("--lam", default="1e-3", help="where the search for λ begins")
+    parser.add_argument("--dense", help="folder of a finished dense run, to be the teacher instead of a new one")
+    parser.add_argument("--lr", default="1e-3")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--threads", default="1")
     parser.add_argument("--out", help="folder of the run; without it a temporary one")
@@ -39,7 +41,9 @@ def main() -> None:
         run = Path(arguments.out or temporary) / f"{arguments.model}-{arguments.flops}-{arguments.seed}"
         train = ["train", "--data", arguments.data, "--model", MODELS[arguments.model], "--out", str(run)]
         train += ["--flops", arguments.flops, "--over", "units", "--lam", arguments.lam, "--epochs", arguments.epochs]
-        train += ["--shrink", "--teacher", "dense", "--refit", arguments.refit, "--seed", arguments.seed]
+        train += ["--shrink", "--teacher", arguments.dense or "dense", "--refit", arguments.refit]
+        train += ["--lr", arguments.lr, "--seed", arguments.seed]
+        dense = Path(arguments.dense) if arguments.dense else run / "dense"
         commands = [
             [*train, "--resume"] if run.exists() else train,
             ["compact", str(run)],
@@ -47,7 +51,7 @@ def main() -> None:
         ]
         for command in commands:
             call(command, arguments.threads)
-        show(arguments, json.loads((run / "summary.json").read_text()), json.loads((run / "bench.json").read_text()))
+        show(arguments, *(read(file) for file in (run / "summary.json", dense / "summary.json", run / "bench.json")))
 
 
 def call(command: list[str], threads: str) -> None:
@@ -57,10 +61,14 @@ def call(command: list[str], threads: str) -> None:
     subprocess.run([sys.executable, "-m", "torchlasso", *command], env=environment, check=True)
 
 
-def show(arguments: argparse.Namespace, summary: dict, bench: dict) -> None:
+def read(file: Path) -> dict:
+    return json.loads(file.read_text())
+
+
+def show(arguments: argparse.Namespace, summary: dict, dense: dict, bench: dict) -> None:
     largest = max(each["batch"] for each in bench["variants"])
     forms = {each["name"]: each for each in bench["variants"] if each["batch"] == largest}
-    errors = 100 * summary["error"], 100 * summary["dense"]["error"]
+    errors = 100 * summary["error"], 100 * dense["error"]
     print(f"\n{arguments.model}, seed {arguments.seed}: error {errors[0]:.2f} %, dense {errors[1]:.2f} %; ", end="")
     shares = [
         f"{name} {form['rows_per_second'] / forms['dense']['rows_per_second']:.2f}" for name, form in forms.items()

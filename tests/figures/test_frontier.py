@@ -187,3 +187,12 @@ def test_an_ending_that_is_no_format(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="xyz"):
         draw(tmp_path, names=("f.xyz",))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("left", [(1.0,), (0.3, 0.28), (1.0, 0.4), (1.0, 1e-4), (0.5, 3e-8)])
+def test_the_scale_of_shares_has_names_on_both_sides_of_all_points(left: tuple[float, ...]) -> None:
+    axes = frontier([Series("it", left, [0.1] * len(left))])
+    right, end = sorted(axes.get_xlim())
+    named = [tick for tick in axes.get_xticks() if right <= tick <= end]
+    assert min(named) <= min(left) <= max(left) <= max(named) <= 1
+    assert len(named) < 10

@@ -77,12 +77,7 @@ def frontier(
     median = statistics.median(everything)
     if 0 < TALLEST * median < max(everything):
         axes.set_ylim(top=TALLEST * median)
-    axes.set_xscale("log")
-    axes.invert_xaxis()  # from dense to sparse, as the path goes
-    least = min(share for line in series for share in line.left if share > 0)
-    steps = (1, 2, 5) if least > 1e-3 else (1,)
-    ticks = [step * 10.0**k for k in range(-9, 1) for step in steps]
-    axes.xaxis.set_major_locator(module("matplotlib.ticker").FixedLocator(ticks))
+    _scale_of_shares(axes, [share for line in series for share in line.left if share > 0])
     in_per_cent(axes.xaxis, 100)
     if percent:
         in_per_cent(axes.yaxis)
@@ -102,3 +97,14 @@ def _draw(axes: Any, line: Series, scale: float, colour: str, marker: str) -> No
         if scale == 100:
             low = [max(0.0, value) for value in low]
         axes.fill_between(left, low, high, color=colour, alpha=0.15, linewidth=0, label="± one standard error")
+
+
+def _scale_of_shares(axes: Any, shares: Sequence[float]) -> None:
+    """Let the weights left go from dense to sparse, as the path does, between shares that can be named."""
+    steps = (1, 2, 5) if min(shares) > 1e-3 else (1,)
+    ticks = [float(f"{step}e{power}") for power in range(-9, 1) for step in steps]
+    low = max((tick for tick in ticks if tick <= min(shares)), default=min(shares))
+    high = min((tick for tick in ticks if tick >= max(shares)), default=max(shares))
+    axes.set_xscale("log")
+    axes.set_xlim(1.15 * high, low / 1.15)
+    axes.xaxis.set_major_locator(module("matplotlib.ticker").FixedLocator(ticks))
