@@ -42,13 +42,14 @@ RUNS = 15
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("breadth", "speed"))
+    parser.add_argument("--only", default="", help="breadth of the architectures with this in their names")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pixels", type=int, default=224, help="height and width of ResNet-50's images")
     parser.add_argument("--channels-last", action="store_true", help="all models and images in that layout")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
-    breadth() if arguments.part == "breadth" else speed(arguments.pixels, arguments.channels_last)
+    breadth(arguments.only) if arguments.part == "breadth" else speed(arguments.pixels, arguments.channels_last)
 
 
 @torch.no_grad()
@@ -81,7 +82,7 @@ def parameters_of(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def breadth() -> None:
+def breadth(only: str) -> None:
     from architectures import ARCHITECTURES, FROM_TRANSFORMERS, from_transformers
 
     makers: dict[str, Callable[[], tuple[nn.Module, Any]]] = dict(ARCHITECTURES)
@@ -90,6 +91,8 @@ def breadth() -> None:
     print("| architecture | units that can go | parameters left | outputs move | Torch-Pruning: left | outputs move |")
     print("|---|---|---|---|---|---|")
     for name, make in makers.items():
+        if only.lower() not in name.lower():
+            continue
         torch.manual_seed(0)
         model, inputs = make()
         model.eval()
@@ -99,7 +102,7 @@ def breadth() -> None:
             removable, every = zero_units_(model, inputs, 1 / 3)
         whole, before = parameters_of(model), outputs(model, inputs)
         cells = [f"{100 * removable / every:.0f} %" if every else "–"]
-        for way in (lambda m, x: tl.compact(m, x), by_torch_pruning):
+        for way in (tl.compact, by_torch_pruning):
             try:
                 small = way(copy.deepcopy(model), inputs)
                 cells.append(f"{100 * parameters_of(small) / whole:.1f} %")

@@ -64,6 +64,14 @@ def has_rows(leaf: Any, rows: int) -> bool:
     return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == rows
 
 
+def for_any_batch(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Arguments to export a model with, positional and by keyword, and which of their dimensions are the batch."""
+    inputs = batch_of(inputs, max(2, rows_of(inputs)))  # a size of 1 would be taken for a fixed one
+    args, kwargs = as_arguments(inputs)
+    rows, batch = rows_of(inputs), torch.export.Dim("batch")
+    return args, kwargs, tree_map(lambda leaf: {0: batch} if has_rows(leaf, rows) else None, kwargs or args)
+
+
 def check(model: nn.Module, exported: nn.Module, inputs: Inputs) -> None:
     """Compare the outputs of both, in evaluation, on ``inputs`` and on batches of other sizes.
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from torchlasso.control.probe import undisturbed
-from torchlasso.export.exported import KEY, Exported, batch_of, check, has_rows, rows_of
+from torchlasso.export.exported import KEY, Exported, check, for_any_batch
 from torchlasso.extras import require
 from torchlasso.files import replacing
-from torchlasso.graph.tracing import Inputs, as_arguments, first_line
+from torchlasso.graph.tracing import Inputs, first_line
 
 EXTRA = "export"
 
@@ -50,10 +50,7 @@ def to_onnx(
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         require(name, EXTRA, "ONNX")
-    inputs = batch_of(example_inputs, max(2, rows_of(example_inputs)))  # a size of 1 would be taken for a fixed one
-    args, kwargs = as_arguments(inputs)
-    size, batch = rows_of(inputs), torch.export.Dim("batch")
-    shapes = tree_map(lambda leaf: {0: batch} if has_rows(leaf, size) else None, kwargs or args)
+    args, kwargs, shapes = for_any_batch(example_inputs)
     names = list(kwargs) or ["input" if len(args) == 1 else f"input_{i}" for i in range(len(args))]
     try:
         with _quietly(), undisturbed(model), torch.no_grad():

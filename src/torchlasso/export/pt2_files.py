@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from torchlasso.control.probe import undisturbed
-from torchlasso.export.exported import KEY, Exported, batch_of, check, has_rows, rows_of
+from torchlasso.export.exported import KEY, Exported, check, for_any_batch
 from torchlasso.files import replacing
-from torchlasso.graph.tracing import Inputs, as_arguments, first_line
+from torchlasso.graph.tracing import Inputs, first_line
 
 BESIDE = f"{KEY}.json"  # the file inside the archive
 
@@ -46,10 +45,7 @@ def to_pt2(
     """
     if Path(path).suffix != ".pt2":
         raise ValueError(f"{path}: the name of such a file ends in .pt2")
-    inputs = batch_of(example_inputs, max(2, rows_of(example_inputs)))  # a size of 1 would be taken for a fixed one
-    args, kwargs = as_arguments(inputs)
-    size, batch = rows_of(inputs), torch.export.Dim("batch")
-    shapes = tree_map(lambda leaf: {0: batch} if has_rows(leaf, size) else None, kwargs or args)
+    args, kwargs, shapes = for_any_batch(example_inputs)
     try:
         with undisturbed(model), torch.no_grad():
             program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
