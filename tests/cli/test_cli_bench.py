@@ -13,7 +13,7 @@ from torch import nn
 
 from torchlasso.cli.measuring import latencies, peak_memory
 
-FORMS = ["dense", "penalised", "compact", "accelerated", "dense, bfloat16", "compact, onnx"]
+FORMS = ["dense", "penalised", "compact", "accelerated", "dense, bfloat16", "dense, onnx", "compact, onnx"]
 
 
 def test_all_forms_are_measured_and_kept(cli: Any, copied: Callable[[str], Path], classes: Path) -> None:

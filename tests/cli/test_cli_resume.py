@@ -212,6 +212,8 @@ def test_control_c_says_how_to_go_on(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell lets what runs in the background ignore it, and so all that this starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and _epochs(run) < 2:
         time.sleep(0.01)

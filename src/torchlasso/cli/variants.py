@@ -57,7 +57,7 @@ def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) ->
     try:
         small = compact(model, example)
     except (RuntimeError, ValueError) as error:
-        yield f"compact, onnx: {first_line(error)}"
+        yield f"compact: {first_line(error)}"
         small = None
     if small is not None:
         yield Variant("compact", lambda: small, _compressed(small, folder / "compact.safetensors"))
@@ -66,8 +66,9 @@ def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) ->
     half = folder / "bfloat16.safetensors"
     checkpoint.write_tensors(half, _narrow(dense).state_dict(), {})
     yield Variant("dense, bfloat16", lambda: _narrow(dense), half.stat().st_size, torch.bfloat16, learned)
+    yield _onnx("dense, onnx", dense, example, folder / "dense.onnx", learned)
     if small is not None:
-        yield _onnx(small, example, folder / "model.onnx")
+        yield _onnx("compact, onnx", small, example, folder / "compact.onnx")
 
 
 def _dense(run: FinishedRun) -> tuple[nn.Module, bool]:
@@ -87,9 +88,9 @@ def _compressed(model: nn.Module, path: Path) -> int:
     return path.stat().st_size
 
 
-def _onnx(small: nn.Module, example: Tensor, path: Path) -> Variant | str:
+def _onnx(name: str, model: nn.Module, example: Tensor, path: Path, learned: bool = True) -> Variant | str:
     try:
-        to_onnx(small, example, path)
+        to_onnx(model, example, path)
     except (RuntimeError, ValueError) as error:
-        return f"onnx: {first_line(error)}"
-    return Variant("compact, onnx", lambda: read_onnx(path), path.stat().st_size)
+        return f"{name}: {first_line(error)}"
+    return Variant(name, lambda: read_onnx(path), path.stat().st_size, judged=learned)
