@@ -14,7 +14,7 @@ from torchlasso import checkpoint, files, storage
 from torchlasso.cli import screen
 from torchlasso.cli.card import Card
 from torchlasso.cli.finished import FinishedRun, open_run
-from torchlasso.cli.run_folder import CUTS
+from torchlasso.cli.run_folder import told
 from torchlasso.export import to_onnx, to_pt2
 from torchlasso.names import unknown
 from torchlasso.report import size
@@ -38,8 +38,7 @@ def _pt2(run: FinishedRun, path: Path, card: dict[str, Any]) -> None:
 
 
 def _texts(run: FinishedRun, card: dict[str, Any]) -> dict[str, str]:
-    cuts = {CUTS: json.dumps(run.cuts)} if run.cuts else {}
-    return {"format": "pt", "torchlasso": json.dumps(card), **cuts}
+    return {"format": "pt", "torchlasso": json.dumps(card), **told(run.cuts)}
 
 
 def _safetensors(run: FinishedRun, path: Path, card: dict[str, Any]) -> None:

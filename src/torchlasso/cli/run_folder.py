@@ -248,5 +248,9 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
 
 
 def _write_weights(path: Path, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:
-    metadata = {CUTS: json.dumps(list(cuts))} if cuts else {}
-    checkpoint.write_tensors(path, state, {"format": "pt", **metadata})
+    checkpoint.write_tensors(path, state, {"format": "pt", **told(cuts)})
+
+
+def told(cuts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """How the metadata of a file of weights say what was taken out of the model: not at all, if nothing was."""
+    return {CUTS: json.dumps(list(cuts))} if cuts else {}

@@ -59,10 +59,12 @@ def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) ->
     except (RuntimeError, ValueError) as error:
         yield f"compact: {first_line(error)}"
         small = None
+    base = model if small is None else small
+    count = _compressed(base, folder / "compact.safetensors")
     if small is not None:
-        yield Variant("compact", lambda: small, _compressed(small, folder / "compact.safetensors"))
-    fast = accelerate(model, example, seconds=seconds)
-    yield Variant("accelerated", lambda: fast, _compressed(small or model, folder / "accelerated.safetensors"))
+        yield Variant("compact", lambda: small, count)
+    fast = accelerate(base, example, seconds=seconds, compact_first=False)  # which it is, where it can be
+    yield Variant("accelerated", lambda: fast, count)
     half = folder / "bfloat16.safetensors"
     checkpoint.write_tensors(half, _narrow(dense).state_dict(), {})
     yield Variant("dense, bfloat16", lambda: _narrow(dense), half.stat().st_size, torch.bfloat16, learned)
