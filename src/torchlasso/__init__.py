@@ -2,6 +2,7 @@
 
 from torchlasso import figures
 from torchlasso.blocks import (
+    NM,
     Blocks,
     Chunks,
     Columns,
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "L1",
     "MCP",
+    "NM",
     "SCAD",
     "AccelerationReport",
     "Blocks",

@@ -33,6 +33,7 @@ class Blocks(ABC):
 
     single: ClassVar[bool] = False  # whether a block is one coordinate, so that a per-coordinate step is one per block
     stable: ClassVar[bool] = False  # whether blocks stay what they are, with fewer weights, where slices are cut out
+    spares: ClassVar[bool] = False  # whether some of them are not penalised, as spared() says
 
     @abstractmethod
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
@@ -68,6 +69,10 @@ class Blocks(ABC):
     def weights(self, w: Tensor) -> Tensor | float:
         """The weight of each block, which multiplies λ: a number, or a tensor that broadcasts to the magnitudes."""
         return 1.0
+
+    def spared(self, cost: Tensor) -> Tensor:
+        """Which blocks are not penalised: a mask of the shape of the magnitudes, given what each of them would cost."""
+        return torch.zeros_like(cost, dtype=torch.bool)
 
     def fit(self, module: nn.Module, name: str) -> Blocks:
         """The same blocks for the layout in which ``module`` keeps its parameter ``name``."""
@@ -106,6 +111,67 @@ class Elements(Blocks):
 
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
         return tuple(range(w.dim()))
+
+
+@dataclass(frozen=True)
+class NM(Elements):
+    """Single weights, of which the n largest of each m consecutive inputs are not penalised: for n:m sparsity.
+
+    Under L1 this is the trimmed lasso of each m weights, λ times the sum of all but the n largest |w_i|: weights beyond
+    the n become exact zeros as λ rises, and those that stay are not shrunk. Which ones are spared is part of each prox,
+    the exact one: those that would cost most, (u − w)²/(2·step) + φ(u) at their own prox u. Under a step common to all
+    they are the largest; under Adam's, which differ, it can be others. GPUs multiply by two of four at up to twice the
+    speed, which :func:`torchlasso.accelerate` uses; for that the layer's inputs have to be a multiple of four.
+
+    No λ makes w = 0 stationary, since n weights of each m are free: ``lambda_max`` is infinite. The certificate uses
+    the limiting subdifferential, as the penalty is not convex.
+
+    Bertsimas, Copenhaver and Mazumder 2017 (trimmed lasso); Mishra et al. 2021 (2:4 sparsity).
+
+    Args:
+        n: how many of each run stay; at least 1.
+        m: the length of a run, above n; the last one of a row may be shorter.
+        dim: the dimension of the inputs, along which runs lie: 1 for linear layers and convolutions. ``param_groups``
+            reads it from transposed convolutions, where it is 0.
+
+    Examples:
+        >>> import torchlasso as tl
+        >>> w = torch.tensor([[3.0, -0.5, 2.0, 1.5]])
+        >>> tl.L1(over=NM(2, 4)).prox(w, lam=1.0, step=1.0)
+        tensor([[3.0000, 0.0000, 2.0000, 0.5000]])
+    """
+
+    stable: ClassVar[bool] = False
+    spares: ClassVar[bool] = True
+    n: int = 2
+    m: int = 4
+    dim: int = 1
+
+    def __post_init__(self) -> None:
+        _need_whole(self, 1, n=self.n, m=self.m)
+        _need_whole(self, 0, dim=self.dim)
+        if self.n >= self.m:
+            raise ValueError(f"{self}: n must be below m, or nothing is penalised")
+
+    def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        _need(self, w, self.dim + 1)
+        return super().decompose(w)
+
+    def spared(self, cost: Tensor) -> Tensor:
+        runs = nn.functional.pad(cost.movedim(self.dim, -1), (0, -cost.shape[self.dim] % self.m), value=-torch.inf)
+        parts = runs.reshape(-1, self.m)
+        found = torch.zeros_like(parts, dtype=torch.bool).scatter_(1, parts.topk(self.n, dim=1).indices, True)
+        return found.reshape(runs.shape)[..., : cost.shape[self.dim]].movedim(-1, self.dim)
+
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        raise ValueError(f"{self} has no groups: use it with a penalty on single weights, such as L1")
+
+    def fit(self, module: nn.Module, name: str) -> Blocks:
+        transposed = isinstance(module, nn.modules.conv._ConvNd) and module.transposed
+        return replace(self, dim=0) if transposed else self
+
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        return tuple(d for d in range(w.dim()) if d != self.dim)
 
 
 @dataclass(frozen=True)

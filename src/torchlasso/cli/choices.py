@@ -27,6 +27,7 @@ BLOCKS: Mapping[str, type[Blocks]] = {
     "heads": blocks_module.Heads,
     "chunks": blocks_module.Chunks,
     "singular-values": blocks_module.SingularValues,
+    "nm": blocks_module.NM,
 }
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.registry()}
 UNITS = "units"  # blocks that are those of a model

@@ -121,7 +121,8 @@ class RowStep(Step):
 
 def is_elementwise(penalty: Penalty | None) -> TypeGuard[Separable]:
     """Whether the prox of a weight is a function of this weight alone."""
-    return isinstance(penalty, Separable) and penalty.over.single and has_shape(penalty)
+    own = isinstance(penalty, Separable) and penalty.over.single and not penalty.over.spares
+    return own and has_shape(penalty)
 
 
 def is_rowwise(penalty: Penalty | None, update: Update) -> TypeGuard[Separable]:

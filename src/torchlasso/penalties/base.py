@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from torchlasso.blocks import Blocks, Elements
+from torchlasso.blocks import Blocks, Elements, divide
 from torchlasso.sharding import gathered, is_cut, shardwise, summed
 
 Strength = float | Tensor
@@ -166,7 +166,8 @@ class Separable(Penalty):
 
     def value(self, w: Tensor, lam: Strength) -> Tensor:
         r, _ = self.over.decompose(w)
-        return self.phi(r, lam * self.over.weights(w)).sum()
+        cost = self.phi(r, lam * self.over.weights(w))
+        return (cost.masked_fill(self.over.spared(cost), 0.0) if self.over.spares else cost).sum()
 
     def prox(self, w: Tensor, lam: Strength, step: float | Tensor) -> Tensor:
         lam = lam * self.over.weights(w)
@@ -178,11 +179,24 @@ class Separable(Penalty):
                 return restore(self.prox_phi(z.abs(), lam, steps).copysign(z).add_(0.0))
             return restore(self.prox_rows(z, lam, steps))
         r, rebuild = self.over.decompose(w)
-        return rebuild(self.prox_phi(r, lam, step))
+        u = self.prox_phi(r, lam, step)
+        if self.over.spares:  # Ω is the least over what may be spared, and so is the minimum
+            cost = divide((u - r).square(), 2 * torch.as_tensor(step)) + self.phi(u, lam)
+            u = torch.where(self.over.spared(cost), r, u)
+        return rebuild(u)
 
     def subdiff_distance(self, w: Tensor, grad: Tensor, lam: Strength) -> Tensor:
         lam = lam * self.over.weights(w)
-        return self.over.distance(w, grad, lambda r: self.dphi(r, lam))
+
+        def slope(r: Tensor) -> Tensor:
+            if not self.over.spares:
+                return self.dphi(r, lam)
+            # of what is zero any may be spared, in the limiting subdifferential: best what is pulled at least
+            pulled = self.over.decompose(grad)[0]
+            spared = self.over.spared(torch.where(r == 0, -pulled, self.phi(r, lam)))
+            return self.dphi(r, lam).masked_fill(spared, 0.0)
+
+        return self.over.distance(w, grad, slope)
 
     def support(self, w: Tensor) -> Tensor:
         return self.over.decompose(w)[0] != 0
@@ -190,6 +204,8 @@ class Separable(Penalty):
     def lambda_max(self, grad: Tensor) -> Tensor:
         # −grad ∈ ∂Ω_λ(0), the ball of radius λ·weight·φ′₁(0+) around 0 in every block
         r, _ = self.over.decompose(grad)
+        if self.over.spares and bool((r > 0).logical_and(self.over.spared(-r)).any()):
+            return r.new_full((), torch.inf)  # no λ holds back what is spared
         slope = self.dphi(torch.zeros((), dtype=r.dtype, device=r.device), 1.0)
         return (r / self.over.weights(grad)).max() / slope
 
