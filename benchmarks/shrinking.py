@@ -56,9 +56,11 @@ def main() -> None:
     parser.add_argument("--held", action="store_true", help="judge on held out training images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="for trials; times are to be those of a CPU")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows, judge = read(arguments.data, arguments.held)
+    rows, judge = (tuple(t.to(arguments.device) for t in pair) for pair in (rows, judge))
     rows = rows[0][: arguments.rows], rows[1][: arguments.rows]
     found: dict[str, list[Trained]] = {way: [] for way in arguments.ways}
     for seed in arguments.seeds:
@@ -106,12 +108,13 @@ def _let_go(trainer: Trainer) -> None:
 
 def trainer_of(arguments: argparse.Namespace, way: str, seed: int, rows: Rows) -> Trainer:
     torch.manual_seed(seed)
-    model = MODELS[arguments.model]()
+    model = MODELS[arguments.model]().to(arguments.device)
+    fused = True if arguments.device == "cpu" else None
     plan = Plan(arguments.epochs, 128, seed)
     if way == "dense":
         return Trainer(model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), LOSS, rows, plan)
     groups = tl.param_groups(model, tl.L1(over=tl.Units(model, rows[0][:2], by=arguments.by)), lam=arguments.lam)
-    optimizer = tl.ProxAdam(groups, lr=1e-3, fused=True)
+    optimizer = tl.ProxAdam(groups, lr=1e-3, fused=fused)
     trainer = Trainer(model, optimizer, LOSS, rows, plan)
     steps = trainer.batches * round(arguments.until * arguments.epochs)
     control = tl.TargetBudget(optimizer, model, rows[0][:SAMPLE], flops=arguments.flops, steps=steps)

@@ -71,7 +71,8 @@ def main() -> None:
 
 def interpolated(fixed: Sequence[dict], zeros: float) -> float:
     """The error of the fixed λ that would end at this share of zeros; that of the nearest beyond the grid."""
-    points = sorted((math.log(run["sparsity"] / (1 - run["sparsity"])), run["error"]) for run in fixed)
+    alive = [run for run in fixed if run["sparsity"] < 1]
+    points = sorted((math.log(run["sparsity"] / (1 - run["sparsity"])), run["error"]) for run in alive)
     place = math.log(zeros / (1 - zeros))
     for (a, low), (b, high) in itertools.pairwise(points):
         if a <= place <= b:

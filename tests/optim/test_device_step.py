@@ -20,7 +20,7 @@ STEPS = 20
 def here(monkeypatch):
     """Let the CPU count as such a device, and do without a compiler."""
     monkeypatch.setattr(device, "_are_on_device", lambda params: True)
-    monkeypatch.setattr(device, "_compiled", lambda step: step)
+    monkeypatch.setattr(device, "_compiled", lambda step, shapes: step)
 
 
 def weights() -> list[nn.Parameter]:
@@ -111,7 +111,7 @@ def test_it_goes_on_from_a_file_and_from_and_to_the_reference(here, monkeypatch,
 @pytest.mark.parametrize("case", ADAMS)
 def test_the_host_does_not_wait_for_the_device(monkeypatch, case, options):
     # on this device there are no numbers: whatever asks for one raises
-    monkeypatch.setattr(device, "_compiled", lambda step: step)
+    monkeypatch.setattr(device, "_compiled", lambda step, shapes: step)
     ws = [nn.Parameter(torch.randn(s, device="meta")) for s in [(4, 5), (7,)]]
     optimizer = build(case, ws, **options)
     for step in range(3):
@@ -202,3 +202,17 @@ def test_compiled_it_is_the_same_and_changed_numbers_compile_nothing(monkeypatch
     train(plain, theirs, range(2))
     plain.param_groups[0]["lam"] = 0.2
     assert_alike(result, train(plain, theirs, range(2, 8)))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_any_number_of_steps_can_be_compiled(monkeypatch):
+    """torch.compile refuses to compile a code object more than eight times."""
+    monkeypatch.setattr(device, "_are_on_device", lambda params: True)
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for size in range(1, 11):
+        w = nn.Parameter(torch.ones(size))
+        optimizer = build("SGD", [w], fused=True)
+        random_gradients([w], size)
+        optimizer.step()
+        assert w.ne(1).all()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled + 10

@@ -316,7 +316,7 @@ def test_what_there_is_for_each_parameter_is_not_shown():
 def here(monkeypatch):
     """Let the CPU count as such a device, and do without a compiler."""
     monkeypatch.setattr(device, "_are_on_device", lambda params: True)
-    monkeypatch.setattr(device, "_compiled", lambda step: step)
+    monkeypatch.setattr(device, "_compiled", lambda step, shapes: step)
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -356,7 +356,7 @@ def test_weights_on_a_device_come_and_go(here, monkeypatch, case, kind):
 
 def test_the_host_does_not_wait_for_the_device_because_of_scales(monkeypatch):
     # on this device there are no numbers: whatever asks for one raises
-    monkeypatch.setattr(device, "_compiled", lambda step: step)
+    monkeypatch.setattr(device, "_compiled", lambda step, shapes: step)
     ws = [nn.Parameter(torch.randn(shape, device="meta")) for shape in SHAPES]
     optimizer = tl.ProxAdam(ws, penalty=tl.L1(), lam=0.3, **IMPLEMENTATIONS["fused"])
     for step in range(3):

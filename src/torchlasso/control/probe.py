@@ -261,9 +261,9 @@ class Probe:
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """``model`` in evaluation mode; afterwards it and the random numbers are as they were."""
     modes = [(module, module.training) for module in model.modules()]
-    devices = {p.device for p in model.parameters() if p.device.type != "cpu"}
-    kind = next(iter(devices)).type if devices else None
-    with torch.random.fork_rng(devices, device_type=kind):
+    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    kind = {"device_type": next(iter(devices)).type} if devices else {}
+    with torch.random.fork_rng(devices, **kind):
         try:
             for module, _ in modes:
                 module.training = False

@@ -7,6 +7,8 @@ be captured in a graph and replayed.
 from __future__ import annotations
 
 import functools
+import itertools
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,9 +80,19 @@ def _of_member(number: Number, i: int, w: Tensor) -> Tensor:
 
 
 @functools.cache
-def _compiled(step: GroupStep) -> Callable[..., None]:
+def _compiled(step: GroupStep, shapes: tuple[torch.Size, ...]) -> Callable[..., None]:
+    """The compiled step for members of these shapes, which torch.compile takes for constants.
+
+    It counts how often it compiled a code object, and refuses the ninth time: so each step has one of its own.
+    """
+    call = GroupStep.__call__
+    code = call.__code__.replace(co_name=f"step_{next(_NUMBERS)}")
+    own = types.MethodType(types.FunctionType(code, call.__globals__), step)
     # one kernel for many tensors, instead of one for each
-    return torch.compile(step.__call__, fullgraph=True, options={"combo_kernels": True})
+    return torch.compile(own, fullgraph=True, options={"combo_kernels": True})
+
+
+_NUMBERS = itertools.count()
 
 
 def is_for(group: Group, penalty: Penalty | None, weighted: bool) -> bool:
@@ -118,18 +130,21 @@ def advance(
     gains, plain_gains = (group[name] if everyone else group[name][members] for name in ("gains", "plain_gains"))
     shape, own = Shape.of(penalty if penalty is not None else L1())
     fixed: dict[str, Any] = {name: bool(group[name]) for name in FIXED if name in group}
-    given = {name: _tensors(group[name]) for name in NUMBERS if name in group}
+    where = params[0].device
+    given = {name: _tensors(group[name], where) for name in NUMBERS if name in group}
     if "momentum" in group and not group["momentum"]:
         fixed.update(momentum=0.0, averaging=False)
         del given["momentum"]
     scales = [group["lam_scales"][i] for i in members]
     if penalty is None:
-        given["lam"] = _tensors(0.0)
+        given["lam"] = _tensors(0.0, where)
     elif any(scale != 1 for scale in scales):
-        given["lam"] = given["lam"] * torch.tensor(scales, dtype=torch.float64).to(given["lam"].device)
+        given["lam"] = given["lam"] * torch.stack([_tensors(scale, where) for scale in scales])
     ages = [states[p]["step"] for p in params] if metric.aged else []
     step = GroupStep(Step(update, shape), metric, tuple(fixed.items()))
-    _compiled(step)(columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(own))
+    _compiled(step, tuple(p.shape for p in params))(
+        columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(own, where)
+    )
     if not everyone:
         group["gains"][members], group["plain_gains"][members] = gains, plain_gains
 
@@ -143,8 +158,11 @@ def keep_on_device(group: Group) -> None:
             group[name] = torch.tensor(group[name], dtype=torch.float64, device=device).reshape(-1)
 
 
-def _tensors(value: Any) -> Any:
-    """Numbers as tensors, which a compiled function takes without being compiled for their values."""
+def _tensors(value: Any, device: torch.device) -> Any:
+    """Numbers as tensors, which a compiled function takes without being compiled for their values.
+
+    They are filled in there: to copy a number to a device is to wait for it.
+    """
     if isinstance(value, tuple):
-        return tuple(map(_tensors, value))
-    return value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+        return tuple(_tensors(each, device) for each in value)
+    return value if isinstance(value, Tensor) else torch.full((), value, dtype=torch.float64, device=device)

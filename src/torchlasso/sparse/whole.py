@@ -58,6 +58,8 @@ def working(original: nn.Module, model: nn.Module, choices: list[Choice], inputs
 
     def difference(tried: list[Choice]) -> str:
         exact = [choice if choice.any_precision else choice.undone("") for choice in tried]
+        if not any(choice.replaces for choice in exact):
+            return ""
         return disagreement(original, installed(model, exact), inputs, training=False)
 
     return _without(difference, _without(failure, choices))
