@@ -81,7 +81,7 @@ TARGETS = {"lenet-300-100": (0.95, 0.98, 0.99), "lenet-5": (0.98, 0.99, 0.9967)}
 class Dressed(nn.Module):
     """A network for training: with dropout before each linear layer but the first, noise, and in bfloat16 if wanted."""
 
-    def __init__(self, model: nn.Module, dropout: float, noise: float, bfloat16: bool) -> None:
+    def __init__(self, model: nn.Module, dropout: float = 0.0, noise: float = 0.0, bfloat16: bool = False) -> None:
         super().__init__()
         self.model, self.dropout, self.noise, self.bfloat16 = model, dropout, noise, bfloat16
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]

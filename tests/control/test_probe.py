@@ -46,6 +46,18 @@ def test_a_zero_row_and_a_column_that_nobody_reads_are_dead_with_both_their_ends
     assert found == {"0": ([0, 2, 4], [0, 1, 2]), "2": ([1, 2, 3], [0, 2, 4]), "4": ([0, 1], [1, 2, 3])}
 
 
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.Hardtanh(0, 1), nn.Hardswish()]
+)
+def test_a_unit_that_no_sample_wakes_lives_all_the_same(activation):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), activation, nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].bias[1] = -100.0
+        model[0].weight[2] = 0.0  # this one is a constant
+    assert lives(model, torch.randn(16, 3)) == {"0": ([0, 1, 3], [0, 1, 2]), "2": ([0, 1], [0, 1, 3])}
+
+
 def test_what_only_the_dead_read_is_dead():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))

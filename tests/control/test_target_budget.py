@@ -112,8 +112,10 @@ RESIDUAL = {"model": Residual, "data": images, "over": tl.Filters(), "steps": 40
 )
 def test_training_ends_with_the_share_that_was_asked_for(case, budget):
     training = Training(**case, **budget)
-    assert training.control.left[0] > 0.95  # what sleeps from the beginning is missing
-    assert training.run() == pytest.approx(*budget.values(), abs=0.02)
+    assert training.control.left[0] == pytest.approx(1)
+    # one unit: a neuron, a filter of the first layer, and of the residual network two of those within its blocks
+    unit = {"mlp": 0.02, "conv_net": 0.055, "Residual": 0.04}[case["model"].__name__]
+    assert training.run() == pytest.approx(*budget.values(), abs=unit)
     with torch.no_grad():
         accuracy = (training.model.eval()(training.x).argmax(dim=1) == training.y).float().mean()
     assert accuracy > 0.7  # not by giving up the task: chance is a third
@@ -129,6 +131,7 @@ def test_a_number_is_met_as_its_share_is():
     assert shared.control.lam[0] > 0
 
 
+@pytest.mark.filterwarnings("ignore::torchlasso.TargetMissed")
 def test_what_is_left_is_what_a_network_without_the_dead_channels_costs():
     training = Training(**MLP, parameters=0.4)
     left = training.run()
@@ -154,7 +157,7 @@ def test_what_is_left_is_what_a_network_without_the_dead_channels_costs():
 
 def test_a_missed_target_is_warned_of():
     training = Training(**{**MLP, "steps": 20, "lam": 1e-9}, flops=0.1)
-    with pytest.warns(tl.TargetMissed, match=r"TargetBudget: training ended with 9.... % of the FLOPs left, 10.00 %"):
+    with pytest.warns(tl.TargetMissed, match=r"TargetBudget: training ended with 100.00 % of the FLOPs left, 10.00 %"):
         training.run()
 
 

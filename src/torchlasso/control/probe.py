@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from torchlasso.blocks import Filters, InputChannels
@@ -20,6 +22,10 @@ from torchlasso.sharding import any_sharded
 # Values that differ by no more than this many units in the last place are one: computed in another order, as at the end
 # of a vector, the same sum differs by a few.
 ROUNDING = 8
+
+# Functions that are flat on one side, and what the slope is there instead while it is looked what lives.
+RECTIFIERS = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "hardswish", "hardswish_")
+SLOPE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +158,21 @@ class Trace:
         found |= read if varies is None else read & varies
 
 
+class Awake(TorchFunctionMode):
+    """Rectifiers let pass some of what they would hold back.
+
+    A unit behind one that no sample wakes would be taken for a constant else. That is not so for other samples, and a
+    λ that falls since such units seem to be gone never brings them to zero.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if name not in RECTIFIERS:
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
+        return F.leaky_relu(x, SLOPE, inplace=name.endswith("_") or kwargs.get("inplace", False))
+
+
 class Probe:
     """Runs a model on a sample to see which channels live, and leaves the model as it was.
 
@@ -161,8 +182,8 @@ class Probe:
     filter that adds zeros to a stream cannot go while others add to it what is read. What the model is given and what
     it returns keep their channels, but for inputs that have no weight.
 
-    That is an estimate of what can be removed: a unit that no sample wakes, as behind a ReLU, is taken for a constant,
-    and that a constant may not be foldable at the padding of a convolution is not seen.
+    That is an estimate of what can be removed: that a constant may not be foldable at the padding of a convolution is
+    not seen, and a unit that no sample wakes, behind something flat that is no ReLU, is taken for a constant.
 
     Args:
         model: the model.
@@ -251,7 +272,8 @@ class Probe:
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         inputs = tuple(x.detach().clone() for x in self.inputs)
         try:
-            return functional_call(self.model, {**weights, **buffers}, inputs)
+            with Awake():
+                return functional_call(self.model, {**weights, **buffers}, inputs)
         except Exception as error:
             first, *_ = str(error).splitlines() or [type(error).__name__]
             raise ValueError(f"the forward pass on example_inputs failed: {first}") from error
