@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -113,6 +113,15 @@ class Elements(Blocks):
         return tuple(range(w.dim()))
 
 
+def _ahead(columns: Sequence[Tensor], i: int) -> Tensor:
+    """How many columns are larger than column i, or as large and before it: for a few columns quicker than sorting."""
+    ahead = torch.zeros_like(columns[i], dtype=torch.uint8)
+    for j, other in enumerate(columns):
+        if j != i:
+            ahead += (other >= columns[i]) if j < i else (other > columns[i])
+    return ahead
+
+
 @dataclass(frozen=True)
 class NM(Elements):
     """Single weights, of which the n largest of each m consecutive inputs are not penalised: for n:m sparsity.
@@ -159,8 +168,8 @@ class NM(Elements):
 
     def spared(self, cost: Tensor) -> Tensor:
         runs = nn.functional.pad(cost.movedim(self.dim, -1), (0, -cost.shape[self.dim] % self.m), value=-torch.inf)
-        parts = runs.reshape(-1, self.m)
-        found = torch.zeros_like(parts, dtype=torch.bool).scatter_(1, parts.topk(self.n, dim=1).indices, True)
+        columns = runs.reshape(-1, self.m).unbind(1)
+        found = torch.stack([_ahead(columns, i) < self.n for i in range(self.m)], dim=1)
         return found.reshape(runs.shape)[..., : cost.shape[self.dim]].movedim(-1, self.dim)
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:

@@ -204,6 +204,20 @@ def test_the_screen_shows_every_epoch_and_the_runs_side_by_side(cli: Any, classe
     assert "exact zeros" in ended.out
 
 
+@pytest.mark.parametrize(
+    ("command", "more"), [("train", ()), ("path", ("--points", "3", "--epochs-each", "1"))], ids=lambda x: str(x)
+)
+def test_the_summary_is_all_that_goes_out_as_json(
+    cli: Any, classes: Path, tmp_path: Path, command: str, more: tuple[str, ...]
+) -> None:
+    few = ("--model", "mlp:width=8,depth=1", "--epochs", "2")
+    ended = cli(command, "--data", classes, *few, *more, "--out", tmp_path / "run", "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out) == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "zeros" in ended.err
+    assert "zeros" in cli("report", tmp_path / "run").out  # what comes later goes where it went
+
+
 @pytest.mark.parametrize("name", ["a[l1]b", "a[/b]c"])
 def test_a_folder_s_name_is_shown_as_it_is(cli: Any, classes: Path, tmp_path: Path, name: str) -> None:
     ended = cli.train(classes, tmp_path / name)

@@ -33,3 +33,6 @@ Seed = Annotated[int, typer.Option(help="Of the start, the order of rows and the
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the summary as JSON at the end, and all else to standard error.")
+]

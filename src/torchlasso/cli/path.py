@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from torchlasso.cli import arguments
+from torchlasso import files
+from torchlasso.cli import arguments, screen
 from torchlasso.cli.experiment import Options, PathOptions
 from torchlasso.cli.following import run_path
 from torchlasso.cli.starting import listed, started
@@ -53,6 +54,7 @@ def path(
     ] = PathOptions.tolerance,
     resume: arguments.Resume = False,
     overwrite: arguments.Overwrite = False,
+    as_json: arguments.AsJson = False,
 ) -> None:
     """Train from dense to sparse, each point from the one before, and draw the frontier.
 
@@ -64,5 +66,10 @@ def path(
         raise ValueError(f"--lams are two numbers, as in 1e-6,1e-3; got {lams!r}") from error
     special = PathOptions(points, sparsest, densest, ends, epochs_each, lr_growth, collapse, choose, tolerance, folds)
     given = {**context.params, "ignore": listed(ignore), "path": special}
-    with started(context, given, out, data, resume=resume, overwrite=overwrite) as (experiment, rows, folder):
-        run_path(experiment, rows, folder)
+    with (
+        screen.aside(as_json),
+        started(context, given, out, data, resume=resume, overwrite=overwrite) as (experiment, rows, folder),
+    ):
+        summary = run_path(experiment, rows, folder)
+    if as_json:
+        print(files.as_json(summary.to_dict()), end="")

@@ -23,6 +23,16 @@ LINES = 20  # for the epochs of a long training
 
 
 @contextmanager
+def aside(wanted: bool) -> Iterator[None]:
+    """Show everything on standard error, where standard output is for something else."""
+    before, console.stderr = console.stderr, wanted or console.stderr
+    try:
+        yield
+    finally:
+        console.stderr = before
+
+
+@contextmanager
 def progress(
     name: str, steps: int, done: int, sparsity: Callable[[], float], lam: Callable[[], float]
 ) -> Iterator[Callable[[Step], None]]:

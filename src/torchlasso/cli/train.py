@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from torchlasso.cli import arguments
+from torchlasso import files
+from torchlasso.cli import arguments, screen
 from torchlasso.cli.experiment import COMPARISONS, Options
 from torchlasso.cli.running import run
 from torchlasso.cli.starting import listed, started
@@ -56,6 +57,7 @@ def train(
     ] = "",
     resume: arguments.Resume = False,
     overwrite: arguments.Overwrite = False,
+    as_json: arguments.AsJson = False,
 ) -> None:
     """Train a model whose weights become exactly zero.
 
@@ -65,5 +67,10 @@ def train(
     is shared among the processes; a batch norm sees the share of its process, and dropout differs by process.
     """
     given = {**context.params, "bytes": bytes_, "ignore": listed(ignore), "compare": listed(compare)}
-    with started(context, given, out, data, resume=resume, overwrite=overwrite) as (experiment, rows, folder):
-        run(experiment, rows, folder)
+    with (
+        screen.aside(as_json),
+        started(context, given, out, data, resume=resume, overwrite=overwrite) as (experiment, rows, folder),
+    ):
+        summary = run(experiment, rows, folder)
+    if as_json:
+        print(files.as_json(summary.to_dict()), end="")
