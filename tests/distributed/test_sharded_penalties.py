@@ -37,6 +37,8 @@ BLOCKS = [
     tl.Chunks(n=3),
     tl.Chunks(n=7),
     tl.SingularValues(),
+    tl.NM(2, 4),
+    tl.NM(1, 2, dim=0),
 ]
 LAM = 0.3
 

@@ -121,8 +121,9 @@ class RowStep(Step):
 
 def is_elementwise(penalty: Penalty | None) -> TypeGuard[Separable]:
     """Whether the prox of a weight is a function of this weight alone."""
-    own = isinstance(penalty, Separable) and penalty.over.single and not penalty.over.spares
-    return own and has_shape(penalty)
+    if not isinstance(penalty, Separable) or not has_shape(penalty):
+        return False
+    return penalty.over.single and not penalty.over.spares
 
 
 def is_rowwise(penalty: Penalty | None, update: Update) -> TypeGuard[Separable]:
