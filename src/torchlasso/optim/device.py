@@ -26,6 +26,7 @@ from torchlasso.sharding import any_sharded
 # The options of a group that are numbers, which may change without a new compilation, and those that are not.
 NUMBERS = ("lr", "lam", "betas", "eps", "weight_decay", "momentum", "dampening")
 FIXED = ("averaging", "decoupled_weight_decay", "nesterov")
+_NUMBERS = itertools.count()  # for the names of what is compiled
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,6 @@ def _compiled(step: GroupStep, shapes: tuple[torch.Size, ...]) -> Callable[..., 
     own = types.MethodType(types.FunctionType(code, call.__globals__), step)
     # one kernel for many tensors, instead of one for each
     return torch.compile(own, fullgraph=True, options={"combo_kernels": True})
-
-
-_NUMBERS = itertools.count()
 
 
 def is_for(group: Group, penalty: Penalty | None, weighted: bool) -> bool:
