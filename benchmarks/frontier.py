@@ -55,17 +55,12 @@ class Recipe:
     temperature: float = 3.0
     start: str = "new"  # or "teacher": from its weights
     bfloat16: bool = False
-    noise: float = 0.0  # standard deviation of factors around 1 for the weights, other ones for each image
-    refit_noise: float = 0.0
-    teachers: int = 1  # whose outputs are averaged; the epochs of each count
-    teacher_model: str = ""  # another network than the model's own
     optimizer: str = "adam"  # or "sgd", with momentum
-    refit_decay: float = 0.0
     seed: int = 0
 
     @property
     def total(self) -> int:
-        return self.teachers * self.teacher + self.epochs + self.refit
+        return self.teacher + self.epochs + self.refit
 
 
 # What the trials on validation images came to; docs/results.md tells how.
@@ -79,34 +74,21 @@ TARGETS = {"lenet-300-100": (0.95, 0.98, 0.99), "lenet-5": (0.98, 0.99, 0.9967)}
 
 
 class Dressed(nn.Module):
-    """A network for training: with dropout before each linear layer but the first, noise, and in bfloat16 if wanted."""
+    """A network for training: with dropout before each linear layer but the first, and in bfloat16 where wanted."""
 
-    def __init__(self, model: nn.Module, dropout: float = 0.0, noise: float = 0.0, bfloat16: bool = False) -> None:
+    def __init__(self, model: nn.Module, dropout: float, bfloat16: bool) -> None:
         super().__init__()
-        self.model, self.dropout, self.noise, self.bfloat16 = model, dropout, noise, bfloat16
+        self.model, self.dropout, self.bfloat16 = model, dropout, bfloat16
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         self.places = {id(module) for module in linear[1:]}
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bfloat16 and self.training):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16 and self.training):
             for module in self.model.children():
                 if id(module) in self.places:
                     x = nn.functional.dropout(x, self.dropout, self.training)
-                y = module(x)
-                if self.noise and self.training and isinstance(module, nn.Linear | nn.Conv2d):
-                    y = y + self.noise * _spread(module, x) * torch.randn_like(y)
-                x = y
+                x = module(x)
         return x.float()
-
-
-def _spread(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
-    """The standard deviation of a layer's outputs if each weight has a factor of its own, of variance 1."""
-    squared = module.weight.square()
-    if isinstance(module, nn.Linear):
-        variance = nn.functional.linear(x.square(), squared)
-    else:
-        variance = nn.functional.conv2d(x.square(), squared, None, module.stride, module.padding)
-    return (variance + 1e-8).sqrt()
 
 
 def main() -> None:
@@ -116,7 +98,6 @@ def main() -> None:
     parser.add_argument("--targets", type=float, nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--final", action="store_true", help="train on all training images, judge on the test images")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", default="runs/frontier.jsonl")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="changes to the recipe, for trials")
     arguments = parser.parse_args()
@@ -125,7 +106,6 @@ def main() -> None:
     if recipe.total > 100:
         raise SystemExit(f"the recipe takes {recipe.total} epochs; at most 100 are allowed")
     rows, judge = read(arguments.data, held_out=not arguments.final)
-    rows, judge = (tuple(t.to(arguments.device) for t in pair) for pair in (rows, judge))
     for target in arguments.targets or TARGETS[arguments.model]:
         runs = []
         for seed in arguments.seeds:
@@ -170,19 +150,17 @@ def train(recipe: Recipe, rows: Rows, judge: Rows, folder: Path) -> dict:
     """Train by the recipe, with the teacher that is in the folder; how the network does on the rows to be judged on."""
     start = time.perf_counter()
     torch.manual_seed(recipe.seed)
-    device = rows[0].device
-    model = models.build(recipe.model, tuple(rows[0].shape[1:]), 10).to(device)
+    model = models.build(recipe.model, tuple(rows[0].shape[1:]), 10)
     if recipe.bfloat16:  # convolutions are faster with the channels last
         model = model.to(memory_format=torch.channels_last)
         rows = rows[0].to(memory_format=torch.channels_last), rows[1]
     term = _teacher(recipe, model, rows, folder) if recipe.teacher else None
     groups = tl.param_groups(model, tl.L1(), lam=recipe.lam)
-    fused = True if device.type == "cpu" else None  # what is weighted is not compiled elsewhere
     if recipe.optimizer == "sgd":
-        optimizer = tl.ProxSGD(groups, lr=recipe.lr, momentum=0.9, fused=fused)
+        optimizer = tl.ProxSGD(groups, lr=recipe.lr, momentum=0.9, fused=True)
     else:
-        optimizer = tl.ProxAdam(groups, lr=recipe.lr, fused=fused)
-    trainer = _trainer(recipe, model, optimizer, rows, recipe.epochs, recipe.dropout, recipe.noise, term)
+        optimizer = tl.ProxAdam(groups, lr=recipe.lr, fused=True)
+    trainer = _trainer(recipe, model, optimizer, rows, recipe.epochs, recipe.dropout, term)
     trainer.controls.append(
         tl.TargetSparsity(optimizer, recipe.target, steps=trainer.steps, warmup=recipe.warmup, tolerance=1.0)
     )
@@ -192,9 +170,9 @@ def train(recipe: Recipe, rows: Rows, judge: Rows, folder: Path) -> dict:
     before = evaluate(model, nn.functional.cross_entropy, *judge)
     lam = optimizer.param_groups[0]["lam"]
     if recipe.refit:
-        adam = torch.optim.Adam(model.parameters(), lr=recipe.refit_lr, weight_decay=recipe.refit_decay, fused=True)
+        adam = torch.optim.Adam(model.parameters(), lr=recipe.refit_lr, fused=True)
         freeze_zeros(adam, model.parameters())
-        _run(_trainer(recipe, model, adam, rows, recipe.refit, recipe.refit_dropout, recipe.refit_noise, term, seed=1))
+        _run(_trainer(recipe, model, adam, rows, recipe.refit, recipe.refit_dropout, term, seed=1))
     after = evaluate(model, nn.functional.cross_entropy, *judge)
     train_error = evaluate(model, nn.functional.cross_entropy, *rows).error
     return {
@@ -210,42 +188,31 @@ def train(recipe: Recipe, rows: Rows, judge: Rows, folder: Path) -> dict:
 
 
 def _teacher(recipe: Recipe, model: nn.Module, rows: Rows, folder: Path) -> Term:
-    """What dense networks add to the loss; ``model`` gets the weights of the first, if it is to start from them."""
-    dense = [_dense(recipe, number, rows, folder) for number in range(recipe.teachers)]
-    if recipe.start == "teacher":
-        model.load_state_dict(dense[0].state_dict())
-    outputs = torch.stack([outputs_of(one, rows[0]) for one in dense]).mean(dim=0)
-    return Distillation(outputs, classes=True, strength=recipe.strength, temperature=recipe.temperature)
-
-
-def _dense(recipe: Recipe, number: int, rows: Rows, folder: Path) -> nn.Module:
-    seed = recipe.seed + 100 * number
-    torch.manual_seed(1000 + seed)
-    name = recipe.teacher_model or recipe.model
-    dense = models.build(name, tuple(rows[0].shape[1:]), 10).to(rows[0].device)
+    """Train a dense network, and what it adds to the loss; ``model`` gets its weights, if it is to start from them."""
+    torch.manual_seed(1000 + recipe.seed)
+    dense = models.build(recipe.model, tuple(rows[0].shape[1:]), 10)
     if recipe.bfloat16:
         dense = dense.to(memory_format=torch.channels_last)
-    what = (name, recipe.teacher, recipe.teacher_lr, recipe.teacher_dropout, recipe.bfloat16, seed)
+    what = (recipe.model, recipe.teacher, recipe.teacher_lr, recipe.teacher_dropout, recipe.bfloat16, recipe.seed)
     kept = folder / f"teacher-{'-'.join(map(str, what))}-{len(rows[0])}.pt"
     if kept.exists():
-        dense.load_state_dict(torch.load(kept, map_location=rows[0].device))
+        dense.load_state_dict(torch.load(kept))
     else:
         adam = torch.optim.Adam(dense.parameters(), lr=recipe.teacher_lr, fused=True)
-        _run(
-            _trainer(
-                replace(recipe, seed=seed), dense, adam, rows, recipe.teacher, recipe.teacher_dropout, 0.0, None, seed=2
-            )
-        )
+        _run(_trainer(recipe, dense, adam, rows, recipe.teacher, recipe.teacher_dropout, None, seed=2))
         torch.save(dense.state_dict(), kept)
-    return dense
+    if recipe.start == "teacher":
+        model.load_state_dict(dense.state_dict())
+    outputs = outputs_of(dense, rows[0])
+    return Distillation(outputs, classes=True, strength=recipe.strength, temperature=recipe.temperature)
 
 
 def _trainer(
     recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows, epochs: int,
-    dropout: float, noise: float, term: Term | None, seed: int = 0,
+    dropout: float, term: Term | None, seed: int = 0,
 ) -> Trainer:  # fmt: skip
     plan = Plan(epochs, recipe.batch_size, seed=3 * recipe.seed + seed)
-    dressed = Dressed(model, dropout, noise, recipe.bfloat16)
+    dressed = Dressed(model, dropout, recipe.bfloat16)
     return Trainer(dressed, optimizer, nn.functional.cross_entropy, rows, plan, term)
 
 
