@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 import torchlasso as tl
 from torchlasso import models as zoo
 from torchlasso.graph.tracing import as_arguments
+from torchlasso.sparse.timing import clock
 
 ROUNDS = 15
 CALLS = 20  # in a row on a GPU, which is not waited for after each
@@ -139,24 +139,18 @@ def show(name: str, share: float, model: nn.Module, inputs: Any) -> None:
 def latencies(dense: nn.Module, fast: nn.Module, inputs: Any) -> tuple[float, float, float]:
     """The median seconds of each, in turns, and the median of how many times as fast the second is."""
     args, kwargs = as_arguments(inputs)
-    gpu = next(dense.parameters()).is_cuda
-    clock = _after_gpu if gpu else time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    calls = CALLS if gpu else 1
+    device = next(dense.parameters()).device
+    now, calls = clock(device), CALLS if device.type == "cuda" else 1
     times: tuple[list[float], list[float]] = ([], [])
     for run in range(ROUNDS + 2):
         for model, found in zip((dense, fast), times, strict=True):
-            start = clock()
+            start = now()
             for _ in range(calls):
                 model(*args, **kwargs)
             if run >= 2:
-                found.append((clock() - start) / calls)
+                found.append((now() - start) / calls)
     ratios = [a / b for a, b in zip(*times, strict=True)]
     return statistics.median(times[0]), statistics.median(times[1]), statistics.median(ratios)
-
-
-def _after_gpu() -> float:
-    torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def test_the_screen_shows_every_epoch_and_the_runs_side_by_side(cli: Any, classe
 
 
 @pytest.mark.parametrize(
-    ("command", "more"), [("train", ()), ("path", ("--points", "3", "--epochs-each", "1"))], ids=lambda x: str(x)
+    ("command", "more"), [("train", ()), ("path", ("--points", "3", "--epochs-each", "1"))], ids=str
 )
 def test_the_summary_is_all_that_goes_out_as_json(
     cli: Any, classes: Path, tmp_path: Path, command: str, more: tuple[str, ...]

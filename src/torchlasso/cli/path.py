@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from torchlasso import files
-from torchlasso.cli import arguments, screen
+from torchlasso.cli import arguments
 from torchlasso.cli.experiment import Options, PathOptions
 from torchlasso.cli.following import run_path
 from torchlasso.cli.starting import listed, started
@@ -66,10 +65,6 @@ def path(
         raise ValueError(f"--lams are two numbers, as in 1e-6,1e-3; got {lams!r}") from error
     special = PathOptions(points, sparsest, densest, ends, epochs_each, lr_growth, collapse, choose, tolerance, folds)
     given = {**context.params, "ignore": listed(ignore), "path": special}
-    with (
-        screen.aside(as_json),
-        started(context, given, out, data, resume=resume, overwrite=overwrite) as (experiment, rows, folder),
-    ):
-        summary = run_path(experiment, rows, folder)
-    if as_json:
-        print(files.as_json(summary.to_dict()), end="")
+    start = started(context, given, out, data, resume=resume, overwrite=overwrite, as_json=as_json)
+    with start as (experiment, rows, folder):
+        run_path(experiment, rows, folder)

@@ -11,20 +11,30 @@ from typing import Any
 
 import typer
 
+from torchlasso import files
 from torchlasso.cli import screen
 from torchlasso.cli.experiment import DENSE, Experiment, Options, PathOptions, Rows, read
 from torchlasso.cli.run_folder import RunFolder
 from torchlasso.cli.teacher import outputs_of_teacher
 from torchlasso.control import TargetSparsity
-from torchlasso.distributed import is_first_to_fail
+from torchlasso.distributed import is_first, is_first_to_fail
 from torchlasso.path import folds_of
 
 
 @contextmanager
 def started(
-    context: typer.Context, given: dict[str, Any], out: str, data: str | None, *, resume: bool, overwrite: bool
+    context: typer.Context,
+    given: dict[str, Any],
+    out: str,
+    data: str | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
 ) -> Iterator[tuple[Experiment, Rows, RunFolder]]:
-    """The experiment of the given options, its rows and its folder: begun, or found there.
+    """The experiment of the given options, its rows and its folder: begun, or found there; at the end its summary.
+
+    With ``as_json`` the summary is printed, and all that is said meanwhile goes to standard error.
 
     Raises:
         ValueError: there is a run already, or none to resume, or the options do not fit it, or cannot be trained with.
@@ -55,7 +65,10 @@ def started(
             ):
                 raise ValueError(f"--teacher {teacher} is in {out}, which --overwrite replaces; give another --out")
             folder.start(experiment)
-        yield experiment, rows, folder
+        with screen.aside(as_json):
+            yield experiment, rows, folder
+        if as_json and is_first():
+            print(files.as_json(folder.read_summary().to_dict()), end="")
     except KeyboardInterrupt:
         if not is_first_to_fail():
             raise typer.Exit(130) from None

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from torchlasso import files
-from torchlasso.cli import arguments, screen
+from torchlasso.cli import arguments
 from torchlasso.cli.experiment import COMPARISONS, Options
 from torchlasso.cli.running import run
 from torchlasso.cli.starting import listed, started
@@ -67,10 +66,6 @@ def train(
     is shared among the processes; a batch norm sees the share of its process, and dropout differs by process.
     """
     given = {**context.params, "bytes": bytes_, "ignore": listed(ignore), "compare": listed(compare)}
-    with (
-        screen.aside(as_json),
-        started(context, given, out, data, resume=resume, overwrite=overwrite) as (experiment, rows, folder),
-    ):
-        summary = run(experiment, rows, folder)
-    if as_json:
-        print(files.as_json(summary.to_dict()), end="")
+    start = started(context, given, out, data, resume=resume, overwrite=overwrite, as_json=as_json)
+    with start as (experiment, rows, folder):
+        run(experiment, rows, folder)

@@ -101,6 +101,7 @@ class Examples:
 
     layer: Layer
     inputs: list[Tensor]
+    shapes: list[torch.Size]
     outputs: list[Tensor]
     slack: list[Tensor]
 
@@ -113,13 +114,14 @@ class Examples:
         error = (8 + 2 * math.sqrt(layer.weight[0].numel())) * torch.finfo(layer.weight.dtype).eps
         exact = [in_double(_some(layer, x)) for x in inputs]
         sums = [functional_call(double, absolute, (x.abs(),)) for x in exact]
-        return cls(layer, inputs, [double(x) for x in exact], [error * each for each in sums])
+        shapes = [layer.module(x).shape for x in inputs]
+        return cls(layer, inputs, shapes, [double(x) for x in exact], [error * each for each in sums])
 
     def fit(self, module: nn.Module) -> bool:
         """Whether another module gives the same."""
-        for x, y, slack in zip(self.inputs, self.outputs, self.slack, strict=True):
+        for x, shape, y, slack in zip(self.inputs, self.shapes, self.outputs, self.slack, strict=True):
             ours = module(x)
-            if ours.shape != self.layer.module(x).shape or ours.dtype != x.dtype:
+            if ours.shape != shape or ours.dtype != x.dtype:
                 return False
             if not ((in_double(_some(self.layer, ours)) - y).abs() <= slack).all():
                 return False

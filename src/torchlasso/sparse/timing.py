@@ -27,7 +27,7 @@ def interleaved(
         seconds: about how long it may take altogether.
         device: that the functions run on.
     """
-    clock = _clock(device)
+    now = clock(device)
     end = time.perf_counter() + seconds
     for function in functions.values():
         function()
@@ -37,16 +37,16 @@ def interleaved(
         if turn >= LEAST and (time.perf_counter() > end or len(running) == 1):
             break
         for name in running[turn % len(running) :] + running[: turn % len(running)]:
-            start = clock()
+            start = now()
             functions[name]()
-            times[name].append(clock() - start)
+            times[name].append(now() - start)
         if turn + 1 >= LEAST:
             medians = {name: statistics.median(times[name]) for name in running}
             running = [name for name in running if medians[name] <= SLOW * min(medians.values())]
     return times
 
 
-def _clock(device: torch.device) -> Callable[[], float]:
+def clock(device: torch.device) -> Callable[[], float]:
     """The time of this thread, where it does all the work, since that of other processes does not count; or time."""
     if device.type != "cpu":
         return lambda: _waited(device)
