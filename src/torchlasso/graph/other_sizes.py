@@ -1,0 +1,115 @@
+"""The inputs of a model at other sizes than those of the example: another batch, length or resolution."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from torchlasso.graph.tracing import Inputs
+
+Place = tuple[int, int]  # a tensor, by its number among the leaves of the inputs, and one of its dimensions
+T = TypeVar("T")
+
+MULTIPLE = 32  # the sizes of many models are multiples of it, or of a power of two below it
+
+
+def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T]) -> tuple[Inputs, T] | None:
+    """Find inputs of other sizes that a model accepts, and return them with its outputs.
+
+    As many sizes as possible differ from those of the example at once: that of the batch, a length, the height and the
+    width of an image, which then differ from one another. All dimensions of one size change together, such as those of
+    a sequence and its mask, or only those at one place in the shape, or of one tensor, where the model refuses that.
+    A size grows, or shrinks if the model accepts nothing larger. The values are those of the example, repeated from
+    the start: whole numbers keep their range, and masks stay masks.
+
+    Args:
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
+        run: runs the model on inputs like these; sizes for which it raises an error are not accepted. It should run on
+            the CPU, where an index out of range is an error that can be caught.
+
+    Returns:
+        None if the model accepts no other size.
+
+    Examples:
+        >>> net = torch.nn.Sequential(torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+        >>> x, y = at_other_sizes(torch.zeros(2, 3, 8, 8), net)
+        >>> tuple(x.shape), tuple(y.shape)
+        ((3, 3, 9, 10), (3, 2))
+    """
+    search = _Search(example_inputs, run)
+    for places in _apart(list(search.sizes), search.sizes.__getitem__):
+        search.change(places)
+    return search.accepted
+
+
+class _Search(Generic[T]):
+    """The sizes that a model accepts so far."""
+
+    def __init__(self, example_inputs: Inputs, run: Callable[[Inputs], T]) -> None:
+        self.run = run
+        self.leaves, self.spec = tree_flatten(example_inputs)
+        self.sizes: dict[Place, int] = {
+            (i, k): size
+            for i, leaf in enumerate(self.leaves)
+            if isinstance(leaf, Tensor)
+            for k, size in enumerate(leaf.shape)
+            if size
+        }
+        self.accepted: tuple[Inputs, T] | None = None
+
+    def change(self, places: list[Place]) -> None:
+        """Change these sizes, which are equal, together if the model accepts it; then parts of them apart."""
+        size = self.sizes[places[0]]
+        together = any(self.accepts(places, other) for other in _candidates(size))
+        parts = _apart(places, lambda place: place[1])
+        if together:
+            for part in parts[1:]:  # the others then differ from these
+                near = _candidates(max(self.sizes[place] for place in places))[:2]
+                any(self.accepts(part, other) for other in (*near, size))
+        else:
+            parts = parts if len(parts) > 1 else _apart(places, lambda place: place[0])
+            for part in parts if len(parts) > 1 else ():
+                self.change(part)
+
+    def accepts(self, places: Iterable[Place], size: int) -> bool:
+        """Try a size, beside those that are accepted already; whether the model runs."""
+        sizes = self.sizes | dict.fromkeys(places, size)
+        leaves = list(self.leaves)
+        for (i, k), new in sizes.items():
+            leaves[i] = _resized(leaves[i], k, new)
+        inputs = tree_unflatten(leaves, self.spec)
+        try:
+            with warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
+                warnings.simplefilter("ignore")  # of sizes that do not fit, which is what is tried here
+                outputs = self.run(inputs)
+        except Exception:  # of any kind: it is the model's own code
+            return False
+        self.sizes, self.accepted = sizes, (inputs, outputs)
+        return True
+
+
+def _candidates(size: int) -> list[int]:
+    """Other sizes, those first that cost little and are accepted by most models."""
+    larger = [size + 1, size + math.gcd(size, MULTIPLE), 2 * size]
+    return [other for other in dict.fromkeys([*larger, size - 1, size // 2]) if other > 0]
+
+
+def _apart(places: list[Place], key: Callable[[Place], int]) -> list[list[Place]]:
+    """The places grouped by a key."""
+    found: dict[int, list[Place]] = {}
+    for place in places:
+        found.setdefault(key(place), []).append(place)
+    return list(found.values())
+
+
+def _resized(tensor: Tensor, dim: int, size: int) -> Tensor:
+    """A tensor of another size along a dimension, whose values are those of this one, repeated from the start."""
+    if size == tensor.shape[dim]:
+        return tensor
+    return tensor.index_select(dim, torch.arange(size, device=tensor.device) % tensor.shape[dim])
