@@ -32,7 +32,8 @@ from torch.utils._pytree import tree_leaves
 
 import torchlasso as tl
 from torchlasso.graph import find_units
-from torchlasso.graph.tracing import as_arguments, in_double
+from torchlasso.graph.precision import DOUBLE
+from torchlasso.graph.tracing import as_arguments
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "compact"))  # the architectures that the tests have
 
@@ -67,7 +68,7 @@ def zero_units_(model: nn.Module, inputs: Any, share: float) -> tuple[int, int]:
 
 
 def outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
-    args, kwargs = in_double(as_arguments(inputs))
+    args, kwargs = DOUBLE.tensors(as_arguments(inputs))
     with torch.no_grad():
         found = copy.deepcopy(model).double().eval()(*args, **kwargs)
     return [x for x in tree_leaves(found) if isinstance(x, Tensor) and x.is_floating_point()]

@@ -10,37 +10,37 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from torchlasso.graph.tracing import Inputs, as_arguments, doubled, first_line, in_double, wide
-
-TOLERANCE = 1e-9  # of outputs in float64, relative to the largest: rounding, through many layers
+from torchlasso.graph.precision import DOUBLE, Precision
+from torchlasso.graph.running import repeatable, throwaway
+from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 
 DROPOUT = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_",
            "feature_dropout", "feature_dropout_", "feature_alpha_dropout", "feature_alpha_dropout_")  # fmt: skip
 
 
-class Exactly(TorchFunctionMode):
-    """Nothing is dropped, since what is would differ between models of different sizes, and nothing made less exact."""
+class _NoDropout(TorchFunctionMode):
+    """Nothing is dropped, since that would differ between models of different sizes."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        args, kwargs = tree_map(wide, (args, kwargs or {}))
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
         if name in DROPOUT:
             return args[0] if args else kwargs["input"]
-        if name in ("float", "half", "bfloat16"):
-            return args[0].double()
         if "dropout_p" in kwargs:
-            kwargs["dropout_p"] = 0.0
+            kwargs = {**kwargs, "dropout_p": 0.0}
         elif name == "scaled_dot_product_attention" and len(args) > 4:
             args = (*args[:4], 0.0, *args[5:])
         return func(*args, **kwargs)
 
 
-def run(model: nn.Module, inputs: Inputs, training: bool) -> list[Tensor]:
-    """The tensors that a model gives, without dropout and with the same random numbers each time."""
-    args, kwargs = in_double(as_arguments(inputs))
-    with torch.no_grad(), torch.random.fork_rng(), Exactly():
-        torch.manual_seed(0)
-        found = model.train(training)(*args, **kwargs)
+def run(model: nn.Module, inputs: Inputs, training: bool, precision: Precision = DOUBLE) -> list[Tensor]:
+    """Return the tensors that a model gives, without dropout and with the same random numbers each time.
+
+    Args:
+        model: in this precision; it is not changed, whatever it keeps between calls.
+    """
+    args, kwargs = precision.tensors(as_arguments(inputs))
+    with torch.no_grad(), repeatable(), precision.running(), _NoDropout():
+        found = throwaway(model).train(training)(*args, **kwargs)
     return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
 
 
@@ -77,8 +77,10 @@ def others_like(inputs: Inputs) -> Inputs:
         return tree_map(other, inputs)  # type: ignore[no-any-return]
 
 
-def disagreement(model: nn.Module, other: nn.Module, inputs: Inputs, training: bool) -> str:
-    """In what two models differ in float64, on the inputs or on others like them; an empty string if in nothing.
+def disagreement(
+    model: nn.Module, other: nn.Module, inputs: Inputs, training: bool, precision: Precision = DOUBLE
+) -> str:
+    """In what two models differ in a precision, on the inputs or on others like them; an empty string if in nothing.
 
     Args:
         model, other: are not changed.
@@ -86,16 +88,16 @@ def disagreement(model: nn.Module, other: nn.Module, inputs: Inputs, training: b
             single row, or training without a target, is not compared.
         training: whether to compare them in training, or in evaluation.
     """
-    pair = [doubled(each) for each in (model, other)]
+    pair = [precision.copied(each) for each in (model, other)]
     for given in (inputs, others_like(inputs)):
         try:
-            wanted = run(pair[0], given, training)
+            wanted = run(pair[0], given, training, precision)
         except Exception:  # of any kind: it is the model's own code
             continue
         try:
-            worst = difference(wanted, run(pair[1], given, training))
+            worst = difference(wanted, run(pair[1], given, training, precision))
         except Exception as error:  # likewise
             return first_line(error)
-        if worst > TOLERANCE:
+        if worst > precision.tolerance:
             return f"the outputs differ by {worst:.1e}"
     return ""

@@ -18,7 +18,7 @@ from torchlasso.compact.attributes import (
     choices,
     module_of,
 )
-from torchlasso.compact.checking import TOLERANCE, difference, disagreement, run
+from torchlasso.compact.checking import difference, disagreement, run
 from torchlasso.compact.cutting import Cut
 from torchlasso.compact.folding import find_removal
 from torchlasso.compact.removal import Removal
@@ -27,7 +27,7 @@ from torchlasso.graph.axes import Axis, axes_of
 from torchlasso.graph.operators import all_dims, rule_of
 from torchlasso.graph.rules.pointwise import Make
 from torchlasso.graph.rules.shapes import Expand, Repeat, Reshape, Slice, Split
-from torchlasso.graph.tracing import Inputs, doubled, first_line
+from torchlasso.graph.tracing import Inputs, first_line
 
 TOLD = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators that are told sizes
 
@@ -37,8 +37,9 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
     if multiple_of < 1:
         raise ValueError(f"multiple_of has to be 1 or more, and is {multiple_of}")
     units = units or find_units(model, example_inputs)
-    original = doubled(model)
-    outputs = run(original, example_inputs, training=False)
+    precision = units.structure.trace.precision
+    original = precision.copied(model)
+    outputs = run(original, example_inputs, training=False, precision=precision)
 
     def attempt(stays: dict[Axis, str]) -> Fitting:
         return Fitting(units, find_removal(units, multiple_of, stays), original, example_inputs, outputs)
@@ -46,10 +47,10 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
     def wrong(fitting: Fitting) -> str:
         if fitting.found is None:
             return f"{type(model).__name__} could not run without it ({fitting.error})"
-        error = disagreement(original, fitting.small, example_inputs, training=False)
+        error = disagreement(original, fitting.small, example_inputs, training=False, precision=precision)
         if error:
             return f"{type(model).__name__} could not run without it ({error})"
-        error = disagreement(original, fitting.small, example_inputs, training=True)
+        error = disagreement(original, fitting.small, example_inputs, training=True, precision=precision)
         return f"it is needed in training ({error})" if error else ""  # where other operators run than were read
 
     pinned: dict[Axis, str] = {}
@@ -110,6 +111,7 @@ class Fitting:
         self.found: list[tuple[Choice, int]] | None = None
         self.failed, self.error = "", ""
         self._running: list[str] = []
+        precision = units.structure.trace.precision
         Cut(units, removal, []).apply_(self.small)
         handles = list(self._watch(self.small))
         for chosen in assignments(choices(self.small, Sizes.of(units.structure, removal))):
@@ -118,12 +120,12 @@ class Fitting:
             try:
                 with warnings.catch_warnings():  # of sizes that do not fit, which is what is tried here
                     warnings.simplefilter("ignore")
-                    given = run(self.small, example_inputs, training=False)
+                    given = run(self.small, example_inputs, training=False, precision=precision)
             except Exception as error:  # of any kind: it is the model's own code
                 self.failed = self.failed or self._running[-1]
                 self.error = self.error or first_line(error)
                 continue
-            if difference(wanted, given) <= TOLERANCE:
+            if difference(wanted, given) <= precision.tolerance:
                 self.found = chosen
                 break
             self.error = self.error or "the outputs differ"
@@ -134,9 +136,9 @@ class Fitting:
         """Note which modules are running."""
         for path, module in model.named_modules():
             yield module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path))
-            yield module.register_forward_hook(self._left)
+            yield module.register_forward_hook(lambda *_: self._left())
 
-    def _left(self, module: nn.Module, inputs: object, outputs: object) -> None:
+    def _left(self) -> None:
         self._running.pop()
 
 

@@ -15,8 +15,6 @@ from torchlasso.graph.operators import Call, Shaped, arguments, name_of, rule_of
 from torchlasso.graph.rules.contractions import Affine
 from torchlasso.graph.rules.norms import BatchNorm
 
-ROUNDING = 1e-11  # of numbers in float64 that are the same but for the order of a sum, relative to the largest
-
 Refused = list[tuple[Axis, Tensor, str]]  # units that cannot go, and why
 
 
@@ -95,7 +93,7 @@ class Folding:
         """What the units that go contribute to each bias of a layer; None where it is not the same everywhere."""
         value, dims = self.flows[node].value, self._dims(node)
         place = value.dim() - 1 - rule.after(self.flows[args["weight"]].value.dim())
-        change = torch.zeros(value.shape[place], dtype=torch.float64)
+        change = torch.zeros(value.shape[place], dtype=value.dtype)
         x = args["input"]
         gone = self.flows[x].value * self.removal.going(self._dims(x))
         if not gone.any():
@@ -103,7 +101,7 @@ class Folding:
         full = rule.product(Call(name_of(node.target), args, None), gone, self.flows[args["weight"]].value)
         stays = self.removal.indices(dims[place])
         rows = self.removal.sliced(full, dims).movedim(place, 0).reshape(len(stays), -1)
-        if not _close(rows, rows[:, :1].expand_as(rows)):
+        if not self._close(rows, rows[:, :1].expand_as(rows)):
             return None
         change[stays] = rows[:, 0]
         return change
@@ -117,16 +115,20 @@ class Folding:
         target: Any = node.target
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), masked)
         dims = self._dims(node)
-        return _close(
+        return self._close(
             self.removal.sliced(target(*args, **kwargs), dims), self.removal.sliced(self.flows[node].value, dims)
         )
+
+    def _close(self, a: Tensor, b: Tensor) -> bool:
+        scale = max(1.0, *(float(tensor.abs().max()) for tensor in (a, b) if tensor.numel()))
+        return a.numel() == 0 or bool((a - b).abs().max() <= self.trace.precision.rounding * scale)
 
     def _agree(self) -> None:
         """Let shifts be, where all that use a bias or a mean ask for the same."""
         for name, several in self._wanted.items():
             first = several[0][1]
             uses = sum(len(node.users) for node, of in self.trace.names.items() if of == name)
-            if uses == len(several) and all(_close(change, first) for _, change in several):
+            if uses == len(several) and all(self._close(change, first) for _, change in several):
                 if first.any():
                     self.shifts[name] = first
                 continue
@@ -160,11 +162,6 @@ class Folding:
 
 def _running_mean(node: fx.Node) -> Any:
     return arguments(node)["running_mean"] if isinstance(rule_of(node.target), BatchNorm) else None
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    scale = max(1.0, *(float(tensor.abs().max()) for tensor in (a, b) if tensor.numel()))
-    return a.numel() == 0 or bool((a - b).abs().max() <= ROUNDING * scale)
 
 
 def _place(node: fx.Node) -> str:

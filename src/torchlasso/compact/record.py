@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from torchlasso.control.probe import undisturbed
+from torchlasso.graph.running import repeatable, throwaway
 from torchlasso.graph.tracing import Inputs, as_arguments
 from torchlasso.report import aligned, percent, size
 
@@ -36,8 +36,8 @@ class Totals:
         args, kwargs = as_arguments(example_inputs)
         counter = FlopCounterMode(display=False)
         # the counter does not see what is fused on a CPU
-        with undisturbed(model), torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
-            model(*args, **kwargs)
+        with repeatable(), torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
+            throwaway(model).eval()(*args, **kwargs)
         tensors = [*model.parameters(), *model.buffers()]
         return cls(
             sum(p.numel() for p in model.parameters()),

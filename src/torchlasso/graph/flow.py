@@ -53,7 +53,8 @@ def flow(trace: Trace) -> dict[fx.Node, Flow]:
         if node.op == "placeholder":
             reached[node] = _start(trace.tensors[node], given=node not in trace.names and node not in trace.fixed)
         elif node.op == "call_function":
-            reached[node] = _call(node, reached)
+            with trace.precision.running():
+                reached[node] = _call(node, reached)
         elif node.op == "output":
             found = [reached[value] for value in node.all_input_nodes]
             outputs = [value.depends for value in found if isinstance(value, Reach)]

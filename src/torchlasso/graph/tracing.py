@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
+from torchlasso.graph.running import repeatable, throwaway
+
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+CHECKS = (torch.ops.aten._assert_tensor_metadata.default,)  # of types, in a precision that is not the model's own
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
@@ -24,14 +28,16 @@ class Trace:
     Attributes:
         nodes: of the graph: placeholders, calls and at last the output.
         names: what placeholders of parameters and buffers are called in the model.
-        tensors: the value of each placeholder, in float64 where it is a floating-point number, on the CPU.
+        tensors: the value of each placeholder, in this precision where it is a floating-point number, on the CPU.
         fixed: placeholders of tensors that are neither parameters nor buffers, and so cannot become smaller.
+        precision: float64, or float32 for a model that cannot run in float64.
     """
 
     nodes: list[fx.Node]
     names: dict[fx.Node, str]
     tensors: dict[fx.Node, Any]
     fixed: set[fx.Node]
+    precision: Precision = DOUBLE
 
 
 def as_arguments(example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -41,38 +47,8 @@ def as_arguments(example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any
     return (tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)), {}
 
 
-def in_double(value: Any) -> Any:
-    """Floating-point tensors in float64, in whatever they are contained, and all tensors on the CPU."""
-
-    def moved(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return leaf.cpu().double() if leaf.is_floating_point() else leaf.cpu()
-
-    return torch.utils._pytree.tree_map(moved, value)
-
-
-def wide(value: Any) -> Any:
-    """float64 for a floating-point type that is less exact."""
-    narrow = isinstance(value, torch.dtype) and value in (torch.float32, torch.float16, torch.bfloat16)
-    return torch.float64 if narrow else value
-
-
-def doubled(model: nn.Module) -> nn.Module:
-    """A copy of a model in float64 and on the CPU, with the tensors that are attributes of its modules and no buffers.
-
-    Not every device has float64, and what is asked of the copy is one run or two.
-    """
-    model = copy.deepcopy(model).cpu().double()
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor):
-                setattr(module, name, in_double(value))
-    return model
-
-
 def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]) -> Trace:
-    """What a model runs in evaluation, in float64 and on the CPU.
+    """Write down the operators that a model runs in evaluation, in float64 if it can, and on the CPU.
 
     Args:
         model: is not changed.
@@ -84,18 +60,31 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     """
     from torch.export import export  # here, since it takes longer to import than all of this library
 
-    args, kwargs = in_double(as_arguments(example_inputs))
     try:
-        double = doubled(model).eval()
-        with warnings.catch_warnings(), torch.enable_grad():  # the warnings are torch's own, about torch
+        with warnings.catch_warnings():  # torch's own, about torch
             warnings.simplefilter("ignore")
-            program = export(double, args, kwargs, strict=False)
-            program = program.run_decompositions(_table(known))
+            exact, precision = _exact(model, example_inputs)
+            args, kwargs = precision.tensors(as_arguments(example_inputs))
+            with repeatable(), precision.running(), torch.enable_grad():
+                program = export(exact, args, kwargs, strict=False)
+                program = program.run_decompositions(_table(known))
     except Exception as error:  # of many kinds, from Dynamo to the model's own code
         raise ValueError(
             f"{type(model).__name__} cannot be exported, so its units are unknown: {first_line(error)}"
         ) from error
-    return _read(model, program, args, kwargs)
+    return _read(model, program, args, kwargs, precision)
+
+
+def _exact(model: nn.Module, example_inputs: Inputs) -> tuple[nn.Module, Precision]:
+    """Copy a model in the best precision in which it runs: an operator may have no float64."""
+    exact = DOUBLE.copied(model).eval()
+    args, kwargs = DOUBLE.tensors(as_arguments(example_inputs))
+    try:
+        with repeatable(), DOUBLE.running(), torch.no_grad():
+            throwaway(exact)(*args, **kwargs)
+    except Exception:  # of any kind: it is the model's own code, and in float32 it may run
+        return SINGLE.copied(model).eval(), SINGLE
+    return exact, DOUBLE
 
 
 def first_line(error: Exception) -> str:
@@ -114,12 +103,14 @@ def _table(known: Callable[[Any], bool]) -> dict[Any, Any]:
     return table
 
 
-def _read(model: nn.Module, program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
+def _read(
+    model: nn.Module, program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any], precision: Precision
+) -> Trace:
     from torch.export.graph_signature import InputKind
 
-    nodes = list(program.graph.nodes)
+    nodes = [node for node in program.graph.nodes if node.target not in CHECKS]
     for node in nodes:
-        node.args, node.kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), wide)
+        node.args, node.kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), precision.wide)
     placeholders = [node for node in nodes if node.op == "placeholder"]
     given = iter(torch.utils._pytree.tree_leaves((args, kwargs)))
     first = _first_names(model)
@@ -134,7 +125,7 @@ def _read(model: nn.Module, program: ExportedProgram, args: tuple[Any, ...], kwa
         else:
             tensors[node] = program.constants[spec.target]
             fixed.add(node)
-    return Trace(nodes, names, {node: _plain(value) for node, value in tensors.items()}, fixed)
+    return Trace(nodes, names, {node: _plain(value) for node, value in tensors.items()}, fixed, precision)
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:

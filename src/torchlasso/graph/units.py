@@ -14,7 +14,7 @@ from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, pin, repeated, u
 from torchlasso.graph.flow import Flow, flow
 from torchlasso.graph.operators import Shaped, all_dims, rule_of
 from torchlasso.graph.structure import Structure, structure
-from torchlasso.graph.tracing import Inputs, in_double
+from torchlasso.graph.tracing import Inputs
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class UnitMap:
         trace = self.structure.trace
         kept = dict([*model.named_parameters(), *model.named_buffers()])
         tensors = {
-            node: in_double(kept[trace.names[node]].detach()) if node in trace.names else tensor
+            node: trace.precision.tensor(kept[trace.names[node]].detach()) if node in trace.names else tensor
             for node, tensor in trace.tensors.items()
         }
         return UnitMap(replace(self.structure, trace=replace(trace, tensors=tensors)), self.families)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from torchlasso.graph.tracing import doubled, first_line, in_double
+from torchlasso.graph.precision import DOUBLE
+from torchlasso.graph.tracing import first_line
 from torchlasso.sparse.executions import DENSE, executions
 from torchlasso.sparse.layers import Layer
 from torchlasso.sparse.matrix import InferenceModule
@@ -109,10 +110,10 @@ class Examples:
     def of(cls, layer: Layer) -> Examples:
         """Those of one run of the model."""
         inputs = list({id(x): x for x in layer.visits}.values())
-        double = doubled(layer.module)
+        double = DOUBLE.copied(layer.module)
         absolute = {name: p.abs() for name, p in double.named_parameters()}
         error = (8 + 2 * math.sqrt(layer.weight[0].numel())) * torch.finfo(layer.weight.dtype).eps
-        exact = [in_double(_some(layer, x)) for x in inputs]
+        exact = [DOUBLE.tensor(_some(layer, x)) for x in inputs]
         sums = [functional_call(double, absolute, (x.abs(),)) for x in exact]
         shapes = [layer.module(x).shape for x in inputs]
         return cls(layer, inputs, shapes, [double(x) for x in exact], [error * each for each in sums])
@@ -123,7 +124,7 @@ class Examples:
             ours = module(x)
             if ours.shape != shape or ours.dtype != x.dtype:
                 return False
-            if not ((in_double(_some(self.layer, ours)) - y).abs() <= slack).all():
+            if not ((DOUBLE.tensor(_some(self.layer, ours)) - y).abs() <= slack).all():
                 return False
         return True
 
