@@ -13,9 +13,9 @@ import argparse
 import statistics
 import sys
 
-from torchlasso.cli.experiment import Experiment, Options, read
+from torchlasso.runs.experiment import Experiment, Options, read
 from torchlasso.selection import penalty
-from torchlasso.training import evaluate, sparsity, support
+from torchlasso.training.trainer import evaluate, sparsity, support
 
 SEEDS = (0, 1, 2)
 COLUMNS = ("exact zeros, %", "validation error, %", "objective", "switches, % per epoch")

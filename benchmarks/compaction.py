@@ -1,6 +1,6 @@
 """What compaction takes out, of which architectures, and what that is worth in time; beside Torch-Pruning.
 
-Breadth: in each of the architectures of tests/compact, small ones with random weights, a third of the units of every
+Breadth: in each of the architectures of tests/compaction, small ones with random weights, a third of the units of every
 removable family is set to zero, with all that makes and reads them. What is left of the parameters, and how far the
 outputs move (in float64, relative to the largest), of ``compact``; and of Torch-Pruning's dependency graph, asked to
 remove the output channels whose weights and biases are all zero, layer after layer.
@@ -179,7 +179,7 @@ def speed(pixels: int, channels_last: bool) -> None:
 
 
 def flops_of(model: nn.Module, x: Tensor) -> int:
-    from torchlasso.compact.record import Totals
+    from torchlasso.compaction.report import Totals
 
     return Totals.of(model, x).flops
 

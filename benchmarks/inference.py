@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import torchlasso as tl
 from torchlasso import models as zoo
 from torchlasso.graph.tracing import as_arguments
-from torchlasso.sparse.timing import clock
+from torchlasso.inference.timing import clock
 
 ROUNDS = 15
 CALLS = 20  # in a row on a GPU, which is not waited for after each

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import torchlasso as tl
 from torchlasso import data, models
 from torchlasso.path import folds_of
-from torchlasso.training import Evaluation, Plan, Trainer, evaluate, sparsity
+from torchlasso.training.trainer import Evaluation, Plan, Trainer, evaluate, sparsity
 
 SEEDS = range(5)
 FOLDS = 3

@@ -46,7 +46,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 import torchlasso as tl
 from torchlasso import data, models
-from torchlasso.training import evaluate, sparsity
+from torchlasso.training.trainer import evaluate, sparsity
 
 BATCH, HELD, TRIAL_SEED = 128, 1 / 6, 1000  # the seed of the trials is none of the final runs'
 TRIAL, FINAL = "trial", "final"

@@ -25,9 +25,9 @@ from networks import vgg_mnist, wide_cnn
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.compact import Shrinker
-from torchlasso.compact.record import Totals
-from torchlasso.training import Plan, Trainer, evaluate
+from torchlasso.compaction import Shrinker
+from torchlasso.compaction.report import Totals
+from torchlasso.training.trainer import Plan, Trainer, evaluate
 
 MODELS = {"cnn": wide_cnn, "vgg": vgg_mnist, "narrow": lambda: wide_cnn(1)}
 WAYS = ("dense", "penalised", "penalised, shrinks")

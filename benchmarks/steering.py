@@ -25,7 +25,7 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso import models
-from torchlasso.training import Plan, Trainer, evaluate, sparsity
+from torchlasso.training.trainer import Plan, Trainer, evaluate, sparsity
 
 TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99)
 SEEDS = (0, 1, 2)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from torchlasso.cli.experiment import LOSS_TERM, OURS, Experiment, Options, read
-from torchlasso.training import evaluate, sparsity
+from torchlasso.runs.experiment import LOSS_TERM, OURS, Experiment, Options, read
+from torchlasso.training.trainer import evaluate, sparsity
 
 SEEDS = (0, 1, 2)
 

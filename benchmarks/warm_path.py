@@ -24,7 +24,7 @@ from torch import nn
 import torchlasso as tl
 from torchlasso import models
 from torchlasso.path import Grid, Point, Recipe, follow
-from torchlasso.training import Plan, Trainer, evaluate
+from torchlasso.training.trainer import Plan, Trainer, evaluate
 
 LOSS = nn.functional.cross_entropy
 

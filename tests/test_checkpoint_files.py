@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import torchlasso as tl
-from torchlasso import checkpoint
-from torchlasso.files import read_json, replacing, write_json, write_text
+from torchlasso._core.files import read_json, replacing, write_json, write_text
 from torchlasso.optim.metrics import registry
+from torchlasso.storage import checkpoint
 
 DTYPES = (
     torch.float64,

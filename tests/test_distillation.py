@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchlasso.distillation import Distillation
+from torchlasso.training.distillation import Distillation
 
 ROWS = torch.tensor([4, 0, 7, 2, 2])
 

@@ -159,7 +159,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr("torchlasso.extras.importlib.import_module", missing)
+    monkeypatch.setattr("torchlasso._core.extras.importlib.import_module", missing)
     for call in (lambda: to_onnx(nn.Linear(3, 2), torch.randn(2, 3), tmp_path / "m.onnx"), lambda: read_onnx("m.onnx")):
         with pytest.raises(ValueError, match=r"pip install 'torchlasso\[export\]'"):
             call()

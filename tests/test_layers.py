@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import grimp
 import pytest
 
+import torchlasso
+
 ROOT = Path(__file__).parents[1]
 # The layers that import torch and the standard library, nothing else.
 LOWER = (
+    "_core",
     "distributed",
-    "names",
-    "files",
-    "page",
-    "sharding",
-    "blocks",
+    "html",
     "penalties",
     "selection",
     "optim",
-    "certify",
-    "control",
     "graph",
-    "report",
+    "control",
+    "diagnostics",
+    "training",
+    "compaction",
 )
 OPTIONAL = ("sklearn", "datasets", "PIL", "pyarrow", "matplotlib", "typer", "rich", "pandas")
 
@@ -58,3 +61,11 @@ def test_importing_torchlasso_loads_no_optional_dependency() -> None:
     command = f"import sys, torchlasso; print([name for name in {OPTIONAL} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_no_function_shadows_a_module() -> None:
+    modules = [found.name for found in pkgutil.walk_packages(torchlasso.__path__, "torchlasso.")]
+    names = [name.rpartition(".") for name in modules if not name.endswith("__main__")]
+    found = {f"{parent}.{leaf}": getattr(importlib.import_module(parent), leaf, None) for parent, _, leaf in names}
+    shadowed = [name for name, value in found.items() if value is not None and not isinstance(value, types.ModuleType)]
+    assert not shadowed

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, collapsed, follow
-from torchlasso.training import Plan, Step, Trainer
+from torchlasso.training.trainer import Plan, Step, Trainer
 
 CROSS_ENTROPY, MSE = nn.functional.cross_entropy, nn.functional.mse_loss
 Rows = tuple[Tensor, Tensor]

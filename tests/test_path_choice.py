@@ -12,7 +12,7 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, choose, collapsed, folds_of, pooled
-from torchlasso.training import Evaluation, Loss, Plan
+from torchlasso.training.trainer import Evaluation, Loss, Plan
 
 
 def made(index: int, value: float | None, sparsity: float, spread: float | None = 0.0, *, loss: bool = False) -> Point:

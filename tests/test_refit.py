@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from torchlasso.optim.metrics import registry
-from torchlasso.refit import freeze_zeros
+from torchlasso.training.refit import freeze_zeros
 
 Maker = Callable[[Iterable[Any]], Optimizer]
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.report import LayerReport, SparsityReport, percent, report, size
+from torchlasso.diagnostics.report import LayerReport, SparsityReport, percent, report, size
 
 
 def zeroed(w: torch.Tensor, *places: object) -> None:

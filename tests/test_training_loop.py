@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import torchlasso as tl
-from torchlasso.training import (
+from torchlasso.training.trainer import (
     EVALUATION_BATCH,
     SCHEDULES,
     Plan,

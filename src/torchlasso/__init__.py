@@ -1,7 +1,23 @@
 """torchlasso: L1 regularization for PyTorch, done right."""
 
 from torchlasso import figures
-from torchlasso.blocks import (
+from torchlasso.compaction import CompactionReport, compact, shrink_
+from torchlasso.control import (
+    Constant,
+    LambdaController,
+    Reweighted,
+    TargetBudget,
+    TargetMissed,
+    TargetSparsity,
+    Warmup,
+)
+from torchlasso.diagnostics.report import LayerReport, SparsityReport, report
+from torchlasso.diagnostics.stationarity import Stationarity, lambda_max, stationarity
+from torchlasso.graph import Units
+from torchlasso.inference import AccelerationReport, accelerate
+from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
+from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
+from torchlasso.penalties.blocks import (
     NM,
     Blocks,
     Chunks,
@@ -13,23 +29,7 @@ from torchlasso.blocks import (
     Rows,
     SingularValues,
 )
-from torchlasso.certify import Stationarity, lambda_max, stationarity
-from torchlasso.compact import CompactionReport, compact, shrink_
-from torchlasso.control import (
-    Constant,
-    LambdaController,
-    Reweighted,
-    TargetBudget,
-    TargetMissed,
-    TargetSparsity,
-    Warmup,
-)
-from torchlasso.graph import Units
-from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
-from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
-from torchlasso.report import LayerReport, SparsityReport, report
 from torchlasso.selection import Rule, param_groups, penalty
-from torchlasso.sparse import AccelerationReport, accelerate
 from torchlasso.storage import load, save
 
 __version__ = "0.1.0"

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torchlasso import checkpoint
-from torchlasso.cli import run_page
 from torchlasso.cli.main import main
-from torchlasso.cli.run_folder import RunFolder
-from torchlasso.cli.sections.configuration import configuration
-from torchlasso.cli.sections.layers import layers
-from torchlasso.cli.sections.won import won
+from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.page import writing
+from torchlasso.runs.page.configuration import configuration
+from torchlasso.runs.page.layers import layers
+from torchlasso.runs.page.won import won
+from torchlasso.storage import checkpoint
 
 FEATURES = ("a", "b", "c", "d", "e")
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--lam", "0.02", "--epochs", "3")
@@ -146,7 +146,7 @@ def short_pages(request: pytest.FixtureRequest) -> Iterator[None]:
     """Pages without figures, which take longer to draw than these runs take to train; others by ``whole_pages``."""
     with pytest.MonkeyPatch.context() as patch:
         if "whole_pages" not in request.fixturenames:
-            patch.setattr(run_page, "SECTIONS", (won, layers, configuration))
+            patch.setattr(writing, "SECTIONS", (won, layers, configuration))
         yield
 
 

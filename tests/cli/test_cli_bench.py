@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchlasso.cli.measuring import latencies, peak_memory
+from torchlasso.runs.measuring import latencies, peak_memory
 
 FORMS = ["dense", "penalised", "compact", "accelerated", "dense, bfloat16", "dense, onnx", "compact, onnx"]
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from torchlasso.cli.run_folder import RunFolder
+from torchlasso.runs.folder import RunFolder
 
 UNITS = ("--over", "units", "--model", "mlp:width=24,depth=2", "--lam", "0.002", "--epochs", "20")
 
@@ -21,7 +21,7 @@ UNITS = ("--over", "units", "--model", "mlp:width=24,depth=2", "--lam", "0.002",
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is as small as these models pays at once."""
-    monkeypatch.setattr(importlib.import_module("torchlasso.compact.shrinker"), "PRICE", 1.0)
+    monkeypatch.setattr(importlib.import_module("torchlasso.compaction.shrinker"), "PRICE", 1.0)
 
 
 def shapes(file: Path) -> dict[str, list[int]]:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import torchlasso as tl
-from torchlasso.cli.finished import open_run
+from torchlasso.runs.finished import open_run
 
 UNITS = ("--over", "units", "--model", "mlp:width=24,depth=2", "--lam", "0.002", "--epochs", "20")
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from torchlasso import data, models
 from torchlasso.cli.main import main
-from torchlasso.cli.run_folder import RunFolder
 from torchlasso.path import Point, folds_of, follow
+from torchlasso.runs.folder import RunFolder
 
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--validation", "0.25")
 SHORT = (*OPTIONS, "--epochs", "6", "--epochs-each", "3", "--points", "5", "--collapse", "1")

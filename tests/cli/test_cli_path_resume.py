@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from torch.optim.lr_scheduler import LambdaLR
 
-import torchlasso.cli.following
+import torchlasso.runs.path
 from torchlasso.cli.main import main
-from torchlasso.cli.run_folder import RunFolder
+from torchlasso.runs.folder import RunFolder
 
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--validation", "0.25")
 OPTIONS += ("--epochs", "6", "--epochs-each", "3", "--collapse", "1")
@@ -67,8 +67,8 @@ MOMENTS = [
     pytest.param("by lam", RunFolder, "write_points", "after", 3, id="a point is written"),
     pytest.param("by lam", RunFolder, "write_points", "after", 4, id="the last point is written"),
     pytest.param("by lam", RunFolder, "write_model", "before", 1, id="no model yet"),
-    pytest.param("by lam", torchlasso.cli.following, "save", "before", 1, id="no figure"),
-    pytest.param("by lam", torchlasso.cli.following, "write_page", "before", 1, id="no page"),
+    pytest.param("by lam", torchlasso.runs.path, "save", "before", 1, id="no figure"),
+    pytest.param("by lam", torchlasso.runs.path, "write_page", "before", 1, id="no page"),
     pytest.param("by lam", RunFolder, "write_summary", "before", 1, id="no summary"),
     pytest.param("by lam", RunFolder, "write_summary", "after", 1, id="all written"),
     pytest.param("by density", RunFolder, "write_points", "after", 1, id="before λ is searched"),

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 import torchlasso as tl
-import torchlasso.cli.running
+import torchlasso.runs.train
 from torchlasso import data, models
 from torchlasso.cli.main import main
-from torchlasso.cli.run_folder import RunFolder
-from torchlasso.training import Plan, Trainer
+from torchlasso.runs.folder import RunFolder
+from torchlasso.training.trainer import Plan, Trainer
 
 REFIT = ("--refit", "20", "--model", "mlp:depth=0", "--lam", "0.2", "--validation", "0.3", "--epochs", "20")
 LEARNING = ("--teacher", "dense", "--refit", "2", "--lam", "0.05", "--validation", "0.3")
@@ -290,7 +290,7 @@ MOMENTS = [
     pytest.param(RunFolder, "write_checkpoint", "after", 8, id="the refit is over"),
     pytest.param(RunFolder, "write_model", "before", 2, id="no model yet"),
     pytest.param(RunFolder, "write_model", "after", 2, id="the model is written"),
-    pytest.param(torchlasso.cli.running, "write_page", "before", 1, id="no page"),
+    pytest.param(torchlasso.runs.train, "write_page", "before", 1, id="no page"),
     pytest.param(RunFolder, "write_summary", "before", 2, id="no summary"),
     pytest.param(RunFolder, "write_summary", "after", 2, id="all written"),
     *(pytest.param(os, "fsync", "before", n, id=f"within file {n}") for n in (8, 18, 19, 20)),

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from torch.optim.lr_scheduler import LambdaLR
 
-import torchlasso.cli.running
-from torchlasso.cli.run_folder import RunFolder
-from torchlasso.files import replacing
+import torchlasso.runs.train
+from torchlasso._core.files import replacing
+from torchlasso.runs.folder import RunFolder
 
 LONG = ("--epochs", "30", "--compare", "dense,loss-term")
 VARIANTS = ("", "dense/", "loss-term/")
@@ -51,7 +51,7 @@ POINTS = [
     pytest.param(RunFolder, "write_summary", "before", 1, id="no summary of the comparison"),
     pytest.param(RunFolder, "start", "before", 2, id="the comparison has no folder"),
     pytest.param(RunFolder, "start", "after", 2, id="the comparison has only its configuration"),
-    pytest.param(torchlasso.cli.running, "write_page", "before", 1, id="no page"),
+    pytest.param(torchlasso.runs.train, "write_page", "before", 1, id="no page"),
     pytest.param(RunFolder, "write_summary", "before", 3, id="no summary"),
     pytest.param(RunFolder, "write_summary", "after", 3, id="all written"),
     *(pytest.param(os, "fsync", "before", n, id=f"within file {n}") for n in (2, 3, 4, 5, 8, 9, 10, 14)),

@@ -16,8 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import torchlasso as tl
 from torchlasso import data, models
-from torchlasso.cli.run_folder import RunFolder
-from torchlasso.training import Plan, Trainer
+from torchlasso.runs.folder import RunFolder
+from torchlasso.training.trainer import Plan, Trainer
 
 OPTIONS = ("--model", "mlp:width=32,depth=1", "--batch-size", "32", "--lr", "0.03", "--lam", "1e-3", "--epochs", "60")
 COMBINED = ("--sparsity", "0.5", "--reweight", "0.05", "--refit", "2", "--teacher", "dense", "--compare", "loss-term")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from torchlasso import distributed
+from torchlasso.distributed import processes
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SMALL = ["--model", "mlp:width=8,depth=1", "--lr", "0.05", "--lam", "0.02"]
@@ -200,8 +200,8 @@ def test_the_shares_of_a_batch_make_up_the_batch(monkeypatch: pytest.MonkeyPatch
     values = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows, means, counted = torch.arange(n), [], []
     for rank in range(size):
-        monkeypatch.setattr(distributed, "_group", distributed._Group(rank, size))
-        own, share = distributed.share_of(rows)
+        monkeypatch.setattr(processes, "_group", processes._Group(rank, size))
+        own, share = processes.share_of(rows)
         assert len(own) > 1 or n == 1
         means.append(share * values[own].mean().item())
         counted += own.tolist() if share else []
@@ -213,9 +213,9 @@ def test_the_randomness_of_the_first_process_is_that_of_one_alone(monkeypatch: p
     drawn = []
     with torch.random.fork_rng():
         for rank in range(3):
-            monkeypatch.setattr(distributed, "_group", distributed._Group(rank, 3))
+            monkeypatch.setattr(processes, "_group", processes._Group(rank, 3))
             torch.manual_seed(5)
-            distributed.own_randomness()
+            processes.own_randomness()
             drawn.append(torch.rand(1).item())
         torch.manual_seed(5)
         assert drawn[0] == torch.rand(1).item()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from torchlasso import checkpoint
+from torchlasso.storage import checkpoint
 
 FULL = """
 import resource, signal, sys

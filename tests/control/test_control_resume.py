@@ -10,7 +10,7 @@ from implementations import same
 from torch import nn
 
 import torchlasso as tl
-from torchlasso import checkpoint
+from torchlasso.storage import checkpoint
 
 STEPS = 40
 HALF, REST = range(STEPS // 2), range(STEPS // 2, STEPS)

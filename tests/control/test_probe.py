@@ -6,7 +6,7 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso.control.costs import Bytes, Flops, Latency, Parameters
-from torchlasso.control.probe import Probe
+from torchlasso.control.live_channels import Probe
 from torchlasso.models.resnet_20 import BasicBlock
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from torchlasso.cli.typed import build
 from torchlasso.data import Standardizer
+from torchlasso.runs.records import build
 
 
 @pytest.mark.parametrize("shape", [(50, 4), (50, 3, 5, 6), (9000, 2)])

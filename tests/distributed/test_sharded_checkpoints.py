@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.fsdp import fully_shard
 
 import torchlasso as tl
-from torchlasso.sharding import whole
+from torchlasso.distributed.sharding import whole
 
 PROCESSES = [2, 1, 3]  # of each leg of the run
 STEPS = 6  # of one leg

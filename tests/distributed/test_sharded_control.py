@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 import torchlasso as tl
-from torchlasso.sharding import local, whole
+from torchlasso.distributed.sharding import local, whole
 
 CLUSTER = Cluster(__file__)
 STEPS = 24

@@ -15,7 +15,7 @@ from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import torchlasso as tl
-from torchlasso.sharding import whole
+from torchlasso.distributed.sharding import whole
 
 CLUSTER = Cluster(__file__, processes=4)
 PENALTIES = {"rows": tl.L1(over=tl.Rows()), "columns": tl.MCP(over=tl.Columns()), "elements": tl.L1()}

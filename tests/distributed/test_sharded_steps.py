@@ -16,8 +16,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 import torchlasso as tl
-from torchlasso.optim.fused import Launch
-from torchlasso.sharding import whole
+from torchlasso.distributed.sharding import whole
+from torchlasso.optim.fused.cpu import Launch
 
 CLUSTER = Cluster(__file__)
 STEPS = 20

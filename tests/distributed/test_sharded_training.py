@@ -16,7 +16,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 
 import torchlasso as tl
-from torchlasso.sharding import whole
+from torchlasso.distributed.sharding import whole
 
 CLUSTER = Cluster(__file__)
 STEPS = 20

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import torchlasso as tl
-from torchlasso.figures.embedding import embedded, page_axes, pictured, places
+from torchlasso.figures._embedding import embedded, page_axes, pictured, places
 
 SERIES = [tl.figures.Series("it", [1.0, 0.1, 0.01], [0.02, 0.03, 0.9]), tl.figures.Series("other", [1.0], [0.1])]
 

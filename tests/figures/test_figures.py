@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.figures.filters import filter_pixels
-from torchlasso.figures.inputs import pixel_map, pixels_on, ranked
-from torchlasso.figures.pixels import ABOVE, BELOW, NONE
+from torchlasso.figures._filters import filter_pixels
+from torchlasso.figures._inputs import pixel_map, pixels_on, ranked
+from torchlasso.figures._pixels import ABOVE, BELOW, NONE
 
 EPOCHS = {
     "torchlasso": [

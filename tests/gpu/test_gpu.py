@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 import torchlasso as tl
 from torchlasso.cli.main import main
-from torchlasso.sparse.choosing import Examples
-from torchlasso.sparse.executions import executions
-from torchlasso.sparse.layers import find_layers
-from torchlasso.sparse.semistructured import SemiStructuredLinear
+from torchlasso.inference.choosing import Examples
+from torchlasso.inference.executions import executions
+from torchlasso.inference.layers import find_layers
+from torchlasso.inference.semistructured import SemiStructuredLinear
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 

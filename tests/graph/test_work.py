@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import torchlasso as tl
+from torchlasso.graph.flops import flops_of_units
 from torchlasso.graph.units import find_units
-from torchlasso.graph.work import flops_of_units
 
 
 def test_a_linear_layer_counts_for_each_row_with_its_outputs_and_its_inputs() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchlasso as tl
-from torchlasso.optim import device
+from torchlasso.optim.fused import device
 
 ADAMS = ["Adam", "Adam amsgrad", "AdamW"]
 STEPS = 20

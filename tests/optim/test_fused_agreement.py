@@ -8,7 +8,7 @@ from implementations import assert_alike
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.optim import kernels, runs
+from torchlasso.optim.fused import inductor, memory
 
 STEPS = 200
 OPTIMIZERS = {
@@ -140,7 +140,7 @@ def test_single_weights(case):
 @pytest.fixture
 def pieces(monkeypatch):
     """Let the larger matrices be done in several pieces."""
-    monkeypatch.setattr(runs, "PIECE", 50)
+    monkeypatch.setattr(memory, "PIECE", 50)
 
 
 @pytest.mark.parametrize(("case", "name"), PAIRS)
@@ -159,17 +159,17 @@ def test_groups(case, name, pieces):
 @pytest.mark.parametrize("case", ["SGD momentum", "Adam"])
 def test_the_size_of_the_pieces_is_nothing_to_the_result(case, monkeypatch):
     heights = []
-    call = kernels.Kernel.__call__
+    call = inductor.Kernel.__call__
 
     def watched(self, where, numbers):
         if len(where.sizes) == 2:
             heights[-1].update(where.sizes[0])
         return call(self, where, numbers)
 
-    monkeypatch.setattr(kernels.Kernel, "__call__", watched)
+    monkeypatch.setattr(inductor.Kernel, "__call__", watched)
     penalised, results = over_blocks("L1"), []
-    for piece in (runs.PIECE, 30, 1):
-        monkeypatch.setattr(runs, "PIECE", piece)
+    for piece in (memory.PIECE, 30, 1):
+        monkeypatch.setattr(memory, "PIECE", piece)
         heights.append(set())
         results.append(train(case, penalised, 0.9, steps=40, fused=True))
     assert heights == [{1, 8, 10, 24}, {1, 2, 3, 5, 7, 10}, {1}]

@@ -12,11 +12,11 @@ from implementations import random_gradients
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.optim import kernels
-from torchlasso.optim.kernels import Scratch, kernel
-from torchlasso.optim.runs import Runs
-from torchlasso.optim.steps import RowStep, Shape, Step
-from torchlasso.optim.updates import Adam, HeavyBall
+from torchlasso.optim.fused import inductor
+from torchlasso.optim.fused.inductor import Scratch, kernel
+from torchlasso.optim.fused.memory import Runs
+from torchlasso.optim.fused.program import RowStep, Shape, Step
+from torchlasso.optim.fused.updates import Adam, HeavyBall
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 # an update, and the numbers of a step with λ = 0.2 first
@@ -124,7 +124,7 @@ def test_rows_are_written_and_nothing_else(update, dtype, scratch):
 
 def test_a_change_of_the_code_is_compiled_and_a_change_of_numbers_is_not(monkeypatch):
     made = []
-    monkeypatch.setattr(kernels, "_kernel", functools.cache(lambda *form: made.append(form) or kernels.Kernel(*form)))
+    monkeypatch.setattr(inductor, "_kernel", functools.cache(lambda *form: made.append(form) or inductor.Kernel(*form)))
     ws = [nn.Parameter(torch.linspace(-1, 1, 24, dtype=torch.float64).view(4, 6))]
     options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "penalty": tl.MCP(), "lam": 0.1}
     optimizer = tl.ProxSGD(ws, fused=True, **options)

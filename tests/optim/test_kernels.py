@@ -12,7 +12,7 @@ from implementations import FEW, assert_alike, options_of, random_gradients
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.optim import kernels
+from torchlasso.optim.fused import inductor
 
 SHAPES = [(0,), (1,), (2,), (15,), (16,), (17,), (3, 5), (1000,), (4, 3, 3, 3)]
 
@@ -38,13 +38,13 @@ def train(optimizer, ws, steps=range(10)) -> torch.Tensor:
 def compiled(monkeypatch) -> list:
     """What is compiled from now on."""
     seen = []
-    make = kernels.Kernel.__init__
+    make = inductor.Kernel.__init__
 
     def counted(self, *args):
         seen.append(args)
         make(self, *args)
 
-    monkeypatch.setattr(kernels.Kernel, "__init__", counted)
+    monkeypatch.setattr(inductor.Kernel, "__init__", counted)
     return seen
 
 

@@ -14,7 +14,7 @@ from implementations import EACH, FEW, IMPLEMENTATIONS, assert_alike, options_of
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.optim import device
+from torchlasso.optim.fused import device
 
 STEPS = 21
 SHAPES = [(6, 5), (4, 5), (3, 5)]

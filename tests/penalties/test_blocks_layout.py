@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchlasso.blocks import Chunks, Filters, Heads, InputChannels, Partition
+from torchlasso.penalties.blocks import Chunks, Filters, Heads, InputChannels, Partition
 
 LAYERS = [
     nn.Linear(6, 4, bias=False),

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import torchlasso as tl
-from torchlasso.cli import choices
 from torchlasso.penalties import base
+from torchlasso.runs import choices
 
 
 @pytest.fixture

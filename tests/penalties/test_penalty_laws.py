@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-import torchlasso.blocks as blocks_module
-from torchlasso.blocks import (
+import torchlasso.penalties.blocks as blocks_module
+from torchlasso.penalties import L1, MCP, LHalf, LogSum, Separable, SparseGroup, registry
+from torchlasso.penalties.blocks import (
     NM,
     Blocks,
     Chunks,
@@ -19,7 +20,6 @@ from torchlasso.blocks import (
     Rows,
     SingularValues,
 )
-from torchlasso.penalties import L1, MCP, LHalf, LogSum, Separable, SparseGroup, registry
 
 SHAPE = (6, 4, 3)
 BLOCKS = [

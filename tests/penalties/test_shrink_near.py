@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import torchlasso as tl
-from torchlasso.penalties.metric import shrink, shrink_near
+from torchlasso.penalties.diagonal_prox import shrink, shrink_near
 
 N = 500
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchlasso.storage import places
-from torchlasso.storage.places import Flags, decode, encode
+from torchlasso.storage import golomb
+from torchlasso.storage.golomb import Flags, decode, encode
 
 
 @st.composite
@@ -31,7 +31,7 @@ def reference(marked: Flags, low_bits: int) -> str:
     return low + unary + "0" * (-len(low + unary) % 8)
 
 
-def bits(code: places.Bytes) -> str:
+def bits(code: golomb.Bytes) -> str:
     return "".join(map(str, np.unpackbits(code)))
 
 
@@ -39,7 +39,7 @@ def bits(code: places.Bytes) -> str:
 @given(flags(), st.sampled_from([8, 64, 1 << 18]))
 def test_the_code_is_that_of_the_format_with_the_best_k_and_is_read_back(marked: Flags, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(places, "PIECE", piece)
+        patch.setattr(golomb, "PIECE", piece)
         code, low_bits = encode(marked)
         assert bits(code) == reference(marked, low_bits)
         assert len(bits(code)) == min(len(reference(marked, k)) for k in range(10))
@@ -75,7 +75,7 @@ CODE, LOW_BITS = encode(np.arange(1000) % 17 == 3)
 COUNT = 59
 
 
-def altered(place: int, by: int) -> places.Bytes:
+def altered(place: int, by: int) -> golomb.Bytes:
     code = CODE.copy()
     code[place] ^= by
     return code
@@ -109,7 +109,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("code", "low_bits", "size", "count"), REFUSED.values(), ids=REFUSED)
 def test_another_code_is_refused_before_much_is_allocated(
-    code: places.Bytes, low_bits: int, size: int, count: int
+    code: golomb.Bytes, low_bits: int, size: int, count: int
 ) -> None:
     tracemalloc.start()
     try:

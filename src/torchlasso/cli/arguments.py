@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from torchlasso import models, penalties
-from torchlasso.cli.choices import BLOCKS, OPTIMIZERS, UNITS
-from torchlasso.training import LOSSES, SCHEDULES
+from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, UNITS
+from torchlasso.training.trainer import LOSSES, SCHEDULES
 
 Out = Annotated[str, typer.Option(help="Folder of the run.")]
 Data = Annotated[

@@ -13,15 +13,15 @@ import typer
 from rich.table import Table
 from torch import Tensor, nn
 
-from torchlasso import files
+from torchlasso._core import files
 from torchlasso.cli import screen
-from torchlasso.cli.experiment import Experiment, read
-from torchlasso.cli.finished import open_run
-from torchlasso.cli.measuring import latencies, peak_memory
 from torchlasso.cli.starting import listed
-from torchlasso.cli.variants import Variant, variants
-from torchlasso.report import size
-from torchlasso.training import Evaluation, judge, outputs_of
+from torchlasso.diagnostics.report import size
+from torchlasso.runs.experiment import Experiment, read
+from torchlasso.runs.finished import open_run
+from torchlasso.runs.measuring import latencies, peak_memory
+from torchlasso.runs.variants import Variant, variants
+from torchlasso.training.trainer import Evaluation, judge, outputs_of
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from torchlasso import files
+from torchlasso._core import files
 from torchlasso.cli import screen
-from torchlasso.cli.finished import open_run
-from torchlasso.compact import compacted
+from torchlasso.compaction import compacted
+from torchlasso.runs.finished import open_run
 
 
 def compact(

@@ -10,14 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from torchlasso import checkpoint, files, storage
+from torchlasso import storage
+from torchlasso._core import files
+from torchlasso._core.specs import unknown
 from torchlasso.cli import screen
-from torchlasso.cli.card import Card
-from torchlasso.cli.finished import FinishedRun, open_run
-from torchlasso.cli.run_folder import told
+from torchlasso.diagnostics.report import size
 from torchlasso.export import to_onnx, to_pt2
-from torchlasso.names import unknown
-from torchlasso.report import size
+from torchlasso.runs.card import Card
+from torchlasso.runs.finished import FinishedRun, open_run
+from torchlasso.runs.folder import told
+from torchlasso.storage import checkpoint
 
 
 @dataclass(frozen=True)

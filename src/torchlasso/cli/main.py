@@ -10,7 +10,6 @@ from pathlib import Path
 
 import typer
 
-from torchlasso import distributed
 from torchlasso.cli.bench import bench
 from torchlasso.cli.compact import compact
 from torchlasso.cli.export import export
@@ -18,6 +17,7 @@ from torchlasso.cli.path import path
 from torchlasso.cli.predict import predict
 from torchlasso.cli.report import report
 from torchlasso.cli.train import train
+from torchlasso.distributed import processes
 
 app = typer.Typer(
     name="torchlasso",
@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     by torchrun, the first shows what there is to show, and the one that fails first says why.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    with distributed.joined(), _shown_once():
+    with processes.joined(), _shown_once():
         code = _run(arguments or ["--help"])
     sys.exit(code or 0)
 
 
 def _run(arguments: list[str]) -> int | None:
     # a process that waits for one that is gone gets a RuntimeError
-    lost = () if distributed.size() == 1 else (RuntimeError,)
+    lost = () if processes.size() == 1 else (RuntimeError,)
     try:
         return app(arguments, standalone_mode=False)  # type: ignore[no-any-return]
     except typer.TyperException as error:
@@ -56,7 +56,7 @@ def _run(arguments: list[str]) -> int | None:
 
 @contextmanager
 def _shown_once() -> Iterator[None]:
-    if distributed.is_first():
+    if processes.is_first():
         yield
     else:
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
@@ -70,7 +70,7 @@ def _what(error: Exception) -> str:
 
 
 def _fail(message: str) -> int:
-    if distributed.is_first_to_fail():
+    if processes.is_first_to_fail():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 

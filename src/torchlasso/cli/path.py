@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from torchlasso.cli import arguments
-from torchlasso.cli.experiment import Options, PathOptions
-from torchlasso.cli.following import run_path
 from torchlasso.cli.starting import listed, started
 from torchlasso.path import RULES
+from torchlasso.runs.experiment import Options, PathOptions
+from torchlasso.runs.path import run_path
 
 
 def path(

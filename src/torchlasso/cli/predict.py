@@ -11,14 +11,14 @@ import typer
 from torch import Tensor
 
 from torchlasso import data as datasets
+from torchlasso._core.files import replacing
 from torchlasso.cli import screen
-from torchlasso.cli.card import open_model
-from torchlasso.cli.experiment import Inputs
 from torchlasso.data.records import Labels
-from torchlasso.distributed import by_first
-from torchlasso.files import replacing
-from torchlasso.report import percent
-from torchlasso.training import judge, outputs_of
+from torchlasso.diagnostics.report import percent
+from torchlasso.distributed.processes import by_first
+from torchlasso.runs.card import open_model
+from torchlasso.runs.experiment import Inputs
+from torchlasso.training.trainer import judge, outputs_of
 
 
 def predict(

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from torchlasso import files
+from torchlasso._core import files
 from torchlasso.cli import screen
-from torchlasso.cli.finished import open_run
-from torchlasso.cli.run_page import write_page
-from torchlasso.report import report as sparsity_report
+from torchlasso.diagnostics.report import report as sparsity_report
+from torchlasso.runs.finished import open_run
+from torchlasso.runs.page.writing import write_page
 
 
 def report(

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from torchlasso.cli.summary import Summary, side_by_side
+from torchlasso.diagnostics.report import percent
 from torchlasso.path import Point
-from torchlasso.report import percent
-from torchlasso.training import Evaluation, Step
+from torchlasso.runs.summary import Summary, side_by_side
+from torchlasso.training.trainer import Evaluation, Step
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

@@ -11,14 +11,14 @@ from typing import Any
 
 import typer
 
-from torchlasso import files
+from torchlasso._core import files
 from torchlasso.cli import screen
-from torchlasso.cli.experiment import DENSE, Experiment, Options, PathOptions, Rows, read
-from torchlasso.cli.run_folder import RunFolder
-from torchlasso.cli.teacher import outputs_of_teacher
 from torchlasso.control import TargetSparsity
-from torchlasso.distributed import is_first, is_first_to_fail
+from torchlasso.distributed.processes import is_first, is_first_to_fail
 from torchlasso.path import folds_of
+from torchlasso.runs.experiment import DENSE, Experiment, Options, PathOptions, Rows, read
+from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.teacher import outputs_of_teacher
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from torchlasso.cli import arguments
-from torchlasso.cli.experiment import COMPARISONS, Options
-from torchlasso.cli.running import run
 from torchlasso.cli.starting import listed, started
+from torchlasso.runs.experiment import COMPARISONS, Options
+from torchlasso.runs.train import run
 
 
 def train(

@@ -1,10 +1,10 @@
 """Controllers of λ: they write ``lam`` as schedulers write ``lr``."""
 
 from torchlasso.control.base import LambdaController
-from torchlasso.control.budget import TargetBudget
 from torchlasso.control.reweighted import Reweighted
 from torchlasso.control.schedules import Constant, Warmup
 from torchlasso.control.steering import TargetMissed
-from torchlasso.control.target import TargetSparsity
+from torchlasso.control.target_budget import TargetBudget
+from torchlasso.control.target_sparsity import TargetSparsity
 
 __all__ = ["Constant", "LambdaController", "Reweighted", "TargetBudget", "TargetMissed", "TargetSparsity", "Warmup"]

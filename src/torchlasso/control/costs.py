@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from torchlasso.control.probe import Live, Probe, Site, Trace, undisturbed
-from torchlasso.distributed import take_from_first_
+from torchlasso.control.live_channels import Live, Probe, Site, Trace, undisturbed
+from torchlasso.distributed.processes import take_from_first_
 
 # The widths at which a layer is timed, as shares of its channels on both sides, and how often it is at each.
 WIDTHS = (1 / 8, 1 / 4, 1 / 2, 1.0)

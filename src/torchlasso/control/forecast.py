@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.sharding import local
+from torchlasso.distributed.sharding import local
 
 FAR = 255  # strides: what is further away does not count as on its way
 TENSORS = ("ages", "then", "strides_left")

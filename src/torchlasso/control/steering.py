@@ -12,8 +12,8 @@ from torch import Tensor
 
 from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.control.forecast import Forecast
+from torchlasso.distributed.sharding import local, total
 from torchlasso.optim import Proximal
-from torchlasso.sharding import local, total
 
 # Measured in docs/results.md, on fixed λ: what is left, as odds, goes about as this power of 1/λ.
 ELASTICITY = 0.8

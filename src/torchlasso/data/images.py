@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchlasso._core.extras import require
 from torchlasso.data.arrays import unit_interval
 from torchlasso.data.messages import one_line
-from torchlasso.extras import require
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 _GREY = ("L", "1", "LA", "La")

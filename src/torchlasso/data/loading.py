@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import torchlasso.data.readers  # noqa: F401  (registers them)
-from torchlasso.data.holdout import split_test
 from torchlasso.data.labels import Columns, class_indices, class_names
 from torchlasso.data.records import Dataset, Labels, Part, kind_of, order_like, widen
 from torchlasso.data.registry import Source, find_reader
+from torchlasso.data.splits import split_test
 
 
 def load(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()) -> Dataset:

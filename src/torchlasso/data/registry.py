@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from torchlasso._core.specs import unknown
 from torchlasso.data.labels import Columns
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
-from torchlasso.names import unknown
 
 
 @dataclass(frozen=True)

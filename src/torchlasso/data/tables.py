@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from torchlasso._core.extras import require
 from torchlasso.data.arrays import Array, refuse_infinite
 from torchlasso.data.images import decode
 from torchlasso.data.labels import Columns, raw_labels
 from torchlasso.data.messages import listed, one_line, row
 from torchlasso.data.records import Labels, Part
-from torchlasso.extras import require
 
 
 def table_part(table: Any, columns: Columns, origin: str, *, image_paths: bool = False) -> Part:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from torchlasso.compact.checking import difference
-from torchlasso.control.probe import undisturbed
+from torchlasso.compaction.verify import difference
+from torchlasso.control.live_channels import undisturbed
 from torchlasso.graph.tracing import Inputs, as_arguments
 
 KEY = "torchlasso"  # what is kept beside a model, as JSON

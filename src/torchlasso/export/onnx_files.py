@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from torchlasso.control.probe import undisturbed
+from torchlasso._core.extras import require
+from torchlasso._core.files import replacing
+from torchlasso.control.live_channels import undisturbed
 from torchlasso.export.exported import KEY, Exported, check, for_any_batch
-from torchlasso.extras import require
-from torchlasso.files import replacing
 from torchlasso.graph.tracing import Inputs, first_line
 
 EXTRA = "export"

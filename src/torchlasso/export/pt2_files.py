@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchlasso.control.probe import undisturbed
+from torchlasso._core.files import replacing
+from torchlasso.control.live_channels import undisturbed
 from torchlasso.export.exported import KEY, Exported, check, for_any_batch
-from torchlasso.files import replacing
 from torchlasso.graph.tracing import Inputs, first_line
 
 BESIDE = f"{KEY}.json"  # the file inside the archive

@@ -5,13 +5,13 @@
 >>> axes.figure.savefig("stability.png")  # doctest: +SKIP
 """
 
-from torchlasso.figures.filters import filters
-from torchlasso.figures.frontier import Series, frontier
-from torchlasso.figures.inputs import inputs
-from torchlasso.figures.layers import layers
-from torchlasso.figures.stability import stability
-from torchlasso.figures.style import save
-from torchlasso.figures.training import training
-from torchlasso.figures.weights import weights
+from torchlasso.figures._filters import filters
+from torchlasso.figures._frontier import Series, frontier
+from torchlasso.figures._inputs import inputs
+from torchlasso.figures._layers import layers
+from torchlasso.figures._stability import stability
+from torchlasso.figures._style import save
+from torchlasso.figures._training import training
+from torchlasso.figures._weights import weights
 
 __all__ = ["Series", "filters", "frontier", "inputs", "layers", "save", "stability", "training", "weights"]

@@ -1,7 +1,7 @@
 """Named models, built to fit the data. A new one is one file here: importing this package finds it."""
 
+from torchlasso._core.specs import import_modules
 from torchlasso.models.registry import build, names, register
-from torchlasso.names import import_modules
 
 __all__ = ["build", "names", "register"]
 

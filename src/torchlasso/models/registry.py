@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from torchlasso._core.specs import import_function, is_function_name, unknown
 from torchlasso.models.parts import check_whole
-from torchlasso.names import import_function, is_function_name, unknown
 
 Builder = Callable[..., nn.Module]
 BuilderT = TypeVar("BuilderT", bound=Builder)

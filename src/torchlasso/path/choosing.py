@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from torchlasso.names import unknown
+from torchlasso._core.specs import unknown
 from torchlasso.path.points import Point, badness
-from torchlasso.training import Evaluation
+from torchlasso.training.trainer import Evaluation
 
 RULES = ("best", "one-se", "within")
 

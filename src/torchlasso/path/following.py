@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from torchlasso.certify import is_penalised, stationarity
 from torchlasso.control import Reweighted, TargetSparsity
 from torchlasso.control.steering import ELASTICITY
+from torchlasso.diagnostics.stationarity import is_penalised, stationarity
 from torchlasso.optim import Proximal
 from torchlasso.path.grid import Grid
 from torchlasso.path.points import Point
 from torchlasso.selection import Group
-from torchlasso.training import (
+from torchlasso.training.trainer import (
     Evaluation,
     Loss,
     Plan,

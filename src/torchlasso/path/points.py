@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torchlasso.certify import Stationarity
-from torchlasso.training import Evaluation
+from torchlasso.diagnostics.stationarity import Stationarity
+from torchlasso.training.trainer import Evaluation
 
 
 @dataclass(frozen=True)

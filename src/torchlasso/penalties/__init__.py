@@ -1,9 +1,9 @@
 """Penalties: the shape of a regularizer, with its value, prox, optimality distance and largest useful strength."""
 
-from torchlasso.names import import_modules
+from torchlasso._core.specs import import_modules
 from torchlasso.penalties.base import Penalty, Separable, check_strength, register, registry
-from torchlasso.penalties.nonseparable import SparseGroup
 from torchlasso.penalties.separable import L1, MCP, SCAD, ElasticNet, LHalf, LogSum
+from torchlasso.penalties.sparse_group import SparseGroup
 
 __all__ = [
     "L1",

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from torchlasso.blocks import Blocks, Elements, divide
-from torchlasso.sharding import gathered, is_cut, shardwise, summed
+from torchlasso.distributed.sharding import gathered, is_cut, shardwise, summed
+from torchlasso.penalties.blocks import Blocks, Elements, divide
 
 Strength = float | Tensor
 Near = tuple[Tensor, Tensor, tuple[Tensor, ...]]

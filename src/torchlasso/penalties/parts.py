@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.blocks import Rows
-from torchlasso.joint import Joint
 from torchlasso.penalties.base import Penalty, Strength
+from torchlasso.penalties.blocks import Rows
+from torchlasso.penalties.joint import Joint
 
 
 def joint_blocks(penalty: Penalty | None) -> Joint | None:

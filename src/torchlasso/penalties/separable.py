@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torchlasso.blocks import divide
 from torchlasso.penalties.base import Near, Separable, Strength, register
-from torchlasso.penalties.metric import better_of, shrink, shrink_flattening, shrink_near
+from torchlasso.penalties.blocks import divide
+from torchlasso.penalties.diagonal_prox import better_of, shrink, shrink_flattening, shrink_near
 
 
 def _like(r: Tensor, lam: Strength) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from torchlasso.files import replacing
+from torchlasso._core.files import replacing
 from torchlasso.storage.records import DTYPES, Record
 
 METADATA = "__metadata__"

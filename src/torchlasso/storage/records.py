@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchlasso.storage.places import Bytes, decode, encode, indices
+from torchlasso.storage.golomb import Bytes, decode, encode, indices
 
 DTYPES = {
     "F64": torch.float64,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from torchlasso.sharding import any_sharded
+from torchlasso.distributed.sharding import any_sharded
 
 
 def tensors_of(model: nn.Module, argument: str) -> dict[str, Tensor]:

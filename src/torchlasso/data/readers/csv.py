@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torchlasso._core.extras import require
 from torchlasso.data.labels import Columns
 from torchlasso.data.messages import one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
 from torchlasso.data.tables import table_part
-from torchlasso.extras import require
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")  # in any case of letters, in columns of numbers
 INTEGER = r"^[+-]?[0-9]{1,18}$"

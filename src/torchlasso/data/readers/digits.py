@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from torchlasso._core.extras import require
 from torchlasso.data.arrays import array_part
-from torchlasso.data.holdout import split_test
 from torchlasso.data.labels import Columns
 from torchlasso.data.registry import Portion, Reader, Source, register
-from torchlasso.extras import require
+from torchlasso.data.splits import split_test
 
 
 @register

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from torchlasso._core.specs import import_function, is_function_name
 from torchlasso.data.arrays import array_part, as_array
-from torchlasso.data.holdout import split_test
 from torchlasso.data.labels import Columns
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
-from torchlasso.names import import_function, is_function_name
+from torchlasso.data.splits import split_test
 
 
 @register

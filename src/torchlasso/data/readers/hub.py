@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from torchlasso._core.extras import require
 from torchlasso.data.labels import Columns
 from torchlasso.data.messages import listed, one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 from torchlasso.data.tables import table_part
-from torchlasso.extras import require
 
 TEST_SPLITS = ("test", "validation")
 

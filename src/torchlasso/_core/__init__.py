@@ -1,0 +1,1 @@
+"""The foundations: specifications by name, files, extras."""

@@ -1,0 +1,8 @@
+"""From zeros to a smaller model with the same outputs."""
+
+from torchlasso.compaction.api import compact, compacted
+from torchlasso.compaction.report import CompactionReport
+from torchlasso.compaction.shrinker import Shrinker, restore_
+from torchlasso.compaction.shrinking import shrink_
+
+__all__ = ["CompactionReport", "Shrinker", "compact", "compacted", "restore_", "shrink_"]

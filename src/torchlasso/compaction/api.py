@@ -1,0 +1,84 @@
+"""Take the units out of a model that make no difference to its outputs."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+from torch import nn
+
+from torchlasso.compaction.cutting import Cut
+from torchlasso.compaction.fitting import find_cut
+from torchlasso.compaction.report import CompactionReport, FamilyReport, Totals
+from torchlasso.graph.tracing import Inputs
+
+
+@overload
+def compact(
+    model: nn.Module, example_inputs: Inputs, *, multiple_of: int = 1, return_report: Literal[False] = False
+) -> nn.Module: ...
+@overload
+def compact(
+    model: nn.Module, example_inputs: Inputs, *, multiple_of: int = 1, return_report: Literal[True]
+) -> tuple[nn.Module, CompactionReport]: ...
+def compact(
+    model: nn.Module, example_inputs: Inputs, *, multiple_of: int = 1, return_report: bool = False
+) -> nn.Module | tuple[nn.Module, CompactionReport]:
+    """A smaller model with the same outputs: without the units that make no difference to them.
+
+    A unit (a channel, a neuron, a head) makes no difference if it is the same for all inputs, because all its incoming
+    weights are zero, or if nothing reads it, because all its outgoing weights are. What it is the same for all inputs
+    is added to the biases of what reads it; where that cannot be exact, it stays.
+
+    Args:
+        model: any that ``torch.export`` can export; it is not changed.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. A small batch is enough.
+        multiple_of: keep so many units of each family that they make a multiple of this, as some hardware likes it.
+        return_report: return what went, and what stayed and why, too.
+
+    Returns:
+        A model of the same classes, with the same names in its ``state_dict``, and, where asked for, the report. Before
+        it is returned, both models have run side by side in float64, on the example inputs and on random ones, in
+        evaluation and in training (without dropout).
+
+    Raises:
+        ValueError: the model cannot be exported, or ``multiple_of`` is below 1.
+        RuntimeError: the outputs are not the same. This is never meant to happen; please report it.
+
+    Examples:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> _ = nn.init.zeros_(net[0].weight[:5])  # five neurons whose input no longer counts
+        >>> small = compact(net, torch.randn(3, 4))
+        >>> small
+        Sequential(
+          (0): Linear(in_features=4, out_features=3, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=3, out_features=2, bias=True)
+        )
+    """
+    if return_report:
+        small, report, _ = compacted(model, example_inputs, multiple_of)
+        return small, report
+    return find_cut(model, example_inputs, multiple_of).applied_to_copy(model)
+
+
+def compacted(
+    model: nn.Module, example_inputs: Inputs, multiple_of: int = 1
+) -> tuple[nn.Module, CompactionReport, Cut]:
+    """A smaller model with the same outputs, what went and what stayed, and what was done."""
+    cut = find_cut(model, example_inputs, multiple_of)
+    small = cut.applied_to_copy(model)
+    return small, report_of(cut, *(Totals.of(each, example_inputs) for each in (model, small))), cut
+
+
+def report_of(cut: Cut, before: Totals, after: Totals) -> CompactionReport:
+    """What went, what stayed and why."""
+    gone, stays = cut.removal.gone, cut.removal.stays
+    families = []
+    for family in cut.units.families:
+        if family.pins and (family.size == 1 or all(place != 0 for _, place in family.places)):
+            continue  # places of a kernel, inputs: nobody asks why these stay
+        left = int((~gone[family.axis]).sum()) if family.axis in gone else family.size
+        why = (*family.pins, *stays.get(family.axis, ()))
+        families.append(FamilyReport(family.name, family.size, left, why))
+    return CompactionReport(tuple(families), dict(cut.units.structure.unknown), before, after)

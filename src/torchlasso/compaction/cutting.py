@@ -1,0 +1,80 @@
+"""What is done to a model, to any copy of it, and what is written down of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlasso.compaction.attributes import (
+    Choice,
+    Sizes,
+    assign_,
+    set_own_,
+)
+from torchlasso.compaction.removal import Removal
+from torchlasso.compaction.surgery import cut_
+from torchlasso.graph import UnitMap
+from torchlasso.graph.axes import Dim
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What has to be done to a model, and can be done to any copy of it.
+
+    Attributes:
+        units: of the model.
+        removal: what goes.
+        numbers: what attributes of modules become that are not torch's own.
+    """
+
+    units: UnitMap
+    removal: Removal
+    numbers: list[tuple[Choice, int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What goes, by the names of families, and the numbers: all that :meth:`from_dict` needs beside the units."""
+        gone = {
+            family.name: self.removal.gone[family.axis].nonzero().flatten().tolist()
+            for family in self.units.removable
+            if self.removal.gone[family.axis].any()
+        }
+        numbers = [[choice.path, choice.name, choice.place, value] for choice, value in self.numbers]
+        return {"gone": gone, "numbers": numbers}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], units: UnitMap) -> Cut:
+        """The cut that was recorded, of a model of the same shape, without anything that is added to what stays.
+
+        Raises:
+            ValueError: the model is another one.
+        """
+        axes = {family.name: family.axis for family in units.removable}
+        gone = {}
+        for name, which in record["gone"].items():
+            if name not in axes or max(which) >= axes[name].size:
+                raise ValueError(f"the model has no units {name!r} as those that were taken out")
+            gone[axes[name]] = torch.zeros(axes[name].size, dtype=torch.bool)
+            gone[axes[name]][torch.tensor(which)] = True
+        numbers = [
+            (Choice(path, name, place, (object, name, False), (value,)), value)
+            for path, name, place, value in record["numbers"]
+        ]
+        return cls(units, Removal(gone), numbers)
+
+    def applied_to_copy(self, model: nn.Module) -> nn.Module:
+        """A copy of a model that is cut; the model is not changed."""
+        small = copy.deepcopy(model)
+        self.apply_(small)
+        return small
+
+    def apply_(self, model: nn.Module) -> list[tuple[Tensor, list[Dim]]]:
+        """Cut a model; returns its tensors that are smaller now, and their dimensions as they were."""
+        changed = cut_(model, self.units.structure.parameters, self.removal)
+        set_own_(model, Sizes.of(self.units.structure, self.removal))
+        assign_(model, self.numbers)
+        return changed

@@ -1,0 +1,169 @@
+"""Which units can go without any output changing, where what is constant is added to what comes after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from torchlasso.compaction.attributes import module_of
+from torchlasso.compaction.removal import Removal, even_out
+from torchlasso.graph import UnitMap
+from torchlasso.graph.axes import Axis, Dim, axes_of, units_in
+from torchlasso.graph.operators import Call, Shaped, arguments, name_of, rule_of
+from torchlasso.graph.rules.contractions import Affine
+from torchlasso.graph.rules.norms import BatchNorm
+
+Refused = list[tuple[Axis, Tensor, str]]  # units that cannot go, and why
+
+
+def find_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] | None = None) -> Removal:
+    """The largest removal that changes no output.
+
+    Units that are idle go, except where the constant that one is cannot be added to a bias: where its effect is not the
+    same everywhere, as beside a border that is padded with zeros, or where there is no bias.
+
+    Args:
+        units: of the model.
+        multiple_of: keep so many units of a family that they make a multiple of this, or all.
+        pinned: axes of which no unit may go, and why.
+    """
+    idle = units.idle()
+    refused = [(axis, torch.ones(axis.size, dtype=torch.bool), reason) for axis, reason in (pinned or {}).items()]
+    while True:
+        removal = Removal(dict(idle))
+        for axis, which, reason in refused:
+            removal.keep(axis, which, reason)
+        even_out(removal, multiple_of)  # each time anew: what is refused may be enough for what has to be left
+        folding = Folding(units, removal)
+        if not folding.refused:
+            removal.shifts.update(folding.shifts)
+            return removal
+        refused += folding.refused
+
+
+class Folding:
+    """What has to be added where if units go.
+
+    Attributes:
+        shifts: of parameters and buffers, by name, in their old shape.
+        refused: units whose constants cannot be added to anything.
+    """
+
+    def __init__(self, units: UnitMap, removal: Removal) -> None:
+        self.removal, self.flows, self.shapes = removal, units.flows, units.structure.shapes
+        self.trace = units.structure.trace
+        self.shifts: dict[str, Tensor] = {}
+        self.refused: Refused = []
+        self._wanted: dict[str, list[tuple[fx.Node, Tensor]]] = {}
+        for node in self.trace.nodes:
+            rule = rule_of(node.target) if node.op == "call_function" else None
+            if isinstance(rule, Affine):
+                self._layer(node, rule)
+            elif rule is not None and rule.adds_up and self._touched(node) and not self._same_without(node):
+                self._refuse(node.all_input_nodes, f"{name_of(node.target).removeprefix('aten.')} adds up its constant")
+        self._agree()
+
+    def _dims(self, node: fx.Node) -> list[Dim]:
+        shape = self.shapes.get(node)
+        return shape.dims if isinstance(shape, Shaped) else []
+
+    def _touched(self, node: fx.Node) -> bool:
+        return any(self.removal.touches(dim) for x in node.all_input_nodes for dim in self._dims(x))
+
+    def _layer(self, node: fx.Node, rule: Affine) -> None:
+        """Note that a layer's change goes into its bias, or into the running mean of what normalises its result."""
+        args = arguments(node)
+        bias, names = args.get("bias"), self.trace.names
+        change = self._change(node, rule, args)
+        if change is None:
+            self._refuse([args["input"]], f"its constant does not have the same effect everywhere in {_place(node)}")
+        elif bias in names:
+            self._wanted.setdefault(names[bias], []).append((node, change))
+        elif change.any():
+            means = [_running_mean(user) for user in node.users]
+            if bias is None and all(mean in names for mean in means):
+                for mean in means:
+                    self._wanted.setdefault(names[mean], []).append((node, -change))
+            else:
+                self._refuse([args["input"]], f"its constant is not zero, and {_place(node)} has no bias to add it to")
+
+    def _change(self, node: fx.Node, rule: Affine, args: dict[str, Any]) -> Tensor | None:
+        """What the units that go contribute to each bias of a layer; None where it is not the same everywhere."""
+        value, dims = self.flows[node].value, self._dims(node)
+        place = value.dim() - 1 - rule.after(self.flows[args["weight"]].value.dim())
+        change = torch.zeros(value.shape[place], dtype=value.dtype)
+        x = args["input"]
+        gone = self.flows[x].value * self.removal.going(self._dims(x))
+        if not gone.any():
+            return change
+        full = rule.product(Call(name_of(node.target), args, None), gone, self.flows[args["weight"]].value)
+        stays = self.removal.indices(dims[place])
+        rows = self.removal.sliced(full, dims).movedim(place, 0).reshape(len(stays), -1)
+        if not self._close(rows, rows[:, :1].expand_as(rows)):
+            return None
+        change[stays] = rows[:, 0]
+        return change
+
+    def _same_without(self, node: fx.Node) -> bool:
+        """Whether the result would be the same if what goes was zero."""
+
+        def masked(x: fx.Node) -> Tensor:
+            return self.flows[x].value * ~self.removal.going(self._dims(x))
+
+        target: Any = node.target
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), masked)
+        dims = self._dims(node)
+        return self._close(
+            self.removal.sliced(target(*args, **kwargs), dims), self.removal.sliced(self.flows[node].value, dims)
+        )
+
+    def _close(self, a: Tensor, b: Tensor) -> bool:
+        scale = max(1.0, *(float(tensor.abs().max()) for tensor in (a, b) if tensor.numel()))
+        return a.numel() == 0 or bool((a - b).abs().max() <= self.trace.precision.rounding * scale)
+
+    def _agree(self) -> None:
+        """Let shifts be, where all that use a bias or a mean ask for the same."""
+        for name, several in self._wanted.items():
+            first = several[0][1]
+            uses = sum(len(node.users) for node, of in self.trace.names.items() if of == name)
+            if uses == len(several) and all(self._close(change, first) for _, change in several):
+                if first.any():
+                    self.shifts[name] = first
+                continue
+            for node, change in several:
+                if change.any():
+                    reason = f"its constant cannot be added to {name}, which is used more than once"
+                    self._refuse([arguments(node)["input"]], reason)
+
+    def _refuse(self, nodes: list[fx.Node], reason: str) -> None:
+        """Let the units stay that are zero in none of these values, which are multiplied if there are several."""
+        nonzero: dict[Axis, Tensor] = {}
+        for node in nodes:
+            for axis, mask in self._nonzero(node).items():
+                nonzero[axis] = nonzero.get(axis, mask) & mask
+        self.refused += [
+            (axis, mask, reason) for axis, mask in nonzero.items() if (mask & self.removal.gone[axis]).any()
+        ]
+
+    def _nonzero(self, node: fx.Node) -> dict[Axis, Tensor]:
+        """For the removable axes of a value: the units of which it has an element that is not zero."""
+        found: dict[Axis, Tensor] = {}
+        for place, dim in enumerate(self._dims(node)):
+            here = (self.flows[node].value != 0).movedim(place, 0).reshape(dim.size, -1).any(dim=1)
+            for axis in dict.fromkeys(axes_of(dim)):
+                if axis in self.removal.gone:
+                    units = units_in(dim, axis)
+                    mask = found.setdefault(axis, torch.zeros(axis.size, dtype=torch.bool))
+                    mask[units[here & (units >= 0)]] = True
+        return found
+
+
+def _running_mean(node: fx.Node) -> Any:
+    return arguments(node)["running_mean"] if isinstance(rule_of(node.target), BatchNorm) else None
+
+
+def _place(node: fx.Node) -> str:
+    """What a layer is called in the model."""
+    return module_of(node) or "the model"

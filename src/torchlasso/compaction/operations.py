@@ -1,0 +1,37 @@
+"""How many operations a model takes, as it is and without what goes."""
+
+from __future__ import annotations
+
+import math
+
+from torchlasso.compaction.removal import Removal
+from torchlasso.graph.axes import Dim
+from torchlasso.graph.operators import Shaped, all_dims, arguments, rule_of
+from torchlasso.graph.rules.contractions import Affine, Attention, Matmul
+from torchlasso.graph.structure import Structure
+
+
+def multiplications(structure: Structure, removal: Removal) -> int:
+    """Those of layers, matrix products and attentions in one run on the example inputs, if units go."""
+
+    def size(dim: Dim) -> int:
+        return len(removal.indices(dim)) if removal.touches(dim) else dim.size
+
+    total = 0
+    for node in structure.trace.nodes:
+        rule = rule_of(node.target) if node.op == "call_function" else None
+        if not isinstance(rule, Affine | Attention | Matmul) or not isinstance(structure.shapes[node], Shaped):
+            continue
+        args = arguments(node)
+        out = [size(dim) for dim in all_dims(structure.shapes[node])]
+        if isinstance(rule, Affine):
+            weight = [size(dim) for dim in all_dims(structure.shapes[args["weight"]])]
+            made = out[len(out) - 1 - rule.after(len(weight))]
+            total += math.prod(out) // made * math.prod(weight)
+        elif isinstance(rule, Attention):
+            query, key = (all_dims(structure.shapes[args[name]]) for name in ("query", "key"))
+            total += (math.prod(map(size, query)) + math.prod(out)) * size(key[-2])
+        else:
+            factors = [all_dims(structure.shapes[x]) for x in node.all_input_nodes]
+            total += math.prod(out) * size(factors[-2][-1])
+    return total

@@ -1,0 +1,111 @@
+"""What a compaction did: a frozen record; text and a dictionary are views of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from torchlasso.diagnostics.report import aligned, percent, size
+from torchlasso.graph.running import repeatable, throwaway
+from torchlasso.graph.tracing import Inputs, as_arguments
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a model takes.
+
+    Attributes:
+        parameters: how many numbers it has to learn.
+        bytes: what its parameters and buffers take as they are stored.
+        flops: of one run on the example inputs: two for each multiplication and addition of its matrix products,
+            convolutions and attentions.
+    """
+
+    parameters: int
+    bytes: int
+    flops: int
+
+    @classmethod
+    def of(cls, model: nn.Module, example_inputs: Inputs) -> Totals:
+        """That of a model, which runs once, in evaluation."""
+        args, kwargs = as_arguments(example_inputs)
+        counter = FlopCounterMode(display=False)
+        # the counter does not see what is fused on a CPU
+        with repeatable(), torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
+            throwaway(model).eval()(*args, **kwargs)
+        tensors = [*model.parameters(), *model.buffers()]
+        return cls(
+            sum(p.numel() for p in model.parameters()),
+            sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+            counter.get_total_flops(),
+        )
+
+
+@dataclass(frozen=True)
+class FamilyReport:
+    """The units of one family.
+
+    Attributes:
+        name: of the first parameter that they have slices in, and the dimension there.
+        before, after: how many there are.
+        why: why units that are left could not go: of none, if empty, was it seen that it could.
+    """
+
+    name: str
+    before: int
+    after: int
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CompactionReport:
+    """What went, what stayed and why.
+
+    Attributes:
+        families: of units, in the model's order; of those that cannot go, the ones that a layer makes.
+        unknown: operators that are not understood, so that nothing they touch can go, and how often each occurs.
+        before, after: what the model takes.
+    """
+
+    families: tuple[FamilyReport, ...]
+    unknown: dict[str, int]
+    before: Totals
+    after: Totals
+
+    @property
+    def removed(self) -> int:
+        """How many units went."""
+        return sum(family.before - family.after for family in self.families)
+
+    @property
+    def verdict(self) -> str:
+        """What was won, in one sentence."""
+        units = sum(family.before for family in self.families if family.after < family.before)
+        if not self.removed:
+            return "Nothing can go."
+        shares = [
+            f"{percent(getattr(self.after, key) / getattr(self.before, key))} of the {name}"
+            for key, name in (("parameters", "parameters"), ("flops", "FLOPs"))
+            if getattr(self.before, key)
+        ]
+        return f"{self.removed:,} of {units:,} units went: {' and '.join(shares)} are left."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as numbers, strings and lists."""
+        return {"removed": self.removed, **asdict(self)}
+
+    def __str__(self) -> str:
+        rows = [[f.name, f"{f.after:,}/{f.before:,}", "; ".join(f.why)] for f in self.families]
+        lines = aligned([("units of", "left", ""), *([a, b, c] for a, b, c in rows)], left=3) if rows else []
+        totals = [("", "before", "after", "left")]
+        for name, show in (("parameters", "{:,}".format), ("size", size), ("FLOPs", "{:,}".format)):
+            key = {"size": "bytes", "FLOPs": "flops"}.get(name, name)
+            before, after = getattr(self.before, key), getattr(self.after, key)
+            totals.append((name, show(before), show(after), percent(after / before) if before else "–"))
+        unknown = [f"not understood: {name} ({times}×)" for name, times in self.unknown.items()]
+        return "\n".join([*lines, *unknown, "", *aligned(totals, left=1)])

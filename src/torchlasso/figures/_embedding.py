@@ -1,0 +1,77 @@
+"""Figures within a page: as text of SVG that takes the page's colours, light or dark, and as pictures."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from torchlasso.figures._style import SALT, axes_or_new, module
+from torchlasso.html import PALETTE, picture, variable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE = (5.0, 3.2)  # inches: as wide as a phone, so that the letters are legible there
+WIDE, HIGH = 640, 560  # pixels of the screen that a picture takes at most, where it can be drawn smaller
+LARGEST = 8  # pixels of the screen for one of a picture
+VARIABLES = {light: variable(name) for name, (light, _) in PALETTE.items()}
+CLEANING = (
+    (r"^.*?(?=<svg)", ""),  # the XML declaration and the document type
+    (r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>|<title>.*?</title>", ""),
+    (r' (?:xmlns(?::\w+)?|version)="[^"]*"', ""),
+    (r"xlink:href", "href"),
+    (r"(<svg[^>]*?) width=\"[^\"]*\"", r"\1"),
+    (r"(<svg[^>]*?) height=\"[^\"]*\"", r"\1"),
+    (r"(font(?:-family)?: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif"),
+    (r"\s*\n\s*", "\n"),
+)
+
+
+def page_axes(size: tuple[float, float] = SIZE) -> Any:
+    """Axes to draw in for a page."""
+    return axes_or_new(None, size)
+
+
+def embedded(axes: Axes, name: str, label: str) -> str:
+    """The figure of some axes as an element of a page.
+
+    Args:
+        axes: what was drawn in.
+        name: put before every id, so that figures of one page do not take one another's parts.
+        label: what the figure shows, in words and numbers.
+    """
+    figure: Any = axes.figure
+    buffer = io.StringIO()
+    with module().rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    for pattern, new in CLEANING:
+        text = re.sub(pattern, new, text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub("#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).strip()
+
+
+def places(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Where points are in the SVG of a figure that was embedded; what is outside of the axes is at their border."""
+    figure: Any = axes.figure
+    width, height = 72 * figure.get_size_inches()
+    box = axes.get_position()
+    found = []
+    for point in points:
+        x, y = figure.transFigure.inverted().transform(axes.transData.transform(point))
+        x, y = min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1)
+        found.append((round(float(width * x), 1), round(float(height * (1 - y)), 1)))
+    return found
+
+
+def pictured(pixels: Tensor, label: str) -> str:
+    """Pixels as an element of a page, large enough to be seen."""
+    height, width, _ = pixels.shape
+    scale = max(1, min(LARGEST, WIDE // width, HIGH // height))
+    return picture(width, height, pixels.contiguous().numpy().tobytes(), label, scale)

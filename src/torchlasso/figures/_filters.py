@@ -1,0 +1,72 @@
+"""The filters that are left, as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from torchlasso.figures._pixels import sheet, show, tinted
+from torchlasso.figures._style import axes_or_new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST = 64  # filters, and kernels of a filter, that are drawn
+ACROSS = 16  # kernels in a row, where filters are short
+
+
+def filters(
+    w: Tensor, ax: Axes | None = None, *, shape: Sequence[int] | None = None, most: int = MOST, title: str = ""
+) -> Axes:
+    """Draw the filters of a convolution that are not zero, the largest first.
+
+    A filter is a row of kernels, one for each input channel that is read by any; short ones share a row. Weights above
+    zero are blue, those below orange, zeros pale grey.
+
+    Args:
+        w: (filters, channels, height, width), or without the height.
+        ax: the axes to draw in; without them, new ones.
+        shape: (channels, height, width) of the images that are read, for the weight of a linear layer, (units, inputs).
+        most: how many filters are drawn.
+        title: of the figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: all filters are zero, or the weight is none of filters.
+
+    Examples:
+        >>> import torchlasso as tl
+        >>> axes = tl.figures.filters(torch.ones(20, 1, 5, 5))
+        >>> axes.images[0].get_array().shape  # sixteen in a row, a pixel between them
+        (11, 95, 4)
+    """
+    pixels = filter_pixels(w, shape, most)
+    axes = axes_or_new(ax)
+    show(axes, pixels, title)
+    return axes  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def filter_pixels(w: Tensor, shape: Sequence[int] | None = None, most: int = MOST) -> Tensor:
+    """The pixels of :func:`filters`: uint8, (height, width, 4)."""
+    if shape is not None:
+        w = w.reshape(len(w), *shape)
+    if w.dim() == 3:
+        w = w[:, :, None]
+    if w.dim() != 4:
+        raise ValueError(f"filters are of shape (filters, channels, height, width); got {tuple(w.shape)}")
+    if not w.any():
+        raise ValueError("all filters are zero: there is nothing to draw")
+    w = _largest(_largest(w, most).transpose(0, 1), MOST, in_order=True).transpose(0, 1)
+    columns = max(1, ACROSS // w.shape[1]) * w.shape[1]
+    return sheet(list(tinted(w).flatten(0, 1)), columns)
+
+
+def _largest(w: Tensor, most: int, in_order: bool = False) -> Tensor:
+    """The first slices that are not zero, the largest first or in their order."""
+    sizes = w.flatten(1).double().norm(dim=1)
+    chosen = sizes.argsort(descending=True, stable=True)[: min(most, int((sizes > 0).sum()))]
+    return w[chosen.sort().values if in_order else chosen]

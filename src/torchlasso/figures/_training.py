@@ -1,0 +1,82 @@
+"""Training curves: the loss, the error, λ or the zeros, epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torchlasso.figures._style import COLOURS, DASHES, axes_or_new, dress, in_per_cent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# What the entries of a line of metrics are called, and which of them are fractions, to be shown in per cent.
+NAMES = {
+    "loss": "training loss",
+    "val_loss": "validation loss",
+    "val_error": "validation error",
+    "val_accuracy": "validation accuracy",
+    "sparsity": "exact zeros",
+    "lam": "λ",
+    "lr": "learning rate",
+    "seconds": "seconds",
+}
+FRACTIONS = ("val_error", "val_accuracy", "sparsity", "switched")
+RATIO = 20  # of the largest value to the least, from which on the scale is logarithmic
+
+
+def training(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    what: str = "loss",
+    ax: Axes | None = None,
+    *,
+    by: str = "epoch",
+    title: str = "",
+) -> Axes:
+    """Draw one of the figures of some trainings, epoch by epoch.
+
+    Args:
+        runs: at most five: the name of each, and a dictionary for each epoch, as the lines of ``metrics.jsonl``.
+        what: the entry of them that is drawn; an epoch without it, or where it is not a finite number, is left out.
+        ax: the axes to draw in; without them, new ones.
+        by: the entry along which it is drawn.
+        title: of the figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: there is no such entry.
+
+    Examples:
+        >>> import torchlasso as tl
+        >>> epochs = [{"epoch": 1, "lam": 1e-3}, {"epoch": 2, "lam": 2e-3}]
+        >>> tl.figures.training({"torchlasso": epochs}, "lam").get_ylabel()
+        'λ'
+    """
+    lines = {name: points_of(epochs, what, by) for name, epochs in runs.items()}
+    values = [value for points in lines.values() for _, value in points]
+    if not values:
+        raise ValueError(f"no run has {what!r} by {by!r} to draw")
+    axes, scale = axes_or_new(ax), 100 if what in FRACTIONS else 1
+    for (name, points), colour, dashes in zip(lines.items(), COLOURS, DASHES, strict=False):
+        if not points:
+            continue  # the others look as they do beside it
+        x, y = zip(*points, strict=True)
+        marker = "o" if len(x) < 3 else None
+        axes.plot(x, [scale * v for v in y], color=colour, linestyle=dashes, linewidth=1.8, marker=marker, label=name)
+    if scale == 1 and min(values) > 0 and max(values) > RATIO * min(values):
+        axes.set_yscale("log")
+    elif min(values) >= 0:
+        axes.set_ylim(bottom=0)
+    if scale == 100:
+        in_per_cent(axes.yaxis)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    dress(axes, x=by, y=NAMES.get(what, what), title=title, legend="above" if len(lines) > 1 else "")
+    return axes  # type: ignore[no-any-return]
+
+
+def points_of(epochs: Sequence[Mapping[str, Any]], what: str, by: str = "epoch") -> list[tuple[float, float]]:
+    """Where there is something to draw, and what; λ only where there is a penalty."""
+    found = [(line[by], line.get(what)) for line in epochs if by in line]
+    points = [(x, y) for x, y in found if isinstance(y, int | float) and math.isfinite(y)]
+    return points if what != "lam" or any(y for _, y in points) else []

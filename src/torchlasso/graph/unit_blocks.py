@@ -1,0 +1,148 @@
+"""Which weights, biases, scales and shifts make a unit: blocks over several parameters, for a penalty."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor, fx, nn
+
+from torchlasso.graph.axes import Axis, Dim, Sum, resolve, units_in
+from torchlasso.graph.flops import flops_of_units
+from torchlasso.graph.operators import Call, Shaped, arguments, found_in, name_of, rule_of
+from torchlasso.graph.rules.shapes import Permute
+from torchlasso.graph.structure import Structure
+from torchlasso.graph.tracing import Inputs
+from torchlasso.graph.units import find_units
+from torchlasso.penalties.joint import Joint, Piece
+
+
+class Units(Joint):
+    """The units of a model that can be removed: each with all the parameters that make it, as one block.
+
+    A neuron's or channel's block are its incoming weights, its bias, and the scale and shift of its normalisation; of
+    what a residual connection adds up, those of all layers that add to it; of an attention head the rows of its
+    queries, keys and values. A block that is zero makes a unit that is zero for all inputs, and that
+    :func:`torchlasso.compact` takes out. The weights that read it belong to the blocks of the units that they make.
+
+    The penalty of a group of parameters, λ Σ_u √|u| ‖w_u‖₂ for ``L1``: the group lasso of Yuan and Lin (2006).
+
+    Args:
+        model: any that ``torch.export`` can export.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
+        only: a pattern (as of ``fnmatch``) for the names of the families of units, which are those of the first
+            parameter of each and the dimension; ``"*"`` for all.
+        weighted: see :class:`~torchlasso.penalties.blocks.Partition`.
+        by: ``"size"``: λ of a unit goes by its √|u|. ``"flops"``: by the operations that go with it, in what makes it
+            and in what reads it, so that those go first that cost the most (as in MorphNet, Gordon et al. 2018); on
+            average over the units it is what it would be by size.
+
+    Raises:
+        ValueError: the model cannot be exported, or has no such unit; ``by`` is neither of the two, or ``"flops"``
+            and the model has no matrix product.
+
+    Examples:
+        >>> import torchlasso as tl
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+        >>> units = tl.Units(net, torch.randn(1, 1, 4, 4))
+        >>> units.names
+        ('0.weight', '0.bias', '1.weight', '1.bias')
+        >>> [g["penalty"] is not None for g in tl.param_groups(net, tl.L1(over=units), lam=1e-3)]
+        [True, False]
+    """
+
+    def __init__(
+        self, model: nn.Module, example_inputs: Inputs, *, only: str = "*", weighted: bool = True, by: str = "size"
+    ) -> None:
+        if by not in ("size", "flops"):
+            raise ValueError(f"Units: by must be 'size' or 'flops'; got {by!r}")
+        units = find_units(model, example_inputs)
+        chosen = {family.axis for family in units.removable if fnmatch.fnmatchcase(family.name, only)}
+        parameters = [name for name, _ in model.named_parameters()]
+        read = _read_along(units.structure)
+        made = [(name, *slices) for name in parameters for slices in _made(units.structure, name, chosen, read)]
+        if not made:
+            among = ", ".join(family.name for family in units.removable[:6]) or "there is none"
+            raise ValueError(f"Units: the model has no removable unit whose family matches {only!r}; {among}")
+        names = list(dict.fromkeys(name for name, _, _, _ in made))
+        families: dict[Axis, list[Piece]] = {}
+        for name, dim, axis, indices in made:
+            families.setdefault(axis, []).append(Piece(names.index(name), dim, indices))
+        super().__init__(tuple(names), tuple(map(tuple, families.values())), weighted)
+        if by == "flops":
+            tensors = dict(model.named_parameters())
+            sizes = [sum(piece.size(tensors[names[piece.tensor]]) for piece in pieces) for pieces in self.families]
+            object.__setattr__(self, "scales", _by_flops(units.structure, list(families), sizes, weighted))
+
+    def __repr__(self) -> str:
+        return f"Units({sum(len(pieces[0].indices) for pieces in self.families)} of {len(self.names)} parameters)"
+
+
+def _by_flops(structure: Structure, axes: list[Axis], sizes: list[int], weighted: bool) -> tuple[float, ...]:
+    """What λ of each family is multiplied by, besides √size where it is weighted: FLOPs, scaled to the same average."""
+    flops = flops_of_units(structure)
+    found = [flops.get(axis, 0.0) for axis in axes]
+    if not all(found):
+        raise ValueError("Units: by='flops' needs operations to count, and units of this model take part in none")
+    roots = [size**0.5 if weighted else 1.0 for size in sizes]
+    unit = sum(axis.size * root for axis, root in zip(axes, roots, strict=True))
+    unit /= sum(axis.size * each for axis, each in zip(axes, found, strict=True))
+    return tuple(unit * each / root for each, root in zip(found, roots, strict=True))
+
+
+def _made(
+    structure: Structure, name: str, chosen: Collection[Axis], read: Collection[tuple[str, int]]
+) -> Iterator[tuple[int, Axis, Tensor]]:
+    """The slices of a parameter that make units: dimension, axis, and the indices (n_units, slices).
+
+    Each element makes at most one unit: where it could be of several, as of a head and of one of its dimensions, it is
+    of that which comes first.
+    """
+    for place, dim in enumerate(structure.parameters.get(name, ())):
+        owners = _owners(dim, chosen) if (name, place) not in read else []
+        axes = list(dict.fromkeys(axis for axis in owners if axis is not None))
+        for axis in axes:
+            where = torch.tensor([i for i, owner in enumerate(owners) if owner is axis])
+            order = units_in(dim, axis)[where].argsort(stable=True)
+            yield place, axis, where[order].reshape(axis.size, -1)
+        if axes:
+            return
+
+
+def _owners(dim: Dim, chosen: Collection[Axis]) -> list[Axis | None]:
+    """The axis to a unit of which each index of a dimension belongs."""
+    dim = resolve(dim)
+    if isinstance(dim, Axis):
+        return [dim if dim in chosen else None] * dim.size
+    parts = [_owners(part, chosen) for part in dim.parts]
+    if isinstance(dim, Sum):
+        return [owner for part in parts for owner in part]
+    found: list[Axis | None] = [None]
+    for part in parts:
+        found = [outer or inner for outer in found for inner in part]
+    return found
+
+
+def _read_along(structure: Structure) -> set[tuple[str, int]]:
+    """Parameters, and the dimensions along which they are added up, and so read units instead of making them."""
+    found = set()
+    for node in structure.trace.nodes:
+        rule = rule_of(node.target) if node.op == "call_function" else None
+        if rule is not None and rule.adds_up:
+            args = arguments(node)
+            call: Call[Shaped] = Call(name_of(node.target), torch.fx.node.map_arg(args, structure.shapes.get), None)
+            tensors = [x for x in found_in(args, (fx.Node,)) if isinstance(structure.shapes.get(x), Shaped)]
+            places = (_place_in(structure, tensors[position], place) for position, place in rule.reads(call))
+            found |= {place for place in places if place is not None}
+    return found
+
+
+def _place_in(structure: Structure, node: fx.Node, place: int) -> tuple[str, int] | None:
+    """Which dimension of which parameter one of a value is, if the value is one with its dimensions permuted."""
+    while isinstance(rule_of(node.target), Permute):
+        rank = len(structure.shapes[node].dims)
+        place = Permute.order(Call(name_of(node.target), arguments(node), None), rank)[place]
+        (node,) = node.all_input_nodes
+    name = structure.trace.names.get(node)
+    return None if name is None else (name, place)

@@ -1,0 +1,20 @@
+"""Self-contained HTML pages: a document, tables with bars, figures and pictures, with nothing fetched from anywhere."""
+
+from torchlasso.html.pages import Bar, beside, document, figure, grid, paragraph, section, table, tiles
+from torchlasso.html.png import picture
+from torchlasso.html.style import PALETTE, variable
+
+__all__ = [
+    "PALETTE",
+    "Bar",
+    "beside",
+    "document",
+    "figure",
+    "grid",
+    "paragraph",
+    "picture",
+    "section",
+    "table",
+    "tiles",
+    "variable",
+]

@@ -1,0 +1,136 @@
+"""Which way to run a layer: the quickest of those that give the same."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from torchlasso.graph.precision import DOUBLE
+from torchlasso.graph.tracing import first_line
+from torchlasso.inference.executions import DENSE, executions
+from torchlasso.inference.layers import Layer
+from torchlasso.inference.matrix import InferenceModule
+from torchlasso.inference.timing import interleaved
+
+GAIN = 0.95  # what is chosen takes at most so much of the dense layer's time
+ROWS, SAMPLES = 256, 8  # so many rows of a linear layer, and samples of a convolution, are compared in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """How a layer is to be run.
+
+    Attributes:
+        layer: the layer.
+        execution: the name of the way.
+        module: that runs it so.
+        seconds: of all its calls in one run of the model, by the names of the ways that were timed.
+        why: why it is run as it is, if it is.
+    """
+
+    layer: Layer
+    execution: str
+    module: nn.Module
+    seconds: dict[str, float]
+    why: str = ""
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the layer is run in another way."""
+        return self.module is not self.layer.module
+
+    @property
+    def any_precision(self) -> bool:
+        """Whether it can run in float64 and on a CPU."""
+        return not isinstance(self.module, InferenceModule) or self.module.any_precision
+
+    @property
+    def won(self) -> float:
+        """Seconds that a run of the model takes less."""
+        return self.seconds[DENSE] - self.seconds[self.execution] if self.replaces else 0.0
+
+    def undone(self, why: str) -> Choice:
+        """The layer as it is."""
+        return Choice(self.layer, DENSE, self.layer.module, self.seconds, why)
+
+
+@torch.no_grad()
+def choose(layer: Layer, seconds: float) -> Choice:
+    """The quickest way to run a layer on what it was given, in about so many seconds."""
+    found, troubles = {DENSE: layer.module}, list[str]()
+    if layer.why:
+        return Choice(layer, DENSE, layer.module, {}, layer.why)
+    examples = Examples.of(layer)
+    for name, build in executions().items():
+        try:
+            module = build(layer)
+            if module is not None and examples.fit(module):
+                found[name] = module
+            elif module is not None:
+                troubles.append(f"{name} gives something else")
+        except (RuntimeError, ValueError) as error:  # torch has no such product for this device or precision
+            troubles.append(f"{name}: {first_line(error)}")
+    if len(found) == 1:
+        return Choice(layer, DENSE, layer.module, {}, "; ".join(troubles) or "it has too few zeros")
+    device = layer.weight.device
+    times = interleaved({name: partial(_visit, module, layer) for name, module in found.items()}, seconds, device)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    best = min(medians, key=medians.__getitem__)
+    if medians[best] > GAIN * medians[DENSE]:
+        return Choice(layer, DENSE, layer.module, medians, "; ".join(["nothing is quicker", *troubles]))
+    return Choice(layer, best, found[best], medians)
+
+
+def _visit(module: nn.Module, layer: Layer) -> None:
+    for x in layer.visits:
+        module(x)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a layer gives for what it was given, in float64, and how far off rounding may be.
+
+    A sum of n products is off by about ε √n times the sum of their absolute values, in whatever order it is taken.
+    Compared are the first rows, since float64 is slow: rows do not depend on each other.
+    """
+
+    layer: Layer
+    inputs: list[Tensor]
+    shapes: list[torch.Size]
+    outputs: list[Tensor]
+    slack: list[Tensor]
+
+    @classmethod
+    def of(cls, layer: Layer) -> Examples:
+        """Those of one run of the model."""
+        inputs = list({id(x): x for x in layer.visits}.values())
+        double = DOUBLE.copied(layer.module)
+        absolute = {name: p.abs() for name, p in double.named_parameters()}
+        error = (8 + 2 * math.sqrt(layer.weight[0].numel())) * torch.finfo(layer.weight.dtype).eps
+        exact = [DOUBLE.tensor(_some(layer, x)) for x in inputs]
+        sums = [functional_call(double, absolute, (x.abs(),)) for x in exact]
+        shapes = [layer.module(x).shape for x in inputs]
+        return cls(layer, inputs, shapes, [double(x) for x in exact], [error * each for each in sums])
+
+    def fit(self, module: nn.Module) -> bool:
+        """Whether another module gives the same."""
+        for x, shape, y, slack in zip(self.inputs, self.shapes, self.outputs, self.slack, strict=True):
+            ours = module(x)
+            if ours.shape != shape or ours.dtype != x.dtype:
+                return False
+            if not ((DOUBLE.tensor(_some(self.layer, ours)) - y).abs() <= slack).all():
+                return False
+        return True
+
+
+def _some(layer: Layer, x: Tensor) -> Tensor:
+    """The first rows or samples of what a layer is given, or of what it gives."""
+    if layer.convolves:
+        return x[:SAMPLES] if x.dim() == layer.weight.dim() else x  # else a single sample
+    return x.reshape(-1, x.shape[-1])[:ROWS]

@@ -1,0 +1,60 @@
+"""Linear layers that multiply by what is not zero only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchlasso.inference.compiled import applies, sum_products
+from torchlasso.inference.matrix import InferenceModule, SparseMatrix
+
+WIDTH = 64  # columns that are multiplied at once: more of the input would leave the cache before it is read again
+FEW = 2  # up to so many columns, the product with a vector is quicker than that with a matrix
+MANY = 16  # from so many columns on, the compiled function has vectors to work with
+
+
+class SparseLinear(InferenceModule):
+    """y = x Wᵀ + b with a sparse W, for an ``nn.Linear``: W is multiplied by transposed inputs, which MKL is good at.
+
+    Args:
+        weight: W, (outputs, inputs).
+        bias: b, (outputs,).
+        block: see :class:`SparseMatrix`.
+        compiled: let a compiled function do it, where it can and there are many columns. It needs single entries.
+
+    Examples:
+        >>> SparseLinear(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.ones(2))(torch.tensor([1.0, 10.0]))
+        tensor([21.,  1.])
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, block: int = 1, compiled: bool = False) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.matrix, self.compiled = SparseMatrix(weight, block), compiled
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    @property
+    def weight(self) -> Tensor:
+        """W as one of torch's sparse tensors, for a model that asks for its precision or multiplies by it."""
+        return self.matrix.tensor()
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = input.reshape(-1, self.in_features)
+        if 0 < len(rows) <= FEW:
+            y = torch.stack([self.matrix(row, self.bias) for row in rows])
+        else:
+            y = torch.cat([self._product(part.t()).t() for part in torch.split(rows, WIDTH)])
+        return y.reshape(*input.shape[:-1], self.out_features)
+
+    def _product(self, columns: Tensor) -> Tensor:
+        if self.compiled and columns.shape[1] >= MANY and applies(columns, self.matrix):
+            out = columns.new_empty(1, self.out_features, columns.shape[1])
+            sum_products(self.matrix, [columns.contiguous()[None]], [0], columns.shape[1], self.bias, out)
+            return out[0]
+        product: Tensor = self.matrix(columns, None if self.bias is None else self.bias[:, None])
+        return product
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -1,0 +1,141 @@
+"""Steps: what is compiled for the fused step, an update of torch's and then the prox in its metric."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+from torchlasso.optim.fused.inductor import GRAIN, Source
+from torchlasso.optim.fused.updates import Buffers, Update
+from torchlasso.penalties import Penalty, Separable
+from torchlasso.penalties.blocks import Partition, computed, divide
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A penalty without its numbers, which a step is given as it is given λ.
+
+    Attributes:
+        penalty: the class.
+        fixed: its other fields, with their values.
+        numbers: the names of its numbers.
+    """
+
+    penalty: type[Penalty]
+    fixed: tuple[tuple[str, Any], ...]
+    numbers: tuple[str, ...]
+
+    @classmethod
+    @functools.cache
+    def of(cls, penalty: Penalty) -> tuple[Shape, tuple[float, ...]]:
+        """The shape of a penalty, and its numbers."""
+        values = {field.name: getattr(penalty, field.name) for field in fields(penalty)}  # type: ignore[arg-type]
+        numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
+        fixed = tuple((name, value) for name, value in values.items() if name not in numbers)
+        return cls(type(penalty), fixed, tuple(numbers)), tuple(numbers.values())
+
+    def with_numbers(self, numbers: Sequence[Tensor]) -> Penalty:
+        """The penalty with tensors for its numbers, which its own checks of them would refuse."""
+        penalty = object.__new__(self.penalty)
+        for name, value in (*self.fixed, *zip(self.numbers, numbers, strict=True)):
+            object.__setattr__(penalty, name, value)
+        return penalty
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Step(Source):
+    """What is compiled: an update, then the prox in its metric.
+
+    Attributes:
+        update: of an optimizer.
+        shape: of the penalty.
+        weighted: whether every weight has a factor of λ, in a tensor that comes after the gradient.
+    """
+
+    update: Update
+    shape: Shape
+    weighted: bool = False
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (8 * GRAIN + 1,)
+
+    def __call__(self, tensors: Sequence[Tensor], numbers: Sequence[Tensor]) -> list[Tensor]:
+        own = tensors[3:] if self.weighted else tensors[2:]
+        w, grad, *buffers = (computed(t) for t in (*tensors[:2], *own))
+        lam, *others = numbers
+        if self.weighted:
+            lam = lam * computed(tensors[2])
+        n = len(self.shape.numbers)
+        penalty, others = self.shape.with_numbers(others[:n]), others[n:]
+        u, new, outputs = self._step(penalty, lam, w, grad, tuple(buffers), tuple(others))
+        for old, value in zip((tensors[0], *own), (u, *new), strict=True):
+            old.copy_(value)
+        return outputs
+
+    def _step(
+        self, penalty: Any, lam: Tensor, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
+    ) -> tuple[Tensor, Buffers, list[Tensor]]:
+        z, tau, new = self.update.apply(w, grad, buffers, numbers)
+        if not is_elementwise(penalty):
+            return penalty.prox(z, lam, tau), new, []
+        # what ``prox`` is for single weights; this way of giving r its sign is the fastest where it is compiled
+        r = penalty.prox_phi(z.abs(), lam, tau)
+        return torch.where(z < 0, 0.0 - r, r), new, []
+
+
+@dataclass(frozen=True)
+class RowStep(Step):
+    """The same where the blocks of the penalty are rows: the penalty is that of a row's norm, its λ that of the row.
+
+    Under a step for each coordinate the prox is done only for those rows for which it is easy, and says which.
+    """
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (67, 4003, 4007) if self.update.diagonal else (67, 4003)
+
+    def _step(
+        self, penalty: Any, lam: Tensor, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
+    ) -> tuple[Tensor, Buffers, list[Tensor]]:
+        # what there is one of for a row is an output, or inductor would compute it again for every weight
+        if self.update.diagonal:
+            start = torch.linalg.vector_norm(w, dim=1)
+            scaled, metric, reach, new = self.update.apply_scaled(w, grad, buffers, numbers)
+            u, near, more = penalty.prox_near_rows(scaled, metric, lam * reach, start)
+            return u, new, [near, start, *more]
+        z, tau, new = self.update.apply(w, grad, buffers, numbers)
+        r = torch.linalg.vector_norm(z, dim=1)
+        factor = divide(penalty.prox_phi(r, lam, tau), r)
+        return z * factor[:, None], new, [factor]
+
+
+def is_elementwise(penalty: Penalty | None) -> TypeGuard[Separable]:
+    """Whether the prox of a weight is a function of this weight alone."""
+    if not isinstance(penalty, Separable) or not has_shape(penalty):
+        return False
+    return penalty.over.single and not penalty.over.spares
+
+
+def is_rowwise(penalty: Penalty | None, update: Update) -> TypeGuard[Separable]:
+    """Whether the prox of a row of weights can be a part of the update of this row."""
+    return (
+        isinstance(penalty, Separable)
+        and isinstance(penalty.over, Partition)
+        and has_shape(penalty)
+        and (not update.diagonal or type(penalty).prox_near_rows is not Separable.prox_near_rows)
+    )
+
+
+def has_shape(penalty: Penalty) -> bool:
+    """Whether the penalty is a frozen dataclass, whose numbers can be told from what else it says."""
+    return is_dataclass(penalty) and type(penalty).__hash__ is not None

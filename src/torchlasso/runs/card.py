@@ -1,0 +1,73 @@
+"""What has to be known to use a model: kept in a run's configuration, and beside every model that is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import torchlasso
+from torchlasso.runs import choices
+from torchlasso.runs.experiment import Experiment, Inputs
+from torchlasso.runs.finished import open_run
+from torchlasso.runs.records import build
+from torchlasso.export import Exported, read_onnx, read_pt2
+from torchlasso.training.trainer import Loss
+
+READERS: dict[str, Callable[[str], Exported]] = {".onnx": read_onnx, ".pt2": read_pt2}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What has to be known to use a model.
+
+    Attributes:
+        model: its name.
+        inputs: how rows are prepared, and what outputs mean.
+        loss, label, ignore: as in the options that it was trained with.
+        torchlasso: the version that wrote it.
+    """
+
+    model: str
+    inputs: Inputs
+    loss_name: str | None = None
+    label: str | None = None
+    ignore: tuple[str, ...] = ()
+    torchlasso: str = field(default=torchlasso.__version__)
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Card:
+        """That of an experiment's model."""
+        options = experiment.options
+        return cls(options.model, experiment.inputs, options.loss, options.label, options.ignore)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is kept in a file."""
+        return asdict(self)
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that the model was trained with."""
+        return choices.loss(self.loss_name, bool(self.inputs.classes))
+
+
+def open_model(path: str) -> tuple[Card, nn.Module]:
+    """A model to be used: that of a finished run's folder, or an exported one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no finished run or no model that was exported by torchlasso, or it is damaged.
+    """
+    reader = READERS.get(Path(path).suffix.lower())
+    if reader is not None and not Path(path).is_dir():
+        exported = reader(path)
+        if not exported.metadata:
+            raise ValueError(f"{path} was not written by torchlasso export: it does not say what its inputs are")
+        return build(Card, exported.metadata, path), exported
+    if Path(path).is_file():
+        raise ValueError(f"{path} is a file; what can be run is the folder of a run, or a file {' or '.join(READERS)}")
+    run = open_run(path)
+    return Card.of(run.experiment), run.model

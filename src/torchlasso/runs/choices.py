@@ -1,0 +1,119 @@
+"""What options name by text: penalties, blocks, optimizers, losses and devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+import torchlasso.penalties.blocks as blocks_module
+from torchlasso import penalties
+from torchlasso.penalties.blocks import Blocks
+from torchlasso.distributed.processes import own_device
+from torchlasso._core.specs import import_function, is_function_name, parse_spec, unknown
+from torchlasso.optim import metrics
+from torchlasso.penalties import Penalty
+from torchlasso.training.trainer import LOSSES, Loss
+
+BLOCKS: Mapping[str, type[Blocks]] = {
+    "elements": blocks_module.Elements,
+    "rows": blocks_module.Rows,
+    "columns": blocks_module.Columns,
+    "filters": blocks_module.Filters,
+    "input-channels": blocks_module.InputChannels,
+    "heads": blocks_module.Heads,
+    "chunks": blocks_module.Chunks,
+    "singular-values": blocks_module.SingularValues,
+    "nm": blocks_module.NM,
+}
+OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.registry()}
+UNITS = "units"  # blocks that are those of a model
+UNITS_OPTIONS = ("by", "only", "weighted")
+
+
+def penalty(text: str, over: str | None, units: Callable[..., Blocks] | None = None) -> Penalty:
+    """The penalty that ``mcp:gamma=3`` names, over the blocks that ``heads:n=4`` names; ``units``: makes the model's.
+
+    >>> penalty("mcp:gamma=2.5", "filters")
+    MCP(over=Filters(weighted=True, transposed=False, groups=1), gamma=2.5)
+    """
+    name, options = parse_spec(text)
+    known = penalties.registry()
+    if name not in known:
+        raise unknown("penalty", name, known)
+    if "over" in options:
+        raise ValueError(f"penalty {text!r}: what it acts on has an option of its own, --over")
+    blocks_given = {} if over is None else {"over": _over(over, units)}
+    return _make("penalty", name, known[name], options, **blocks_given)  # type: ignore[no-any-return]
+
+
+def _over(text: str, units: Callable[..., Blocks] | None) -> Blocks:
+    name, options = parse_spec(text)
+    if units is None or name != UNITS:
+        return blocks(text)
+    for key in options:
+        if key not in UNITS_OPTIONS:
+            raise ValueError(f"blocks {UNITS!r}: {unknown('option', key, UNITS_OPTIONS)}")
+    return units(**options)
+
+
+def blocks(text: str) -> Blocks:
+    """The blocks that ``filters`` or ``chunks:n=8`` names."""
+    name, options = parse_spec(text)
+    if name not in BLOCKS:
+        raise unknown("kind of blocks", name, (UNITS, *BLOCKS))
+    return _make("blocks", name, BLOCKS[name], options)  # type: ignore[no-any-return]
+
+
+def optimizer(text: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The torch optimizer that ``adamw`` or ``sgd:momentum=0.9`` names, and its options."""
+    name, options = parse_spec(text)
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    parameters = inspect.signature(OPTIMIZERS[name].__init__).parameters
+    known = [key for key in parameters if key not in ("self", "params", "lr")]
+    for key in options:
+        if key not in known:
+            raise ValueError(f"optimizer {name!r}: {unknown('option', key, known)}")
+    return OPTIMIZERS[name], options
+
+
+def loss(text: str | None, outputs_are_classes: bool) -> Loss:
+    """The loss of that name or of ``package.module:function``; without one, that which the targets call for."""
+    if text is None:
+        return LOSSES["cross-entropy" if outputs_are_classes else "mse"]
+    if is_function_name(text):
+        return import_function(text)
+    if text not in LOSSES:
+        raise unknown("loss", text, LOSSES)
+    if (text == "cross-entropy") != outputs_are_classes:
+        kind = "classes" if outputs_are_classes else "numbers"
+        raise ValueError(f"the loss {text!r} does not suit targets that are {kind}")
+    return LOSSES[text]
+
+
+def device(text: str) -> torch.device:
+    """The device of that name; ``auto`` is an accelerator where there is one, else the CPU."""
+    if text == "auto":
+        return own_device(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    try:
+        chosen = own_device(torch.device(text))
+        torch.zeros(1, device=chosen).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {text!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+def _make(kind: str, name: str, cls: Callable[..., Any], options: Mapping[str, Any], **fixed: Any) -> Any:
+    known = [field.name for field in dataclasses.fields(cls) if field.name != "over"]  # type: ignore[arg-type]
+    for key, value in options.items():
+        if not known:
+            raise ValueError(f"{kind} {name!r} has no options; got {key!r}")
+        if key not in known:
+            raise ValueError(f"{kind} {name!r}: {unknown('option', key, known)}")
+        if not isinstance(value, bool | int | float):
+            raise ValueError(f"{kind} {name!r}: {key} must be a number; got {value!r}")
+    return cls(**options, **fixed)

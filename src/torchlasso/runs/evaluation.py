@@ -1,0 +1,61 @@
+"""Judging a trained model: the summary of a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+from torch import nn
+
+from torchlasso.diagnostics.stationarity import is_penalised, stationarity
+from torchlasso.runs.experiment import Rows
+from torchlasso.runs.summary import Summary
+from torchlasso.diagnostics.report import report
+from torchlasso.selection import Group
+from torchlasso.training.trainer import Loss, evaluate, full_gradient
+
+
+def summarise(
+    model: nn.Module,
+    groups: list[Group],
+    loss: Loss,
+    rows: Rows,
+    *,
+    epochs: int,
+    seconds: float,
+    penalised: int | None = None,
+) -> Summary:
+    """What the model came to, on the test rows, and how stationary it is on the training rows.
+
+    ``penalised``: how many weights were penalised at the start, where some may have been taken out: these are zeros.
+
+    Raises:
+        FloatingPointError: the test loss is infinite or NaN.
+    """
+    found = evaluate(model, loss, *rows.test)
+    need_finite(found.loss, "test")
+    full_gradient(model, loss, *rows.train)
+    record, lam = report(model, groups), max(group["lam"] for group in groups if group["penalty"] is not None)
+    layers = [layer for layer in record.layers if layer.penalised]
+    return Summary(
+        **asdict(found),
+        sparsity=1 - record.nonzero / penalised if penalised else record.sparsity,
+        nonzero=record.nonzero,
+        penalised=penalised or record.penalised,
+        parameters=record.parameters,
+        bytes=record.bytes,
+        units=sum(layer.units for layer in layers),
+        live_units=sum(layer.live_units for layer in layers),
+        inputs=layers[0].inputs,
+        live_inputs=layers[0].live_inputs,
+        lam=lam,
+        epochs=epochs,
+        seconds=seconds,
+        stationarity=stationarity(groups) if is_penalised(groups) else None,
+    )
+
+
+def need_finite(loss: float, part: str) -> None:
+    """Raise ``FloatingPointError`` unless ``loss`` is finite."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the {part} loss became {loss}")

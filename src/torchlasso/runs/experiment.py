@@ -1,0 +1,346 @@
+"""An experiment: what the options of ``train`` say, and the data, the model and the optimizer that follow from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import torchlasso
+from torchlasso import data, models
+from torchlasso.runs import choices
+from torchlasso.compaction import Shrinker
+from torchlasso.control import Reweighted, TargetBudget, TargetSparsity
+from torchlasso.data.records import order_like, widen
+from torchlasso.training.distillation import Distillation
+from torchlasso.graph import Units
+from torchlasso._core.specs import is_function_name, parse_spec, unknown
+from torchlasso.optim import Proximal, proximal
+from torchlasso.path import RULES, Grid, Recipe
+from torchlasso.penalties import L1, check_strength
+from torchlasso.training.refit import freeze_zeros
+from torchlasso.selection import Group, Rule, is_weight, named_parameters, param_groups, penalty
+from torchlasso.training.trainer import Loss, Plan, Trainer, sparsity
+
+OURS, DENSE, LOSS_TERM, REFIT = "torchlasso", "dense", "loss-term", "refit"
+COMPARISONS = (DENSE, LOSS_TERM)
+TARGETS = ("sparsity", "flops", "bytes")
+REFIT_RATE = 0.3  # the learning rate at the start of a refit, to that of the training
+EXAMPLES = 64  # rows by which it is measured what a model costs
+
+
+@dataclass(frozen=True)
+class PathOptions:
+    """The options that ``torchlasso path`` has besides."""
+
+    points: int = 20
+    sparsest: float = 0.995
+    densest: float = 0.5
+    lams: tuple[float, ...] = ()
+    epochs_each: int = 2
+    lr_growth: float = 1.0
+    collapse: float = 0.25
+    choose: str = "one-se"
+    tolerance: float = 0.005
+    folds: int | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.grid  # refuses what no grid can be made of
+        if len(self.lams) not in (0, 2):
+            raise ValueError(f"--lams are two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
+        if self.epochs_each < 1:
+            raise ValueError(f"--epochs-each must be at least 1; got {self.epochs_each}")
+        if not 0 < self.lr_growth < math.inf:
+            raise ValueError(f"--lr-growth must be a finite number above 0; got {self.lr_growth}")
+        if not 0 < self.collapse <= 1:
+            raise ValueError(f"--collapse is a share, above 0 and at most 1; got {self.collapse}")
+        if self.choose not in RULES:
+            raise unknown("rule", self.choose, RULES)
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"--tolerance must be at least 0 and below 1; got {self.tolerance}")
+        if self.folds is not None and self.folds < 2:
+            raise ValueError(f"--folds must be at least 2; got {self.folds}")
+
+    @property
+    def grid(self) -> Grid:
+        """Where the points are."""
+        lams = (self.lams[0], self.lams[1]) if len(self.lams) == 2 else None
+        return Grid(self.points, self.sparsest, self.densest, lams)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``torchlasso train``, and of ``torchlasso path``, as ``config.json`` keeps them."""
+
+    data: str
+    label: str | None = None
+    ignore: tuple[str, ...] = ()
+    validation: float = 0.1
+    model: str = "lenet-5"
+    loss: str | None = None
+    lam: float = 1e-4
+    penalty: str = "l1"
+    over: str | None = None
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    schedule: str = "cosine"
+    epochs: int = 20
+    batch_size: int = 128
+    seed: int = 0
+    device: str = "auto"
+    compare: tuple[str, ...] = ()
+    sparsity: float | None = None
+    flops: float | None = None
+    bytes: float | None = None
+    reweight: float | None = None
+    refit: int | None = None
+    teacher: str | None = None
+    shrink: bool = False
+    path: PathOptions | None = None
+
+    def __post_init__(self) -> None:
+        check_strength(self.lam, "--lam")
+        targets = [f"--{name}" for name in TARGETS if getattr(self, name) is not None]
+        if len(targets) > 1:
+            raise ValueError(f"{' and '.join(targets)} exclude each other: λ can meet one target")
+        if targets and not self.lam:
+            raise ValueError(f"{targets[0]} needs a --lam above 0, from where the search for λ starts")
+        if self.teacher == "":
+            raise ValueError("--teacher is empty; it names the folder of a run, or dense")
+        if self.path is not None and not self.path.lams and not self.lam:
+            raise ValueError("--lam must be above 0, from where the search for λ starts, unless there are --lams")
+        if self.path is not None and not self.path.folds and not self.validation:
+            raise ValueError("a point is chosen by validation rows: give --validation above 0, or --folds")
+        if self.refit is not None and self.refit < 1:
+            raise ValueError(f"--refit is a number of epochs, at least 1; got {self.refit}")
+        if self.refit is not None and not self.validation:
+            raise ValueError("--refit keeps the better model by validation rows; give --validation above 0")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"--validation must be at least 0 and below 1; got {self.validation!r}")
+        _ = self.plan  # refuses what no plan can be made of
+        for name in self.compare:
+            if name not in COMPARISONS:
+                raise unknown("comparison", name, COMPARISONS)
+
+    @property
+    def comparisons(self) -> tuple[str, ...]:
+        """What is trained besides; the dense model first if it is the teacher."""
+        return self.compare if self.teacher != DENSE else (DENSE, *(name for name in self.compare if name != DENSE))
+
+    @property
+    def plan(self) -> Plan:
+        """How long and in what order to train."""
+        return Plan(self.epochs, self.batch_size, self.seed, self.schedule)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a trained model expects of its inputs, and what its outputs mean."""
+
+    shape: tuple[int, ...]
+    outputs: int
+    classes: tuple[str, ...]
+    features: tuple[str, ...]
+    standardizer: data.Standardizer
+
+    def prepare(self, part: data.Part, origin: str) -> Tensor:
+        """Rows as the model wants them: columns in order, as many channels, standardised.
+
+        Raises:
+            ValueError: the rows are of another shape or have other columns.
+        """
+        if self.features:
+            part = order_like(part, self.features, origin)
+        x = widen(part.x, self.shape[0])
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"{origin}: its rows are of shape {tuple(x.shape[1:])}; the model wants {self.shape}")
+        return self.standardizer(x)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What trains a model, and how its penalised groups are to be had, with λ as it is at the time."""
+
+    trainer: Trainer
+    groups: Callable[[], list[Group]]
+    penalised: int = field(init=False)  # weights at the start: what is taken out counts as zeros
+
+    def __post_init__(self) -> None:
+        params = (p for group in self.groups() if group["penalty"] is not None for p in group["params"])
+        object.__setattr__(self, "penalised", sum(p.numel() for p in params))
+
+    @property
+    def cuts(self) -> list[dict[str, Any]]:
+        """What was taken out of the model so far."""
+        return [] if self.trainer.shrinker is None else self.trainer.shrinker.records
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros over penalised weights."""
+        return sparsity(self.groups(), of=self.penalised)
+
+    @property
+    def lam(self) -> float:
+        """λ now: the largest of the groups."""
+        largest: float = max(group["lam"] for group in self.groups())
+        return largest
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Options with what has to be known to use the trained model later: what ``config.json`` keeps."""
+
+    options: Options
+    inputs: Inputs
+    versions: dict[str, str] = field(
+        default_factory=lambda: {"torchlasso": torchlasso.__version__, "torch": torch.__version__}
+    )
+
+    @property
+    def loss(self) -> Loss:
+        """The loss that was asked for, or that the targets call for."""
+        return choices.loss(self.options.loss, bool(self.inputs.classes))
+
+    def build_model(self) -> nn.Module:
+        """A new model, its random start given by the seed."""
+        text = self.options.model
+        name, model_options = (text, {}) if is_function_name(text) else parse_spec(text)
+        torch.manual_seed(self.options.seed)
+        model = models.build(name, self.inputs.shape, self.inputs.outputs, **model_options)
+        return model.to(choices.device(self.options.device))
+
+    @property
+    def example(self) -> Tensor:
+        """Inputs on which the model can be run: random rows."""
+        rows = torch.randn(2, *self.inputs.shape, generator=torch.Generator().manual_seed(0))
+        return rows.to(choices.device(self.options.device))
+
+    def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:
+        """The parameter groups of ``model`` under the options' penalty, with their λ or another.
+
+        Where whole units are to go, the last layer is left alone: its units are the outputs; and where the target are
+        FLOPs, units are penalised by theirs.
+        """
+        options = self.options
+        by = "size" if options.flops is None else "flops"
+
+        def units(**given: Any) -> Units:
+            return Units(model, self.example, **{"by": by, **given})
+
+        rules = [Rule("*", choices.penalty(options.penalty, options.over, units))]
+        weights = [name for name, module, p in named_parameters(model) if is_weight(name, module, p)]
+        if len(weights) > 1 and (options.flops is not None or options.bytes is not None):
+            rules.insert(0, Rule(lambda name, *_: name == weights[-1], None))
+        return param_groups(model, rules, lam=options.lam if lam is None else lam)
+
+    def marked(self, model: nn.Module) -> list[Group]:
+        """The parameters of a trained model, of whatever size by now, in groups that say which were penalised."""
+        full = self.build_model()
+        names = {p: name for name, p in full.named_parameters()}
+        kept = dict(model.named_parameters())
+        return [
+            {"params": [kept[names[p]] for p in group["params"]], "penalty": group["penalty"] and L1(), "lam": 0.0}
+            for group in self.groups(full, 0.0)
+        ]
+
+    def proximal(self, groups: list[Group]) -> Proximal:
+        """The proximal optimizer of groups."""
+        base, extra = choices.optimizer(self.options.optimizer)
+        return proximal(base)(groups, lr=self.options.lr, **extra)
+
+    def trainer(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
+        """What trains ``model`` by a proximal optimizer, with λ controlled as the options say.
+
+        With a teacher's outputs for the rows, ``model`` learns from these too.
+        """
+        options, optimizer = self.options, self.proximal(self.groups(model))
+        trainer = Trainer(model, optimizer, self.loss, rows, options.plan, self._taught(teacher))
+        if options.sparsity is not None:
+            trainer.controls.append(TargetSparsity(optimizer, options.sparsity, steps=trainer.steps))
+        if options.flops is not None or options.bytes is not None:
+            budget = TargetBudget(
+                optimizer,
+                model,
+                rows[0][:EXAMPLES],
+                flops=options.flops,
+                bytes=options.bytes,
+                steps=trainer.steps,
+            )
+            trainer.controls.append(budget)
+        if options.reweight is not None:
+            trainer.controls.append(Reweighted(optimizer, theta=options.reweight))
+        if options.shrink:
+            trainer.shrinker = Shrinker(model, self.example)
+        return Training(trainer, optimizer.penalised_groups)
+
+    def recipe(self, path: PathOptions) -> Recipe:
+        """How the points of a path are trained."""
+        plan = self.options.plan
+        return Recipe(
+            grid=path.grid,
+            groups=lambda model: self.groups(model, 1.0),
+            optimizer=self.proximal,
+            loss=self.loss,
+            dense=plan,
+            each=replace(plan, epochs=path.epochs_each),
+            theta=self.options.reweight,
+            lam=self.options.lam,
+            lr_growth=path.lr_growth,
+            collapse=path.collapse,
+        )
+
+    def compared(self, name: str, model: nn.Module, rows: tuple[Tensor, Tensor], lam: float) -> Training:
+        """What trains ``model`` by torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""
+        groups = self.groups(model, lam if name == LOSS_TERM else 0.0)
+        term = (lambda *_: penalty(groups)) if name == LOSS_TERM else None
+        trainer = Trainer(model, self._plain(groups), self.loss, rows, self.options.plan, term)
+        return Training(trainer, lambda: groups)
+
+    def refit(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
+        """What goes on training ``model`` without a penalty, its zeros as they are."""
+        plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.marked(model)
+        optimizer = self._plain(groups, REFIT_RATE)
+        freeze_zeros(optimizer, (p for group in groups if group["penalty"] for p in group["params"]))
+        return Training(Trainer(model, optimizer, self.loss, rows, plan, self._taught(teacher)), lambda: groups)
+
+    def _plain(self, groups: list[Group], rate: float = 1.0) -> torch.optim.Optimizer:
+        base, extra = choices.optimizer(self.options.optimizer)
+        plain = [{"params": group["params"]} for group in groups]
+        return base(plain, lr=rate * self.options.lr, **extra)  # type: ignore[call-arg]
+
+    def _taught(self, teacher: Tensor | None) -> Distillation | None:
+        return None if teacher is None else Distillation(teacher, classes=bool(self.inputs.classes))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of an experiment, standardised and on its device."""
+
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+
+def read(options: Options) -> tuple[Inputs, Rows]:
+    """Read the data of the options and split off the validation rows."""
+    dataset = data.load(options.data, label=options.label, ignore=options.ignore)
+    kept, held = data.holdout(dataset.y, options.validation, options.seed)
+    if options.validation and not len(held):
+        raise ValueError(f"{options.data}: too few rows to set {options.validation:g} of them apart for validation")
+    inputs = Inputs(
+        shape=dataset.input_shape,
+        outputs=dataset.outputs,
+        classes=dataset.classes,
+        features=dataset.features,
+        standardizer=data.Standardizer.fit(dataset.x[kept]),
+    )
+    device = choices.device(options.device)
+    x, test_x = (inputs.standardizer(part).to(device) for part in (dataset.x, dataset.test_x))
+    y, test_y = dataset.y.to(device), dataset.test_y.to(device)
+    return inputs, Rows((x[kept], y[kept]), (x[held], y[held]), (test_x, test_y))

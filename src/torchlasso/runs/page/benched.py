@@ -1,0 +1,77 @@
+"""What ``torchlasso bench`` measured, if it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torchlasso.runs.page.shown import Shown
+from torchlasso._core.files import read_json
+from torchlasso.html import paragraph, section, table
+from torchlasso.diagnostics.report import size
+
+# What is shown of the largest batch, or of the model, by its name in the file.
+COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "rows_per_second": ("rows/s", lambda value: f"{value:,.0f}"),
+    "peak_memory": ("memory", lambda value: size(int(value))),
+    "file_bytes": ("file", lambda value: size(int(value))),
+    "error": ("test error", lambda value: f"{100 * value:.2f} %"),
+    "loss": ("test loss", lambda value: f"{value:.4f}"),
+}
+
+Measured = Mapping[str, Any]  # a form of the model on batches of one size
+
+
+def benched(run: Shown) -> str:
+    """The forms of the model side by side; nothing where there is nothing of the kind in the file."""
+    record = read_json(run.folder.bench) if run.folder.bench.exists() else {}
+    if not isinstance(record, dict):
+        return ""
+    measured = [each for each in _listed(record, "variants") if isinstance(each, dict) and "name" in each]
+    sizes = sorted({count for each in measured if (count := _number(each, "batch"))})
+    keys = [key for key in COLUMNS if any(_number(each, key) is not None for each in measured)]
+    rows = []
+    for name in dict.fromkeys(str(each["name"]) for each in measured):
+        own = {_number(each, "batch"): each for each in measured if str(each["name"]) == name}
+        last = own[max(own, key=lambda count: count or 0)]
+        rows.append([name, *(_time(own.get(count, {})) for count in sizes), *(_shown(last, key) for key in keys)])
+    if not rows:
+        return ""
+    heads = ("", *(f"batch {count:,g}" for count in sizes), *(COLUMNS[key][0] for key in keys))
+    missing = [paragraph(f"Not measured: {why}.", "note") for why in _listed(record, "missing")]
+    return section(
+        "Speed and size", table(heads, rows, "Forms of the model"), paragraph(_note(record), "note"), *missing
+    )
+
+
+def _note(record: Measured) -> str:
+    threads = _number(record, "threads")
+    where = [f"on {record['device']}"] if "device" in record else []
+    where += [f"with {threads:g} thread{'s' * (threads != 1)}"] if threads else []
+    return (
+        "Milliseconds for a batch: the median ± half of what the middle half of the runs spreads. Rows per second and "
+        f"memory are those of the largest batch.{' Measured ' * bool(where)}{' '.join(where)}{'.' * bool(where)}"
+    )
+
+
+def _listed(record: Measured, key: str) -> Sequence[Any]:
+    found = record.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _number(record: Measured, key: str) -> float | None:
+    found = record.get(key)
+    return found if isinstance(found, int | float) else None
+
+
+def _time(each: Measured) -> str:
+    median, spread = _number(each, "median_ms"), _number(each, "spread_ms")
+    if median is None:
+        return "–"
+    digits = 3 if median < 1 else 2 if median < 10 else 1
+    return f"{median:.{digits}f}" + ("" if spread is None else f" ± {spread / 2:.{digits}f}")
+
+
+def _shown(each: Measured, key: str) -> str:
+    value = _number(each, key)
+    return "–" if value is None else COLUMNS[key][1](value)

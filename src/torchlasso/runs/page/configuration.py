@@ -1,0 +1,49 @@
+"""With what the run was made."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, fields
+from html import escape
+from typing import Any
+
+from torchlasso.runs.experiment import Options, PathOptions
+from torchlasso.runs.page.shown import Shown
+from torchlasso.html import section, table
+
+
+def configuration(run: Shown) -> str:
+    """The command that makes such a run, and its options, but for those that it does without."""
+    options, inputs = run.experiment.options, run.experiment.inputs
+    given = {name: value for name, value in asdict(options).items() if name != "path"}
+    given |= {} if options.path is None else asdict(options.path)
+    shape = "×".join(map(str, inputs.shape))
+    rows = [[name.replace("_", "-"), text] for name, value in given.items() if (text := _text(value))]
+    rows += [["inputs", shape], ["outputs", f"{inputs.outputs:,}"]]
+    rows += [["classes", _text(inputs.classes)]] if inputs.classes else []
+    rows += [[f"version of {name}", version] for name, version in run.experiment.versions.items()]
+    command = f"<p><code>{escape(_command(options))}</code></p>"
+    return section("Configuration", command, table(("", ""), rows, "Options of the run", words=True))
+
+
+def _command(options: Options) -> str:
+    """The options that differ from what they are without being given, as they are given."""
+    words = ["torchlasso", "train" if options.path is None else "path"]
+    for part, ours in ((options, Options(data="")), (options.path, PathOptions())):
+        for field in fields(part) if part is not None else ():
+            value = getattr(part, field.name)
+            if field.name != "path" and (
+                value != getattr(ours, field.name) or field.name in ("data", "model", "epochs")
+            ):
+                words += [f"--{field.name.replace('_', '-')}", *([] if value is True else [_text(value)])]
+    return shlex.join(words)
+
+
+def _text(value: Any) -> str:
+    if value is None or value == () or value is False:
+        return ""
+    if value is True:
+        return "yes"
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return str(value)

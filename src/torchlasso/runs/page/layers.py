@@ -1,0 +1,72 @@
+"""The layers: what each has and what of it is left, and the filters that are left."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from torchlasso.runs.page.shown import Shown, weights_of
+from torchlasso.figures._embedding import pictured
+from torchlasso.figures._filters import MOST, filter_pixels
+from torchlasso.html import figure, paragraph, section
+from torchlasso.diagnostics.report import LayerReport, SparsityReport
+
+CONVOLUTIONS = 3  # of which the filters are shown
+LONG = 24  # filters that are shown where each has a row of its own
+LARGEST = 40_000  # weights in a picture
+
+
+def layers(run: Shown) -> str:
+    """The table of the layers."""
+    notes = ["A unit lives if any weight leads to it, an input if any weight reads it."]
+    if any(layer.flops for layer in run.record.layers):
+        notes.append("Live FLOPs are those between live units and live inputs, for one row.")
+    if run.record.parameters < run.full.parameters:
+        before, now = run.full.parameters, run.record.parameters
+        notes.append(f"The model was made smaller while it trained: {now:,} of {before:,} parameters are left in it.")
+    return section("Layers", run.record.html_table(), paragraph(" ".join(notes), "note"))
+
+
+def filters(run: Shown) -> str:
+    """The filters of the first layers, where these read images."""
+    shown = [_filters(layer, w, shape) for layer, w, shape in _of_images(run, run.model, run.record)]
+    if not any(shown):
+        return ""
+    legend = "Blue is above zero, orange below, pale grey exactly zero; the largest come first."
+    return section("Filters that are left", paragraph(legend, "note"), *shown)
+
+
+def first_filters(run: Shown, model: nn.Module, record: SparsityReport, most: int) -> str:
+    """Those of the first layer of a model of this run alone."""
+    for layer, w, shape in _of_images(run, model, record)[:1]:
+        return _filters(layer, w, shape, most)
+    return ""
+
+
+def _of_images(
+    run: Shown, model: nn.Module, record: SparsityReport
+) -> list[tuple[LayerReport, Tensor, tuple[int, ...] | None]]:
+    """The layers whose filters are pictures: convolutions, or a first linear layer on all pixels."""
+    shape, held = run.experiment.inputs.shape, weights_of(model, record)
+    if len(shape) != 3 or not record.layers:
+        return []
+    first = record.layers[0]
+    if first.kind == "Linear" and first.shape[1:] == (math.prod(shape),):
+        return [(first, held[first.name], shape)]
+    found = [layer for layer in record.layers if layer.kind in ("Conv1d", "Conv2d") and math.prod(layer.shape[2:]) > 1]
+    return [(layer, held[layer.name], None) for layer in found[:CONVOLUTIONS]]
+
+
+def _filters(layer: LayerReport, w: Tensor, shape: tuple[int, ...] | None, most: int = MOST) -> str:
+    rows = shape is None and w.shape[1] > 1
+    most = min(most, LONG if rows else most, LARGEST // (math.prod(layer.shape[1:]) or 1))
+    name = f"{layer.name}: {layer.live_units:,} of {layer.units:,} {'filters' if shape is None else 'units'} are left"
+    if not layer.live_units or not most:
+        return paragraph(f"{name}.")
+    if layer.live_units > most:
+        name += f"; shown: the largest {most}"
+    what = ", each as kernels side by side, one for each input channel that is read" if rows else ""
+    positive, negative = int((w > 0).sum()), int((w < 0).sum())
+    label = f"{name}. {positive:,} weights are above zero, {negative:,} below, {layer.zeros:,} exactly zero."
+    return figure(pictured(filter_pixels(w, shape, most), label), f"{name}{what}.")

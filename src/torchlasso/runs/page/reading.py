@@ -1,0 +1,111 @@
+"""Which inputs the network still reads: pixels over mean images, or features of a table, ranked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchlasso.runs.experiment import Inputs
+from torchlasso.runs.page.shown import Shown
+from torchlasso.figures._embedding import pictured
+from torchlasso.figures._inputs import pixel_map, pixels_on, ranked
+from torchlasso.graph import UnitMap, read_in, strengths_in
+from torchlasso.html import Bar, beside, figure, paragraph, section, table
+
+CLASSES = 10  # of which a mean image is kept
+RANKED = 30  # features that have a row
+NAMED = 10  # features that are named in a sentence
+
+
+def mean_images(inputs: Inputs, rows: tuple[Tensor, Tensor]) -> Tensor | None:
+    """The mean image of the training rows of each of the first classes, as they were read: (n, channels, …).
+
+    Without classes that of all rows; None where the rows are no images.
+    """
+    x, y = rows
+    if x.dim() != 4:
+        return None
+    count = min(CLASSES, len(inputs.classes))
+    parts = (x[y == k] for k in range(count)) if count else (x,)
+    means = [part.sum(dim=0) / max(1, len(part)) for part in parts]  # a class may have no row to train on
+    return inputs.standardizer.undone(torch.stack(means)).cpu()
+
+
+def reading(run: Shown) -> str:
+    """The section on the inputs of the run's model."""
+    try:
+        if isinstance(run.units, str):
+            raise ValueError(run.units)
+        read, strengths = read_in(run.units), strengths_in(run.units)
+    except ValueError as error:
+        return section("Inputs that are read", paragraph(f"It is not known which: {error}."))
+    parts = [paragraph(sentence(run, read))]
+    if read.dim() == 3:
+        parts.append(beside(*_on_images(run, read, strengths)))
+    elif read.dim() == 1:
+        parts += _features(run, read, strengths)
+    return section("Inputs that are read", *parts)
+
+
+def sentence(run: Shown, read: Tensor) -> str:
+    """How many inputs are read."""
+    count, total = int(read.sum()), read.numel()
+    what = "pixels" if read.dim() == 3 and len(read) == 1 else "inputs"
+    if count == total:
+        return f"All {total:,} {what} can make a difference to the outputs."
+    if not count:
+        return f"No {what[:-1]} makes a difference to the outputs: they are always the same."
+    return f"{count:,} of {total:,} {what} can make a difference to the outputs; the others could be anything."
+
+
+def briefly(run: Shown, units: UnitMap | str) -> str:
+    """What is read, for one of many models: a small map of the pixels, where some are not, or the first features."""
+    try:
+        if isinstance(units, str):
+            return ""
+        read, strengths = read_in(units), strengths_in(units)
+    except ValueError:
+        return ""
+    text = sentence(run, read)
+    if read.dim() == 3:
+        return "" if read.all() else figure(pictured(pixel_map(read, strengths), text), text)
+    names = [name for name, _ in ranked(read, strengths, run.experiment.inputs.features)] if read.dim() == 1 else []
+    return paragraph(text + f" Most: {_listed(names, NAMED)}." * bool(names))
+
+
+def _on_images(run: Shown, read: Tensor, strengths: Tensor | None) -> list[str]:
+    parts, images = [], run.folder.read_means()
+    if strengths is not None:
+        label = f"Map of the pixels: {sentence(run, read)}"
+        caption = "How strongly each pixel is read: the norm of the weights that read it. A dot: not at all."
+        parts.append(figure(pictured(pixel_map(read, strengths), label), caption))
+    if images is not None and images.shape[1:] == read.shape:
+        classes = run.experiment.inputs.classes[: len(images)]
+        whose = f"The mean images of the classes {', '.join(classes)}" if classes else "The mean of all training images"
+        label = f"Mean images with the pixels that are read. {sentence(run, read)}"
+        dots = "" if read.any(dim=0).all() else " A dot stands for a pixel that is not read."
+        caption = f"{whose}, as the network sees them.{dots}"
+        parts.append(figure(pictured(pixels_on(read, images), label), caption))
+    return parts
+
+
+def _features(run: Shown, read: Tensor, strengths: Tensor | None) -> list[str]:
+    names, parts = run.experiment.inputs.features, []
+    found = ranked(read, strengths, names)
+    if strengths is not None and found:
+        largest = found[0][1] or 1.0
+        rows: list[list[str | Bar]] = [[name, Bar(size / largest, f"{size:.3g}")] for name, size in found[:RANKED]]
+        parts.append(table(("feature", "norm of its weights"), rows, "Features that are read, the strongest first"))
+    elif found:
+        parts.append(paragraph(f"Read: {_listed([name for name, _ in found])}."))
+    if len(found) > RANKED and strengths is not None:
+        parts.append(paragraph(f"Read, but less: {_listed([name for name, _ in found[RANKED:]])}."))
+    unread = [name for name, _ in ranked(~read, None, names)]
+    if unread:
+        parts.append(paragraph(f"Not read: {_listed(unread)}."))
+    return parts
+
+
+def _listed(names: list[str], most: int = 100) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

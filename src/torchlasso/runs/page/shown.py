@@ -1,0 +1,161 @@
+"""What a run's page shows: read from its folder, and worked out where a section asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlasso.runs.experiment import DENSE, Experiment
+from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.summary import Summary
+from torchlasso.figures._embedding import page_axes
+from torchlasso.graph import UnitMap, find_units
+from torchlasso.path import Point, choose, pooled
+from torchlasso.penalties import L1
+from torchlasso.diagnostics.report import SparsityReport, report
+from torchlasso.selection import Group
+
+EXAMPLES = 2  # rows on which a model's operators are read
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A finished run, as its page shows it.
+
+    Attributes:
+        folder, experiment: the run's.
+        model: the trained one, of whatever size by now.
+        summary: what it came to.
+    """
+
+    folder: RunFolder
+    experiment: Experiment
+    model: nn.Module
+    summary: Summary
+
+    @property
+    def measure(self) -> str:
+        """What the quality of a model goes by."""
+        return "loss" if self.summary.error is None else "error"
+
+    def quality(self, value: float) -> str:
+        """A loss, or an error in per cent."""
+        return f"{value:.4f}" if self.summary.error is None else f"{100 * value:.2f} %"
+
+    @cached_property
+    def record(self) -> SparsityReport:
+        """The report on the trained model."""
+        return self.reported(self.model)
+
+    def reported(self, model: nn.Module) -> SparsityReport:
+        """The report on a model of this run, with FLOPs for one row where it can be run on random rows."""
+        chosen = [p for name, p in model.named_parameters() if name in self._penalised]
+        groups: list[Group] = [{"params": chosen, "penalty": L1(), "lam": 0.0}]
+        try:
+            return report(model, groups, self.experiment.example[:1])
+        except ValueError:
+            return report(model, groups)
+
+    @cached_property
+    def _penalised(self) -> set[str]:
+        """The names of the parameters that have a penalty."""
+        groups = self.experiment.marked(self.start)
+        chosen = {p for group in groups if group["penalty"] is not None for p in group["params"]}
+        return {name for name, p in self.start.named_parameters() if p in chosen}
+
+    @cached_property
+    def start(self) -> nn.Module:
+        """The model as it was before any training."""
+        return self.experiment.build_model()
+
+    @cached_property
+    def full(self) -> SparsityReport:
+        """The report on the model before any training: nothing of it is zero or taken out."""
+        return self.reported(self.start)
+
+    @cached_property
+    def before(self) -> tuple[str, dict[str, Tensor]]:
+        """The weights to compare with: those of the dense model, where there is one, else the random start."""
+        if self.path is not None:
+            return "dense", self.folder.read_weights(0)
+        dense = self.folder.part(DENSE)
+        if self.summary.dense is not None and dense.model.exists():
+            return "dense", dense.read_model()[0]
+        return "random start", self.start.state_dict()
+
+    @cached_property
+    def units(self) -> UnitMap | str:
+        """The units of the trained model, or why they are not known."""
+        try:
+            return find_units(self.model, self.experiment.example[:EXAMPLES])
+        except ValueError as error:
+            return str(error)
+
+    @cached_property
+    def metrics(self) -> dict[str, list[dict[str, Any]]]:
+        """The lines of metrics of the run, of its refit and of its comparisons, by name; none of a path."""
+        if self.path is not None:
+            return {}
+        found = {"torchlasso": self.folder.read_metrics()}
+        if not found["torchlasso"]:
+            raise ValueError(f"{self.folder.metrics} is missing or empty; it should have a line for every epoch")
+        done = len(found["torchlasso"])
+        for name in ("refit", "dense", "loss-term"):
+            lines = self.folder.part(name).read_metrics()
+            if lines:
+                found[name] = [{**line, "epoch": line["epoch"] + done * (name == "refit")} for line in lines]
+        return found
+
+    @cached_property
+    def path(self) -> list[Point] | None:
+        """The points of a path, as they were judged."""
+        options = self.experiment.options.path
+        if options is None:
+            return None
+        points = self.folder.read_points()
+        folds = [self.folder.read_points(k) for k in range(options.folds or 0)]
+        return pooled(points, folds) if folds else points
+
+    @cached_property
+    def chosen(self) -> Point:
+        """The point of a path that is the run's model."""
+        options = self.experiment.options.path
+        if options is None or self.path is None:
+            raise ValueError(f"{self.folder.path} holds no path")
+        return choose(self.path, options.choose, options.tolerance)
+
+    def models(self) -> Iterator[tuple[Point, nn.Module]]:
+        """The points of a path and the model of each, which is the same object every time."""
+        model = self.experiment.build_model()
+        for point in self.path or ():
+            try:
+                model.load_state_dict(self.folder.read_weights(point.index))
+            except RuntimeError as error:
+                raise ValueError(f"{self.folder.weights} is damaged: point {point.index} does not fit") from error
+            yield point, model.eval()
+
+    @cached_property
+    def drawable(self) -> bool:
+        """Whether figures can be drawn."""
+        try:
+            page_axes()
+        except ImportError:
+            return False
+        return True
+
+
+def weights_of(model: nn.Module, record: SparsityReport) -> dict[str, Tensor]:
+    """The weights of the layers of a report, by name."""
+    held = dict(model.named_parameters())
+    return {layer.name: held[layer.name].detach() for layer in record.layers}
+
+
+def support_of(model: nn.Module, record: SparsityReport) -> Tensor:
+    """Which penalised weights are not zero."""
+    held = weights_of(model, record)
+    return torch.cat([held[layer.name].flatten() != 0 for layer in record.layers if layer.penalised])

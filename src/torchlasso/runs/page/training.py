@@ -1,0 +1,36 @@
+"""How training went: loss, error, zeros and λ, epoch by epoch."""
+
+from __future__ import annotations
+
+from torchlasso.runs.page.shown import Shown
+from torchlasso.figures import training as draw
+from torchlasso.figures._embedding import embedded, page_axes
+from torchlasso.figures._training import FRACTIONS, NAMES, points_of
+from torchlasso.html import figure, grid, section
+
+DRAWN = ("loss", "val_error", "val_loss", "sparsity", "lam")
+
+
+def training(run: Shown) -> str:
+    """The training curves of a run and of its comparisons."""
+    lines = run.metrics
+    if not run.drawable or not lines:
+        return ""
+    figures = []
+    for what in DRAWN:
+        found = {name: points for name, epochs in lines.items() if (points := points_of(epochs, what))}
+        if not found or (what == "val_loss" and run.summary.error is not None):
+            continue
+        ends = (
+            f"{name} from {_shown(what, points[0][1])} to {_shown(what, points[-1][1])}"
+            for name, points in found.items()
+        )
+        drawing = embedded(
+            draw(lines, what, page_axes()), f"training-{what}", f"{NAMES[what]} by epoch: {'; '.join(ends)}"
+        )
+        figures.append(figure(drawing))
+    return section("Training", grid(*figures))
+
+
+def _shown(what: str, value: float) -> str:
+    return f"{100 * value:.3g} %" if what in FRACTIONS else f"{value:.3g}"

@@ -1,0 +1,144 @@
+"""Following a path: its points trained, kept in the run's folder, cross-validated, one chosen, the frontier drawn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+
+import torch
+from torch import nn
+
+from torchlasso.distributed import processes
+from torchlasso.cli import screen
+from torchlasso.runs.experiment import DENSE, Experiment, PathOptions, Rows, read
+from torchlasso.runs.evaluation import summarise
+from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.page.writing import write_page
+from torchlasso.runs.page.frontiers import series_of
+from torchlasso.runs.page.reading import mean_images
+from torchlasso.runs.summary import Summary
+from torchlasso.figures import frontier, save
+from torchlasso.path import Point, choose, folds_of, follow, pooled
+from torchlasso.training.trainer import Step, Trainer
+
+
+def run_path(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
+    """Train the points that are not trained yet, choose one, and write all that the folder of a path holds.
+
+    Raises:
+        FloatingPointError: the loss or the weights became infinite or NaN.
+        ValueError: the folder's files are damaged, or are of a run that is no path.
+        OSError: something cannot be written.
+    """
+    path = experiment.options.path
+    if path is None:
+        raise ValueError(f"{folder.path} holds a run of torchlasso train, not a path; go on with torchlasso train")
+    model = experiment.build_model()
+    points = _follow(experiment, path, rows, folder, model)
+    folds = _cross_validate(experiment, path, rows, folder) if path.folds else []
+    judged = pooled(points, folds) if folds else points
+    chosen = choose(judged, path.choose, path.tolerance)
+    _load(model, folder, chosen.index)
+    folder.write_model(model.state_dict())
+    _draw(judged, chosen, folder, experiment)
+    summary = _summary(experiment, model, rows, chosen, points)
+    folder.write_means(mean_images(experiment.inputs, rows.train))
+    write_page(folder, experiment, model, summary)
+    folder.write_summary(summary)
+    screen.path_table(judged, chosen)
+    figure = f", {folder.frontiers[0].name}" if folder.frontiers[0].exists() else ""
+    screen.say(f"{folder.path}: path.jsonl, points/, model.safetensors, report.html{figure}")
+    return summary
+
+
+def _follow(experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFolder, model: nn.Module) -> list[Point]:
+    points = folder.read_points()
+    if points:
+        _load(model, folder, points[-1].index)
+    recipe = experiment.recipe(path)
+    with screen.path_progress(path.points) as watching:
+
+        def watch(index: int, trainer: Trainer) -> Callable[[Step], None]:
+            return watching(index, trainer.steps)
+
+        validation = rows.validation if len(rows.validation[0]) else None
+        try:
+            for point in follow(model, recipe, rows.train, validation, rows.test, points, watch):
+                folder.write_weights(point.index, model.state_dict())  # a point counts once its weights are there
+                points.append(point)
+                folder.write_points(points)
+                screen.point_line(point, path.points)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"point {len(points) + 1}: {error}; try a smaller --lr") from error
+    if len(points) < path.points:
+        far = f"more than {path.collapse:.0%} of the way from the best point's to guessing"
+        screen.say(f"The path ends here: its validation figure is {far}.")
+    return points
+
+
+def _cross_validate(experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFolder) -> list[list[Point]]:
+    """The path of every fold, each in a process of its own where there are cores for it."""
+    count = path.folds or 0
+    if processes.size() > 1:
+        raise ValueError("--folds makes processes of its own: start it without torchrun")
+    done = [folder.read_points(k) for k in range(count)]
+    waiting = [k for k, points in enumerate(done) if not points]
+    screen.say(f"cross-validation: {count} folds" + (f", {count - len(waiting)} done" if len(waiting) < count else ""))
+    workers = max(1, min(len(waiting), os.cpu_count() or 1))
+    if waiting:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = {k: pool.submit(_fold, experiment, k, torch.get_num_threads() // workers) for k in waiting}
+            for k, job in jobs.items():
+                try:
+                    done[k] = job.result()
+                except BrokenExecutor as error:
+                    how = f"torchlasso path --resume --out {folder.path}"
+                    raise OSError(f"a process that trained a fold has died; go on with: {how}") from error
+                folder.write_points(done[k], k)
+                screen.say(f"fold {k + 1}/{count} done")
+    return done
+
+
+def _fold(experiment: Experiment, k: int, threads: int) -> list[Point]:
+    """The points of one fold; run in a process of its own."""
+    torch.set_num_threads(max(1, threads))
+    path = experiment.options.path or PathOptions()
+    _, rows = read(experiment.options)
+    x, y = rows.train
+    kept, held = (part.to(x.device) for part in folds_of(len(y), path.folds or 0, experiment.options.seed)[k])
+    model = experiment.build_model()
+    return list(follow(model, experiment.recipe(path), (x[kept], y[kept]), (x[held], y[held])))
+
+
+def _load(model: nn.Module, folder: RunFolder, index: int) -> None:
+    try:
+        model.load_state_dict(folder.read_weights(index))
+    except RuntimeError as error:
+        raise ValueError(f"{folder.weights} is damaged or of another run: point {index} does not fit") from error
+
+
+def _summary(experiment: Experiment, model: nn.Module, rows: Rows, chosen: Point, points: list[Point]) -> Summary:
+    groups = experiment.groups(model, chosen.lam)
+    epochs, seconds = sum(p.epochs for p in points), sum(p.seconds for p in points)
+    summary = summarise(model, groups, experiment.loss, rows, epochs=epochs, seconds=seconds)
+    return replace(summary, stationarity=chosen.stationarity)  # of the penalty as it was weighted
+
+
+@processes.by_first
+def _draw(points: list[Point], chosen: Point, folder: RunFolder, experiment: Experiment) -> None:
+    try:
+        classes = bool(experiment.inputs.classes)
+        measure = "error" if classes else "loss"
+        axes = frontier(
+            series_of(points),
+            measure=measure,
+            percent=classes,
+            chosen=(1 - chosen.sparsity, chosen.badness or 0.0),
+            title=f"{experiment.options.model} on {experiment.options.data}: from {DENSE} to sparse",
+        )
+        save(axes, *folder.frontiers)
+    except ImportError as error:
+        screen.say(f"no figure: {error}")

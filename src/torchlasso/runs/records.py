@@ -1,0 +1,52 @@
+"""Dataclasses from what JSON gives, every entry checked against its annotation."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], entries: Any, origin: str) -> T:
+    """A dataclass from a dictionary; lists become tuples, dictionaries dataclasses, as the annotations say.
+
+    Raises:
+        ValueError: an entry is missing or of another type; the message names ``origin`` and the entry.
+
+    >>> from torchlasso.training.trainer import Plan
+    >>> build(Plan, {"epochs": 3, "batch_size": 64, "seed": 0, "schedule": "linear"}, "config.json")
+    Plan(epochs=3, batch_size=64, seed=0, schedule='linear')
+    """
+    if not isinstance(entries, dict):
+        raise ValueError(f"{origin} is damaged: {entries!r} stands where an object should")
+    hints = get_type_hints(cls)
+    values = {}
+    for field in fields(cls):  # type: ignore[arg-type]
+        if field.name in entries:
+            values[field.name] = _value(entries[field.name], hints[field.name], field.name, origin)
+        elif field.default is not None and field.default is not False:  # what is nothing or off may be missing
+            raise ValueError(f"{origin} is damaged: {field.name!r} is missing")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{origin} is damaged: {error}") from error
+
+
+def _value(value: Any, hint: Any, name: str, origin: str) -> Any:
+    arms = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for arm in arms:
+        if arm is type(None) and value is None:
+            return None
+        if is_dataclass(arm) and isinstance(arm, type) and isinstance(value, dict):
+            return build(arm, value, origin)
+        if get_origin(arm) is tuple and isinstance(value, list):
+            return tuple(_value(item, get_args(arm)[0], name, origin) for item in value)
+        if get_origin(arm) is dict and isinstance(value, dict):
+            return {key: _value(item, get_args(arm)[1], name, origin) for key, item in value.items()}
+        if arm is float and type(value) in (int, float):
+            return float(value)
+        if arm in (int, str, bool) and type(value) is arm:
+            return value
+    raise ValueError(f"{origin} is damaged: {name!r} is {value!r}")

@@ -1,0 +1,119 @@
+"""The summary of a run: what ``summary.json`` holds, and what is shown of it side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torchlasso.diagnostics.stationarity import Stationarity
+from torchlasso.diagnostics.report import percent
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What came of training on without a penalty.
+
+    Attributes:
+        kept: whether the model is the refitted one.
+        before, after: the validation error of the model before and after it; for numbers the validation loss.
+        epochs, seconds: of the refit.
+    """
+
+    kept: bool
+    before: float
+    after: float
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to.
+
+    Attributes:
+        accuracy, error: on the test rows, as fractions; None for regression.
+        loss: the mean loss on the test rows, without the penalty.
+        sparsity, nonzero, penalised: zeros over penalised weights, and the two counts.
+        parameters, bytes: of the whole model.
+        units, live_units: output units of the penalised layers, and those with an incoming weight.
+        inputs, live_inputs: inputs of the first penalised layer, and those that are read.
+        lam, epochs, seconds: λ at the end, how many epochs, and how long they took, a refit apart.
+        stationarity: on the whole training set, in units of λ; None where λ is 0.
+        refit: what came of it, where it was asked for.
+        dense, loss_term: the comparison runs, where they were asked for.
+    """
+
+    accuracy: float | None
+    error: float | None
+    loss: float
+    sparsity: float
+    nonzero: int
+    penalised: int
+    parameters: int
+    bytes: int
+    units: int
+    live_units: int
+    inputs: int
+    live_inputs: int
+    lam: float
+    epochs: int
+    seconds: float
+    stationarity: Stationarity | None
+    refit: Refit | None = None
+    dense: Summary | None = None
+    loss_term: Summary | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``summary.json`` holds it: without the comparison runs and the refit that were not asked for."""
+        entries = asdict(self)
+        if self.refit is None:
+            del entries["refit"]
+        for key in ("dense", "loss_term"):
+            run = getattr(self, key)
+            entries.pop(key) if run is None else entries.update({key: run.to_dict()})
+        return entries
+
+    @property
+    def runs(self) -> dict[str, Summary]:
+        """This run and its comparisons, by the name each is shown under."""
+        named = {"torchlasso": self, "dense": self.dense, "loss-term": self.loss_term}
+        return {name: run for name, run in named.items() if run is not None}
+
+    @property
+    def verdict(self) -> str:
+        """What was won, in one sentence."""
+        zeros = f"{percent(self.sparsity)} of the weights are exactly zero"
+        left = f"{self.nonzero:,} of {self.penalised:,} remain"
+        measure = "loss" if self.error is None else "error"
+        dense = f" (dense {_quality(self.dense)})" if self.dense else ""
+        return f"{zeros}: {left}, at a test {measure} of {_quality(self)}{dense}.{self._of_refit()}"
+
+    def _of_refit(self) -> str:
+        if self.refit is None:
+            return ""
+        before, after = (
+            f"{value:.4f}" if self.error is None else f"{100 * value:.2f} %"
+            for value in (self.refit.before, self.refit.after)
+        )
+        measure = "loss" if self.error is None else "error"
+        outcome = "is kept" if self.refit.kept else "is not kept"
+        return f" The refit {outcome}: it took the validation {measure} from {before} to {after}."
+
+
+def _quality(run: Summary) -> str:
+    return f"{run.loss:.4f}" if run.error is None else percent(run.error)
+
+
+def side_by_side(runs: Mapping[str, Summary]) -> list[list[str]]:
+    """A row of text cells for each figure: its name, then a cell for each run."""
+    figures = {
+        "test error": [percent(run.error) if run.error is not None else "–" for run in runs.values()],
+        "test loss": [f"{run.loss:.4f}" for run in runs.values()],
+        "exact zeros": [percent(run.sparsity) for run in runs.values()],
+        "weights left": [f"{run.nonzero:,} of {run.penalised:,}" for run in runs.values()],
+        "live units": [f"{run.live_units:,} of {run.units:,}" for run in runs.values()],
+        "live inputs": [f"{run.live_inputs:,} of {run.inputs:,}" for run in runs.values()],
+        "training time": [f"{run.seconds:.1f} s" for run in runs.values()],
+    }
+    return [[name, *cells] for name, cells in figures.items()]

@@ -1,0 +1,171 @@
+"""Running an experiment: its model and its comparisons, trained, judged and written into the run's folder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from torchlasso.cli import screen
+from torchlasso.runs.experiment import DENSE, LOSS_TERM, OURS, REFIT, Experiment, Rows, Training
+from torchlasso.runs.evaluation import need_finite, summarise
+from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.page.writing import write_page
+from torchlasso.runs.page.reading import mean_images
+from torchlasso.runs.summary import Refit, Summary
+from torchlasso.runs.teacher import outputs_of_teacher
+from torchlasso.control import TargetMissed
+from torchlasso.path import badness
+from torchlasso.training.trainer import Trainer, evaluate, outputs_of, support
+
+
+def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
+    """Train the experiment's model and its comparisons, and write all that a run folder holds.
+
+    Raises:
+        FloatingPointError: the loss or the weights became infinite or NaN.
+        ValueError: a checkpoint in the folder is damaged, or the teacher is no finished run for such data.
+        OSError: something cannot be written.
+    """
+    options = experiment.options
+    compared: dict[str, Summary] = {}
+    teacher = None
+    if options.teacher == DENSE:
+        compared[DENSE], dense = _compare(DENSE, experiment, rows, folder, 0.0)
+        teacher = outputs_of(dense, rows.train[0])
+    elif options.teacher is not None:
+        teacher = outputs_of_teacher(options.teacher, experiment.inputs, rows.train[0])
+    model = experiment.build_model()
+    training = experiment.trainer(model, rows.train, teacher)
+    _train(OURS, training, rows, folder)
+    refit = _refit(experiment, model, rows, teacher, folder) if options.refit else None
+    summary = replace(_summary(training, rows), refit=refit)
+    folder.write_model(model.state_dict(), training.cuts)
+    for name in options.comparisons:
+        if name not in compared:
+            compared[name], _ = _compare(name, experiment, rows, folder, summary.lam)
+    summary = replace(summary, dense=compared.get(DENSE), loss_term=compared.get(LOSS_TERM))
+    folder.write_means(mean_images(experiment.inputs, rows.train))
+    write_page(folder, experiment, model, summary)
+    folder.write_summary(summary)
+    screen.comparison(summary)
+    screen.say(f"{folder.path}: report.html, summary.json, model.safetensors")
+    return summary
+
+
+def _compare(name: str, experiment: Experiment, rows: Rows, folder: RunFolder, lam: float) -> tuple[Summary, nn.Module]:
+    part = folder.part(name)
+    if not part.holds_a_run:
+        part.start(experiment)
+    model = experiment.build_model()
+    training = experiment.compared(name, model, rows.train, lam)
+    _train(name, training, rows, part)
+    summary = _summary(training, rows)
+    part.write_model(model.state_dict())
+    part.write_summary(summary)
+    return summary, model
+
+
+def _refit(experiment: Experiment, model: nn.Module, rows: Rows, teacher: Tensor | None, folder: RunFolder) -> Refit:
+    """Train on without a penalty; ``model`` stays what it was if that made it no better on the validation rows."""
+    part = folder.part(REFIT)
+    if not part.holds_a_run:
+        part.start(experiment)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = badness(evaluate(model, experiment.loss, *rows.validation))
+    training = experiment.refit(model, rows.train, teacher)
+    _train(REFIT, training, rows, part)
+    refitted = badness(evaluate(model, experiment.loss, *rows.validation))
+    if not (kept := refitted < found):
+        model.load_state_dict(before)
+    return Refit(kept, found, refitted, training.trainer.epoch, training.trainer.seconds)
+
+
+def _train(name: str, training: Training, rows: Rows, folder: RunFolder) -> None:
+    """Train, or go on from the folder's checkpoint."""
+    trainer, groups = training.trainer, training.groups
+    metrics = _resume(trainer, folder)
+    epochs, done = trainer.plan.epochs, trainer.epoch * trainer.batches
+    try:
+        with (
+            _misses_told(),
+            screen.progress(name, trainer.steps, done, lambda: training.sparsity, lambda: training.lam) as watch,
+        ):
+            while trainer.epoch < epochs:
+                before = support(groups())
+                loss = trainer.run_epoch(watch)
+                line = _epoch(training, rows, loss, before, support(groups()))
+                if (left := trainer.shrink()) is not None:
+                    line |= {"multiplications_left": left, "seconds": trainer.seconds}
+                # the metrics first: a resume leaves out the lines of epochs that the checkpoint does not know
+                folder.write_metrics([*metrics, line])
+                folder.write_checkpoint(trainer.state_dict())
+                metrics.append(line)
+                screen.epoch_line(name, epochs, line)
+                if left is not None:
+                    screen.shrunk_line(trainer.epoch, left)
+    except FloatingPointError as error:
+        kept = f"the checkpoint after epoch {len(metrics)} is in {folder.checkpoint}"
+        raise FloatingPointError(
+            f"{error}; {kept if metrics else 'there is no checkpoint yet'}; try a smaller --lr"
+        ) from error
+
+
+@contextmanager
+def _misses_told() -> Iterator[None]:
+    """Say a missed target in a line, after the training."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TargetMissed)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, TargetMissed):
+            screen.say(f"{warning.message}")
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _resume(trainer: Trainer, folder: RunFolder) -> list[dict[str, Any]]:
+    """Bring the trainer to where the folder's checkpoint is; the metrics of the epochs up to there."""
+    state = folder.read_checkpoint()
+    if state is None:
+        return []
+    try:
+        trainer.load_state_dict(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder.checkpoint} is damaged or of another run ({error})") from error
+    return folder.read_metrics()[: trainer.epoch]
+
+
+def _epoch(training: Training, rows: Rows, loss: float, before: Tensor, now: Tensor) -> dict[str, Any]:
+    trainer = training.trainer
+    line = {
+        "epoch": trainer.epoch,
+        "loss": loss,
+        "sparsity": training.sparsity,
+        "switched": (now != before).double().mean().item(),  # the share that went from or to zero
+        "lam": training.lam,
+        "lr": trainer.optimizer.param_groups[0]["lr"],
+        "seconds": trainer.seconds,
+    }
+    if len(rows.validation[0]):
+        found = evaluate(trainer.model, trainer.loss, *rows.validation)
+        need_finite(found.loss, "validation")
+        line |= {f"val_{key}": value for key, value in asdict(found).items()}
+    return line
+
+
+def _summary(training: Training, rows: Rows) -> Summary:
+    trainer = training.trainer
+    return summarise(
+        trainer.model,
+        training.groups(),
+        trainer.loss,
+        rows,
+        epochs=trainer.epoch,
+        seconds=trainer.seconds,
+        penalised=training.penalised if training.cuts else None,
+    )

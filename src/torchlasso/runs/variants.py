@@ -1,0 +1,98 @@
+"""The forms in which a run's model can be used, for ``torchlasso bench`` to put side by side."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from torchlasso.storage import checkpoint
+from torchlasso.runs.experiment import DENSE
+from torchlasso.runs.finished import FinishedRun, open_run
+from torchlasso.compaction import compact
+from torchlasso.export import read_onnx, to_onnx
+from torchlasso.graph.tracing import first_line
+from torchlasso.inference import accelerate
+from torchlasso.storage import save
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of a model.
+
+    Attributes:
+        name: of it.
+        build: makes the model anew.
+        bytes: of its file.
+        dtype: of its inputs.
+        judged: whether it has learned what the run has, so that its error says something.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    bytes: int
+    dtype: torch.dtype = torch.float32
+    judged: bool = True
+
+
+def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) -> Iterator[Variant | str]:
+    """The forms of a run's model, or why one cannot be had.
+
+    Args:
+        run: a finished run.
+        folder: for their files.
+        example: inputs; how each layer is run best is measured on them.
+        seconds: for that.
+    """
+    model = run.model.eval()
+    dense, learned = _dense(run)
+    whole = folder / "dense.safetensors"
+    checkpoint.write_tensors(whole, dense.state_dict(), {})
+    yield Variant("dense", lambda: dense, whole.stat().st_size, judged=learned)
+    yield Variant("penalised", lambda: model, _compressed(model, folder / "penalised.safetensors"))
+    try:
+        small = compact(model, example)
+    except (RuntimeError, ValueError) as error:
+        yield f"compact: {first_line(error)}"
+        small = None
+    base = model if small is None else small
+    count = _compressed(base, folder / "compact.safetensors")
+    if small is not None:
+        yield Variant("compact", lambda: small, count)
+    fast = accelerate(base, example, seconds=seconds, compact_first=False)  # which it is, where it can be
+    yield Variant("accelerated", lambda: fast, count)
+    half = folder / "bfloat16.safetensors"
+    checkpoint.write_tensors(half, _narrow(dense).state_dict(), {})
+    yield Variant("dense, bfloat16", lambda: _narrow(dense), half.stat().st_size, torch.bfloat16, learned)
+    yield _onnx("dense, onnx", dense, example, folder / "dense.onnx", learned)
+    if small is not None:
+        yield _onnx("compact, onnx", small, example, folder / "compact.onnx")
+
+
+def _dense(run: FinishedRun) -> tuple[nn.Module, bool]:
+    """The dense network, and whether it was trained: the comparison run's, or one as it was at the start."""
+    part = run.folder.part(DENSE)
+    if part.model.exists():
+        return open_run(str(part.path)).model.eval(), True
+    return run.experiment.build_model().eval(), False
+
+
+def _narrow(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).to(torch.bfloat16)
+
+
+def _compressed(model: nn.Module, path: Path) -> int:
+    save(model, path)
+    return path.stat().st_size
+
+
+def _onnx(name: str, model: nn.Module, example: Tensor, path: Path, learned: bool = True) -> Variant | str:
+    try:
+        to_onnx(model, example, path)
+    except (RuntimeError, ValueError) as error:
+        return f"{name}: {first_line(error)}"
+    return Variant(name, lambda: read_onnx(path), path.stat().st_size, judged=learned)

@@ -1,0 +1,1 @@
+"""Training over tensors in memory, refits on the support, and distillation."""

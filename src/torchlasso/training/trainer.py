@@ -1,0 +1,271 @@
+"""Training over tensors in memory: an epoch at a time, the same to the last bit after a resume.
+
+Where several processes train together (:mod:`torchlasso.distributed.processes`), each of them has all rows and does
+its share of every batch, and all end with the same weights and figures: those of one process up to rounding, if the
+model has neither batch norms, which see the rows of one process each, nor randomness of its own, which differs by
+process.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from torchlasso._core.specs import unknown
+from torchlasso.compaction import Shrinker
+from torchlasso.control import LambdaController
+from torchlasso.distributed import processes
+from torchlasso.selection import Group
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Term = Callable[[Tensor, Tensor], Tensor]  # the outputs for some training rows, and which rows they are ↦ a number
+EVALUATION_BATCH = 1024
+
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    # the rate as a share of its start, by the share of the steps that are done
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "linear": lambda done: 1 - done,
+    "constant": lambda done: 1.0,
+}
+
+LOSSES: Mapping[str, Loss] = {
+    "cross-entropy": nn.functional.cross_entropy,
+    "mse": nn.functional.mse_loss,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and in what order to train.
+
+    Attributes:
+        epochs: passes over the training rows.
+        batch_size: rows per step, of all processes together; the last batch of an epoch may be smaller.
+        seed: of the order of the rows and of the model's own randomness, both made anew for every epoch.
+        schedule: of the learning rate, per step: a name of ``SCHEDULES``.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    seed: int = 0
+    schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2^63 − 1; got {self.seed}")
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where training is: for whoever shows its progress."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+class Trainer:
+    """A model, its optimizer and the training rows.
+
+    Args:
+        model: trained in place.
+        optimizer: of ``model``; its learning rates are those of the start.
+        loss: (outputs, targets) ↦ mean loss.
+        rows: the training inputs and targets, on the model's device.
+        plan: how long and in what order.
+        extra: a term that is added to the loss of every step, such as the plain penalty or a teacher's.
+
+    Attributes:
+        controls: of λ, to be filled by whoever wants some; each is called after every step.
+        shrinker: takes out of the model what has died, to be set by whoever wants it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        rows: tuple[Tensor, Tensor],
+        plan: Plan,
+        extra: Term | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.loss, self.plan, self.extra = model, optimizer, loss, plan, extra
+        self.x, self.y = rows
+        self.controls: list[LambdaController] = []
+        self.shrinker: Shrinker | None = None
+        self.epoch, self.seconds = 0, 0.0
+        full, rest = divmod(len(self.x), plan.batch_size)
+        # a last batch of a single row has no variance for a batch norm
+        self.batches = full + (rest > 1 or not full)
+        self.scheduler = LambdaLR(optimizer, lambda step: SCHEDULES[plan.schedule](min(1.0, step / self.steps)))
+
+    @property
+    def steps(self) -> int:
+        """The steps of the whole training."""
+        return self.batches * self.plan.epochs
+
+    def run_epoch(self, watch: Callable[[Step], None] | None = None) -> float:
+        """Train for one epoch and return the mean loss of its steps, the extra term left out.
+
+        Raises:
+            FloatingPointError: the loss became infinite or NaN; the message says at which step.
+        """
+        start = time.perf_counter()
+        self.model.train()
+        torch.manual_seed(_mix(self.plan.seed, self.epoch))
+        order = torch.randperm(len(self.x)).to(self.x.device)
+        processes.own_randomness()
+        total = 0.0
+        for batch in range(self.batches):
+            rows = order[batch * self.plan.batch_size : (batch + 1) * self.plan.batch_size]
+            value = self._update(rows)
+            self.scheduler.step()
+            for control in self.controls:
+                control.step()
+            if not math.isfinite(value):
+                step = self.epoch * self.batches + batch + 1
+                raise FloatingPointError(f"the loss became {value} at step {step}, in epoch {self.epoch + 1}")
+            total += value
+            if watch is not None:
+                watch(Step(self.epoch + 1, self.epoch * self.batches + batch + 1, self.steps, total / (batch + 1)))
+        processes.take_from_first_(self.model.buffers())
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            step = (self.epoch + 1) * self.batches
+            raise FloatingPointError(f"weights became infinite or NaN at step {step}, and so does the loss")
+        self.epoch += 1
+        self.seconds += time.perf_counter() - start
+        return total / self.batches
+
+    def shrink(self) -> float | None:
+        """Make the model smaller, if that saves time by the end.
+
+        Returns:
+            The share of its multiplications that is left; None if it stays as it is.
+        """
+        togo = self.plan.epochs - self.epoch
+        if self.shrinker is None or not togo:
+            return None
+        start = time.perf_counter()
+        left = self.shrinker.consider(self.model, self.optimizer, self.controls, togo * len(self.x))
+        self.seconds += time.perf_counter() - start
+        return left
+
+    def rehearse(self) -> None:
+        """Make one update, so that what cannot be trained fails at once. The model is no good afterwards."""
+        self.model.train()
+        self._update(torch.arange(min(len(self.x), self.plan.batch_size), device=self.x.device))
+
+    def _update(self, rows: Tensor) -> float:
+        own, share = processes.share_of(rows)
+        outputs = self.model(self.x[own])
+        loss = self.loss(outputs, self.y[own])
+        whole = loss if self.extra is None else loss + self.extra(outputs, own)
+        self.optimizer.zero_grad()
+        (whole * share).backward()  # type: ignore[no-untyped-call]
+        processes.add_up_gradients_(self.model.parameters())
+        self.optimizer.step()
+        return processes.total(loss.item() * share)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later :meth:`load_state_dict` needs to go on as if nothing had happened."""
+        scheduler = {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"}
+        return {
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": scheduler,
+            "controls": [control.state_dict() for control in self.controls],
+            "shrinks": [] if self.shrinker is None else self.shrinker.records,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state. The order of rows and all randomness follow from the plan's seed and the epoch."""
+        if self.shrinker is not None:
+            self.shrinker.replay(state["shrinks"], self.model, self.optimizer, self.controls)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
+        for control, kept in zip(self.controls, state["controls"], strict=True):
+            control.load_state_dict(kept)
+        self.epoch, self.seconds = int(state["epoch"]), float(state["seconds"])
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """A seed for one epoch: a different one for every pair."""
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The mean loss on some rows; for classes also the accuracy and the error, as fractions."""
+
+    loss: float
+    accuracy: float | None
+    error: float | None
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Evaluation:
+    """Evaluate ``model`` on rows."""
+    return judge(outputs_of(model, x), loss, y)
+
+
+def judge(outputs: Tensor, loss: Loss, y: Tensor) -> Evaluation:
+    """Compare outputs with their targets; integer targets are classes."""
+    value = loss(outputs, y).item()
+    if y.is_floating_point():
+        return Evaluation(value, None, None)
+    wrong = int((outputs.argmax(dim=1) != y).sum())
+    return Evaluation(value, 1 - wrong / len(y), wrong / len(y))
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, x: Tensor) -> Tensor:
+    """The outputs of ``model`` for all rows, computed in batches, in evaluation mode."""
+    model.eval()
+    outputs = [model(x[rows]) for rows in processes.dealt(_batches(len(x)))]
+    return torch.cat(processes.collected(outputs, x.device))
+
+
+def full_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
+    """Set every parameter's ``grad`` to the gradient of the mean loss over all rows, in evaluation mode."""
+    model.eval()
+    model.zero_grad()
+    for rows in processes.dealt(_batches(len(x))):
+        part = loss(model(x[rows]), y[rows]) * (len(x[rows]) / len(x))
+        part.backward()  # type: ignore[no-untyped-call]
+    for p in model.parameters():
+        if p.grad is None:  # of no part in the loss
+            p.grad = torch.zeros_like(p)
+    processes.add_up_gradients_(model.parameters())
+
+
+def _batches(n: int) -> Iterator[slice]:
+    return (slice(i, i + EVALUATION_BATCH) for i in range(0, n, EVALUATION_BATCH))
+
+
+def support(groups: Iterable[Group]) -> Tensor:
+    """Which penalised weights are not zero: one bool for each, in the order of the groups."""
+    params = (p for group in groups if group["penalty"] is not None for p in group["params"])
+    return torch.cat([p.detach().flatten() != 0 for p in params])
+
+
+def sparsity(groups: Iterable[Group], of: int | None = None) -> float:
+    """Zeros over penalised weights; ``of``: how many there were before some were taken out, which count as zeros."""
+    alive = support(groups)
+    total = len(alive) if of is None else of
+    return (total - int(alive.sum())) / total

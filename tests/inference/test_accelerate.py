@@ -1,0 +1,393 @@
+"""Whole models that are accelerated: the same outputs, an input that stays as it is, and a report that is true."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from architectures import ARCHITECTURES
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+from torch.utils._pytree import tree_leaves, tree_map
+
+import torchlasso as tl
+from torchlasso import models
+from torchlasso.inference import AccelerationReport, LayerAcceleration
+from torchlasso.inference.convolution import SparseConvolution
+from torchlasso.inference.linear import SparseLinear
+
+Prefer = Callable[..., None]
+Sparsified = Callable[..., nn.Module]
+
+# Why layers stay as they are, where it is not that their channels are in groups.
+STAY = {"vit": "'SparseConvolution' object has no attribute 'weight'"}  # whose precision it wants to know
+
+
+def in_double(inputs: Any) -> Any:
+    return tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, inputs: Any) -> list[Tensor]:
+    found = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+
+
+def assert_same(model: nn.Module, fast: nn.Module, inputs: Any) -> None:
+    for ours, wanted in zip(outputs_of(fast, inputs), outputs_of(model.eval(), inputs), strict=True):
+        tolerance = 1e-9 if wanted.dtype == torch.float64 else 1e-4
+        torch.testing.assert_close(ours, wanted, atol=tolerance, rtol=tolerance)
+
+
+def dense(report: AccelerationReport) -> dict[str, str]:
+    return {layer.name: layer.why for layer in report.layers if layer.execution == "dense"}
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 5))
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_architectures(name: str, prefer: Prefer, sparsified: Sparsified) -> None:
+    torch.manual_seed(0)
+    prefer("csr", "channels")
+    model, inputs = ARCHITECTURES[name]()
+    model, inputs = sparsified(model.double()), in_double(inputs)
+    before = copy.deepcopy(model.state_dict())
+    fast, report = tl.accelerate(model, inputs, compact_first=False, return_report=True)
+    assert model.training
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[key])
+    assert all(STAY.get(name, "its channels are in groups") in why for why in dense(report).values())
+    assert len(report.layers) > len(dense(report))
+    assert_same(model, fast, inputs)
+    longer = tree_map(lambda x: torch.cat([x, x[:1]]) if isinstance(x, Tensor) else x, inputs)
+    assert_same(model, fast, longer)
+
+
+def test_compaction_comes_first(prefer: Prefer, sparsified: Sparsified) -> None:
+    prefer("csr")
+    torch.manual_seed(0)
+    model, x = models.build("lenet-5", (1, 12, 12), 10), torch.randn(3, 1, 12, 12)
+    sparsified(model, 0.95)
+    fast, report = tl.accelerate(model, x, return_report=True)
+    assert report.compaction.startswith("Compaction: ")
+    assert "units went" in report.compaction
+    assert {layer.execution for layer in report.layers} == {"csr"}
+    assert report.layers[-1].shape[1] < 500
+    assert_same(model, fast, x)
+    assert_same(model, fast, torch.randn(7, 1, 12, 12))
+
+
+def test_what_cannot_be_exported_is_not_compacted(prefer: Prefer, sparsified: Sparsified) -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(20, 20)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) if x.sum() > 0 else self.layer(-x)
+
+    prefer("csr")
+    model, x = sparsified(Branching()), torch.randn(3, 20)
+    fast, report = tl.accelerate(model, x, return_report=True)
+    assert "Not compacted: Branching cannot be exported" in report.compaction
+    assert not dense(report)
+    assert_same(model, fast, x)
+    assert_same(model, fast, -x)
+
+
+def test_a_model_that_is_a_layer(prefer: Prefer, sparsified: Sparsified) -> None:
+    prefer("csr")
+    model, x = sparsified(nn.Linear(20, 20)), torch.randn(3, 20)
+    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
+    assert isinstance(fast, SparseLinear)
+    assert report.layers[0].name == ""
+    assert_same(model, fast, x)
+    again, report = tl.accelerate(fast, x, return_report=True)
+    assert not report.layers
+    assert_same(model, again, x)
+
+
+def test_a_module_in_several_places_is_one(prefer: Prefer, sparsified: Sparsified) -> None:
+    prefer("csr")
+    shared = nn.Linear(20, 20)
+    model = nn.Sequential(shared, nn.ReLU(), shared, nn.Sequential(nn.ReLU(), shared))
+    sparsified(model)
+    x = torch.randn(3, 20)
+    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
+    assert [layer.name for layer in report.layers] == ["0"]
+    assert fast[0] is fast[2] is fast[3][1]
+    assert isinstance(fast[0], SparseLinear)
+    assert model[0] is model[2] is shared
+    assert_same(model, fast, x)
+
+
+def test_a_weight_of_several_modules(prefer: Prefer, sparsified: Sparsified) -> None:
+    prefer("csr")
+    model = mlp()
+    model[2].weight = nn.Parameter(torch.randn(30, 30))
+    model.insert(3, nn.Linear(30, 30))
+    model[3].weight = model[2].weight
+    sparsified(model)
+    fast = tl.accelerate(model, torch.randn(3, 20), compact_first=False)
+    assert_same(model, fast, torch.randn(4, 20))
+
+
+def test_what_reads_weights_goes_on_reading_them(prefer: Prefer, sparsified: Sparsified) -> None:
+    prefer("csr")
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.Linear(16, 16), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False))
+    sparsified(model)
+    x = torch.randn(3, 7, 16)
+    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
+    stays = dense(report)
+    assert len(stays) == 6
+    for name, why in stays.items():
+        assert ("the model does not call it" if "out_proj" in name else "the model needs it as it is") in why
+    assert_same(model, fast, x)
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
+        assert all("out_proj" in name for name in dense(report))
+        assert_same(model, fast, x)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
+def test_what_is_not_a_plain_layer_stays(prefer: Prefer, sparsified: Sparsified) -> None:
+    class Twice(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    class Named(nn.Linear):
+        pass
+
+    prefer("csr")
+    model = nn.Sequential(*(cls(20, 20) for cls in (Twice, Named, nn.Linear, nn.Linear, nn.Linear, nn.Linear)))
+    sparsified(model)
+    with torch.no_grad():  # what is masked with a gradient cannot be copied
+        prune.l1_unstructured(model[2], "weight", 0.9)
+    model[3] = parametrizations.weight_norm(nn.Linear(20, 20))
+    model[4].register_forward_hook(lambda module, args, output: 3 * output)
+    model[5].forward = model[5].forward
+    x = torch.randn(3, 20)
+    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
+    assert dense(report) == {
+        "2": "its weight is computed, and no parameter",
+        "3": "its weight is computed, and no parameter",
+        "4": "it has hooks or a forward pass of its own",
+        "5": "it has hooks or a forward pass of its own",
+    }
+    assert isinstance(fast[1], SparseLinear)
+    assert isinstance(fast[0], Twice)
+    assert_same(model, fast, x)
+
+
+def test_layers_that_are_called_otherwise(prefer: Prefer, sparsified: Sparsified) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.d = (nn.Linear(20, 20) for _ in range(4))
+            self.full = nn.Linear(20, 20)
+
+        def forward(self, x: Tensor, *, scale: float) -> dict[str, Any]:
+            x = self.a(input=x)
+            for part in (x[:1], x[:2], x, x):
+                x = x + self.b(part).mean(dim=0)
+            x = nn.functional.linear(x, self.c.weight)
+            return {"y": scale * self.full(x), "count": len(x)}
+
+    prefer("csr")
+    model = Model()
+    full = model.full.weight.detach().clone()
+    sparsified(model)
+    model.full.weight = nn.Parameter(full)
+    inputs = {"x": torch.randn(5, 20), "scale": 2.0}
+    fast, report = tl.accelerate(model, inputs, compact_first=False, return_report=True)
+    calls = "the model does not call it"
+    assert dense(report) == {"c": calls, "d": calls, "full": "no weight is zero"}
+    assert_same(model, fast, inputs)
+
+
+def test_a_way_that_is_wrong_is_not_taken(
+    prefer: Prefer, sparsified: Sparsified, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefer("csr", "channels")
+    model, x = sparsified(mlp()), torch.randn(3, 20)
+    product = SparseLinear.forward
+    monkeypatch.setattr(SparseLinear, "forward", lambda self, input: product(self, input) + 1e-4)
+    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
+    assert all("csr" not in layer.milliseconds for layer in report.layers)
+    assert_same(model, fast, x)
+
+
+def test_a_model_that_sees_the_difference_keeps_its_layers(prefer: Prefer, sparsified: Sparsified) -> None:
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(20, 20), nn.Linear(20, 20)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x)) * (2 if isinstance(self.a, nn.Linear) else 1)
+
+    prefer("csr")
+    model, x = sparsified(Picky()), torch.randn(3, 20)
+    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
+    assert list(dense(report)) == ["a"]
+    assert "the outputs differ" in dense(report)["a"]
+    assert isinstance(fast.b, SparseLinear)
+    assert_same(model, fast, x)
+
+
+@pytest.mark.parametrize(("times", "replaced"), [([0.9], 3), ([1.1, 0.9], 2), ([1.1, 1.1, 0.9], 1), ([1.1] * 3, 0)])
+def test_a_model_that_is_slower_gets_fewer_of_them(
+    times: list[float], replaced: int, prefer: Prefer, sparsified: Sparsified
+) -> None:
+    given = iter(times)
+    prefer("csr", whole=lambda: next(given))
+    model, x = sparsified(mlp()), torch.randn(3, 20)
+    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
+    assert next(given, None) is None
+    assert sum(isinstance(module, SparseLinear) for module in fast) == replaced
+    assert list(dense(report).values()) == (3 - replaced) * ["the whole model is not quicker with it"]
+    assert report.speedup >= 1
+    assert_same(model, fast, x)
+
+
+def test_a_compacted_model_that_is_slower_is_not_taken(prefer: Prefer) -> None:
+    model, x = mlp(), torch.randn(3, 20)
+    nn.init.zeros_(model[2].weight[:7])
+    for whole, width in ((1.1, 30), (0.9, 23)):
+        prefer("dense", whole=lambda whole=whole: whole)
+        fast, report = tl.accelerate(model, x, return_report=True)
+        assert fast[2].out_features == width
+        assert ("nothing went" in report.compaction) == (width == 30)
+        assert set(dense(report)) == {"0", "2", "4"}
+        assert_same(model, fast, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_precisions(dtype: torch.dtype, prefer: Prefer, sparsified: Sparsified) -> None:
+    """MKL has no sparse product in bfloat16."""
+    prefer("csr")
+    model, x = sparsified(mlp()).to(dtype), torch.randn(3, 20, dtype=dtype)
+    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
+    if dtype == torch.bfloat16:
+        assert all("not implemented" in why for why in dense(report).values())
+        assert len(dense(report)) == 3
+    else:
+        assert not dense(report)
+    assert fast(x).dtype == dtype
+    assert_same(model, fast, x)
+
+
+def test_what_comes_back(prefer: Prefer, sparsified: Sparsified) -> None:
+    prefer("csr", "channels")
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(72, 5)]
+    model = sparsified(nn.Sequential(*layers), 0.7).train()
+    x = torch.randn(4, 3, 5, 5, requires_grad=True)
+    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    fast = tl.accelerate(model, x, compact_first=False)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in model)
+    assert not any(p.requires_grad for p in fast.parameters())
+    assert not fast.training
+    assert isinstance(fast[0], SparseConvolution)
+    with pytest.raises(ValueError, match="for inference"):
+        fast.train()
+    other = copy.deepcopy(fast)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
+    other.load_state_dict(fast.state_dict())
+    assert_same(model, other, x)
+    file = io.BytesIO()
+    torch.save(fast, file)
+    file.seek(0)
+    assert_same(model, torch.load(file, weights_only=False), x)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), model.eval()(x))
+    torch.testing.assert_close(fast.double()(x.double()), model.double()(x.double()))
+
+
+def test_inputs_that_a_model_writes_into_stay(prefer: Prefer, sparsified: Sparsified) -> None:
+    prefer("csr")
+    model, x = sparsified(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(20, 20))), torch.randn(3, 20)
+    before = x.clone()
+    tl.accelerate(model, x)
+    assert torch.equal(x, before)
+
+
+def test_real_timings_are_few(sparsified: Sparsified) -> None:
+    """What comes of them is not known, but that it is right."""
+    model, x = sparsified(mlp()), torch.randn(3, 20)
+    fast, report = tl.accelerate(model, x, seconds=1e-3, compact_first=False, return_report=True)
+    assert report.before > 0
+    assert all(set(layer.milliseconds) >= {"dense", "csr"} for layer in report.layers)
+    assert_same(model, fast, x)
+
+
+def test_the_report() -> None:
+    layers = (
+        LayerAcceleration("a", "Linear", (8, 4), 0.95, "csr", {"dense": 2.0, "csr": 0.5}, ""),
+        LayerAcceleration("b", "Conv2d", (4, 4, 3, 3), 0.0, "dense", {}, "no weight is zero"),
+    )
+    report = AccelerationReport(layers, "Compaction: Nothing can go.", before=3.0, after=1.5)
+    assert str(report).splitlines() == [
+        "layer  shape    runs as   zeros  dense, ms  csr, ms",
+        "a      8×4      csr      95.0 %          2      0.5",
+        "b      4×4×3×3  dense     0.0 %          –        –  no weight is zero",
+        "",
+        "Compaction: Nothing can go.",
+        "One run takes 3 ms before and 1.5 ms after: 2.00 times as fast.",
+    ]
+    record = json.loads(json.dumps(report.to_dict()))
+    assert record["speedup"] == 2.0
+    assert record["layers"][0] == {
+        "name": "a",
+        "kind": "Linear",
+        "shape": [8, 4],
+        "sparsity": 0.95,
+        "execution": "csr",
+        "milliseconds": {"dense": 2.0, "csr": 0.5},
+        "why": "",
+    }
+    assert str(AccelerationReport((), "Not compacted.", 1.0, 1.0)).startswith("layer")
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, math.nan, math.inf, "1", None, True])
+def test_bad_seconds_are_refused(seconds: Any) -> None:
+    with pytest.raises(ValueError, match="seconds must be a finite number above 0; got"):
+        tl.accelerate(mlp(), torch.randn(3, 20), seconds=seconds)
+
+
+@pytest.mark.parametrize("inputs", [torch.randn(3, 7), (), (torch.randn(3, 20), 1), {"y": 1}, None])
+def test_bad_inputs_are_refused(inputs: Any) -> None:
+    with pytest.raises(ValueError, match="model does not run on example_inputs: "):
+        tl.accelerate(mlp(), inputs, compact_first=False)
+
+
+def test_a_model_that_cannot_be_copied_is_refused() -> None:
+    model = prune.l1_unstructured(nn.Linear(20, 20), "weight", 0.9)
+    with pytest.raises(ValueError, match="model cannot be copied: Only Tensors created explicitly"):
+        tl.accelerate(model, torch.randn(3, 20))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(value: float) -> None:
+    model = mlp()
+    nn.init.constant_(model[2].weight[3, :2], value)
+    with pytest.raises(ValueError, match="model has weights that are not finite, in 2"):
+        tl.accelerate(model, torch.randn(3, 20), compact_first=False)
