@@ -70,7 +70,6 @@ class WithState(nn.Module):
 UNSUITABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no module": (lambda: {"w": torch.ones(1)}, TypeError, "{} is a torch.nn.Module, got dict"),
     "lazy": (lambda: nn.LazyLinear(3), ValueError, "'weight' of {} has no values yet"),
-    "meta": (lambda: nn.Linear(2, 3, device="meta"), ValueError, "'weight' of {} has no values yet"),
     "other state": (WithState, TypeError, "'_extra_state' of {}.state_dict() is no tensor but of type dict"),
     "sparse layout": (
         lambda: with_buffer(torch.eye(3).to_sparse()),
@@ -90,6 +89,12 @@ def test_models_that_cannot_be_stored(path: Path, make: Callable[[], Any], kind:
     with pytest.raises(kind) as caught:
         tl.load(path, into=make())
     assert str(caught.value) == message.format("into")
+
+
+def test_values_are_needed_to_save(path: Path) -> None:
+    with pytest.raises(ValueError, match="'weight' of model has no values yet"):
+        tl.save(nn.Linear(2, 3, device="meta"), path)
+    assert not path.exists()
 
 
 def test_names_and_dtypes_that_cannot_be_stored(path: Path) -> None:

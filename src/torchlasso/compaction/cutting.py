@@ -17,6 +17,7 @@ from torchlasso.compaction.attributes import (
     set_own_,
 )
 from torchlasso.compaction.removal import Removal
+from torchlasso.compaction.resizing import noting
 from torchlasso.compaction.surgery import cut_
 from torchlasso.graph import UnitMap
 from torchlasso.graph.axes import Dim
@@ -74,7 +75,8 @@ class Cut:
 
     def apply_(self, model: nn.Module) -> list[tuple[Tensor, list[Dim]]]:
         """Cut a model; returns its tensors that are smaller now, and their dimensions as they were."""
-        changed = cut_(model, self.units.structure.parameters, self.removal)
-        set_own_(model, Sizes.of(self.units.structure, self.removal))
-        assign_(model, self.numbers)
+        with noting(model):
+            changed = cut_(model, self.units.structure.parameters, self.removal)
+            set_own_(model, Sizes.of(self.units.structure, self.removal))
+            assign_(model, self.numbers)
         return changed

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from torchlasso._core.files import replacing
+from torchlasso.compaction.resizing import Resizing
 from torchlasso.storage.records import DTYPES, Record
 
 METADATA = "__metadata__"
@@ -40,6 +41,7 @@ def write(
     entries: Mapping[str, Entry],
     sparse: Mapping[str, Record],
     tied: Mapping[str, str],
+    cut: Resizing,
     metadata: Mapping[str, str],
 ) -> None:
     """Write the tensors, whole or not at all; the same ones give the same bytes.
@@ -48,7 +50,8 @@ def write(
     """
     records = {name: record.to_json() for name, record in sparse.items()}
     # first of all, so that its place is the same in each file
-    layout = as_json({KEY: VERSION, "crc32": UNSEALED, "sparse": records, "tied": tied})
+    extra = {"cut": cut.to_json()} if cut.tensors else {}
+    layout = as_json({KEY: VERSION, "crc32": UNSEALED, "sparse": records, "tied": tied, **extra})
     header: dict[str, Any] = {METADATA: {KEY: layout, **metadata}}
     # the wide ones first, so that each begins at a multiple of its width
     names, end = sorted(entries, key=lambda name: (-DTYPES[entries[name].dtype].itemsize, name)), 0
@@ -97,6 +100,7 @@ class Stored:
     outlines: Mapping[str, Outline]  # of all tensors that it holds
     sparse: Mapping[str, Record]
     tied: Mapping[str, str]  # names under which a tensor is found, too
+    cut: Resizing  # what the model had lost
 
     @classmethod
     def open(cls, path: str | Path) -> Stored:
@@ -110,7 +114,7 @@ class Stored:
             raise FileNotFoundError(f"there is no file {path}")
         with _refusing(path):
             file: Any = safe_open(path, framework="pt")
-            sparse, tied = _layout(path, file.metadata() or {})
+            sparse, tied, cut = _layout(path, file.metadata() or {})
             entries = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             for name, other in tied.items():
                 if name in entries or not isinstance(other, str) or other not in entries:
@@ -118,8 +122,10 @@ class Stored:
             for name in sparse:
                 if name not in entries or entries[name].get_dtype() != "U8" or len(entries[name].get_shape()) != 1:
                     raise ValueError(f"{name!r:.80} is not stored as bytes")
+            for name in cut.tensors.keys() - entries.keys() - tied.keys():
+                raise ValueError(f"{name!r:.80} was cut and is not there")
             outlines = {name: _outline(name, entry, sparse.get(name)) for name, entry in entries.items()}
-            return cls(path, file, outlines, sparse, tied)
+            return cls(path, file, outlines, sparse, tied, cut)
 
     @property
     def names(self) -> dict[str, str]:
@@ -152,19 +158,20 @@ def _refusing(path: str | Path, name: str = "") -> Iterator[None]:
         raise ValueError(f"{path} cannot be read: {name}{error}") from error
 
 
-def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Record], dict[str, str]]:
-    """What is stored sparse, and what is tied; nothing in a safetensors file that is not ours."""
+def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Record], dict[str, str], Resizing]:
+    """What is stored sparse, what is tied and what was cut; nothing in a safetensors file that is not ours."""
     if KEY not in metadata:
         if any(text.startswith(f'{{"{KEY}"') for text in metadata.values()):
             raise ValueError("it is damaged: its metadata are under another name")
-        return {}, {}
+        return {}, {}, Resizing()
     match json.loads(metadata[KEY]):
         case {"torchlasso.storage": int(version)} if version != VERSION:
             raise ValueError(f"its format is version {version}, and version {VERSION} was expected")
-        case {"torchlasso.storage": int(), "crc32": str(seal), "sparse": dict(sparse), "tied": dict(tied)}:
+        case {"torchlasso.storage": int(), "crc32": str(seal), "sparse": dict(sparse), "tied": dict(tied), **more}:
             if seal != _checksum(path, seal):
                 raise ValueError("it is damaged: its checksum does not hold")
-            return {name: Record.from_json(record) for name, record in sparse.items()}, tied
+            records = {name: Record.from_json(record) for name, record in sparse.items()}
+            return records, tied, Resizing.from_json(more["cut"]) if "cut" in more else Resizing()
     raise ValueError("it is damaged: its metadata are not those of a model")
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from torchlasso._core.wrappers import plain, unwrapped
 from torchlasso.storage.container import Outline, Stored
 from torchlasso.storage.records import as_bytes
-from torchlasso.storage.state import tensors_of, tied
+from torchlasso.storage.state import members_of, tensors_of, tied
 
 SHOWN = 3  # names, or differences, in an error
+PARALLEL = "module."  # before all names of a model that was saved while DistributedDataParallel had it
 
 
 def load(path: str | Path, *, into: nn.Module) -> None:
@@ -38,19 +41,29 @@ def load(path: str | Path, *, into: nn.Module) -> None:
         Traceback (most recent call last):
         ValueError: ... 'weight' is float32 of shape (2, 3), and float32 of shape (2, 4) in the model
     """
-    ours = tensors_of(into, "into")
-    stored, groups = Stored.open(path), tied(ours)
-    found = _found(stored.names, groups)
-    misfits = list(_misfits(found, stored.outlines, ours))
+    ours = tensors_of(into, "into", without_values=True)
+    model, stored, groups = unwrapped(into), Stored.open(path), tied(ours)
+    members, found = members_of(model), _found(_plain(stored.names, ours), groups)
+    cut = stored.cut
+    changes = cut.changes(model, {name: stored.outlines[found[name]].shape for name in cut.tensors if name in found})
+    aside = {name: w for name, w in members.items() if name in cut.tensors and name in found and name not in ours}
+    misfits = [*_misfits(found, stored, {**ours, **aside}, changes.tensors), *changes.misfits]
     if misfits:
         raise ValueError(f"{path} does not fit the model: {_some(misfits, '; ')}")
+    for name in [name for name, w in members.items() if w.is_meta]:
+        if name not in found:
+            raise ValueError(f"{name!r} of into has no values yet, and {path} has none for it")
+        changes.tensors[name] = members[name]
     tensors = {name: stored.tensor(name) for name in stored.outlines}
-    state = {name: tensors[found[name]] for name in ours}
+    values = {name: tensors[found[name]] for name in (*ours, *aside)}
     for first, *others in groups:
         for other in others:
-            if not np.array_equal(as_bytes(state[first]), as_bytes(state[other])):
+            if not np.array_equal(as_bytes(values[first]), as_bytes(values[other])):
                 raise ValueError(f"{path} does not fit the model, where {first!r} and {other!r} are one tensor")
-    into.load_state_dict(state)
+    with changes.made(model, values), torch.no_grad():
+        model.load_state_dict({name: values[plain(name)] for name in model.state_dict()})
+        for name, w in aside.items():
+            w.copy_(values[name])
 
 
 def read(path: str | Path, *, limit: int = 2**32) -> dict[str, Tensor]:
@@ -85,6 +98,14 @@ def read(path: str | Path, *, limit: int = 2**32) -> dict[str, Tensor]:
     return {name: tensors[entry] for name, entry in stored.names.items()}
 
 
+def _plain(names: Mapping[str, str], ours: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names as they are without what wrapped the model that was saved."""
+    names = {plain(name): entry for name, entry in names.items()}
+    if all(name.startswith(PARALLEL) for name in names) and not any(name.startswith(PARALLEL) for name in ours):
+        names = {name.removeprefix(PARALLEL): entry for name, entry in names.items()}
+    return names
+
+
 def _found(names: Mapping[str, str], groups: list[list[str]]) -> dict[str, str]:
     """Under which name each tensor is stored; what is not, under that of one that is the same in the model."""
     found = dict(names)
@@ -94,7 +115,9 @@ def _found(names: Mapping[str, str], groups: list[list[str]]) -> dict[str, str]:
     return found
 
 
-def _misfits(found: Mapping[str, str], outlines: Mapping[str, Outline], ours: Mapping[str, Tensor]) -> Iterator[str]:
+def _misfits(
+    found: Mapping[str, str], stored: Stored, ours: Mapping[str, Tensor], resized: Container[str]
+) -> Iterator[str]:
     lacking = [f"{name!r}" for name in ours if name not in found]
     if lacking:
         yield f"it lacks {_some(lacking, ', ')}"
@@ -102,9 +125,10 @@ def _misfits(found: Mapping[str, str], outlines: Mapping[str, Outline], ours: Ma
     if more:
         yield f"the model lacks {_some(more, ', ')}"
     for name, w in ours.items():
-        here = Outline(w.dtype, tuple(w.shape))
-        if name in found and outlines[found[name]] != here:
-            yield f"{name!r} is {outlines[found[name]]!s:.80}, and {here} in the model"
+        here, there = Outline(w.dtype, tuple(w.shape)), stored.outlines.get(found.get(name, ""))
+        if there is not None and there != (Outline(w.dtype, there.shape) if name in resized else here):
+            cut = f", cut from {stored.cut.tensors[name]!s:.80}" if name in stored.cut.tensors else ""
+            yield f"{name!r} is {there!s:.80}{cut}, and {here} in the model"
 
 
 def _some(items: list[str], separator: str) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from torchlasso._core.wrappers import unwrapped
+from torchlasso.compaction.resizing import Resizing
 from torchlasso.storage.container import KEY, METADATA, Entry, as_json, write
 from torchlasso.storage.records import NAMES, NARROW, Record, as_bytes, pack
-from torchlasso.storage.state import tensors_of, tied
+from torchlasso.storage.state import members_of, tensors_of, tied
 
 
 def save(
@@ -66,7 +68,9 @@ def save(
         raise TypeError(f"metadata is a dictionary of texts, got {metadata!r:.80}")
     if KEY in texts:
         raise ValueError(f"the key {KEY!r} of the metadata is taken")
-    state = tensors_of(model, "model")
+    state, model = tensors_of(model, "model"), unwrapped(model)
+    cut, members = Resizing.of(model), members_of(model)
+    state |= {name: members[name].detach() for name in cut.tensors if name not in state}
     also = {name: first for first, *others in tied(state) for name in others}
     entries: dict[str, Entry] = {}
     sparse: dict[str, Record] = {}
@@ -80,4 +84,4 @@ def save(
             sparse[name], entries[name] = record, Entry("U8", data.shape, data.data)
         else:
             entries[name] = Entry(NAMES[w.dtype], w.shape, as_bytes(w).data)
-    write(path, entries, sparse, also, texts)
+    write(path, entries, sparse, also, cut, texts)

@@ -8,11 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchlasso._core.wrappers import plain, unwrapped
 from torchlasso.distributed.sharding import any_sharded
 
 
-def tensors_of(model: nn.Module, argument: str) -> dict[str, Tensor]:
-    """What ``model.state_dict()`` has.
+def tensors_of(model: nn.Module, argument: str, *, without_values: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of ``model.state_dict()``, under their names in the plain model.
+
+    Args:
+        model: may be compiled or wrapped.
+        argument: its name in errors.
+        without_values: accept tensors on the meta device.
 
     Raises:
         TypeError: it is no model, or something in it is no plain tensor; the message names it.
@@ -20,17 +26,23 @@ def tensors_of(model: nn.Module, argument: str) -> dict[str, Tensor]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"{argument} is a torch.nn.Module, got {type(model).__name__}")
-    state = dict(model.state_dict())
+    state = {plain(name): w for name, w in unwrapped(model).state_dict().items()}
     for name, w in state.items():
         if not isinstance(w, Tensor):
             raise TypeError(f"{name!r} of {argument}.state_dict() is no tensor but of type {type(w).__name__}")
-        if is_lazy(w) or w.is_meta:
+        if is_lazy(w) or (w.is_meta and not without_values):
             raise ValueError(f"{name!r} of {argument} has no values yet")
         if w.layout != torch.strided or w.is_quantized:
             raise TypeError(f"{name!r} of {argument} is no plain tensor, but of layout {w.layout} and {w.dtype}")
     if any_sharded(state.values()):
         raise ValueError(f"{argument} is sharded over several processes; torch.distributed.checkpoint handles such")
     return state
+
+
+def members_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers that modules of a model have, in the state or not, under all their names."""
+    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return {plain(name): w for name, w in every}
 
 
 def tied(tensors: Mapping[str, Tensor]) -> list[list[str]]:
@@ -43,5 +55,6 @@ def tied(tensors: Mapping[str, Tensor]) -> list[list[str]]:
     names: dict[object, list[str]] = {}
     for name, w in tensors.items():
         if w.numel():
-            names.setdefault((w.data_ptr(), w.device, w.dtype, w.shape, w.stride()), []).append(name)
+            memory = w.untyped_storage()._cdata if w.is_meta else w.data_ptr()
+            names.setdefault((memory, w.device, w.dtype, w.shape, w.stride()), []).append(name)
     return [group for group in names.values() if len(group) > 1]

@@ -1,0 +1,109 @@
+"""The numbers that modules keep in their attributes, such as ``out_channels``: found and written."""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+DEPTH = 4  # how many keys lead to a number at most
+OF_TORCH = set(vars(nn.Module()))  # attributes that every module has
+
+Keys = tuple[str | int, ...]  # an attribute, and where in its value
+Found = list[tuple[Keys, int | None]]
+
+
+def numbers_of(module: nn.Module, seen: dict[int, Found]) -> dict[Keys, int | None]:
+    """Return the integers in the attributes of a module, in their items and in those of plain objects.
+
+    In containers and objects, such as a config, there may be None in the place of a number.
+
+    Args:
+        module: it is not changed.
+        seen: what was found already in objects that several modules share, by ``id``.
+
+    Examples:
+        >>> module = nn.Conv2d(2, 4, (3, 1))
+        >>> found = numbers_of(module, {})
+        >>> found[("out_channels",)], found[("kernel_size", 0)]
+        (4, 3)
+    """
+    numbers: dict[Keys, int | None] = {}
+    for name, value in vars(module).items():
+        if name not in OF_TORCH:
+            if id(value) not in seen:
+                seen[id(value)] = list(_found(value, (), ()))
+            numbers |= {(name, *keys): number for keys, number in seen[id(value)] if keys or number is not None}
+    return numbers
+
+
+def _found(value: Any, keys: Keys, around: tuple[int, ...]) -> Iterator[tuple[Keys, int | None]]:
+    """Yield the integers in a value, and where they are."""
+    if value is None or type(value) is int:
+        yield keys, value
+    elif len(keys) < DEPTH and id(value) not in around:
+        for key, item in _items(value):
+            yield from _found(item, (*keys, key), (*around, id(value)))
+
+
+def _items(value: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(value, dict):
+        yield from ((key, item) for key, item in value.items() if type(key) in (str, int))
+    elif isinstance(value, list | tuple):
+        yield from enumerate(value)
+    elif _is_plain(value):
+        yield from getattr(value, "__dict__", {}).items()
+
+
+def _is_plain(value: Any) -> bool:
+    """Return True for an object that is copied attribute by attribute, so that what is in it belongs to one model.
+
+    Functions, classes, modules, loggers and members of an enumeration do not.
+    """
+    kind: Any = type(value)
+    if callable(value) or isinstance(value, types.ModuleType):
+        return False
+    default = kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
+    return default or kind is types.SimpleNamespace
+
+
+def _with(value: Any, keys: Keys, number: int, copies: dict[int, Any]) -> Any:
+    """Return a copy of a value with another number in a place; what was copied before is what is changed."""
+    if not keys:
+        return number
+    first, rest = keys[0], keys[1:]
+    if isinstance(value, tuple):
+        items = [_with(item, rest, number, copies) if place == first else item for place, item in enumerate(value)]
+        return value._make(items) if hasattr(value, "_make") else type(value)(items)  # a named tuple, or another
+    own = copies[id(value)] if id(value) in copies else copy.copy(value)
+    copies[id(value)] = copies[id(own)] = own
+    inside: Any = own if isinstance(own, dict | list) else vars(own)  # not by setattr, which is code
+    inside[first] = _with(inside[first], rest, number, copies)
+    return own
+
+
+def set_numbers_(model: nn.Module, numbers: Iterable[tuple[nn.Module, Keys, int]]) -> Callable[[], None]:
+    """Write numbers into modules of a model; the result takes it back.
+
+    An object that holds one, such as a config, is replaced by a copy in all modules that share it: it may be in use
+    outside of the model.
+    """
+    copies: dict[int, Any] = {}
+    found: dict[tuple[nn.Module, str], Any] = {}
+    for module, (name, *keys), number in numbers:
+        place = (module, str(name))
+        found[place] = _with(found.get(place, vars(module)[str(name)]), tuple(keys), number, copies)
+    for module in model.modules():
+        shared = {name: copies[id(value)] for name, value in vars(module).items() if id(value) in copies}
+        found |= {(module, name): value for name, value in shared.items()}
+    before = {(module, name): vars(module)[name] for module, name in found}
+
+    def write(values: Mapping[tuple[nn.Module, str], Any]) -> None:
+        for (module, name), value in values.items():
+            vars(module)[name] = value
+
+    write(found)
+    return lambda: write(before)
