@@ -110,7 +110,7 @@ def test_a_model_that_cannot_be_exported_leaves_the_old_file(
 
 def test_a_model_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = nn.Linear(3, 2)
-    monkeypatch.setattr("torchlasso.export.pt2_files.read_pt2", lambda path: wrong)
+    monkeypatch.setattr("torchlasso.export.pt2_files.Program", lambda *content: wrong)
     with pytest.raises(RuntimeError, match="same outputs"):
         to_pt2(nn.Linear(3, 2), torch.randn(2, 3), tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []

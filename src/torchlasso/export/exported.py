@@ -11,11 +11,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from torchlasso.compaction.verify import difference
 from torchlasso.control.live_channels import undisturbed
-from torchlasso.graph.tracing import Inputs, as_arguments
+from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 
 KEY = "torchlasso"  # what is kept beside a model, as JSON
-TOLERANCE = 1e-4  # of outputs in float32, relative to the largest: another order of additions, through many layers
 BATCHES = (1, 3)  # sizes on which an exported model is compared
+# Of outputs, relative to the largest: another order of additions, through many layers.
+TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
+TOLERANCE = 1e-4  # of all other types
 
 
 class Exported(nn.Module):
@@ -31,8 +33,15 @@ class Exported(nn.Module):
         self.metadata = dict(metadata)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The outputs."""
-        return self._function(*args, **kwargs)
+        """Compute the outputs.
+
+        Raises:
+            ValueError: the model cannot be run on these inputs.
+        """
+        try:
+            return self._function(*args, **kwargs)
+        except Exception as error:  # of any kind: a file says what is run, and onnxruntime has exceptions of its own
+            raise ValueError(f"the exported model cannot be run on these inputs: {first_line(error)}") from error
 
 
 def batch_of(inputs: Inputs, size: int) -> Inputs:
@@ -64,6 +73,20 @@ def has_rows(leaf: Any, rows: int) -> bool:
     return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == rows
 
 
+def program_of(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
+    """Export a model, as it is in evaluation, for batches of any size.
+
+    Raises:
+        ValueError: the model cannot be exported.
+    """
+    args, kwargs, shapes = for_any_batch(inputs)
+    try:
+        with undisturbed(model), torch.no_grad():
+            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+    except Exception as error:  # of any kind: the model's own code runs
+        raise ValueError(f"the model cannot be exported: {first_line(error)}") from error
+
+
 def for_any_batch(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """Arguments to export a model with, positional and by keyword, and which of their dimensions are the batch."""
     inputs = batch_of(inputs, max(2, rows_of(inputs)))  # a size of 1 would be taken for a fixed one
@@ -84,5 +107,5 @@ def check(model: nn.Module, exported: nn.Module, inputs: Inputs) -> None:
             ours, theirs = (tree_leaves(each(*args, **kwargs)) for each in (model, exported))
         tensors = [[leaf.cpu() for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (ours, theirs)]
         worst = difference(*tensors)
-        if worst > TOLERANCE:
+        if worst > max(TOLERANCES.get(tensor.dtype, TOLERANCE) for tensor in (*tensors[0], torch.empty(0))):
             raise RuntimeError(f"the exported model does not give the same outputs: they differ by {worst:.1e}")

@@ -7,26 +7,32 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.export.graph_signature import ConstantArgument, TensorArgument
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from torchlasso._core.extras import require
 from torchlasso._core.files import replacing
-from torchlasso.control.live_channels import undisturbed
-from torchlasso.export.exported import KEY, Exported, check, for_any_batch
-from torchlasso.graph.tracing import Inputs, first_line
+from torchlasso.export.exported import KEY, Exported, check, program_of
+from torchlasso.export.onnx_content import EXTRA, name_batch, parse, strip
+from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 
-EXTRA = "export"
+MOST_BYTES = (1 << 31) - 1  # of one file of the format
 
 
 def to_onnx(
     model: nn.Module, example_inputs: Inputs, path: str | Path, *, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write a model as an ONNX file that takes batches of any size.
+
+    Its inputs are called ``input``, or ``input_0``, ``input_1`` and so on, or by their keywords, with the key of an
+    entry of a dictionary, a list or a tuple, as in ``input_1.mask``. Its outputs are tensors one after the other,
+    however they are nested. Arguments that are not tensors are part of the model.
 
     Args:
         model: any that ``torch.export`` can export; it is not changed. It is exported as it is in evaluation.
@@ -35,7 +41,8 @@ def to_onnx(
         metadata: what to keep beside it, under ``torchlasso`` in the file's metadata, as JSON.
 
     Raises:
-        ValueError: the model cannot be exported, or ``onnx``, ``onnxscript`` or ``onnxruntime`` is missing.
+        ValueError: the model cannot be exported, onnxruntime cannot run it on a CPU (it has few operators in bfloat16,
+            for one), it does not fit into one file of 2 GB, or ``onnx``, ``onnxscript`` or ``onnxruntime`` is missing.
         RuntimeError: what onnxruntime makes of the file differs from the model's outputs by more than rounding, on the
             example inputs or on batches of 1 and 3; nothing is written.
 
@@ -50,53 +57,117 @@ def to_onnx(
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         require(name, EXTRA, "ONNX")
-    args, kwargs, shapes = for_any_batch(example_inputs)
-    names = list(kwargs) or ["input" if len(args) == 1 else f"input_{i}" for i in range(len(args))]
+    content = _converted(program_of(model, example_inputs), example_inputs, json.dumps(dict(metadata or {})))
+    if len(content) > MOST_BYTES:
+        raise ValueError("the model is larger than 2 GB, which one ONNX file cannot hold")
     try:
-        with _quietly(), undisturbed(model), torch.no_grad():
-            program = torch.onnx.export(
-                model, args, kwargs=kwargs, dynamo=True, dynamic_shapes=shapes, input_names=names, verbose=False
-            )
-    except Exception as error:  # of any kind: the model's own code runs, and the exporter has many errors
-        raise ValueError(f"the model cannot be exported to ONNX: {first_line(error)}") from error
-    assert program is not None  # as dynamo=True has it; None is for mypy
-    program.model.metadata_props[KEY] = json.dumps(dict(metadata or {}))
+        check(model, _read(content), example_inputs)
+    except ValueError as error:
+        narrow = any(tensor.dtype == torch.bfloat16 for tensor in _tensors_of(model, example_inputs))
+        hint = "; it is in bfloat16: convert the model and its inputs with .float()" if narrow else ""
+        raise ValueError(f"the model cannot be run by onnxruntime{hint}: {first_line(error)}") from error
     with replacing(path) as temporary:
-        program.save(temporary)
-        check(model, read_onnx(temporary), example_inputs)
+        temporary.write_bytes(content)
+
+
+def _tensors_of(model: nn.Module, inputs: Inputs) -> Iterator[Tensor]:
+    return chain(model.parameters(), model.buffers(), (x for x in tree_leaves(inputs) if isinstance(x, Tensor)))
+
+
+def _converted(program: torch.export.ExportedProgram, inputs: Inputs, metadata: str) -> bytes:
+    """Convert a program to the content of an ONNX file."""
+    names, outputs = list(_named(*as_arguments(inputs))), list[str]()
+    for i, each in enumerate(program.graph_signature.output_specs):
+        if isinstance(each.arg, TensorArgument):
+            name = each.arg.name  # once only, though an input is an output or two are the same
+            outputs.append(f"{name}_output_{i}" if name in (*names, *outputs) else name)
+        elif not isinstance(each.arg, ConstantArgument) or each.arg.value is not None:  # None is left out
+            raise ValueError("the model cannot be exported to ONNX: it has an output that is not a tensor")
+    try:
+        with _quietly(), torch.no_grad():
+            converted = torch.onnx.export(program, input_names=names, output_names=outputs, dynamo=True, verbose=False)
+        assert converted is not None  # as dynamo=True has it; None is for mypy
+        model = converted.model_proto
+    except Exception as error:  # of any kind: the exporter has many
+        raise ValueError(f"the model cannot be exported to ONNX: {_reason(error)}") from error
+    strip(model)
+    name_batch(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, metadata
+    return bytes(model.SerializeToString())
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the exporter says of the operator that it stopped at, below what it says of itself."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error) if isinstance(error, Exception) else type(error).__name__
+
+
+def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors among arguments by the names that the file gives them."""
+    given = {"input" if len(args) == 1 else f"input_{i}": value for i, value in enumerate(args)} | dict(kwargs)
+    return {
+        ".".join([name, *(keystr((key,)).strip("[].'\"") for key in keys)]): leaf
+        for name, value in given.items()
+        for keys, leaf in tree_flatten_with_path(value)[0]
+        if isinstance(leaf, Tensor)
+    }
 
 
 def read_onnx(path: str | Path) -> Exported:
-    """A model from an ONNX file, run by onnxruntime on the CPU.
+    """Read a model from an ONNX file, to be run by onnxruntime on the CPU.
+
+    The file is data: all of its weights lie in it, and its operators are those of ONNX. Its outputs are a tensor or a
+    tuple of tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no ONNX file, or onnxruntime is missing.
+        ValueError: it is another file or a damaged one, it needs other files or operators, or ``onnx`` or
+            ``onnxruntime`` is missing.
     """
-    runtime = require("onnxruntime", EXTRA, "running an ONNX file")
-    if not Path(path).is_file():
+    require("onnxruntime", EXTRA, "running an ONNX file")
+    path = Path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError("it is larger than 2 GB")
+        return _read(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or no ONNX file of torchlasso: {error}") from error
+
+
+def _read(content: bytes) -> Exported:
+    runtime = require("onnxruntime", EXTRA, "running an ONNX file")
+    model = parse(content)
+    try:
+        metadata = json.loads(next((entry.value for entry in model.metadata_props if entry.key == KEY), "{}"))
+    except RecursionError as error:
+        raise ValueError("its metadata are nested too deeply") from error
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are not an object")
     settings = runtime.SessionOptions()
     settings.log_severity_level = 4  # what is wrong with a file is raised, too
     settings.intra_op_num_threads = torch.get_num_threads()
+    settings.add_session_config_entry("session.load_model_format", "ONNX")  # not guessed from the content
     try:
-        session = runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        metadata = json.loads(session.get_modelmeta().custom_metadata_map.get(KEY, "{}"))
+        session = runtime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has an exception of its own for each kind of damage
-        raise ValueError(f"{path} is damaged or no ONNX file: {first_line(error)}") from error
+        raise ValueError(first_line(error)) from error
     names = [each.name for each in session.get_inputs()]
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        given = dict(zip(names, tree_leaves((args, kwargs)), strict=False))
-        outputs = session.run(None, {name: _as_array(value) for name, value in given.items()})
+        given = _named(args, kwargs)
+        if not kwargs and len(given) == len(names):
+            given = dict(zip(names, given.values(), strict=True))  # a file of others calls its inputs as it likes
+        if set(given) != set(names):
+            raise ValueError(f"its inputs are {', '.join(names)}; got {', '.join(given)}")
+        outputs = session.run(None, {name: value.detach().cpu().numpy() for name, value in given.items()})
         tensors = tuple(torch.from_numpy(output) for output in outputs)
         return tensors[0] if len(tensors) == 1 else tensors
 
     return Exported(function, metadata)
-
-
-def _as_array(value: Any) -> Any:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
 
 
 @contextmanager

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
-import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
 
 from torchlasso._core.files import replacing
-from torchlasso.control.live_channels import undisturbed
-from torchlasso.export.exported import KEY, Exported, check, for_any_batch
+from torchlasso.export.exported import Exported, check, program_of
+from torchlasso.export.program import Program
+from torchlasso.export.pt2_archive import BESIDE, read_archive
 from torchlasso.graph.tracing import Inputs, first_line
 
-BESIDE = f"{KEY}.json"  # the file inside the archive
+# Reading a damaged file ends in one of these, wherever its content is not what it should be.
+DAMAGE = (AttributeError, ArithmeticError, EOFError, LookupError, MemoryError, NotImplementedError, RecursionError,
+          RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 def to_pt2(
@@ -24,14 +29,19 @@ def to_pt2(
 ) -> None:
     """Write a model as a program of ``torch.export`` that takes batches of any size.
 
+    The file holds operators, weights and ``metadata``, and nothing of the machine: no sample inputs, which are pickled,
+    and no traces of the model's source.
+
     Args:
-        model: any that ``torch.export`` can export; it is not changed. It is exported as it is in evaluation.
+        model: any that ``torch.export`` can export to operators of torch; it is not changed. It is exported as it is in
+            evaluation.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, batches of one size.
         path: the file to write, whole or not at all; torch wants its name to end in ``.pt2``.
         metadata: what to keep beside it, as JSON in the file ``torchlasso.json`` of the archive.
 
     Raises:
-        ValueError: the model cannot be exported, or the name of the file has another ending.
+        ValueError: the model cannot be exported, it calls operators other than torch's, or the name of the file has
+            another ending.
         RuntimeError: what is read from the file differs from the model in its outputs by more than rounding, on the
             example inputs or on batches of 1 and 3; nothing is written.
 
@@ -45,34 +55,47 @@ def to_pt2(
     """
     if Path(path).suffix != ".pt2":
         raise ValueError(f"{path}: the name of such a file ends in .pt2")
-    args, kwargs, shapes = for_any_batch(example_inputs)
+    program, content = program_of(model, example_inputs), io.BytesIO()
+    _strip(program)
     try:
-        with undisturbed(model), torch.no_grad():
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
-    except Exception as error:  # of any kind: the model's own code runs
-        raise ValueError(f"the model cannot be exported: {first_line(error)}") from error
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.export.save(program, file, extra_files={BESIDE: json.dumps(dict(metadata or {}))})
-        file.flush()
-        check(model, read_pt2(temporary), example_inputs)
+        torch.export.save(program, content, extra_files={BESIDE: json.dumps(dict(metadata or {}))})
+        exported = _read(content)
+    except (RuntimeError, ValueError) as error:  # such as an object or an operator that such a file cannot hold
+        raise ValueError(f"the model cannot be kept in a .pt2 file: {first_line(error)}") from error
+    check(model, exported, example_inputs)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_pt2(path: str | Path) -> Exported:
-    """A model from a ``.pt2`` file.
+    """Read a model from a ``.pt2`` file that :func:`to_pt2` wrote.
+
+    The file is data: its operators are run one by one, each of them one that :mod:`torchlasso.export.operators` lists.
+    Nothing in it is unpickled, imported or evaluated, and it is refused if anything in it would have to be.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no such file, or it is damaged.
+        ValueError: it is another file, or it is damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    beside = {BESIDE: ""}
     try:
-        with warnings.catch_warnings(), Path(path).open("rb") as file:
-            warnings.simplefilter("ignore")
-            program = torch.export.load(file, extra_files=beside)
-        run = program.module()
-        # not the module itself, which would be a part of the model, and cannot be told to evaluate
-        return Exported(lambda *args, **kwargs: run(*args, **kwargs), json.loads(beside[BESIDE] or "{}"))
-    except Exception as error:  # torch has many kinds of errors for damaged archives
-        raise ValueError(f"{path} is damaged or no .pt2 file: {first_line(error)}") from error
+        with Path(path).open("rb") as file:
+            return _read(file)
+    except DAMAGE as error:
+        raise ValueError(f"{path} is damaged or no .pt2 file of torchlasso: {first_line(error)}") from error
+
+
+def _read(file: IO[bytes]) -> Exported:
+    archive = read_archive(file)
+    return Exported(Program(archive.program, archive.tensors), archive.metadata)
+
+
+def _strip(program: torch.export.ExportedProgram) -> None:
+    """Take out of a program what is not needed to run it: traces of source, sample inputs, guards as code."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta = {key: value for key, value in node.meta.items() if key == "val"}
+    program._example_inputs = None
+    program._guards_code = []

@@ -1,0 +1,69 @@
+"""The content of an ONNX file: the operators of ONNX itself and the data in the file, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from torchlasso._core.extras import require
+
+EXTRA = "export"
+DOMAINS = ("", "ai.onnx")  # of operators; in others, a runtime keeps operators that read files
+
+
+def parse(content: bytes) -> Any:
+    """Parse a model and check that it is self-contained.
+
+    Raises:
+        ValueError: it is damaged, reads other files, or calls operators that are not ONNX's own.
+    """
+    onnx = require("onnx", EXTRA, "reading an ONNX file")
+    decoding = require("google.protobuf.message", EXTRA, "reading an ONNX file").DecodeError
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except decoding as error:
+        raise ValueError("it cannot be parsed") from error
+    model.DiscardUnknownFields()
+    if not model.graph.node and not model.graph.output:
+        raise ValueError("it has no graph")
+    own = {(function.domain, function.name) for function in model.functions}
+    for part in parts(model):
+        if isinstance(part, onnx.TensorProto) and (part.external_data or part.data_location):
+            raise ValueError(f"its tensor {part.name[:40]!r} is in another file")
+        if isinstance(part, onnx.NodeProto) and part.domain not in DOMAINS and (part.domain, part.op_type) not in own:
+            raise ValueError(
+                f"it calls {part.op_type[:40]!r} of {part.domain[:40]!r}, which is not an operator of ONNX"
+            )
+    return model
+
+
+def parts(message: Any) -> Iterator[Any]:
+    """Yield a message and all messages within it."""
+    waiting = [message]
+    while waiting:
+        yield (part := waiting.pop())
+        for field, value in part.ListFields():
+            if field.message_type is not None:
+                waiting.extend(value if isinstance(value, (list, tuple)) or hasattr(value, "add") else [value])
+
+
+def strip(model: Any) -> None:
+    """Take out of a model what tells of the machine and the source that it was exported from."""
+    for part in parts(model):
+        if "metadata_props" in part.DESCRIPTOR.fields_by_name:
+            part.ClearField("metadata_props")
+        if "doc_string" in part.DESCRIPTOR.fields_by_name:
+            part.ClearField("doc_string")
+
+
+def name_batch(model: Any) -> None:
+    """Call the free dimension of the inputs ``batch``."""
+    found = (size.dim_param for entry in model.graph.input for size in entry.type.tensor_type.shape.dim)
+    symbol = next(filter(None, found), None)
+    if symbol is None:
+        return
+    word = re.compile(rf"\b{re.escape(symbol)}\b")
+    for part in parts(model):
+        if "dim_param" in part.DESCRIPTOR.fields_by_name and part.dim_param:
+            part.dim_param = word.sub("batch", part.dim_param)

@@ -1,0 +1,113 @@
+"""Programs of ``torch.export``, run from their JSON: nothing in them is evaluated, imported or unpickled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso.export.graphs import CONSTANTS, DTYPES, Graph
+from torchlasso.export.trees import Tree
+
+VERSION = 8  # of the format
+SYMBOL = re.compile(r"Symbol\('(\w+)'.*?\)|(\w+)")  # a size that is free
+# Sizes in between are kept as expressions. They are not needed to run a program; other readers evaluate them.
+EXPRESSION = re.compile(
+    r"(?:[A-Z][A-Za-z]*\(|'(?:[a-z]+\d+|[\d.e+-]+)'|[a-z]+=\w+|[a-z]*\d+|true|false|[-+*/%<>=, ()])*"
+)
+STATE = {"parameter": "parameter_name", "buffer": "buffer_name", "tensor_constant": "tensor_constant_name"}
+
+
+class Program:
+    """A model as a list of operators, to be called as the model was: on the CPU, without gradients.
+
+    Args:
+        content: the program in the JSON of ``torch.export``.
+        tensors: parameters, buffers and constants by their names.
+
+    Raises:
+        ValueError: it calls what a program may not call, holds code, or changes its own state.
+    """
+
+    def __init__(self, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        if (version := content["schema_version"]["major"]) != VERSION:
+            raise ValueError(f"it is of version {version!r} of the format; {VERSION} is wanted")
+        module = content["graph_module"]
+        if content.get("guards_code") or module["metadata"]:
+            raise ValueError("it holds code or metadata, which to_pt2 leaves out")
+        _check_expressions(content)
+        self._graph, self._ranges = Graph(module["graph"]), content["range_constraints"]
+        self._given: list[tuple[str | None, Any]] = []  # the inputs of a call: a name, or a constant
+        self._state: dict[str, Tensor] = {}
+        for name, spec in zip(self._graph.inputs, module["signature"]["input_specs"], strict=True):
+            ((kind, entry),) = spec.items()
+            if kind in STATE:
+                self._state[name] = tensors[entry[STATE[kind]]]
+            elif kind == "constant_input":
+                ((type_, value),) = entry["value"].items()
+                self._given.append((None, CONSTANTS[type_](value)))
+            elif kind == "user_input":
+                self._given.append((name, None))
+            else:
+                raise ValueError(f"it takes a {kind!r}")
+        for spec in module["signature"]["output_specs"]:
+            if set(spec) != {"user_output"}:
+                raise ValueError(f"it has a {next(iter(spec))!r}: it changes its own state")
+        (call,) = (entry["signature"] for entry in module["module_call_graph"] if entry["fqn"] == "")
+        self._taken, self._returned = (Tree.read(call[name]) for name in ("in_spec", "out_spec"))
+
+    @torch.no_grad()
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the outputs.
+
+        Raises:
+            ValueError: the inputs are not like those that the program was made with.
+        """
+        values: dict[str, Any] = dict(self._state)
+        sizes: dict[str, int] = {}
+        for (name, constant), value in zip(self._given, self._taken.leaves((args, kwargs)), strict=True):
+            if name is not None:
+                values[name] = self._checked(name, value, sizes)
+            elif value != constant:
+                raise ValueError(f"it was made with {constant!r} as a fixed input; got {value!r}")
+        return self._returned.built(iter(self._graph.run(values)))
+
+    def _checked(self, name: str, value: Any, sizes: dict[str, int]) -> Any:
+        """Return an input on the CPU, if its type and its sizes are right; ``sizes``: of the free dimensions so far."""
+        wanted = self._graph.tensors.get(name)
+        if wanted is None:  # a number
+            return value
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name!r} is a tensor; got a {type(value).__name__}")
+        if value.dtype != DTYPES[wanted["dtype"]]:
+            raise ValueError(f"{name!r} is of {DTYPES[wanted['dtype']]}; got {value.dtype}")
+        if value.dim() != len(wanted["sizes"]):
+            raise ValueError(f"{name!r} has {len(wanted['sizes'])} dimensions; got the shape {tuple(value.shape)}")
+        for dim, (size, found) in enumerate(zip(wanted["sizes"], value.shape, strict=True)):
+            if "as_int" in size:
+                fits = found == size["as_int"]
+            else:
+                symbol = SYMBOL.fullmatch(size["as_expr"]["expr_str"])
+                free = symbol[1] or symbol[2] if symbol else ""
+                limits = self._ranges.get(free) or {}
+                least, most = limits.get("min_val"), limits.get("max_val")
+                fits = sizes.setdefault(free, found) == found if free else True
+                fits = fits and (least is None or least <= found) and (most is None or found <= most)
+            if not fits:
+                raise ValueError(f"{name!r} has another size in dimension {dim}; got the shape {tuple(value.shape)}")
+        return value.detach().cpu()
+
+
+def _check_expressions(content: Any) -> None:
+    waiting = [content]
+    while waiting:
+        match waiting.pop():
+            case {"expr_str": str(text)} if not EXPRESSION.fullmatch(text):
+                raise ValueError(f"{text[:40]!r} is not an expression of sizes")
+            case dict(entries):
+                waiting.extend(entries.values())
+            case list(items):
+                waiting.extend(items)
