@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 import torchlasso
+from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.runs import choices
 from torchlasso.runs.experiment import Experiment, Inputs
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.records import build
-from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.training.trainer import Loss
 
 READERS: dict[str, Callable[[str], Exported]] = {".onnx": read_onnx, ".pt2": read_pt2}

@@ -11,11 +11,11 @@ import torch
 
 import torchlasso.penalties.blocks as blocks_module
 from torchlasso import penalties
-from torchlasso.penalties.blocks import Blocks
-from torchlasso.distributed.processes import own_device
 from torchlasso._core.specs import import_function, is_function_name, parse_spec, unknown
+from torchlasso.distributed.processes import own_device
 from torchlasso.optim import metrics
 from torchlasso.penalties import Penalty
+from torchlasso.penalties.blocks import Blocks
 from torchlasso.training.trainer import LOSSES, Loss
 
 BLOCKS: Mapping[str, type[Blocks]] = {

@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 from torch import nn
 
+from torchlasso.diagnostics.report import report
 from torchlasso.diagnostics.stationarity import is_penalised, stationarity
 from torchlasso.runs.experiment import Rows
 from torchlasso.runs.summary import Summary
-from torchlasso.diagnostics.report import report
 from torchlasso.selection import Group
 from torchlasso.training.trainer import Loss, evaluate, full_gradient
 

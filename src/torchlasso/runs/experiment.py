@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 import torchlasso
 from torchlasso import data, models
-from torchlasso.runs import choices
+from torchlasso._core.specs import is_function_name, parse_spec, unknown
 from torchlasso.compaction import Shrinker
 from torchlasso.control import Reweighted, TargetBudget, TargetSparsity
 from torchlasso.data.records import order_like, widen
-from torchlasso.training.distillation import Distillation
 from torchlasso.graph import Units
-from torchlasso._core.specs import is_function_name, parse_spec, unknown
 from torchlasso.optim import Proximal, proximal
 from torchlasso.path import RULES, Grid, Recipe
 from torchlasso.penalties import L1, check_strength
-from torchlasso.training.refit import freeze_zeros
+from torchlasso.runs import choices
 from torchlasso.selection import Group, Rule, is_weight, named_parameters, param_groups, penalty
+from torchlasso.training.distillation import Distillation
+from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.trainer import Loss, Plan, Trainer, sparsity
 
 OURS, DENSE, LOSS_TERM, REFIT = "torchlasso", "dense", "loss-term", "refit"

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from torchlasso.compaction import restore_
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
-from torchlasso.compaction import restore_
 
 
 class FinishedRun(NamedTuple):

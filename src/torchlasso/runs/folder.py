@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from torchlasso.storage import checkpoint
-from torchlasso.runs.experiment import Experiment
-from torchlasso.runs.summary import Summary
-from torchlasso.runs.records import build
-from torchlasso.distributed.processes import by_first
 from torchlasso._core.files import as_json, read_json, replacing, write_json, write_text
+from torchlasso.distributed.processes import by_first
 from torchlasso.path import Point
+from torchlasso.runs.experiment import Experiment
+from torchlasso.runs.records import build
+from torchlasso.runs.summary import Summary
+from torchlasso.storage import checkpoint
 
 CUTS = "torchlasso.cuts"  # where a file of weights says what was taken out of the model
 

@@ -11,17 +11,17 @@ from multiprocessing import get_context
 import torch
 from torch import nn
 
-from torchlasso.distributed import processes
 from torchlasso.cli import screen
-from torchlasso.runs.experiment import DENSE, Experiment, PathOptions, Rows, read
-from torchlasso.runs.evaluation import summarise
-from torchlasso.runs.folder import RunFolder
-from torchlasso.runs.page.writing import write_page
-from torchlasso.runs.page.frontiers import series_of
-from torchlasso.runs.page.reading import mean_images
-from torchlasso.runs.summary import Summary
+from torchlasso.distributed import processes
 from torchlasso.figures import frontier, save
 from torchlasso.path import Point, choose, folds_of, follow, pooled
+from torchlasso.runs.evaluation import summarise
+from torchlasso.runs.experiment import DENSE, Experiment, PathOptions, Rows, read
+from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.page.frontiers import series_of
+from torchlasso.runs.page.reading import mean_images
+from torchlasso.runs.page.writing import write_page
+from torchlasso.runs.summary import Summary
 from torchlasso.training.trainer import Step, Trainer
 
 

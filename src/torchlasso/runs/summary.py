@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torchlasso.diagnostics.stationarity import Stationarity
 from torchlasso.diagnostics.report import percent
+from torchlasso.diagnostics.stationarity import Stationarity
 
 
 @dataclass(frozen=True)

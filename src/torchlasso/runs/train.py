@@ -11,15 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchlasso.cli import screen
-from torchlasso.runs.experiment import DENSE, LOSS_TERM, OURS, REFIT, Experiment, Rows, Training
-from torchlasso.runs.evaluation import need_finite, summarise
-from torchlasso.runs.folder import RunFolder
-from torchlasso.runs.page.writing import write_page
-from torchlasso.runs.page.reading import mean_images
-from torchlasso.runs.summary import Refit, Summary
-from torchlasso.runs.teacher import outputs_of_teacher
 from torchlasso.control import TargetMissed
 from torchlasso.path import badness
+from torchlasso.runs.evaluation import need_finite, summarise
+from torchlasso.runs.experiment import DENSE, LOSS_TERM, OURS, REFIT, Experiment, Rows, Training
+from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.page.reading import mean_images
+from torchlasso.runs.page.writing import write_page
+from torchlasso.runs.summary import Refit, Summary
+from torchlasso.runs.teacher import outputs_of_teacher
 from torchlasso.training.trainer import Trainer, evaluate, outputs_of, support
 
 

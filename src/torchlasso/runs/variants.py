@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from torchlasso.storage import checkpoint
-from torchlasso.runs.experiment import DENSE
-from torchlasso.runs.finished import FinishedRun, open_run
 from torchlasso.compaction import compact
 from torchlasso.export import read_onnx, to_onnx
 from torchlasso.graph.tracing import first_line
 from torchlasso.inference import accelerate
-from torchlasso.storage import save
+from torchlasso.runs.experiment import DENSE
+from torchlasso.runs.finished import FinishedRun, open_run
+from torchlasso.storage import checkpoint, save
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torchlasso.runs.page.shown import Shown
 from torchlasso._core.files import read_json
-from torchlasso.html import paragraph, section, table
 from torchlasso.diagnostics.report import size
+from torchlasso.html import paragraph, section, table
+from torchlasso.runs.page.shown import Shown
 
 # What is shown of the largest batch, or of the model, by its name in the file.
 COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from torchlasso.runs.page.shown import Shown, support_of
 from torchlasso.figures import stability as draw
 from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.html import figure, paragraph, section
+from torchlasso.runs.page.shown import Shown, support_of
 
 
 def stability(run: Shown) -> str:

@@ -7,9 +7,9 @@ from dataclasses import asdict, fields
 from html import escape
 from typing import Any
 
+from torchlasso.html import section, table
 from torchlasso.runs.experiment import Options, PathOptions
 from torchlasso.runs.page.shown import Shown
-from torchlasso.html import section, table
 
 
 def configuration(run: Shown) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from torchlasso.runs.experiment import DENSE
-from torchlasso.runs.page.points import Mark, shown_points, slider
-from torchlasso.runs.page.shown import Shown
-from torchlasso.runs.summary import side_by_side
+from torchlasso.diagnostics.report import percent
 from torchlasso.figures import Series
 from torchlasso.figures import frontier as draw
 from torchlasso.figures._embedding import embedded, page_axes, places
 from torchlasso.html import beside, figure, section, table
 from torchlasso.path import Point, badness
-from torchlasso.diagnostics.report import percent
+from torchlasso.runs.experiment import DENSE
+from torchlasso.runs.page.points import Mark, shown_points, slider
+from torchlasso.runs.page.shown import Shown
+from torchlasso.runs.summary import side_by_side
 
 MARK = "fill: none; stroke: var(--orange); stroke-width: 2.5"
 

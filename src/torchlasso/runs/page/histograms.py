@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torchlasso.runs.page.shown import Shown, weights_of
+from torchlasso.diagnostics.report import percent
 from torchlasso.figures import weights as draw
 from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.html import figure, grid, paragraph, section
-from torchlasso.diagnostics.report import percent
+from torchlasso.runs.page.shown import Shown, weights_of
 
 LAYERS = 6  # the largest have a histogram
 

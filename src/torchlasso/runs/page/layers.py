@@ -6,11 +6,11 @@ import math
 
 from torch import Tensor, nn
 
-from torchlasso.runs.page.shown import Shown, weights_of
+from torchlasso.diagnostics.report import LayerReport, SparsityReport
 from torchlasso.figures._embedding import pictured
 from torchlasso.figures._filters import MOST, filter_pixels
 from torchlasso.html import figure, paragraph, section
-from torchlasso.diagnostics.report import LayerReport, SparsityReport
+from torchlasso.runs.page.shown import Shown, weights_of
 
 CONVOLUTIONS = 3  # of which the filters are shown
 LONG = 24  # filters that are shown where each has a row of its own

@@ -7,14 +7,14 @@ from html import escape
 
 from torch import nn
 
+from torchlasso.diagnostics.report import SparsityReport, percent
+from torchlasso.graph import UnitMap
+from torchlasso.html import Bar, beside, table, tiles
+from torchlasso.path import Point, badness
 from torchlasso.runs.page.layers import first_filters
 from torchlasso.runs.page.reading import briefly
 from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.page.won import Tile, flops_left
-from torchlasso.graph import UnitMap
-from torchlasso.html import Bar, beside, table, tiles
-from torchlasso.path import Point, badness
-from torchlasso.diagnostics.report import SparsityReport, percent
 
 LAYERS = 40  # that are listed for every point
 FILTERS = 16  # that are shown for every point

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchlasso.runs.experiment import Inputs
-from torchlasso.runs.page.shown import Shown
 from torchlasso.figures._embedding import pictured
 from torchlasso.figures._inputs import pixel_map, pixels_on, ranked
 from torchlasso.graph import UnitMap, read_in, strengths_in
 from torchlasso.html import Bar, beside, figure, paragraph, section, table
+from torchlasso.runs.experiment import Inputs
+from torchlasso.runs.page.shown import Shown
 
 CLASSES = 10  # of which a mean image is kept
 RANKED = 30  # features that have a row

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchlasso.runs.experiment import DENSE, Experiment
-from torchlasso.runs.folder import RunFolder
-from torchlasso.runs.summary import Summary
+from torchlasso.diagnostics.report import SparsityReport, report
 from torchlasso.figures._embedding import page_axes
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.path import Point, choose, pooled
 from torchlasso.penalties import L1
-from torchlasso.diagnostics.report import SparsityReport, report
+from torchlasso.runs.experiment import DENSE, Experiment
+from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.summary import Summary
 from torchlasso.selection import Group
 
 EXAMPLES = 2  # rows on which a model's operators are read

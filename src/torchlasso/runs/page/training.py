@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torchlasso.runs.page.shown import Shown
 from torchlasso.figures import training as draw
 from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.figures._training import FRACTIONS, NAMES, points_of
 from torchlasso.html import figure, grid, section
+from torchlasso.runs.page.shown import Shown
 
 DRAWN = ("loss", "val_error", "val_loss", "sparsity", "lam")
 

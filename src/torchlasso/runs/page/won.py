@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchlasso.runs.page.shown import Shown
-from torchlasso.html import paragraph, tiles
 from torchlasso.diagnostics.report import SparsityReport, percent, short
+from torchlasso.html import paragraph, tiles
+from torchlasso.runs.page.shown import Shown
 
 Tile = tuple[str, str, str]
 

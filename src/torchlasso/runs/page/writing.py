@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from torchlasso._core.files import write_text
+from torchlasso.distributed.processes import by_first
+from torchlasso.html import document
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.page.benched import benched
@@ -18,9 +21,6 @@ from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.page.training import training
 from torchlasso.runs.page.won import won
 from torchlasso.runs.summary import Summary
-from torchlasso.distributed.processes import by_first
-from torchlasso._core.files import write_text
-from torchlasso.html import document
 
 SECTIONS = (
     won,
