@@ -258,7 +258,7 @@ def test_a_strength_that_is_none_is_refused(lam):
 
 @pytest.mark.parametrize("penalty", ["l1", tl.L1, [], [tl.L1()], None, [tl.Rule("*", tl.L1()), tl.L1()]], ids=repr)
 def test_what_is_no_penalty_and_no_rule_is_refused(penalty):
-    with pytest.raises(TypeError, match="expected a Penalty, a Rule or a list of Rules; got"):
+    with pytest.raises(TypeError, match=r"penalty must be a Penalty such as .*, a Rule or a list of Rules; got"):
         tl.param_groups(two(), penalty, lam=0.1)
 
 

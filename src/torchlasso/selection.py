@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchlasso._core.arguments import check_kind, check_model, shown
+from torchlasso._core.parametrized import ComputedWeight, computed_from
+from torchlasso.idle_penalties import note_term, watch
 from torchlasso.penalties import Penalty, check_strength
 from torchlasso.penalties.parts import joint_blocks, over_rows
 
@@ -48,8 +52,18 @@ class Rule:
 
     def __post_init__(self) -> None:
         check_strength(self.scale, "scale")
-        if self.penalty is not None and not isinstance(self.penalty, Penalty):
-            raise TypeError(f"penalty must be a Penalty such as torchlasso.L1() or None; got {self.penalty!r}")
+        if self.penalty is not None:
+            check_kind("Rule: penalty", self.penalty, Penalty, "a Penalty such as torchlasso.L1(), or None")
+        kinds = self.where if isinstance(self.where, tuple) else (self.where,)
+        modules = [isinstance(kind, type) and issubclass(kind, nn.Module) for kind in kinds]
+        plain = isinstance(self.where, str) or (callable(self.where) and not isinstance(self.where, type))
+        if not (plain or (modules and all(modules))):
+            raise TypeError(
+                "Rule: where must be a name pattern, a module type, a tuple of these, or a function; "
+                f"got {shown(self.where)}"
+            )
+        if not isinstance(self.everything, bool):
+            raise TypeError(f"Rule: everything must be True or False; got {shown(self.everything)}")
 
     def matches(self, name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
         """Whether the rule is for this parameter of this module."""
@@ -66,7 +80,9 @@ class Rule:
 
 
 def is_weight(name: str, module: nn.Module, parameter: Tensor) -> bool:
-    """Whether a parameter is a weight: at least two dimensions, no bias, not of a normalisation layer.
+    """Return whether a parameter is a weight: at least two dimensions, no bias, not of a normalisation layer.
+
+    Of a parameter that a weight is computed from :func:`weights_of` knows more, since it sees the model.
 
     >>> is_weight("0.weight", nn.Linear(2, 3), nn.Linear(2, 3).weight)
     True
@@ -84,6 +100,21 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Para
                 yield f"{prefix}.{name}" if prefix else name, module, parameter
 
 
+def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """Yield the weights of a model as :func:`named_parameters` does.
+
+    A parameter that a weight is computed from is one if the weight is zero where it is zero.
+
+    >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    >>> [name for name, _, _ in weights_of(layer)]  # the magnitude, not the direction
+    ['parametrizations.weight.original0']
+    """
+    computed = computed_from(model)
+    for name, module, p in named_parameters(model):
+        if is_weight(name, module, p) and (p not in computed or p in computed[p].penalisable):
+            yield name, module, p
+
+
 Key = tuple[int, Penalty | None]  # the rule that holds, and its penalty fitted to the layer
 _UNPENALISED: Key = (-1, None)
 
@@ -94,7 +125,9 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
     Args:
         model: any module; shared parameters count once.
         penalty: a penalty for all weights (biases and normalisation layers are left alone), or rules, of which the
-            first that matches holds; what no rule matches is not penalised.
+            first that matches holds; what no rule matches is not penalised. Of a weight that is computed from other
+            parameters, as by ``weight_norm``, those are penalised that make it zero by being zero themselves: the
+            magnitude, which counts as one weight for each row, and not the direction.
         lam: λ ≥ 0, the strength: the problem is mean loss + λ·penalty.
 
     Returns:
@@ -102,6 +135,11 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
 
     Raises:
         ValueError: nothing is penalised, or a rule matches nothing that an earlier one has left.
+        TypeError: ``model`` or ``penalty`` is something else.
+
+    Warns:
+        UserWarning: a weight is left out since it is computed, as by ``spectral_norm``, so that no parameter makes it
+            zero.
 
     Examples:
         >>> import torchlasso as tl
@@ -109,10 +147,13 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         >>> [(g["penalty"], len(g["params"])) for g in param_groups(model, tl.L1(), lam=1e-4)]
         [(L1(over=Elements()), 2), (None, 4)]
     """
+    check_model("param_groups: model", model)
     check_strength(lam)
     rules = _rules(penalty)
+    watch()
     taken = [0] * len(rules)
     groups: dict[Key, Group] = {}
+    computed, left_out = computed_from(model), _LeftOut()
     for name, module, parameter in named_parameters(model):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run the model once on an input before param_groups")
@@ -120,6 +161,8 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         for index, rule in enumerate(rules):
             if rule.matches(name, module, parameter):
                 taken[index] += 1
+                if rule.penalty is not None and left_out.is_for(rule, parameter, computed.get(parameter)):
+                    break
                 if rule.penalty is not None:
                     key = (index, rule.penalty.fit(module, name.rpartition(".")[2]))
                     strength = lam * rule.scale
@@ -135,8 +178,39 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
                 "its rule: let no rule before it match them, and none of its own conditions leave them out"
             )
     if not any(group["penalty"] for group in groups.values()):
-        raise ValueError("nothing is penalised: the model has no weight that a rule with a penalty matches")
+        raise ValueError(
+            f"nothing is penalised: {left_out or 'the model has no weight that a rule with a penalty matches'}"
+        )
+    left_out.warn()
     return sorted(groups.values(), key=lambda group: group["penalty"] is None)
+
+
+class _LeftOut:
+    """The computed weights none of whose parameters is penalised, though a rule asks for it."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, bool] = {}  # by name: whether one of its parameters is penalised
+
+    def is_for(self, rule: Rule, parameter: nn.Parameter, weight: ComputedWeight | None) -> bool:
+        """Note a parameter that a rule matches, and return whether it cannot be penalised."""
+        if weight is None:
+            return False
+        joint = joint_blocks(rule.penalty) is not None
+        sound = parameter in (weight.together if joint else weight.penalisable)
+        self.weights[weight.name] = self.weights.get(weight.name, False) or sound
+        return not sound
+
+    def __str__(self) -> str:
+        names = [name for name, penalised in self.weights.items() if not penalised]
+        shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+        return f"no parameter that {shown} is computed from makes it zero by being zero" if names else ""
+
+    def __bool__(self) -> bool:
+        return bool(str(self))
+
+    def warn(self) -> None:
+        if self:
+            warnings.warn(f"param_groups leaves weights out: {self}", stacklevel=3)
 
 
 def _rules(penalty: Any) -> list[Rule]:
@@ -146,7 +220,10 @@ def _rules(penalty: Any) -> list[Rule]:
         return [penalty]
     if isinstance(penalty, Sequence) and penalty and all(isinstance(rule, Rule) for rule in penalty):
         return list(penalty)
-    raise TypeError(f"expected a Penalty, a Rule or a list of Rules; got {penalty!r}")
+    raise TypeError(
+        "param_groups: penalty must be a Penalty such as torchlasso.L1(), a Rule or a list of Rules; "
+        f"got {shown(penalty)}"
+    )
 
 
 def _complain_of_idle_rules(model: nn.Module, rules: list[Rule], taken: list[int]) -> None:
@@ -179,7 +256,32 @@ def penalty(groups: Iterable[Group]) -> Tensor:
         >>> penalty([{"params": [w], "penalty": tl.L1(), "lam": 0.5}])
         tensor(1.5000, grad_fn=<SumBackward0>)
     """
-    return torch.stack([rule.value(w, lam) for w, rule, lam in penalised(groups)]).sum()
+    groups = check_groups("penalty: groups", groups)
+    terms = [rule.value(w, lam) for w, rule, lam in penalised(groups)]
+    if not terms:
+        raise ValueError("penalty: groups: none of them has a penalty")
+    for group in groups:
+        note_term(group["params"])
+    return torch.stack(terms).sum()
+
+
+def check_groups(name: str, groups: Any) -> list[Group]:
+    """Return the groups as a list.
+
+    Raises:
+        TypeError: they are not groups as :func:`param_groups` makes them.
+    """
+    found = list(groups) if isinstance(groups, Iterable) and not isinstance(groups, str | Tensor | dict) else None
+    if found is None or not all(isinstance(group, dict) and "params" in group for group in found):
+        raise TypeError(
+            f"{name} must be those of torchlasso.param_groups(...) or optimizer.penalised_groups(); got {shown(groups)}"
+        )
+    if not all("penalty" in group for group in found):
+        raise TypeError(
+            f"{name}: a group has no 'penalty'; give those of torchlasso.param_groups(...) or, of a proximal "
+            "optimizer, optimizer.penalised_groups()"
+        )
+    return found
 
 
 def penalised(

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.penalties.blocks import Filters, InputChannels
-from torchlasso.selection import is_weight, named_parameters
+from torchlasso.selection import named_parameters, weights_of
 
 # Values that differ by no more than this many units in the last place are one: computed in another order, as at the end
 # of a vector, the same sum differs by a few.
@@ -208,10 +208,11 @@ class Probe:
         self.inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
         self._check()
         chosen = set(self.params)
+        weights = {p for _, _, p in weights_of(model)}
         sites = [
             Site.of(model, name, module, p)
             for name, module, p in named_parameters(model)
-            if (p in chosen or is_weight(name, module, p)) and p.dim() > 1 and p.numel()
+            if (p in chosen or p in weights) and p.dim() > 1 and p.numel()
         ]
         traces = self._run(sites, {})
         for trace in traces:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+from torchlasso._core.registry import enter
 from torchlasso._core.specs import unknown
 from torchlasso.data.labels import Columns
 from torchlasso.data.messages import listed
@@ -64,20 +65,27 @@ class FileReader(Reader):
         """The rows of the file."""
 
 
-_readers: list[Reader] = []
+_readers: dict[str, Reader] = {}  # by the form of their specs
 R = TypeVar("R", bound=type[Reader])
 
 
 def register(reader: R) -> R:
-    """Class decorator: ``load`` finds the reader."""
-    _readers.append(reader())
-    _readers.sort(key=lambda known: known.rank)
+    """Class decorator: ``load`` finds the reader.
+
+    Raises:
+        ValueError: another reader reads specs of the same form.
+    """
+    enter(_readers, "reader of", reader.form, reader())
     return reader
+
+
+def _by_rank() -> list[Reader]:
+    return sorted(_readers.values(), key=lambda reader: reader.rank)
 
 
 def reader_of(path: Path) -> Reader | None:
     """The reader that accepts a file, if any."""
-    return next((reader for reader in _readers if reader.accepts(str(path))), None)
+    return next((reader for reader in _by_rank() if reader.accepts(str(path))), None)
 
 
 def find_reader(spec: str) -> Reader:
@@ -87,10 +95,10 @@ def find_reader(spec: str) -> Reader:
         FileNotFoundError: ``spec`` is a path and nothing is there.
         ValueError: none reads it.
     """
-    forms = [reader.form for reader in _readers]
+    forms = list(_readers)
     if not spec:  # which pathlib would take for the current folder
         raise unknown("dataset", spec, forms)
-    for reader in _readers:
+    for reader in _by_rank():
         if reader.accepts(spec):
             return reader
     path = Path(spec)

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from torchlasso._core.arguments import check_model
 from torchlasso._core.files import write_text
 from torchlasso.control.live_channels import undisturbed
 from torchlasso.distributed.sharding import plain_class, reshard, whole
 from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 from torchlasso.html import Bar, document, table
 from torchlasso.penalties.blocks import Blocks, Filters, InputChannels
-from torchlasso.selection import Group, is_weight, named_parameters
+from torchlasso.selection import Group, check_groups, named_parameters, weights_of
 
 
 @dataclass(frozen=True)
@@ -243,18 +244,19 @@ def report(
         ───────────────────────────────────────────────────────────────
         total                  8  37.5 %                           44 B
     """
+    check_model("report: model", model)
+    groups = None if groups is None else check_groups("report: groups", groups)
     reshard(model)  # so that its parameters are those of the groups
     parameters = list(named_parameters(model))
+    weights = {p for _, _, p in weights_of(model)}
     chosen = (
-        {p for name, module, p in parameters if is_weight(name, module, p)}
-        if groups is None
-        else {p for group in groups if group["penalty"] is not None for p in group["params"]}
+        weights if groups is None else {p for group in groups if group["penalty"] is not None for p in group["params"]}
     )
     flops = {} if example_inputs is None else _flops(model, example_inputs)
     layers = [
         _layer(name, module, whole(p), p in chosen, flops.get(module))
         for name, module, p in parameters
-        if (p in chosen or is_weight(name, module, p)) and p.numel()
+        if (p in chosen or p in weights) and p.numel()
     ]
     everything = [p for _, _, p in parameters]
     return SparsityReport(

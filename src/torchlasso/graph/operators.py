@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, fx
 
+from torchlasso._core.registry import enter
 from torchlasso.graph.axes import Dim, pin, pinned, unify
 
 Dims = list[Dim]
@@ -138,7 +139,7 @@ def rule(*names: str) -> Callable[[type[Rule]], type[Rule]]:
 
     def register(cls: type[Rule]) -> type[Rule]:
         for name in names:
-            RULES[f"aten.{name}"] = cls()
+            enter(RULES, "rule of", f"aten.{name}", cls())
         return cls
 
     return register

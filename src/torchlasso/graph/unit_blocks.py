@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterator
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, fx, nn
 
+from torchlasso._core.parametrized import computed_from
 from torchlasso.graph.axes import Axis, Dim, Sum, resolve, units_in
 from torchlasso.graph.flops import flops_of_units
 from torchlasso.graph.operators import Call, Shaped, arguments, found_in, name_of, rule_of
@@ -59,12 +61,22 @@ class Units(Joint):
             raise ValueError(f"Units: by must be 'size' or 'flops'; got {by!r}")
         units = find_units(model, example_inputs)
         chosen = {family.axis for family in units.removable if fnmatch.fnmatchcase(family.name, only)}
-        parameters = [name for name, _ in model.named_parameters()]
         read = _read_along(units.structure)
+        computed, parameters, without = computed_from(model), [], {}
+        for name, p in model.named_parameters():
+            weight = computed.get(p)
+            if weight is None or p in weight.together:
+                parameters.append(name)
+            elif not weight.together:
+                without[weight.name] = {axis for _, axis, _ in _made(units.structure, name, chosen, read)}
+        chosen -= {axis for axes in without.values() for axis in axes}
         made = [(name, *slices) for name in parameters for slices in _made(units.structure, name, chosen, read)]
         if not made:
             among = ", ".join(family.name for family in units.removable[:6]) or "there is none"
+            among += f"; {_computed(without)}" if any(without.values()) else ""
             raise ValueError(f"Units: the model has no removable unit whose family matches {only!r}; {among}")
+        if any(without.values()):
+            warnings.warn(f"Units leaves units out: {_computed(without)}", stacklevel=2)
         names = list(dict.fromkeys(name for name, _, _, _ in made))
         families: dict[Axis, list[Piece]] = {}
         for name, dim, axis, indices in made:
@@ -77,6 +89,11 @@ class Units(Joint):
 
     def __repr__(self) -> str:
         return f"Units({sum(len(pieces[0].indices) for pieces in self.families)} of {len(self.names)} parameters)"
+
+
+def _computed(without: Mapping[str, Collection[Axis]]) -> str:
+    names = ", ".join(name for name, axes in without.items() if axes)
+    return f"no parameter that {names} is computed from makes it zero by being zero"
 
 
 def _by_flops(structure: Structure, axes: list[Axis], sizes: list[int], weighted: bool) -> tuple[float, ...]:

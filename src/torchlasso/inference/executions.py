@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from torchlasso._core.registry import enter
 from torchlasso.inference.channels import LiveChannels
 from torchlasso.inference.compiled import FUNCTIONS, library
 from torchlasso.inference.convolution import SparseConvolution
@@ -34,11 +35,11 @@ _EXECUTIONS: dict[str, Execution] = {}
 def execution(name: str) -> Callable[[Execution], Execution]:
     """Function decorator: the way to run a layer is tried, and reported by ``name``."""
 
-    def enter(function: Execution) -> Execution:
-        _EXECUTIONS[name] = function
+    def entered(function: Execution) -> Execution:
+        enter(_EXECUTIONS, "way to run a layer", name, function)
         return function
 
-    return enter
+    return entered
 
 
 def executions() -> Mapping[str, Execution]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from torchlasso._core.registry import enter
 from torchlasso._core.specs import import_function, is_function_name, unknown
 from torchlasso.models.parts import check_whole
 
@@ -23,13 +24,11 @@ def register(name: str) -> Callable[[BuilderT], BuilderT]:
     Raises ``ValueError`` if the name is taken.
     """
 
-    def enter(builder: BuilderT) -> BuilderT:
-        if name in _builders:
-            raise ValueError(f"model {name!r} is registered already, by {_builders[name].__module__}")
-        _builders[name] = builder
+    def entered(builder: BuilderT) -> BuilderT:
+        enter(_builders, "model", name, builder)
         return builder
 
-    return enter
+    return entered
 
 
 def names() -> tuple[str, ...]:

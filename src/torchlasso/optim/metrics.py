@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from torchlasso._core.registry import enter
+
 Group = dict[str, Any]
 State = Mapping[str, Any]
 Number = Any  # a float; a tensor on a device whose numbers the host does not wait for
@@ -85,11 +87,12 @@ _REGISTRY: dict[type[Optimizer], Metric] = {}
 def metric_of(*optimizers: type[Optimizer]) -> Callable[[type[Metric]], type[Metric]]:
     """Class decorator: the metric of these optimizer classes (of them exactly, not of what is derived from them)."""
 
-    def enter(cls: type[Metric]) -> type[Metric]:
-        _REGISTRY.update(dict.fromkeys(optimizers, cls()))
+    def entered(cls: type[Metric]) -> type[Metric]:
+        for optimizer in optimizers:
+            enter(_REGISTRY, "metric of", optimizer, cls())
         return cls
 
-    return enter
+    return entered
 
 
 def registry() -> Mapping[type[Optimizer], Metric]:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from torchlasso._core.arguments import shown
+from torchlasso._core.registry import enter
 from torchlasso.distributed.sharding import gathered, is_cut, shardwise, summed
 from torchlasso.penalties.blocks import Blocks, Elements, divide
 
@@ -22,13 +24,20 @@ P = TypeVar("P", bound="type[Penalty]")
 
 
 def register(name: str) -> Callable[[P], P]:
-    """Class decorator: the penalty is known to the command line, the tests and the documentation by ``name``."""
+    """Class decorator: the penalty is known to the command line, the tests and the documentation by ``name``.
 
-    def enter(cls: P) -> P:
-        _REGISTRY[name] = cls
+    Raises:
+        ValueError: another penalty has the name.
+        TypeError: what is decorated is not a penalty.
+    """
+
+    def entered(cls: P) -> P:
+        if not (isinstance(cls, type) and issubclass(cls, Penalty)):
+            raise TypeError(f"register({name!r}) decorates a class that derives from Penalty; got {shown(cls)}")
+        enter(_REGISTRY, "penalty", name, cls)
         return cls
 
-    return enter
+    return entered
 
 
 def registry() -> Mapping[str, type[Penalty]]:

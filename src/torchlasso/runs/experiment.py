@@ -21,7 +21,7 @@ from torchlasso.optim import Proximal, proximal
 from torchlasso.path import RULES, Grid, Recipe
 from torchlasso.penalties import L1, check_strength
 from torchlasso.runs import choices
-from torchlasso.selection import Group, Rule, is_weight, named_parameters, param_groups, penalty
+from torchlasso.selection import Group, Rule, param_groups, penalty, weights_of
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.trainer import Loss, Plan, Trainer, sparsity
@@ -234,7 +234,7 @@ class Experiment:
             return Units(model, self.example, **{"by": by, **given})
 
         rules = [Rule("*", choices.penalty(options.penalty, options.over, units))]
-        weights = [name for name, module, p in named_parameters(model) if is_weight(name, module, p)]
+        weights = [name for name, _, _ in weights_of(model)]
         if len(weights) > 1 and (options.flops is not None or options.bytes is not None):
             rules.insert(0, Rule(lambda name, *_: name == weights[-1], None))
         return param_groups(model, rules, lam=options.lam if lam is None else lam)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from torchlasso._core.registry import enter
 from torchlasso.optim.metrics import Group, Number, after_first
 
 Buffers = tuple[Tensor, ...]
@@ -78,11 +79,12 @@ _REGISTRY: dict[type[Optimizer], Callable[[Group], Update]] = {}
 def update_of(*optimizers: type[Optimizer]) -> Callable[[Callable[[Group], Update]], Callable[[Group], Update]]:
     """Decorator: the function gives the update that these optimizer classes do with the options of a group."""
 
-    def enter(choose: Callable[[Group], Update]) -> Callable[[Group], Update]:
-        _REGISTRY.update(dict.fromkeys(optimizers, choose))
+    def entered(choose: Callable[[Group], Update]) -> Callable[[Group], Update]:
+        for optimizer in optimizers:
+            enter(_REGISTRY, "update of", optimizer, choose)
         return choose
 
-    return enter
+    return entered
 
 
 def registry() -> Mapping[type[Optimizer], Callable[[Group], Update]]:

@@ -1,0 +1,71 @@
+"""Checks of arguments: a call that is wrong says so in one line, before anything is done."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+LONGEST = 80  # characters of a value that are shown
+
+
+def shown(value: Any) -> str:
+    """Describe a value in an error message, in a few words.
+
+    >>> shown("filters"), shown([1, 2]), shown(nn.Linear)
+    ("'filters'", '[1, 2]', 'the class Linear (brackets are missing: Linear())')
+    >>> shown(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    'a Sequential'
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__} (brackets are missing: {value.__name__}())"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    text = "" if isinstance(value, nn.Module | Optimizer) else repr(value)
+    plain = text and "\n" not in text and len(text) <= LONGEST and " object at 0x" not in text and "<" not in text
+    if plain:
+        return text
+    article = "an" if type(value).__name__[0] in "AEIOUaeiou" else "a"
+    return f"{article} {type(value).__name__}"
+
+
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
+    """Raise ``TypeError`` unless a value is of a class.
+
+    >>> check_kind("report: model", [1], nn.Module, "a torch.nn.Module")
+    Traceback (most recent call last):
+    TypeError: report: model must be a torch.nn.Module; got [1]
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {expected}; got {shown(value)}")
+
+
+def check_model(name: str, value: Any) -> None:
+    """Raise ``TypeError`` unless a value is a model."""
+    check_kind(name, value, nn.Module, "a torch.nn.Module")
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, and neither a truth value nor text.
+
+    >>> is_number(0.5), is_number(True), is_number("0.5"), is_number(float("nan"))
+    (True, False, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless a value is a finite number above 0."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number above 0; got {shown(value)}")
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise ``ValueError`` unless a value is a whole number that is large enough."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {shown(value)}")

@@ -1,0 +1,60 @@
+"""Penalties that nothing applies: groups of ``param_groups`` in a torch optimizer that takes no prox."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakSet
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from torchlasso.penalties import Penalty
+
+NAMED = ("SGD", "Adam", "AdamW")  # those whose proximal form has a name of its own
+
+_in_the_loss: set[int] = set()  # parameters whose penalty was a term of the loss since the last step, by id
+_seen: WeakSet[Optimizer] = WeakSet()
+
+
+def note_term(params: Iterable[Tensor]) -> None:
+    """Note that the penalty of these parameters is a term of the loss."""
+    _in_the_loss.update(map(id, params))
+
+
+@functools.cache
+def watch() -> None:
+    """Look at every torch optimizer after its first step, and warn where its penalties are left idle.
+
+    A proximal optimizer keeps its penalties elsewhere, and so is never meant. The hook writes nothing into optimizers.
+    """
+    register_optimizer_step_post_hook(_look)
+
+
+def _look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    params = {
+        id(p)
+        for group in optimizer.param_groups
+        if isinstance(group.get("penalty"), Penalty)
+        for p in group["params"]
+        if p.grad is not None
+    }
+    if not params:
+        return
+    idle = not params & _in_the_loss
+    _in_the_loss.difference_update(params)  # an id is another tensor's, once the parameter is gone
+    if idle and optimizer not in _seen:
+        warnings.warn(_message(type(optimizer)), stacklevel=3)
+    _seen.add(optimizer)
+
+
+def _message(cls: type[Optimizer]) -> str:
+    name = cls.__name__
+    proximal = f"Prox{name}" if name in NAMED else f"proximal({name})"
+    return (
+        f"{name} does not apply the penalties of its parameter groups, so that no weight becomes exactly zero: give "
+        f"the groups to torchlasso.{proximal}, or add torchlasso.penalty(groups) to the loss"
+    )

@@ -1,0 +1,56 @@
+"""Two things under one name: the second is refused, whatever they are, and the first stays."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import torchlasso as tl
+from torchlasso import models, penalties
+from torchlasso.data.registry import Reader
+from torchlasso.data.registry import register as register_reader
+from torchlasso.graph.operators import rule
+from torchlasso.graph.rules.opaque import Unknown
+from torchlasso.inference.executions import execution
+from torchlasso.optim import metrics
+from torchlasso.optim.fused import updates
+
+
+class Mine(Reader):
+    form = "digits"
+
+    def accepts(self, spec):
+        return True
+
+    def open(self, spec, columns):
+        raise NotImplementedError
+
+
+TWICE = {
+    "penalty": (lambda: penalties.register("l1")(type("Mine", (tl.L1,), {})), "penalty 'l1'", "separable.L1"),
+    "model": (lambda: models.register("cnn")(nn.Linear), "model 'cnn'", "models.cnn.cnn"),
+    "reader": (lambda: register_reader(Mine), "reader of 'digits'", "Digits"),
+    "operator": (lambda: rule("linear")(Unknown), "rule of 'aten.linear'", "contractions.Linear"),
+    "metric": (lambda: metrics.metric_of(torch.optim.Adam)(metrics.RAdamMetric), "metric of", "AdamMetric"),
+    "update": (lambda: updates.update_of(torch.optim.SGD)(lambda group: None), "update of", "_sgd"),
+    "execution": (lambda: execution("csr")(lambda layer: None), "way to run a layer 'csr'", "executions.csr"),
+}
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_a_name_is_taken_once(kind):
+    make, name, by = TWICE[kind]
+    before = dict(penalties.registry()), dict(metrics.registry()), models.names()
+    with pytest.raises(ValueError, match=rf"{name}.* is registered already, by torchlasso\..*{by}") as error:
+        make()
+    assert "\n" not in str(error.value)
+    assert (dict(penalties.registry()), dict(metrics.registry()), models.names()) == before
+
+
+def test_what_is_not_a_penalty_is_not_registered():
+    with pytest.raises(TypeError, match="decorates a class that derives from Penalty; got the class Linear"):
+        penalties.register("mine")(nn.Linear)
+    with pytest.raises(TypeError, match=r"derives from Penalty; got L1\("):
+        penalties.register("mine")(tl.L1())
+    assert "mine" not in penalties.registry()
