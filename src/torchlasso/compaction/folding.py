@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -15,6 +15,8 @@ from torchlasso.graph.operators import Call, Shaped, arguments, name_of, rule_of
 from torchlasso.graph.rules.contractions import Affine
 from torchlasso.graph.rules.norms import BatchNorm
 
+DEPENDS = "its constant depends on the sizes of the inputs, such as their length"
+
 Refused = list[tuple[Axis, Tensor, str]]  # units that cannot go, and why
 
 
@@ -22,7 +24,8 @@ def find_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] |
     """The largest removal that changes no output.
 
     Units that are idle go, except where the constant that one is cannot be added to a bias: where its effect is not the
-    same everywhere, as beside a border that is padded with zeros, or where there is no bias.
+    same everywhere, as beside a border that is padded with zeros, where it depends on the sizes of the inputs, as that
+    of a sum over a sequence does, or where there is no bias.
 
     Args:
         units: of the model.
@@ -37,10 +40,11 @@ def find_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] |
             removal.keep(axis, which, reason)
         even_out(removal, multiple_of)  # each time anew: what is refused may be enough for what has to be left
         folding = Folding(units, removal)
-        if not folding.refused:
+        more = folding.refused or folding.refused_at_other_sizes()
+        if not more:
             removal.shifts.update(folding.shifts)
             return removal
-        refused += folding.refused
+        refused += more
 
 
 class Folding:
@@ -49,13 +53,15 @@ class Folding:
     Attributes:
         shifts: of parameters and buffers, by name, in their old shape.
         refused: units whose constants cannot be added to anything.
+        constant: whether a constant other than zero is involved at all.
     """
 
     def __init__(self, units: UnitMap, removal: Removal) -> None:
-        self.removal, self.flows, self.shapes = removal, units.flows, units.structure.shapes
+        self.units, self.removal, self.flows, self.shapes = units, removal, units.flows, units.structure.shapes
         self.trace = units.structure.trace
         self.shifts: dict[str, Tensor] = {}
         self.refused: Refused = []
+        self.constant = False
         self._wanted: dict[str, list[tuple[fx.Node, Tensor]]] = {}
         for node in self.trace.nodes:
             rule = rule_of(node.target) if node.op == "call_function" else None
@@ -76,7 +82,8 @@ class Folding:
         """Note that a layer's change goes into its bias, or into the running mean of what normalises its result."""
         args = arguments(node)
         bias, names = args.get("bias"), self.trace.names
-        change = self._change(node, rule, args)
+        change = self._change(node, self.removal)
+        self.constant |= any(map(Tensor.any, self._constants(node).values()))
         if change is None:
             self._refuse([args["input"]], f"its constant does not have the same effect everywhere in {_place(node)}")
         elif bias in names:
@@ -89,8 +96,51 @@ class Folding:
             else:
                 self._refuse([args["input"]], f"its constant is not zero, and {_place(node)} has no bias to add it to")
 
-    def _change(self, node: fx.Node, rule: Affine, args: dict[str, Any]) -> Tensor | None:
-        """What the units that go contribute to each bias of a layer; None where it is not the same everywhere."""
+    def refused_at_other_sizes(self) -> Refused:
+        """Units that go though their constant is another one when the inputs have other sizes, and why they stay."""
+        if not self.constant:
+            return []
+        try:
+            units = self.units.at_other_sizes()
+        except ValueError as error:  # what cannot be seen is not promised
+            return self._all_constants(f"its constant may depend on the sizes of the inputs: {error}")
+        if units is None:
+            return []
+        ours = {(family.name, family.size): family.axis for family in self.units.families}
+        axes = {family.axis: ours.get((family.name, family.size), family.axis) for family in units.families}
+        gone = {axis: self.removal.gone[axes[axis]] for axis in axes if axes[axis] in self.removal.gone}
+        other, idle = Folding(units, Removal(gone)), units.idle()
+        refused = [(axis, mask & ~idle.get(axis, ~mask), DEPENDS) for axis, mask in gone.items()] + other.refused
+        refused = [(axes[axis], mask, reason) for axis, mask, reason in refused if mask.any()]
+        for name in dict.fromkeys([*self.shifts, *other.shifts]):
+            theirs = {axes[axis]: change for axis, (_, change) in other._parts(name).items()}
+            for axis, (which, change) in self._parts(name).items():
+                if axis not in theirs or not self._close(change, theirs[axis]):
+                    refused.append((axis, which, f"{DEPENDS}, and cannot be added to {name}"))
+        return refused
+
+    def _all_constants(self, reason: str) -> Refused:
+        """Let all units stay that add a constant to anything."""
+        return [(axis, which, reason) for name in self._wanted for axis, (which, _) in self._parts(name).items()]
+
+    def _parts(self, name: str) -> dict[Axis, tuple[Tensor, Tensor]]:
+        """For each family with constants that go into a bias or a running mean: its units, and what they add."""
+        found: dict[Axis, tuple[Tensor, Tensor]] = {}
+        for node, _ in self._wanted.get(name, ())[:1]:  # several are alike
+            for axis, units in self._constants(node).items():
+                change = self._change(node, Removal({axis: self.removal.gone[axis]}))
+                if change is not None and units.any():
+                    found[axis] = units, change
+        return found
+
+    def _constants(self, node: fx.Node) -> dict[Axis, Tensor]:
+        """For the families that a layer reads: units that go, and are not zero in its input nor in its weight."""
+        x, w = (self._nonzero(arguments(node)[name]) for name in ("input", "weight"))
+        return {axis: x[axis] & w[axis] & self.removal.gone[axis] for axis in x.keys() & w.keys()}
+
+    def _change(self, node: fx.Node, going: Removal) -> Tensor | None:
+        """What units that go contribute to each bias of a layer; None where it is not the same everywhere."""
+        args, rule = arguments(node), cast(Affine, rule_of(node.target))
         value, dims = self.flows[node].value, self._dims(node)
         place = value.dim() - 1 - rule.after(self.flows[args["weight"]].value.dim())
         change = torch.zeros(value.shape[place], dtype=value.dtype)

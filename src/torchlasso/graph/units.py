@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,8 +14,10 @@ from torch import Tensor, fx, nn
 from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, pin, repeated, units_in
 from torchlasso.graph.flow import Flow, flow
 from torchlasso.graph.operators import Shaped, all_dims, rule_of
+from torchlasso.graph.other_sizes import at_other_sizes
+from torchlasso.graph.running import repeatable, throwaway
 from torchlasso.graph.structure import Structure, structure
-from torchlasso.graph.tracing import Inputs
+from torchlasso.graph.tracing import Inputs, Trace, as_arguments
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,18 @@ class Family:
 
 @dataclass(frozen=True)
 class UnitMap:
-    """The families of a model's units."""
+    """The families of a model's units.
+
+    Attributes:
+        structure: what they were read from.
+        families: all of them.
+        at_other_sizes: the same, for inputs of other sizes; None if the model accepts no others. A ValueError is raised
+            where it cannot be exported for them.
+    """
 
     structure: Structure
     families: tuple[Family, ...]
+    at_other_sizes: Callable[[], UnitMap | None]
 
     def slices(self, family: Family, unit: int) -> list[tuple[str, int, Tensor]]:
         """The slices of a unit: parameters, dimensions, and the indices there."""
@@ -61,13 +72,23 @@ class UnitMap:
 
     def now(self, model: nn.Module) -> UnitMap:
         """The same units, for the weights that the model has now."""
+        kept = [*model.named_parameters(), *model.named_buffers()]
+        return self._with({name: self.structure.trace.precision.tensor(tensor.detach()) for name, tensor in kept})
+
+    def _with(self, weights: Mapping[str, Tensor]) -> UnitMap:
+        """The same units, for other weights."""
         trace = self.structure.trace
-        kept = dict([*model.named_parameters(), *model.named_buffers()])
         tensors = {
-            node: trace.precision.tensor(kept[trace.names[node]].detach()) if node in trace.names else tensor
+            node: weights.get(trace.names[node], tensor) if node in trace.names else tensor
             for node, tensor in trace.tensors.items()
         }
-        return UnitMap(replace(self.structure, trace=replace(trace, tensors=tensors)), self.families)
+
+        def others() -> UnitMap | None:
+            units = self.at_other_sizes()
+            return units and units._with(weights)
+
+        structure = replace(self.structure, trace=replace(trace, tensors=tensors))
+        return UnitMap(structure, self.families, functools.cache(others))
 
     def idle(self) -> dict[Axis, Tensor]:
         """Which units could go: no value of theirs both depends on the inputs and matters to the outputs.
@@ -124,7 +145,23 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
             numbers[name] += 1
             name = f"{name}.{numbers[name]}"
         families.append(Family(name, axis.size, tuple(where), tuple(axis.pins), axis))
-    return UnitMap(found, tuple(families))
+    return UnitMap(found, tuple(families), functools.cache(lambda: _at_other_sizes(model, example_inputs, found.trace)))
+
+
+def _at_other_sizes(model: nn.Module, example_inputs: Inputs, trace: Trace) -> UnitMap | None:
+    """The units read from other inputs that the model accepts, for the weights that it had in a trace."""
+    exact = trace.precision.copied(model).eval()
+
+    def run(inputs: Inputs) -> None:
+        args, kwargs = trace.precision.tensors(as_arguments(inputs))
+        with repeatable(), trace.precision.running():
+            throwaway(exact)(*args, **kwargs)
+
+    accepted = at_other_sizes(example_inputs, run)
+    if accepted is None:
+        return None
+    weights = {name: trace.tensors[node] for node, name in trace.names.items()}
+    return find_units(model, accepted[0])._with(weights)
 
 
 def _name(places: Sequence[tuple[str, int]]) -> str:
