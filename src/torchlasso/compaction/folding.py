@@ -53,7 +53,7 @@ class Folding:
     Attributes:
         shifts: of parameters and buffers, by name, in their old shape.
         refused: units whose constants cannot be added to anything.
-        constant: whether a constant other than zero is involved at all.
+        constants: for each family, the units that go and have a constant other than zero that a layer reads.
     """
 
     def __init__(self, units: UnitMap, removal: Removal) -> None:
@@ -61,7 +61,7 @@ class Folding:
         self.trace = units.structure.trace
         self.shifts: dict[str, Tensor] = {}
         self.refused: Refused = []
-        self.constant = False
+        self.constants: dict[Axis, Tensor] = {}
         self._wanted: dict[str, list[tuple[fx.Node, Tensor]]] = {}
         for node in self.trace.nodes:
             rule = rule_of(node.target) if node.op == "call_function" else None
@@ -83,7 +83,8 @@ class Folding:
         args = arguments(node)
         bias, names = args.get("bias"), self.trace.names
         change = self._change(node, self.removal)
-        self.constant |= any(map(Tensor.any, self._constants(node).values()))
+        for axis, units in self._constants(node).items():
+            self.constants[axis] = self.constants.get(axis, units) | units
         if change is None:
             self._refuse([args["input"]], f"its constant does not have the same effect everywhere in {_place(node)}")
         elif bias in names:
@@ -98,20 +99,24 @@ class Folding:
 
     def refused_at_other_sizes(self) -> Refused:
         """Units that go though their constant is another one when the inputs have other sizes, and why they stay."""
-        if not self.constant:
+        if not self.constants:
             return []
         try:
             units = self.units.at_other_sizes()
         except ValueError as error:  # what cannot be seen is not promised
-            return self._all_constants(f"its constant may depend on the sizes of the inputs: {error}")
+            reason = f"its constant may depend on the sizes of the inputs: {error}"
+            return [(axis, which, reason) for axis, which in self.constants.items()]
         if units is None:
             return []
         ours = {(family.name, family.size): family.axis for family in self.units.families}
         axes = {family.axis: ours.get((family.name, family.size), family.axis) for family in units.families}
         gone = {axis: self.removal.gone[axes[axis]] for axis in axes if axes[axis] in self.removal.gone}
         other, idle = Folding(units, Removal(gone)), units.idle()
-        refused = [(axis, mask & ~idle.get(axis, ~mask), DEPENDS) for axis, mask in gone.items()] + other.refused
-        refused = [(axes[axis], mask, reason) for axis, mask, reason in refused if mask.any()]
+        refused = [(axes[axis], mask, reason) for axis, mask, reason in other.refused]
+        there = {axes[axis]: mask for axis, mask in idle.items()}
+        for axis, which in self.constants.items():
+            if (which & ~there.get(axis, ~which)).any():  # constant here, and not there
+                refused.append((axis, which, DEPENDS))
         for name in dict.fromkeys([*self.shifts, *other.shifts]):
             theirs = {axes[axis]: change for axis, (_, change) in other._parts(name).items()}
             for axis, (which, change) in self._parts(name).items():
@@ -119,24 +124,22 @@ class Folding:
                     refused.append((axis, which, f"{DEPENDS}, and cannot be added to {name}"))
         return refused
 
-    def _all_constants(self, reason: str) -> Refused:
-        """Let all units stay that add a constant to anything."""
-        return [(axis, which, reason) for name in self._wanted for axis, (which, _) in self._parts(name).items()]
-
     def _parts(self, name: str) -> dict[Axis, tuple[Tensor, Tensor]]:
         """For each family with constants that go into a bias or a running mean: its units, and what they add."""
         found: dict[Axis, tuple[Tensor, Tensor]] = {}
         for node, _ in self._wanted.get(name, ())[:1]:  # several are alike
             for axis, units in self._constants(node).items():
                 change = self._change(node, Removal({axis: self.removal.gone[axis]}))
-                if change is not None and units.any():
+                if change is not None:
                     found[axis] = units, change
         return found
 
     def _constants(self, node: fx.Node) -> dict[Axis, Tensor]:
-        """For the families that a layer reads: units that go, and are not zero in its input nor in its weight."""
-        x, w = (self._nonzero(arguments(node)[name]) for name in ("input", "weight"))
-        return {axis: x[axis] & w[axis] & self.removal.gone[axis] for axis in x.keys() & w.keys()}
+        """For the families that a layer reads: units that go, and that neither its input nor its weight makes zero."""
+        flows = ((x, self.flows[x]) for x in (arguments(node)[name] for name in ("input", "weight")))
+        x, w = (self._units(node, (flow.value != 0) | flow.depends) for node, flow in flows)
+        both = {axis: x[axis] & w[axis] & self.removal.gone[axis] for axis in x if axis in w}
+        return {axis: units for axis, units in both.items() if units.any()}
 
     def _change(self, node: fx.Node, going: Removal) -> Tensor | None:
         """What units that go contribute to each bias of a layer; None where it is not the same everywhere."""
@@ -199,9 +202,13 @@ class Folding:
 
     def _nonzero(self, node: fx.Node) -> dict[Axis, Tensor]:
         """For the removable axes of a value: the units of which it has an element that is not zero."""
+        return self._units(node, self.flows[node].value != 0)
+
+    def _units(self, node: fx.Node, where: Tensor) -> dict[Axis, Tensor]:
+        """For the removable axes of a value: the units that have an element where a mask is true."""
         found: dict[Axis, Tensor] = {}
         for place, dim in enumerate(self._dims(node)):
-            here = (self.flows[node].value != 0).movedim(place, 0).reshape(dim.size, -1).any(dim=1)
+            here = where.movedim(place, 0).reshape(dim.size, -1).any(dim=1)
             for axis in dict.fromkeys(axes_of(dim)):
                 if axis in self.removal.gone:
                     units = units_in(dim, axis)
