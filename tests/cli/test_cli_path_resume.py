@@ -135,7 +135,7 @@ def test_dropout_and_batch_norm_go_on(
     stop(LambdaLR, "step", "before", 60)
     assert cli("path", "--data", classes, "--out", tmp_path / "run", *options).code == 130
     monkeypatch.undo()
-    assert cli("path", "--resume", "--out", tmp_path / "run").code == 0
+    assert cli("path", "--resume", "--out", tmp_path / "run", "--allow-code", f"{models}:noisy").code == 0
     assert_same_path(cli, tmp_path / "run", tmp_path / "whole")
 
 

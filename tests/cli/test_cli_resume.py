@@ -123,7 +123,7 @@ def test_dropout_batch_norm_and_the_optimizer_go_on(
         patch.setattr(LambdaLR, "step", interrupted)
         assert cli.train(classes, tmp_path / "run", *options).code == 130
     assert [line["epoch"] for line in cli.metrics(tmp_path / "run")] == [1, 2]
-    assert cli.resume(tmp_path / "run").code == 0
+    assert cli.resume(tmp_path / "run", "--allow-code", f"{models}:noisy").code == 0
     assert_same_run(cli, tmp_path / "run", tmp_path / "whole")
 
 

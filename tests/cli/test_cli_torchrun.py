@@ -149,21 +149,21 @@ def test_an_interrupted_run_goes_on_in_as_many_processes_and_in_one(
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert f"interrupted; go on with: torchlasso train --resume --out {run}\n" in err
+    assert f"interrupted; go on with: torchlasso train --resume --out {run} --allow-code {models}:noisy\n" in err
     assert err.count("interrupted; go on") == 1
     assert "error: " not in err
     assert 1 < len(cli.metrics(run)) < 25
     assert not list(run.rglob("*.part"))
 
     shutil.copytree(run, tmp_path / "in-one")
-    assert torchrun("--resume", "--out", run)[0] == 0
+    assert torchrun("--resume", "--out", run, "--allow-code", f"{models}:noisy")[0] == 0
     left, right = cli.contents(run), cli.contents(tmp_path / "whole")
     assert left.keys() == right.keys()
     assert left["model.safetensors"] == right["model.safetensors"]
     assert cli.metrics(run, timed=False) == cli.metrics(tmp_path / "whole", timed=False)
     assert cli.summary(run, timed=False) == cli.summary(tmp_path / "whole", timed=False)
 
-    assert cli.resume(tmp_path / "in-one").code == 0
+    assert cli.resume(tmp_path / "in-one", "--model", f"{models}:noisy").code == 0
     kept = len(cli.metrics(tmp_path / "in-one")) - 25
     assert kept == 0
     assert math.isfinite(cli.summary(tmp_path / "in-one")["loss"])

@@ -1,14 +1,11 @@
-"""Things named by text: ``mcp:gamma=3``, ``package.module:function``, and what to say of an unknown name."""
+"""Things named by text: ``mcp:gamma=3``, and the error for an unknown name."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import pkgutil
-import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 Option = bool | int | float | str | tuple[float, ...]
 
@@ -48,33 +45,6 @@ def _value(text: str) -> Option:
 
 def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split("/"))
-
-
-def is_function_name(text: str) -> bool:
-    """Whether ``text`` has the form ``package.module:function``.
-
-    >>> is_function_name("mypackage.nets:build"), is_function_name("mcp:gamma=3")
-    (True, False)
-    """
-    module, colon, function = text.partition(":")
-    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
-def import_function(text: str) -> Callable[..., Any]:
-    """Import what ``package.module:function`` names; the current folder counts as importable."""
-    module_name, _, function_name = text.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise
-        raise ValueError(f"{text!r}: no module {error.name!r} can be imported from here") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise ValueError(f"{text!r}: the module {module_name!r} has no function {function_name!r}")
-    return function  # type: ignore[no-any-return]
 
 
 def import_modules(package: str, path: Iterable[str]) -> None:

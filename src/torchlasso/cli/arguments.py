@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from torchlasso import models, penalties
+from torchlasso._core.functions import is_function_name
 from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, UNITS
 from torchlasso.training.trainer import LOSSES, SCHEDULES
 
@@ -33,6 +34,22 @@ Seed = Annotated[int, typer.Option(help="Of the start, the order of rows and the
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
+AllowCode = Annotated[
+    list[str] | None,
+    typer.Option(help="package.module:function that a file of the run may name and have run; may be given again."),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the summary as JSON at the end, and all else to standard error.")
 ]
+
+
+def allowed(*given: str | None, by: list[str] | None) -> frozenset[str]:
+    """Return the functions that the user has named on this command line, by ``--allow-code`` or as an option's value.
+
+    Raises:
+        ValueError: ``--allow-code`` is something else than the name of a function.
+    """
+    for name in by or []:
+        if not is_function_name(name):
+            raise ValueError(f"--allow-code is the name of a function, package.module:function; got {name!r}")
+    return frozenset(name for name in (*given, *(by or [])) if name is not None and is_function_name(name))

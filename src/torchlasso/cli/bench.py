@@ -14,11 +14,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from torchlasso._core import files
-from torchlasso.cli import screen
+from torchlasso.cli import arguments, screen
 from torchlasso.cli.starting import listed
 from torchlasso.diagnostics.report import size
 from torchlasso.runs.experiment import Experiment, read
 from torchlasso.runs.finished import open_run
+from torchlasso.runs.folder import CODE
 from torchlasso.runs.measuring import latencies, peak_memory
 from torchlasso.runs.variants import Variant, variants
 from torchlasso.training.trainer import Evaluation, judge, outputs_of
@@ -54,6 +55,7 @@ def bench(
     batch: Annotated[str, typer.Option(help="Rows at a time, one or more numbers separated by commas.")] = "1,64",
     threads: Annotated[int | None, typer.Option(help="Of the CPU; without it, as many as torch takes.")] = None,
     seconds: Annotated[float, typer.Option(help="To measure for, each size of batch, and to try layers for.")] = 5.0,
+    allow_code: arguments.AllowCode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
     """Measure a run's model dense, penalised, compacted, accelerated, in bfloat16 and in ONNX, on this machine.
@@ -67,7 +69,7 @@ def bench(
         raise ValueError(f"--seconds must be above 0; got {seconds:g}")
     if threads is not None and threads < 1:
         raise ValueError(f"--threads must be at least 1; got {threads}")
-    finished = open_run(run)
+    finished = open_run(run, arguments.allowed(by=allow_code), uses=CODE)
     _, rows = read(finished.experiment.options)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)

@@ -10,6 +10,7 @@ from torchlasso.cli import arguments
 from torchlasso.cli.starting import listed, started
 from torchlasso.path import RULES
 from torchlasso.runs.experiment import Options, PathOptions
+from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.path import run_path
 
 
@@ -53,6 +54,7 @@ def path(
     ] = PathOptions.tolerance,
     resume: arguments.Resume = False,
     overwrite: arguments.Overwrite = False,
+    allow_code: arguments.AllowCode = None,
     as_json: arguments.AsJson = False,
 ) -> None:
     """Train from dense to sparse, each point from the one before, and draw the frontier.
@@ -65,6 +67,7 @@ def path(
         raise ValueError(f"--lams are two numbers, as in 1e-6,1e-3; got {lams!r}") from error
     special = PathOptions(points, sparsest, densest, ends, epochs_each, lr_growth, collapse, choose, tolerance, folds)
     given = {**context.params, "ignore": listed(ignore), "path": special}
-    start = started(context, given, out, data, resume=resume, overwrite=overwrite, as_json=as_json)
-    with start as (experiment, rows, folder):
+    folder = RunFolder(out, arguments.allowed(data, model, loss, by=allow_code))
+    start = started(context, given, folder, data, resume=resume, overwrite=overwrite, as_json=as_json)
+    with start as (experiment, rows):
         run_path(experiment, rows, folder)

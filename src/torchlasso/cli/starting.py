@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -25,21 +25,21 @@ from torchlasso.runs.teacher import outputs_of_teacher
 def started(
     context: typer.Context,
     given: dict[str, Any],
-    out: str,
+    folder: RunFolder,
     data: str | None,
     *,
     resume: bool,
     overwrite: bool,
     as_json: bool,
-) -> Iterator[tuple[Experiment, Rows, RunFolder]]:
-    """The experiment of the given options, its rows and its folder: begun, or found there; at the end its summary.
+) -> Iterator[tuple[Experiment, Rows]]:
+    """The experiment of the given options and its rows: begun, or found in the folder; at the end its summary.
 
     With ``as_json`` the summary is printed, and all that is said meanwhile goes to standard error.
 
     Raises:
         ValueError: there is a run already, or none to resume, or the options do not fit it, or cannot be trained with.
     """
-    folder = RunFolder(out)
+    out = str(folder.path)
     given = {key: value for key, value in given.items() if key in {f.name for f in fields(Options)}}
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
@@ -57,7 +57,7 @@ def started(
         elif data is None:
             raise ValueError(f"{out} holds no run to resume" if resume else "--data is missing: what to train on")
         else:
-            experiment, rows = _prepare(Options(**given))
+            experiment, rows = _prepare(Options(**given), folder.allowed)
             teacher = experiment.options.teacher
             if teacher is not None and folder.path.resolve() in (
                 Path(teacher).resolve(),
@@ -66,13 +66,14 @@ def started(
                 raise ValueError(f"--teacher {teacher} is in {out}, which --overwrite replaces; give another --out")
             folder.start(experiment)
         with screen.aside(as_json):
-            yield experiment, rows, folder
+            yield experiment, rows
         if as_json and is_first():
             print(files.as_json(folder.read_summary().to_dict()), end="")
     except KeyboardInterrupt:
         if not is_first_to_fail():
             raise typer.Exit(130) from None
-        command = f"torchlasso {context.command.name} --resume --out {shlex.quote(out)}"
+        consent = "".join(f" --allow-code {name}" for name in sorted(folder.allowed))
+        command = f"torchlasso {context.command.name} --resume --out {shlex.quote(out)}{consent}"
         how = f"; go on with: {command}" if folder.holds_a_run else ""
         screen.errors.print(f"interrupted{how}", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
@@ -83,14 +84,14 @@ def listed(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (item.strip() for item in text.split(","))))
 
 
-def _prepare(options: Options) -> tuple[Experiment, Rows]:
+def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, Rows]:
     """The experiment and its rows, tried out, so that what cannot be trained fails before anything is replaced."""
     inputs, rows = read(options)
     experiment = Experiment(options, inputs)
     try:
         experiment.trainer(experiment.build_model(), rows.train).trainer.rehearse()
         if options.teacher not in (None, DENSE):
-            outputs_of_teacher(options.teacher, inputs, rows.train[0][:1])
+            outputs_of_teacher(options.teacher, allowed, inputs, rows.train[0][:1])
         if options.path is not None:
             if options.path.folds:
                 folds_of(len(rows.train[0]), options.path.folds, options.seed)

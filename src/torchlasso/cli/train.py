@@ -9,6 +9,7 @@ import typer
 from torchlasso.cli import arguments
 from torchlasso.cli.starting import listed, started
 from torchlasso.runs.experiment import COMPARISONS, Options
+from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.train import run
 
 
@@ -56,6 +57,7 @@ def train(
     ] = "",
     resume: arguments.Resume = False,
     overwrite: arguments.Overwrite = False,
+    allow_code: arguments.AllowCode = None,
     as_json: arguments.AsJson = False,
 ) -> None:
     """Train a model whose weights become exactly zero.
@@ -66,6 +68,7 @@ def train(
     is shared among the processes; a batch norm sees the share of its process, and dropout differs by process.
     """
     given = {**context.params, "bytes": bytes_, "ignore": listed(ignore), "compare": listed(compare)}
-    start = started(context, given, out, data, resume=resume, overwrite=overwrite, as_json=as_json)
-    with start as (experiment, rows, folder):
+    folder = RunFolder(out, arguments.allowed(data, model, loss, by=allow_code))
+    start = started(context, given, folder, data, resume=resume, overwrite=overwrite, as_json=as_json)
+    with start as (experiment, rows):
         run(experiment, rows, folder)

@@ -85,7 +85,8 @@ def _by_rank() -> list[Reader]:
 
 def reader_of(path: Path) -> Reader | None:
     """The reader that accepts a file, if any."""
-    return next((reader for reader in _by_rank() if reader.accepts(str(path))), None)
+    spec = str(path.absolute())  # never like hf:NAME or package.module:function, as the name of a file may be
+    return next((reader for reader in _by_rank() if reader.accepts(spec)), None)
 
 
 def find_reader(spec: str) -> Reader:

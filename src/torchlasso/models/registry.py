@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from torchlasso._core.functions import import_function, is_function_name
 from torchlasso._core.registry import enter
-from torchlasso._core.specs import import_function, is_function_name, unknown
+from torchlasso._core.specs import unknown
 from torchlasso.models.parts import check_whole
 
 Builder = Callable[..., nn.Module]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 import torchlasso
+from torchlasso._core.functions import need_consent
 from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.runs import choices
 from torchlasso.runs.experiment import Experiment, Inputs
@@ -54,20 +55,27 @@ class Card:
         return choices.loss(self.loss_name, bool(self.inputs.classes))
 
 
-def open_model(path: str) -> tuple[Card, nn.Module]:
-    """A model to be used: that of a finished run's folder, or an exported one.
+def open_model(path: str, allowed: Collection[str] = ()) -> tuple[Card, nn.Module]:
+    """Open a model to be used: the one of a finished run's folder, or an exported one.
+
+    Args:
+        path: of the folder or the file.
+        allowed: functions that it may name, ``package.module:function``; none of the others is run.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: there is no finished run or no model that was exported by torchlasso, or it is damaged.
+        ValueError: there is no finished run or no model that was exported by torchlasso, it is damaged, or it names a
+            function that is not allowed.
     """
     reader = READERS.get(Path(path).suffix.lower())
     if reader is not None and not Path(path).is_dir():
         exported = reader(path)
         if not exported.metadata:
             raise ValueError(f"{path} was not written by torchlasso export: it does not say what its inputs are")
-        return build(Card, exported.metadata, path), exported
+        card = build(Card, exported.metadata, path)
+        need_consent(Path(path), [card.loss_name], allowed)
+        return card, exported
     if Path(path).is_file():
         raise ValueError(f"{path} is a file; what can be run is the folder of a run, or a file {' or '.join(READERS)}")
-    run = open_run(path)
+    run = open_run(path, allowed, uses=("model", "loss"))
     return Card.of(run.experiment), run.model

@@ -11,7 +11,8 @@ import torch
 
 import torchlasso.penalties.blocks as blocks_module
 from torchlasso import penalties
-from torchlasso._core.specs import import_function, is_function_name, parse_spec, unknown
+from torchlasso._core.functions import import_function, is_function_name
+from torchlasso._core.specs import parse_spec, unknown
 from torchlasso.distributed.processes import own_device
 from torchlasso.optim import metrics
 from torchlasso.penalties import Penalty

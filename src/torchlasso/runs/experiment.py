@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import torchlasso
 from torchlasso import data, models
-from torchlasso._core.specs import is_function_name, parse_spec, unknown
+from torchlasso._core.functions import is_function_name
+from torchlasso._core.specs import parse_spec, unknown
 from torchlasso.compaction import Shrinker
 from torchlasso.control import Reweighted, TargetBudget, TargetSparsity
 from torchlasso.data.records import order_like, widen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -20,14 +21,23 @@ class FinishedRun(NamedTuple):
     cuts: list[dict[str, Any]]
 
 
-def open_run(path: str, *, compact: bool = False) -> FinishedRun:
-    """The folder, the experiment and the model of a finished run; ``compact``: the model that was compacted.
+def open_run(
+    path: str, allowed: Collection[str] = (), *, compact: bool = False, uses: Iterable[str] = ("model",)
+) -> FinishedRun:
+    """Open a finished run: its folder, its experiment and its model.
+
+    Args:
+        path: its folder.
+        allowed: functions that it may name, ``package.module:function``; none of the others is run.
+        compact: the model that was compacted, instead of the whole one.
+        uses: the options that are going to be used, of those that may name a function.
 
     Raises:
-        ValueError: there is no finished run, or its files are damaged or do not fit together, or nothing was compacted.
+        ValueError: there is no finished run, its files are damaged or do not fit together, nothing was compacted, or it
+            names a function that is not allowed.
     """
-    folder = RunFolder(path)
-    experiment = folder.read_experiment()
+    folder = RunFolder(path, allowed)
+    experiment = folder.read_experiment(uses)
     model, (weights, cuts) = experiment.build_model(), folder.read_compact() if compact else folder.read_model()
     try:
         restore_(model, experiment.example, cuts)

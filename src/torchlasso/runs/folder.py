@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from torchlasso._core.files import as_json, read_json, replacing, write_json, write_text
+from torchlasso._core.functions import need_consent
 from torchlasso.distributed.processes import by_first
 from torchlasso.path import Point
 from torchlasso.runs.experiment import Experiment
@@ -19,6 +20,7 @@ from torchlasso.runs.records import build
 from torchlasso.runs.summary import Summary
 from torchlasso.storage import checkpoint
 
+CODE = ("data", "loss", "model")  # the options that may name a function
 CUTS = "torchlasso.cuts"  # where a file of weights says what was taken out of the model
 
 
@@ -29,12 +31,17 @@ class RunFolder:
     ``report.html``; once it was compacted ``compact.safetensors``, once exported ``export/``, once measured
     ``bench.json``; where the data are images ``mean_images.safetensors``; for a path ``path.jsonl``, ``points/`` and
     the figure of the frontier, too.
+
+    Args:
+        path: of the folder.
+        allowed: functions that its configuration may name, ``package.module:function``; none of the others is run.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, allowed: Collection[str] = ()) -> None:
         if not str(path):
             raise ValueError("--out is empty; it names a folder")
         self.path = Path(path)
+        self.allowed = allowed
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.checkpoint = self.path / "checkpoint" / "state.safetensors"
@@ -94,17 +101,22 @@ class RunFolder:
 
     def part(self, name: str) -> RunFolder:
         """The folder of a comparison run."""
-        return RunFolder(self.path / name)
+        return RunFolder(self.path / name, self.allowed)
 
-    def read_experiment(self) -> Experiment:
-        """The experiment that the configuration describes.
+    def read_experiment(self, uses: Iterable[str] = CODE) -> Experiment:
+        """Return the experiment that the configuration describes.
+
+        Args:
+            uses: the options that are going to be used, of those that may name a function.
 
         Raises:
-            ValueError: there is no run here, or its configuration is damaged.
+            ValueError: there is no run here, its configuration is damaged, or it names a function that is not allowed.
         """
         if not self.holds_a_run:
             raise ValueError(f"{self.path} holds no run: it has no config.json")
-        return build(Experiment, read_json(self.config), str(self.config))
+        experiment = build(Experiment, read_json(self.config), str(self.config))
+        need_consent(self.config, [getattr(experiment.options, name) for name in uses], self.allowed)
+        return experiment
 
     @by_first
     def write_summary(self, summary: Summary) -> None:

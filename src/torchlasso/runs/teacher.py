@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import Tensor
 
 from torchlasso.runs.experiment import Inputs
@@ -9,13 +11,14 @@ from torchlasso.runs.finished import open_run
 from torchlasso.training.trainer import outputs_of
 
 
-def outputs_of_teacher(path: str, inputs: Inputs, x: Tensor) -> Tensor:
-    """What the model of the run in ``path`` gives for rows that are prepared for ``inputs``.
+def outputs_of_teacher(path: str, allowed: Collection[str], inputs: Inputs, x: Tensor) -> Tensor:
+    """Return the outputs of the model of the run in ``path`` for rows that are prepared for ``inputs``.
 
     Raises:
-        ValueError: it is no finished run, or one for other data.
+        ValueError: it is not a finished run, it is one for other data, or it names a function that is not in
+            ``allowed``.
     """
-    run = open_run(path)
+    run = open_run(path, allowed)
     theirs = run.experiment.inputs
     for what in ("shape", "outputs", "classes", "features"):
         if getattr(theirs, what) != getattr(inputs, what):

@@ -38,7 +38,7 @@ def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
         compared[DENSE], dense = _compare(DENSE, experiment, rows, folder, 0.0)
         teacher = outputs_of(dense, rows.train[0])
     elif options.teacher is not None:
-        teacher = outputs_of_teacher(options.teacher, experiment.inputs, rows.train[0])
+        teacher = outputs_of_teacher(options.teacher, folder.allowed, experiment.inputs, rows.train[0])
     model = experiment.build_model()
     training = experiment.trainer(model, rows.train, teacher)
     _train(OURS, training, rows, folder)

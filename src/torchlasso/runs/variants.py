@@ -76,7 +76,7 @@ def _dense(run: FinishedRun) -> tuple[nn.Module, bool]:
     """The dense network, and whether it was trained: the comparison run's, or one as it was at the start."""
     part = run.folder.part(DENSE)
     if part.model.exists():
-        return open_run(str(part.path)).model.eval(), True
+        return open_run(str(part.path), part.allowed).model.eval(), True
     return run.experiment.build_model().eval(), False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from torchlasso._core.specs import import_function, is_function_name
+from torchlasso._core.functions import import_function, is_function_name
 from torchlasso.data.arrays import array_part, as_array
 from torchlasso.data.labels import Columns
 from torchlasso.data.records import Part
