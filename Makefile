@@ -12,14 +12,16 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Two targets at once would install into one environment, and share the cores while tests run.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo docs clean
+.PHONY: help setup lint test test-fast demo docs wheel clean
 
 help:
 	@echo 'make setup   create .venv with torchlasso and all that its tests need'
 	@echo 'make test    setup, then lint, then the tests'
+	@echo 'make test-fast   the quick part of the tests, for while you edit'
 	@echo 'make demo    setup, then train a network on handwritten digits to 98 % zeros, and draw its frontier'
 	@echo 'make docs    setup, then the documentation as a site, in build/site'
-	@echo 'make lint    setup, then ruff, mypy and the check of the layers'
+	@echo 'make lint    setup, then ruff, mypy, the check of the layers and of spelling'
+	@echo 'make wheel   setup, then build the wheel, install it into an empty environment, and run the demo there'
 	@echo 'make clean   remove .venv, caches, builds and the output of the demo'
 
 setup: .venv/.stamp
@@ -39,17 +41,28 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 # One thread: the tensors of the tests are small, and threads that wait for each other make them slower.
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
+# Given to the torchlasso of .venv by `make demo`, and to that of the wheel by `make wheel`.
+DEMO := train --data digits --model lenet-5 --sparsity 0.98 --epochs 100 --batch-size 32 --overwrite
+
 demo: setup
-	OMP_NUM_THREADS=1 $(BIN)/torchlasso train --data digits --model lenet-5 --sparsity 0.98 \
-		--epochs 100 --batch-size 32 --compare dense,loss-term --out runs/demo --overwrite
+	OMP_NUM_THREADS=1 $(BIN)/torchlasso $(DEMO) --compare dense,loss-term --out runs/demo
 	$(BIN)/torchlasso report runs/demo
 	OMP_NUM_THREADS=1 $(BIN)/torchlasso path --data digits --model lenet-5 --reweight 0.05 \
 		--epochs 40 --epochs-each 10 --points 12 --batch-size 32 --out runs/demo-path --overwrite
+
+wheel: setup
+	rm -rf build/wheel
+	$(BIN)/python -m build --wheel --outdir build/wheel
+	$(BIN)/python -m venv build/wheel/env
+	build/wheel/env/bin/pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) \
+		"$$(echo build/wheel/*.whl)[sklearn]"
+	cd build/wheel && OMP_NUM_THREADS=1 env/bin/torchlasso $(DEMO) --out run
 
 docs: setup
 	$(BIN)/python -m mkdocs build --strict

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import operator
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -62,11 +65,32 @@ def test_the_class_that_the_page_on_penalties_shows_is_the_one_of_the_package() 
     assert [text.strip() for text in shown] == [inspect.getsource(MCP).strip()]
 
 
-def test_every_public_name_is_in_the_api() -> None:
-    listed = re.findall(r"^::: torchlasso\.([\w.]+)$", "\n".join(map(Path.read_text, PAGES)), flags=re.MULTILINE)
-    assert {path.rpartition(".")[2] for path in listed} >= {*torchlasso.__all__, *torchlasso.figures.__all__} - {
-        "figures"
+def public_names() -> dict[str, list[str]]:
+    """Return the names in ``__all__`` of the package and of each of its packages, but those that only pages are of."""
+    packages = [found.name for found in pkgutil.iter_modules(torchlasso.__path__) if found.ispkg]
+    modules = {
+        name: importlib.import_module(f"torchlasso.{name}") for name in packages if name not in ("_core", "html")
     }
+    return {"": torchlasso.__all__} | {name: getattr(module, "__all__", []) for name, module in modules.items()}
+
+
+def test_every_public_name_of_every_package_is_in_the_api() -> None:
+    listed = re.findall(r"^::: torchlasso\.([\w.]+)$", "\n".join(map(Path.read_text, PAGES)), flags=re.MULTILINE)
+    shown = {id(operator.attrgetter(path)(torchlasso)) for path in listed}
+    missing = [
+        f"{package}.{name}"
+        for package, names in public_names().items()
+        for name in names
+        if callable(found := operator.attrgetter(f"{package}.{name}".strip("."))(torchlasso)) and id(found) not in shown
+    ]
+    assert not missing
+
+
+def test_the_page_of_commands_is_the_one_that_the_commands_give() -> None:
+    command = [sys.executable, "-c", "import make_commands; print(make_commands.reference(), end='')"]
+    done = subprocess.run(command, cwd=ROOT / "docs", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+import torchlasso
 from torchlasso.cli.bench import bench
 from torchlasso.cli.compact import compact
 from torchlasso.cli.export import export
@@ -21,10 +23,26 @@ from torchlasso.distributed import processes
 
 app = typer.Typer(
     name="torchlasso",
-    help="L1 regularization for PyTorch, done right: weights that are exactly zero.",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"torchlasso {torchlasso.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """L1 regularization for PyTorch, done right: weights that are exactly zero."""
+
+
 for command in (train, path, report, compact, export, predict, bench):
     app.command()(command)
 

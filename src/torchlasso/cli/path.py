@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from torchlasso.cli import arguments
+from torchlasso.cli.screen import Screen
 from torchlasso.cli.starting import listed, started
 from torchlasso.path import RULES
 from torchlasso.runs.experiment import Options, PathOptions
@@ -70,4 +71,4 @@ def path(
     folder = RunFolder(out, arguments.allowed(data, model, loss, by=allow_code))
     start = started(context, given, folder, data, resume=resume, overwrite=overwrite, as_json=as_json)
     with start as (experiment, rows):
-        run_path(experiment, rows, folder)
+        run_path(experiment, rows, folder, Screen())

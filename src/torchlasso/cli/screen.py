@@ -1,4 +1,4 @@
-"""What is shown at the terminal: progress while training, and tables."""
+"""The terminal: progress while training, and tables."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from torchlasso.diagnostics.report import percent
 from torchlasso.path import Point
+from torchlasso.runs.observer import Observer, Watch
 from torchlasso.runs.summary import Summary, side_by_side
 from torchlasso.training.trainer import Evaluation, Step
 
@@ -32,86 +33,127 @@ def aside(wanted: bool) -> Iterator[None]:
         console.stderr = before
 
 
-@contextmanager
-def progress(
-    name: str, steps: int, done: int, sparsity: Callable[[], float], lam: Callable[[], float]
-) -> Iterator[Callable[[Step], None]]:
-    """A live bar on a terminal; nothing where output goes to a file, for which there are lines per epoch."""
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=steps, completed=done, note="")
-        last = 0.0
+class Screen(Observer):
+    """The terminal as a listener to a run."""
 
-        def watch(step: Step) -> None:
-            nonlocal last
-            if bar.disable or time.monotonic() - last < REFRESH:
-                return
-            last = time.monotonic()
-            note = f"loss {step.loss:.4f}  zeros {percent(sparsity())}  λ {lam():.3g}"
-            bar.update(task, completed=step.step, note=note)
+    def say(self, line: str) -> None:
+        say(line)
 
-        yield watch
-
-
-@contextmanager
-def path_progress(points: int) -> Iterator[Callable[[int, int], Callable[[Step], None]]]:
-    """A live bar for the point that is being trained; what it gives is called with its number and its steps."""
-    columns = (
-        TextColumn("{task.description:<12}"),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1, note="")
-
-        def begin(index: int, steps: int) -> Callable[[Step], None]:
-            bar.reset(task, total=steps, description=f"point {index + 1}/{points}", note="")
+    @contextmanager
+    def training(
+        self, name: str, steps: int, done: int, sparsity: Callable[[], float], lam: Callable[[], float]
+    ) -> Iterator[Watch]:
+        """Show a live bar on a terminal; nothing where output goes to a file, for which there are lines per epoch."""
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(name, total=steps, completed=done, note="")
+            last = 0.0
 
             def watch(step: Step) -> None:
-                if not bar.disable:
-                    bar.update(task, completed=step.step, note=f"loss {step.loss:.4f}")
+                nonlocal last
+                if bar.disable or time.monotonic() - last < REFRESH:
+                    return
+                last = time.monotonic()
+                note = f"loss {step.loss:.4f}  zeros {percent(sparsity())}  λ {lam():.3g}"
+                bar.update(task, completed=step.step, note=note)
 
-            return watch
+            yield watch
 
-        yield begin
+    def epoch(self, name: str, epochs: int, metrics: dict[str, Any]) -> None:
+        """Print a line for an epoch that is over; of a long training, for about twenty epochs and the last."""
+        if metrics["epoch"] % max(1, epochs // LINES) and metrics["epoch"] != epochs:
+            return
+        error = metrics.get("val_error")
+        parts = [
+            f"{name:<10}",
+            f"epoch {metrics['epoch']:>{len(str(epochs))}}/{epochs}",
+            f"loss {metrics['loss']:.4f}",
+            f"val error {percent(error)}" if error is not None else "",
+            f"val loss {metrics['val_loss']:.4f}" if error is None and "val_loss" in metrics else "",
+            f"zeros {percent(metrics['sparsity'])}",
+            f"λ {metrics['lam']:.3g}" if metrics["lam"] else "",
+            f"{metrics['seconds']:.1f} s",
+        ]
+        say("  ".join(filter(None, parts)))
+
+    def shrunk(self, epoch: int, left: float) -> None:
+        """Print a line for a model that became smaller."""
+        say(f"after epoch {epoch} the model was made smaller: {percent(left)} of its multiplications are left")
+
+    def trained(self, summary: Summary) -> None:
+        """Print the run and its comparisons side by side, and the verdict."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("")
+        for name in summary.runs:
+            table.add_column(name, justify="right")
+        for row in side_by_side(summary.runs):
+            table.add_row(*row)
+        console.print()
+        console.print(table)
+        say(f"\n{summary.verdict}")
+
+    @contextmanager
+    def path(self, points: int) -> Iterator[Callable[[int, int], Watch]]:
+        """Show a live bar for the point in training; the callable that it yields takes its number and its steps."""
+        columns = (
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=1, note="")
+
+            def begin(index: int, steps: int) -> Watch:
+                bar.reset(task, total=steps, description=f"point {index + 1}/{points}", note="")
+
+                def watch(step: Step) -> None:
+                    if not bar.disable:
+                        bar.update(task, completed=step.step, note=f"loss {step.loss:.4f}")
+
+                return watch
+
+            yield begin
+
+    def point(self, point: Point, points: int) -> None:
+        """Print a line for a trained point."""
+        parts = [
+            f"point {point.index + 1:>{len(str(points))}}/{points}",
+            f"zeros {percent(point.sparsity):>6}",
+            f"λ {point.lam:.3g}" if point.lam else "dense",
+            _measured("val", point.validation),
+            _measured("test", point.test),
+            f"{point.seconds:.1f} s",
+        ]
+        say("  ".join(filter(None, parts)))
+
+    def chosen(self, points: Sequence[Point], chosen: Point) -> None:
+        """Print the points, the chosen one marked."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for head in ("", "zeros", "weights left", "λ", "validation", "test"):
+            table.add_column(head, justify="right" if head else "left")
+        for point in points:
+            mark = "→" if point.index == chosen.index else ""
+            cells = (_quality(found) for found in (point.validation, point.test))
+            style = "bold" if mark else None
+            table.add_row(mark, percent(point.sparsity), f"{point.nonzero:,}", f"{point.lam:.3g}", *cells, style=style)
+        console.print()
+        console.print(table)
+        say(
+            f"\nChosen: point {chosen.index + 1}, {percent(chosen.sparsity)} zeros, {chosen.nonzero:,} weights left, "
+            f"at a test {'loss' if chosen.test and chosen.test.error is None else 'error'} of {_quality(chosen.test)}."
+        )
 
 
-def point_line(point: Point, points: int) -> None:
-    """A line for a point of a path that is trained."""
-    parts = [
-        f"point {point.index + 1:>{len(str(points))}}/{points}",
-        f"zeros {percent(point.sparsity):>6}",
-        f"λ {point.lam:.3g}" if point.lam else "dense",
-        _measured("val", point.validation),
-        _measured("test", point.test),
-        f"{point.seconds:.1f} s",
-    ]
-    say("  ".join(filter(None, parts)))
-
-
-def path_table(points: Sequence[Point], chosen: Point) -> None:
-    """The points of a path, the chosen one marked."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("", "zeros", "weights left", "λ", "validation", "test"):
-        table.add_column(head, justify="right" if head else "left")
-    for point in points:
-        mark = "→" if point.index == chosen.index else ""
-        cells = (_quality(found) for found in (point.validation, point.test))
-        style = "bold" if mark else None
-        table.add_row(mark, percent(point.sparsity), f"{point.nonzero:,}", f"{point.lam:.3g}", *cells, style=style)
-    console.print()
-    console.print(table)
-    say(
-        f"\nChosen: point {chosen.index + 1}, {percent(chosen.sparsity)} zeros, {chosen.nonzero:,} weights left, "
-        f"at a test {'loss' if chosen.test and chosen.test.error is None else 'error'} of {_quality(chosen.test)}."
-    )
+def say(line: str) -> None:
+    """Print a line of plain text without wrapping it."""
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _measured(part: str, found: Evaluation | None) -> str:
@@ -124,44 +166,3 @@ def _quality(found: Evaluation | None) -> str:
     if found is None:
         return "–"
     return f"{found.loss:.4f}" if found.error is None else f"{100 * found.error:.2f} %"
-
-
-def epoch_line(name: str, epochs: int, metrics: dict[str, Any]) -> None:
-    """A line for an epoch that is over; of a long training, for about twenty epochs and the last."""
-    if metrics["epoch"] % max(1, epochs // LINES) and metrics["epoch"] != epochs:
-        return
-    error = metrics.get("val_error")
-    parts = [
-        f"{name:<10}",
-        f"epoch {metrics['epoch']:>{len(str(epochs))}}/{epochs}",
-        f"loss {metrics['loss']:.4f}",
-        f"val error {percent(error)}" if error is not None else "",
-        f"val loss {metrics['val_loss']:.4f}" if error is None and "val_loss" in metrics else "",
-        f"zeros {percent(metrics['sparsity'])}",
-        f"λ {metrics['lam']:.3g}" if metrics["lam"] else "",
-        f"{metrics['seconds']:.1f} s",
-    ]
-    say("  ".join(filter(None, parts)))
-
-
-def shrunk_line(epoch: int, left: float) -> None:
-    """A line for a model that became smaller."""
-    say(f"after epoch {epoch} the model was made smaller: {percent(left)} of its multiplications are left")
-
-
-def comparison(summary: Summary) -> None:
-    """The run and its comparisons side by side, and what was won."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for name in summary.runs:
-        table.add_column(name, justify="right")
-    for row in side_by_side(summary.runs):
-        table.add_row(*row)
-    console.print()
-    console.print(table)
-    say(f"\n{summary.verdict}")
-
-
-def say(line: str) -> None:
-    """A line of plain text, as long as it is."""
-    console.print(line, markup=False, soft_wrap=True)

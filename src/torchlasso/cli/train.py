@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from torchlasso.cli import arguments
+from torchlasso.cli.screen import Screen
 from torchlasso.cli.starting import listed, started
 from torchlasso.runs.experiment import COMPARISONS, Options
 from torchlasso.runs.folder import RunFolder
@@ -71,4 +72,4 @@ def train(
     folder = RunFolder(out, arguments.allowed(data, model, loss, by=allow_code))
     start = started(context, given, folder, data, resume=resume, overwrite=overwrite, as_json=as_json)
     with start as (experiment, rows):
-        run(experiment, rows, folder)
+        run(experiment, rows, folder, Screen())

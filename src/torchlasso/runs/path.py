@@ -11,13 +11,13 @@ from multiprocessing import get_context
 import torch
 from torch import nn
 
-from torchlasso.cli import screen
 from torchlasso.distributed import processes
 from torchlasso.figures import frontier, save
 from torchlasso.path import Point, choose, folds_of, follow, pooled
 from torchlasso.runs.evaluation import summarise
 from torchlasso.runs.experiment import DENSE, Experiment, PathOptions, Rows, read
 from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.page.frontiers import series_of
 from torchlasso.runs.page.reading import mean_images
 from torchlasso.runs.page.writing import write_page
@@ -25,7 +25,7 @@ from torchlasso.runs.summary import Summary
 from torchlasso.training.trainer import Step, Trainer
 
 
-def run_path(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
+def run_path(experiment: Experiment, rows: Rows, folder: RunFolder, observer: Observer = SILENT) -> Summary:
     """Train the points that are not trained yet, choose one, and write all that the folder of a path holds.
 
     Raises:
@@ -37,29 +37,31 @@ def run_path(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
     if path is None:
         raise ValueError(f"{folder.path} holds a run of torchlasso train, not a path; go on with torchlasso train")
     model = experiment.build_model()
-    points = _follow(experiment, path, rows, folder, model)
-    folds = _cross_validate(experiment, path, rows, folder) if path.folds else []
+    points = _follow(experiment, path, rows, folder, model, observer)
+    folds = _cross_validate(experiment, path, rows, folder, observer) if path.folds else []
     judged = pooled(points, folds) if folds else points
     chosen = choose(judged, path.choose, path.tolerance)
     _load(model, folder, chosen.index)
     folder.write_model(model.state_dict())
-    _draw(judged, chosen, folder, experiment)
+    _draw(judged, chosen, folder, experiment, observer)
     summary = _summary(experiment, model, rows, chosen, points)
     folder.write_means(mean_images(experiment.inputs, rows.train))
     write_page(folder, experiment, model, summary)
     folder.write_summary(summary)
-    screen.path_table(judged, chosen)
+    observer.chosen(judged, chosen)
     figure = f", {folder.frontiers[0].name}" if folder.frontiers[0].exists() else ""
-    screen.say(f"{folder.path}: path.jsonl, points/, model.safetensors, report.html{figure}")
+    observer.say(f"{folder.path}: path.jsonl, points/, model.safetensors, report.html{figure}")
     return summary
 
 
-def _follow(experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFolder, model: nn.Module) -> list[Point]:
+def _follow(
+    experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFolder, model: nn.Module, observer: Observer
+) -> list[Point]:
     points = folder.read_points()
     if points:
         _load(model, folder, points[-1].index)
     recipe = experiment.recipe(path)
-    with screen.path_progress(path.points) as watching:
+    with observer.path(path.points) as watching:
 
         def watch(index: int, trainer: Trainer) -> Callable[[Step], None]:
             return watching(index, trainer.steps)
@@ -70,23 +72,27 @@ def _follow(experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFo
                 folder.write_weights(point.index, model.state_dict())  # a point counts once its weights are there
                 points.append(point)
                 folder.write_points(points)
-                screen.point_line(point, path.points)
+                observer.point(point, path.points)
         except FloatingPointError as error:
             raise FloatingPointError(f"point {len(points) + 1}: {error}; try a smaller --lr") from error
     if len(points) < path.points:
         far = f"more than {path.collapse:.0%} of the way from the best point's to guessing"
-        screen.say(f"The path ends here: its validation figure is {far}.")
+        observer.say(f"The path ends here: its validation figure is {far}.")
     return points
 
 
-def _cross_validate(experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFolder) -> list[list[Point]]:
+def _cross_validate(
+    experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFolder, observer: Observer
+) -> list[list[Point]]:
     """The path of every fold, each in a process of its own where there are cores for it."""
     count = path.folds or 0
     if processes.size() > 1:
         raise ValueError("--folds makes processes of its own: start it without torchrun")
     done = [folder.read_points(k) for k in range(count)]
     waiting = [k for k, points in enumerate(done) if not points]
-    screen.say(f"cross-validation: {count} folds" + (f", {count - len(waiting)} done" if len(waiting) < count else ""))
+    observer.say(
+        f"cross-validation: {count} folds" + (f", {count - len(waiting)} done" if len(waiting) < count else "")
+    )
     workers = max(1, min(len(waiting), os.cpu_count() or 1))
     if waiting:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -98,7 +104,7 @@ def _cross_validate(experiment: Experiment, path: PathOptions, rows: Rows, folde
                     how = f"torchlasso path --resume --out {folder.path}"
                     raise OSError(f"a process that trained a fold has died; go on with: {how}") from error
                 folder.write_points(done[k], k)
-                screen.say(f"fold {k + 1}/{count} done")
+                observer.say(f"fold {k + 1}/{count} done")
     return done
 
 
@@ -128,7 +134,7 @@ def _summary(experiment: Experiment, model: nn.Module, rows: Rows, chosen: Point
 
 
 @processes.by_first
-def _draw(points: list[Point], chosen: Point, folder: RunFolder, experiment: Experiment) -> None:
+def _draw(points: list[Point], chosen: Point, folder: RunFolder, experiment: Experiment, observer: Observer) -> None:
     try:
         classes = bool(experiment.inputs.classes)
         measure = "error" if classes else "loss"
@@ -141,4 +147,4 @@ def _draw(points: list[Point], chosen: Point, folder: RunFolder, experiment: Exp
         )
         save(axes, *folder.frontiers)
     except ImportError as error:
-        screen.say(f"no figure: {error}")
+        observer.say(f"no figure: {error}")

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from torchlasso.cli import screen
 from torchlasso.control import TargetMissed
 from torchlasso.path import badness
 from torchlasso.runs.evaluation import need_finite, summarise
 from torchlasso.runs.experiment import DENSE, LOSS_TERM, OURS, REFIT, Experiment, Rows, Training
 from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.page.reading import mean_images
 from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.summary import Refit, Summary
@@ -23,7 +23,7 @@ from torchlasso.runs.teacher import outputs_of_teacher
 from torchlasso.training.trainer import Trainer, evaluate, outputs_of, support
 
 
-def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
+def run(experiment: Experiment, rows: Rows, folder: RunFolder, observer: Observer = SILENT) -> Summary:
     """Train the experiment's model and its comparisons, and write all that a run folder holds.
 
     Raises:
@@ -35,42 +35,46 @@ def run(experiment: Experiment, rows: Rows, folder: RunFolder) -> Summary:
     compared: dict[str, Summary] = {}
     teacher = None
     if options.teacher == DENSE:
-        compared[DENSE], dense = _compare(DENSE, experiment, rows, folder, 0.0)
+        compared[DENSE], dense = _compare(DENSE, experiment, rows, folder, 0.0, observer)
         teacher = outputs_of(dense, rows.train[0])
     elif options.teacher is not None:
         teacher = outputs_of_teacher(options.teacher, folder.allowed, experiment.inputs, rows.train[0])
     model = experiment.build_model()
     training = experiment.trainer(model, rows.train, teacher)
-    _train(OURS, training, rows, folder)
-    refit = _refit(experiment, model, rows, teacher, folder) if options.refit else None
+    _train(OURS, training, rows, folder, observer)
+    refit = _refit(experiment, model, rows, teacher, folder, observer) if options.refit else None
     summary = replace(_summary(training, rows), refit=refit)
     folder.write_model(model.state_dict(), training.cuts)
     for name in options.comparisons:
         if name not in compared:
-            compared[name], _ = _compare(name, experiment, rows, folder, summary.lam)
+            compared[name], _ = _compare(name, experiment, rows, folder, summary.lam, observer)
     summary = replace(summary, dense=compared.get(DENSE), loss_term=compared.get(LOSS_TERM))
     folder.write_means(mean_images(experiment.inputs, rows.train))
     write_page(folder, experiment, model, summary)
     folder.write_summary(summary)
-    screen.comparison(summary)
-    screen.say(f"{folder.path}: report.html, summary.json, model.safetensors")
+    observer.trained(summary)
+    observer.say(f"{folder.path}: report.html, summary.json, model.safetensors")
     return summary
 
 
-def _compare(name: str, experiment: Experiment, rows: Rows, folder: RunFolder, lam: float) -> tuple[Summary, nn.Module]:
+def _compare(
+    name: str, experiment: Experiment, rows: Rows, folder: RunFolder, lam: float, observer: Observer
+) -> tuple[Summary, nn.Module]:
     part = folder.part(name)
     if not part.holds_a_run:
         part.start(experiment)
     model = experiment.build_model()
     training = experiment.compared(name, model, rows.train, lam)
-    _train(name, training, rows, part)
+    _train(name, training, rows, part, observer)
     summary = _summary(training, rows)
     part.write_model(model.state_dict())
     part.write_summary(summary)
     return summary, model
 
 
-def _refit(experiment: Experiment, model: nn.Module, rows: Rows, teacher: Tensor | None, folder: RunFolder) -> Refit:
+def _refit(
+    experiment: Experiment, model: nn.Module, rows: Rows, teacher: Tensor | None, folder: RunFolder, observer: Observer
+) -> Refit:
     """Train on without a penalty; ``model`` stays what it was if that made it no better on the validation rows."""
     part = folder.part(REFIT)
     if not part.holds_a_run:
@@ -78,22 +82,22 @@ def _refit(experiment: Experiment, model: nn.Module, rows: Rows, teacher: Tensor
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = badness(evaluate(model, experiment.loss, *rows.validation))
     training = experiment.refit(model, rows.train, teacher)
-    _train(REFIT, training, rows, part)
+    _train(REFIT, training, rows, part, observer)
     refitted = badness(evaluate(model, experiment.loss, *rows.validation))
     if not (kept := refitted < found):
         model.load_state_dict(before)
     return Refit(kept, found, refitted, training.trainer.epoch, training.trainer.seconds)
 
 
-def _train(name: str, training: Training, rows: Rows, folder: RunFolder) -> None:
+def _train(name: str, training: Training, rows: Rows, folder: RunFolder, observer: Observer) -> None:
     """Train, or go on from the folder's checkpoint."""
     trainer, groups = training.trainer, training.groups
     metrics = _resume(trainer, folder)
     epochs, done = trainer.plan.epochs, trainer.epoch * trainer.batches
     try:
         with (
-            _misses_told(),
-            screen.progress(name, trainer.steps, done, lambda: training.sparsity, lambda: training.lam) as watch,
+            _misses_told(observer),
+            observer.training(name, trainer.steps, done, lambda: training.sparsity, lambda: training.lam) as watch,
         ):
             while trainer.epoch < epochs:
                 before = support(groups())
@@ -105,9 +109,9 @@ def _train(name: str, training: Training, rows: Rows, folder: RunFolder) -> None
                 folder.write_metrics([*metrics, line])
                 folder.write_checkpoint(trainer.state_dict())
                 metrics.append(line)
-                screen.epoch_line(name, epochs, line)
+                observer.epoch(name, epochs, line)
                 if left is not None:
-                    screen.shrunk_line(trainer.epoch, left)
+                    observer.shrunk(trainer.epoch, left)
     except FloatingPointError as error:
         kept = f"the checkpoint after epoch {len(metrics)} is in {folder.checkpoint}"
         raise FloatingPointError(
@@ -116,14 +120,14 @@ def _train(name: str, training: Training, rows: Rows, folder: RunFolder) -> None
 
 
 @contextmanager
-def _misses_told() -> Iterator[None]:
+def _misses_told(observer: Observer) -> Iterator[None]:
     """Say a missed target in a line, after the training."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TargetMissed)
         yield
     for warning in caught:
         if issubclass(warning.category, TargetMissed):
-            screen.say(f"{warning.message}")
+            observer.say(f"{warning.message}")
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
