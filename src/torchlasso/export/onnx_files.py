@@ -152,7 +152,12 @@ def _read(content: bytes) -> Exported:
     settings.intra_op_num_threads = torch.get_num_threads()
     settings.add_session_config_entry("session.load_model_format", "ONNX")  # not guessed from the content
     try:
-        session = runtime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(
+            model.SerializeToString(),
+            settings,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=False,  # which prints, and tries the same again
+        )
     except Exception as error:  # onnxruntime has an exception of its own for each kind of damage
         raise ValueError(first_line(error)) from error
     names = [each.name for each in session.get_inputs()]
