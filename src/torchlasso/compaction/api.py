@@ -6,6 +6,7 @@ from typing import Literal, overload
 
 from torch import nn
 
+from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.cutting import Cut
 from torchlasso.compaction.fitting import find_cut
 from torchlasso.compaction.report import CompactionReport, FamilyReport, Totals
@@ -36,7 +37,9 @@ def compact(
         return_report: return what went, and what stayed and why, too.
 
     Returns:
-        A model of the same classes, with the same names in its ``state_dict``, and, where asked for, the report. Before
+        A model of the same classes, with the same names in its ``state_dict``, and, where asked for, the report. A
+        ``config`` of transformers is true of it, where one can be. :func:`torchlasso.load` gives it back to another
+        process, from the file that :func:`torchlasso.save` wrote and the model of the full size. Before
         it is returned, both models have run side by side in float64, on the example inputs and on random ones, in
         evaluation and in training (without dropout).
 
@@ -59,7 +62,9 @@ def compact(
     if return_report:
         small, report, _ = compacted(model, example_inputs, multiple_of)
         return small, report
-    return find_cut(model, example_inputs, multiple_of).applied_to_copy(model)
+    small = find_cut(model, example_inputs, multiple_of).applied_to_copy(model)
+    update_config_(small, example_inputs)
+    return small
 
 
 def compacted(
@@ -68,10 +73,12 @@ def compacted(
     """A smaller model with the same outputs, what went and what stayed, and what was done."""
     cut = find_cut(model, example_inputs, multiple_of)
     small = cut.applied_to_copy(model)
-    return small, report_of(cut, *(Totals.of(each, example_inputs) for each in (model, small))), cut
+    config = update_config_(small, example_inputs)
+    before, after = (Totals.of(each, example_inputs) for each in (model, small))
+    return small, report_of(cut, before, after, config), cut
 
 
-def report_of(cut: Cut, before: Totals, after: Totals) -> CompactionReport:
+def report_of(cut: Cut, before: Totals, after: Totals, config: str) -> CompactionReport:
     """What went, what stayed and why."""
     gone, stays = cut.removal.gone, cut.removal.stays
     families = []
@@ -81,4 +88,4 @@ def report_of(cut: Cut, before: Totals, after: Totals) -> CompactionReport:
         left = int((~gone[family.axis]).sum()) if family.axis in gone else family.size
         why = (*family.pins, *stays.get(family.axis, ()))
         families.append(FamilyReport(family.name, family.size, left, why))
-    return CompactionReport(tuple(families), dict(cut.units.structure.unknown), before, after)
+    return CompactionReport(tuple(families), dict(cut.units.structure.unknown), before, after, config)

@@ -35,18 +35,18 @@ def numbers_of(module: nn.Module, seen: dict[int, Found]) -> dict[Keys, int | No
     for name, value in vars(module).items():
         if name not in OF_TORCH:
             if id(value) not in seen:
-                seen[id(value)] = list(_found(value, (), ()))
+                seen[id(value)] = list(numbers_in(value))
             numbers |= {(name, *keys): number for keys, number in seen[id(value)] if keys or number is not None}
     return numbers
 
 
-def _found(value: Any, keys: Keys, around: tuple[int, ...]) -> Iterator[tuple[Keys, int | None]]:
-    """Yield the integers in a value, and where they are."""
+def numbers_in(value: Any, keys: Keys = (), around: tuple[int, ...] = ()) -> Iterator[tuple[Keys, int | None]]:
+    """Yield the integers in a value, its items and attributes, and the keys that lead there."""
     if value is None or type(value) is int:
         yield keys, value
     elif len(keys) < DEPTH and id(value) not in around:
         for key, item in _items(value):
-            yield from _found(item, (*keys, key), (*around, id(value)))
+            yield from numbers_in(item, (*keys, key), (*around, id(value)))
 
 
 def _items(value: Any) -> Iterator[tuple[str | int, Any]]:
@@ -70,18 +70,26 @@ def _is_plain(value: Any) -> bool:
     return default or kind is types.SimpleNamespace
 
 
-def _with(value: Any, keys: Keys, number: int, copies: dict[int, Any]) -> Any:
-    """Return a copy of a value with another number in a place; what was copied before is what is changed."""
+def with_number(value: Any, keys: Keys, number: int, copies: dict[int, Any]) -> Any:
+    """Return a copy of a value with another number in a place, made where the keys lead along.
+
+    Args:
+        value: it is not changed.
+        keys: the place.
+        number: to be there.
+        copies: those made already, by the ``id`` of what was copied, which are changed.
+    """
     if not keys:
         return number
     first, rest = keys[0], keys[1:]
     if isinstance(value, tuple):
-        items = [_with(item, rest, number, copies) if place == first else item for place, item in enumerate(value)]
+        items = list(value)
+        items[int(first)] = with_number(items[int(first)], rest, number, copies)
         return value._make(items) if hasattr(value, "_make") else type(value)(items)  # a named tuple, or another
     own = copies[id(value)] if id(value) in copies else copy.copy(value)
     copies[id(value)] = copies[id(own)] = own
     inside: Any = own if isinstance(own, dict | list) else vars(own)  # not by setattr, which is code
-    inside[first] = _with(inside[first], rest, number, copies)
+    inside[first] = with_number(inside[first], rest, number, copies)
     return own
 
 
@@ -95,7 +103,7 @@ def set_numbers_(model: nn.Module, numbers: Iterable[tuple[nn.Module, Keys, int]
     found: dict[tuple[nn.Module, str], Any] = {}
     for module, (name, *keys), number in numbers:
         place = (module, str(name))
-        found[place] = _with(found.get(place, vars(module)[str(name)]), tuple(keys), number, copies)
+        found[place] = with_number(found.get(place, vars(module)[str(name)]), tuple(keys), number, copies)
     for module in model.modules():
         shared = {name: copies[id(value)] for name, value in vars(module).items() if id(value) in copies}
         found |= {(module, name): value for name, value in shared.items()}

@@ -70,12 +70,15 @@ class CompactionReport:
         families: of units, in the model's order; of those that cannot go, the ones that a layer makes.
         unknown: operators that are not understood, so that nothing they touch can go, and how often each occurs.
         before, after: what the model takes.
+        config: numbers of the model's config that were changed to be true, or that none are; empty where the model is
+            not built from a config, as those of transformers are, or nothing went.
     """
 
     families: tuple[FamilyReport, ...]
     unknown: dict[str, int]
     before: Totals
     after: Totals
+    config: str = ""
 
     @property
     def removed(self) -> int:
@@ -108,4 +111,5 @@ class CompactionReport:
             before, after = getattr(self.before, key), getattr(self.after, key)
             totals.append((name, show(before), show(after), percent(after / before) if before else "–"))
         unknown = [f"not understood: {name} ({times}×)" for name, times in self.unknown.items()]
-        return "\n".join([*lines, *unknown, "", *aligned(totals, left=1)])
+        config = [self.config] if self.config else []
+        return "\n".join([*lines, *unknown, *config, "", *aligned(totals, left=1)])

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from torchlasso.compaction.api import report_of
+from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.cutting import Cut
 from torchlasso.compaction.fitting import find_cut
 from torchlasso.compaction.optimizer_state import carry_, check_blocks
@@ -72,7 +73,8 @@ def shrink_(
     check_agreement(cut)
     before = Totals.of(model, example_inputs)
     carry_(cut, model, optimizer, controllers)
-    return report_of(cut, before, Totals.of(model, example_inputs))
+    config = update_config_(model, example_inputs)
+    return report_of(cut, before, Totals.of(model, example_inputs), config)
 
 
 def check_agreement(cut: Cut) -> None:
