@@ -191,6 +191,26 @@ def test_damage(tmp_path: Path, capfd: pytest.CaptureFixture[str], seed: int) ->
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_flipped_bit_of_an_exported_file_is_noticed(tmp_path: Path) -> None:
+    """Refused, or without a meaning: never another model."""
+    torch.manual_seed(0)
+    path, x, rng = tmp_path / "m.onnx", torch.randn(3, 4), random.Random(0)
+    to_onnx(nn.Linear(4, 2), torch.randn(2, 4), path, metadata={"classes": ["a", "b"]})
+    content, expected = path.read_bytes(), read_onnx(path)(x)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            loaded = read_onnx(path)
+        except ValueError:
+            refused += 1
+        else:
+            assert torch.equal(loaded(x), expected)
+    assert refused > 80
+
+
 class Shifted(nn.Module):
     """Takes a dictionary last, and has nested outputs, an input among them."""
 
@@ -239,5 +259,5 @@ def test_nothing_of_this_machine_is_in_a_file(tmp_path: Path) -> None:
     to_onnx(nn.Linear(3, 2), torch.randn(2, 3), tmp_path / "m.onnx", metadata={"a": 1})
     content = (tmp_path / "m.onnx").read_bytes()
     assert b".py" not in content
-    assert [entry.key for entry in onnx.load(tmp_path / "m.onnx").metadata_props] == ["torchlasso"]
+    assert [entry.key for entry in onnx.load(tmp_path / "m.onnx").metadata_props] == ["torchlasso", "torchlasso.crc32"]
     assert read_onnx(tmp_path / "m.onnx").metadata == {"a": 1}

@@ -315,6 +315,15 @@ def test_bombs(good: Path, tmp_path: Path) -> None:
         read_pt2(write(tmp_path / "model.pt2", entries))
 
 
+@pytest.mark.parametrize("text", ["1" * 50_000 + "!", "a" * 50_000, "A" * 50_000, "a=!" * 50_000, "'" + "e" * 50_000])
+def test_a_long_expression_takes_no_time(good: Path, tmp_path: Path, text: str) -> None:
+    entries = entries_of(good)
+    size = {"as_expr": {"expr_str": text, "hint": None}}
+    edit(entries, MODEL, lambda model: tensors_of(model)["x"]["sizes"].__setitem__(0, size))
+    with pytest.raises(ValueError, match="not an expression of sizes"):
+        read_pt2(write(tmp_path / "model.pt2", entries))
+
+
 def test_sizes_do_not_grow_without_end(good: Path, tmp_path: Path) -> None:
     """Numbers of Python have as many digits as there is memory for."""
     square = {"name": "", "arg": {"as_sym_int": {"as_name": "n"}}, "kind": 1}

@@ -15,6 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import torchlasso as tl
+from torchlasso.export import to_pt2
+from torchlasso.runs.card import Card
 from torchlasso.runs.finished import open_run
 
 UNITS = ("--over", "units", "--model", "mlp:width=24,depth=2", "--lam", "0.002", "--epochs", "20")
@@ -127,3 +129,17 @@ def test_an_export_that_fails_leaves_what_was_there(cli: Any, copied: Callable[[
     with cli.full_disk(100):
         assert cli("export", run, "--format", "safetensors").code == 2
     assert cli.contents(run) == before
+
+
+@pytest.mark.parametrize("outputs", ["more", "several", "whole numbers"])
+def test_a_card_that_does_not_fit_the_model(
+    cli: Any, finished: Path, classes: Path, tmp_path: Path, outputs: str
+) -> None:
+    class Other(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return {"more": x, "several": (x[:, :3], x), "whole numbers": x[:, :3].long()}[outputs]
+
+    run = open_run(str(finished / "classes"))
+    card = Card.of(run.experiment).to_dict()
+    to_pt2(Other(), run.experiment.example, tmp_path / "m.pt2", metadata=card)
+    cli.assert_refused(cli("predict", tmp_path / "m.pt2", "--data", classes), "outputs", "(120, 3)")

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from torchlasso._core.extras import require
 
 EXTRA = "export"
+SUM = "torchlasso.crc32"  # over all the rest: ONNX itself does not notice a flipped bit
 DOMAINS = ("", "ai.onnx")  # of operators; in others, a runtime keeps operators that read files
 
 
-def parse(content: bytes) -> Any:
-    """Parse a model and check that it is self-contained.
+def seal(model: Any) -> bytes:
+    """Return the content of a file, with a checksum."""
+    total = zlib.crc32(model.SerializeToString(deterministic=True))
+    entry = model.metadata_props.add()
+    entry.key, entry.value = SUM, str(total)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def unseal(content: bytes) -> tuple[Any, bytes]:
+    """Parse a model and check that it is whole and self-contained; returns it, and its content for a runtime.
 
     Raises:
         ValueError: it is damaged, reads other files, or calls operators that are not ONNX's own.
     """
+    model = _parse(content)
+    sums = [entry for entry in model.metadata_props if entry.key == SUM]
+    for entry in sums:
+        model.metadata_props.remove(entry)
+    rest = bytes(model.SerializeToString(deterministic=True))
+    if any(entry.value != str(zlib.crc32(rest)) for entry in sums):  # a file of others has none
+        raise ValueError("its checksum does not hold")
+    return model, rest
+
+
+def _parse(content: bytes) -> Any:
     onnx = require("onnx", EXTRA, "reading an ONNX file")
     decoding = require("google.protobuf.message", EXTRA, "reading an ONNX file").DecodeError
     try:

@@ -19,7 +19,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 from torchlasso._core.extras import require
 from torchlasso._core.files import replacing
 from torchlasso.export.exported import KEY, Exported, check, program_of
-from torchlasso.export.onnx_content import EXTRA, name_batch, parse, strip
+from torchlasso.export.onnx_content import EXTRA, name_batch, seal, strip, unseal
 from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 
 MOST_BYTES = (1 << 31) - 1  # of one file of the format
@@ -94,7 +94,7 @@ def _converted(program: torch.export.ExportedProgram, inputs: Inputs, metadata: 
     name_batch(model)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, metadata
-    return bytes(model.SerializeToString())
+    return seal(model)
 
 
 def _reason(error: BaseException) -> str:
@@ -140,7 +140,7 @@ def read_onnx(path: str | Path) -> Exported:
 
 def _read(content: bytes) -> Exported:
     runtime = require("onnxruntime", EXTRA, "running an ONNX file")
-    model = parse(content)
+    model, content = unseal(content)
     try:
         metadata = json.loads(next((entry.value for entry in model.metadata_props if entry.key == KEY), "{}"))
     except RecursionError as error:
@@ -153,7 +153,7 @@ def _read(content: bytes) -> Exported:
     settings.add_session_config_entry("session.load_model_format", "ONNX")  # not guessed from the content
     try:
         session = runtime.InferenceSession(
-            model.SerializeToString(),
+            content,
             settings,
             providers=["CPUExecutionProvider"],
             enable_fallback=False,  # which prints, and tries the same again

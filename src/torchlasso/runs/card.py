@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 import torchlasso
 from torchlasso._core.functions import need_consent
@@ -55,6 +55,21 @@ class Card:
         return choices.loss(self.loss_name, bool(self.inputs.classes))
 
 
+class _Described(nn.Module):
+    """An exported model, whose outputs are checked against its card: a file may say one thing and do another."""
+
+    def __init__(self, model: nn.Module, outputs: int) -> None:
+        super().__init__()
+        self.model, self.outputs = model, outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.model(x)
+        if not isinstance(found, Tensor) or not found.is_floating_point() or found.shape != (len(x), self.outputs):
+            shape = f"the shape {tuple(found.shape)}" if isinstance(found, Tensor) else "several parts"
+            raise ValueError(f"the exported model's outputs have {shape}; its card says {(len(x), self.outputs)}")
+        return found
+
+
 def open_model(path: str, allowed: Collection[str] = ()) -> tuple[Card, nn.Module]:
     """Open a model to be used: the one of a finished run's folder, or an exported one.
 
@@ -74,7 +89,7 @@ def open_model(path: str, allowed: Collection[str] = ()) -> tuple[Card, nn.Modul
             raise ValueError(f"{path} was not written by torchlasso export: it does not say what its inputs are")
         card = build(Card, exported.metadata, path)
         need_consent(Path(path), [card.loss_name], allowed)
-        return card, exported
+        return card, _Described(exported, card.inputs.outputs)
     if Path(path).is_file():
         raise ValueError(f"{path} is a file; what can be run is the folder of a run, or a file {' or '.join(READERS)}")
     run = open_run(path, allowed, uses=("model", "loss"))
