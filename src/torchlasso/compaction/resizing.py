@@ -180,8 +180,8 @@ def _shape(content: Any) -> tuple[int, ...]:
 
 def _number(content: Any) -> Number:
     match content:
-        case [str(path), [str(), *_] as keys, int() | None as full, int(now)] if all(
-            type(key) in (str, int) for key in keys
+        case [str(path), [str(), *_] as keys, full, now] if (
+            all(type(key) in (str, int) for key in keys) and type(now) is int and (full is None or type(full) is int)
         ):
             return Number(path, tuple(keys), full, now)
     raise ValueError(f"a number that was cut is {content!r:.80}")

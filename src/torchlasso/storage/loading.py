@@ -25,11 +25,17 @@ def load(path: str | Path, *, into: nn.Module) -> None:
     enough. All of the file is checked before the first tensor changes, and sizes are checked before anything is
     allocated, which is once more what the sparse tensors of ``into`` take. Nothing is unpickled.
 
+    Where the model that was saved had been made smaller, by :func:`torchlasso.compact` or :func:`torchlasso.shrink_`,
+    ``into`` may be a fresh model of the full size. It is made as small first: its parameters stay the objects that they
+    are, and numbers of its modules, such as ``out_features`` or those of a config, become what they are in the smaller
+    model. Tensors without values, on the meta device, get them on the CPU.
+
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: ``into`` is no module, or something in its ``state_dict()`` is no plain tensor.
         ValueError: the file is damaged or does not fit, and the message names it and says why; or ``into`` is sharded,
-            or has tensors without values.
+            has tensors without values that the file has none for, or is to become smaller while something, such as
+            ``DistributedDataParallel``, holds on to its parameters.
 
     Examples:
         >>> import tempfile

@@ -28,13 +28,15 @@ def save(
     weights, a share d of them not zero, of b bits each, where H(d) = −d·log₂d − (1 − d)·log₂(1 − d) is the entropy of
     zeros that are anywhere. Where that is not shorter the tensor is stored as it is, and a tensor with several names
     once. The file is written whole or not at all; the same model gives the same bytes. ``docs/format.md`` tells how
-    to read it without this library.
+    to read it without this library. Of a model that was made smaller, by :func:`torchlasso.compact` or
+    :func:`torchlasso.shrink_`, the file says what it lost, so that it can be loaded into a model of the full size.
 
     What is not zero, NaN and infinity too, comes back to the last bit; −0.0 is a zero, and comes back as 0.0 where its
     tensor is stored as values and places.
 
     Args:
-        model: any module; what is stored is its ``state_dict()``.
+        model: any module; what is stored is its ``state_dict()``. Where it is compiled by ``torch.compile`` or wrapped
+            for training, the names are those of the module inside.
         path: of the file; one that exists is replaced.
         values: ``torch.bfloat16`` or ``torch.float16``: round what is not zero to this type, and load it in its own.
             A tensor in which a value would become zero or infinite by this keeps all its bits, as do those of 16 bits
