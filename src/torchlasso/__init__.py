@@ -1,5 +1,8 @@
 """torchlasso: L1 regularization for PyTorch, done right."""
 
+import torchlasso.startup  # noqa: F401  (before all else, for Ctrl-C)
+
+# isort: split
 from torchlasso import figures
 from torchlasso.compaction import CompactionReport, compact, shrink_
 from torchlasso.control import (

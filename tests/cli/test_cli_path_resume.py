@@ -118,7 +118,7 @@ def test_a_path_goes_on_after_the_points_that_are_there(
         (run / file).unlink()
     for file in list((run / "points").iterdir())[points + 1 :]:
         file.unlink()
-    (run / "points" / f".{points:03}.safetensors.part").write_text("the first half of")
+    (run / "points" / f".torchlasso-{points:016x}.part").write_text("the first half of")
     ended = cli("path", "--resume", "--out", run)
     assert (ended.code, ended.err) == (0, "")
     trained = [f"point {k}/{len(lines)} " in ended.out for k in range(1, len(lines) + 1)]

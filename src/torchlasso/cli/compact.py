@@ -35,6 +35,6 @@ def compact(
     if as_json:
         print(files.as_json({**report.to_dict(), "seconds": seconds}), end="")
         return
-    screen.console.print(str(report), markup=False, soft_wrap=True)
+    screen.console.print(str(report), soft_wrap=True)
     screen.say(f"\n{report.verdict} The outputs are the same; it took {seconds:.1f} s.")
     screen.say(f"{folder.compact}")

@@ -18,7 +18,7 @@ from torchlasso.diagnostics.report import size
 from torchlasso.export import to_onnx, to_pt2
 from torchlasso.runs.card import Card
 from torchlasso.runs.finished import FinishedRun, open_run
-from torchlasso.runs.folder import told
+from torchlasso.runs.weights import told
 from torchlasso.storage import checkpoint
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,9 +10,12 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 import torchlasso
+from torchlasso import startup
+from torchlasso._core.text import one_line
 from torchlasso.cli.bench import bench
 from torchlasso.cli.compact import compact
 from torchlasso.cli.export import export
@@ -20,6 +24,9 @@ from torchlasso.cli.predict import predict
 from torchlasso.cli.report import report
 from torchlasso.cli.train import train
 from torchlasso.distributed import processes
+
+ALLOCATOR = "can't allocate memory"  # what torch's allocator for the CPU says, in a RuntimeError
+LONGEST = 399  # characters of an error, without the end of its line
 
 app = typer.Typer(
     name="torchlasso",
@@ -48,28 +55,43 @@ for command in (train, path, report, compact, export, predict, bench):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 on success, 2 with one line on bad input, 130 when interrupted.
+    """Run the command line and exit: 0 on success, 2 with one line on an error, 130 when interrupted.
 
     With ``TORCHLASSO_TRACEBACK=1`` in the environment an error shows where it came from. Of several processes, started
     by torchrun, the first shows what there is to show, and the one that fails first says why.
     """
+    startup.raise_again()
+    program = arguments is None
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    with processes.joined(), _shown_once():
-        code = _run(arguments or ["--help"])
+    try:
+        _escape_what_cannot_be_encoded()
+        with processes.joined(), _shown_once():
+            code = _run(arguments or ["--help"])
+    except KeyboardInterrupt:
+        code = startup.INTERRUPTED
+    finally:
+        if program:
+            startup.end_quietly()
     sys.exit(code or 0)
 
 
 def _run(arguments: list[str]) -> int | None:
-    # a process that waits for one that is gone gets a RuntimeError
-    lost = () if processes.size() == 1 else (RuntimeError,)
     try:
         return app(arguments, standalone_mode=False)  # type: ignore[no-any-return]
     except typer.TyperException as error:
         return _fail(error.format_message())
-    except (ValueError, OSError, ArithmeticError, *lost) as error:
+    # of any kind: what is wrong with a file, an option or a model of the user's is said in one line, however it shows
+    except Exception as error:
         if os.environ.get("TORCHLASSO_TRACEBACK") == "1":
             raise
         return _fail(_what(error))
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """Show names that are not UTF-8, and symbols that a terminal's encoding lacks, escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -84,12 +106,16 @@ def _shown_once() -> Iterator[None]:
 def _what(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or ALLOCATOR in str(error):
+        return f"there is not enough memory: {error}" if str(error) else "there is not enough memory"
+    if isinstance(error, ValueError | OSError | ArithmeticError) or processes.size() > 1:
+        return str(error)
+    return f"{type(error).__name__}: {error} (TORCHLASSO_TRACEBACK=1 shows where)"
 
 
 def _fail(message: str) -> int:
     if processes.is_first_to_fail():
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(one_line(f"error: {message}", LONGEST), file=sys.stderr)
     return 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from typing import Annotated
 
@@ -11,7 +12,8 @@ import typer
 from torch import Tensor
 
 from torchlasso import data as datasets
-from torchlasso._core.files import replacing
+from torchlasso._core.files import write_text
+from torchlasso._core.text import printable
 from torchlasso.cli import arguments, screen
 from torchlasso.data.records import Labels
 from torchlasso.diagnostics.report import percent
@@ -62,11 +64,13 @@ def predict(
 
 @by_first
 def _write(out: str | None, lines: list[list[str]]) -> None:
-    if out is None:
-        csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
+    if out is None:  # which may be a terminal, and names are those of strangers
+        shown = [[printable(cell) for cell in line] for line in lines]
+        csv.writer(sys.stdout, lineterminator="\n").writerows(shown)
         return
-    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_text(out, text.getvalue())
 
 
 def _targets(labels: Labels, inputs: Inputs, origin: str) -> Tensor:

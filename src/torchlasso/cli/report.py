@@ -27,13 +27,13 @@ def report(
     summary = folder.read_summary()
     if html:
         write_page(folder, experiment, model, summary)
-        print(folder.report)
+        screen.say(f"{folder.report}")
         return
     record = sparsity_report(model, experiment.marked(model))
     if as_json:
         print(files.as_json({**summary.to_dict(), "report": record.to_dict()}), end="")
     else:
-        screen.console.print(record, soft_wrap=True)
+        screen.console.print(record, markup=True, soft_wrap=True)
         screen.say(f"\n{summary.verdict}")
         if far := summary.stationarity:
             screen.say(f"Distance from stationary, in units of λ: at most {far.max:.2g}, on average {far.mean:.2g}.")

@@ -10,15 +10,29 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from torchlasso._core.text import shown
 from torchlasso.diagnostics.report import percent
 from torchlasso.path import Point
 from torchlasso.runs.observer import Observer, Watch
 from torchlasso.runs.summary import Summary, side_by_side
 from torchlasso.training.trainer import Evaluation, Step
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+
+class PlainConsole(Console):
+    """A console that shows text as it is: without markup of its own, and with nothing that a terminal obeys."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **style: Any) -> Text:
+        """Render text, escaped: all text goes through here, that of tables too."""
+        return super().render_str(shown(text), **style)
+
+
+console = PlainConsole()
+errors = PlainConsole(stderr=True)
 REFRESH = 0.3  # seconds between two counts of zeros
 LINES = 20  # for the epochs of a long training
 
@@ -153,7 +167,7 @@ class Screen(Observer):
 
 def say(line: str) -> None:
     """Print a line of plain text without wrapping it."""
-    console.print(line, markup=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)
 
 
 def _measured(part: str, found: Evaluation | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -44,29 +44,13 @@ def started(
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
     try:
-        if resume and folder.holds_a_run:
-            experiment = folder.read_experiment()
-            if (experiment.options.path is None) != ("path" not in given):
-                command = "train" if experiment.options.path is None else "path"
-                raise ValueError(f"{out} holds a run of torchlasso {command}; go on with torchlasso {command}")
-            _refuse_changes(context, given, experiment.options)
-            folder.sweep()
-            _, rows = read(experiment.options)
-        elif folder.holds_a_run and not overwrite:
-            raise ValueError(f"{out} already holds a run; give --resume, --overwrite or another --out")
-        elif data is None:
-            raise ValueError(f"{out} holds no run to resume" if resume else "--data is missing: what to train on")
-        else:
-            experiment, rows = _prepare(Options(**given), folder.allowed)
-            teacher = experiment.options.teacher
-            if teacher is not None and folder.path.resolve() in (
-                Path(teacher).resolve(),
-                *Path(teacher).resolve().parents,
-            ):
-                raise ValueError(f"--teacher {teacher} is in {out}, which --overwrite replaces; give another --out")
-            folder.start(experiment)
-        with screen.aside(as_json):
-            yield experiment, rows
+        with ExitStack() as lock:
+            if resume or overwrite:
+                experiment, rows = _taken(context, given, folder, data, lock, resume=resume)
+            else:
+                experiment, rows = _begun(given, folder, data, lock)
+            with screen.aside(as_json):
+                yield experiment, rows
         if as_json and is_first():
             print(files.as_json(folder.read_summary().to_dict()), end="")
     except KeyboardInterrupt:
@@ -75,8 +59,57 @@ def started(
         consent = "".join(f" --allow-code {name}" for name in sorted(folder.allowed))
         command = f"torchlasso {context.command.name} --resume --out {shlex.quote(out)}{consent}"
         how = f"; go on with: {command}" if folder.holds_a_run else ""
-        screen.errors.print(f"interrupted{how}", markup=False, soft_wrap=True)
+        screen.errors.print(f"interrupted{how}", soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def _begun(given: dict[str, Any], folder: RunFolder, data: str | None, lock: ExitStack) -> tuple[Experiment, Rows]:
+    """A run in a folder that holds none; what cannot be trained leaves no folder behind."""
+    if folder.holds_a_run:
+        raise ValueError(f"{folder.path} already holds a run; give --resume, --overwrite or another --out")
+    if data is None:
+        raise ValueError("--data is missing: what to train on")
+    experiment, rows = _prepare(Options(**given), folder.allowed)
+    lock.enter_context(folder.locked())
+    if folder.holds_a_run:
+        raise ValueError(f"{folder.path} holds a run that was begun meanwhile; give another --out")
+    folder.start(experiment)
+    return experiment, rows
+
+
+def _taken(
+    context: typer.Context, given: dict[str, Any], folder: RunFolder, data: str | None, lock: ExitStack, *, resume: bool
+) -> tuple[Experiment, Rows]:
+    """The run in a folder, to go on with or to be replaced; a run that is begun, where there is none."""
+    if not folder.holds_a_run:
+        if data is None and resume:
+            raise ValueError(f"{folder.path} holds no run to resume")
+        return _begun(given, folder, data, lock)
+    lock.enter_context(folder.locked())
+    if folder.is_part:
+        raise ValueError(f"{folder.path} is a part of the run in {folder.path.parent}; give the folder of that")
+    if not resume:
+        return _replaced(given, folder, data)
+    experiment = folder.read_experiment()
+    if (experiment.options.path is None) != ("path" not in given):
+        command = "train" if experiment.options.path is None else "path"
+        raise ValueError(f"{folder.path} holds a run of torchlasso {command}; go on with torchlasso {command}")
+    _refuse_changes(context, given, experiment.options)
+    return experiment, read(experiment.options)[1]
+
+
+def _replaced(given: dict[str, Any], folder: RunFolder, data: str | None) -> tuple[Experiment, Rows]:
+    """A run in the place of another, which stays as it is until this one can be trained."""
+    if data is None:
+        raise ValueError("--data is missing: what to train on")
+    experiment, rows = _prepare(Options(**given), folder.allowed)
+    teacher = experiment.options.teacher
+    if teacher is not None:
+        place = Path(teacher).resolve()
+        if folder.path.resolve() in (place, *place.parents):
+            raise ValueError(f"--teacher {teacher} is in {folder.path}, which --overwrite replaces; give another --out")
+    folder.start(experiment)
+    return experiment, rows
 
 
 def listed(text: str) -> tuple[str, ...]:

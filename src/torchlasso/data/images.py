@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,15 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.extras import require
+from torchlasso._core.memory import need
 from torchlasso.data.arrays import unit_interval
 from torchlasso.data.messages import one_line
 
+# Of what Pillow knows; some of the rest is run by other programs, and the content of a file decides, not its name.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+ASKED = 1 << 26  # bytes of pixels after which it is asked once more whether there is memory
+BYTES = 10  # that a byte of pixels takes in the end: as it is, joined, as float32 and standardised
 _GREY = ("L", "1", "LA", "La")
 
 
@@ -32,14 +39,24 @@ def decode(images: Iterable[bytes | Path], where: Callable[[int], str]) -> Tenso
         ValueError: an image cannot be decoded, or differs in size from the first one.
     """
     pillow = require("PIL.Image", "data", "reading images")
+    pillow.init()
+    formats = [name for name in FORMATS if name in pillow.OPEN]
     pixels: list[bytes] = []
     grey: list[bool] = []
     size: tuple[int, int] = (0, 0)
+    held = 0  # bytes of the decoded pixels
     for index, encoded in enumerate(images):
         try:
-            with pillow.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as opened:
+            source = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
+            with _quietly(pillow), pillow.open(source, formats=formats) as opened:
+                area = opened.width * opened.height
+                if not index or (held + area) // ASKED > held // ASKED:
+                    need(BYTES * (held + area), f"{where(index)}")
                 image = _plain(opened, pillow)
                 pixels.append(image.tobytes())
+                held += len(pixels[-1])
+        except MemoryError:
+            raise
         except Exception as error:  # Pillow's decoders raise what they please on damaged files
             raise ValueError(f"{where(index)}: not a readable image ({one_line(error)})") from error
         grey.append(image.mode == "L")
@@ -54,6 +71,15 @@ def decode(images: Iterable[bytes | Path], where: Callable[[int], str]) -> Tenso
     data = np.frombuffer(b"".join(pixels), dtype=np.uint8)
     data = data.reshape(len(pixels), size[1], size[0], channels).transpose(0, 3, 1, 2)
     return torch.from_numpy(unit_interval(data))
+
+
+@contextmanager
+def _quietly(pillow: Any) -> Iterator[None]:
+    """Without what Pillow remarks on a file; of more pixels than it wants to decode an error, and not a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", pillow.DecompressionBombWarning)
+        yield
 
 
 def _plain(image: Any, pillow: Any) -> Any:

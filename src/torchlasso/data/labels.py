@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ class Columns:
         Raises:
             ValueError: the label column or a column to ignore is not there.
         """
-        duplicates = sorted({name for name in names if names.count(name) > 1})
+        duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
         if duplicates:
             raise ValueError(f"{origin}: more than one column {listed(duplicates)}; names must be unique")
         unknown = [name for name in self.ignore if name not in names]

@@ -91,14 +91,15 @@ def order_like(part: Part, features: Sequence[str], origin: str) -> Part:
     """
     if part.features == tuple(features):
         return part
-    missing = [name for name in features if name not in part.features]
-    extra = [name for name in part.features if name not in features]
+    places, wanted = {name: i for i, name in enumerate(part.features)}, set(features)
+    missing = [name for name in features if name not in places]
+    extra = [name for name in part.features if name not in wanted]
     if missing or extra:
         raise ValueError(
             f"{origin}: its columns differ from those of the training part "
             f"(missing: {listed(missing)}; only here: {listed(extra)}); leave columns out with --ignore"
         )
-    index = torch.tensor([part.features.index(name) for name in features])
+    index = torch.tensor([places[name] for name in features])
     return Part(part.x[:, index], part.y, tuple(features))
 
 

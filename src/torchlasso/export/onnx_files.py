@@ -17,7 +17,7 @@ from torch.export.graph_signature import ConstantArgument, TensorArgument
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from torchlasso._core.extras import require
-from torchlasso._core.files import replacing
+from torchlasso._core.files import write_bytes
 from torchlasso.export.exported import KEY, Exported, check, program_of
 from torchlasso.export.onnx_content import EXTRA, name_batch, seal, strip, unseal
 from torchlasso.graph.tracing import Inputs, as_arguments, first_line
@@ -66,8 +66,7 @@ def to_onnx(
         narrow = any(tensor.dtype == torch.bfloat16 for tensor in _tensors_of(model, example_inputs))
         hint = "; it is in bfloat16: convert the model and its inputs with .float()" if narrow else ""
         raise ValueError(f"the model cannot be run by onnxruntime{hint}: {first_line(error)}") from error
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content)
 
 
 def _tensors_of(model: nn.Module, inputs: Inputs) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ from typing import IO, Any
 import torch
 from torch import nn
 
-from torchlasso._core.files import replacing
+from torchlasso._core.files import write_bytes
 from torchlasso.export.exported import Exported, check, program_of
 from torchlasso.export.program import Program
 from torchlasso.export.pt2_archive import BESIDE, read_archive
@@ -63,8 +63,7 @@ def to_pt2(
     except (RuntimeError, ValueError) as error:  # such as an object or an operator that such a file cannot hold
         raise ValueError(f"the model cannot be kept in a .pt2 file: {first_line(error)}") from error
     check(model, exported, example_inputs)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    write_bytes(path, content.getbuffer())
 
 
 def read_pt2(path: str | Path) -> Exported:

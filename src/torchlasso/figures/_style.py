@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchlasso._core.files import replacing
+from torchlasso._core.files import write_bytes
 from torchlasso.html import PALETTE
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def save(axes: Axes, *paths: str | Path) -> None:
     figure: Any = axes.figure
     for path in paths:
         ending = Path(path).suffix.lstrip(".")
-        with replacing(path) as temporary, module().rc_context({"svg.hashsalt": SALT}):
+        drawn = io.BytesIO()
+        with module().rc_context({"svg.hashsalt": SALT}):
             # the same data make the same file: no date, and no random names inside
-            figure.savefig(temporary, format=ending, metadata={"Date": None} if ending == "svg" else None)
+            figure.savefig(drawn, format=ending, metadata={"Date": None} if ending == "svg" else None)
+        write_bytes(path, drawn.getbuffer())

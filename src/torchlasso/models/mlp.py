@@ -7,6 +7,8 @@ from torch import nn
 from torchlasso.models.parts import check_whole, count_features, dense
 from torchlasso.models.registry import register
 
+DEEPEST = 1000  # hidden layers
+
 
 @register("mlp")
 def mlp(input_shape: tuple[int, ...], outputs: int, *, depth: int = 2, width: int = 256) -> nn.Sequential:
@@ -19,6 +21,6 @@ def mlp(input_shape: tuple[int, ...], outputs: int, *, depth: int = 2, width: in
     >>> [tuple(w.shape) for w in mlp((13,), 3, depth=1, width=32).parameters()]
     [(32, 13), (32,), (3, 32), (3,)]
     """
-    check_whole("model 'mlp': depth", depth, at_least=0)
+    check_whole("model 'mlp': depth", depth, at_least=0, at_most=DEEPEST)
     check_whole("model 'mlp': width", width, at_least=1)
     return dense(count_features("mlp", input_shape), [width] * depth, outputs)

@@ -46,10 +46,12 @@ def count_features(model: str, input_shape: tuple[int, ...]) -> int:
     return math.prod(input_shape)
 
 
-def check_whole(what: str, value: object, at_least: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is a whole number of at least ``at_least``."""
+def check_whole(what: str, value: object, at_least: int, at_most: int = 2**31 - 1) -> None:
+    """Raise ``ValueError`` unless ``value`` is a whole number from ``at_least`` to ``at_most``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise ValueError(f"{what} must be a whole number of at least {at_least}, and is {value!r}")
+    if int(value) > at_most:
+        raise ValueError(f"{what} must be at most {at_most}, and is {value!r:.40}")
 
 
 def dense(inputs: int, hidden: Iterable[int], outputs: int) -> nn.Sequential:

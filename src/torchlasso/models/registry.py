@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from torchlasso._core.functions import import_function, is_function_name
+from torchlasso._core.memory import need
 from torchlasso._core.registry import enter
 from torchlasso._core.specs import unknown
 from torchlasso.models.parts import check_whole
@@ -71,10 +73,27 @@ def build(name: str, input_shape: tuple[int, ...], outputs: int, **options: Any)
     for size in input_shape:
         check_whole(f"every size in input_shape {input_shape}", size, at_least=1)
     _check_options(name, builder, options)
+    if builder is _builders.get(name):
+        _need_memory(name, builder, tuple(input_shape), outputs, options)
     model = builder(tuple(input_shape), outputs, **options)
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name!r} must return a torch.nn.Module, and returned {type(model).__name__}")
     return model
+
+
+def _need_memory(name: str, builder: Builder, shape: tuple[int, ...], outputs: int, options: dict[str, Any]) -> None:
+    """Refuse a model that is too large before any of it is allocated: sizes may come out of a file.
+
+    Raises:
+        MemoryError: it needs more than is free.
+        ValueError: it is larger than torch can count.
+    """
+    try:
+        with torch.device("meta"):
+            model = builder(shape, outputs, **options)
+    except (RuntimeError, TypeError) as error:  # of sizes beyond 64 bits
+        raise ValueError(f"model {name!r} for inputs of shape {shape}: {str(error).splitlines()[0]}") from error
+    need(sum(w.nbytes for w in model.state_dict().values()), f"model {name!r}")
 
 
 def _check_options(name: str, builder: Builder, options: dict[str, Any]) -> None:

@@ -48,6 +48,8 @@ def pooled(points: Sequence[Point], folds: Sequence[Sequence[Point]]) -> list[Po
     found = []
     for point, *others in zip(points, *folds, strict=False):
         evaluations = [other.validation for other in others if other.validation is not None]
+        if len(evaluations) < len(others):
+            raise ValueError(f"point {point.index} of a fold has no validation figures")
         losses, values = [e.loss for e in evaluations], [badness(e) for e in evaluations]
         error = None if evaluations[0].error is None else _mean(values)
         mean = Evaluation(_mean(losses), None if error is None else 1 - error, error)

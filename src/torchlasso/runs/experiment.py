@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import torchlasso
 from torchlasso import data, models
 from torchlasso._core.functions import is_function_name
+from torchlasso._core.memory import need
 from torchlasso._core.specs import parse_spec, unknown
 from torchlasso.compaction import Shrinker
 from torchlasso.control import Reweighted, TargetBudget, TargetSparsity
@@ -29,8 +30,10 @@ from torchlasso.training.trainer import Loss, Plan, Trainer, sparsity
 
 OURS, DENSE, LOSS_TERM, REFIT = "torchlasso", "dense", "loss-term", "refit"
 COMPARISONS = (DENSE, LOSS_TERM)
+PARTS = (*COMPARISONS, REFIT)  # folders in that of a run
 TARGETS = ("sparsity", "flops", "bytes")
 REFIT_RATE = 0.3  # the learning rate at the start of a refit, to that of the training
+ACTIVATIONS = 16  # numbers that a model computes for one of its inputs, at the least
 EXAMPLES = 64  # rows by which it is measured what a model costs
 
 
@@ -150,6 +153,15 @@ class Inputs:
     features: tuple[str, ...]
     standardizer: data.Standardizer
 
+    def __post_init__(self) -> None:
+        if not self.shape or min(self.shape) < 1 or self.outputs < 1:
+            raise ValueError(f"inputs of shape {self.shape} and {self.outputs} outputs cannot be")
+        if self.classes and len(self.classes) != self.outputs:
+            raise ValueError(f"there are {len(self.classes)} classes and {self.outputs} outputs")
+        for what, count in (("features", len(self.features)), ("means", len(self.standardizer.mean))):
+            if count != self.shape[0] and (count or what == "means"):
+                raise ValueError(f"there are {count} {what} for inputs of shape {self.shape}")
+
     def prepare(self, part: data.Part, origin: str) -> Tensor:
         """Rows as the model wants them: columns in order, as many channels, standardised.
 
@@ -219,7 +231,9 @@ class Experiment:
     @property
     def example(self) -> Tensor:
         """Inputs on which the model can be run: random rows."""
-        rows = torch.randn(2, *self.inputs.shape, generator=torch.Generator().manual_seed(0))
+        shape = (2, *self.inputs.shape)
+        need(4 * ACTIVATIONS * math.prod(shape), f"inputs of shape {shape}, and what a model makes of them,")
+        rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return rows.to(choices.device(self.options.device))
 
     def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from torchlasso._core.files import as_json, read_json, replacing, write_json, write_text
+from torchlasso._core.files import (
+    as_json,
+    read_json,
+    read_json_lines,
+    read_text,
+    replacing,
+    sweep,
+    write_json,
+    write_text,
+)
 from torchlasso._core.functions import need_consent
-from torchlasso.distributed.processes import by_first
+from torchlasso._core.locks import held
+from torchlasso.distributed.processes import by_first, is_first, wait
 from torchlasso.path import Point
-from torchlasso.runs.experiment import Experiment
+from torchlasso.runs.epoch import Epoch
+from torchlasso.runs.experiment import PARTS, Experiment
 from torchlasso.runs.records import build
+from torchlasso.runs.replaced import refuse_others, remove
 from torchlasso.runs.summary import Summary
+from torchlasso.runs.weights import read_weights, write_weights
 from torchlasso.storage import checkpoint
 
 CODE = ("data", "loss", "model")  # the options that may name a function
-CUTS = "torchlasso.cuts"  # where a file of weights says what was taken out of the model
+FOLD, WEIGHTS = re.compile(r"fold-\d+\.jsonl"), re.compile(r"\d+\.safetensors")
+EXPORT = re.compile(r"(model|compact)\..+")
 
 
 class RunFolder:
@@ -59,49 +74,100 @@ class RunFolder:
     @property
     def holds_a_run(self) -> bool:
         """Whether a run was started here."""
-        return self.config.exists()
+        return self.config.is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, which is made if need be, for one training, by the first of its processes.
+
+        Raises:
+            BlockingIOError: another training holds it.
+        """
+        with ExitStack() as stack:
+            wait()
+            if is_first():
+                self._make()
+                taken = f"{self.path} is in use: another training writes into it"
+                stack.enter_context(held(self.path / ".lock", taken))
+                for run in (self, *map(self.part, PARTS)):
+                    for folder in (run.path, run.checkpoint.parent, run.weights, run.exported):
+                        sweep(folder)
+            wait()
+            yield
 
     @by_first
     def start(self, experiment: Experiment) -> None:
         """Make the folder and write the configuration, in the place of what an earlier run left.
 
         Nothing of an earlier run is removed before the new configuration is on the disk.
+
+        Raises:
+            ValueError: something is in the way that no run of this folder wrote; nothing was touched.
         """
+        self._make()
+        folders = list(self._own_folders())
+        refuse_others(self._own_files(), folders)
+        files = list(self._own_files())
+        with replacing(self.config) as file:
+            file.write(as_json(asdict(experiment)).encode())
+            file.flush()
+            remove(files, folders)
+        self.checkpoint.parent.mkdir(exist_ok=True)
+
+    def _make(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; --out names a folder")
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.config) as temporary:
-            temporary.write_text(as_json(asdict(experiment)), encoding="utf-8")
-            for file in (
-                self.config,
-                self.metrics,
-                self.checkpoint,
-                self.model,
-                self.compact,
-                self.summary,
-                self.report,
-                self.bench,
-                self.means,
-                self.points,
-                *self.frontiers,
-                *self.weights.glob("*"),
-                *self.path.glob("fold-*.jsonl"),
-                *self.exported.glob("*"),
-            ):
-                file.unlink(missing_ok=True)
-            for part in self.path.iterdir():
-                if part.is_dir() and RunFolder(part).holds_a_run:
-                    shutil.rmtree(part)
+        self.path.mkdir(parents=True, exist_ok=True)
 
-    @by_first
-    def sweep(self) -> None:
-        """Remove the unfinished files that a killed process left."""
-        for file in self.path.rglob(".*.part"):
-            file.unlink()
+    def _own_folders(self) -> Iterator[Path]:
+        """The folders that a run makes, those of its comparisons included, whether they are there or not."""
+        yield from (self.checkpoint.parent, self.weights, self.exported)
+        for part in self._parts():
+            yield part.path
+            yield from part._own_folders()
+
+    def _own_files(self) -> Iterator[Path]:
+        """The files that a run writes, those of its comparisons included, whether they are there or not."""
+        yield from (self.config, self.metrics, self.checkpoint, self.model, self.compact, self.summary, self.report)
+        yield from (self.bench, self.means, self.points, *self.frontiers)
+        for folder, names in ((self.path, FOLD), (self.weights, WEIGHTS), (self.exported, EXPORT)):
+            yield from (file for file in folder.glob("*") if names.fullmatch(file.name))
+        for part in self._parts():
+            yield from part._own_files()
+
+    def _parts(self) -> Iterator[RunFolder]:
+        """The comparison runs that are there."""
+        for part in map(self.part, PARTS):
+            if part.holds_a_run:
+                if not part.is_part:
+                    raise ValueError(f"{part.path} holds a run of its own, where a comparison would be")
+                yield part
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is the folder of a comparison run, which has the configuration of the run that it belongs to."""
+        whole = RunFolder(self.path.parent)
+        if self.path.name not in PARTS or not (self.holds_a_run and whole.holds_a_run):
+            return False
+        texts = [read_text(folder.config) for folder in (self, whole)]
+        return texts[0] == texts[1] or self.read_experiment(()) == whole.read_experiment(())
 
     def part(self, name: str) -> RunFolder:
         """The folder of a comparison run."""
         return RunFolder(self.path / name, self.allowed)
+
+    def started_part(self, name: str, experiment: Experiment) -> RunFolder:
+        """The folder of a comparison run, started unless it was before.
+
+        Raises:
+            ValueError: a run of its own is there.
+        """
+        part = self.part(name)
+        if not part.holds_a_run:
+            part.start(experiment)
+        elif not part.is_part:
+            raise ValueError(f"{part.path} holds a run of its own, where a comparison would be")
+        return part
 
     def read_experiment(self, uses: Iterable[str] = CODE) -> Experiment:
         """Return the experiment that the configuration describes.
@@ -140,13 +206,10 @@ class RunFolder:
         """A dictionary for every epoch that is over."""
         if not self.metrics.exists():
             return []
-        try:
-            lines = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
-            if [line["epoch"] for line in lines] != list(range(1, len(lines) + 1)):
-                raise ValueError("its epochs are not 1, 2, 3, …")
-            return lines
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.metrics} is damaged: {error}") from error
+        lines: list[dict[str, Any]] = read_json_lines(self.metrics)
+        if [build(Epoch, line, str(self.metrics)).epoch for line in lines] != list(range(1, len(lines) + 1)):
+            raise ValueError(f"{self.metrics} is damaged: its epochs are not 1, 2, 3, …")
+        return lines
 
     @by_first
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
@@ -170,11 +233,7 @@ class RunFolder:
         file = self._points_of(fold)
         if not file.exists():
             return []
-        try:
-            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        except ValueError as error:
-            raise ValueError(f"{file} is damaged: {error}") from error
-        points = [build(Point, line, str(file)) for line in lines]
+        points = [build(Point, line, str(file)) for line in read_json_lines(file)]
         if [point.index for point in points] != list(range(len(points))):
             raise ValueError(f"{file} is damaged: its points are not 0, 1, 2, …")
         return points
@@ -223,12 +282,12 @@ class RunFolder:
     @by_first
     def write_model(self, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write the weights, and what was taken out of the model while it trained."""
-        _write_weights(self.model, state, cuts)
+        write_weights(self.model, state, cuts)
 
     @by_first
     def write_compact(self, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:
         """Write the weights of the compacted model, and what was taken out of it."""
-        _write_weights(self.compact, state, cuts)
+        write_weights(self.compact, state, cuts)
 
     def read_model(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
         """The weights, and what was taken out of the model while it trained.
@@ -238,7 +297,7 @@ class RunFolder:
         """
         if not self.model.exists():
             raise ValueError(f"{self.path} holds no finished run: it has no model.safetensors")
-        return _read_weights(self.model)
+        return read_weights(self.model)
 
     def read_compact(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
         """The weights of the compacted model, and what was taken out of it.
@@ -248,21 +307,4 @@ class RunFolder:
         """
         if not self.compact.exists():
             raise ValueError(f"{self.path} has no compacted model; make it with: torchlasso compact {self.path}")
-        return _read_weights(self.compact)
-
-
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    tensors, metadata = checkpoint.read_tensors(path)
-    try:
-        return tensors, json.loads(metadata.get(CUTS, "[]"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _write_weights(path: Path, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:
-    checkpoint.write_tensors(path, state, {"format": "pt", **told(cuts)})
-
-
-def told(cuts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """How the metadata of a file of weights say what was taken out of the model: not at all, if nothing was."""
-    return {CUTS: json.dumps(list(cuts))} if cuts else {}
+        return read_weights(self.compact)

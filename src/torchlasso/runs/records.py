@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import types
 from dataclasses import fields, is_dataclass
+from reprlib import repr as briefly
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+LARGEST = 2**63 - 1  # of whole numbers
 
 
 def build(cls: type[T], entries: Any, origin: str) -> T:
@@ -20,7 +23,7 @@ def build(cls: type[T], entries: Any, origin: str) -> T:
     Plan(epochs=3, batch_size=64, seed=0, schedule='linear')
     """
     if not isinstance(entries, dict):
-        raise ValueError(f"{origin} is damaged: {entries!r} stands where an object should")
+        raise ValueError(f"{origin} is damaged: {briefly(entries)} stands where an object should")
     hints = get_type_hints(cls)
     values = {}
     for field in fields(cls):  # type: ignore[arg-type]
@@ -30,7 +33,7 @@ def build(cls: type[T], entries: Any, origin: str) -> T:
             raise ValueError(f"{origin} is damaged: {field.name!r} is missing")
     try:
         return cls(**values)
-    except ValueError as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise ValueError(f"{origin} is damaged: {error}") from error
 
 
@@ -45,8 +48,10 @@ def _value(value: Any, hint: Any, name: str, origin: str) -> Any:
             return tuple(_value(item, get_args(arm)[0], name, origin) for item in value)
         if get_origin(arm) is dict and isinstance(value, dict):
             return {key: _value(item, get_args(arm)[1], name, origin) for key, item in value.items()}
-        if arm is float and type(value) in (int, float):
+        if type(value) is int and not -LARGEST <= value <= LARGEST:
+            break
+        if arm is float and type(value) in (int, float) and math.isfinite(value):
             return float(value)
         if arm in (int, str, bool) and type(value) is arm:
             return value
-    raise ValueError(f"{origin} is damaged: {name!r} is {value!r}")
+    raise ValueError(f"{origin} is damaged: {name!r} is {briefly(value)}")

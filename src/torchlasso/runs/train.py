@@ -60,9 +60,7 @@ def run(experiment: Experiment, rows: Rows, folder: RunFolder, observer: Observe
 def _compare(
     name: str, experiment: Experiment, rows: Rows, folder: RunFolder, lam: float, observer: Observer
 ) -> tuple[Summary, nn.Module]:
-    part = folder.part(name)
-    if not part.holds_a_run:
-        part.start(experiment)
+    part = folder.started_part(name, experiment)
     model = experiment.build_model()
     training = experiment.compared(name, model, rows.train, lam)
     _train(name, training, rows, part, observer)
@@ -76,9 +74,7 @@ def _refit(
     experiment: Experiment, model: nn.Module, rows: Rows, teacher: Tensor | None, folder: RunFolder, observer: Observer
 ) -> Refit:
     """Train on without a penalty; ``model`` stays what it was if that made it no better on the validation rows."""
-    part = folder.part(REFIT)
-    if not part.holds_a_run:
-        part.start(experiment)
+    part = folder.started_part(REFIT, experiment)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = badness(evaluate(model, experiment.loss, *rows.validation))
     training = experiment.refit(model, rows.train, teacher)

@@ -7,26 +7,25 @@ numbers come back to the last bit.
 from __future__ import annotations
 
 import json
-import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 from torch import Tensor
 
-from torchlasso._core.files import replacing
+from torchlasso._core.memory import need
+from torchlasso.compaction.resizing import Resizing
+from torchlasso.storage.container import METADATA, Entry, Stored, write
+from torchlasso.storage.records import NAMES, as_bytes
 
 KEY = "torchlasso.state"
-SUM = "torchlasso.crc32"  # over the JSON and the tensors: safetensors itself does not notice a flipped bit
 
 
 def save(path: str | Path, state: Any) -> None:
     """Write ``state``, made of dictionaries, lists, tuples, tensors, numbers, strings and None.
 
     Examples:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> file = Path(tempfile.mkdtemp()) / "state.safetensors"
         >>> save(file, {"epoch": 3, "betas": (0.9, 0.999), "w": torch.ones(2), 7: None})
         >>> load(file)
@@ -34,7 +33,7 @@ def save(path: str | Path, state: Any) -> None:
     """
     tensors: dict[str, Tensor] = {}
     content = json.dumps(_pack(state, tensors))
-    write_tensors(path, tensors, {KEY: content, SUM: _checksum(content, tensors)})
+    write_tensors(path, tensors, {KEY: content})
 
 
 def load(path: str | Path) -> Any:
@@ -47,45 +46,38 @@ def load(path: str | Path) -> Any:
     tensors, metadata = read_tensors(path)
     if KEY not in metadata:
         raise ValueError(f"{path} is not a checkpoint of torchlasso: it has no entry {KEY!r}")
-    if metadata.get(SUM) != _checksum(metadata[KEY], tensors):
-        raise ValueError(f"{path} is damaged: its checksum does not hold")
     try:
         return _unpack(json.loads(metadata[KEY]), tensors)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: its state does not fit its tensors ({error})") from error
 
 
-def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all; tensors may share memory and be on any device."""
-    own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(serialize(own, metadata))
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all, with a checksum over all of it.
+
+    Tensors may share memory and be on any device. The same ones give the same bytes.
+    """
+    plain = {name: w.detach().cpu().resolve_conj().resolve_neg().contiguous() for name, w in tensors.items()}
+    for name, w in plain.items():
+        if w.dtype not in NAMES or name == METADATA:
+            raise TypeError(f"a safetensors file cannot hold {w.dtype} under the name {name!r}")
+    entries = {name: Entry(NAMES[w.dtype], tuple(w.shape), as_bytes(w).data) for name, w in plain.items()}
+    write(path, entries, {}, {}, Resizing(), metadata)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
+    """Read the tensors and the metadata of a safetensors file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no safetensors file or is damaged; the message names it.
+        MemoryError: its tensors need more memory than is free.
+        ValueError: it is not a safetensors file, or its checksum, if it has one, does not hold; the message names it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
-
-
-def _checksum(content: str, tensors: dict[str, Tensor]) -> str:
-    total = zlib.crc32(content.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
-        if tensor.numel():
-            total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
-    return str(total)
+    stored = Stored.open(path)
+    need(sum(outline.nbytes for outline in stored.outlines.values()), str(path))
+    # cloned: the memory is that of the file, and whoever changes the file changes it
+    tensors = {name: stored.tensor(name).clone() for name in stored.outlines}
+    return {name: tensors[entry] for name, entry in stored.names.items()}, dict(stored.file.metadata() or {})
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

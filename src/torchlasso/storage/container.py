@@ -61,7 +61,7 @@ def write(
         end += len(content)
     text = as_json(header).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as file:
         parts: list[bytes | memoryview] = [struct.pack("<Q", len(text)), text]
         parts += [entries[name].content for name in names]
         total = 0

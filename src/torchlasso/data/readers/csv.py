@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torchlasso._core.extras import require
+from torchlasso._core.memory import need
 from torchlasso.data.labels import Columns
 from torchlasso.data.messages import one_line
 from torchlasso.data.records import Part
@@ -27,6 +28,7 @@ class Csv(FileReader):
     def read(self, path: Path, columns: Columns) -> Part:
         pa = require("pyarrow", "data", f"{path}: reading CSV")
         csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
+        need(8 * path.stat().st_size, str(path))  # its text, and two characters as a number of 64 bits
         with path.open("rb") as file:
             head = file.read(4096)
         if not head.strip():

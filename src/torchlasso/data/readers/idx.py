@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from torchlasso._core.memory import need
 from torchlasso.data.arrays import Array, array_part
 from torchlasso.data.labels import Columns
 from torchlasso.data.messages import one_line
@@ -77,6 +78,7 @@ def read_idx(path: Path) -> Array:
             promised = math.prod(shape) * dtype.itemsize
             if promised > (_MOST_EXPANSION if zipped else 1) * size:
                 raise ValueError(f"its header promises {promised} bytes, more than the file can hold")
+            need(promised + 4 * math.prod(shape), f"{path}")  # as it is, and as float32
             data = _read(stream, promised)
             if len(data) < promised:
                 raise ValueError(f"its header promises {promised} bytes, but it holds {len(data)}")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torchlasso._core.extras import require
+from torchlasso._core.memory import available, need
 from torchlasso.data.labels import Columns
 from torchlasso.data.messages import one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
 from torchlasso.data.tables import table_part
+
+MOST_ROWS = 1 << 16  # that are read at a time
 
 
 @register
@@ -24,7 +28,23 @@ class Parquet(FileReader):
         parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
         try:
             with parquet.ParquetFile(path) as file:
-                table = file.read()
-        except (OSError, ValueError, MemoryError, OverflowError, pa.ArrowException) as error:
+                table = _read(pa, file, str(path))
+        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
             raise ValueError(f"{path}: not a Parquet file, or a damaged one ({one_line(error)})") from error
         return table_part(table, columns, str(path))
+
+
+def _read(pa: Any, file: Any, origin: str) -> Any:
+    """Read a table a few rows at a time: a few bytes can stand for any number of equal values, or for long ones."""
+    found = file.metadata
+    need(8 * found.num_rows * found.num_columns, origin)
+    groups = (found.row_group(i) for i in range(found.num_row_groups))
+    longest = max((g.column(j).total_uncompressed_size for g in groups for j in range(found.num_columns)), default=0)
+    # a value is at most as long as what is stored of its column
+    rows = min(MOST_ROWS, max(1, available() // (4 * max(1, longest))))
+    batches, held = [], 0
+    for batch in file.iter_batches(batch_size=rows):
+        held += batch.nbytes
+        need(held, origin)  # once more, as images or numbers
+        batches.append(batch)
+    return pa.Table.from_batches(batches, schema=file.schema_arrow)

@@ -19,6 +19,8 @@ COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "loss": ("test loss", lambda value: f"{value:.4f}"),
 }
 
+LARGEST = 1e18  # of numbers that are measurements
+
 Measured = Mapping[str, Any]  # a form of the model on batches of one size
 
 
@@ -27,18 +29,18 @@ def benched(run: Shown) -> str:
     record = read_json(run.folder.bench) if run.folder.bench.exists() else {}
     if not isinstance(record, dict):
         return ""
-    measured = [each for each in _listed(record, "variants") if isinstance(each, dict) and "name" in each]
+    measured = [each for each in _listed(record, "variants") if isinstance(each, dict) and _is_text(each.get("name"))]
     sizes = sorted({count for each in measured if (count := _number(each, "batch"))})
     keys = [key for key in COLUMNS if any(_number(each, key) is not None for each in measured)]
     rows = []
-    for name in dict.fromkeys(str(each["name"]) for each in measured):
-        own = {_number(each, "batch"): each for each in measured if str(each["name"]) == name}
+    for name in dict.fromkeys(each["name"] for each in measured):
+        own = {_number(each, "batch"): each for each in measured if each["name"] == name}
         last = own[max(own, key=lambda count: count or 0)]
         rows.append([name, *(_time(own.get(count, {})) for count in sizes), *(_shown(last, key) for key in keys)])
     if not rows:
         return ""
     heads = ("", *(f"batch {count:,g}" for count in sizes), *(COLUMNS[key][0] for key in keys))
-    missing = [paragraph(f"Not measured: {why}.", "note") for why in _listed(record, "missing")]
+    missing = [paragraph(f"Not measured: {why}.", "note") for why in _listed(record, "missing") if _is_text(why)]
     return section(
         "Speed and size", table(heads, rows, "Forms of the model"), paragraph(_note(record), "note"), *missing
     )
@@ -46,7 +48,7 @@ def benched(run: Shown) -> str:
 
 def _note(record: Measured) -> str:
     threads = _number(record, "threads")
-    where = [f"on {record['device']}"] if "device" in record else []
+    where = [f"on {record['device']}"] if _is_text(record.get("device")) else []
     where += [f"with {threads:g} thread{'s' * (threads != 1)}"] if threads else []
     return (
         "Milliseconds for a batch: the median ± half of what the middle half of the runs spreads. Rows per second and "
@@ -61,7 +63,13 @@ def _listed(record: Measured, key: str) -> Sequence[Any]:
 
 def _number(record: Measured, key: str) -> float | None:
     found = record.get(key)
-    return found if isinstance(found, int | float) else None
+    if isinstance(found, bool) or not isinstance(found, int | float) or abs(found) > LARGEST:
+        return None
+    return float(found)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _time(each: Measured) -> str:

@@ -118,6 +118,8 @@ class Shown:
         if options is None:
             return None
         points = self.folder.read_points()
+        if not points:
+            raise ValueError(f"{self.folder.points} is missing or empty; it should have a line for every point")
         folds = [self.folder.read_points(k) for k in range(options.folds or 0)]
         return pooled(points, folds) if folds else points
 

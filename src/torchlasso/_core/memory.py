@@ -1,0 +1,48 @@
+"""The memory that is free, asked before much is allocated: Linux gives more than it has, and then kills the process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
+
+GROUP = Path("/sys/fs/cgroup")  # where the limit of a container stands
+ENDLESS = 1 << 62  # bytes, where nothing says how much is free
+
+
+def need(count: int, what: str) -> None:
+    """Raise ``MemoryError`` if ``count`` bytes are more than are free; ``what`` needs them, in words.
+
+    >>> need(1 << 63, "data.npz")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    MemoryError: data.npz needs 8,589,934,592.0 GiB of memory, and ... GiB are free
+    """
+    free = available()
+    if count > free:
+        raise MemoryError(f"{what} needs {count / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free")
+
+
+def available() -> int:
+    """The bytes that can be allocated: those of the machine, of its container and of the process's own limit."""
+    return max(0, min(_limits(), default=ENDLESS))
+
+
+def _limits() -> Iterator[int]:
+    with suppress(OSError, StopIteration, ValueError):  # not Linux
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        yield next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    with suppress(OSError, StopIteration, ValueError):  # no container, or one without a limit
+        limit = int((GROUP / "memory.max").read_text())
+        lines = (GROUP / "memory.stat").read_text().splitlines()
+        yield limit - next(int(line.split()[1]) for line in lines if line.startswith("anon "))
+    with suppress(OSError, ValueError):
+        limit = -1 if resource is None else resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit >= 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            yield limit - pages * os.sysconf("SC_PAGE_SIZE")
