@@ -131,7 +131,7 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         lam: λ ≥ 0, the strength: the problem is mean loss + λ·penalty.
 
     Returns:
-        Groups ``{"params", "penalty", "lam"}``, the penalised ones first, then one with ``penalty`` None.
+        Groups ``{"params", "names", "penalty", "lam"}``, the penalised ones first, then one with ``penalty`` None.
 
     Raises:
         ValueError: nothing is penalised, or a rule matches nothing that an earlier one has left.
@@ -167,8 +167,9 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
                     key = (index, rule.penalty.fit(module, name.rpartition(".")[2]))
                     strength = lam * rule.scale
                 break
-        group = groups.setdefault(key, {"params": [], "penalty": key[1], "lam": strength})
+        group = groups.setdefault(key, {"params": [], "names": [], "penalty": key[1], "lam": strength})
         group["params"].append(parameter)
+        group["names"].append(name)
     _complain_of_idle_rules(model, rules, taken)
     for group in groups.values():
         together = joint_blocks(group["penalty"])

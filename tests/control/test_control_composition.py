@@ -125,24 +125,6 @@ def test_a_group_that_is_added_later_is_controlled_from_the_next_step_on():
     torch.testing.assert_close(optimizer.weights[late], 0.5 / (late.detach().abs() + 0.5))
 
 
-@pytest.mark.parametrize("scope", ["model", "group"])
-def test_a_group_that_is_added_later_does_not_count_for_a_target(scope):
-    model, twin = network(), network()
-    results = []
-    for each in (model, twin):
-        optimizer = optimizer_of(each)
-        late = nn.Parameter(torch.full((40,), 0.5))
-        target = tl.TargetSparsity(optimizer, 0.5, steps=STEPS, scope=scope, tolerance=1.0)
-        found = train(each, optimizer, [target], range(8))
-        if each is twin:
-            optimizer.add_param_group({"params": [late], "penalty": tl.L1(), "lam": 0.3})
-        found += [lams[:2] for lams in train(each, optimizer, [target], range(8, STEPS))]
-        results.append((found, target.left))
-        assert late.all()
-    assert results[0] == results[1]
-    assert target.lam[2] == 0.3
-
-
 def test_a_controller_that_is_made_in_mid_training_multiplies_what_there_is():
     model = network()
     optimizer = optimizer_of(model)

@@ -24,7 +24,7 @@ REFUSED = {
     "target 0": (lambda o: tl.TargetSparsity(o, 0, steps=9), "a share of zeros, above 0 and below 1; got 0$"),
     "target 1": (lambda o: tl.TargetSparsity(o, 1.0, steps=9), r"a share of zeros, above 0 and below 1; got 1\.0$"),
     "target nan": (lambda o: tl.TargetSparsity(o, math.nan, steps=9), "above 0 and below 1; got nan$"),
-    "per cent": (lambda o: tl.TargetSparsity(o, 90, steps=9), "above 0 and below 1; got 90$"),
+    "per cent": (lambda o: tl.TargetSparsity(o, 90, steps=9), r"above 0 and below 1; got 90; 90 per cent is 0\.9$"),
     "negative": (lambda o: tl.TargetSparsity(o, -0.5, steps=9), r"above 0 and below 1; got -0\.5$"),
     "one of them": (lambda o: tl.TargetSparsity(o, [0.5, 1.5], steps=9, scope="group"), r"got 1\.5$"),
     "too many": (lambda o: tl.TargetSparsity(o, [0.5] * 3, steps=9, scope="group"), "3 targets for 2 groups"),

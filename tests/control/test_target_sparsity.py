@@ -103,8 +103,11 @@ def test_of_whole_rows(digits, name):
         hidden=96,
         penalty=[tl.Rule("0.*", tl.L1(over=tl.Rows()))],
     )
-    assert trained.sparsity == pytest.approx(0.5, abs=0.02)
     alive = (trained.weights[0] != 0).any(dim=1)
+    assert 1 - alive.double().mean() == pytest.approx(0.5, abs=0.02)
+    assert (
+        trained.sparsity >= 1 - alive.double().mean()
+    )  # single weights of live rows underflow
     assert 0 < alive.sum() < 96
     assert trained.accuracy > 0.9
 

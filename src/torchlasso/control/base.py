@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from torchlasso._core.arguments import check_whole, shown
 from torchlasso.optim import Proximal
 from torchlasso.optim.metrics import Group
 from torchlasso.penalties import Penalty
@@ -18,14 +19,14 @@ def check_proximal(optimizer: Any, name: str) -> None:
     """Raise ``TypeError`` unless the optimizer has a λ for the controller of this name."""
     if not isinstance(optimizer, Proximal):
         raise TypeError(
-            f"{name} controls the λ of a proximal optimizer such as torchlasso.ProxAdam; got {type(optimizer).__name__}"
+            f"{name} controls the λ of a proximal optimizer such as torchlasso.ProxAdam; "
+            f"got {shown(optimizer) if isinstance(optimizer, type) else type(optimizer).__name__}"
         )
 
 
 def check_steps(steps: Any, name: str) -> None:
     """Raise ``ValueError`` unless ``steps`` is a whole number of at least 1."""
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"{name}: steps must be a whole number of at least 1; got {steps!r}")
+    check_whole(f"{name}: steps", steps)
 
 
 class LambdaController(ABC):
@@ -87,9 +88,13 @@ class LambdaController(ABC):
 
     def _groups(self) -> list[tuple[Group, Penalty]]:
         """The penalised groups, those included that were added to the optimizer later."""
-        optimizer = self.optimizer
-        pairs = zip(optimizer.param_groups, optimizer.penalties, strict=True)
-        return [(group, penalty) for group, penalty in pairs if penalty is not None]
+        groups, penalties = self.optimizer.param_groups, self.optimizer.penalties
+        if len(groups) != len(penalties):
+            raise ValueError(
+                f"{type(self).__name__}: the optimizer has {len(groups)} groups and {len(penalties)} penalties; where "
+                "a group is deleted from param_groups, delete its entry in optimizer.penalties, too"
+            )
+        return [(group, penalty) for group, penalty in zip(groups, penalties, strict=True) if penalty is not None]
 
     def _write(self, group: Group, factor: float) -> None:
         """Let ``factor`` be this controller's in ``group``."""

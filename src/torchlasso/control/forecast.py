@@ -30,12 +30,27 @@ class Forecast:
     """
 
     def __init__(self, params: Sequence[Tensor], samples: int, stride: int) -> None:
-        self.params, self.samples, self.stride = list(params), samples, stride
-        shards = [local(p.detach()) for p in self.params]
-        self.ages = [torch.full_like(w, samples, dtype=torch.uint8) for w in shards]
-        self.then = [w.abs() for w in shards]
-        self.strides_left = [torch.full_like(w, FAR, dtype=torch.uint8) for w in shards]
-        self.taken = 0
+        self.samples, self.stride, self.taken = samples, stride, 0
+        self.params: list[Tensor] = []
+        self.ages: list[Tensor] = []
+        self.then: list[Tensor] = []
+        self.strides_left: list[Tensor] = []
+        self.follow(params)
+
+    def follow(self, params: Sequence[Tensor]) -> None:
+        """Go on with these weights: of those that are new nothing is noted yet, others are forgotten."""
+        known = {p: i for i, p in enumerate(self.params)}
+        shards = [local(p.detach()) for p in params]
+        fresh: dict[str, Callable[[Tensor], Tensor]] = {
+            "ages": lambda w: torch.full_like(w, self.samples, dtype=torch.uint8),
+            "then": lambda w: w.abs(),
+            "strides_left": lambda w: torch.full_like(w, FAR, dtype=torch.uint8),
+        }
+        for name in TENSORS:
+            kept, make = getattr(self, name), fresh[name]
+            noted = [kept[known[p]] if p in known else make(w) for p, w in zip(params, shards, strict=True)]
+            setattr(self, name, noted)
+        self.params = list(params)
 
     @torch.no_grad()
     def sample(self) -> None:

@@ -239,6 +239,16 @@ class Probe:
         traces = self._run(self.sites, dict(zip(self.params, alive, strict=True)))
         return [Live(trace.site.groups, trace.outputs.cpu(), trace.inputs.cpu()) for trace in traces]
 
+    def follow(self, params: Sequence[Tensor]) -> None:
+        """Let these be the penalised parameters from now on.
+
+        Raises:
+            ValueError: one of them is not the model's.
+        """
+        if len(params) != len(self.params) or any(a is not b for a, b in zip(params, self.params, strict=True)):
+            self.params = list(params)
+            self._check()
+
     def refresh(self) -> None:
         """Look at the layers anew, after the model became smaller."""
         owners = {name: module for name, module, _ in named_parameters(self.model)}

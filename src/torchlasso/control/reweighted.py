@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchlasso._core.arguments import check_kind, check_positive
 from torchlasso.control.base import LambdaController
 from torchlasso.optim import Proximal
+from torchlasso.optim.metrics import Group
 from torchlasso.penalties import Penalty, Separable
 from torchlasso.penalties.parts import joint_blocks, over_rows
 
@@ -48,26 +50,33 @@ class Reweighted(LambdaController):
         reference: Mapping[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__(optimizer)
-        for name, value in (("theta", theta), ("q", q)):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"Reweighted: {name} must be a finite number above 0; got {value!r}")
+        check_positive("Reweighted: theta", theta)
+        check_positive("Reweighted: q", q)
+        if reference is not None:
+            check_kind("Reweighted: reference", reference, Mapping, "a mapping from parameters to tensors like them")
         self.theta, self.q, self.reference = theta, q, reference
-        for group, penalty in self._groups():
-            if not isinstance(penalty, Separable):
-                raise ValueError(f"Reweighted: {penalty} has no magnitudes to take weights from")
-            for p in group["params"]:
-                if reference is not None and p in reference and reference[p].shape != p.shape:
-                    found = tuple(reference[p].shape)
-                    raise ValueError(f"Reweighted: a reference is of shape {found}, its parameter {tuple(p.shape)}")
+        self._known: set[Tensor] = set()
         self._weigh(reference)
 
     def _control(self) -> None:
-        if self.reference is None:
-            self._weigh(None)
+        self._weigh(self.reference)
+
+    def _check(self, group: Group, penalty: Penalty) -> None:
+        if not isinstance(penalty, Separable):
+            raise ValueError(f"Reweighted: {penalty} has no magnitudes to take weights from")
+        for p in group["params"]:
+            if self.reference is not None and p in self.reference and self.reference[p].shape != p.shape:
+                found = tuple(self.reference[p].shape)
+                raise ValueError(f"Reweighted: a reference is of shape {found}, its parameter {tuple(p.shape)}")
 
     @torch.no_grad()
     def _weigh(self, source: Mapping[Tensor, Tensor] | None) -> None:
-        for group, penalty in self._groups():
+        groups = self._groups()
+        new = [(group, penalty) for group, penalty in groups if not self._known.issuperset(group["params"])]
+        for group, penalty in new:
+            self._check(group, penalty)
+            self._known.update(group["params"])
+        for group, penalty in groups if source is None else new:  # the weights of a reference hold once and for all
             params = group["params"]
             over = joint_blocks(penalty)
             if over is not None:  # all of one group, kept with its first parameter

@@ -10,10 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
+from torchlasso._core.arguments import is_number, shown
 from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.control.forecast import Forecast
-from torchlasso.distributed.sharding import local, total
+from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
+from torchlasso.optim.metrics import Group
+from torchlasso.penalties import Penalty
+from torchlasso.penalties.parts import joint_blocks
 
 # Measured in docs/results.md, on fixed λ: what is left, as odds, goes about as this power of 1/λ.
 ELASTICITY = 0.8
@@ -39,10 +43,16 @@ FURTHEST = 14.0
 # A layer with fewer weights than this has its λ lowered with every sample, to nothing where one or none is left; with
 # more it is raised again.
 FEWEST, LOWERED, RAISED, LOWEST = 4, 0.5, 1.25, 1e-4
+# A parameter that has had no gradient for this share of training, and so many steps at least, does not count.
+PATIENCE, LEAST_PATIENCE = 0.05, 10
 
 
 class TargetMissed(UserWarning):
     """Training ended elsewhere than was asked for; the message says where, and what may be the reason."""
+
+
+class Idle(UserWarning):
+    """A parameter is not steered, since it has no gradient or its λ is 0; the message names it."""
 
 
 class Steered(LambdaController):
@@ -54,8 +64,8 @@ class Steered(LambdaController):
 
     Args:
         optimizer: whose λ is controlled; the present λ is where it starts.
-        units: which penalised groups, by their number, are steered together; each of these has its own strength.
-        shares: what is to be left of each unit, above 0 and below 1.
+        shares: what is to be left of each unit, above 0 and below 1; a unit are groups that are steered together, by
+            one strength. :meth:`_unit_of` says of which unit a group is.
         steps: of the whole training.
         warmup: the share of training over which λ rises.
         allow_empty: whether all weights of a layer may become zero.
@@ -63,13 +73,13 @@ class Steered(LambdaController):
     """
 
     what = "share"
+    idle = "it does not count until it has one"  # what is said of a parameter without a gradient
     for_good = False  # whether what dies hardly comes back, as whole units behind a ReLU do not
 
     def __init__(
         self,
         optimizer: Proximal,
         *,
-        units: Sequence[Sequence[int]],
         shares: Sequence[float],
         steps: int,
         warmup: float,
@@ -79,32 +89,83 @@ class Steered(LambdaController):
         super().__init__(optimizer)
         name = type(self).__name__
         check_steps(steps, name)
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"{name}: warmup is a share of training, from 0 to 1; got {warmup}")
-        if not all(group.get("initial_lam", group["lam"]) for group, _ in self._groups()):
+        if not is_number(warmup) or not 0 <= warmup <= 1:
+            raise ValueError(f"{name}: warmup is a share of training, from 0 to 1; got {shown(warmup)}")
+        if not all(map(_start, self._groups())):
             raise ValueError(f"{name}: λ of a group is 0; it is a start that is multiplied, such as 1e-4")
-        self.units, self.shares, self.steps, self.warmup = units, shares, steps, warmup
+        self.shares, self.steps, self.warmup = list(shares), steps, warmup
         self.allow_empty, self.tolerance = allow_empty, tolerance
         self.every = max(1, steps // SAMPLES)
-        self.strengths = [0.0] * len(units)  # logarithms
-        owners = [(i, p) for i, (group, _) in enumerate(self._groups()) for p in group["params"]]
-        self.params = [p for _, p in owners]
-        self.members = [[k for k, (i, _) in enumerate(owners) if i in unit] for unit in units]  # parameters of each
-        self._forecast = Forecast(self.params, WINDOW, STRIDE)
+        self.strengths = [0.0] * len(self.shares)  # logarithms
+        self.unit: dict[Tensor, int | None] = {}  # of each parameter; None where it is not steered
+        self.waiting: dict[Tensor, int] = {}  # for how many steps each has had no gradient
+        self._told: set[Tensor] = set()
+        self._forecast = Forecast([], WINDOW, STRIDE)
+        self._follow()
         self._set()
+
+    @property
+    def params(self) -> list[Tensor]:
+        """The penalised parameters, in the order of their groups."""
+        return [p for group, _ in self._groups() for p in group["params"]]
+
+    @abstractmethod
+    def _unit_of(self, group: Group) -> int | None:
+        """The unit of a group that is new; None where there is none for it, which is said."""
 
     @abstractmethod
     def _left(self, alive: Sequence[Tensor]) -> list[float]:
-        """The share that is left in each unit, from which weights are alive: masks of the local shards, in order."""
+        """The share that is left in each unit, from which weights are alive: masks of the local shards, in order.
+
+        NaN where nothing of a unit counts.
+        """
 
     @property
     def left(self) -> list[float]:
-        """The share that is left now, in each unit."""
+        """The share that is left now, in each unit; NaN where nothing of it is trained."""
+        self._follow()
         return self._left([local(p.detach()) != 0 for p in self.params])
+
+    def counts(self, p: Tensor) -> bool:
+        """Return whether a penalised parameter is steered: not where it has had no gradient for long."""
+        patience = max(LEAST_PATIENCE, PATIENCE * self.steps)
+        return self.unit.get(p) is not None and p.requires_grad and self.waiting.get(p, 0) < patience
+
+    def _follow(self) -> None:
+        """Take in the groups that were added to the optimizer, and forget those that are gone."""
+        params = self.params
+        if len(params) == len(self.unit) and all(p in self.unit for p in params):
+            return
+        for group, penalty in self._groups():
+            new = [p for p in group["params"] if p not in self.unit]
+            if new and not _start((group, penalty)):
+                self._tell(new, "λ is 0, which is a start that is multiplied; give the group one such as 1e-4")
+            unit = self._unit_of(group) if new and _start((group, penalty)) else None
+            self.unit.update(dict.fromkeys(new, unit))
+        self.unit = {p: self.unit[p] for p in params}
+        self._forecast.follow(params)
+
+    def _watch(self) -> None:
+        """Note which parameters have no gradient; where none has one, the gradients are gone already."""
+        if not any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"]):
+            return
+        for p in self.unit:
+            self.waiting[p] = 0 if p.grad is not None else self.waiting.get(p, 0) + 1
+        silent = [p for p, unit in self.unit.items() if unit is not None and not self.counts(p)]
+        self._tell(silent, f"there is no gradient, so that no λ makes it smaller; {self.idle}")
+
+    def _tell(self, params: Sequence[Tensor], why: str) -> None:
+        new = [self.optimizer.name_of(p) for p in params if p not in self._told]
+        self._told.update(params)
+        if new:
+            names = ", ".join(new[:6]) + (f" and {len(new) - 6} more" if len(new) > 6 else "")
+            warnings.warn(Idle(f"{type(self).__name__}: {names}: {why}"), stacklevel=5)
 
     def _control(self) -> None:
         if self.done > self.steps:
             return
+        self._follow()
+        self._watch()
         if self.done % self.every == 0:
             self._forecast.sample()
             self._steer()
@@ -121,9 +182,9 @@ class Steered(LambdaController):
         excess = EXCESS * max(0.0, 1 - done / HORIZON) ** 2
         ahead = min(AHEAD, togo * SAMPLES / 2)  # speeds fall with the learning rate
         for i, left in enumerate(self._left(self._forecast.alive(window, ahead))):
-            group, _ = self._groups()[self.units[i][0]]
-            rising = min(1.0, self._ramp() * self._others(group))
-            if not rising:
+            group = next((group for group, _ in self._groups() if self.unit[group["params"][0]] == i), None)
+            rising = 0.0 if group is None else min(1.0, self._ramp() * self._others(group))
+            if not rising or math.isnan(left):
                 continue
             error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(self.shares[i])
             fastest = FASTEST if done < HORIZON else FASTEST_LATE
@@ -137,24 +198,21 @@ class Steered(LambdaController):
         return min(1.0, self.done / (self.warmup * self.steps)) if self.warmup else 1.0
 
     def _set(self) -> None:
-        groups = self._groups()
-        for unit, strength in zip(self.units, self.strengths, strict=True):
-            for i in unit:
-                self._write(groups[i][0], math.exp(strength) * self._ramp())
+        for group, _ in self._groups():
+            unit = self.unit[group["params"][0]]
+            if unit is not None:
+                self._write(group, math.exp(self.strengths[unit]) * self._ramp())
 
     def _protect(self) -> None:
-        """Lower λ of the layers that have hardly a weight left."""
-        for group, _ in self._groups():
+        """Lower λ of the layers that have hardly a block left."""
+        for group, penalty in self._groups():
             full = group.get("full_scales", [1.0] * len(group["params"]))
             scales = zip(group["params"], group["lam_scales"], full, strict=True)
-            group["lam_scales"] = [
-                _scale(p, int(total(p, (local(p.detach()) != 0).sum())), scale / most) * most
-                for p, scale, most in scales
-            ]
+            group["lam_scales"] = [_scale(*_blocks_left(penalty, p), scale / most) * most for p, scale, most in scales]
 
     def _look_back(self) -> None:
         for share, left in zip(self.shares, self.left, strict=True):
-            if abs(left - share) > self.tolerance:
+            if abs(left - share) > self.tolerance:  # not where nothing is left to be steered
                 warnings.warn(TargetMissed(self._why(share, left)), stacklevel=4)
 
     def _why(self, share: float, left: float) -> str:
@@ -177,19 +235,42 @@ class Steered(LambdaController):
         self._forecast.resize(smaller)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "strengths": list(self.strengths), **self._forecast.state_dict()}
+        waiting = [self.waiting.get(p, 0) for p in self.params]
+        return {
+            **super().state_dict(),
+            "strengths": list(self.strengths),
+            "waiting": waiting,
+            **self._forecast.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._follow()
         self.strengths = list(state["strengths"])
+        self.waiting = dict(zip(self.params, state["waiting"], strict=True))
+        self._told = {p for p in self.params if not self.counts(p)}
         self._forecast.load_state_dict(state)
 
 
-def _scale(w: Tensor, left: int, before: float) -> float:
-    """What λ of a layer is to be multiplied by, of which so many weights are left."""
-    if left <= 1 < w.numel() or left == 0:
+def _start(pair: tuple[Group, Penalty]) -> float:
+    """λ of a group before any controller."""
+    group, _ = pair
+    return float(group["initial_lam"] if "initial_lam" in group else group["lam"])
+
+
+def _blocks_left(penalty: Penalty, p: Tensor) -> tuple[int, int]:
+    """How many blocks of a parameter are not zero, and how many there are; of joint ones the weights count."""
+    if joint_blocks(penalty) is not None:
+        return int(p.detach().count_nonzero()), p.numel()
+    support = penalty.support(p.detach())
+    return int(support.sum()), support.numel()
+
+
+def _scale(left: int, of: int, before: float) -> float:
+    """What λ of a layer is to be multiplied by, so many of whose blocks are left."""
+    if left <= 1 < of or left == 0:
         return 0.0
-    change = LOWERED if left < min(FEWEST, w.numel()) else RAISED
+    change = LOWERED if left < min(FEWEST, of) else RAISED
     return min(1.0, max(before, LOWEST) * change)
 
 

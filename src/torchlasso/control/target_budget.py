@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from torchlasso._core.arguments import check_model, check_positive
 from torchlasso.control.base import LambdaController
 from torchlasso.control.costs import Bytes, Cost, Flops, Latency, Parameters
 from torchlasso.control.live_channels import Probe
 from torchlasso.control.steering import Steered
 from torchlasso.optim import Proximal
+from torchlasso.optim.metrics import Group
 from torchlasso.penalties.parts import joint_blocks
 
 COSTS: dict[str, type[Cost]] = {"flops": Flops, "parameters": Parameters, "bytes": Bytes, "latency": Latency}
@@ -41,7 +42,8 @@ class TargetBudget(Steered):
         model: the model that it trains; of a wrapper such as ``DistributedDataParallel`` the module inside.
         example_inputs: what the model is called with, a tensor or a tuple of tensors: a batch of 16 to 64 varied
             samples. Where processes train together, all have to give the same.
-        flops: floating-point operations of a forward pass of one sample, 2 for a multiplication and an addition.
+        flops: floating-point operations of a forward pass of one sample, 2 for a multiplication and an addition. A
+            share is below 1, a number whole and above 1.
         parameters: how many.
         bytes: what the parameters take.
         latency: seconds of a forward pass of ``example_inputs``, as a share only. Each layer is timed at a few widths
@@ -57,6 +59,7 @@ class TargetBudget(Steered):
 
     Warns:
         TargetMissed: at the end, if the share is more than a point away; it says why.
+        Idle: once, of a penalised parameter without a gradient, by its name.
 
     Examples:
         >>> import torch, torchlasso as tl
@@ -79,6 +82,7 @@ class TargetBudget(Steered):
     """
 
     what = "the cost"
+    idle = "what it costs stays, and the others are steered to make up for it"
 
     def __init__(
         self,
@@ -96,11 +100,11 @@ class TargetBudget(Steered):
     ) -> None:
         asked = {"flops": flops, "parameters": parameters, "bytes": bytes, "latency": latency}
         given = {name: value for name, value in asked.items() if value is not None}
+        check_model("TargetBudget: model", model)
         if len(given) != 1:
             raise ValueError(f"TargetBudget: give one of {', '.join(asked)}; got {', '.join(given) or 'none'}")
         [(name, wanted)] = given.items()
-        if not 0 < wanted < math.inf:
-            raise ValueError(f"TargetBudget: {name} must be a finite number above 0; got {wanted!r}")
+        check_positive(f"TargetBudget: {name}", wanted)
         LambdaController.__init__(self, optimizer)  # says so if the optimizer is none whose groups can be asked for
         groups = self._groups()
         # a unit whose bias is zero, too, has no gradient behind a ReLU
@@ -109,6 +113,11 @@ class TargetBudget(Steered):
         self.what = kind.what
         if wanted >= 1 and not kind.counted:
             raise ValueError(f"TargetBudget: {name} is a share of the dense model's, below 1; got {wanted!r}")
+        if wanted == 1 or (wanted > 1 and wanted != int(wanted)):
+            raise ValueError(
+                f"TargetBudget: {name} is a share of the dense model's, below 1, or a whole number above 1; "
+                f"got {wanted!r}"
+            )
         try:
             self._probe = Probe(model, [p for group, _ in groups for p in group["params"]], example_inputs)
             self._cost = kind.measured(self._probe)
@@ -116,15 +125,21 @@ class TargetBudget(Steered):
             raise ValueError(f"TargetBudget: {error}") from error
         super().__init__(
             optimizer,
-            units=[list(range(len(groups)))],
-            shares=[_share(name, wanted, self._cost)],
+            shares=[_share(name, wanted, self._cost, 0.0 if allow_empty else self._cost.least(self._probe.sites))],
             steps=steps,
             warmup=warmup,
             allow_empty=allow_empty,
             tolerance=0.01,
         )
 
+    def _unit_of(self, group: Group) -> int:
+        return 0
+
     def _left(self, alive: Sequence[Tensor]) -> list[float]:
+        try:
+            self._probe.follow(self.params)
+        except ValueError as error:
+            raise ValueError(f"TargetBudget: {error}") from error
         return [self._cost.left(self._probe(alive), self._probe.sites) / self._cost.dense]
 
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
@@ -139,14 +154,19 @@ class TargetBudget(Steered):
         self._cost = type(self._cost).restored(state["cost"])
 
 
-def _share(name: str, wanted: float, cost: Cost) -> float:
+def _share(name: str, wanted: float, cost: Cost, least: float) -> float:
     share = wanted / cost.dense if wanted >= 1 else wanted
     if share >= 1:
         raise ValueError(
             f"TargetBudget: {name}={wanted:,g} leaves nothing to save: the dense model has {cost.dense:,g}"
         )
-    if share <= (least := cost.fixed / cost.dense):
+    if share <= (fixed := cost.fixed / cost.dense):
         raise ValueError(
-            f"TargetBudget: {name}={wanted:,g} cannot be reached: {least:.4g} of it has no channels to lose"
+            f"TargetBudget: {name}={wanted:,g} cannot be reached: {fixed:.4g} of it has no channels to lose"
+        )
+    if share * cost.dense < least:
+        raise ValueError(
+            f"TargetBudget: {name}={wanted:,g} cannot be reached: the dense model has {cost.dense:,g}, and one channel "
+            f"in each layer {least:,g}"
         )
     return share

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from torchlasso._core.arguments import is_number, shown
 from torchlasso._core.specs import unknown
 from torchlasso.control.base import check_proximal
 from torchlasso.control.steering import Steered
-from torchlasso.distributed.sharding import total
 from torchlasso.optim import Proximal
+from torchlasso.optim.metrics import Group
+from torchlasso.penalties.parts import count_alive
 
 SCOPES = ("model", "group")
 
@@ -22,6 +25,11 @@ class TargetSparsity(Steered):
     The share is of all penalised weights, or of those of each group. λ of the groups is where the search starts, and
     in the scope of a model their ratios stay. Training has to be as long as ``steps`` says, with a learning rate that
     falls towards its end, as it does under a cosine or a line: then the share is met within about 0.1 point.
+
+    Under a penalty of whole blocks, such as ``L1(over=Rows())``, the weights of a block count as zero when all of them
+    are: single ones that decay until they underflow, as those that read a dead unit do, are not of its making. A group
+    that is added to the optimizer later is steered with the others, from what its λ is then. A parameter that has had
+    no gradient for a twentieth of training, or is frozen, does not count until it has one.
 
     Args:
         optimizer: whose λ is controlled.
@@ -37,6 +45,7 @@ class TargetSparsity(Steered):
 
     Warns:
         TargetMissed: at the end, if the share is further away than the tolerance; it says why.
+        Idle: once, of a parameter that does not count, by its name.
 
     Examples:
         >>> import torch, torchlasso as tl
@@ -75,17 +84,23 @@ class TargetSparsity(Steered):
         if scope not in SCOPES:
             raise unknown("scope", scope, SCOPES)
         groups = optimizer.penalised_groups()
-        units = [list(range(len(groups)))] if scope == "model" else [[i] for i in range(len(groups))]
-        targets = list(target) if isinstance(target, Sequence) else [target] * len(units)
-        if len(targets) != len(units):
-            raise ValueError(f"TargetSparsity: {len(targets)} targets for {len(units)} groups in the scope {scope!r}")
-        for unit, wanted in zip(units, targets, strict=True):
-            params = [p for i in unit for p in groups[i]["params"]]
+        together = [groups] if scope == "model" else [[group] for group in groups]
+        several = isinstance(target, Sequence) and not isinstance(target, str)
+        targets: list[Any] = list(target) if several else [target] * len(together)  # type: ignore[arg-type]
+        if len(targets) != len(together):
+            raise ValueError(
+                f"TargetSparsity: {len(targets)} targets for {len(together)} groups in the scope {scope!r}"
+            )
+        for some, wanted in zip(together, targets, strict=True):
+            params = [p for group in some for p in group["params"]]
             _check(wanted, sum(p.numel() for p in params), 0 if allow_empty else len(params))
-        self.sizes = [p.numel() for group in groups for p in group["params"]]  # what is taken out counts as zeros
+        if not is_number(tolerance) or tolerance < 0:
+            raise ValueError(f"TargetSparsity: tolerance must be a number of at least 0; got {shown(tolerance)}")
+        self.scope, self.later = scope, None if several else 1 - targets[0]
+        self.sizes: dict[Tensor, int] = {}  # what is taken out counts as zeros
+        self._made = 0
         super().__init__(
             optimizer,
-            units=units,
             shares=[1 - wanted for wanted in targets],
             steps=steps,
             warmup=warmup,
@@ -94,20 +109,44 @@ class TargetSparsity(Steered):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "sizes": list(self.sizes)}
+        return {**super().state_dict(), "sizes": [self.sizes[p] for p in self.params]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self.sizes = list(state["sizes"])
+        self.sizes = dict(zip(self.params, state["sizes"], strict=True))
+
+    def _unit_of(self, group: Group) -> int | None:
+        self.sizes.update({p: p.numel() for p in group["params"]})
+        if self.scope == "model":
+            return 0
+        self._made += 1
+        if self._made > len(self.shares):  # a group that was added later
+            if self.later is None:
+                self._tell(group["params"], "the group has no target of its own; it keeps its λ and does not count")
+                return None
+            self.shares.append(self.later)
+            self.strengths.append(0.0)
+        return self._made - 1
 
     def _left(self, alive: Sequence[Tensor]) -> list[float]:
-        counts = [int(total(p, mask.sum())) for p, mask in zip(self.params, alive, strict=True)]
-        return [sum(counts[k] for k in some) / sum(self.sizes[k] for k in some) for some in self.members]
+        found, masks = [[0, 0] for _ in self.shares], iter(alive)
+        for group, penalty in self._groups():
+            params = group["params"]
+            kept = count_alive(penalty, params, [next(masks) for _ in params])
+            for p, count in zip(params, kept, strict=True):
+                unit = self.unit[p]
+                if unit is not None and self.counts(p):
+                    found[unit][0] += count
+                    found[unit][1] += self.sizes[p]
+        return [count / size if size else math.nan for count, size in found]
 
 
-def _check(target: float, weights: int, layers: int) -> None:
-    if not isinstance(target, int | float) or not 0 < target < 1:
-        raise ValueError(f"TargetSparsity: the target is a share of zeros, above 0 and below 1; got {target!r}")
+def _check(target: Any, weights: int, layers: int) -> None:
+    if not is_number(target) or not 0 < target < 1:
+        hint = f"; {target:g} per cent is {target / 100:g}" if is_number(target) and 2 <= target < 100 else ""
+        raise ValueError(
+            f"TargetSparsity: the target is a share of zeros, above 0 and below 1; got {shown(target)}{hint}"
+        )
     if (left := (1 - target) * weights) < layers:
         raise ValueError(
             f"TargetSparsity: {target:.6g} of {weights:,} weights would leave {left:.1f} of them for {layers} layers; "

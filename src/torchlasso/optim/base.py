@@ -59,6 +59,7 @@ class Proximal(Optimizer):
     metric: ClassVar[Metric]
     penalties: list[Penalty | None]
     weights: dict[Tensor, Tensor]
+    names: dict[Tensor, str]
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Proximal(Optimizer):
     ) -> None:
         self.penalties = []
         self.weights = {}
+        self.names = {}
         self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging}
         super().__init__(params, *args, **kwargs)
         # A fused base would skip its update after an overflow by itself, unseen by the prox: the scaler has to.
@@ -84,7 +86,7 @@ class Proximal(Optimizer):
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, with its own ``penalty`` and ``lam`` if it has these."""
         group = {**self._given, **param_group}
-        penalty = group.pop("penalty")
+        penalty, names = group.pop("penalty"), group.pop("names", None)
         lam = group.pop("lam") if penalty is not None else 0.0
         check_strength(lam)
         super().add_param_group(group)
@@ -98,6 +100,13 @@ class Proximal(Optimizer):
         except (TypeError, ValueError):
             del self.param_groups[-1], self.penalties[-1]
             raise
+        names = group.get("param_names", names)
+        if names is not None:
+            self.names.update(zip(group["params"], names, strict=True))
+
+    def name_of(self, p: Tensor) -> str:
+        """Return what a parameter is called in messages: its name, or its shape where its group came without names."""
+        return self.names.get(p, f"a parameter of shape {tuple(p.shape)}")
 
     def _check_group(self, group: Group, penalty: Penalty | None) -> None:
         if group.get("differentiable"):
@@ -252,7 +261,7 @@ class Proximal(Optimizer):
             return super().__repr__()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"penalties": self.penalties, "weights": self.weights, "_given": self._given}
+        own = {"penalties": self.penalties, "weights": self.weights, "names": self.names, "_given": self._given}
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -109,6 +109,13 @@ class Penalty(ABC):
         """The same penalty for the layout in which ``module`` keeps its parameter ``name``."""
         return self
 
+    def alive(self, mask: Tensor) -> Tensor:
+        """Return a mask of the weights that the penalty keeps, where it is known which are not zero.
+
+        Where it takes blocks as a whole, a block is kept if any of its weights is: a zero in it is none of its making.
+        """
+        return mask
+
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
         """The dimensions of ``w`` along which it may be cut into shards, the penalty being the sum of theirs."""
         return ()
@@ -217,6 +224,9 @@ class Separable(Penalty):
             return r.new_full((), torch.inf)  # no λ holds back what is spared
         slope = self.dphi(torch.zeros((), dtype=r.dtype, device=r.device), 1.0)
         return (r / self.over.weights(grad)).max() / slope
+
+    def alive(self, mask: Tensor) -> Tensor:
+        return self.over.of_any(mask)
 
     def fit(self, module: nn.Module, name: str) -> Penalty:
         return replace(self, over=self.over.fit(module, name))

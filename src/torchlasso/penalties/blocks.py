@@ -56,6 +56,19 @@ class Blocks(ABC):
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         """``w`` as a matrix of one block a row, (n_blocks, size), and the function that puts such a matrix back."""
 
+    def of_any(self, mask: Tensor) -> Tensor:
+        """Return a mask of the weights whose block has any that is in ``mask``.
+
+        Examples:
+            >>> Rows().of_any(torch.tensor([[True, False], [False, False]]))
+            tensor([[ True,  True],
+                    [False, False]])
+        """
+        if not mask.numel():
+            return mask
+        rows, restore = self.rows(mask)
+        return restore(rows.amax(dim=1, keepdim=True).expand_as(rows))
+
     def in_memory(self, w: Tensor) -> tuple[int, int] | None:
         """(n_blocks, size) if the blocks of a contiguous ``w`` lie in memory one after the other, as rows do.
 
@@ -99,6 +112,9 @@ class Elements(Blocks):
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         # adding 0.0 makes −0.0 the plain zero
         return computed(w).abs(), lambda r: torch.copysign(r, w).add_(0.0).to(w.dtype)
+
+    def of_any(self, mask: Tensor) -> Tensor:
+        return mask
 
     def distance(self, w: Tensor, grad: Tensor, dphi: Rebuild) -> Tensor:
         w, grad = computed(w), computed(grad)
@@ -426,6 +442,9 @@ class SingularValues(Blocks):
         normal = torch.linalg.svdvals(residual - right @ vh)
         after = (torch.arange(len(s), device=s.device) - alive.sum()).clamp_min(0)
         return torch.where(alive, tangent, (normal[after] - slope).clamp_min(0))
+
+    def of_any(self, mask: Tensor) -> Tensor:
+        return mask  # no weight is of one singular value alone
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchlasso.distributed.sharding import like_shards, total
 from torchlasso.penalties.base import Penalty, Strength
 from torchlasso.penalties.blocks import Rows
 from torchlasso.penalties.joint import Joint
@@ -47,6 +48,29 @@ def factors(over: Joint, tensors: Sequence[Tensor], scales: Sequence[float], wei
         return found
     parts = torch.split(weights, [len(piece.indices) for piece in largest])
     return [scale * part for scale, part in zip(found, parts, strict=True)]
+
+
+def count_alive(penalty: Penalty, params: Sequence[Tensor], masks: Sequence[Tensor]) -> list[int]:
+    """Count the weights of each parameter that a penalty keeps (:meth:`Penalty.alive`).
+
+    Args:
+        penalty: of the parameters, which are those of one group.
+        params: the parameters, plain or sharded.
+        masks: which of their weights are not zero, of this process's shard.
+    """
+    over = joint_blocks(penalty)
+    if over is not None:
+        kept = [mask.clone() for mask in masks]
+        rows = [row.any(dim=1, keepdim=True).expand_as(row) for row in over.gather(masks)]
+        over.put_(kept, rows)
+        return [int(mask.sum()) for mask in kept]
+    counts = []
+    for p, mask in zip(params, masks, strict=True):
+        if penalty.cuts(p):  # a block is of several shards
+            counts.append(int(penalty.alive(like_shards(p, mask)).sum()))
+        else:
+            counts.append(int(total(p, penalty.alive(mask).sum())))
+    return counts
 
 
 def prox_together_(
