@@ -13,7 +13,8 @@ import argparse
 import statistics
 import sys
 
-from torchlasso.runs.experiment import Experiment, Options, read
+from torchlasso.runs.experiment import Experiment, read
+from torchlasso.runs.options import Options
 from torchlasso.selection import penalty
 from torchlasso.training.trainer import evaluate, sparsity, support
 

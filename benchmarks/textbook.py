@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from torchlasso.runs.experiment import LOSS_TERM, OURS, Experiment, Options, read
+from torchlasso.runs.experiment import OURS, Experiment, read
+from torchlasso.runs.options import LOSS_TERM, Options
 from torchlasso.training.trainer import evaluate, sparsity
 
 SEEDS = (0, 1, 2)

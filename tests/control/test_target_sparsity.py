@@ -105,9 +105,7 @@ def test_of_whole_rows(digits, name):
     )
     alive = (trained.weights[0] != 0).any(dim=1)
     assert 1 - alive.double().mean() == pytest.approx(0.5, abs=0.02)
-    assert (
-        trained.sparsity >= 1 - alive.double().mean()
-    )  # single weights of live rows underflow
+    assert trained.sparsity >= 1 - alive.double().mean()  # single weights of live rows underflow
     assert 0 < alive.sum() < 96
     assert trained.accuracy > 0.9
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from torchlasso._core import files
-from torchlasso.cli import arguments, screen
-from torchlasso.cli.starting import listed
+from torchlasso.cli import options, screen
+from torchlasso.cli.options import listed
 from torchlasso.diagnostics.report import size
 from torchlasso.runs.experiment import Experiment, read
 from torchlasso.runs.finished import open_run
@@ -55,7 +55,7 @@ def bench(
     batch: Annotated[str, typer.Option(help="Rows at a time, one or more numbers separated by commas.")] = "1,64",
     threads: Annotated[int | None, typer.Option(help="Of the CPU; without it, as many as torch takes.")] = None,
     seconds: Annotated[float, typer.Option(help="To measure for, each size of batch, and to try layers for.")] = 5.0,
-    allow_code: arguments.AllowCode = None,
+    allow_code: options.AllowCode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
     """Measure a run's model dense, penalised, compacted, accelerated, in bfloat16 and in ONNX, on this machine.
@@ -69,7 +69,7 @@ def bench(
         raise ValueError(f"--seconds must be above 0; got {seconds:g}")
     if threads is not None and threads < 1:
         raise ValueError(f"--threads must be at least 1; got {threads}")
-    finished = open_run(run, arguments.allowed(by=allow_code), uses=CODE)
+    finished = open_run(run, options.allowed(by=allow_code), uses=CODE)
     _, rows = read(finished.experiment.options)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from torchlasso._core import files
-from torchlasso.cli import arguments, screen
+from torchlasso.cli import options, screen
 from torchlasso.compaction import compacted
 from torchlasso.runs.finished import open_run
 
@@ -18,7 +18,7 @@ def compact(
     multiple_of: Annotated[
         int, typer.Option(help="Keep so many units of each kind that they make a multiple of this.")
     ] = 1,
-    allow_code: arguments.AllowCode = None,
+    allow_code: options.AllowCode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what went and what stayed as JSON.")] = False,
 ) -> None:
     """Write the run's model without the units that make no difference, and say what went and why the others stayed.
@@ -27,7 +27,7 @@ def compact(
 
     The outputs are the same: both models run side by side, in float64, before anything is written.
     """
-    folder, experiment, model, cuts = open_run(run, arguments.allowed(by=allow_code))
+    folder, experiment, model, cuts = open_run(run, options.allowed(by=allow_code))
     start = time.perf_counter()
     small, report, cut = compacted(model, experiment.example, multiple_of)
     seconds = time.perf_counter() - start

@@ -13,7 +13,7 @@ import typer
 from torchlasso import storage
 from torchlasso._core import files
 from torchlasso._core.specs import unknown
-from torchlasso.cli import arguments, screen
+from torchlasso.cli import options, screen
 from torchlasso.diagnostics.report import size
 from torchlasso.export import to_onnx, to_pt2
 from torchlasso.runs.card import Card
@@ -66,7 +66,7 @@ def export(
         bool, typer.Option("--compact", help="The model that torchlasso compact made, instead of the whole one.")
     ] = False,
     out: Annotated[str | None, typer.Option(help="File to write; without it, one in RUN/export.")] = None,
-    allow_code: arguments.AllowCode = None,
+    allow_code: options.AllowCode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Write a run's model for another runtime, with its class names and how its inputs are prepared.
@@ -76,7 +76,7 @@ def export(
     if format_ not in FORMATS:
         raise unknown("format", format_, FORMATS)
     chosen = FORMATS[format_]
-    finished = open_run(run, arguments.allowed(by=allow_code), compact=compact)
+    finished = open_run(run, options.allowed(by=allow_code), compact=compact)
     path = Path(out) if out else finished.folder.exported / f"{'compact' if compact else 'model'}{chosen.ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen.write(finished, path, Card.of(finished.experiment).to_dict())

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchlasso import data as datasets
 from torchlasso._core.files import write_text
 from torchlasso._core.text import printable
-from torchlasso.cli import arguments, screen
+from torchlasso.cli import options, screen
 from torchlasso.data.records import Labels
 from torchlasso.diagnostics.report import percent
 from torchlasso.distributed.processes import by_first
@@ -29,13 +29,13 @@ def predict(
         str, typer.Option(help="What to predict: anything that train reads, labels may be missing; images too.")
     ],
     out: Annotated[str | None, typer.Option(help="CSV file to write; without it, standard output.")] = None,
-    allow_code: arguments.AllowCode = None,
+    allow_code: options.AllowCode = None,
 ) -> None:
     """Predict rows: a line of CSV each, and the error where there are labels.
 
     Example: torchlasso predict runs/a --data digits --out predictions.csv
     """
-    card, model = open_model(run, arguments.allowed(data, by=allow_code))
+    card, model = open_model(run, options.allowed(data, by=allow_code))
     inputs = card.inputs
     part = datasets.load_part(data, label=card.label, ignore=card.ignore)
     x = inputs.prepare(part, data)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from torchlasso._core import files
-from torchlasso.cli import arguments, screen
+from torchlasso.cli import options, screen
 from torchlasso.diagnostics.report import report as sparsity_report
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.page.writing import write_page
@@ -16,14 +16,14 @@ from torchlasso.runs.page.writing import write_page
 def report(
     run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
     html: Annotated[bool, typer.Option("--html", help="Write report.html into the folder and print its path.")] = False,
-    allow_code: arguments.AllowCode = None,
+    allow_code: options.AllowCode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show what is zero in a run, layer by layer.
 
     Example: torchlasso report runs/a
     """
-    folder, experiment, model, _ = open_run(run, arguments.allowed(by=allow_code))
+    folder, experiment, model, _ = open_run(run, options.allowed(by=allow_code))
     summary = folder.read_summary()
     if html:
         write_page(folder, experiment, model, summary)

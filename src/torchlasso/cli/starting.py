@@ -16,8 +16,9 @@ from torchlasso.cli import screen
 from torchlasso.control import TargetSparsity
 from torchlasso.distributed.processes import is_first, is_first_to_fail
 from torchlasso.path import folds_of
-from torchlasso.runs.experiment import DENSE, Experiment, Options, PathOptions, Rows, read
+from torchlasso.runs.experiment import Experiment, Rows, read
 from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.options import DENSE, Options, PathOptions
 from torchlasso.runs.teacher import outputs_of_teacher
 
 
@@ -26,7 +27,6 @@ def started(
     context: typer.Context,
     given: dict[str, Any],
     folder: RunFolder,
-    data: str | None,
     *,
     resume: bool,
     overwrite: bool,
@@ -40,15 +40,14 @@ def started(
         ValueError: there is a run already, or none to resume, or the options do not fit it, or cannot be trained with.
     """
     out = str(folder.path)
-    given = {key: value for key, value in given.items() if key in {f.name for f in fields(Options)}}
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
     try:
         with ExitStack() as lock:
             if resume or overwrite:
-                experiment, rows = _taken(context, given, folder, data, lock, resume=resume)
+                experiment, rows = _taken(context, given, folder, lock, resume=resume)
             else:
-                experiment, rows = _begun(given, folder, data, lock)
+                experiment, rows = _begun(given, folder, lock)
             with screen.aside(as_json):
                 yield experiment, rows
         if as_json and is_first():
@@ -63,11 +62,11 @@ def started(
         raise typer.Exit(130) from None
 
 
-def _begun(given: dict[str, Any], folder: RunFolder, data: str | None, lock: ExitStack) -> tuple[Experiment, Rows]:
+def _begun(given: dict[str, Any], folder: RunFolder, lock: ExitStack) -> tuple[Experiment, Rows]:
     """A run in a folder that holds none; what cannot be trained leaves no folder behind."""
     if folder.holds_a_run:
         raise ValueError(f"{folder.path} already holds a run; give --resume, --overwrite or another --out")
-    if data is None:
+    if given["data"] is None:
         raise ValueError("--data is missing: what to train on")
     experiment, rows = _prepare(Options(**given), folder.allowed)
     lock.enter_context(folder.locked())
@@ -78,18 +77,18 @@ def _begun(given: dict[str, Any], folder: RunFolder, data: str | None, lock: Exi
 
 
 def _taken(
-    context: typer.Context, given: dict[str, Any], folder: RunFolder, data: str | None, lock: ExitStack, *, resume: bool
+    context: typer.Context, given: dict[str, Any], folder: RunFolder, lock: ExitStack, *, resume: bool
 ) -> tuple[Experiment, Rows]:
     """The run in a folder, to go on with or to be replaced; a run that is begun, where there is none."""
     if not folder.holds_a_run:
-        if data is None and resume:
+        if given["data"] is None and resume:
             raise ValueError(f"{folder.path} holds no run to resume")
-        return _begun(given, folder, data, lock)
+        return _begun(given, folder, lock)
     lock.enter_context(folder.locked())
     if folder.is_part:
         raise ValueError(f"{folder.path} is a part of the run in {folder.path.parent}; give the folder of that")
     if not resume:
-        return _replaced(given, folder, data)
+        return _replaced(given, folder)
     experiment = folder.read_experiment()
     if (experiment.options.path is None) != ("path" not in given):
         command = "train" if experiment.options.path is None else "path"
@@ -98,9 +97,9 @@ def _taken(
     return experiment, read(experiment.options)[1]
 
 
-def _replaced(given: dict[str, Any], folder: RunFolder, data: str | None) -> tuple[Experiment, Rows]:
+def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, Rows]:
     """A run in the place of another, which stays as it is until this one can be trained."""
-    if data is None:
+    if given["data"] is None:
         raise ValueError("--data is missing: what to train on")
     experiment, rows = _prepare(Options(**given), folder.allowed)
     teacher = experiment.options.teacher
@@ -110,11 +109,6 @@ def _replaced(given: dict[str, Any], folder: RunFolder, data: str | None) -> tup
             raise ValueError(f"--teacher {teacher} is in {folder.path}, which --overwrite replaces; give another --out")
     folder.start(experiment)
     return experiment, rows
-
-
-def listed(text: str) -> tuple[str, ...]:
-    """The items of a list with commas."""
-    return tuple(filter(None, (item.strip() for item in text.split(","))))
 
 
 def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, Rows]:
@@ -142,8 +136,7 @@ def _refuse_changes(context: typer.Context, given: dict[str, Any], options: Opti
     if options.path is not None:
         pairs += [(f.name, getattr(given["path"], f.name), getattr(options.path, f.name)) for f in fields(PathOptions)]
     for key, value, kept in pairs:
-        # the parameters of a command are called after its options, but where a name is taken
-        source = context.get_parameter_source(key) or context.get_parameter_source(f"{key}_")
+        source = context.get_parameter_source(key)
         if source is not None and source.name == "COMMANDLINE" and value != kept:
             raise ValueError(
                 f"--{key.replace('_', '-')} {value} differs from the run's {kept}; a resumed run keeps its options"

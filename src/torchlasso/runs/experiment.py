@@ -14,133 +14,26 @@ import torchlasso
 from torchlasso import data, models
 from torchlasso._core.functions import is_function_name
 from torchlasso._core.memory import need
-from torchlasso._core.specs import parse_spec, unknown
+from torchlasso._core.specs import parse_spec
 from torchlasso.compaction import Shrinker
 from torchlasso.control import Reweighted, TargetBudget, TargetSparsity
 from torchlasso.data.records import order_like, widen
 from torchlasso.graph import Units
 from torchlasso.optim import Proximal, proximal
-from torchlasso.path import RULES, Grid, Recipe
-from torchlasso.penalties import L1, check_strength
+from torchlasso.path import Recipe
+from torchlasso.penalties import L1
 from torchlasso.runs import choices
+from torchlasso.runs.options import COMPARISONS, LOSS_TERM, Options, PathOptions
 from torchlasso.selection import Group, Rule, param_groups, penalty, weights_of
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.refit import freeze_zeros
-from torchlasso.training.trainer import Loss, Plan, Trainer, sparsity
+from torchlasso.training.trainer import Loss, Trainer, sparsity
 
-OURS, DENSE, LOSS_TERM, REFIT = "torchlasso", "dense", "loss-term", "refit"
-COMPARISONS = (DENSE, LOSS_TERM)
+OURS, REFIT = "torchlasso", "refit"
 PARTS = (*COMPARISONS, REFIT)  # folders in that of a run
-TARGETS = ("sparsity", "flops", "bytes")
 REFIT_RATE = 0.3  # the learning rate at the start of a refit, to that of the training
 ACTIVATIONS = 16  # numbers that a model computes for one of its inputs, at the least
 EXAMPLES = 64  # rows by which it is measured what a model costs
-
-
-@dataclass(frozen=True)
-class PathOptions:
-    """The options that ``torchlasso path`` has besides."""
-
-    points: int = 20
-    sparsest: float = 0.995
-    densest: float = 0.5
-    lams: tuple[float, ...] = ()
-    epochs_each: int = 2
-    lr_growth: float = 1.0
-    collapse: float = 0.25
-    choose: str = "one-se"
-    tolerance: float = 0.005
-    folds: int | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.grid  # refuses what no grid can be made of
-        if len(self.lams) not in (0, 2):
-            raise ValueError(f"--lams are two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
-        if self.epochs_each < 1:
-            raise ValueError(f"--epochs-each must be at least 1; got {self.epochs_each}")
-        if not 0 < self.lr_growth < math.inf:
-            raise ValueError(f"--lr-growth must be a finite number above 0; got {self.lr_growth}")
-        if not 0 < self.collapse <= 1:
-            raise ValueError(f"--collapse is a share, above 0 and at most 1; got {self.collapse}")
-        if self.choose not in RULES:
-            raise unknown("rule", self.choose, RULES)
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"--tolerance must be at least 0 and below 1; got {self.tolerance}")
-        if self.folds is not None and self.folds < 2:
-            raise ValueError(f"--folds must be at least 2; got {self.folds}")
-
-    @property
-    def grid(self) -> Grid:
-        """Where the points are."""
-        lams = (self.lams[0], self.lams[1]) if len(self.lams) == 2 else None
-        return Grid(self.points, self.sparsest, self.densest, lams)
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of ``torchlasso train``, and of ``torchlasso path``, as ``config.json`` keeps them."""
-
-    data: str
-    label: str | None = None
-    ignore: tuple[str, ...] = ()
-    validation: float = 0.1
-    model: str = "lenet-5"
-    loss: str | None = None
-    lam: float = 1e-4
-    penalty: str = "l1"
-    over: str | None = None
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    schedule: str = "cosine"
-    epochs: int = 20
-    batch_size: int = 128
-    seed: int = 0
-    device: str = "auto"
-    compare: tuple[str, ...] = ()
-    sparsity: float | None = None
-    flops: float | None = None
-    bytes: float | None = None
-    reweight: float | None = None
-    refit: int | None = None
-    teacher: str | None = None
-    shrink: bool = False
-    path: PathOptions | None = None
-
-    def __post_init__(self) -> None:
-        check_strength(self.lam, "--lam")
-        targets = [f"--{name}" for name in TARGETS if getattr(self, name) is not None]
-        if len(targets) > 1:
-            raise ValueError(f"{' and '.join(targets)} exclude each other: λ can meet one target")
-        if targets and not self.lam:
-            raise ValueError(f"{targets[0]} needs a --lam above 0, from where the search for λ starts")
-        if self.teacher == "":
-            raise ValueError("--teacher is empty; it names the folder of a run, or dense")
-        if self.path is not None and not self.path.lams and not self.lam:
-            raise ValueError("--lam must be above 0, from where the search for λ starts, unless there are --lams")
-        if self.path is not None and not self.path.folds and not self.validation:
-            raise ValueError("a point is chosen by validation rows: give --validation above 0, or --folds")
-        if self.refit is not None and self.refit < 1:
-            raise ValueError(f"--refit is a number of epochs, at least 1; got {self.refit}")
-        if self.refit is not None and not self.validation:
-            raise ValueError("--refit keeps the better model by validation rows; give --validation above 0")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
-        if not 0 <= self.validation < 1:
-            raise ValueError(f"--validation must be at least 0 and below 1; got {self.validation!r}")
-        _ = self.plan  # refuses what no plan can be made of
-        for name in self.compare:
-            if name not in COMPARISONS:
-                raise unknown("comparison", name, COMPARISONS)
-
-    @property
-    def comparisons(self) -> tuple[str, ...]:
-        """What is trained besides; the dense model first if it is the teacher."""
-        return self.compare if self.teacher != DENSE else (DENSE, *(name for name in self.compare if name != DENSE))
-
-    @property
-    def plan(self) -> Plan:
-        """How long and in what order to train."""
-        return Plan(self.epochs, self.batch_size, self.seed, self.schedule)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from torchlasso.distributed import processes
 from torchlasso.figures import frontier, save
 from torchlasso.path import Point, choose, folds_of, follow, pooled
 from torchlasso.runs.evaluation import summarise
-from torchlasso.runs.experiment import DENSE, Experiment, PathOptions, Rows, read
+from torchlasso.runs.experiment import Experiment, Rows, read
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.observer import SILENT, Observer
+from torchlasso.runs.options import DENSE, PathOptions
 from torchlasso.runs.page.frontiers import series_of
 from torchlasso.runs.page.reading import mean_images
 from torchlasso.runs.page.writing import write_page

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torchlasso.control import TargetMissed
 from torchlasso.path import badness
 from torchlasso.runs.evaluation import need_finite, summarise
-from torchlasso.runs.experiment import DENSE, LOSS_TERM, OURS, REFIT, Experiment, Rows, Training
+from torchlasso.runs.experiment import OURS, REFIT, Experiment, Rows, Training
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.observer import SILENT, Observer
+from torchlasso.runs.options import DENSE, LOSS_TERM
 from torchlasso.runs.page.reading import mean_images
 from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.summary import Refit, Summary

@@ -14,8 +14,8 @@ from torchlasso.compaction import compact
 from torchlasso.export import read_onnx, to_onnx
 from torchlasso.graph.tracing import first_line
 from torchlasso.inference import accelerate
-from torchlasso.runs.experiment import DENSE
 from torchlasso.runs.finished import FinishedRun, open_run
+from torchlasso.runs.options import DENSE
 from torchlasso.storage import checkpoint, save
 
 

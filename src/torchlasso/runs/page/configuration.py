@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from torchlasso.html import section, table
-from torchlasso.runs.experiment import Options, PathOptions
+from torchlasso.runs.options import Options, PathOptions
 from torchlasso.runs.page.shown import Shown
 
 

@@ -8,7 +8,7 @@ from torchlasso.figures import frontier as draw
 from torchlasso.figures._embedding import embedded, page_axes, places
 from torchlasso.html import beside, figure, section, table
 from torchlasso.path import Point, badness
-from torchlasso.runs.experiment import DENSE
+from torchlasso.runs.options import DENSE
 from torchlasso.runs.page.points import Mark, shown_points, slider
 from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.summary import side_by_side

@@ -15,8 +15,9 @@ from torchlasso.figures._embedding import page_axes
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.path import Point, choose, pooled
 from torchlasso.penalties import L1
-from torchlasso.runs.experiment import DENSE, Experiment
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.options import DENSE
 from torchlasso.runs.summary import Summary
 from torchlasso.selection import Group
 

@@ -1,0 +1,97 @@
+"""The options of the commands: those that :mod:`torchlasso.runs.options` declares, and a few common ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+
+from torchlasso._core.functions import is_function_name
+from torchlasso.runs.options import options_of
+
+Out = Annotated[str, typer.Option(help="Folder of the run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
+AllowCode = Annotated[
+    list[str] | None,
+    typer.Option(help="package.module:function that a file of the run may name and have run; may be given again."),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the summary as JSON at the end, and all else to standard error.")
+]
+
+
+def takes(*classes: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator: the command has an option for each field of these dataclasses, after ``--out``.
+
+    The command gets their values as keyword arguments, such as typer reads them; :func:`parsed` makes fields of them.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            each
+            for each in inspect.signature(command, eval_str=True).parameters.values()
+            if each.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        place = 1 + [each.name for each in own].index("out")
+        declared = [each for cls in classes for each in _parameters(cls, command.__name__)]
+        # those with a default come last in a signature, but typer calls by keyword
+        every = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own[:place], *declared, *own[place:])]
+        command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in every}
+        return command
+
+    return decorate
+
+
+def _parameters(cls: type, command: str) -> Iterator[inspect.Parameter]:
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    for name, kind, option in options_of(cls, command):
+        default: Any = defaults[name] if option.default is None else option.default
+        if default is dataclasses.MISSING:  # a resumed run has it
+            kind, default = kind | None, None
+        if get_origin(kind) is tuple:
+            kind, default = str, ",".join(default)
+        names = [f"--{name.replace('_', '-')}"]  # without a --no- form
+        annotation: Any = Annotated[kind, typer.Option(*names, help=option.help)]
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a dataclass's fields from what typer read: lists with commas become tuples.
+
+    Raises:
+        ValueError: an item of a list is of another type than the field's.
+    """
+    found = {}
+    for name, kind, _ in options_of(cls, command):
+        value = values[name]
+        if get_origin(kind) is tuple:
+            item, _ = get_args(kind)
+            try:
+                value = tuple(map(item, listed(value)))
+            except ValueError as error:
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} takes numbers separated by commas, as in 1e-6,1e-3; got {value!r}") from error
+        found[name] = value
+    return found
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the items of a list with commas."""
+    return tuple(filter(None, (item.strip() for item in text.split(","))))
+
+
+def allowed(*given: str | None, by: list[str] | None) -> frozenset[str]:
+    """Return the functions that the user has named on this command line, by ``--allow-code`` or as an option's value.
+
+    Raises:
+        ValueError: ``--allow-code`` is something else than the name of a function.
+    """
+    for name in by or []:
+        if not is_function_name(name):
+            raise ValueError(f"--allow-code is the name of a function, package.module:function; got {name!r}")
+    return frozenset(name for name in (*given, *(by or [])) if name is not None and is_function_name(name))
