@@ -93,7 +93,7 @@ def test_what_others_read(tmp_path: Path) -> None:
 
 @both
 def test_a_model_that_cannot_be_exported_leaves_the_old_file(
-    to: Callable[..., None], read: Callable[[Path], Exported], tmp_path: Path
+    to: Callable[..., None], read: Callable[[Path], Exported], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     class Depends(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -104,6 +104,7 @@ def test_a_model_that_cannot_be_exported_leaves_the_old_file(
     with pytest.raises(ValueError, match="cannot be exported") as raised:
         to(Depends(), torch.randn(2, 3), file)
     assert "\n" not in str(raised.value)
+    assert capfd.readouterr() == ("", "")
     assert file.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -81,10 +85,23 @@ def program_of(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram
     """
     args, kwargs, shapes = for_any_batch(inputs)
     try:
-        with undisturbed(model), torch.no_grad():
+        with quietly(), undisturbed(model), torch.no_grad():
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:  # of any kind: the model's own code runs
         raise ValueError(f"the model cannot be exported: {first_line(error)}") from error
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep torch from writing about an export: what matters is raised, too, and it writes whole graphs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def for_any_batch(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]:

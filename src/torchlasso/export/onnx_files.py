@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from torchlasso._core.extras import require
 from torchlasso._core.files import write_bytes
-from torchlasso.export.exported import KEY, Exported, check, program_of
+from torchlasso.export.exported import KEY, Exported, check, program_of, quietly
 from torchlasso.export.onnx_content import EXTRA, name_batch, seal, strip, unseal
 from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 
@@ -83,7 +80,7 @@ def _converted(program: torch.export.ExportedProgram, inputs: Inputs, metadata: 
         elif not isinstance(each.arg, ConstantArgument) or each.arg.value is not None:  # None is left out
             raise ValueError("the model cannot be exported to ONNX: it has an output that is not a tensor")
     try:
-        with _quietly(), torch.no_grad():
+        with quietly(), torch.no_grad():
             converted = torch.onnx.export(program, input_names=names, output_names=outputs, dynamo=True, verbose=False)
         assert converted is not None  # as dynamo=True has it; None is for mypy
         model = converted.model_proto
@@ -172,17 +169,3 @@ def _read(content: bytes) -> Exported:
         return tensors[0] if len(tensors) == 1 else tensors
 
     return Exported(function, metadata)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what the exporter says of packages that it does not need."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
