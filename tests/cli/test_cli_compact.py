@@ -113,7 +113,7 @@ def test_bad_input(cli: Any, classes: Path, tmp_path: Path) -> None:
     cli.assert_refused(cli("compact", tmp_path / "nowhere"), "nowhere", "holds no run")
     run = tmp_path / "run"
     assert cli.train(classes, run, *UNITS).code == 0
-    cli.assert_refused(cli("compact", run, "--multiple-of", "0"), "multiple_of has to be 1 or more")
+    cli.assert_refused(cli("compact", run, "--multiple-of", "0"), "multiple_of must be a whole number of at least 1")
     assert not (run / "compact.safetensors").exists()
     other = tmp_path / "other"
     cli.assert_refused(cli.train(classes, other, "--over", "units:bye=size"), "did you mean 'by'")

@@ -237,7 +237,7 @@ def test_as_many_are_kept_as_make_a_multiple():
 
 @pytest.mark.parametrize("multiple_of", [0, -4])
 def test_a_multiple_of_nothing_is_refused(multiple_of: int):
-    with pytest.raises(ValueError, match=f"multiple_of has to be 1 or more, and is {multiple_of}"):
+    with pytest.raises(ValueError, match=f"multiple_of must be a whole number of at least 1; got {multiple_of}"):
         compact(nn.Linear(2, 2), torch.randn(1, 2), multiple_of=multiple_of)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -32,7 +33,7 @@ def shown(value: Any) -> str:
     return f"{article} {type(value).__name__}"
 
 
-def check_kind(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
+def check_kind(name: str, value: Any, kind: Any, expected: str) -> None:
     """Raise ``TypeError`` unless a value is of a class.
 
     >>> check_kind("report: model", [1], nn.Module, "a torch.nn.Module")
@@ -46,6 +47,19 @@ def check_kind(name: str, value: Any, kind: type | tuple[type, ...], expected: s
 def check_model(name: str, value: Any) -> None:
     """Raise ``TypeError`` unless a value is a model."""
     check_kind(name, value, nn.Module, "a torch.nn.Module")
+
+
+def check_inputs(name: str, value: Any) -> None:
+    """Raise ``TypeError`` unless a value can be the inputs of a model."""
+    expected = "a tensor, a tuple of arguments or a dict of keyword arguments"
+    check_kind(name, value, Tensor | tuple | list | dict, expected)
+
+
+def check_sequence(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
+    """Raise ``TypeError`` unless a value is a list, or the like, of things of a class."""
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | nn.Module | Optimizer)
+    if not several or (isinstance(value, Collection) and not all(isinstance(item, kind) for item in value)):
+        raise TypeError(f"{name} must be {expected}; got {shown(value)}")
 
 
 def is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from torchlasso._core.arguments import check_inputs, check_model, check_whole
 from torchlasso.compaction.attributes import (
     Choice,
     Sizes,
@@ -34,8 +35,9 @@ TOLD = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators that are told 
 
 def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, units: UnitMap | None = None) -> Cut:
     """What can be taken out of a model; it was tried on a copy. ``units``: of the model as it is, if they are known."""
-    if multiple_of < 1:
-        raise ValueError(f"multiple_of has to be 1 or more, and is {multiple_of}")
+    check_model("model", model)
+    check_inputs("example_inputs", example_inputs)
+    check_whole("multiple_of", multiple_of)
     units = units or find_units(model, example_inputs)
     precision = units.structure.trace.precision
     original = precision.copied(model)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from torchlasso._core.arguments import check_kind, check_model, check_sequence
 from torchlasso.compaction.api import report_of
 from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.cutting import Cut
@@ -68,6 +69,10 @@ def shrink_(
         >>> net[0].out_features < 20
         True
     """
+    controllers = [controllers] if isinstance(controllers, LambdaController) else list(controllers)
+    check_model("shrink_: model", model)
+    check_kind("shrink_: optimizer", optimizer, Optimizer, "the optimizer of the model")
+    check_sequence("shrink_: controllers", controllers, LambdaController, "controllers of λ, such as torchlasso.Warmup")
     check_blocks(optimizer)
     cut = find_cut(model, example_inputs, multiple_of)
     check_agreement(cut)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from torchlasso._core.arguments import shown
 from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.optim import Proximal
 
@@ -50,6 +51,8 @@ class Warmup(LambdaController):
     def __init__(self, optimizer: Proximal, steps: int, shape: Callable[[float], float] = float) -> None:
         super().__init__(optimizer)
         check_steps(steps, "Warmup")
+        if not callable(shape):
+            raise TypeError(f"Warmup: shape must be a function of the share that is done; got {shown(shape)}")
         self.steps, self.shape = steps, shape
         self._control()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchlasso._core.arguments import is_number, shown
+from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso._core.specs import unknown
 from torchlasso.control.base import check_proximal
 from torchlasso.control.steering import Steered
@@ -81,6 +81,7 @@ class TargetSparsity(Steered):
         tolerance: float = 1e-3,
     ) -> None:
         check_proximal(optimizer, "TargetSparsity")
+        check_kind("TargetSparsity: scope", scope, str, "'model' or 'group'")
         if scope not in SCOPES:
             raise unknown("scope", scope, SCOPES)
         groups = optimizer.penalised_groups()

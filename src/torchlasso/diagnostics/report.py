@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from torchlasso._core.arguments import check_model
+from torchlasso._core.arguments import check_inputs, check_model
 from torchlasso._core.files import write_text
 from torchlasso.control.live_channels import undisturbed
 from torchlasso.distributed.sharding import plain_class, reshard, whole
@@ -246,6 +246,8 @@ def report(
     """
     check_model("report: model", model)
     groups = None if groups is None else check_groups("report: groups", groups)
+    if example_inputs is not None:
+        check_inputs("report: example_inputs", example_inputs)
     reshard(model)  # so that its parameters are those of the groups
     parameters = list(named_parameters(model))
     weights = {p for _, _, p in weights_of(model)}

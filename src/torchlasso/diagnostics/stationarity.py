@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.penalties.parts import joint_blocks
-from torchlasso.selection import Group, penalised
+from torchlasso.selection import Group, check_groups, penalised
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
         Stationarity(max=0.5, mean=0.1666...)
     """
     distances = []
-    groups = [trained for group in groups if (trained := _without_frozen(group))["params"]]
+    given = check_groups("stationarity: groups", groups)
+    groups = [trained for group in given if (trained := _without_frozen(group))["params"]]
     for (w, penalty, lam), (grad, _, _) in zip(penalised(groups), penalised(groups, _gradient), strict=True):
         largest = float(lam.max()) if isinstance(lam, Tensor) else lam  # where it is reweighted, that of a zero
         if largest > 0:
@@ -79,7 +80,7 @@ def lambda_max(groups: Iterable[Group]) -> float:
         >>> tl.lambda_max([{"params": [w], "penalty": tl.L1(), "lam": 1.0}])
         1.5
     """
-    groups = [{**group, "lam": 1.0} for group in groups]
+    groups = [{**group, "lam": 1.0} for group in check_groups("lambda_max: groups", groups)]
     if any(isinstance(lam, Tensor) for _, _, lam in penalised(groups)):
         raise ValueError("λ has a weight for each block: take lambda_max before the groups are reweighted")
     largest = [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from torchlasso._core.arguments import check_kind, check_whole
 from torchlasso.figures._pixels import sheet, show, tinted
 from torchlasso.figures._style import axes_or_new
 
@@ -43,6 +45,8 @@ def filters(
         >>> axes.images[0].get_array().shape  # sixteen in a row, a pixel between them
         (11, 95, 4)
     """
+    check_kind("filters: w", w, Tensor, "the weight of a layer, a tensor")
+    check_whole("filters: most", most)
     pixels = filter_pixels(w, shape, most)
     axes = axes_or_new(ax)
     show(axes, pixels, title)
@@ -53,6 +57,8 @@ def filters(
 def filter_pixels(w: Tensor, shape: Sequence[int] | None = None, most: int = MOST) -> Tensor:
     """The pixels of :func:`filters`: uint8, (height, width, 4)."""
     if shape is not None:
+        if w.numel() != len(w) * math.prod(shape):
+            raise ValueError(f"filters of shape {tuple(shape)} do not make a weight of shape {tuple(w.shape)}")
         w = w.reshape(len(w), *shape)
     if w.dim() == 3:
         w = w[:, :, None]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from torchlasso._core.arguments import check_sequence
 from torchlasso.figures._style import COLOURS, INK, MARKERS, SOFT, axes_or_new, dress, in_per_cent, module
 
 if TYPE_CHECKING:
@@ -30,6 +32,13 @@ class Series:
     left: Sequence[float]
     values: Sequence[float]
     spreads: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        for name, values in (("left", self.left), ("values", self.values), ("spreads", self.spreads)):
+            check_sequence(f"Series: {name}", values, Real, "a list of numbers")
+        if len(self.values) != len(self.left) or len(self.spreads) not in (0, len(self.left)):
+            lengths = f"{len(self.left)}, {len(self.values)} and {len(self.spreads)}"
+            raise ValueError(f"Series: left, values and spreads must be equally long; got {lengths} of them")
 
 
 def frontier(
@@ -63,6 +72,7 @@ def frontier(
         >>> tl.figures.frontier([path], chosen=(0.02, 0.019)).get_xscale()
         'log'
     """
+    check_sequence("frontier: series", series, Series, "a list of torchlasso.figures.Series")
     if not any(share > 0 for line in series for share in line.left):
         raise ValueError("a frontier without points cannot be drawn")
     axes, scale = axes_or_new(ax), 100 if percent else 1

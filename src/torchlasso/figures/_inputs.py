@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchlasso._core.arguments import check_kind
 from torchlasso.figures._pixels import as_colours, crossed_out, sheet, show, smaller, tinted
 from torchlasso.figures._style import BLUE, axes_or_new, dress
 
@@ -49,6 +50,9 @@ def inputs(
         >>> [label.get_text() for label in axes.get_yticklabels()]
         ['dose', 'age']
     """
+    check_kind("inputs: read", read, Tensor, "a mask of the inputs that are read, a tensor")
+    if names and len(names) != read.numel():
+        raise ValueError(f"inputs: names must be one for each of the {read.numel()} features; got {len(names)}")
     for name, given in (("strengths", strengths), ("images", None if images is None else images[0])):
         if given is not None and given.shape != read.shape:
             raise ValueError(f"{name} must be of shape {tuple(read.shape)}, as read is; got {tuple(given.shape)}")

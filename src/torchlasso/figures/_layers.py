@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from torchlasso._core.arguments import check_kind
 from torchlasso._core.specs import unknown
 from torchlasso.diagnostics.report import LayerReport, SparsityReport, short
 from torchlasso.figures._style import BLUE, INK, LINE, axes_or_new, dress, module
@@ -42,6 +43,7 @@ def layers(record: SparsityReport, what: str = "weights", ax: Axes | None = None
         >>> tl.figures.layers(record, "flops").get_xlabel()
         'FLOPs'
     """
+    check_kind("layers: record", record, SparsityReport, "what torchlasso.report(model) returns")
     if what not in PARTS:
         raise unknown("part of layers", what, PARTS)
     name, parts = PARTS[what]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING
 
+from torchlasso._core.arguments import check_sequence
 from torchlasso.figures._style import BLUE, axes_or_new, dress, in_per_cent
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def stability(
         >>> tl.figures.stability([0.4, 0.1, 0.0]).get_ylabel()
         'went from or to zero'
     """
+    check_sequence("stability: switched", switched, Real, "a list of shares")
     if not len(switched):
         raise ValueError("the stability of no epochs cannot be drawn")
     axes, shares = axes_or_new(ax), [100 * share for share in switched]

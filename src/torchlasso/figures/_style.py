@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchlasso._core.arguments import check_kind
 from torchlasso._core.files import write_bytes
 from torchlasso.html import PALETTE
 
@@ -37,6 +38,7 @@ def module(name: str = "matplotlib") -> Any:
 def axes_or_new(ax: Axes | None = None, size: tuple[float, float] = SIZE) -> Any:
     """The axes that were given, or new ones in a figure of their own."""
     if ax is not None:
+        check_kind("ax", ax, module("matplotlib.axes").Axes, "axes of matplotlib")
         return ax
     figure = module("matplotlib.figure").Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
     return figure.subplots()
@@ -74,6 +76,7 @@ def save(axes: Axes, *paths: str | Path) -> None:
         >>> axes = tl.figures.stability([0.4, 0.1, 0.0])
         >>> tl.figures.save(axes, Path(tempfile.mkdtemp()) / "stability.png")
     """
+    check_kind("save: axes", axes, module("matplotlib.axes").Axes, "axes that a figure was drawn in")
     figure: Any = axes.figure
     for path in paths:
         ending = Path(path).suffix.lstrip(".")

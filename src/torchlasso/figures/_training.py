@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torchlasso._core.arguments import check_kind, check_sequence
 from torchlasso.figures._style import COLOURS, DASHES, axes_or_new, dress, in_per_cent
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def training(
         >>> tl.figures.training({"torchlasso": epochs}, "lam").get_ylabel()
         'λ'
     """
+    check_kind("training: runs", runs, Mapping, "a dictionary from names to lists of epochs")
+    for name, epochs in runs.items():
+        check_sequence(f"training: runs[{name!r}]", epochs, Mapping, "a list of dictionaries, one for each epoch")
     lines = {name: points_of(epochs, what, by) for name, epochs in runs.items()}
     values = [value for points in lines.values() for _, value in points]
     if not values:

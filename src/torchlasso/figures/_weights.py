@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchlasso._core.arguments import check_kind
 from torchlasso.diagnostics.report import percent
 from torchlasso.figures._style import BLUE, SOFT, axes_or_new, dress
 
@@ -44,6 +45,8 @@ def weights(
         >>> [text.get_text() for text in axes.get_legend().get_texts()]
         ['before: 0.0 % zeros', 'after: 50.0 % zeros']
     """
+    for name, w in (("before", before), ("after", after)):
+        check_kind(f"weights: {name}", w, Tensor, "weights, a tensor")
     both = [w.detach().flatten().double().cpu() for w in (before, after)]
     if not all(map(len, both)):
         raise ValueError("histograms need weights; there are none")

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 from torch import Tensor, fx, nn
 
+from torchlasso._core.arguments import check_inputs, check_kind, check_model
 from torchlasso._core.parametrized import computed_from
 from torchlasso.graph.axes import Axis, Dim, Sum, resolve, units_in
 from torchlasso.graph.flops import flops_of_units
@@ -57,6 +58,9 @@ class Units(Joint):
     def __init__(
         self, model: nn.Module, example_inputs: Inputs, *, only: str = "*", weighted: bool = True, by: str = "size"
     ) -> None:
+        check_model("Units: model", model)
+        check_inputs("Units: example_inputs", example_inputs)
+        check_kind("Units: only", only, str, "a pattern such as '*'")
         if by not in ("size", "flops"):
             raise ValueError(f"Units: by must be 'size' or 'flops'; got {by!r}")
         units = find_units(model, example_inputs)

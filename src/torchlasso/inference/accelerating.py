@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from torchlasso._core.arguments import check_inputs, check_model
 from torchlasso.compaction import compacted
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.graph.tracing import Inputs, first_line
@@ -87,6 +88,8 @@ def accelerate(
         >>> torch.allclose(fast(x), net(x), atol=1e-5), report.layers[0].why
         (True, 'no weight is zero')
     """
+    check_model("accelerate: model", model)
+    check_inputs("accelerate: example_inputs", example_inputs)
     if isinstance(seconds, bool) or not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
         raise ValueError(f"seconds must be a finite number above 0; got {seconds!r}")
     if any_sharded(model.parameters()):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
+from torchlasso._core.arguments import check_kind, shown
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim.buckets import Cohort, cohorts_of, keep_gains
 from torchlasso.optim.fused import device, updates
@@ -114,7 +115,7 @@ class Proximal(Optimizer):
         if penalty is None:
             return
         if not isinstance(penalty, Penalty):
-            raise TypeError(f"penalty must be a Penalty such as torchlasso.L1(); got {penalty!r}")
+            raise TypeError(f"penalty must be a Penalty such as torchlasso.L1(); got {shown(penalty)}")
         if any(p.is_complex() for p in group["params"]):
             raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
         shapes = [torch.empty_like(p, device="meta") for p in group["params"]]
@@ -366,6 +367,10 @@ def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proxim
         >>> proximal(torch.optim.RAdam).__name__
         'ProxRAdam'
     """
+    if not (isinstance(base, type) and issubclass(base, Optimizer)):
+        raise TypeError(f"proximal: base must be a class of torch.optim, such as torch.optim.Adam; got {shown(base)}")
+    if metric is not None:
+        check_kind("proximal: metric", metric, Metric, "a torchlasso.optim.Metric, or None")
     metric = metric or registry().get(base)
     if metric is None:
         known = ", ".join(sorted(cls.__name__ for cls in registry()))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from torchlasso._core.arguments import shown
+from torchlasso._core.arguments import check_kind, shown
 from torchlasso._core.registry import enter
 from torchlasso.distributed.sharding import gathered, is_cut, shardwise, summed
 from torchlasso.penalties.blocks import Blocks, Elements, divide
@@ -151,6 +151,9 @@ class Separable(Penalty):
     """
 
     over: Blocks = Elements()
+
+    def __post_init__(self) -> None:
+        check_kind(f"{type(self).__name__}: over", self.over, Blocks, "blocks such as torchlasso.Filters()")
 
     @abstractmethod
     def phi(self, r: Tensor, lam: Strength) -> Tensor:

@@ -15,6 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from torchlasso._core.arguments import check_kind
+
 Rebuild = Callable[[Tensor], Tensor]
 
 
@@ -210,6 +212,9 @@ class Partition(Blocks):
 
     weighted: bool = True
 
+    def __post_init__(self) -> None:
+        check_kind(f"{type(self).__name__}: weighted", self.weighted, bool, "True or False")
+
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         rows, restore = self.rows(w)
         r = torch.linalg.vector_norm(rows, dim=1)  # (n_blocks,)
@@ -296,6 +301,7 @@ class _Channels(Partition):
     groups: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _need_whole(self, 1, groups=self.groups)
 
     def fit(self, module: nn.Module, name: str) -> Blocks:
@@ -367,6 +373,7 @@ class Heads(Partition):
     parts: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _need_whole(self, 1, n=self.n, parts=self.parts)
         _need_whole(self, 0, dim=self.dim)
 
@@ -394,6 +401,7 @@ class Chunks(Partition):
     n: int = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _need_whole(self, 1, n=self.n)
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:

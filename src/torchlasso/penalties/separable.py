@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from torchlasso._core.arguments import shown
 from torchlasso.penalties.base import Near, Separable, Strength, register
 from torchlasso.penalties.blocks import divide
 from torchlasso.penalties.diagonal_prox import better_of, shrink, shrink_flattening, shrink_near
@@ -19,6 +21,8 @@ def _like(r: Tensor, lam: Strength) -> Tensor:
 
 
 def _check(name: str, value: float, low: float, high: float = math.inf, *, low_open: bool = True) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number; got {shown(value)}")
     if not (low < value or (value == low and not low_open)) or not value <= high or math.isinf(value):
         bounds = f"{'above' if low_open else 'at least'} {low:g}" + (
             f" and at most {high:g}" if high < math.inf else ""
@@ -72,6 +76,7 @@ class ElasticNet(Separable):
     ratio: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check("ratio", self.ratio, 0, 1)
 
     def phi(self, r: Tensor, lam: Strength) -> Tensor:
@@ -114,6 +119,7 @@ class MCP(Separable):
     gamma: float = 3.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check("gamma", self.gamma, 0)
 
     def phi(self, r: Tensor, lam: Strength) -> Tensor:
@@ -155,6 +161,7 @@ class SCAD(Separable):
     a: float = 3.7
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check("a", self.a, 2)
 
     def phi(self, r: Tensor, lam: Strength) -> Tensor:
@@ -206,6 +213,7 @@ class LogSum(Separable):
     theta: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check("theta", self.theta, 0)
 
     def phi(self, r: Tensor, lam: Strength) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso.penalties.base import Penalty, Strength, register
 from torchlasso.penalties.blocks import Blocks, Filters, divide
 from torchlasso.penalties.diagonal_prox import shrink
@@ -39,8 +40,9 @@ class SparseGroup(Penalty):
     ratio: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio <= 1:
-            raise ValueError(f"ratio must be a number from 0 to 1; got {self.ratio!r}")
+        check_kind("SparseGroup: over", self.over, Blocks, "blocks such as torchlasso.Filters()")
+        if not is_number(self.ratio) or not 0 <= self.ratio <= 1:
+            raise ValueError(f"ratio must be a number from 0 to 1; got {shown(self.ratio)}")
 
     def value(self, w: Tensor, lam: Strength) -> Tensor:
         rows, _ = self.over.rows(w)
