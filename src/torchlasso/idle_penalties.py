@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -16,13 +17,21 @@ from torchlasso.penalties import Penalty
 
 NAMED = ("SGD", "Adam", "AdamW")  # those whose proximal form has a name of its own
 
-_in_the_loss: set[int] = set()  # parameters whose penalty was a term of the loss since the last step, by id
+RECENT = 8  # steps, of whatever optimizers, between a term of the loss and the step that it is for
+
+# Parameters whose penalty was a term of the loss: by id, since weak references would keep a model from being made
+# smaller, and with the number of the step, since an id is another tensor's once the parameter is gone.
+_terms: dict[int, int] = {}
+_steps = itertools.count()
 _seen: WeakSet[Optimizer] = WeakSet()
 
 
 def note_term(params: Iterable[Tensor]) -> None:
     """Note that the penalty of these parameters is a term of the loss."""
-    _in_the_loss.update(map(id, params))
+    now = next(_steps)
+    for old in [key for key, noted in _terms.items() if now - noted > RECENT]:
+        del _terms[old]
+    _terms.update(dict.fromkeys(map(id, params), now))
 
 
 @functools.cache
@@ -35,6 +44,7 @@ def watch() -> None:
 
 
 def _look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    now = next(_steps)
     params = {
         id(p)
         for group in optimizer.param_groups
@@ -44,8 +54,7 @@ def _look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     }
     if not params:
         return
-    idle = not params & _in_the_loss
-    _in_the_loss.difference_update(params)  # an id is another tensor's, once the parameter is gone
+    idle = [key for key in params if now - _terms.pop(key, -RECENT - 1) > RECENT]
     if idle and optimizer not in _seen:
         warnings.warn(_message(type(optimizer)), stacklevel=3)
     _seen.add(optimizer)

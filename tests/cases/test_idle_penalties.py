@@ -147,6 +147,21 @@ def test_nothing_is_written_into_optimizers():
         *plain.state_dict()["param_groups"][0],
         "penalty",
         "lam",
+        "names",
     }
     torch.save(ours, io.BytesIO())
     assert not ours._optimizer_step_post_hooks
+
+
+def test_a_term_that_was_looked_at_long_ago_does_not_hide_it():
+    for _ in range(20):  # ids of parameters that are gone come again
+        gone = nn.Linear(3, 2)
+        tl.penalty(groups_of(gone))
+        del gone
+        for _ in range(10):
+            w = nn.Parameter(torch.ones(1))
+            w.grad = torch.ones(1)
+            torch.optim.SGD([w]).step()
+        model = nn.Linear(3, 2)
+        optimizer = torch.optim.Adam(groups_of(model))
+        assert len(told(lambda m=model, o=optimizer: step(m, o))) == 1
