@@ -387,6 +387,18 @@ def test_names_of_a_wrapper_in_files_of_others_are_understood(path: Path, prefix
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
+def test_a_model_between_forward_and_backward_is_refused(small: nn.Module, path: Path):
+    tl.save(small, path)
+    model = layers()
+    before, loss = copy.deepcopy(model), model(ROWS).sum()
+    with pytest.raises(ValueError, match=r"'[02]\.weight' is held by something else and cannot become smaller"):
+        tl.load(path, into=model)
+    check_same(model, before.eval(), ROWS)
+    loss.backward()
+    tl.load(path, into=model)
+    check_same(model, small, ROWS)
+
+
 def test_a_model_that_is_held_is_refused(small: nn.Module, path: Path):
     import weakref
 

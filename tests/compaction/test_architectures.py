@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
+import torchlasso
 from torchlasso.compaction import CompactionReport, compact
+from torchlasso.compaction.numbers import numbers_of
 from torchlasso.graph import Family, UnitMap, find_units
 
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest
@@ -220,6 +223,20 @@ def test_a_state_dict_has_the_same_names_and_can_be_loaded(case: Case):
     _, ours = case.runs[0]
     for a, b in zip(outputs_of(other, case.inputs), ours.outputs, strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_file_makes_the_full_model_as_small(case: Case, tmp_path: Path):
+    torchlasso.save(case.small, tmp_path / "small.safetensors")
+    other = copy.deepcopy(case.model).eval()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.fill_(math.nan)
+    torchlasso.load(tmp_path / "small.safetensors", into=other)
+    for a, b in zip(outputs_of(other, case.inputs), case.runs[0][1].outputs, strict=True):
+        assert torch.equal(a, b)
+    kept: list[dict[int, Any]] = [{}, {}]
+    for (path, ours), (_, theirs) in zip(other.named_modules(), case.small.named_modules(), strict=True):
+        assert numbers_of(ours, kept[0]) == numbers_of(theirs, kept[1]), path
 
 
 def test_modules_are_of_the_same_classes_and_not_watched_any_more(case: Case):

@@ -209,10 +209,10 @@ class Changes:
             ValueError: something holds on to one of the tensors.
         """
         for name, tensor in self.tensors.items():
-            if weakref.getweakrefcount(tensor):
+            if _is_held(tensor):
                 raise ValueError(
-                    f"{name!r} is held by something else and cannot become smaller; load before the model is compiled "
-                    "and run, or wrapped for training"
+                    f"{name!r} is held by something else and cannot become smaller: load before the model is wrapped "
+                    "for training, and not between a forward and a backward pass"
                 )
         with noting(model), ExitStack() as undo, torch.no_grad():
             undo.callback(set_numbers_(model, [(module, number.keys, number.now) for module, number in self.numbers]))
@@ -221,3 +221,9 @@ class Changes:
                 undo.callback(become_(tensor, values[name].to(device, tensor.dtype)))
             yield
             undo.pop_all()
+
+
+def _is_held(tensor: Tensor) -> bool:
+    """Return True where ``swap_tensors`` would refuse a tensor, or do so to what a backward pass still needs."""
+    most = 2 if tensor.requires_grad else 1  # itself, and the node of the graph that adds up its gradient
+    return weakref.getweakrefcount(tensor) > 0 or tensor._use_count() > most  # type: ignore[attr-defined]
