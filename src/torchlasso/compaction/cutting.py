@@ -68,8 +68,10 @@ class Cut:
         return cls(units, Removal(gone), numbers)
 
     def applied_to_copy(self, model: nn.Module) -> nn.Module:
-        """A copy of a model that is cut; the model is not changed."""
-        small = copy.deepcopy(model)
+        """A copy of a model that is cut; the model is not changed, and only what stays is copied."""
+        dims = self.units.structure.parameters
+        cut = [p for name, p in model.named_parameters() if any(map(self.removal.touches, dims.get(name, ())))]
+        small = copy.deepcopy(model, {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in cut})
         self.apply_(small)
         return small
 

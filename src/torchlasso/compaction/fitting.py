@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -109,11 +108,11 @@ class Fitting:
     def __init__(
         self, units: UnitMap, removal: Removal, original: nn.Module, example_inputs: Inputs, wanted: list[Tensor]
     ) -> None:
-        self.removal, self.small = removal, copy.deepcopy(original)
+        precision = units.structure.trace.precision
+        self.removal, self.small = removal, precision.copied(original)
         self.found: list[tuple[Choice, int]] | None = None
         self.failed, self.error = "", ""
         self._running: list[str] = []
-        precision = units.structure.trace.precision
         Cut(units, removal, []).apply_(self.small)
         handles = list(self._watch(self.small))
         for chosen in assignments(choices(self.small, Sizes.of(units.structure, removal))):

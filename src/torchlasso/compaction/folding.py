@@ -137,7 +137,7 @@ class Folding:
     def _constants(self, node: fx.Node) -> dict[Axis, Tensor]:
         """For the families that a layer reads: units that go, and that neither its input nor its weight makes zero."""
         flows = ((x, self.flows[x]) for x in (arguments(node)[name] for name in ("input", "weight")))
-        x, w = (self._units(node, (flow.value != 0) | flow.depends) for node, flow in flows)
+        x, w = (self._units(node, (flow.kept != 0) | flow.depends) for node, flow in flows)
         both = {axis: x[axis] & w[axis] & self.removal.gone[axis] for axis in x if axis in w}
         return {axis: units for axis, units in both.items() if units.any()}
 
@@ -145,7 +145,7 @@ class Folding:
         """What units that go contribute to each bias of a layer; None where it is not the same everywhere."""
         args, rule = arguments(node), cast(Affine, rule_of(node.target))
         value, dims = self.flows[node].value, self._dims(node)
-        place = value.dim() - 1 - rule.after(self.flows[args["weight"]].value.dim())
+        place = value.dim() - 1 - rule.after(self.flows[args["weight"]].kept.dim())
         change = torch.zeros(value.shape[place], dtype=value.dtype)
         x = args["input"]
         gone = self.flows[x].value * self.removal.going(self._dims(x))
@@ -202,7 +202,7 @@ class Folding:
 
     def _nonzero(self, node: fx.Node) -> dict[Axis, Tensor]:
         """For the removable axes of a value: the units of which it has an element that is not zero."""
-        return self._units(node, self.flows[node].value != 0)
+        return self._units(node, self.flows[node].kept != 0)
 
     def _units(self, node: fx.Node, where: Tensor) -> dict[Axis, Tensor]:
         """For the removable axes of a value: the units that have an element where a mask is true."""

@@ -54,7 +54,7 @@ def become_(tensor: Tensor, value: Tensor, grad: Tensor | None = None) -> Callab
         RuntimeError: something in torch holds on to the tensor.
     """
     value = value.clone(memory_format=_layout(tensor))
-    new = nn.Parameter(value, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+    new = value.as_subclass(type(tensor)).requires_grad_(tensor.requires_grad)
     new.grad = grad
     new.__dict__.update(tensor.__dict__)
 

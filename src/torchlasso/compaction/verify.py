@@ -39,8 +39,9 @@ def run(model: nn.Module, inputs: Inputs, training: bool, precision: Precision =
         model: in this precision; it is not changed, whatever it keeps between calls.
     """
     args, kwargs = precision.tensors(as_arguments(inputs))
+    model = throwaway(model).train(training)
     with torch.no_grad(), repeatable(), precision.running(), _NoDropout():
-        found = throwaway(model).train(training)(*args, **kwargs)
+        found = model(*args, **kwargs)
     return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
 
 

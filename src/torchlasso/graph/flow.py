@@ -1,4 +1,9 @@
-"""Which elements of a model's values depend on its inputs, and which can make a difference to its outputs."""
+"""Which elements of a model's values depend on its inputs, and which can make a difference to its outputs.
+
+Only signs are followed, in float32, and every value is let go of behind its last reader. What is kept of it takes
+little memory: bools and constants, with one element wherever all along a dimension are equal. Parameters never depend
+on the inputs, so that nothing is kept for them, and they are widened only inside the operators that read them.
+"""
 
 from __future__ import annotations
 
@@ -10,93 +15,182 @@ import torch
 from torch import Tensor, fx
 
 from torchlasso.graph.operators import Call, Reach, arguments, name_of, rule_of
+from torchlasso.graph.precision import Precision
+from torchlasso.graph.rules.contractions import Affine
 from torchlasso.graph.rules.opaque import UNKNOWN
 from torchlasso.graph.tracing import Trace
+
+FIXED, GIVEN = torch.tensor([0, 1], dtype=torch.float32).unbind()
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What is known of the elements of one value.
+    """The elements of one value.
 
     Attributes:
-        value: in a run on the example inputs, in float64.
+        kept: in a run on the example inputs: all elements of a parameter, of a value that an operator other than a
+            layer adds up, and of the result of such an operator; of other values those that do not depend on the
+            inputs, and 0 elsewhere.
         depends: whether an element may depend on the inputs; others have this value whatever the inputs are.
-        matters: whether another value of an element might change the outputs.
+        matters: whether another value of an element that depends on the inputs might change the outputs.
+        precision: of the run.
     """
 
-    value: Tensor
+    kept: Tensor
     depends: Tensor
     matters: Tensor
+    precision: Precision
+
+    @property
+    def value(self) -> Tensor:
+        """What is kept, in the precision of the run."""
+        return self.precision.widened(self.kept)  # type: ignore[no-any-return]
 
 
 class _Sign(torch.autograd.Function):
     """1 where a number is above 0; backwards the same is done to the gradient, so that no number grows or vanishes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return (x > 0).double()
+    def forward(ctx: Any, x: Tensor, note: Callable[[Tensor], None]) -> Tensor:
+        ctx.note = note
+        return (x > 0).float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return (grads[0] > 0).double()
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        matters = grads[0] > 0
+        ctx.note(matters)
+        return matters.float(), None
 
 
-sign: Callable[[Tensor], Tensor] = _Sign.apply
+_sign: Callable[[Tensor, Callable[[Tensor], None]], Tensor] = _Sign.apply
 
 
-@torch.enable_grad()
+class _Run:
+    """One run of a trace.
+
+    Attributes:
+        reached: what is known of each value that is still to be read.
+        kept, depends, matters: see :class:`Flow`.
+        leaves: where dependence begins.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.reached: dict[fx.Node, Any] = {}
+        self.kept: dict[fx.Node, Tensor] = {}
+        self.depends: dict[fx.Node, Tensor] = {}
+        self.matters: dict[fx.Node, Tensor] = {}
+        self.leaves: list[Tensor] = []
+        self._added = set(_added_up(trace))
+
+    def forward(self) -> list[Tensor]:
+        """Run all operators; returns which elements of the outputs depend on the inputs."""
+        last = {x: node for node in self.trace.nodes for x in (node, *node.all_input_nodes)}
+        ending: dict[fx.Node, list[fx.Node]] = {}
+        for x, node in last.items():
+            ending.setdefault(node, []).append(x)
+        outputs: list[Tensor] = []
+        for node in self.trace.nodes:
+            if node.op == "placeholder":
+                self.reached[node] = self._start(node)
+            elif node.op == "call_function":
+                self.reached[node] = self._call(node)
+            elif node.op == "output":
+                found = [self.reached[value] for value in node.all_input_nodes]
+                outputs = [value.depends for value in found if isinstance(value, Reach)]
+            for x in ending.get(node, ()):
+                self._keep(x, self.reached.pop(x, None))
+        return outputs
+
+    def _start(self, node: fx.Node) -> Any:
+        value = self.trace.tensors[node]
+        if not isinstance(value, Tensor):
+            return value
+        given = node not in self.trace.names and node not in self.trace.fixed
+        return self._reach(node, value, _all(GIVEN if given else FIXED, value))
+
+    def _reach(self, node: fx.Node, value: Tensor, depends: Tensor) -> Reach:
+        if not depends.requires_grad:  # made out of nothing
+            if not depends.any():
+                return Reach(value, _all(FIXED, value))
+            depends = depends.float().requires_grad_()
+            self.leaves.append(depends)
+
+        def note(matters: Tensor) -> None:
+            self.matters[node] = _lean(matters)
+
+        return Reach(value, _sign(depends, note))
+
+    def _call(self, node: fx.Node) -> Any:
+        target: Any = node.target
+        with torch.no_grad(), self.trace.precision.running():
+            plain = torch.fx.node.map_arg((node.args, node.kwargs), lambda x: self._value(self.reached[x]))
+            value = target(*plain[0], **plain[1])
+        args = torch.fx.node.map_arg(arguments(node), lambda x: self.reached[x])
+        call: Call[Reach] = Call(name_of(target).removeprefix("aten."), args, value)
+        if not any(isinstance(part, Tensor) for part in (value if call.several else (value,))):
+            return value
+        with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
+            depends = (rule_of(target) or UNKNOWN).reach(call)
+        if call.several:
+            return tuple(self._reach(node, part, some) for part, some in zip(value, depends, strict=True))
+        return self._reach(node, value, depends)
+
+    def _value(self, reach: Any) -> Any:
+        if isinstance(reach, Reach):
+            return self.trace.precision.widened(reach.value)
+        return tuple(self._value(part) for part in reach) if isinstance(reach, tuple | list) else reach
+
+    def _keep(self, node: fx.Node, known: Any) -> None:
+        if not isinstance(known, Reach):
+            return
+        whole = node in self._added or not known.value.is_floating_point() or node in self.trace.tensors
+        self.depends[node] = _lean(known.depends.detach() > 0)
+        self.kept[node] = known.value if whole else _lean(known.value.masked_fill(self.depends[node], 0))
+
+
 def flow(trace: Trace) -> dict[fx.Node, Flow]:
-    """What is known of the elements of each tensor of a model."""
-    reached: dict[fx.Node, Any] = {}
-    outputs: list[Tensor] = []
-    for node in trace.nodes:
-        if node.op == "placeholder":
-            reached[node] = _start(trace.tensors[node], given=node not in trace.names and node not in trace.fixed)
-        elif node.op == "call_function":
-            with trace.precision.running():
-                reached[node] = _call(node, reached)
-        elif node.op == "output":
-            found = [reached[value] for value in node.all_input_nodes]
-            outputs = [value.depends for value in found if isinstance(value, Reach)]
-    known = {node: value for node, value in reached.items() if isinstance(value, Reach)}
-    whole = sum((depends.sum() for depends in outputs), torch.zeros((), dtype=torch.float64))
-    grads = torch.autograd.grad(whole, [value.depends for value in known.values()], allow_unused=True)
+    """Follow the elements of each tensor of a model."""
+    run = _Run(trace)
+    with torch.enable_grad():
+        outputs = [depends for depends in run.forward() if depends.requires_grad]
+        if outputs:
+            torch.autograd.grad([depends.sum() for depends in outputs], run.leaves, allow_unused=True)
     return {
-        node: Flow(r.value, r.depends.detach() > 0, torch.zeros_like(r.depends).bool() if grad is None else grad > 0)
-        for (node, r), grad in zip(known.items(), grads, strict=True)
+        node: Flow(kept, run.depends[node], run.matters.get(node, _all(FIXED.bool(), kept)), trace.precision)
+        for node, kept in run.kept.items()
     }
 
 
-def _start(value: Any, given: bool) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return _reach(value, torch.full(value.shape, float(given), dtype=torch.float64).requires_grad_())
+def _added_up(trace: Trace) -> list[fx.Node]:
+    """Values that an operator other than a layer adds up, and its results."""
+    found = []
+    for node in trace.nodes:
+        rule = rule_of(node.target) if node.op == "call_function" else None
+        if rule is not None and rule.adds_up and not isinstance(rule, Affine):
+            found += [node, *node.all_input_nodes]
+    return found
 
 
-def _reach(value: Tensor, depends: Tensor) -> Reach:
-    if not depends.requires_grad:  # made out of nothing
-        depends = depends.clone().requires_grad_()
-    with torch.no_grad():
-        nonzero = ((depends > 0) | (value != 0)).double()
-    return Reach(value, depends, nonzero)
+def _all(value: Tensor, like: Tensor) -> Tensor:
+    """The same number everywhere, in the memory of one."""
+    return value.expand(like.shape)
 
 
-def _call(node: fx.Node, reached: dict[fx.Node, Any]) -> Any:
-    target: Any = node.target
-    with torch.no_grad():
-        plain = torch.fx.node.map_arg((node.args, node.kwargs), lambda x: _value(reached[x]))
-        value = target(*plain[0], **plain[1])
-    args = torch.fx.node.map_arg(arguments(node), lambda x: reached[x])
-    call: Call[Reach] = Call(name_of(target).removeprefix("aten."), args, value)
-    if not any(isinstance(part, Tensor) for part in (value if call.several else (value,))):
-        return value
-    depends = (rule_of(target) or UNKNOWN).reach(call)
-    if call.several:
-        return tuple(_reach(part, sign(some)) for part, some in zip(value, depends, strict=True))
-    return _reach(value, sign(depends))
+def _lean(x: Tensor) -> Tensor:
+    """A copy of a tensor that takes the memory of one element along dimensions where all are equal."""
+    lean = x
+    for place, size in enumerate(x.shape):
+        first = lean.narrow(place, 0, 1) if size > 1 else lean
+        if size > 1 and bool((lean == first).all()):
+            lean = first
+    return lean.clone(memory_format=torch.contiguous_format).expand(x.shape)
 
 
-def _value(reach: Any) -> Any:
-    if isinstance(reach, Reach):
-        return reach.value
-    return tuple(_value(part) for part in reach) if isinstance(reach, tuple | list) else reach
+def _pack(x: Tensor) -> tuple[Tensor, torch.dtype]:
+    """Keep a factor for the gradient: only whether it is zero counts."""
+    return (x != 0 if x.is_floating_point() else x), x.dtype
+
+
+def _unpack(packed: tuple[Tensor, torch.dtype]) -> Tensor:
+    return packed[0].to(packed[1])

@@ -36,13 +36,21 @@ class Reach:
 
     Attributes:
         value: in a run on the example inputs; that of elements that do not depend on the inputs is theirs always.
-        depends: 1 where an element may depend on the model's inputs, else 0.
-        nonzero: 1 where an element may be other than zero, else 0.
+        depends: 1 where an element may depend on the model's inputs, else 0; float32.
     """
 
     value: Tensor
     depends: Tensor
-    nonzero: Tensor
+
+    @property
+    def nonzero(self) -> Tensor:
+        """1 where an element may be other than zero, else 0."""
+        return ((self.depends.detach() > 0) | (self.value != 0)).float()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether no element depends on the model's inputs, as of a parameter."""
+        return not self.depends.requires_grad
 
 
 def all_dims(shape: Any) -> Dims:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,10 @@ from torch.utils._pytree import tree_map
 from torchlasso.graph.kept import kept, put_
 
 CASTS = {"half": torch.float16, "bfloat16": torch.bfloat16, "float": torch.float32}
+
+
+class Shared(nn.Parameter):
+    """A parameter of a copy, in the memory of another model: what is written into it must not reach that."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +47,41 @@ class Precision:
         """Return a copy of a tensor on the CPU in this precision, and anything else as it is."""
         return value.to("cpu", self.wide(value.dtype), copy=True) if isinstance(value, Tensor) else value
 
+    def widened(self, value: Any) -> Any:
+        """Return a tensor on the CPU in this precision, itself if it is so already; anything else as it is."""
+        return value.to("cpu", self.wide(value.dtype)) if isinstance(value, Tensor) else value
+
     def tensors(self, value: Any) -> Any:
         """Return copies of the tensors in a nest, on the CPU and in this precision."""
         return tree_map(self.tensor, value)
 
     def copied(self, model: nn.Module) -> nn.Module:
-        """Copy a model, with the tensors that are no buffers but attributes of its modules.
+        """Copy a model, to be run in :meth:`running`.
 
-        The copy is on the CPU: not every device has float64, and what is asked of it is one run or two.
+        The copy is on the CPU: not every device has float64, and what is asked of it is one run or two. Its matrices
+        are less exact ones in the memory of the model; each is widened in the call that reads it, and copied before the
+        first that writes it.
         """
-        model = copy.deepcopy(model)._apply(lambda x: x.to("cpu", self.wide(x.dtype)))  # type: ignore[no-untyped-call]
+        return self._with(model, self._shared)
+
+    def unwritten(self, model: nn.Module) -> nn.Module:
+        """Copy a model for ``torch.export``, which reads no parameters: theirs is memory that is never touched."""
+
+        def empty(p: Tensor) -> nn.Parameter:
+            return nn.Parameter(torch.empty_like(p, dtype=self.wide(p.dtype), device="cpu"), p.requires_grad)
+
+        return self._with(model, empty)
+
+    def _shared(self, p: Tensor) -> nn.Parameter:
+        if p.dim() > 1 and self.wide(p.dtype) != p.dtype:
+            return Shared(p.detach().cpu(), p.requires_grad)
+        return nn.Parameter(self.tensor(p.detach()), p.requires_grad)
+
+    def _with(self, model: nn.Module, parameter: Callable[[Tensor], nn.Parameter]) -> nn.Module:
+        """Copy a model in this precision, its buffers and the tensors that are attributes of modules, too."""
+        memo: dict[int, Any] = {id(buffer): self.tensor(buffer.detach()) for buffer in model.buffers()}
+        memo |= {id(p): parameter(p) for p in model.parameters()}
+        model = copy.deepcopy(model, memo)
         registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
         for module in model.modules():
             for keys, value in kept(module):
@@ -73,18 +102,45 @@ class Precision:
 
 
 class _Widened(TorchFunctionMode):
-    """Types in calls are replaced by one that is more exact."""
+    """Types and parameters in calls are replaced by ones that are more exact."""
 
     def __init__(self, precision: Precision) -> None:
         super().__init__()
         self.precision = precision
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        cast = CASTS.get(getattr(func, "__name__", ""))
-        if cast is not None and len(args) == 1 and isinstance(args[0], Tensor):
-            return args[0].to(self.precision.wide(cast))
-        args, kwargs = tree_map(self.precision.wide, (args, kwargs or {}))
-        return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in CASTS and len(args) == 1 and isinstance(args[0], Tensor):
+            return args[0].to(self.precision.wide(CASTS[name]))
+        if name == "__deepcopy__":  # an argument holds all that was copied so far
+            return func(*args, **kwargs or {})
+        if _writes(func, name):
+            tree_map(self._own_, args)
+        elif name == "__get__":  # a property, such as the type
+            return self._wide(func(*args))
+        return func(*self._wide(args), **self._wide(kwargs or {}))
+
+    def _wide(self, value: Any) -> Any:
+        if type(value) in (tuple, list):
+            return type(value)(map(self._wide, value))
+        if type(value) is dict:
+            return {key: self._wide(part) for key, part in value.items()}
+        return self.precision.widened(value) if self._is_narrow(value) else self.precision.wide(value)
+
+    def _own_(self, value: Any) -> None:
+        """Give a parameter memory of its own, before something is written into it."""
+        if self._is_narrow(value):
+            value.data = self.precision.widened(value.data)
+
+    def _is_narrow(self, value: Any) -> bool:
+        return isinstance(value, Shared) and self.precision.wide(value.dtype) != value.dtype
+
+
+def _writes(func: Any, name: str) -> bool:
+    """Whether a call may write into its arguments, or give away their memory to be written into."""
+    if name == "__get__":
+        return bool(func == vars(torch._C.TensorBase)["data"].__get__)
+    return name in ("__setitem__", "__set__", "detach") or (name.endswith("_") and not name.endswith("__"))
 
 
 DOUBLE = Precision(torch.float64, tolerance=1e-9, rounding=1e-11)

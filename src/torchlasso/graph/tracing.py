@@ -28,7 +28,7 @@ class Trace:
     Attributes:
         nodes: of the graph: placeholders, calls and at last the output.
         names: what placeholders of parameters and buffers are called in the model.
-        tensors: the value of each placeholder, in this precision where it is a floating-point number, on the CPU.
+        tensors: the value of each placeholder; those of parameters and buffers are the model's own.
         fixed: placeholders of tensors that are neither parameters nor buffers, and so cannot become smaller.
         precision: float64, or float32 for a model that cannot run in float64.
     """
@@ -63,7 +63,8 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     try:
         with warnings.catch_warnings():  # torch's own, about torch
             warnings.simplefilter("ignore")
-            exact, precision = _exact(model, example_inputs)
+            precision = _precision(model, example_inputs)
+            exact = precision.unwritten(model).eval()
             args, kwargs = precision.tensors(as_arguments(example_inputs))
             with repeatable(), precision.running(), torch.enable_grad():
                 program = export(exact, args, kwargs, strict=False)
@@ -75,16 +76,16 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     return _read(model, program, args, kwargs, precision)
 
 
-def _exact(model: nn.Module, example_inputs: Inputs) -> tuple[nn.Module, Precision]:
-    """Copy a model in the best precision in which it runs: an operator may have no float64."""
-    exact = DOUBLE.copied(model).eval()
+def _precision(model: nn.Module, example_inputs: Inputs) -> Precision:
+    """Return the best precision in which a model runs: an operator may have no float64."""
+    exact = throwaway(DOUBLE.copied(model)).eval()
     args, kwargs = DOUBLE.tensors(as_arguments(example_inputs))
     try:
         with repeatable(), DOUBLE.running(), torch.no_grad():
-            throwaway(exact)(*args, **kwargs)
+            exact(*args, **kwargs)
     except Exception:  # of any kind: it is the model's own code, and in float32 it may run
-        return SINGLE.copied(model).eval(), SINGLE
-    return exact, DOUBLE
+        return SINGLE
+    return DOUBLE
 
 
 def first_line(error: Exception) -> str:
@@ -113,26 +114,24 @@ def _read(
         node.args, node.kwargs = torch.fx.node.map_aggregate((node.args, node.kwargs), precision.wide)
     placeholders = [node for node in nodes if node.op == "placeholder"]
     given = iter(torch.utils._pytree.tree_leaves((args, kwargs)))
-    first = _first_names(model)
+    own = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    first = _first_names(own)
     names, tensors, fixed = {}, {}, set()
     for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
         if spec.kind == InputKind.USER_INPUT:
             tensors[node] = next(given)
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-            names[node] = first.get(spec.target, spec.target)
-            kept = program.state_dict.get(spec.target)
-            tensors[node] = program.constants[spec.target] if kept is None else kept
+            names[node], tensors[node] = first[spec.target], own[spec.target]
         else:
             tensors[node] = program.constants[spec.target]
             fixed.add(node)
     return Trace(nodes, names, {node: _plain(value) for node, value in tensors.items()}, fixed, precision)
 
 
-def _first_names(model: nn.Module) -> dict[str, str]:
-    """What each parameter or buffer is called where it occurs for the first time."""
+def _first_names(own: dict[str, Tensor]) -> dict[str, str]:
+    """Return for each parameter or buffer its name where it occurs for the first time."""
     first: dict[int, str] = {}
-    every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {name: first.setdefault(id(tensor), name) for name, tensor in every}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in own.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -67,13 +67,13 @@ class UnitMap:
 
     @cached_property
     def flows(self) -> dict[fx.Node, Flow]:
-        """What is known of the elements of each value, for the weights that the model had when its units were found."""
+        """The elements of each value, for the weights that the model has when this is asked for first."""
         return flow(self.structure.trace)
 
     def now(self, model: nn.Module) -> UnitMap:
         """The same units, for the weights that the model has now."""
         kept = [*model.named_parameters(), *model.named_buffers()]
-        return self._with({name: self.structure.trace.precision.tensor(tensor.detach()) for name, tensor in kept})
+        return self._with({name: tensor.detach() for name, tensor in kept})
 
     def _with(self, weights: Mapping[str, Tensor]) -> UnitMap:
         """The same units, for other weights."""
@@ -96,9 +96,13 @@ class UnitMap:
         Returns:
             For the axis of each removable family a mask of its units.
         """
+        return dict(self._idle)
+
+    @cached_property
+    def _idle(self) -> dict[Axis, Tensor]:
         needed = {family.axis: torch.zeros(family.size, dtype=torch.bool) for family in self.removable}
         for node, shape in self.structure.shapes.items():
-            if node in self.flows and isinstance(shape, Shaped):
+            if node in self.flows and isinstance(shape, Shaped) and node not in self.structure.trace.names:
                 _need(needed, shape.dims, self.flows[node])
         return {axis: ~mask for axis, mask in needed.items()}
 

@@ -204,8 +204,8 @@ class Attention(Rule):
         q, k, v = (call[name] for name in ("query", "key", "value"))
         if call.get("enable_gqa"):
             times = q.depends.shape[-3] // k.depends.shape[-3]
-            k, v = (Reach(x.value, *(t.repeat_interleave(times, -3) for t in (x.depends, x.nonzero))) for x in (k, v))
-        turned = Reach(k.value, k.depends.transpose(-1, -2), k.nonzero.transpose(-1, -2))
+            k, v = (Reach(*(t.repeat_interleave(times, -3) for t in (x.value, x.depends))) for x in (k, v))
+        turned = Reach(k.value.transpose(-1, -2), k.depends.transpose(-1, -2))
         scores = bilinear(torch.matmul, q, turned)
         if isinstance(call["attn_mask"], Reach):
             scores = scores + call["attn_mask"].depends

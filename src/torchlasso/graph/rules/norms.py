@@ -54,10 +54,10 @@ class BatchNorm(Norm):
         x, bias = call["input"], call.get("bias")
         around = [1, -1] + [1] * (x.depends.dim() - 2)
         shift = bias.value.reshape(around) if isinstance(bias, Reach) else 0.0
-        differs = ((call.value[0] - shift).abs() > SAME).double()
+        differs = ((call.value[0] - shift).abs() > SAME).float()
         whole = x.depends.amax([place for place in range(x.depends.dim()) if place != 1], keepdim=True)
         found = scaled(call, x.depends, x.depends.dim() - 2) + differs * (whole == 0)
-        return (found, *(torch.zeros(value.shape, dtype=torch.float64) for value in call.value[1:]))
+        return (found, *(torch.zeros(value.shape) for value in call.value[1:]))
 
 
 @rule("_native_batch_norm_legit")
@@ -68,7 +68,7 @@ class BatchStatistics(BatchNorm):
         depends = call["input"].depends
         places = [place for place in range(depends.dim()) if place != 1]
         found = scaled(call, depends.sum(places, keepdim=True).expand(depends.shape), len(places) - 1)
-        return (found, *(torch.zeros(value.shape, dtype=torch.float64) for value in call.value[1:]))
+        return (found, *(torch.zeros(value.shape) for value in call.value[1:]))
 
 
 @rule("instance_norm")

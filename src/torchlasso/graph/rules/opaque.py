@@ -26,7 +26,7 @@ class Pick(Rule):
         return out if call.several else out[0]
 
     def reach(self, call: Call[Reach]) -> Any:
-        whole = sum((tensor.depends.sum() for tensor in call.tensors), torch.zeros((), dtype=torch.float64))
+        whole = sum((tensor.depends.sum() for tensor in call.tensors), torch.zeros(()))
         if call.several:
             return tuple(whole.expand(value.shape) for value in call.value)
         return whole.expand(call.value.shape)

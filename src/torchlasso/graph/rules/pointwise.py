@@ -61,8 +61,8 @@ class Multiply(Pointwise):
 
 def bilinear(function: Any, x: Reach, y: Reach) -> Tensor:
     """What depends on the inputs in a product: where either factor does and the other may be other than zero."""
-    found: Tensor = function(x.depends, y.nonzero) + function(x.nonzero, y.depends)
-    return found
+    found: Tensor = function(x.depends, y.nonzero)
+    return found if y.fixed else found + function(x.nonzero, y.depends)
 
 
 @rule("div", "divide")
@@ -173,7 +173,7 @@ class Make(Rule):
 
 def made(call: Call[Reach]) -> Tensor:
     """What is made without the inputs does not depend on them, unless by chance."""
-    return torch.full(call.value.shape, float(call.name.startswith("rand")), dtype=torch.float64)
+    return torch.full(call.value.shape, float(call.name.startswith("rand")))
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
