@@ -32,8 +32,12 @@ def shrink_(
 
     As :func:`torchlasso.compact` does it. The parameters stay the objects that they are, with less in them; what the
     optimizer keeps for each weight (momentum, second moments), blocks of penalties over several parameters and what
-    controllers keep go along, so that the next step is what it would have been. What is gone cannot come back. For
-    :class:`~torchlasso.TargetSparsity` it counts as zeros, for :class:`~torchlasso.TargetBudget` as saved.
+    controllers keep go along. The outputs are the same at once, and so is every later step where what goes has no part
+    in it: it has none if the weights that make a unit and those that read it are zero, and under a penalty on single
+    weights also if the unit is zero and has no gradient, as behind a ReLU. Otherwise the steps differ: a row, filter or
+    unit that reads what goes has a smaller norm afterwards and is shrunk faster, a constant that was added to a bias is
+    learnt by the bias alone, and a unit that could have woken, as behind a tanh, cannot. What is gone does not come
+    back. For :class:`~torchlasso.TargetSparsity` it counts as zeros, for :class:`~torchlasso.TargetBudget` as saved.
 
     Where processes train together all of them have to make the call, with the same example inputs. A wrapper such as
     ``DistributedDataParallel`` holds on to the parameters: take its ``module``, delete the wrapper, shrink, and wrap
