@@ -113,7 +113,8 @@ class Stored:
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file {path}")
         with _refusing(path):
-            file: Any = safe_open(path, framework="pt")
+            with _in_utf_8(path) as name:
+                file: Any = safe_open(name, framework="pt")
             sparse, tied, cut = _layout(path, file.metadata() or {})
             entries = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             for name, other in tied.items():
@@ -145,6 +146,18 @@ class Stored:
             if tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
                 raise ValueError("it is bool and has other values than 0 and 1")
             return tensor
+
+
+@contextmanager
+def _in_utf_8(path: str | Path) -> Iterator[str]:
+    """Another name for a file whose own is not UTF-8, which safetensors wants, as long as it is opened."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with Path(path).open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        yield str(path)
 
 
 @contextmanager

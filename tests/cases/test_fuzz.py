@@ -1,0 +1,35 @@
+"""A few hundred of the cases that ``benchmarks/fuzz.py`` runs by the thousand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COUNT = 200
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def fuzz() -> Any:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return __import__("fuzz")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="the cases are run in processes that are forked")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_damaged_files_are_refused_in_one_line_and_change_nothing(fuzz: Any, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    targets = [target for target in fuzz.corpus_in(corpus) if not any("--html" in words for words in target.commands)]
+    found = list(fuzz.cases(corpus, targets, seed=1, numbers=range(COUNT)))
+    assert not [(case.number, case.fault, case.file, case.words, case.ended.err) for case in found if case.fault]
+    assert {case.file for case in found} == {target.file for target in targets}  # none is left out
+    outcomes = [case.ended.code for case in found]
+    assert outcomes.count(2) > COUNT / 4
+    assert outcomes.count(0) > COUNT / 20
