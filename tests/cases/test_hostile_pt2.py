@@ -9,7 +9,7 @@ import pickle
 import random
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -230,6 +230,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "an output that changes a buffer": lambda m: m["graph_module"]["signature"]["output_specs"].append(
         {"buffer_mutation": {"arg": {"name": "x"}, "buffer_name": "b"}}
     ),
+    "an output without a kind": lambda m: m["graph_module"]["signature"].update(output_specs=[{}]),
     "a parameter that is not there": lambda m: m["graph_module"]["signature"]["input_specs"][0]["parameter"].update(
         parameter_name="other"
     ),
@@ -365,6 +366,33 @@ def test_damage(good: Path, tmp_path: Path, seed: int) -> None:
         path.write_bytes(damaged)
         with suppress(ValueError):
             assert torch.equal(read_pt2(path)(x), expected)
+
+
+VALUES = [None, True, 0, -1, 1 << 40, 1 << 70, 1.5, "x", "", [], {}, [[]], {"as_int": 1}, {"as_name": "x"}, "NaN"]
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield all places in JSON: what holds an entry, and its key."""
+    for key, entry in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        yield value, key
+        if isinstance(entry, dict | list):
+            yield from places(entry)
+
+
+@pytest.mark.parametrize("name", [MODEL, WEIGHTS, CONSTANTS])
+def test_any_value_anywhere(good: Path, tmp_path: Path, name: str) -> None:
+    """One is another, or is missing: refused, or a model that runs or says why not."""
+    rng, entries = random.Random(name), entries_of(good)
+    for trial in range(100):
+        content = json.loads(entries[name])
+        holder, key = rng.choice(list(places(content)))
+        if trial % 5 == 0:
+            del holder[key]
+        else:
+            holder[key] = rng.choice(VALUES)
+        path = write(tmp_path / "model.pt2", entries | {name: json.dumps(content).encode()})
+        with suppress(ValueError):
+            read_pt2(path)(torch.ones(3, 4))
 
 
 def test_the_good_one_is_read(good: Path) -> None:

@@ -54,8 +54,9 @@ class Program:
             else:
                 raise ValueError(f"it takes a {kind!r}")
         for spec in module["signature"]["output_specs"]:
-            if set(spec) != {"user_output"}:
-                raise ValueError(f"it has a {next(iter(spec))!r}: it changes its own state")
+            ((kind, _),) = spec.items()
+            if kind != "user_output":
+                raise ValueError(f"it has a {kind!r}: it changes its own state")
         (call,) = (entry["signature"] for entry in module["module_call_graph"] if entry["fqn"] == "")
         self._taken, self._returned = (Tree.read(call[name]) for name in ("in_spec", "out_spec"))
 
