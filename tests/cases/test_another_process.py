@@ -231,7 +231,7 @@ def test_it_loads_into_a_fresh_model_of_the_full_size(name: str, path: Path):
     check_same(again, small, MODELS[name].inputs)
 
 
-HEADS_GO = ("heads in a number", "heads in a tuple", "heads in a list")
+HEADS_GO = ("heads in a number", "heads in a tuple", "heads in a list", "heads in a dict", "heads in a object")
 
 
 @pytest.fixture(scope="module")

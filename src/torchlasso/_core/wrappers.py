@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 from torch import nn
 
 COMPILED = "_orig_mod"  # where torch.compile keeps the module that it wraps, and so a part of its names
@@ -22,6 +25,22 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model.get_submodule(COMPILED)
         else:
             return model
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return the module inside ``torch.compile``, also where only parts of a model are compiled.
+
+    The model is not changed: if parts are compiled, the result is a copy that shares its parameters and buffers.
+    """
+    while COMPILED in model._modules:
+        model = model.get_submodule(COMPILED)
+    compiled = [module for module in model.modules() if COMPILED in module._modules]
+    if not compiled:
+        return model
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    for module in reversed(compiled):  # the inner ones first
+        memo[id(module)] = copy.deepcopy(module.get_submodule(COMPILED), memo)
+    return copy.deepcopy(model, memo)
 
 
 def plain(name: str) -> str:

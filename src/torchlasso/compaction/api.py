@@ -6,6 +6,7 @@ from typing import Literal, overload
 
 from torch import nn
 
+from torchlasso._core.wrappers import uncompiled
 from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.cutting import Cut
 from torchlasso.compaction.fitting import find_cut
@@ -31,17 +32,19 @@ def compact(
     is added to the biases of what reads it; where that cannot be exact, it stays.
 
     Args:
-        model: any that ``torch.export`` can export; it is not changed.
-        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. A small batch is enough.
+        model: any that ``torch.export`` can export; it is not changed. One that is compiled is taken as it was before.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. A small batch is enough. Give all
+            arguments that the model will be called with: one that is left out counts as never given.
         multiple_of: keep so many units of each family that they make a multiple of this, as some hardware likes it.
         return_report: return what went, and what stayed and why, too.
 
     Returns:
         A model of the same classes, with the same names in its ``state_dict``, and, where asked for, the report. A
         ``config`` of transformers is true of it, where one can be. :func:`torchlasso.load` gives it back to another
-        process, from the file that :func:`torchlasso.save` wrote and the model of the full size. Before
-        it is returned, both models have run side by side in float64, on the example inputs and on random ones, in
-        evaluation and in training (without dropout).
+        process, from the file that :func:`torchlasso.save` wrote and the model of the full size. Before it is returned,
+        both models have run side by side in float64, on the example inputs, on random ones and at other sizes if the
+        model accepts any (batch, length, resolution), in evaluation and in training (without dropout). The report says
+        what the example inputs left out, and what could not be compared.
 
     Raises:
         ValueError: the model cannot be exported, or ``multiple_of`` is below 1.
@@ -62,6 +65,7 @@ def compact(
     if return_report:
         small, report, _ = compacted(model, example_inputs, multiple_of)
         return small, report
+    model = uncompiled(model)
     small = find_cut(model, example_inputs, multiple_of).applied_to_copy(model)
     update_config_(small, example_inputs)
     return small
@@ -71,6 +75,7 @@ def compacted(
     model: nn.Module, example_inputs: Inputs, multiple_of: int = 1
 ) -> tuple[nn.Module, CompactionReport, Cut]:
     """A smaller model with the same outputs, what went and what stayed, and what was done."""
+    model = uncompiled(model)
     cut = find_cut(model, example_inputs, multiple_of)
     small = cut.applied_to_copy(model)
     config = update_config_(small, example_inputs)
@@ -88,4 +93,4 @@ def report_of(cut: Cut, before: Totals, after: Totals, config: str) -> Compactio
         left = int((~gone[family.axis]).sum()) if family.axis in gone else family.size
         why = (*family.pins, *stays.get(family.axis, ()))
         families.append(FamilyReport(family.name, family.size, left, why))
-    return CompactionReport(tuple(families), dict(cut.units.structure.unknown), before, after, config)
+    return CompactionReport(tuple(families), dict(cut.units.structure.unknown), before, after, config, cut.checked)

@@ -10,13 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchlasso.compaction.attributes import (
-    Choice,
-    Sizes,
-    assign_,
-    set_own_,
-)
+from torchlasso.compaction.attributes import own_numbers, set_own_, uses_of
+from torchlasso.compaction.candidates import Assignment, assign_
 from torchlasso.compaction.removal import Removal
+from torchlasso.compaction.report import Checked
 from torchlasso.compaction.resizing import noting
 from torchlasso.compaction.surgery import cut_
 from torchlasso.graph import UnitMap
@@ -31,11 +28,13 @@ class Cut:
         units: of the model.
         removal: what goes.
         numbers: what attributes of modules become that are not torch's own.
+        checked: how it was tried on a copy.
     """
 
     units: UnitMap
     removal: Removal
-    numbers: list[tuple[Choice, int]]
+    numbers: Assignment
+    checked: Checked = Checked()
 
     def to_dict(self) -> dict[str, Any]:
         """What goes, by the names of families, and the numbers: all that :meth:`from_dict` needs beside the units."""
@@ -44,7 +43,7 @@ class Cut:
             for family in self.units.removable
             if self.removal.gone[family.axis].any()
         }
-        numbers = [[choice.path, choice.name, choice.place, value] for choice, value in self.numbers]
+        numbers = [[path, list(keys), value] for (path, keys), value in self.numbers]
         return {"gone": gone, "numbers": numbers}
 
     @classmethod
@@ -61,10 +60,7 @@ class Cut:
                 raise ValueError(f"the model has no units {name!r} as those that were taken out")
             gone[axes[name]] = torch.zeros(axes[name].size, dtype=torch.bool)
             gone[axes[name]][torch.tensor(which)] = True
-        numbers = [
-            (Choice(path, name, place, (object, name, False), (value,)), value)
-            for path, name, place, value in record["numbers"]
-        ]
+        numbers: Assignment = [((path, tuple(keys)), value) for path, keys, value in record["numbers"]]
         return cls(units, Removal(gone), numbers)
 
     def applied_to_copy(self, model: nn.Module) -> nn.Module:
@@ -77,8 +73,10 @@ class Cut:
 
     def apply_(self, model: nn.Module) -> list[tuple[Tensor, list[Dim]]]:
         """Cut a model; returns its tensors that are smaller now, and their dimensions as they were."""
+        structure = self.units.structure
+        before = own_numbers(model, uses_of(structure, Removal({})))
         with noting(model):
-            changed = cut_(model, self.units.structure.parameters, self.removal)
-            set_own_(model, Sizes.of(self.units.structure, self.removal))
+            changed = cut_(model, structure.parameters, self.removal)
             assign_(model, self.numbers)
+            set_own_(before, own_numbers(model, uses_of(structure, self.removal)))
         return changed

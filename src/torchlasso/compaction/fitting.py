@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from torchlasso._core.arguments import check_inputs, check_model, check_whole
-from torchlasso.compaction.attributes import (
-    Choice,
-    Sizes,
-    assign_,
-    assignments,
-    choices,
-    module_of,
-)
+from torchlasso.compaction.attributes import module_of, own_numbers, uses_of
+from torchlasso.compaction.candidates import Assignment, Choice, Reads, assign_, candidates
 from torchlasso.compaction.cutting import Cut
+from torchlasso.compaction.exercised import left_out, unread
 from torchlasso.compaction.folding import find_removal
+from torchlasso.compaction.reads import numbers_read
 from torchlasso.compaction.removal import Removal
-from torchlasso.compaction.verify import difference, disagreement, run
+from torchlasso.compaction.report import Checked
+from torchlasso.compaction.searching import Outcome, Search
+from torchlasso.compaction.verify import Reference, difference
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.graph.axes import Axis, axes_of
+from torchlasso.graph.kept import found_at
 from torchlasso.graph.operators import all_dims, rule_of
 from torchlasso.graph.rules.pointwise import Make
 from torchlasso.graph.rules.shapes import Expand, Repeat, Reshape, Slice, Split
-from torchlasso.graph.tracing import Inputs, first_line
+from torchlasso.graph.running import Running, throwaway
+from torchlasso.graph.tracing import Inputs, first_line, trace
 
+LONGEST = 256  # of what is tried beside the sizes of the example
 TOLD = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators that are told sizes
 
 
@@ -40,19 +43,20 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
     units = units or find_units(model, example_inputs)
     precision = units.structure.trace.precision
     original = precision.copied(model)
-    outputs = run(original, example_inputs, training=False, precision=precision)
+    reference = Reference(original, example_inputs, precision)
+    reads = functools.cache(lambda: numbers_read(original, example_inputs, precision))
 
-    def attempt(stays: dict[Axis, str]) -> Fitting:
-        return Fitting(units, find_removal(units, multiple_of, stays), original, example_inputs, outputs)
+    def attempt(stays: dict[Axis, str], traced: bool = False) -> Fitting:
+        return Fitting(units, find_removal(units, multiple_of, stays), reference, reads, traced)
 
     def wrong(fitting: Fitting) -> str:
         if fitting.found is None:
             return f"{type(model).__name__} could not run without it ({fitting.error})"
-        error = disagreement(original, fitting.small, example_inputs, training=False, precision=precision)
-        if error:
+        for situation, error in reference.disagreements(fitting.small):
+            if situation.training:  # where other operators run than were read
+                return f"it is needed in training ({error})"
             return f"{type(model).__name__} could not run without it ({error})"
-        error = disagreement(original, fitting.small, example_inputs, training=True, precision=precision)
-        return f"it is needed in training ({error})" if error else ""  # where other operators run than were read
+        return ""
 
     pinned: dict[Axis, str] = {}
     fitting = attempt(pinned)
@@ -73,13 +77,25 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
     if reason:
         axes = [axis for axis, gone in fitting.removal.gone.items() if gone.any()]
         needed = _fewest(axes, lambda some: not wrong(attempt(pinned | dict.fromkeys(some, reason))))
-        fitting = attempt(pinned | dict.fromkeys(needed, reason))
+        pinned |= dict.fromkeys(needed, reason)
+        fitting = attempt(pinned)
         reason = wrong(fitting)
+    if not reason and fitting.unsure and fitting.untraceable():  # a number that another path through the code needs
+        again = attempt(pinned, traced=True)
+        fitting = fitting if wrong(again) else again
     if reason or fitting.found is None:
         raise RuntimeError(
             f"the smaller model is not what the other is, so it is refused: {reason}; please report this"
         )
-    return Cut(units, fitting.removal, fitting.found)
+    checked = Checked(
+        left_out(model, example_inputs),
+        unread(model, units.structure.trace),
+        len(reference.evaluated) > 1,
+        reference.why_not_trained,
+        reference.random,
+        units.structure.trace.single,
+    )
+    return Cut(units, fitting.removal, fitting.found, checked)
 
 
 def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool], trials: int = 256) -> list[Axis]:
@@ -101,46 +117,78 @@ class Fitting:
     Attributes:
         removal, small: what goes, and the model without it.
         found: the numbers; None if there are none.
-        failed: the path of the module in which it failed, at the first try.
-        error: what was said there.
+        failed: the path of the module that raised an error, where the model came furthest.
+        error: what was wrong where it came furthest.
     """
 
     def __init__(
-        self, units: UnitMap, removal: Removal, original: nn.Module, example_inputs: Inputs, wanted: list[Tensor]
+        self,
+        units: UnitMap,
+        removal: Removal,
+        reference: Reference,
+        reads: Callable[[], Reads],
+        traced: bool,
     ) -> None:
-        precision = units.structure.trace.precision
-        self.removal, self.small = removal, precision.copied(original)
-        self.found: list[tuple[Choice, int]] | None = None
-        self.failed, self.error = "", ""
-        self._running: list[str] = []
+        self.removal, self.small = removal, reference.precision.copied(reference.model)
         Cut(units, removal, []).apply_(self.small)
-        handles = list(self._watch(self.small))
-        for chosen in assignments(choices(self.small, Sizes.of(units.structure, removal))):
-            assign_(self.small, chosen)
-            self._running.clear()
+        self._reference, self._traced = reference, traced
+
+        def choices() -> list[Choice]:
+            structure, model = units.structure, reference.model
+            own = own_numbers(model, uses_of(structure, Removal({})))
+            return candidates(model, structure, removal, reads(), own)
+
+        self._choices = choices
+        search = Search(choices, self._attempt)
+        self.found: Assignment | None = search.found
+        self.failed, self.error = search.failed, search.furthest.error
+        if self.found:
+            assign_(self.small, self.found)
+
+    def _attempt(self, assignment: Assignment) -> Outcome:
+        """Run the model with these numbers on the example and at other sizes."""
+        model, calls, running = throwaway(self.small), _Calls(), Running()
+        assign_(model, assignment)
+        old = [found_at(self._reference.model.get_submodule(path), keys) for (path, keys), _ in assignment]
+        longest = max((number for number in old if number <= LONGEST), default=0)
+        others = self._reference.beyond(longest) if longest else []  # a number may be a limit, too
+        for number, situation in enumerate((*self._reference.evaluated, *others)):
             try:
-                with warnings.catch_warnings():  # of sizes that do not fit, which is what is tried here
-                    warnings.simplefilter("ignore")
-                    given = run(self.small, example_inputs, training=False, precision=precision)
+                with warnings.catch_warnings(), running.watching(model), calls:
+                    warnings.simplefilter("ignore")  # of sizes that do not fit, which is what is tried here
+                    given = self._reference.given(model, situation)
             except Exception as error:  # of any kind: it is the model's own code
-                self.failed = self.failed or self._running[-1]
-                self.error = self.error or first_line(error)
-                continue
-            if difference(wanted, given) <= precision.tolerance:
-                self.found = chosen
-                break
-            self.error = self.error or "the outputs differ"
-        for handle in handles:
-            handle.remove()
+                return Outcome(first_line(error), running.path, calls.count)
+            if difference(situation.outputs, given) > self._reference.precision.tolerance:
+                return Outcome(f"the outputs differ{' at another size' if number else ''}", None, calls.count)
+        return Outcome(self.untraceable(model) if self._traced else "", None, calls.count)
 
-    def _watch(self, model: nn.Module) -> Iterator[torch.utils.hooks.RemovableHandle]:
-        """Note which modules are running."""
-        for path, module in model.named_modules():
-            yield module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path))
-            yield module.register_forward_hook(lambda *_: self._left())
+    @property
+    def unsure(self) -> bool:
+        """Whether units go, and a number that is read stays though it equals a size that changes."""
+        changed = {place for place, _ in self.found or ()}
+        going = any(bool(gone.any()) for gone in self.removal.gone.values())
+        return going and any(choice.place not in changed for choice in self._choices())
 
-    def _left(self) -> None:
-        self._running.pop()
+    def untraceable(self, model: nn.Module | None = None) -> str:
+        """Say why the smaller model cannot be exported, as the original can; an empty string if it can."""
+        try:
+            trace(model or self.small, self._reference.example_inputs, lambda target: rule_of(target) is not None)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+
+class _Calls(TorchFunctionMode):
+    """Counts the calls of torch's functions: the further a run comes, the more there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
 def _pins(

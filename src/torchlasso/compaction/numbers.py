@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
-DEPTH = 4  # how many keys lead to a number at most
+from torchlasso.graph.kept import DEEPEST, children
+
 OF_TORCH = set(vars(nn.Module()))  # attributes that every module has
 
 Keys = tuple[str | int, ...]  # an attribute, and where in its value
@@ -44,30 +44,9 @@ def numbers_in(value: Any, keys: Keys = (), around: tuple[int, ...] = ()) -> Ite
     """Yield the integers in a value, its items and attributes, and the keys that lead there."""
     if value is None or type(value) is int:
         yield keys, value
-    elif len(keys) < DEPTH and id(value) not in around:
-        for key, item in _items(value):
+    elif len(keys) < DEEPEST and id(value) not in around:
+        for key, item in children(value).items():
             yield from numbers_in(item, (*keys, key), (*around, id(value)))
-
-
-def _items(value: Any) -> Iterator[tuple[str | int, Any]]:
-    if isinstance(value, dict):
-        yield from ((key, item) for key, item in value.items() if type(key) in (str, int))
-    elif isinstance(value, list | tuple):
-        yield from enumerate(value)
-    elif _is_plain(value):
-        yield from getattr(value, "__dict__", {}).items()
-
-
-def _is_plain(value: Any) -> bool:
-    """Return True for an object that is copied attribute by attribute, so that what is in it belongs to one model.
-
-    Functions, classes, modules, loggers and members of an enumeration do not.
-    """
-    kind: Any = type(value)
-    if callable(value) or isinstance(value, types.ModuleType):
-        return False
-    default = kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
-    return default or kind is types.SimpleNamespace
 
 
 def with_number(value: Any, keys: Keys, number: int, copies: dict[int, Any]) -> Any:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from torchlasso._core.wrappers import uncompiled
 from torchlasso.diagnostics.report import aligned, percent, size
 from torchlasso.graph.running import repeatable, throwaway
 from torchlasso.graph.tracing import Inputs, as_arguments
@@ -37,13 +38,52 @@ class Totals:
         counter = FlopCounterMode(display=False)
         # the counter does not see what is fused on a CPU
         with repeatable(), torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
-            throwaway(model).eval()(*args, **kwargs)
+            throwaway(uncompiled(model)).eval()(*args, **kwargs)
         tensors = [*model.parameters(), *model.buffers()]
         return cls(
             sum(p.numel() for p in model.parameters()),
             sum(tensor.numel() * tensor.element_size() for tensor in tensors),
             counter.get_total_flops(),
         )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The comparison of the two models, and what the example inputs did not exercise.
+
+    Attributes:
+        left_out: arguments of the forward pass that the example did not give; they count as never given.
+        unread: parameters, or modules with all of theirs, that no operator read on the example; they stay.
+        other_sizes: whether the models were compared at another batch, length or resolution as well; if not, the model
+            accepts no other.
+        training: why they were not compared in training, as where a target is missing; empty if they were.
+        random: whether outputs in training depend on random numbers that cannot be the same for both models; the other
+            outputs were compared.
+        single: why they were compared in float32 and not in float64; empty if they were not.
+    """
+
+    left_out: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    other_sizes: bool = False
+    training: str = ""
+    random: bool = False
+    single: str = ""
+
+    def __str__(self) -> str:
+        lines = []
+        if self.left_out:
+            lines.append(f"arguments that were not given, and count as never given: {', '.join(self.left_out)}")
+        if self.unread:
+            lines.append(f"no operator read on these inputs, so it stays: {', '.join(self.unread)}")
+        if not self.other_sizes:
+            lines.append("compared at the sizes of the example only: the model accepts no others")
+        if self.training:
+            lines.append(f"not compared in training: {self.training}")
+        if self.random:
+            lines.append("not compared in training: outputs that depend on random numbers")
+        if self.single:
+            lines.append(f"compared in float32: {self.single}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -72,6 +112,7 @@ class CompactionReport:
         before, after: what the model takes.
         config: numbers of the model's config that were changed to be true, or that none are; empty where the model is
             not built from a config, as those of transformers are, or nothing went.
+        checked: how the two models were compared, and what the example inputs left out.
     """
 
     families: tuple[FamilyReport, ...]
@@ -79,6 +120,7 @@ class CompactionReport:
     before: Totals
     after: Totals
     config: str = ""
+    checked: Checked = Checked()
 
     @property
     def removed(self) -> int:
@@ -112,4 +154,5 @@ class CompactionReport:
             totals.append((name, show(before), show(after), percent(after / before) if before else "–"))
         unknown = [f"not understood: {name} ({times}×)" for name, times in self.unknown.items()]
         config = [self.config] if self.config else []
-        return "\n".join([*lines, *unknown, *config, "", *aligned(totals, left=1)])
+        notes = ["", *str(self.checked).splitlines()] if str(self.checked) else []
+        return "\n".join([*lines, *unknown, *config, "", *aligned(totals, left=1), *notes])

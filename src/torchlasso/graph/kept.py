@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-import enum
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 Key = str | int
-DEEPEST = 6
-
-# Objects that are not looked into: modules are visited for themselves, and copies of a model share the others.
-CLOSED = (nn.Module, Tensor, type, enum.Enum, types.ModuleType, types.FunctionType, types.MethodType)
+DEEPEST = 5  # how many keys lead to a value at most
 
 
 def children(value: Any) -> Mapping[Key, Any]:
     """Return the parts of a container by key, index or attribute; nothing for any other value."""
     if isinstance(value, dict):
-        return value
+        return {key: part for key, part in value.items() if type(key) in (str, int)}
     if isinstance(value, list | tuple):
         return dict(enumerate(value))
-    if isinstance(value, CLOSED) or hasattr(type(value), "__deepcopy__"):
-        return {}
-    return getattr(value, "__dict__", {})
+    return getattr(value, "__dict__", {}) if _is_plain(value) else {}
 
 
-def kept(module: nn.Module) -> Iterator[tuple[tuple[Key, ...], Any]]:
+def _is_plain(value: Any) -> bool:
+    """Return True for an object that is copied attribute by attribute, so that what is in it belongs to one model.
+
+    Functions, classes, modules, loggers and members of an enumeration do not.
+    """
+    kind: Any = type(value)
+    if callable(value) or isinstance(value, types.ModuleType) or hasattr(kind, "__deepcopy__"):
+        return False
+    default = kind.__reduce__ is object.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
+    return default or kind is types.SimpleNamespace
+
+
+def kept(module: nn.Module, seen: set[int] | None = None) -> Iterator[tuple[tuple[Key, ...], Any]]:
     """Yield the attributes of a module and their parts that have no parts themselves, with the keys that lead there.
 
     Parameters, buffers and submodules are not among them. An object that occurs twice is visited once.
+
+    Args:
+        module: it is not changed.
+        seen: objects that were visited before, in other modules that share them; is added to.
     """
     apart = nn.Module().__dict__.keys()
-    seen: set[int] = set()
+    seen = set() if seen is None else seen
 
     def visit(keys: tuple[Key, ...], value: Any) -> Iterator[tuple[tuple[Key, ...], Any]]:
         parts = children(value) if len(keys) < DEEPEST else {}
         if not parts:
             yield keys, value
-        elif id(value) not in seen:
+        elif isinstance(value, tuple) or id(value) not in seen:  # a tuple is changed by putting another in its place
             seen.add(id(value))
             for key, part in list(parts.items()):
-                if isinstance(key, str | int):
-                    yield from visit((*keys, key), part)
+                yield from visit((*keys, key), part)
 
     for name, value in list(vars(module).items()):
         if name not in apart:

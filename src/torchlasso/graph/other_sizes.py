@@ -19,7 +19,7 @@ T = TypeVar("T")
 MULTIPLE = 32  # the sizes of many models are multiples of it, or of a power of two below it
 
 
-def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T]) -> tuple[Inputs, T] | None:
+def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T], beyond: int = 0) -> tuple[Inputs, T] | None:
     """Find inputs of other sizes that a model accepts, and return them with its outputs.
 
     As many sizes as possible differ from those of the example at once: that of the batch, a length, the height and the
@@ -32,6 +32,7 @@ def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T]) -> tuple[
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
         run: runs the model on inputs like these; sizes for which it raises an error are not accepted. It should run on
             the CPU, where an index out of range is an error that can be caught.
+        beyond: where the model accepts it, a length or resolution is larger than this.
 
     Returns:
         None if the model accepts no other size.
@@ -42,7 +43,7 @@ def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T]) -> tuple[
         >>> tuple(x.shape), tuple(y.shape)
         ((3, 3, 9, 10), (3, 2))
     """
-    search = _Search(example_inputs, run)
+    search = _Search(example_inputs, run, beyond)
     for places in _apart(list(search.sizes), search.sizes.__getitem__):
         search.change(places)
     return search.accepted
@@ -51,8 +52,8 @@ def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T]) -> tuple[
 class _Search(Generic[T]):
     """The sizes that a model accepts so far."""
 
-    def __init__(self, example_inputs: Inputs, run: Callable[[Inputs], T]) -> None:
-        self.run = run
+    def __init__(self, example_inputs: Inputs, run: Callable[[Inputs], T], beyond: int) -> None:
+        self.run, self.beyond = run, beyond
         self.leaves, self.spec = tree_flatten(example_inputs)
         self.sizes: dict[Place, int] = {
             (i, k): size
@@ -66,16 +67,23 @@ class _Search(Generic[T]):
     def change(self, places: list[Place]) -> None:
         """Change these sizes, which are equal, together if the model accepts it; then parts of them apart."""
         size = self.sizes[places[0]]
-        together = any(self.accepts(places, other) for other in _candidates(size))
+        together = any(self.accepts(places, other) for other in self.candidates(places, size))
         parts = _apart(places, lambda place: place[1])
         if together:
             for part in parts[1:]:  # the others then differ from these
-                near = _candidates(max(self.sizes[place] for place in places))[:2]
+                near = self.candidates(part, max(self.sizes[place] for place in places))[:2]
                 any(self.accepts(part, other) for other in (*near, size))
         else:
             parts = parts if len(parts) > 1 else _apart(places, lambda place: place[0])
             for part in parts if len(parts) > 1 else ():
                 self.change(part)
+
+    def candidates(self, places: Iterable[Place], size: int) -> list[int]:
+        """Other sizes to try, those first that cost little and are accepted by most models."""
+        larger = _larger(size)
+        if size <= self.beyond and any(dim for _, dim in places):  # a batch need not be as long
+            larger = [*_larger(self.beyond), *larger]
+        return [other for other in dict.fromkeys([*larger, size - 1, size // 2]) if other > 0]
 
     def accepts(self, places: Iterable[Place], size: int) -> bool:
         """Try a size, beside those that are accepted already; whether the model runs."""
@@ -94,10 +102,9 @@ class _Search(Generic[T]):
         return True
 
 
-def _candidates(size: int) -> list[int]:
-    """Other sizes, those first that cost little and are accepted by most models."""
-    larger = [size + 1, size + math.gcd(size, MULTIPLE), 2 * size]
-    return [other for other in dict.fromkeys([*larger, size - 1, size // 2]) if other > 0]
+def _larger(size: int) -> list[int]:
+    """Larger sizes, the second a multiple of what the size is a multiple of, up to a limit."""
+    return [size + 1, size + math.gcd(size, MULTIPLE), 2 * size]
 
 
 def _apart(places: list[Place], key: Callable[[Place], int]) -> list[list[Place]]:

@@ -7,6 +7,7 @@ import copy
 import random
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ def repeatable(seed: int = 0) -> Iterator[None]:
     """
     numpy = sys.modules.get("numpy")  # a model that draws from it has loaded it
     python, drawn = random.getstate(), numpy and numpy.random.get_state()
-    with torch.random.fork_rng(), contextlib.ExitStack() as stack:
+    with torch.random.fork_rng(), ExitStack() as stack:
         if "torch._dynamo" in sys.modules:  # else nothing is compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         torch.manual_seed(seed)
@@ -38,3 +39,40 @@ def repeatable(seed: int = 0) -> Iterator[None]:
             random.setstate(python)
             if numpy:
                 numpy.random.set_state(drawn)
+
+
+class Running:
+    """The modules of a model that are running, by their paths.
+
+    Attributes:
+        paths: the innermost last. After an error, the last is the module in which it was raised.
+        entered: how many have started to run.
+    """
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.entered = 0
+
+    @property
+    def path(self) -> str:
+        """The module whose forward pass is running."""
+        return self.paths[-1] if self.paths else ""
+
+    @contextlib.contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Follow a model, and copies that are made of it meanwhile."""
+
+        def enter(path: str) -> None:
+            self.paths.append(path)
+            self.entered += 1
+
+        with ExitStack() as stack:  # functions and no methods: a copy of the model shares them
+            for path, module in model.named_modules():
+                before = module.register_forward_pre_hook(lambda *_, path=path: enter(path))
+                stack.callback(before.remove)
+                stack.callback(module.register_forward_hook(lambda *_: self.leave()).remove)
+            yield
+
+    def leave(self) -> None:
+        """Note that the innermost module has ended."""
+        self.paths.pop()

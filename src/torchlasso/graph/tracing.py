@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +31,7 @@ class Trace:
         tensors: the value of each placeholder; those of parameters and buffers are the model's own.
         fixed: placeholders of tensors that are neither parameters nor buffers, and so cannot become smaller.
         precision: float64, or float32 for a model that cannot run in float64.
+        single: why it cannot.
     """
 
     nodes: list[fx.Node]
@@ -38,6 +39,7 @@ class Trace:
     tensors: dict[fx.Node, Any]
     fixed: set[fx.Node]
     precision: Precision = DOUBLE
+    single: str = ""
 
 
 def as_arguments(example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -63,7 +65,7 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     try:
         with warnings.catch_warnings():  # torch's own, about torch
             warnings.simplefilter("ignore")
-            precision = _precision(model, example_inputs)
+            precision, single = _precision(model, example_inputs)
             exact = precision.unwritten(model).eval()
             args, kwargs = precision.tensors(as_arguments(example_inputs))
             with repeatable(), precision.running(), torch.enable_grad():
@@ -73,19 +75,19 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
         raise ValueError(
             f"{type(model).__name__} cannot be exported, so its units are unknown: {first_line(error)}"
         ) from error
-    return _read(model, program, args, kwargs, precision)
+    return replace(_read(model, program, args, kwargs, precision), single=single)
 
 
-def _precision(model: nn.Module, example_inputs: Inputs) -> Precision:
-    """Return the best precision in which a model runs: an operator may have no float64."""
+def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str]:
+    """Return the best precision in which a model runs, and why it is not float64 if it is not."""
     exact = throwaway(DOUBLE.copied(model)).eval()
     args, kwargs = DOUBLE.tensors(as_arguments(example_inputs))
     try:
         with repeatable(), DOUBLE.running(), torch.no_grad():
             exact(*args, **kwargs)
-    except Exception:  # of any kind: it is the model's own code, and in float32 it may run
-        return SINGLE
-    return DOUBLE
+    except Exception as error:  # of any kind: it is the model's own code, and in float32 it may run
+        return SINGLE, first_line(error)
+    return DOUBLE, ""
 
 
 def first_line(error: Exception) -> str:

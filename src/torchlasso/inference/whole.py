@@ -60,7 +60,7 @@ def working(original: nn.Module, model: nn.Module, choices: list[Choice], inputs
         exact = [choice if choice.any_precision else choice.undone("") for choice in tried]
         if not any(choice.replaces for choice in exact):
             return ""
-        return disagreement(original, installed(model, exact), inputs, training=False)
+        return disagreement(original, installed(model, exact), inputs)
 
     return _without(difference, _without(failure, choices))
 

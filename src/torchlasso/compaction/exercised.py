@@ -1,0 +1,40 @@
+"""The parts of a model that example inputs do not reach: arguments left out, and parameters that no operator reads."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import nn
+
+from torchlasso.graph.tracing import Inputs, Trace, as_arguments
+
+
+def left_out(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
+    """Return the names of the optional arguments of a forward pass that are not given, or given as None."""
+    args, kwargs = as_arguments(example_inputs)
+    try:
+        given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):  # written in C, or with a signature that is not what it takes
+        return ()
+    parameters = inspect.signature(model.forward).parameters.values()
+    optional = [p.name for p in parameters if p.default is not inspect.Parameter.empty]
+    return tuple(name for name in optional if given.get(name) is None)
+
+
+def unread(model: nn.Module, trace: Trace) -> tuple[str, ...]:
+    """Return the parameters that no operator reads; for a module of which none is read, its path."""
+    read = {name for node, name in trace.names.items() if node.users}
+    used = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if name in read}
+    idle = {path for path, module in model.named_modules() if _has_none_of(module, used)}
+    found: dict[str, None] = {}
+    for name, p in model.named_parameters():
+        if id(p) not in used:
+            parts = name.split(".")
+            around = (".".join(parts[:count]) for count in range(1, len(parts)))
+            found[next((path for path in around if path in idle), name)] = None
+    return tuple(found)
+
+
+def _has_none_of(module: nn.Module, used: set[int]) -> bool:
+    parameters = {id(p) for p in module.parameters()}
+    return bool(parameters) and not parameters & used

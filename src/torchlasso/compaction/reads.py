@@ -1,0 +1,100 @@
+"""The numbers that a forward pass reads: each is replaced by one that notes whenever something is computed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from torchlasso.compaction.candidates import Place, Reads
+from torchlasso.compaction.verify import run
+from torchlasso.graph.kept import kept, put_
+from torchlasso.graph.precision import Precision
+from torchlasso.graph.running import Running, throwaway
+from torchlasso.graph.tracing import Inputs
+
+BINARY = ("add", "sub", "mul", "floordiv", "mod", "pow", "truediv", "lshift", "rshift", "and", "or", "xor")
+COMPARED = ("lt", "le", "eq", "ne", "gt", "ge")
+UNARY = ("neg", "pos", "abs", "float", "int", "index", "hash", "bool")
+
+
+class _Noted(int):
+    """A number, and the places that it was computed from."""
+
+    places: frozenset[Place]
+    note: Callable[[frozenset[Place]], None]
+
+    @classmethod
+    def of(cls, value: int, places: frozenset[Place], note: Callable[[frozenset[Place]], None]) -> _Noted:
+        made = cls(value)
+        made.places, made.note = places, note
+        return made
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
+
+    def __deepcopy__(self, memo: Any) -> _Noted:
+        return self
+
+
+def _noting(name: str) -> Callable[..., Any]:
+    """Return a method that notes the use and gives a number that is traced in turn."""
+    plain = getattr(int, name)
+
+    def method(self: _Noted, *others: Any) -> Any:
+        self.note(self.places)
+        value = plain(self, *others)
+        if type(value) is not int or name in ("__hash__", "__index__", "__int__"):
+            return value
+        places = [x.places for x in others if isinstance(x, _Noted)]
+        return _Noted.of(value, self.places.union(*places), self.note)
+
+    return method
+
+
+for _name in (*BINARY, *(f"r{name}" for name in BINARY), *COMPARED, *UNARY):
+    setattr(_Noted, f"__{_name}__", _noting(f"__{_name}__"))
+
+
+class _Arguments(TorchFunctionMode):
+    """Notes the numbers among the arguments of torch's functions."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            parts = (leaf.start, leaf.stop, leaf.step) if isinstance(leaf, slice) else (leaf,)
+            for part in parts:
+                if isinstance(part, _Noted):
+                    part.note(part.places)
+        return func(*args, **(kwargs or {}))
+
+
+def numbers_read(model: nn.Module, inputs: Inputs, precision: Precision) -> Reads:
+    """Run a model once and return which numbers of its modules are computed with, and in which forward passes.
+
+    Args:
+        model: in this precision; it is not changed. If it does not run with numbers that note how they are used, as in
+            code that is compiled, each counts as read in its own module.
+    """
+    reads: Reads = {}
+    running = Running()
+
+    def note(places: frozenset[Place]) -> None:
+        for place in places if running.paths else ():  # else by what copies the model
+            reads.setdefault(place, set()).add(running.path)
+
+    copied, shared = throwaway(model), set[int]()
+    places = []
+    for path, module in copied.named_modules():
+        for keys, value in kept(module, shared):
+            if type(value) is int:
+                places.append((path, keys))
+                put_(module, keys, _Noted.of(value, frozenset({(path, keys)}), note))
+    try:
+        with running.watching(copied), _Arguments():
+            run(copied, inputs, training=False, precision=precision)
+    except Exception:  # of any kind: it is the model's own code
+        return {place: {place[0]} for place in places}
+    return reads
