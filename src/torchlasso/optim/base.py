@@ -112,6 +112,11 @@ class Proximal(Optimizer):
     def _check_group(self, group: Group, penalty: Penalty | None) -> None:
         if group.get("differentiable"):
             raise ValueError("differentiable=True is not possible: a prox is not differentiable at its threshold")
+        if group.get("fused") and self.base not in updates.registry() and any(p.is_meta for p in group["params"]):
+            raise ValueError(
+                f"fused=True: {self.base.__name__} has no fused step on the meta device; leave it out, or give the "
+                "optimizer parameters on the CPU or a GPU"
+            )
         if penalty is None:
             return
         if not isinstance(penalty, Penalty):

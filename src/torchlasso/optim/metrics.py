@@ -4,6 +4,9 @@ This distance τ is what λ is multiplied by to give the threshold of a proximal
 where its averaged gradient is at most λ, and a non-zero rests where its gradient is −λ sign(w): the fixed points are
 the stationary points of loss + λ·penalty, whatever the learning rate or the optimizer's scaling.
 
+A coordinate that has had no gradient has no metric of its own yet: ε alone would make τ lr/ε, and wipe what no batch
+has drawn so far. For it gradients of size λ(1 + 1000/t) are assumed, t the updates so far; see :func:`or_unseen`.
+
 Two more things are known here: where an optimizer keeps the coefficient β of its averaging of gradients, and the gain
 of that averaging, the value that its buffer would hold had every gradient been one.
 
@@ -105,6 +108,39 @@ def age_of(state: State) -> int:
     return int(state.get("step", 0))
 
 
+# Gradients that were never above this, or above ε, count as none. It is the ε of Adam.
+SILENT = 1e-8
+# How many updates make it half certain that a coordinate without a gradient has none.
+PATIENCE = 1000
+
+
+def silent_below(eps: Number) -> Number:
+    """Return the size below which gradients count as none: about the smaller of ε and 1e-8."""
+    return SILENT * eps / (SILENT + eps)
+
+
+def assumed(lam: Number, age: Number) -> Number:
+    """Return the size that is assumed of gradients that ``age`` updates have not shown.
+
+    With it the prox moves a single weight by at most lr·t/(t + 1000) in update t: hardly at all in the first ones, and
+    in the end as far as a gradient of size λ would. Any positive size leaves the stationary points what they are, since
+    the update itself does not move such a coordinate.
+    """
+    return lam * (1 + PATIENCE / age)
+
+
+def or_unseen(root: Tensor, size: Tensor, group: Group, state: State) -> Tensor:
+    """Return ``root``, a metric without ε, or what is assumed of it where there has been no gradient.
+
+    Args:
+        root: like the parameter.
+        size: how large the gradients have been, like the parameter.
+        group, state: of the parameter.
+    """
+    least = assumed(group["lam"], age_of(state))
+    return torch.where(size <= silent_below(group["eps"]), root.clamp_min(least), root)
+
+
 class _Momentum(Metric):
     """Heavy-ball averaging: buf ← μ·buf + g, which grows longer with μ; the rate takes that out again."""
 
@@ -168,10 +204,10 @@ class RMSpropMetric(_Momentum):
         return float((1 - group["momentum"] ** age_of(state)) / max(1 - group["momentum"], 1e-12))
 
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
-        square = state["square_avg"]
+        size = root = state["square_avg"].sqrt()
         if group["centered"]:
-            square = square.addcmul(state["grad_avg"], state["grad_avg"], value=-1)
-        return group["lr"] * self._length(group, gain) / square.sqrt().add_(group["eps"])  # type: ignore[no-any-return]
+            root = state["square_avg"].addcmul(state["grad_avg"], state["grad_avg"], value=-1).sqrt_()
+        return group["lr"] * self._length(group, gain) / or_unseen(root, size, group, state).add_(group["eps"])  # type: ignore[no-any-return]
 
     def guard(self, group: Group, state: State) -> None:
         # A coordinate that rests has the constant gradient −λ: its centred variance v − ḡ² is zero but for rounding,
@@ -185,7 +221,8 @@ class RMSpropMetric(_Momentum):
 class AdagradMetric(Metric):
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
         lr = group["lr"] / (1 + (age_of(state) - 1) * group["lr_decay"])
-        return lr / state["sum"].sqrt().add_(group["eps"])  # type: ignore[no-any-return]
+        root = state["sum"].sqrt()
+        return lr / or_unseen(root, root, group, state).add_(group["eps"])  # type: ignore[no-any-return]
 
 
 class _Betas(Metric):
@@ -223,13 +260,16 @@ class AdamMetric(_Betas):
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
         square = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
         correction = (1 - float(group["betas"][1]) ** age_of(state)) ** 0.5
-        return self._rate(group, state, gain) / (square.sqrt() / correction).add_(group["eps"])  # type: ignore[no-any-return]
+        root = square.sqrt() / correction
+        return self._rate(group, state, gain) / or_unseen(root, root, group, state).add_(group["eps"])
 
 
 @metric_of(torch.optim.Adamax)
 class AdamaxMetric(_Betas):
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
-        return self._rate(group, state, gain) / state["exp_inf"]  # type: ignore[no-any-return]
+        # torch adds ε to every gradient
+        norm, size = state["exp_inf"], state["exp_inf"] - group["eps"]
+        return self._rate(group, state, gain) / or_unseen(norm, size, group, state)
 
 
 @metric_of(torch.optim.RAdam)
@@ -243,7 +283,9 @@ class RAdamMetric(_Betas):
         if rho <= 5:  # too few steps to know the variance: a plain momentum step, the same for all coordinates
             return torch.ones_like(square) * rate
         rectifier = ((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) ** 0.5
-        return rate * rectifier * correction**0.5 / square.sqrt().add_(group["eps"])  # type: ignore[no-any-return]
+        # not corrected for its bias: what is assumed has to be as small
+        root = square.sqrt() / correction**0.5
+        return rate * rectifier / or_unseen(root, root, group, state).add_(group["eps"] / correction**0.5)  # type: ignore[no-any-return]
 
 
 @metric_of(torch.optim.NAdam)
@@ -264,8 +306,8 @@ class NAdamMetric(_Betas):
         product = float(state["mu_product"])
         # the gradient of this step, and the average, each with its own correction
         rate = group["lr"] * ((1 - mu) / (1 - product) + mu_next * gain / (1 - product * mu_next))
-        denominator = (state["exp_avg_sq"] / (1 - second**age)).sqrt_().add_(group["eps"])
-        return rate / denominator  # type: ignore[no-any-return]
+        root = (state["exp_avg_sq"] / (1 - second**age)).sqrt_()
+        return rate / or_unseen(root, root, group, state).add_(group["eps"])  # type: ignore[no-any-return]
 
     def _momentum(self, group: Group, age: int) -> float:
         return float(group["betas"][0] * (1 - 0.5 * 0.96 ** (age * group["momentum_decay"])))

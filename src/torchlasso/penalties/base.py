@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torchlasso._core.arguments import check_kind, shown
 from torchlasso._core.registry import enter
 from torchlasso.distributed.sharding import gathered, is_cut, shardwise, summed
-from torchlasso.penalties.blocks import Blocks, Elements, divide
+from torchlasso.penalties.blocks import Blocks, Elements
+from torchlasso.penalties.magnitudes import divide
 
 Strength = float | Tensor
 Near = tuple[Tensor, Tensor, tuple[Tensor, ...]]

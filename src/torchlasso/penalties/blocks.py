@@ -16,18 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_kind
+from torchlasso.penalties.magnitudes import computed, divide, largest_of, norms, sign
 
 Rebuild = Callable[[Tensor], Tensor]
-
-
-def computed(w: Tensor) -> Tensor:
-    """``w`` in the precision that magnitudes are computed in: at least float32, whatever the weights are kept in."""
-    return w if w.dtype in (torch.float32, torch.float64) else w.to(torch.float32)
-
-
-def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, and zero where the denominator is zero."""
-    return torch.where(denominator == 0, 0.0, numerator / denominator)
 
 
 class Blocks(ABC):
@@ -122,7 +113,7 @@ class Elements(Blocks):
         w, grad = computed(w), computed(grad)
         slope = dphi(w.abs())
         # the subdifferential is {φ′(r) sign(w)} where w ≠ 0 and [−φ′(0+), φ′(0+)] where w = 0
-        return torch.where(w == 0, (grad.abs() - slope).clamp_min(0), (grad + slope * w.sign()).abs())
+        return torch.where(w == 0, (grad.abs() - slope).clamp_min(0), (grad + slope * sign(w)).abs())
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         return computed(w).reshape(-1, 1), lambda rows: rows.reshape(w.shape).to(w.dtype)
@@ -187,7 +178,8 @@ class NM(Elements):
     def spared(self, cost: Tensor) -> Tensor:
         runs = nn.functional.pad(cost.movedim(self.dim, -1), (0, -cost.shape[self.dim] % self.m), value=-torch.inf)
         columns = runs.reshape(-1, self.m).unbind(1)
-        found = torch.stack([_ahead(columns, i) < self.n for i in range(self.m)], dim=1)
+        # what is not a number is not spared, so that it shows
+        found = torch.stack([(_ahead(columns, i) < self.n) & ~columns[i].isnan() for i in range(self.m)], dim=1)
         return found.reshape(runs.shape)[..., : cost.shape[self.dim]].movedim(-1, self.dim)
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
@@ -217,16 +209,16 @@ class Partition(Blocks):
 
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         rows, restore = self.rows(w)
-        r = torch.linalg.vector_norm(rows, dim=1)  # (n_blocks,)
+        r = norms(rows)  # (n_blocks,)
         return r, lambda new: restore(rows * divide(new, r)[:, None])
 
     def distance(self, w: Tensor, grad: Tensor, dphi: Rebuild) -> Tensor:
         rows, grads = self.rows(w)[0], self.rows(grad)[0]
-        r = torch.linalg.vector_norm(rows, dim=1)
+        r = norms(rows)
         slope = dphi(r)
         # the subdifferential is {φ′(r) w/r} where r > 0 and the ball of radius φ′(0+) where r = 0
-        at_zero = (torch.linalg.vector_norm(grads, dim=1) - slope).clamp_min(0)
-        away = torch.linalg.vector_norm(grads + rows * divide(slope, r)[:, None], dim=1)
+        at_zero = (norms(grads) - slope).clamp_min(0)
+        away = norms(grads + divide(rows, r[:, None]) * slope.where(r != 0, 0.0)[:, None])
         return torch.where(r == 0, at_zero, away)
 
     def weights(self, w: Tensor) -> Tensor | float:
@@ -433,21 +425,21 @@ class SingularValues(Blocks):
     """
 
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
-        u, s, vh = self._svd(w)
+        u, s, vh = self._parts(w)
         return s, lambda r: ((u * r) @ vh).reshape(w.shape).to(w.dtype)
 
     def distance(self, w: Tensor, grad: Tensor, dphi: Rebuild) -> Tensor:
-        u, s, vh = self._svd(w)
+        u, s, vh = self._parts(w)
         slope = dphi(s)
-        alive = s > 0
+        alive = s != 0
         u, vh = u * alive, vh * alive[:, None]
         residual = computed(grad).reshape(u.shape[0], -1) + (u * slope.where(alive, 0.0)) @ vh
         # ∂Ω = {U φ′(s) Vᵀ + N}: N lives outside the row and column spaces of w, with singular values up to φ′(0+)
         left = u.mT @ residual  # (k, columns)
         residual = residual - u @ left
         right = residual @ vh.mT  # (rows, k)
-        tangent = torch.hypot(torch.linalg.vector_norm(left, dim=1), torch.linalg.vector_norm(right, dim=0))
-        normal = torch.linalg.svdvals(residual - right @ vh)
+        tangent = torch.hypot(norms(left), norms(right.mT))
+        normal = _svd(residual - right @ vh)[1]
         after = (torch.arange(len(s), device=s.device) - alive.sum()).clamp_min(0)
         return torch.where(alive, tangent, (normal[after] - slope).clamp_min(0))
 
@@ -459,8 +451,16 @@ class SingularValues(Blocks):
             f"{self} has no prox under a per-coordinate step such as Adam's: use ProxSGD, or blocks of coordinates"
         )
 
-    def _svd(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _parts(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _need(self, w, 2)
-        u, s, vh = torch.linalg.svd(computed(w).reshape(w.shape[0], -1), full_matrices=False)
+        u, s, vh = _svd(computed(w).reshape(w.shape[0], -1))
         tolerance = s[:1] * (max(u.shape[0], vh.shape[1]) * torch.finfo(s.dtype).eps)
-        return u, torch.where(s > tolerance, s, torch.zeros_like(s)), vh
+        return u, torch.where(s <= tolerance, torch.zeros_like(s), s), vh
+
+
+def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the thin decomposition; all of it is NaN, instead of an error, if a weight is not finite."""
+    scale = largest_of(matrix.reshape(1, -1))
+    finite = matrix.isfinite().all()
+    u, s, vh = torch.linalg.svd(torch.where(finite, matrix / scale, 0.0), full_matrices=False)
+    return torch.where(finite, u, torch.nan), torch.where(finite, s * scale[0], torch.nan), vh

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from torchlasso.penalties.base import Strength
+from torchlasso.penalties.magnitudes import largest_of, norms
 
 # Six reach the root to rounding on 36,000 random rows of 7 to 1,000 weights with steps spread over up to twelve
 # decades; the others are for rows that are worse.
 ITERATIONS = 12
+HUGE = 1e30  # stands for what is larger, in rows whose largest weight is 1; its products with weights stay finite
 
 
 def shrink(z: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,22 +83,32 @@ def shrink_flattening(
     return _solve(z, step * lam, 1 / (gamma * lam), start)
 
 
+def to_unit_scale(z: Tensor, lam: Strength) -> tuple[Tensor, Tensor, Tensor]:
+    """Divide the rows, and λ with them, by the largest |z_i| of each row; it is returned last, (n, 1).
+
+    Where c²φ_λ(r) = φ_cλ(cr), the prox of the quotient times the scale is that of the row, and no square is lost.
+    """
+    scale = largest_of(z)
+    return z / scale, (lam / scale).clamp_max(HUGE), scale
+
+
 def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) -> tuple[Tensor, Tensor]:
-    dead = z == 0
-    # A threshold far below its row's largest no longer matters to the root; the floor keeps the quotients finite.
-    floored = torch.maximum(threshold, threshold.amax(dim=1, keepdim=True) * 1e-15)
-    ratio = torch.where(dead, 0.0, z / threshold)
-    norm0 = torch.linalg.vector_norm(ratio, dim=1, keepdim=True)
+    scale, dead = largest_of(z), z == 0
+    z, threshold, slope = z / scale, threshold / scale, slope * scale
+    # Beyond these bounds a threshold no longer matters to the root; they keep the quotients and their squares finite.
+    bounded = threshold.clamp(1e-15, 1e15)
+    norm0 = norms(torch.where(dead, 0.0, z / threshold))[:, None]
     if start is None:  # two bounds from below: by the largest and by the smallest threshold of the row
-        largest = torch.linalg.vector_norm(z, dim=1, keepdim=True) - floored.amax(dim=1, keepdim=True)
-        smallest = torch.nan_to_num(floored.amin(dim=1, keepdim=True) * (norm0 - 1), nan=0.0, posinf=0.0)
-        start = torch.maximum(largest, smallest).clamp_min(0)
-    theta = start
+        largest = torch.linalg.vector_norm(z, dim=1, keepdim=True) - bounded.amax(dim=1, keepdim=True)
+        smallest = torch.nan_to_num(threshold.amin(dim=1, keepdim=True) * (norm0 - 1), nan=0.0, posinf=0.0)
+        theta = torch.maximum(largest, smallest).clamp_min(0)
+    else:
+        theta = start / scale
     for _ in range(ITERATIONS):
-        y = torch.where(dead, 0.0, z / (theta + floored))
+        y = torch.where(dead, 0.0, z / (theta + bounded))
         q = torch.linalg.vector_norm(y, dim=1, keepdim=True)
         unit = y / q
-        rise = (unit * unit / (theta + floored)).sum(dim=1, keepdim=True) / q - slope
+        rise = (unit * unit / (theta + bounded)).sum(dim=1, keepdim=True) / q - slope
         before, theta = theta, (theta + (1 + slope * theta - 1 / q) / rise).clamp_min(0)
         # where no device has to be waited for, it is asked whether more would change anything
         if (
@@ -108,7 +120,7 @@ def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) 
     alive = ~(norm0 <= 1)  # u = 0 is stationary exactly where ‖z/threshold‖ ≤ 1; what is no number is not zero
     theta = torch.where(alive, theta, torch.zeros_like(theta))
     u = torch.where(dead | ~alive, torch.zeros_like(z), z * (theta / (theta + threshold)))
-    return u, theta
+    return u * scale, theta * scale
 
 
 def better_of(u: Tensor, other: Tensor, z: Tensor, step: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:

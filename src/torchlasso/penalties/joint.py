@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torchlasso.penalties.blocks import Blocks, Rebuild, computed
+from torchlasso.penalties.blocks import Blocks, Rebuild
+from torchlasso.penalties.magnitudes import computed
 
 
 @dataclass(frozen=True, eq=False)

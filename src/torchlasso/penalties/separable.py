@@ -12,8 +12,8 @@ from torch import Tensor
 
 from torchlasso._core.arguments import shown
 from torchlasso.penalties.base import Near, Separable, Strength, register
-from torchlasso.penalties.blocks import divide
-from torchlasso.penalties.diagonal_prox import better_of, shrink, shrink_flattening, shrink_near
+from torchlasso.penalties.diagonal_prox import better_of, shrink, shrink_flattening, shrink_near, to_unit_scale
+from torchlasso.penalties.magnitudes import divide
 
 
 def _like(r: Tensor, lam: Strength) -> Tensor:
@@ -124,7 +124,7 @@ class MCP(Separable):
 
     def phi(self, r: Tensor, lam: Strength) -> Tensor:
         flat = torch.minimum(r, _like(r, self.gamma * lam))
-        return lam * flat - flat.square() / (2 * self.gamma)
+        return flat * (lam - flat / (2 * self.gamma))
 
     def dphi(self, r: Tensor, lam: Strength) -> Tensor:
         return (lam - r / self.gamma).clamp_min(0)
@@ -138,8 +138,9 @@ class MCP(Separable):
         return torch.where(step < self.gamma, firm, hard)
 
     def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
-        inner, _ = shrink_flattening(z, step, lam, self.gamma)
-        return better_of(inner, z, z, step, lambda r: self.phi(r, _like(r, lam)))
+        z, strength, scale = to_unit_scale(z, lam)
+        inner, _ = shrink_flattening(z, step, strength, self.gamma)
+        return scale * better_of(inner, z, z, step, lambda r: self.phi(r, strength))
 
 
 @register("scad")
@@ -166,9 +167,8 @@ class SCAD(Separable):
 
     def phi(self, r: Tensor, lam: Strength) -> Tensor:
         lam, a = _like(r, lam), self.a
-        middle = torch.minimum(r, a * lam)
-        middle = (2 * a * lam * middle - middle.square() - lam.square()) / (2 * (a - 1))
-        return torch.where(r <= lam, lam * r, middle)
+        beyond = (torch.minimum(r, a * lam) - lam).clamp_min(0)
+        return lam * torch.minimum(r, lam) + beyond * (lam - beyond / (2 * (a - 1)))
 
     def dphi(self, r: Tensor, lam: Strength) -> Tensor:
         lam = _like(r, lam)
@@ -180,18 +180,21 @@ class SCAD(Separable):
         middle = ((a - 1) * r - step * a * lam) / (a - 1 - step)
         smooth = torch.where(r <= (1 + step) * lam, soft, torch.where(r <= a * lam, torch.minimum(middle, r), r))
         # From step a − 1 on the parabola is concave in the scalar problem: the minimum is on the outer pieces.
-        near, far = torch.minimum(soft, lam), torch.maximum(r, a * lam)
-        cost_near = (near - r).square() / 2 + step * lam * near
-        cost_far = (far - r).square() / 2 + step * self.phi(far, lam)
-        split = torch.where(cost_near <= cost_far, near, far)
+        # Their costs are compared in units of λ², which may be too large for a number.
+        x = r / lam
+        near, far = torch.clamp(x - step, 0, 1), torch.clamp_min(x, a)
+        cost_near = (near - x).square() / 2 + step * near
+        cost_far = (far - x).square() / 2 + step * ((a + 1) / 2)
+        split = torch.where(cost_near <= cost_far, torch.minimum(soft, lam), torch.maximum(r, a * lam))
         return torch.where(lam == 0, r, torch.where(step < a - 1, smooth, split))
 
     def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
         a = self.a
-        inner, theta = shrink(z, step * lam)  # theta = ‖inner‖, the solution where it is at most λ
-        middle, _ = shrink_flattening(z, step, lam * (a / (a - 1)), a - 1, start=theta * (a / (a - 1)))
-        inner = torch.where(theta <= lam, inner, middle)
-        return better_of(inner, z, z, step, lambda r: self.phi(r, _like(r, lam)))
+        z, strength, scale = to_unit_scale(z, lam)
+        inner, theta = shrink(z, step * strength)  # theta = ‖inner‖, the solution where it is at most λ
+        middle, _ = shrink_flattening(z, step, strength * (a / (a - 1)), a - 1, start=theta * (a / (a - 1)))
+        inner = torch.where(theta <= strength, inner, middle)
+        return scale * better_of(inner, z, z, step, lambda r: self.phi(r, strength))
 
 
 @register("log-sum")
@@ -224,15 +227,17 @@ class LogSum(Separable):
 
     def prox_phi(self, r: Tensor, lam: Strength, step: Strength) -> Tensor:
         theta, t = self.theta, _like(r, step * lam)
-        root = ((r + theta).square() - 4 * t * theta).clamp_min(0).sqrt()
+        share = t / (r + theta) * (4 * theta / (r + theta))  # 4tθ/(r + θ)², above 1 where there is no root
+        root = (r + theta) * (1 - share).clamp_min(0).sqrt()
         # The larger root of u² + (θ − r)u + θ(t − r) = 0, in the form without cancellation for either sign of r − θ.
         large = (root + (r - theta)) / 2
         small = divide(2 * theta * (r - t), root + (theta - r))
         u = torch.where(r >= theta, large, small).clamp_min(0)
-        gain = u * (r - u / 2) - t * theta * torch.log1p(u / theta)  # objective at 0 less objective at u
-        exists = (r + theta).square() >= 4 * t * theta
-        inside = torch.where(t <= theta, r > t, exists & (gain > 0))
-        return torch.where(t == 0, r, torch.where(inside, torch.minimum(u, r), torch.zeros_like(r)))
+        # objective at 0 less objective at u, over u
+        gain = r - u / 2 - t * divide(theta * torch.log1p(u / theta), u)
+        # asked this way round, so that what is not a number is not taken for zero
+        zero = torch.where(t <= theta, r <= t, (share > 1) | (gain <= 0))
+        return torch.where(t == 0, r, torch.where(zero, torch.zeros_like(r), torch.minimum(u, r)))
 
 
 @register("l-half")
@@ -259,6 +264,6 @@ class LHalf(Separable):
     def prox_phi(self, r: Tensor, lam: Strength, step: Strength) -> Tensor:
         t = _like(r, step * lam)
         # cos φ = (t/4)(r/3)^(−3/2), at most √2/2 above the threshold 3/2 t^(2/3)
-        angle = torch.arccos((t / 4 * (r / 3) ** -1.5).clamp(0, 1))
+        angle = torch.arccos((t / r * (0.75 / (r / 3).sqrt())).clamp(0, 1))
         u = 2 / 3 * r * (1 + torch.cos(2 * math.pi / 3 - 2 / 3 * angle))
-        return torch.where(t == 0, r, torch.where(r <= 1.5 * t ** (2 / 3), torch.zeros_like(r), u))
+        return torch.where(t == 0, r, torch.where(r <= 1.5 * t ** (2 / 3), torch.zeros_like(r), torch.minimum(u, r)))

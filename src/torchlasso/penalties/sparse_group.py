@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso.penalties.base import Penalty, Strength, register
-from torchlasso.penalties.blocks import Blocks, Filters, divide
+from torchlasso.penalties.blocks import Blocks, Filters
 from torchlasso.penalties.diagonal_prox import shrink
+from torchlasso.penalties.magnitudes import divide, norms
 
 
 def soft(w: Tensor, threshold: Strength) -> Tensor:
@@ -47,8 +48,7 @@ class SparseGroup(Penalty):
     def value(self, w: Tensor, lam: Strength) -> Tensor:
         rows, _ = self.over.rows(w)
         each, group = self._strengths(w, lam)
-        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        return torch.sum(each * rows.abs()) + torch.sum(group * norms)
+        return torch.sum(each * rows.abs()) + torch.sum(group * norms(rows)[:, None])
 
     def prox(self, w: Tensor, lam: Strength, step: float | Tensor) -> Tensor:
         rows, restore = self.over.rows(w)
@@ -57,17 +57,17 @@ class SparseGroup(Penalty):
             step, _ = self.over.rows(step)
             return restore(shrink(soft(rows, step * each), step * group)[0])
         rows = soft(rows, step * each)
-        r = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        r = norms(rows)[:, None]
         return restore(rows * divide((r - step * group).clamp_min(0), r))
 
     def subdiff_distance(self, w: Tensor, grad: Tensor, lam: Strength) -> Tensor:
         rows, grads = self.over.rows(w)[0], self.over.rows(grad)[0]
         each, group = self._strengths(w, lam)
-        r = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        pull = grads + rows.sign() * each + rows * divide(torch.as_tensor(group, dtype=r.dtype), r)
+        r = norms(rows)[:, None]
+        pull = grads + rows.sign() * each + divide(rows, r) * group
         within = torch.where(rows == 0, soft(grads, each), pull)
-        away = torch.linalg.vector_norm(within, dim=1)
-        at_zero = torch.linalg.vector_norm(soft(grads, each), dim=1, keepdim=True) - group
+        away = norms(within)
+        at_zero = norms(soft(grads, each))[:, None] - group
         return torch.where(r == 0, at_zero.clamp_min(0), away[:, None])[:, 0]
 
     def support(self, w: Tensor) -> Tensor:
@@ -78,15 +78,15 @@ class SparseGroup(Penalty):
         # with λ, and both bounds below are exact where ρ is 0 or 1: bisection between them.
         grads, _ = self.over.rows(grad)
         each, group = self._strengths(grad, 1.0)
-        norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
+        r = norms(grads)[:, None]
         high = torch.minimum(
-            grads.abs().amax(dim=1, keepdim=True) / each if self.ratio > 0 else torch.full_like(norms, torch.inf),
-            norms / group if self.ratio < 1 else torch.full_like(norms, torch.inf),
+            grads.abs().amax(dim=1, keepdim=True) / each if self.ratio > 0 else torch.full_like(r, torch.inf),
+            r / group if self.ratio < 1 else torch.full_like(r, torch.inf),
         )
         low = torch.zeros_like(high)
         for _ in range(80):
             middle = (low + high) / 2
-            zero = torch.linalg.vector_norm(soft(grads, middle * each), dim=1, keepdim=True) <= middle * group
+            zero = norms(soft(grads, middle * each))[:, None] <= middle * group
             low, high = torch.where(zero, low, middle), torch.where(zero, middle, high)
         return high.max()
 

@@ -17,7 +17,8 @@ from torchlasso.optim.fused.memory import Runs, in_rows, runs_of
 from torchlasso.optim.fused.program import RowStep, Shape, Step, is_elementwise, is_rowwise
 from torchlasso.optim.fused.updates import Update
 from torchlasso.penalties import Penalty
-from torchlasso.penalties.blocks import Elements, Partition, computed
+from torchlasso.penalties.blocks import Elements, Partition
+from torchlasso.penalties.magnitudes import computed
 
 
 @dataclass(frozen=True)

@@ -140,9 +140,8 @@ def advance(
         given["lam"] = given["lam"] * torch.stack([_tensors(scale, where) for scale in scales])
     ages = [states[p]["step"] for p in params] if metric.aged else []
     step = GroupStep(Step(update, shape), metric, tuple(fixed.items()))
-    _compiled(step, tuple(p.shape for p in params))(
-        columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(own, where)
-    )
+    do = step if params[0].is_meta else _compiled(step, tuple(p.shape for p in params))  # no values, nothing to compile
+    do(columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(own, where))
     if not everyone:
         group["gains"][members], group["plain_gains"][members] = gains, plain_gains
 

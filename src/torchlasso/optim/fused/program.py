@@ -13,7 +13,8 @@ from torch import Tensor
 from torchlasso.optim.fused.inductor import GRAIN, Source
 from torchlasso.optim.fused.updates import Buffers, Update
 from torchlasso.penalties import Penalty, Separable
-from torchlasso.penalties.blocks import Partition, computed, divide
+from torchlasso.penalties.blocks import Partition
+from torchlasso.penalties.magnitudes import computed, divide, scaled_norms
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class RowStep(Step):
             u, near, more = penalty.prox_near_rows(scaled, metric, lam * reach, start)
             return u, new, [near, start, *more]
         z, tau, new = self.update.apply(w, grad, buffers, numbers)
-        r = torch.linalg.vector_norm(z, dim=1)
+        r = scaled_norms(z)
         factor = divide(penalty.prox_phi(r, lam, tau), r)
         return z * factor[:, None], new, [factor]
 

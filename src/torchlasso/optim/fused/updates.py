@@ -9,14 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from torchlasso._core.registry import enter
-from torchlasso.optim.metrics import Group, Number, after_first
+from torchlasso.optim.metrics import Group, Number, after_first, assumed, silent_below
 
 Buffers = tuple[Tensor, ...]
 
@@ -137,7 +137,8 @@ def _sgd(group: Group) -> Update:
 class Adam(Update):
     """m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², w ← w − lr·m̂/(√v̂ + ε), after a decay of w where it is decoupled.
 
-    With v̂ = v/c the last is w − √c·lr·m̂/(√v + √c·ε): a multiplication less.
+    With v̂ = v/c the last is w − √c·lr·m̂/(√v + √c·ε): a multiplication less. The metric of the prox is this denominator
+    wherever there has been a gradient; see :func:`~torchlasso.optim.metrics.or_unseen`.
 
     Args:
         amsgrad: the largest v so far takes the place of v.
@@ -154,36 +155,45 @@ class Adam(Update):
         return {"step": torch.zeros((), dtype=torch.float32, device=p.device), **super().start(p)}
 
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
-        _, keep, _, _, _, lr, reach = numbers
-        root, new = self._averages(w, grad, buffers, numbers)
-        inverse = root.reciprocal()
-        return keep * w - (lr * new[0]) * inverse, reach * inverse, new
+        _, keep, _, _, eps, lr, reach, *_ = numbers
+        new = self._averages(w, grad, buffers, numbers)
+        root = new[-1].sqrt()
+        return keep * w - lr * new[0] / (root + eps), reach / self._metric(root, numbers), new
 
     def apply_scaled(
         self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
     ) -> tuple[Tensor, Tensor, Tensor, Buffers]:
-        _, keep, _, _, _, lr, reach = numbers
-        root, new = self._averages(w, grad, buffers, numbers)
-        return (keep * w) * root - lr * new[0], root, reach, new
+        _, keep, _, _, eps, lr, reach, *_ = numbers
+        new = self._averages(w, grad, buffers, numbers)
+        root = new[-1].sqrt()
+        metric = self._metric(root, numbers)
+        return ((keep * w) * (root + eps) - lr * new[0]) * (metric / (root + eps)), metric, reach, new
 
-    def _averages(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Buffers]:
-        decay, _, fresh, fresh_square, eps, _, _ = numbers
+    def _averages(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> Buffers:
+        decay, _, fresh, fresh_square, *_ = numbers
         grad = self._direction(w, grad, decay)
         mean = buffers[0] + fresh * (grad - buffers[0])
         square = buffers[1] + fresh_square * (grad * grad - buffers[1])
-        new = (mean, square, torch.maximum(buffers[2], square)) if self.amsgrad else (mean, square)
-        return new[-1].sqrt() + eps, new
+        return (mean, square, torch.maximum(buffers[2], square)) if self.amsgrad else (mean, square)
+
+    def _metric(self, root: Tensor, numbers: Sequence[Any]) -> Tensor:
+        """Return √v + √c·ε, or what is assumed of it where there has been no gradient."""
+        *_, eps, _, _, silent, least = numbers
+        metric: Tensor = torch.where(root <= silent, root.clamp_min(least), root) + eps
+        return metric
 
     def step_size(self, buffers: Buffers, numbers: Sequence[float]) -> Tensor:
-        *_, eps, _, reach = numbers
-        return reach / (buffers[-1].sqrt() + eps)
+        reach: float = numbers[-3]
+        return reach / self._metric(buffers[-1].sqrt(), numbers)
 
     def numbers(self, group: Group, age: Number, before: Number, gain: Number) -> list[Number]:
         lr, weight_decay, (first, second) = group["lr"], group["weight_decay"], group["betas"]
         keep = 1 - lr * weight_decay if group["decoupled_weight_decay"] else 1.0
         root = (1 - second**age) ** 0.5
         lr_hat = root * lr / (1 - first**age)
-        return [weight_decay, keep, 1 - first, 1 - second, root * group["eps"], lr_hat, lr_hat * gain]
+        eps, least = group["eps"], assumed(group["lam"], age)
+        averages, rates = [1 - first, 1 - second], [root * eps, lr_hat, lr_hat * gain]
+        return [weight_decay, keep, *averages, *rates, root * silent_below(eps), root * least]
 
 
 @update_of(torch.optim.Adam, torch.optim.AdamW)

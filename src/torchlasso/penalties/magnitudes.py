@@ -1,0 +1,52 @@
+"""Magnitudes as numbers: their precision, quotients, and norms whose squares neither overflow nor underflow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def computed(w: Tensor) -> Tensor:
+    """Return ``w`` in the precision that magnitudes are computed in: at least float32, however weights are stored."""
+    return w if w.dtype in (torch.float32, torch.float64) else w.to(torch.float32)
+
+
+def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Return the quotient, and zero where the denominator is zero."""
+    return torch.where(denominator == 0, 0.0, numerator / denominator)
+
+
+def sign(w: Tensor) -> Tensor:
+    """Return the sign of each weight, and NaN of what is not a number, of which torch's is 0."""
+    return torch.where(w.isnan(), w, w.sign())
+
+
+def norms(rows: Tensor) -> Tensor:
+    """Compute ‖·‖₂ of each row of a matrix, right for weights of every size; differentiable.
+
+    Args:
+        rows: (n, size).
+
+    Examples:
+        >>> norms(torch.tensor([[3e30, 4e30], [0.0, 1e-40]]))
+        tensor([5.0000e+30, 1.0000e-40])
+    """
+    if not rows.is_cpu or torch.compiler.is_compiling():
+        return scaled_norms(rows)  # without a branch that the host would have to wait for
+    r = torch.linalg.vector_norm(rows, dim=1)
+    limits = torch.finfo(r.dtype)
+    odd = ~((r > (limits.tiny / limits.eps) ** 0.5) & (r < torch.inf))  # squares that count may have been lost
+    return torch.index_put(r, (odd,), scaled_norms(rows[odd])) if odd.any() else r
+
+
+def scaled_norms(rows: Tensor) -> Tensor:
+    """Compute what :func:`norms` does without asking for a value: each row is divided by its largest weight first."""
+    largest = largest_of(rows)
+    r: Tensor = torch.linalg.vector_norm(rows / largest, dim=1)
+    return largest[:, 0] * r
+
+
+def largest_of(rows: Tensor) -> Tensor:
+    """Return the largest |w| of each row, (n, 1), as a scale to divide by: 1 where it is zero or not finite."""
+    largest = rows.detach().abs().amax(dim=1, keepdim=True)
+    return torch.where((largest > 0) & (largest < torch.inf), largest, 1.0)
