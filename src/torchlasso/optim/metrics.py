@@ -137,6 +137,8 @@ def or_unseen(root: Tensor, size: Tensor, group: Group, state: State) -> Tensor:
         size: how large the gradients have been, like the parameter.
         group, state: of the parameter.
     """
+    if torch.finfo(root.dtype).tiny > SILENT**2:
+        return root  # float16 keeps no squares so small, so that a zero does not say that there was no gradient
     least = assumed(group["lam"], age_of(state))
     return torch.where(size <= silent_below(group["eps"]), root.clamp_min(least), root)
 
