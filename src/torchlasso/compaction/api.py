@@ -47,8 +47,8 @@ def compact(
         what the example inputs left out, and what could not be compared.
 
     Raises:
-        ValueError: the model cannot be exported, or ``multiple_of`` is below 1.
-        RuntimeError: the outputs are not the same. This is never meant to happen; please report it.
+        ValueError: the model cannot be exported, or a copy of it gives other outputs than it, or ``multiple_of`` is
+            below 1.
 
     Examples:
         >>> import torch

@@ -80,12 +80,16 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
         pinned |= dict.fromkeys(needed, reason)
         fitting = attempt(pinned)
         reason = wrong(fitting)
+    if reason:
+        pinned = {family.axis: reason for family in units.removable}
+        fitting = attempt(pinned)
+        reason = wrong(fitting)
     if not reason and fitting.unsure and fitting.untraceable():  # a number that another path through the code needs
         again = attempt(pinned, traced=True)
         fitting = fitting if wrong(again) else again
     if reason or fitting.found is None:
-        raise RuntimeError(
-            f"the smaller model is not what the other is, so it is refused: {reason}; please report this"
+        raise ValueError(
+            f"{type(model).__name__} cannot be compacted: a copy of it does not give the same outputs ({reason})"
         )
     checked = Checked(
         left_out(model, example_inputs),

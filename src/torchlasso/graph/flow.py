@@ -17,8 +17,9 @@ from torch import Tensor, fx
 from torchlasso.graph.operators import Call, Reach, arguments, name_of, rule_of
 from torchlasso.graph.precision import Precision
 from torchlasso.graph.rules.contractions import Affine
-from torchlasso.graph.rules.opaque import UNKNOWN
-from torchlasso.graph.tracing import Trace
+from torchlasso.graph.rules.opaque import VARYING
+from torchlasso.graph.structure import rule_in
+from torchlasso.graph.tracing import Trace, has_varying_size, is_varying_number
 
 FIXED, GIVEN = torch.tensor([0, 1], dtype=torch.float32).unbind()
 
@@ -109,10 +110,10 @@ class _Run:
         given = node not in self.trace.names and node not in self.trace.fixed
         return self._reach(node, value, _all(GIVEN if given else FIXED, value))
 
-    def _reach(self, node: fx.Node, value: Tensor, depends: Tensor) -> Reach:
+    def _reach(self, node: fx.Node, value: Any, depends: Tensor) -> Reach:
         if not depends.requires_grad:  # made out of nothing
             if not depends.any():
-                return Reach(value, _all(FIXED, value))
+                return Reach(value, _all(FIXED, depends))
             depends = depends.float().requires_grad_()
             self.leaves.append(depends)
 
@@ -128,10 +129,16 @@ class _Run:
             value = target(*plain[0], **plain[1])
         args = torch.fx.node.map_arg(arguments(node), lambda x: self.reached[x])
         call: Call[Reach] = Call(name_of(target).removeprefix("aten."), args, value)
-        if not any(isinstance(part, Tensor) for part in (value if call.several else (value,))):
-            return value
+        rule = rule_in(node)
         with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
-            depends = (rule_of(target) or UNKNOWN).reach(call)
+            depends = rule.reach(call)
+            if depends is None and is_varying_number(node):  # such as how many rows were chosen
+                depends = sum((known.depends.sum() for known in call.tensors), torch.ones(()))
+            elif rule is VARYING or (not rule.local and any(map(has_varying_size, node.all_input_nodes))):
+                # of another number of constants something else is made, except perhaps of zeros
+                depends = depends if call.several or depends is None else depends + torch.as_tensor(value != 0)
+        if depends is None:
+            return value
         if call.several:
             return tuple(self._reach(node, part, some) for part, some in zip(value, depends, strict=True))
         return self._reach(node, value, depends)
@@ -142,7 +149,7 @@ class _Run:
         return tuple(self._value(part) for part in reach) if isinstance(reach, tuple | list) else reach
 
     def _keep(self, node: fx.Node, known: Any) -> None:
-        if not isinstance(known, Reach):
+        if not isinstance(known, Reach) or not isinstance(known.value, Tensor):
             return
         whole = node in self._added or not known.value.is_floating_point() or node in self.trace.tensors
         self.depends[node] = _lean(known.depends.detach() > 0)

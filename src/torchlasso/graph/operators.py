@@ -25,9 +25,10 @@ Dims = list[Dim]
 
 @dataclass(frozen=True)
 class Shaped:
-    """What is known of the dimensions of a value."""
+    """What is known of the dimensions of a value, and of which type it is."""
 
     dims: Dims
+    dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,24 @@ class Reach:
         depends: 1 where an element may depend on the model's inputs, else 0; float32.
     """
 
-    value: Tensor
+    value: Any
     depends: Tensor
 
     @property
     def nonzero(self) -> Tensor:
         """1 where an element may be other than zero, else 0."""
-        return ((self.depends.detach() > 0) | (self.value != 0)).float()
+        nonzero: Tensor = (self.depends.detach() > 0) | (self.value != 0)
+        return nonzero.float()
 
     @property
     def fixed(self) -> bool:
         """Whether no element depends on the model's inputs, as of a parameter."""
         return not self.depends.requires_grad
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the value."""
+        return self.value.dtype  # type: ignore[no-any-return]
 
 
 def all_dims(shape: Any) -> Dims:
@@ -118,9 +125,12 @@ class Rule(ABC):
     Attributes:
         adds_up: whether an element of the result is a sum over a dimension of an input, all of which can become smaller
             where what is left out is zero.
+        local: whether each element of the result is made of those at its place, however many places there are. Other
+            operators make something else of the same constants if there are more of them.
     """
 
     adds_up: ClassVar[bool] = False
+    local: ClassVar[bool] = False
 
     @abstractmethod
     def shape(self, call: Call[Shaped]) -> Any:

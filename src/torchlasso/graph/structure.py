@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map
 
 from torchlasso.graph.axes import Axis, pinned, same_counts
-from torchlasso.graph.operators import Call, Dims, Shaped, all_pinned, arguments, name_of, pin_all, rule_of
-from torchlasso.graph.rules.opaque import UNKNOWN
-from torchlasso.graph.tracing import Inputs, Trace, trace
+from torchlasso.graph.operators import Call, Dims, Rule, Shaped, all_pinned, arguments, name_of, pin_all, rule_of
+from torchlasso.graph.rules.opaque import UNKNOWN, VARYING
+from torchlasso.graph.running import repeatable
+from torchlasso.graph.tracing import Inputs, Trace, has_varying_size, is_varying_number, trace
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,12 @@ def structure(model: nn.Module, example_inputs: Inputs) -> Structure:
         ValueError: the model cannot be exported.
     """
     traced = trace(model, example_inputs, lambda target: rule_of(target) is not None)
-    found = Structure(traced, {}, {})
+    found, results = Structure(traced, {}, {}), _results(traced)
     for node in traced.nodes:
         if node.op == "placeholder":
             found.shapes[node] = _placeholder(found, node)
         elif node.op == "call_function":
-            found.shapes[node] = _call(found, node)
+            found.shapes[node] = _call(found, node, results[node])
         elif node.op == "output":
             for value in node.all_input_nodes:
                 if isinstance(found.shapes[value], Shaped):
@@ -63,29 +65,55 @@ def _placeholder(found: Structure, node: fx.Node) -> Any:
     if name is not None:  # one that several modules share is one
         if name not in found.parameters:
             found.parameters[name] = [_axis(size) for size in tensor.shape]
-        return Shaped(found.parameters[name])
+        return Shaped(found.parameters[name], tensor.dtype)
     fixed = node in found.trace.fixed
-    return Shaped(all_pinned(tensor.shape, f"it is a dimension of {'a constant' if fixed else 'an input'}"))
+    return Shaped(
+        all_pinned(tensor.shape, f"it is a dimension of {'a constant' if fixed else 'an input'}"), tensor.dtype
+    )
 
 
 def _axis(size: int) -> Axis:
     return Axis(size) if size != 1 else pinned(1, "there is only one")
 
 
-def _call(found: Structure, node: fx.Node) -> Any:
-    name = name_of(node.target).removeprefix("aten.")
+def rule_in(node: fx.Node) -> Rule:
+    """Return what is known of a call."""
+    rule = rule_of(node.target) or UNKNOWN
+    return rule if rule.local or not any(map(is_varying_number, node.all_input_nodes)) else VARYING
+
+
+def _results(traced: Trace) -> dict[fx.Node, Any]:
+    """The results of all calls, without data; where sizes depend on the values of the inputs, as in the example."""
+    calls = [node for node in traced.nodes if node.op == "call_function"]
+    if not any(is_varying_number(node) or has_varying_size(node) for node in calls):
+        return {node: node.meta.get("val") for node in calls}
+    found: dict[fx.Node, Any] = {node: traced.precision.widened(value) for node, value in traced.tensors.items()}
+    with torch.no_grad(), repeatable(), traced.precision.running():
+        for node in calls:
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), found.__getitem__)
+            target: Any = node.target
+            found[node] = target(*args, **kwargs)
+    return {node: tree_map(_without_data, found[node]) for node in calls}
+
+
+def _without_data(value: Any) -> Any:
+    return torch.empty_like(value, device="meta") if isinstance(value, Tensor) else value
+
+
+def _call(found: Structure, node: fx.Node, value: Any) -> Any:
+    if not isinstance(value, Tensor | tuple | list):
+        return value
+    name, rule = name_of(node.target).removeprefix("aten."), rule_in(node)
     args = torch.fx.node.map_arg(arguments(node), lambda value: found.shapes[value])
-    call: Call[Shaped] = Call(name, args, node.meta.get("val"))
-    rule = rule_of(node.target)
-    if rule is None:
+    call: Call[Shaped] = Call(name, args, value)
+    if rule is UNKNOWN:
         found.unknown[name] += 1
-        rule = UNKNOWN
     shape = rule.shape(call)
     found.alike.extend(rule.alike(call, shape))
-    return _wrapped(shape)
+    return _wrapped(shape, value)
 
 
-def _wrapped(shape: Any) -> Any:
+def _wrapped(shape: Any, value: Any) -> Any:
     if isinstance(shape, tuple):
-        return tuple(Shaped(dims) for dims in shape)
-    return None if shape is None else Shaped(shape)
+        return tuple(_wrapped(dims, part) for dims, part in zip(shape, value, strict=True))
+    return None if shape is None else Shaped(shape, getattr(value, "dtype", None))

@@ -125,7 +125,8 @@ def _read(
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             names[node], tensors[node] = first[spec.target], own[spec.target]
         else:
-            tensors[node] = program.constants[spec.target]
+            token = spec.kind == InputKind.TOKEN  # that orders effects, such as raising an error
+            tensors[node] = torch.zeros(0) if token else program.constants[spec.target]
             fixed.add(node)
     return Trace(nodes, names, {node: _plain(value) for node, value in tensors.items()}, fixed, precision)
 
@@ -138,3 +139,14 @@ def _first_names(own: dict[str, Tensor]) -> dict[str, str]:
 
 def _plain(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
+
+
+def is_varying_number(node: fx.Node) -> bool:
+    """Return whether a node is a number that depends on the values of the inputs, such as how many rows were chosen."""
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def has_varying_size(node: fx.Node) -> bool:
+    """Return whether a node is a tensor of which a size depends on the values of the inputs."""
+    leaves = torch.utils._pytree.tree_leaves(node.meta.get("val"))
+    return any(isinstance(size, torch.SymInt) for leaf in leaves if isinstance(leaf, Tensor) for size in leaf.shape)

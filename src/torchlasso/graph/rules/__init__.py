@@ -1,5 +1,5 @@
 """What is known of operators, family by family; importing this package registers all of it."""
 
-from torchlasso.graph.rules import contractions, norms, opaque, pointwise, shapes
+from torchlasso.graph.rules import along, contractions, norms, opaque, picks, pointwise, shapes, spatial
 
-__all__ = ["contractions", "norms", "opaque", "pointwise", "shapes"]
+__all__ = ["along", "contractions", "norms", "opaque", "picks", "pointwise", "shapes", "spatial"]

@@ -38,6 +38,8 @@ class Affine(Rule):
 class Linear(Affine):
     """x Wᵀ + b."""
 
+    local = True
+
     def shape(self, call: Call[Shaped]) -> Any:
         *batch, columns = call["input"].dims
         *made, consumed = call["weight"].dims  # a vector makes a single number

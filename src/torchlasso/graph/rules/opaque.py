@@ -10,8 +10,7 @@ from torch import Tensor
 from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, pin_all, rule
 
 
-@rule("index_select", "index", "gather", "take_along_dim", "topk", "scatter", "scatter_add", "index_add", "index_put",
-      "masked_select", "nonzero", "masked_scatter", "unfold", "im2col")  # fmt: skip
+@rule("masked_select", "nonzero", "masked_scatter", "take", "put")
 class Pick(Rule):
     """Elements by their place: no dimension can become smaller, and any element may depend on any."""
 
@@ -27,9 +26,9 @@ class Pick(Rule):
 
     def reach(self, call: Call[Reach]) -> Any:
         whole = sum((tensor.depends.sum() for tensor in call.tensors), torch.zeros(()))
-        if call.several:
-            return tuple(whole.expand(value.shape) for value in call.value)
-        return whole.expand(call.value.shape)
+        values = call.value if call.several else (call.value,)
+        out = tuple(whole.expand(value.shape if isinstance(value, Tensor) else ()) for value in values)
+        return out if call.several else out[0]
 
 
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -45,4 +44,10 @@ class Unknown(Pick):
     before = after = "{} is not understood"
 
 
-UNKNOWN = Unknown()
+class Varying(Pick):
+    """Operators that are given a number, such as the end of a slice, that depends on the inputs."""
+
+    before = after = "{} is given a number that depends on the inputs"
+
+
+UNKNOWN, VARYING = Unknown(), Varying()

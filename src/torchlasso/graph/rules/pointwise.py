@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.axes import Axis, pin, pinned, product, unify
+from torchlasso.graph.axes import Axis, pinned, unify
 from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, pin_all, rule
 
 
@@ -17,11 +17,15 @@ from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinn
 class Pointwise(Rule):
     """Each element out of those at the same place, with broadcasting: the dimensions are the same."""
 
+    local = True
+
     def shape(self, call: Call[Shaped]) -> Any:
-        return broadcast([tensor.dims for tensor in call.tensors], call.name, call.value.shape)
+        first = call.value[0] if call.several else call.value
+        return call.each(broadcast([tensor.dims for tensor in call.tensors], call.name, first.shape))
 
     def reach(self, call: Call[Reach]) -> Any:
-        return sum(tensor.depends.expand(call.value.shape) for tensor in call.tensors)
+        first = call.value[0] if call.several else call.value
+        return call.each(sum(tensor.depends.expand(first.shape) for tensor in call.tensors))
 
 
 def broadcast(several: list[Dims], name: str, shape: Sequence[int]) -> Dims:
@@ -76,6 +80,30 @@ class Divide(Pointwise):
         return x.depends + x.nonzero * y.depends
 
 
+@rule("where", "masked_fill")
+class Choose(Pointwise):
+    """It makes no difference which of two equal numbers is chosen."""
+
+    def reach(self, call: Call[Reach]) -> Any:
+        other = call.get("value", call.get("other"))
+        if "mask" not in call.args and "other" not in call.args:  # where something is true
+            return super().reach(call)
+        x, y = (_known(value) for value in (call["self"], other))
+        condition = call.get("mask", call.get("condition"))
+        both = x.depends + y.depends
+        there, elsewhere = (y, x) if "mask" in call.args else (x, y)
+        either = torch.where(condition.value, there.depends, elsewhere.depends)  # if the condition is fixed
+        differs = (both > 0) | (x.value != y.value)
+        return torch.where(condition.depends > 0, both, either) + condition.depends * differs
+
+
+def _known(value: Any) -> Reach:
+    """What is known of a tensor, or of a number."""
+    if isinstance(value, Reach):
+        return value
+    return Reach(value, torch.zeros(()))
+
+
 @rule("prelu", "_prelu_kernel")
 class Prelu(Rule):
     """Each channel has its own slope, or all have one."""
@@ -88,60 +116,6 @@ class Prelu(Rule):
 
     def reach(self, call: Call[Reach]) -> Any:
         return call["self"].depends
-
-
-@rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "argsort", "logcumsumexp",
-      "flip", "roll")  # fmt: skip
-class Along(Rule):
-    """Each element out of all along one dimension, which has to stay as it is."""
-
-    def shape(self, call: Call[Shaped]) -> Any:
-        dims = call["self"].dims
-        given = call.get("dim", call.get("dims"))
-        places = [given] if isinstance(given, int) else given if given else range(len(dims))
-        for place in places:
-            pin(dims[place], f"{call.name} goes along it")
-        return call.each(list(dims))
-
-    def reach(self, call: Call[Reach]) -> Any:
-        depends = call["self"].depends
-        given = call.get("dim", call.get("dims"))
-        places = given if given is not None else list(range(depends.dim()))
-        if depends.dim() == 0:
-            return depends
-        spread = depends.sum(places, keepdim=True).expand(depends.shape)
-        return call.each(spread)
-
-
-@rule("reduction")
-class Reduction(Rule):
-    """One element out of all along some dimensions. A sum and a norm can do without zeros, anything else cannot."""
-
-    adds_up = True
-
-    def shape(self, call: Call[Shaped]) -> Any:
-        dims = call["self"].dims
-        places, keep = self._places(call, len(dims)), call.get("keepdim", False)
-        if not call.name.startswith("sum") and not (call.name == "linalg_vector_norm" and call["ord"] >= 0):
-            for place in places:
-                pin(dims[place], f"{call.name} is over it")
-        one = [
-            pinned(1, "there is only one") if place in places else dim
-            for place, dim in enumerate(dims)
-            if keep or place not in places
-        ]
-        return call.each(one)
-
-    def reach(self, call: Call[Reach]) -> Any:
-        depends = call["self"].depends
-        places = self._places(call, depends.dim())
-        found = depends.sum(places, keepdim=call.get("keepdim", False)) if places else depends
-        return call.each(found)
-
-    def _places(self, call: Call[Any], rank: int) -> list[int]:
-        given = call.get("dim")
-        places = [given] if isinstance(given, int) else given if given else range(rank)
-        return [place % rank for place in places] if rank else []
 
 
 @rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
@@ -174,49 +148,3 @@ class Make(Rule):
 def made(call: Call[Reach]) -> Tensor:
     """What is made without the inputs does not depend on them, unless by chance."""
     return torch.full(call.value.shape, float(call.name.startswith("rand")))
-
-
-@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-      "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-      "adaptive_max_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "max_pool2d_with_indices",
-      "max_pool3d_with_indices", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d",
-      "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact1d",
-      "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "reflection_pad1d", "reflection_pad2d",
-      "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d", "lp_pool2d")  # fmt: skip
-class Spatial(Rule):
-    """Mixes places and leaves channels apart; any place may depend on any other of the same channel."""
-
-    def shape(self, call: Call[Shaped]) -> Any:
-        dims = call.tensors[0].dims
-        first = call.value[0] if call.several else call.value
-        spatial = self._spatial(call)
-        for dim in dims[len(dims) - spatial :]:
-            pin(dim, f"{call.name} is over it")
-        out = dims[: len(dims) - spatial] + all_pinned(first.shape[len(dims) - spatial :], f"made by {call.name}")
-        return call.each(out)
-
-    def reach(self, call: Call[Reach]) -> Any:
-        depends = call.tensors[0].depends
-        first = call.value[0] if call.several else call.value
-        places = tuple(range(-self._spatial(call), 0))
-        found = depends.sum(places, keepdim=True).expand(first.shape)
-        return call.each(found)
-
-    def _spatial(self, call: Call[Any]) -> int:
-        return next(int(letter) for letter in call.name if letter in "123")
-
-
-@rule("pixel_shuffle")
-class PixelShuffle(Rule):
-    """Channels that become places: r·r of them go together."""
-
-    def shape(self, call: Call[Shaped]) -> Any:
-        *batch, channels, _, _ = call["self"].dims
-        out = all_pinned(call.value.shape, f"made by {call.name}")
-        r = int(call["upscale_factor"])
-        kept = Axis(channels.size // (r * r))
-        unify(channels, product([kept, *all_pinned([r, r], call.name)]), call.name)
-        return [*batch, kept, *out[-2:]]
-
-    def reach(self, call: Call[Reach]) -> Any:
-        return torch.pixel_shuffle(call["self"].depends, call["upscale_factor"])

@@ -35,6 +35,8 @@ def _depends(value: Any) -> Any:
 class Reshape(Rearrangement):
     """The same elements in the same order: the product of all dimensions stays what it was."""
 
+    local = True
+
     def shape(self, call: Call[Shaped]) -> Any:
         before = [dim for dim in call["self"].dims if dim.size != 1]
         after: Dims = [Axis(size) if size != 1 else pinned(1, "there is only one") for size in call.value.shape]
@@ -53,6 +55,8 @@ class Reshape(Rearrangement):
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "swapdims", "adjoint", "numpy_T", "mT")
 class Permute(Rearrangement):
     """Dimensions in another order."""
+
+    local = True
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call["self"].dims
@@ -81,6 +85,8 @@ class Permute(Rearrangement):
 @rule("expand", "broadcast_to")
 class Expand(Rearrangement):
     """The same again and again along some dimensions, as often as it is told."""
+
+    local = True
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, sizes = call["self"].dims, call.value.shape
@@ -186,6 +192,8 @@ class Unbind(Rearrangement):
 @rule("getitem")
 class GetItem(Rule):
     """One of several results."""
+
+    local = True
 
     def shape(self, call: Call[Shaped]) -> Any:
         found: Shaped = call["0"][call["1"]]
