@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from torchlasso.graph.axes import Axis, Dim, axes_of, units_in
 from torchlasso.graph.operators import Call, Shaped, arguments, name_of, rule_of
 from torchlasso.graph.rules.contractions import Affine
 from torchlasso.graph.rules.norms import BatchNorm
+from torchlasso.graph.rules.shapes import Permute, Reshape
 
 DEPENDS = "its constant depends on the sizes of the inputs, such as their length"
 
@@ -90,12 +92,25 @@ class Folding:
         elif bias in names:
             self._wanted.setdefault(names[bias], []).append((node, change))
         elif change.any():
-            means = [_running_mean(user) for user in node.users]
+            place = len(self._dims(node)) - 1 - rule.after(len(self._dims(args["weight"])))
+            means = list(self._means(node, self._dims(node)[place]))
             if bias is None and all(mean in names for mean in means):
                 for mean in means:
                     self._wanted.setdefault(names[mean], []).append((node, -change))
             else:
                 self._refuse([args["input"]], f"its constant is not zero, and {_place(node)} has no bias to add it to")
+
+    def _means(self, node: fx.Node, channels: Dim) -> Iterator[Any]:
+        """The running means of all that normalises a value, also behind a view of it; None for anything else there."""
+        for user in node.users:
+            rule, args = rule_of(user.target), arguments(user)
+            if isinstance(rule, Reshape | Permute):
+                yield from self._means(user, channels)
+            elif isinstance(rule, BatchNorm) and args["input"] is node:
+                same = list(axes_of(self._dims(node)[1])) == list(axes_of(channels))
+                yield args.get("running_mean") if same else None
+            else:
+                yield None
 
     def refused_at_other_sizes(self) -> Refused:
         """Units that go though their constant is another one when the inputs have other sizes, and why they stay."""
@@ -148,7 +163,7 @@ class Folding:
         place = value.dim() - 1 - rule.after(self.flows[args["weight"]].kept.dim())
         change = torch.zeros(value.shape[place], dtype=value.dtype)
         x = args["input"]
-        gone = self.flows[x].value * self.removal.going(self._dims(x))
+        gone = self.flows[x].value * going.going(self._dims(x))
         if not gone.any():
             return change
         full = rule.product(Call(name_of(node.target), args, None), gone, self.flows[args["weight"]].value)
@@ -215,10 +230,6 @@ class Folding:
                     mask = found.setdefault(axis, torch.zeros(axis.size, dtype=torch.bool))
                     mask[units[here & (units >= 0)]] = True
         return found
-
-
-def _running_mean(node: fx.Node) -> Any:
-    return arguments(node)["running_mean"] if isinstance(rule_of(node.target), BatchNorm) else None
 
 
 def _place(node: fx.Node) -> str:
