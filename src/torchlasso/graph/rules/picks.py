@@ -153,14 +153,14 @@ class IndexPut(Indexed):
             return list(dims)
         pin_all((dims[place] for place in places), reason)
         left = [dim for place, dim in enumerate(dims) if place not in places]
-        after = len(dims) - 1 - places[-1] if places == list(range(places[0], places[-1] + 1)) else len(left)
-        same = dict(zip(range(-1, -after - 1, -1), reversed(left), strict=False))  # behind what is indexed
-        for place, dim in zip(range(-1, -len(values) - 1, -1), reversed(values), strict=True):
-            if place in same and same[place].size == dim.size:
-                unify(same[place], dim, reason)
+        at = places[0] if places == list(range(places[0], places[-1] + 1)) else 0
+        made = [None] * max(1 if is_mask(index) else rank_of(index) for index in indices)
+        read = [*left[:at], *made, *left[at:]]  # of ``x[i, :, j]``
+        for dim, theirs in zip(reversed(read), reversed(values), strict=False):  # others are broadcast
+            if dim is not None and dim.size == theirs.size:
+                unify(dim, theirs, reason)
             else:
-                pin(dim, reason)
-                pin_all(left[: len(left) - after], reason)
+                pin(theirs, reason)
         return list(dims)
 
     def reach(self, call: Call[Reach]) -> Any:
