@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
+import os
 import random
 import shutil
 import sys
@@ -36,9 +38,13 @@ LONGEST = 400  # characters of an error
 
 
 def _command(words: tuple[str, ...]) -> None:
+    sections = writing.SECTIONS
     if "--html" not in words:  # the other commands draw a page by the way
-        writing.SECTIONS = writing.SECTIONS[:1]
-    command_line(list(words))
+        writing.SECTIONS = sections[:1]
+    try:
+        command_line(list(words))
+    finally:
+        writing.SECTIONS = sections
 
 
 def _read(path: Path) -> None:
@@ -68,13 +74,27 @@ def fault(ended: Ended, canary: Path, expected: str | None) -> str:
     return "" if expected is None or ended.out == expected else "a changed model"
 
 
+@contextlib.contextmanager
+def _in_folder(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def corpus_in(folder: Path) -> list[Target]:
     """Make the good files in a folder."""
 
     def run(words: tuple[str, ...]) -> None:
-        ended = run_forked(lambda: _command(words), folder)
-        if ended.code:
-            raise RuntimeError(f"the corpus cannot be made: {words}: {ended.err}")
+        """Run a command here, so that what it imports is there for every process that is forked."""
+        try:
+            with _in_folder(folder), contextlib.redirect_stdout(io.StringIO()):
+                _command(words)
+        except SystemExit as ended:
+            if ended.code:
+                raise RuntimeError(f"the corpus cannot be made: {words}") from None
 
     return make_corpus(folder, run)
 

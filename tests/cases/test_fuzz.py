@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ def fuzz() -> Any:
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="the cases are run in processes that are forked")
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_damaged_files_are_refused_in_one_line_and_change_nothing(fuzz: Any, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    targets = [target for target in fuzz.corpus_in(corpus) if not any("--html" in words for words in target.commands)]
+    # of each file the command that reads it soonest, and none that draws pages, which take seconds
+    quick = (replace(target, commands=target.commands[:1]) for target in fuzz.corpus_in(corpus))
+    targets = [target for target in quick if not any("--html" in words for words in target.commands)]
     found = list(fuzz.cases(corpus, targets, seed=1, numbers=range(COUNT)))
     assert not [(case.number, case.fault, case.file, case.words, case.ended.err) for case in found if case.fault]
     assert {case.file for case in found} == {target.file for target in targets}  # none is left out
