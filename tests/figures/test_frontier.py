@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import struct
 import sys
 import zlib
@@ -173,11 +174,10 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     for path in draw(tmp_path):
         path.write_text("before")
 
-    def cut(figure: Any, path: Path, **kwargs: Any) -> None:
-        path.write_bytes(b"\x89PNG and then the disk is full")
-        raise OSError(28, "No space left on device", str(path))
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", cut)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"f\.png"):
         draw(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"f.png": "before", "f.svg": "before"}
