@@ -111,12 +111,14 @@ class Examples:
         """Those of one run of the model."""
         inputs = list({id(x): x for x in layer.visits}.values())
         double = DOUBLE.copied(layer.module)
-        absolute = {name: p.abs() for name, p in double.named_parameters()}
+        absolute = {name: DOUBLE.widened(p).abs() for name, p in double.named_parameters()}
         error = (8 + 2 * math.sqrt(layer.weight[0].numel())) * torch.finfo(layer.weight.dtype).eps
         exact = [DOUBLE.tensor(_some(layer, x)) for x in inputs]
-        sums = [functional_call(double, absolute, (x.abs(),)) for x in exact]
+        with DOUBLE.running():
+            sums = [functional_call(double, absolute, (x.abs(),)) for x in exact]
+            wanted = [double(x) for x in exact]
         shapes = [layer.module(x).shape for x in inputs]
-        return cls(layer, inputs, shapes, [double(x) for x in exact], [error * each for each in sums])
+        return cls(layer, inputs, shapes, wanted, [error * each for each in sums])
 
     def fit(self, module: nn.Module) -> bool:
         """Whether another module gives the same."""
