@@ -43,9 +43,13 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-# One thread: the tensors of the tests are small, and threads that wait for each other make them slower.
+# One thread each: the tensors of the tests are small, and threads that wait for each other make them slower.
+WORKERS ?= 2
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+test-fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(FAST)
 
 # Given to the torchlasso of .venv by `make demo`, and to that of the wheel by `make wheel`.
 DEMO := train --data digits --model lenet-5 --sparsity 0.98 --epochs 100 --batch-size 32 --overwrite

@@ -49,7 +49,7 @@ def test_an_elastic_net_of_scikit_learn_is_stationary(problem: tuple[np.ndarray,
     fit = ElasticNet(alpha=0.1, l1_ratio=0.7, fit_intercept=False, tol=1e-14, max_iter=100_000).fit(x, y)
     w = nn.Parameter(torch.from_numpy(fit.coef_.copy()))
     half_squares(w, x, y)
-    assert tl.stationarity(group(w, tl.ElasticNet(ratio=0.7), 0.1)).max < 1e-6
+    assert tl.stationarity(group(w, tl.ElasticNet(l1_ratio=0.7), 0.1)).max < 1e-6
     assert tl.stationarity(group(w, tl.L1(), 0.1)).max > 1e-3
 
 

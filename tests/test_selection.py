@@ -295,8 +295,8 @@ def test_heads_are_fitted_to_the_joint_projection():
 
 
 def test_sparse_groups_are_fitted_too():
-    found = chosen(nn.ConvTranspose1d(4, 6, 3), tl.SparseGroup(ratio=0.3))
-    assert found["weight"][0] == tl.SparseGroup(over=tl.Filters(transposed=True), ratio=0.3)
+    found = chosen(nn.ConvTranspose1d(4, 6, 3), tl.SparseGroup(l1_ratio=0.3))
+    assert found["weight"][0] == tl.SparseGroup(over=tl.Filters(transposed=True), l1_ratio=0.3)
 
 
 # --- the plain loss term ---
@@ -321,7 +321,7 @@ def test_the_penalty_is_the_sum_of_the_textbook():
 
 def test_the_penalty_is_differentiable():
     model = small()
-    groups = tl.param_groups(model, [tl.Rule("0.*", tl.L1()), tl.Rule("2.*", tl.ElasticNet(ratio=0.5))], lam=0.5)
+    groups = tl.param_groups(model, [tl.Rule("0.*", tl.L1()), tl.Rule("2.*", tl.ElasticNet(l1_ratio=0.5))], lam=0.5)
     tl.penalty(groups).backward()
     first, second = model[0].weight, model[2].weight
     torch.testing.assert_close(first.grad, 0.5 * first.detach().sign())

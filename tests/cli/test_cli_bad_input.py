@@ -114,7 +114,7 @@ OPTIONS = [
     ("--penalty mcp:gamma=-1", "gamma"),
     ("--penalty mcp:gamma=nan", "gamma"),
     ("--penalty mcp:gamma", "gamma"),
-    ("--penalty elastic-net:ratio=2", "ratio"),
+    ("--penalty elastic-net:l1_ratio=2", "l1_ratio"),
     ("--penalty l1:over=filters", "over"),
     ("--over channels", "channels"),
     ("--over heads:n=0", "n"),

@@ -52,7 +52,7 @@ def compiled(monkeypatch) -> list:
     ("penalty", "other"),
     [
         (tl.MCP(gamma=3.0), tl.MCP(gamma=5.0)),
-        (tl.ElasticNet(over=tl.Rows(), ratio=0.5), tl.ElasticNet(over=tl.Rows(), ratio=0.25)),
+        (tl.ElasticNet(over=tl.Rows(), l1_ratio=0.5), tl.ElasticNet(over=tl.Rows(), l1_ratio=0.25)),
     ],
     ids=["MCP", "elastic net over rows"],
 )

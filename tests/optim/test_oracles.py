@@ -79,7 +79,7 @@ class LassoProblem(LeastSquares):
 
 
 class ElasticNetProblem(LeastSquares):
-    penalty = tl.ElasticNet(ratio=0.6)
+    penalty = tl.ElasticNet(l1_ratio=0.6)
 
     def __init__(self, *args):
         super().__init__(*args)

@@ -315,8 +315,10 @@ def test_strength_may_differ_from_block_to_block(name):
 def test_sparse_group_with_extreme_ratios_is_the_lasso_and_the_group_lasso():
     w, step = weights(12), metric(12)
     for s in (0.4, step):
-        torch.testing.assert_close(SparseGroup(over=Rows(), ratio=1.0).prox(w, 0.3, s), L1().prox(w, 0.3, s))
-        torch.testing.assert_close(SparseGroup(over=Rows(), ratio=0.0).prox(w, 0.3, s), L1(over=Rows()).prox(w, 0.3, s))
+        torch.testing.assert_close(SparseGroup(over=Rows(), l1_ratio=1.0).prox(w, 0.3, s), L1().prox(w, 0.3, s))
+        torch.testing.assert_close(
+            SparseGroup(over=Rows(), l1_ratio=0.0).prox(w, 0.3, s), L1(over=Rows()).prox(w, 0.3, s)
+        )
 
 
 def test_nuclear_norm_prox_lowers_the_rank():
@@ -334,8 +336,8 @@ def test_nuclear_norm_prox_lowers_the_rank():
     [
         (lambda: MCP(gamma=0.0), "gamma must be a number above 0"),
         (lambda: registry()["scad"](a=2.0), "a must be a number above 2"),
-        (lambda: registry()["elastic-net"](ratio=1.5), "ratio must be a number above 0 and at most 1"),
-        (lambda: SparseGroup(ratio=-0.1), "ratio must be a number from 0 to 1"),
+        (lambda: registry()["elastic-net"](l1_ratio=1.5), "l1_ratio must be a number above 0 and at most 1"),
+        (lambda: SparseGroup(l1_ratio=-0.1), "l1_ratio must be a number from 0 to 1"),
         (lambda: LogSum(theta=math.nan), "theta must be a number above 0"),
         (lambda: Heads(n=0), "n must be a whole number of at least 1"),
         (lambda: Chunks(n=2.5), "n must be a whole number of at least 1"),

@@ -11,7 +11,7 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=st
 # decades over which the metric is spread within a row
 SPREADS = pytest.mark.parametrize("decades", [0.0, 0.1, 2.0, 6.0, 12.0])
 SIZES = pytest.mark.parametrize("size", [1, 2, 7, 60])
-CASES = {"L1": tl.L1(), "ElasticNet": tl.ElasticNet(ratio=0.3)}
+CASES = {"L1": tl.L1(), "ElasticNet": tl.ElasticNet(l1_ratio=0.3)}
 EACH = pytest.mark.parametrize("name", CASES)
 
 

@@ -6,6 +6,7 @@ from typing import Literal, overload
 
 from torch import nn
 
+from torchlasso._core.arguments import check_model
 from torchlasso._core.wrappers import uncompiled
 from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.cutting import Cut
@@ -63,24 +64,26 @@ def compact(
         )
     """
     if return_report:
-        small, report, _ = compacted(model, example_inputs, multiple_of)
-        return small, report
-    model = uncompiled(model)
-    small = find_cut(model, example_inputs, multiple_of).applied_to_copy(model)
-    update_config_(small, example_inputs)
-    return small
+        return compacted(model, example_inputs, multiple_of)[:2]
+    return _small(model, example_inputs, multiple_of)[0]
 
 
 def compacted(
     model: nn.Module, example_inputs: Inputs, multiple_of: int = 1
 ) -> tuple[nn.Module, CompactionReport, Cut]:
-    """A smaller model with the same outputs, what went and what stayed, and what was done."""
+    """Return a smaller model with the same outputs, the report, and the cut that makes it."""
+    small, config, cut = _small(model, example_inputs, multiple_of)
+    before, after = (Totals.of(each, example_inputs) for each in (uncompiled(model), small))
+    return small, report_of(cut, before, after, config), cut
+
+
+def _small(model: nn.Module, example_inputs: Inputs, multiple_of: int) -> tuple[nn.Module, str, Cut]:
+    """Return a smaller model, what became of its config, and the cut."""
+    check_model("compact: model", model)
     model = uncompiled(model)
     cut = find_cut(model, example_inputs, multiple_of)
     small = cut.applied_to_copy(model)
-    config = update_config_(small, example_inputs)
-    before, after = (Totals.of(each, example_inputs) for each in (model, small))
-    return small, report_of(cut, before, after, config), cut
+    return small, update_config_(small, example_inputs), cut
 
 
 def report_of(cut: Cut, before: Totals, after: Totals, config: str) -> CompactionReport:

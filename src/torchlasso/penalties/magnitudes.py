@@ -28,8 +28,8 @@ def norms(rows: Tensor) -> Tensor:
         rows: (n, size).
 
     Examples:
-        >>> norms(torch.tensor([[3e30, 4e30], [0.0, 1e-40]]))
-        tensor([5.0000e+30, 1.0000e-40])
+        >>> norms(torch.tensor([[3e30, 4e30], [0.0, 1e-30]]))
+        tensor([5.0000e+30, 1.0000e-30])
     """
     if not rows.is_cpu or torch.compiler.is_compiling():
         return scaled_norms(rows)  # without a branch that the host would have to wait for

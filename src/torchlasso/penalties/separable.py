@@ -66,37 +66,37 @@ class ElasticNet(Separable):
     Zou and Hastie 2005.
 
     Args:
-        ratio: ρ in (0, 1], the share of the absolute value (``l1_ratio`` in scikit-learn).
+        l1_ratio: ρ in (0, 1], the share of the absolute value (as in scikit-learn).
 
     Examples:
-        >>> ElasticNet(ratio=0.5).prox(torch.tensor([3.5, -0.5]), lam=1.0, step=1.0)
+        >>> ElasticNet(l1_ratio=0.5).prox(torch.tensor([3.5, -0.5]), lam=1.0, step=1.0)
         tensor([2., 0.])
     """
 
-    ratio: float = 0.5
+    l1_ratio: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check("ratio", self.ratio, 0, 1)
+        _check("l1_ratio", self.l1_ratio, 0, 1)
 
     def phi(self, r: Tensor, lam: Strength) -> Tensor:
-        return lam * (self.ratio * r + (1 - self.ratio) / 2 * r.square())
+        return lam * (self.l1_ratio * r + (1 - self.l1_ratio) / 2 * r.square())
 
     def dphi(self, r: Tensor, lam: Strength) -> Tensor:
-        return lam * (self.ratio + (1 - self.ratio) * r)
+        return lam * (self.l1_ratio + (1 - self.l1_ratio) * r)
 
     def prox_phi(self, r: Tensor, lam: Strength, step: Strength) -> Tensor:
-        return torch.relu(r - step * (lam * self.ratio)) / (1 + step * (lam * (1 - self.ratio)))
+        return torch.relu(r - step * (lam * self.l1_ratio)) / (1 + step * (lam * (1 - self.l1_ratio)))
 
     def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
         # The quadratic part only rescales the point and the metric of the group lasso.
-        scale = 1 + step * lam * (1 - self.ratio)
-        return shrink(z / scale, step / scale * lam * self.ratio)[0]
+        scale = 1 + step * lam * (1 - self.l1_ratio)
+        return shrink(z / scale, step / scale * lam * self.l1_ratio)[0]
 
     def prox_near_rows(self, scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
         # The quadratic part adds to the metric; where nothing is solved, z is to be that of the metric as it was.
-        quadratic = lam * (1 - self.ratio)
-        u, near, more = shrink_near(scaled, metric + quadratic, lam * self.ratio, start)
+        quadratic = lam * (1 - self.l1_ratio)
+        u, near, more = shrink_near(scaled, metric + quadratic, lam * self.l1_ratio, start)
         return torch.where(near[:, None], u, u * (1 + quadratic / metric)), near, more
 
 

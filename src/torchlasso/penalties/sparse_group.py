@@ -28,7 +28,7 @@ class SparseGroup(Penalty):
 
     Args:
         over: the groups.
-        ratio: ρ in [0, 1], the share of the element-wise part.
+        l1_ratio: ρ in [0, 1], the share of the element-wise part.
 
     Examples:
         >>> w = torch.tensor([[3.0, 0.2], [0.3, 0.1]])
@@ -38,12 +38,12 @@ class SparseGroup(Penalty):
     """
 
     over: Blocks = Filters()
-    ratio: float = 0.5
+    l1_ratio: float = 0.5
 
     def __post_init__(self) -> None:
         check_kind("SparseGroup: over", self.over, Blocks, "blocks such as torchlasso.Filters()")
-        if not is_number(self.ratio) or not 0 <= self.ratio <= 1:
-            raise ValueError(f"ratio must be a number from 0 to 1; got {shown(self.ratio)}")
+        if not is_number(self.l1_ratio) or not 0 <= self.l1_ratio <= 1:
+            raise ValueError(f"l1_ratio must be a number from 0 to 1; got {shown(self.l1_ratio)}")
 
     def value(self, w: Tensor, lam: Strength) -> Tensor:
         rows, _ = self.over.rows(w)
@@ -80,8 +80,8 @@ class SparseGroup(Penalty):
         each, group = self._strengths(grad, 1.0)
         r = norms(grads)[:, None]
         high = torch.minimum(
-            grads.abs().amax(dim=1, keepdim=True) / each if self.ratio > 0 else torch.full_like(r, torch.inf),
-            r / group if self.ratio < 1 else torch.full_like(r, torch.inf),
+            grads.abs().amax(dim=1, keepdim=True) / each if self.l1_ratio > 0 else torch.full_like(r, torch.inf),
+            r / group if self.l1_ratio < 1 else torch.full_like(r, torch.inf),
         )
         low = torch.zeros_like(high)
         for _ in range(80):
@@ -98,5 +98,5 @@ class SparseGroup(Penalty):
 
     def _strengths(self, w: Tensor, lam: Strength) -> tuple[Strength, Strength]:
         """λρ and λ(1−ρ)·weight, each a number or of shape (n_blocks, 1)."""
-        each, group = lam * self.ratio, lam * (1 - self.ratio) * self.over.weights(w)
+        each, group = lam * self.l1_ratio, lam * (1 - self.l1_ratio) * self.over.weights(w)
         return tuple(s[:, None] if isinstance(s, Tensor) and s.dim() else s for s in (each, group))  # type: ignore[return-value]

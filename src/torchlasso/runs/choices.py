@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-import torchlasso.penalties.blocks as blocks_module
 from torchlasso import penalties
 from torchlasso._core.functions import import_function, is_function_name
 from torchlasso._core.specs import parse_spec, unknown
@@ -17,19 +16,10 @@ from torchlasso.distributed.processes import own_device
 from torchlasso.optim import metrics
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Blocks
+from torchlasso.penalties.blocks import registry as blocks_registry
 from torchlasso.training.trainer import LOSSES, Loss
 
-BLOCKS: Mapping[str, type[Blocks]] = {
-    "elements": blocks_module.Elements,
-    "rows": blocks_module.Rows,
-    "columns": blocks_module.Columns,
-    "filters": blocks_module.Filters,
-    "input-channels": blocks_module.InputChannels,
-    "heads": blocks_module.Heads,
-    "chunks": blocks_module.Chunks,
-    "singular-values": blocks_module.SingularValues,
-    "nm": blocks_module.NM,
-}
+BLOCKS = blocks_registry()
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.registry()}
 UNITS = "units"  # blocks that are those of a model
 UNITS_OPTIONS = ("by", "only", "weighted")

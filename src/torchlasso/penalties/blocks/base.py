@@ -1,0 +1,131 @@
+"""Blocks: the magnitudes of a tensor that a penalty acts on, and the registry of their kinds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from torchlasso._core.registry import enter
+
+Rebuild = Callable[[Tensor], Tensor]
+B = TypeVar("B", bound="type[Blocks]")
+_REGISTRY: dict[str, type[Blocks]] = {}
+
+
+def register(name: str) -> Callable[[B], B]:
+    """Return a class decorator: the command line and the tests know the blocks under this name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def decorate(cls: B) -> B:
+        enter(_REGISTRY, "blocks", name, cls)
+        return cls
+
+    return decorate
+
+
+def registry() -> Mapping[str, type[Blocks]]:
+    """Return all kinds of blocks by name.
+
+    >>> registry()["rows"]
+    <class 'torchlasso.penalties.blocks.partitions.Rows'>
+    """
+    return MappingProxyType(_REGISTRY)
+
+
+class Blocks(ABC):
+    """What the magnitudes of a weight tensor are."""
+
+    single: ClassVar[bool] = False  # whether a block is one coordinate, so that a per-coordinate step is one per block
+    stable: ClassVar[bool] = False  # whether blocks stay what they are, with fewer weights, where slices are cut out
+    spares: ClassVar[bool] = False  # whether some of them are not penalised, as spared() says
+
+    @abstractmethod
+    def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        """The magnitudes r of ``w``, and the function that puts new magnitudes in their place.
+
+        Examples:
+            >>> from torchlasso.penalties.blocks import Rows
+            >>> r, rebuild = Rows().decompose(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+            >>> r
+            tensor([5., 0.])
+            >>> rebuild(torch.tensor([10.0, 1.0]))
+            tensor([[6., 8.],
+                    [0., 0.]])
+        """
+
+    @abstractmethod
+    def distance(self, w: Tensor, grad: Tensor, dphi: Rebuild) -> Tensor:
+        """dist(−grad, ∂Ω(w)) per block, for Ω = Σ φ(r) with the derivative ``dphi``: r ↦ φ′(r), φ′(0+) at r = 0."""
+
+    @abstractmethod
+    def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        """``w`` as a matrix of one block a row, (n_blocks, size), and the function that puts such a matrix back."""
+
+    def of_any(self, mask: Tensor) -> Tensor:
+        """Return a mask of the weights whose block has any that is in ``mask``.
+
+        Examples:
+            >>> from torchlasso.penalties.blocks import Rows
+            >>> Rows().of_any(torch.tensor([[True, False], [False, False]]))
+            tensor([[ True,  True],
+                    [False, False]])
+        """
+        if not mask.numel():
+            return mask
+        rows, restore = self.rows(mask)
+        return restore(rows.amax(dim=1, keepdim=True).expand_as(rows))
+
+    def in_memory(self, w: Tensor) -> tuple[int, int] | None:
+        """(n_blocks, size) if the blocks of a contiguous ``w`` lie in memory one after the other, as rows do.
+
+        Examples:
+            >>> from torchlasso.penalties.blocks import Chunks, Columns, Elements, Rows
+            >>> w = torch.ones(6, 4, 3)
+            >>> Rows().in_memory(w), Chunks(n=4).in_memory(w), Columns().in_memory(w)
+            ((6, 12), (18, 4), None)
+        """
+        return None
+
+    def weights(self, w: Tensor) -> Tensor | float:
+        """The weight of each block, which multiplies λ: a number, or a tensor that broadcasts to the magnitudes."""
+        return 1.0
+
+    def spared(self, cost: Tensor) -> Tensor:
+        """Which blocks are not penalised: a mask of the shape of the magnitudes, given what each of them would cost."""
+        return torch.zeros_like(cost, dtype=torch.bool)
+
+    def fit(self, module: nn.Module, name: str) -> Blocks:
+        """The same blocks for the layout in which ``module`` keeps its parameter ``name``."""
+        return self
+
+    def whole_along(self, w: Tensor) -> tuple[int, ...]:
+        """The dimensions of ``w`` along which it may be cut: the blocks of any slice of them are blocks of ``w``.
+
+        Examples:
+            >>> from torchlasso.penalties.blocks import Chunks, Columns, Elements, Rows
+            >>> w = torch.ones(6, 4, 3)
+            >>> Rows().whole_along(w), Elements().whole_along(w), Chunks(n=4).whole_along(w)
+            ((0,), (0, 1, 2), (0,))
+        """
+        return ()
+
+
+def need(blocks: Blocks, w: Tensor, dims: int) -> None:
+    """Raise ``ValueError`` unless a tensor has weights and enough dimensions."""
+    if w.dim() < dims or w.numel() == 0:
+        raise ValueError(f"{blocks} needs a tensor with weights and at least {dims} dimensions; got {tuple(w.shape)}")
+
+
+def need_whole(blocks: Blocks, least: int, **numbers: int) -> None:
+    """Raise ``ValueError`` unless options are whole numbers that are large enough."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{blocks}: {name} must be a whole number of at least {least}; got {value!r}")
