@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import operator
@@ -107,3 +108,14 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "minimax concave" in page
     remote = re.findall(r'(?:src|href)="(https?://[^"]+)"', page)
     assert not [link for link in remote if not link.startswith("https://squidfunk.github.io")]  # "made with"
+
+
+def test_docstrings_name_things_instead_of_asking() -> None:
+    dialect = ("What", "Which", "How", "Whether", "Where", "When", "Who", "Those", "That")
+    found = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                first = (ast.get_docstring(node) or "-").split()[0].strip(",.:")
+                found += [f"{path.name}: {getattr(node, 'name', 'module')}"] if first in dialect else []
+    assert not found  # a function's begins with a verb, a class's with a noun

@@ -30,7 +30,7 @@ NORMALISATIONS = (
 
 @dataclass(frozen=True)
 class Rule:
-    """Which penalty the parameters that match get, and how strongly.
+    """The penalty of the parameters that match, and its strength.
 
     Args:
         where: a name pattern such as ``"features.*"`` (matched against the parameter's full name as ``fnmatch``
@@ -66,7 +66,7 @@ class Rule:
             raise TypeError(f"Rule: everything must be True or False; got {shown(self.everything)}")
 
     def matches(self, name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
-        """Whether the rule is for this parameter of this module."""
+        """Return whether the rule is for this parameter of this module."""
         together = joint_blocks(self.penalty)
         if together is not None and name not in together.names:
             return False

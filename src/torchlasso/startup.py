@@ -35,7 +35,7 @@ def _end(*_: Any) -> None:
 
 
 def _is_command_line() -> bool:
-    """Whether this process is ``torchlasso``, or ``python -m torchlasso``, of which ``sys.argv`` knows nothing yet."""
+    """Return whether this process is ``torchlasso`` or ``python -m torchlasso``; ``sys.argv`` does not tell yet."""
     program = sys.argv[0] if getattr(sys, "argv", None) else ""
     if program == "-m" and "-m" in sys.orig_argv[:-1]:
         return sys.orig_argv[sys.orig_argv.index("-m") + 1] in MODULES

@@ -87,7 +87,7 @@ def _small(model: nn.Module, example_inputs: Inputs, multiple_of: int) -> tuple[
 
 
 def report_of(cut: Cut, before: Totals, after: Totals, config: str) -> CompactionReport:
-    """What went, what stayed and why."""
+    """Return the report of a cut."""
     gone, stays = cut.removal.gone, cut.removal.stays
     families = []
     for family in cut.units.families:

@@ -23,7 +23,7 @@ LAYERS: tuple[type[Rule], ...] = (Convolution, Norm)  # operators of which modul
 
 @dataclass(frozen=True)
 class Use:
-    """How many channels the operator of a layer reads and makes."""
+    """The numbers of channels that the operator of a layer reads and makes."""
 
     channels_in: int
     channels_out: int

@@ -1,4 +1,4 @@
-"""What is done to a model, to any copy of it, and what is written down of it."""
+"""Cuts: applied to a model or to any copy of it, and recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchlasso.graph.axes import Dim
 
 @dataclass(frozen=True)
 class Cut:
-    """What has to be done to a model, and can be done to any copy of it.
+    """A plan for a model, which can be applied to any copy of it.
 
     Attributes:
         units: of the model.
@@ -37,7 +37,7 @@ class Cut:
     checked: Checked = Checked()
 
     def to_dict(self) -> dict[str, Any]:
-        """What goes, by the names of families, and the numbers: all that :meth:`from_dict` needs beside the units."""
+        """Return the removed units by the names of families, and the numbers, as :meth:`from_dict` needs them."""
         gone = {
             family.name: self.removal.gone[family.axis].nonzero().flatten().tolist()
             for family in self.units.removable

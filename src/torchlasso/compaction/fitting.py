@@ -1,4 +1,4 @@
-"""What can be taken out of a model so that it still runs and gives what it gave: found by trying."""
+"""Search for the largest removal after which a model still runs and computes the same outputs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOLD = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators that are told 
 
 
 def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, units: UnitMap | None = None) -> Cut:
-    """What can be taken out of a model; it was tried on a copy. ``units``: of the model as it is, if they are known."""
+    """Find the largest removal that a copy of the model bears. ``units``: of the model as it is, if they are known."""
     check_model("model", model)
     check_inputs("example_inputs", example_inputs)
     check_whole("multiple_of", multiple_of)
@@ -169,7 +169,7 @@ class Fitting:
 
     @property
     def unsure(self) -> bool:
-        """Whether units go, and a number that is read stays though it equals a size that changes."""
+        """Return whether units go while a number that is read stays, though it equals a size that changes."""
         changed = {place for place, _ in self.found or ()}
         going = any(bool(gone.any()) for gone in self.removal.gone.values())
         return going and any(choice.place not in changed for choice in self._choices())
@@ -202,7 +202,7 @@ def _pins(
     pinned: dict[Axis, str],
     attempt: Callable[[dict[Axis, str]], Fitting],
 ) -> dict[Axis, str]:
-    """What has to stay so that the modules of the class in which it failed know their sizes; as little as possible."""
+    """Return the axes to keep so that the modules of the class that failed know their sizes: as few as possible."""
     path, roles = _roles(units, model, fitting.failed)
     cls = type(model.get_submodule(path))
     reason = f"{cls.__name__} could not run without it ({fitting.error})"

@@ -1,4 +1,4 @@
-"""Which units can go without any output changing, where what is constant is added to what comes after it."""
+"""Plan a removal that changes no output: constants are added to the biases that follow."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def find_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] |
 
 
 class Folding:
-    """What has to be added where if units go.
+    """The changes of biases and running means that a removal needs.
 
     Attributes:
         shifts: of parameters and buffers, by name, in their old shape.
@@ -157,7 +157,7 @@ class Folding:
         return {axis: units for axis, units in both.items() if units.any()}
 
     def _change(self, node: fx.Node, going: Removal) -> Tensor | None:
-        """What units that go contribute to each bias of a layer; None where it is not the same everywhere."""
+        """Return the contribution of removed units to each bias of a layer; None if it differs from place to place."""
         args, rule = arguments(node), cast(Affine, rule_of(node.target))
         value, dims = self.flows[node].value, self._dims(node)
         place = value.dim() - 1 - rule.after(self.flows[args["weight"]].kept.dim())
@@ -175,7 +175,7 @@ class Folding:
         return change
 
     def _same_without(self, node: fx.Node) -> bool:
-        """Whether the result would be the same if what goes was zero."""
+        """Return whether the result would be the same with zeros for the removed units."""
 
         def masked(x: fx.Node) -> Tensor:
             return self.flows[x].value * ~self.removal.going(self._dims(x))
@@ -233,5 +233,5 @@ class Folding:
 
 
 def _place(node: fx.Node) -> str:
-    """What a layer is called in the model."""
+    """Return the name of a layer in the model."""
     return module_of(node) or "the model"

@@ -1,4 +1,4 @@
-"""How many operations a model takes, as it is and without what goes."""
+"""The operations of a model, as it is and after a removal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchlasso.graph.structure import Structure
 
 
 def multiplications(structure: Structure, removal: Removal) -> int:
-    """Those of layers, matrix products and attentions in one run on the example inputs, if units go."""
+    """Count the multiplications of layers, matrix products and attentions in one run after a removal."""
 
     def size(dim: Dim) -> int:
         return len(removal.indices(dim)) if removal.touches(dim) else dim.size

@@ -1,4 +1,4 @@
-"""What goes along when a model in training becomes smaller: optimizer state, penalties, their weights, controllers."""
+"""Optimizer state, penalties, their weights and controllers of a model that becomes smaller in training."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def carry_(cut: Cut, model: nn.Module, optimizer: Optimizer, controllers: Iterab
 
 
 class Carried:
-    """What was cut, for what goes along.
+    """A cut, as applied to the tensors that belong to the parameters.
 
     Args:
         removal: what went.
@@ -63,7 +63,7 @@ class Carried:
         self.removal, self.dims = removal, dict(changed)
 
     def smaller(self, p: Tensor, value: Any) -> Any:
-        """What stays of a tensor of the shape that a parameter had, or with 1 in the place of some of its sizes."""
+        """Cut a tensor of the shape that a parameter had, or with 1 in the place of some of its sizes."""
         dims = self.dims.get(p)
         if dims is None or not isinstance(value, Tensor) or value.dim() != len(dims):
             return value
@@ -149,7 +149,7 @@ class Carried:
 
 
 def _weight(penalty: Any, w: Tensor) -> float:
-    """What λ of each block of a tensor is multiplied by."""
+    """Return the factor on λ for each block of a tensor."""
     over = vars(penalty).get("over")
     weight = over.weights(w) if isinstance(over, Blocks) else 1.0
     return float(weight)

@@ -1,4 +1,4 @@
-"""Which units of a model go, and what then has to be added to what stays."""
+"""A plan: the units to remove, and the changes to the tensors that stay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, indices
 
 @dataclass(frozen=True)
 class Removal:
-    """What goes.
+    """The units to remove.
 
     Attributes:
         gone: of each removable axis, a mask of the units that go.
@@ -32,11 +32,11 @@ class Removal:
         return (~self.gone[axis]).nonzero().flatten() if axis in self.gone else torch.arange(axis.size)
 
     def touches(self, dim: Dim) -> bool:
-        """Whether a dimension becomes smaller."""
+        """Return whether a dimension becomes smaller."""
         return any(axis in self.gone and bool(self.gone[axis].any()) for axis in axes_of(dim))
 
     def sliced(self, tensor: Tensor, dims: list[Dim]) -> Tensor:
-        """What stays of a tensor with these dimensions."""
+        """Return the remaining part of a tensor with these dimensions."""
         for place, dim in enumerate(dims):
             if self.touches(dim):
                 tensor = tensor.index_select(place, self.indices(dim).to(tensor.device))

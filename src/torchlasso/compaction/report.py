@@ -1,4 +1,4 @@
-"""What a compaction did: a frozen record; text and a dictionary are views of it."""
+"""The report of a compaction: a frozen record, of which text and a dictionary are views."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchlasso.graph.tracing import Inputs, as_arguments
 
 @dataclass(frozen=True)
 class Totals:
-    """What a model takes.
+    """The size and the cost of a model.
 
     Attributes:
         parameters: how many numbers it has to learn.
@@ -33,7 +33,7 @@ class Totals:
 
     @classmethod
     def of(cls, model: nn.Module, example_inputs: Inputs) -> Totals:
-        """That of a model, which runs once, in evaluation."""
+        """Measure a model, which runs once, in evaluation."""
         args, kwargs = as_arguments(example_inputs)
         counter = FlopCounterMode(display=False)
         # the counter does not see what is fused on a CPU
@@ -104,7 +104,7 @@ class FamilyReport:
 
 @dataclass(frozen=True)
 class CompactionReport:
-    """What went, what stayed and why.
+    """The removed units, and the reasons why others stayed.
 
     Attributes:
         families: of units, in the model's order; of those that cannot go, the ones that a layer makes.
@@ -124,12 +124,12 @@ class CompactionReport:
 
     @property
     def removed(self) -> int:
-        """How many units went."""
+        """The number of removed units."""
         return sum(family.before - family.after for family in self.families)
 
     @property
     def verdict(self) -> str:
-        """What was won, in one sentence."""
+        """The gain, in one sentence."""
         units = sum(family.before for family in self.families if family.after < family.before)
         if not self.removed:
             return "Nothing can go."

@@ -1,4 +1,4 @@
-"""When to make a model smaller while it trains: as soon as enough has died for it to pay."""
+"""Making a model smaller while it trains, as soon as enough has died for it to pay."""
 
 from __future__ import annotations
 

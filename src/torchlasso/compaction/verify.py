@@ -105,7 +105,7 @@ def others_like(inputs: Inputs) -> Inputs:
 
 @dataclass(frozen=True)
 class Situation:
-    """What a model is run on, and what it gives there."""
+    """Inputs for a model, and its outputs for them."""
 
     inputs: Inputs
     training: bool

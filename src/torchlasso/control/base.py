@@ -1,4 +1,4 @@
-"""What every controller of λ is: a factor of ``lam`` in each penalised group, kept beside those of others."""
+"""The base of controllers: each is a factor on ``lam`` in every penalised group, beside those of others."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class LambdaController(ABC):
         return [group["lam"] for group, _ in self._groups()]
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs beside the state of the optimizer."""
+        """Return all that :meth:`load_state_dict` needs beside the state of the optimizer."""
         return {"done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ class LambdaController(ABC):
 
     @property
     def can_lose(self) -> bool:
-        """Whether what is zero now may be taken out of the model for good."""
+        """Return whether present zeros may be removed from the model for good."""
         return True
 
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:  # noqa: B027 most keep nothing of the kind
@@ -105,6 +105,6 @@ class LambdaController(ABC):
         group["lam"] = group["initial_lam"] * prod(factors)
 
     def _others(self, group: Group) -> float:
-        """What the other controllers multiply λ of ``group`` by."""
+        """Return the factor of the other controllers on λ of ``group``."""
         factors: list[float] = group.get("lam_factors", [])
         return prod(factor for slot, factor in enumerate(factors) if slot != self._slot)

@@ -1,4 +1,4 @@
-"""What a model costs with all its channels, and with those alone that live."""
+"""The cost of a model with all its channels, and with its live channels alone."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Cost(ABC):
-    """What a model costs: the sum over its layers, by what of each lives, and what does not change.
+    """The cost of a model: a sum over its layers, by their live shares, and a fixed part.
 
     Attributes:
         what: the name of it.
@@ -67,19 +67,19 @@ class Cost(ABC):
     @classmethod
     @abstractmethod
     def measured(cls, probe: Probe) -> Cost:
-        """That of the model of ``probe``."""
+        """Measure the model of ``probe``."""
 
     @abstractmethod
     def of(self, layer: Layer, weights: float, biases: float) -> float:
-        """What ``layer`` costs with these shares of its weights and biases."""
+        """Return the cost of ``layer`` with these shares of its weights and biases."""
 
     @property
     def dense(self) -> float:
-        """What the model costs with all its channels."""
+        """The cost of the model with all its channels."""
         return self.fixed + sum(self.of(layer, 1.0, 1.0) for layer in self.layers)
 
     def left(self, found: Iterable[Live], sites: Iterable[Site]) -> float:
-        """What it costs with those alone that live; the sites are those of the model by now, which may be smaller."""
+        """Return the cost with the live channels alone, at the sites of the model as it is now."""
         left = self.fixed
         for layer, live, site in zip(self.layers, found, sites, strict=True):
             biases = live.biases * site.biases / layer.biases if layer.biases else 0.0
@@ -118,7 +118,7 @@ class Flops(Cost):
 
 
 class Parameters(Cost):
-    """How many parameters there are."""
+    """The number of parameters."""
 
     what = "the parameters"
 
@@ -132,7 +132,7 @@ class Parameters(Cost):
 
 
 class Bytes(Cost):
-    """What the parameters take."""
+    """The bytes of the parameters."""
 
     what = "the bytes"
 

@@ -1,4 +1,4 @@
-"""What a support will be at the end of training, from what it was lately."""
+"""The support at the end of training, predicted from its recent past."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TENSORS = ("ages", "then", "strides_left")
 
 
 class Forecast:
-    """Which weights will not be zero: those that were never zero in a window up to now, and are not about to be.
+    """A prediction of the weights that stay: those that were never zero in a recent window, nor are about to be.
 
     While the learning rate is high, the noise of mini-batches keeps reviving weights whose place in the end is at zero:
     at any moment far more are alive than will be. But these were zero at least once lately, which the others were not.
@@ -67,7 +67,7 @@ class Forecast:
                 then.copy_(now)
 
     def alive(self, window: int, ahead: float) -> list[Tensor]:
-        """Which weights were not zero in any of the last ``window`` samples, and will not be for ``ahead`` samples.
+        """Mark the weights that were zero in none of the last ``window`` samples, nor will be for ``ahead`` samples.
 
         Args:
             window: at least 1.
@@ -86,7 +86,7 @@ class Forecast:
             setattr(self, name, [smaller(p, t) for p, t in zip(self.params, getattr(self, name), strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
-        """What was noted."""
+        """Return the samples so far."""
         return {"taken": self.taken, **{name: [t.clone() for t in getattr(self, name)] for name in TENSORS}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which channels of a model have a part in what it computes: seen by running it on a sample, without its graph."""
+"""The live channels of a model, found by running it on a sample, without its graph."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Site:
 
     @property
     def dim(self) -> int:
-        """Where inputs and outputs have their channels: last for a matrix, for a convolution after the batch."""
+        """The dimension of the channels: the last for a matrix, the one after the batch for a convolution."""
         return 1 if self.weight.dim() > 2 else -1
 
     @property
@@ -68,14 +68,14 @@ class Site:
 
     @property
     def biases(self) -> int:
-        """How many parameters there are with one number for each output, beside the weight."""
+        """The number of parameters with one number for each output, beside the weight."""
         beside = [p for p in self.owners[0].parameters(recurse=False) if p.shape == (self.outputs,)]
         return len(beside) * self.outputs
 
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """Which channels of a weight have a part in what the model computes.
+    """The channels of a weight that take part in the model's outputs.
 
     Attributes:
         groups: in how many groups they are.
@@ -104,7 +104,7 @@ class Live:
 
 
 class Trace:
-    """What passes through the modules of a site in one run of the model."""
+    """The values that pass through the modules of a site in one run of the model."""
 
     def __init__(self, site: Site, batch: int) -> None:
         self.site, self.batch = site, batch
@@ -235,7 +235,7 @@ class Probe:
             raise ValueError("example_inputs must be a batch of varied samples, a tensor or a tuple of tensors")
 
     def __call__(self, alive: Sequence[Tensor]) -> list[Live]:
-        """What lives if only these weights are there: masks, in the order of params."""
+        """Return masks of the channels that live if only these weights are there, in the order of params."""
         traces = self._run(self.sites, dict(zip(self.params, alive, strict=True)))
         return [Live(trace.site.groups, trace.outputs.cpu(), trace.inputs.cpu()) for trace in traces]
 
@@ -255,7 +255,7 @@ class Probe:
         self.sites = [Site.of(self.model, site.name, owners[site.name], site.weight) for site in self.sites]
 
     def dense(self) -> list[Trace]:
-        """What passes through the layers of the model as it is."""
+        """Return the values that pass through the layers of the model as it is."""
         return self._run(self.sites, {})
 
     def _run(self, sites: Sequence[Site], alive: Mapping[Tensor, Tensor]) -> list[Trace]:
@@ -319,6 +319,6 @@ def _others(x: Tensor, dim: int) -> tuple[int, ...]:
 
 
 def _varies(x: Tensor, dim: int) -> Tensor:
-    """Which channels of ``x`` are no constant over everything else."""
+    """Mark the channels of ``x`` that are not constant over everything else."""
     high, low = x.amax(_others(x, dim)), x.amin(_others(x, dim))
     return high - low > ROUNDING * torch.finfo(x.dtype).eps * torch.maximum(high.abs(), low.abs())

@@ -259,7 +259,7 @@ def _start(pair: tuple[Group, Penalty]) -> float:
 
 
 def _blocks_left(penalty: Penalty, p: Tensor) -> tuple[int, int]:
-    """How many blocks of a parameter are not zero, and how many there are; of joint ones the weights count."""
+    """Count the live blocks of a parameter, and all of them; of joint blocks the weights count."""
     if joint_blocks(penalty) is not None:
         return int(p.detach().count_nonzero()), p.numel()
     support = penalty.support(p.detach())
@@ -267,7 +267,7 @@ def _blocks_left(penalty: Penalty, p: Tensor) -> tuple[int, int]:
 
 
 def _scale(left: int, of: int, before: float) -> float:
-    """What λ of a layer is to be multiplied by, so many of whose blocks are left."""
+    """Return the factor on λ of a layer with so many blocks left."""
     if left <= 1 < of or left == 0:
         return 0.0
     change = LOWERED if left < min(FEWEST, of) else RAISED

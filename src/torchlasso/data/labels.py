@@ -19,7 +19,7 @@ LABEL_NAMES = ("label", "class", "target", "y")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column is the label and which are left out; ``required``: whether a label must be there."""
+    """The label column of a table and the columns to leave out; ``required``: a label must be there."""
 
     label: str | None = None
     ignore: tuple[str, ...] = ()

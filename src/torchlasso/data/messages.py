@@ -1,4 +1,4 @@
-"""How the errors of the readers are worded: one line, with rows counted from 0 as in an array."""
+"""The wording of the readers' errors: one line, with rows counted from 0 as in an array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reading gives: a part (rows as they were read) and a data set (ready to train on)."""
+"""Results of reading: a part (rows as they were read) and a data set (ready to train on)."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
 
 
 def kind_of(y: Labels | None) -> str:
-    """What labels are, in words.
+    """Describe labels in words.
 
     >>> kind_of(np.array([1.5]))
     'decimal numbers'

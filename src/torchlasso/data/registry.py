@@ -26,7 +26,7 @@ class Portion:
 
 @dataclass(frozen=True)
 class Source:
-    """What a spec names: its training and its test split, neither of them read yet."""
+    """The training and the test split that a spec names, neither of them read yet."""
 
     name: str
     train: Portion | None
@@ -41,7 +41,7 @@ class Reader(ABC):
 
     @abstractmethod
     def accepts(self, spec: str) -> bool:
-        """Whether this reader is the one for ``spec``; looks at names, not into files."""
+        """Return whether this reader is the one for ``spec``, by names and not by the content of files."""
 
     @abstractmethod
     def open(self, spec: str, columns: Columns) -> Source:

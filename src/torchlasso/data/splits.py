@@ -56,7 +56,7 @@ def holdout(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _quotas(sizes: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """How many rows each group gives away, (groups,)."""
+    """Return the number of rows that each group gives away, (groups,)."""
     room = (sizes - 1).clamp(min=0)
     exact = sizes.double() * fraction
     quota = torch.minimum(exact.floor().long(), room)

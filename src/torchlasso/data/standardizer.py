@@ -67,7 +67,7 @@ class Standardizer:
         return (x - mean) / std
 
     def undone(self, x: Tensor) -> Tensor:
-        """What gave ``x``.
+        """Return the rows that ``x`` was made from.
 
         >>> Standardizer((2.0,), (1.0,)).undone(torch.tensor([[1.0]]))
         tensor([[3.]])

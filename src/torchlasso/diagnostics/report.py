@@ -69,7 +69,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class SparsityReport:
-    """What is zero in a model: a row for every weight tensor, and totals.
+    """The zeros of a model: a row for every weight tensor, and totals.
 
     Attributes:
         layers: the weight tensors, in the model's order.
@@ -83,17 +83,17 @@ class SparsityReport:
 
     @property
     def penalised(self) -> int:
-        """How many weights have a penalty."""
+        """The number of weights with a penalty."""
         return sum(layer.weights for layer in self.layers if layer.penalised)
 
     @property
     def zeros(self) -> int:
-        """How many penalised weights are exactly zero."""
+        """The number of penalised weights that are exactly zero."""
         return sum(layer.zeros for layer in self.layers if layer.penalised)
 
     @property
     def nonzero(self) -> int:
-        """How many penalised weights are not zero."""
+        """The number of penalised weights that are not zero."""
         return self.penalised - self.zeros
 
     @property
@@ -219,7 +219,7 @@ def _flops_left(layer: LayerReport) -> str | Bar:
 def report(
     model: nn.Module, groups: Iterable[Group] | None = None, example_inputs: Inputs | None = None
 ) -> SparsityReport:
-    """What is zero in ``model``.
+    """Count the zeros of ``model``, layer by layer.
 
     Args:
         model: any module.
@@ -293,14 +293,14 @@ def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool, flops: floa
 
 
 def _live(over: Blocks, w: Tensor) -> tuple[int, int, Tensor]:
-    """How many units or inputs there are, how many live, and a mask of the weights of these."""
+    """Count units or inputs and those that live, and mark the weights of these."""
     rows, rebuild = over.rows(w)
     live = (rows != 0).any(dim=1, keepdim=True)
     return len(rows), int(live.sum()), rebuild(live.to(rows.dtype).expand_as(rows)) != 0
 
 
 def _flops(model: nn.Module, example_inputs: Inputs) -> dict[nn.Module, float]:
-    """Those of each module, what is in it included, in one run in evaluation."""
+    """Count the FLOPs of each module with its submodules, in one run in evaluation."""
     args, kwargs = as_arguments(example_inputs)
     counter, found = FlopCounterMode(display=False), dict.fromkeys(model.modules(), 0.0)
 

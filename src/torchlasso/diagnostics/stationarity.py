@@ -25,13 +25,13 @@ class Stationarity:
 
 
 def is_penalised(groups: Iterable[Group]) -> bool:
-    """Whether any λ is above zero, so that there is something to measure in units of it."""
+    """Return whether any λ is above zero, so that a distance can be measured in units of it."""
     return any(bool(lam.max() > 0) if isinstance(lam, Tensor) else lam > 0 for _, _, lam in penalised(groups))
 
 
 @torch.no_grad()
 def stationarity(groups: Iterable[Group]) -> Stationarity:
-    """How stationary the penalised weights are, from the gradients that they hold.
+    """Measure the distance of the penalised weights from a stationary point, from the gradients that they hold.
 
     Args:
         groups: as :func:`torchlasso.param_groups` gives them, or ``optimizer.penalised_groups()``. Each parameter's

@@ -64,17 +64,17 @@ def joined() -> Iterator[None]:
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return _group.size
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and shows progress."""
+    """Return whether this is the process that writes files and shows progress."""
     return _group.rank == 0
 
 
 def is_first_to_fail() -> bool:
-    """Whether no process has failed before; to be asked once, by a process that has."""
+    """Return whether no process has failed before; to be asked once, by a process that has."""
     return _group.store is None or _group.store.add("torchlasso.failed", 1) == 1
 
 
@@ -142,7 +142,7 @@ def total(value: float) -> float:
 
 
 def dealt(items: Iterable[T]) -> list[T]:
-    """Those of the items that fall to this process when they are dealt out in turn."""
+    """Return the items that fall to this process when they are dealt out in turn."""
     return list(items)[_group.rank :: size()]
 
 

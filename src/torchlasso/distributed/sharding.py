@@ -29,7 +29,7 @@ def _many_processes() -> bool:
 
 
 def is_sharded(w: Any) -> TypeGuard[DTensor]:
-    """Whether ``w`` is a ``DTensor``, of which this process may hold only a shard."""
+    """Return whether ``w`` is a ``DTensor``, of which this process may hold only a shard."""
     if not _many_processes():
         return False
     from torch.distributed.tensor import DTensor
@@ -38,7 +38,7 @@ def is_sharded(w: Any) -> TypeGuard[DTensor]:
 
 
 def any_sharded(tensors: Iterable[Any]) -> bool:
-    """Whether one of them is sharded."""
+    """Return whether one of the tensors is sharded."""
     return _many_processes() and any(map(is_sharded, tensors))
 
 
@@ -52,7 +52,7 @@ def whole(w: Any) -> Any:
 
 
 def local(w: Any) -> Any:
-    """What this process holds of ``w``: a plain tensor.
+    """Return the part of ``w`` that this process holds: a plain tensor.
 
     >>> local(torch.tensor([1.0, 2.0]))
     tensor([1., 2.])
@@ -84,7 +84,7 @@ def _pooled(w: DTensor, part: Tensor, placements: tuple[Placement, ...]) -> Tens
 
 
 def is_cut(w: Tensor, dims: Dims) -> bool:
-    """Whether a process holds less of ``w`` than whole slices along ``dims``; False for a plain tensor.
+    """Return whether a process holds less of ``w`` than whole slices along ``dims``; False for a plain tensor.
 
     >>> is_cut(torch.ones(4, 3), dims=(0,))
     False

@@ -61,7 +61,7 @@ def batch_of(inputs: Inputs, size: int) -> Inputs:
 
 
 def rows_of(inputs: Inputs) -> int:
-    """How many rows inputs have: the size of the first dimension of the first tensor.
+    """Return the number of rows of inputs: the size of the first dimension of the first tensor.
 
     Raises:
         ValueError: no input has rows.
@@ -73,7 +73,7 @@ def rows_of(inputs: Inputs) -> int:
 
 
 def has_rows(leaf: Any, rows: int) -> bool:
-    """Whether an input is one of the tensors whose first dimension is that of the batch."""
+    """Return whether an input is one of the tensors whose first dimension is that of the batch."""
     return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == rows
 
 

@@ -1,4 +1,4 @@
-"""How arguments and outputs are nested: tuples, lists and dictionaries, read from the JSON of ``torch.export``."""
+"""The nesting of arguments and outputs: tuples, lists and dictionaries, read from the JSON of ``torch.export``."""
 
 from __future__ import annotations
 

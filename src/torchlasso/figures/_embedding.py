@@ -58,7 +58,7 @@ def embedded(axes: Axes, name: str, label: str) -> str:
 
 
 def places(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Where points are in the SVG of a figure that was embedded; what is outside of the axes is at their border."""
+    """Return the places of points in the SVG of an embedded figure; points outside of the axes are at their border."""
     figure: Any = axes.figure
     width, height = 72 * figure.get_size_inches()
     box = axes.get_position()

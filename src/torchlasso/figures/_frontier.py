@@ -19,7 +19,7 @@ TALLEST = 8  # times the median value: what is worse leaves the figure, so that 
 
 @dataclass(frozen=True)
 class Series:
-    """What is drawn as one line, or as a mark if it is a single point.
+    """Points that are drawn as one line, or as a mark if there is only one.
 
     Attributes:
         name: for the legend.

@@ -1,4 +1,4 @@
-"""Which inputs a network still reads: pixels of images, or features of a table in their order."""
+"""The inputs that a network still reads: pixels of images, or features of a table in their order."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def ranked(read: Tensor, strengths: Tensor | None = None, names: Sequence[str] =
 
 
 def pixel_map(read: Tensor, strengths: Tensor | None = None) -> Tensor:
-    """How strongly each pixel is read, of all channels together: uint8, (height, width, 4).
+    """Map the strength with which each pixel is read, over all channels: uint8, (height, width, 4).
 
     Here and in :func:`pixels_on` a pixel of a large image stands for several: it is read if any of them is.
     """

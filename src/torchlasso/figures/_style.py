@@ -1,4 +1,4 @@
-"""How figures look, and how they are written: whole or not at all, and the same bytes for the same data."""
+"""The looks of figures, and writing them: whole or not at all, the same bytes for the same data."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def training(
 
 
 def points_of(epochs: Sequence[Mapping[str, Any]], what: str, by: str = "epoch") -> list[tuple[float, float]]:
-    """Where there is something to draw, and what; λ only where there is a penalty."""
+    """Return the points of a curve; λ only where there is a penalty."""
     found = [(line[by], line.get(what)) for line in epochs if by in line]
     points = [(x, y) for x, y in found if isinstance(y, int | float) and math.isfinite(y)]
     return points if what != "lam" or any(y for _, y in points) else []

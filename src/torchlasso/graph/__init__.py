@@ -1,4 +1,4 @@
-"""Which slices of which tensors make one unit, read from the operators that a model runs."""
+"""Units: slices of tensors that live and die together, read from the operators that a model runs."""
 
 from torchlasso.graph.flow import Flow
 from torchlasso.graph.reading import inputs_read, read_in, strengths_in

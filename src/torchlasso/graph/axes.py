@@ -1,4 +1,4 @@
-"""What the dimensions of tensors are made of: axes, and the laws by which two dimensions are found to be the same.
+"""Axes, which make up the dimensions of tensors, and the laws by which two dimensions are the same.
 
 A dimension is an axis, or a product of dimensions (as after a flatten: what comes first varies slowest), or a sum of
 dimensions one after the other (as after a concatenation). Axes start out apart. Where an operator needs two dimensions
@@ -79,7 +79,7 @@ def _parts(dim: Dim, kind: type[Product] | type[Sum]) -> tuple[Dim, ...]:
 
 
 def resolve(dim: Dim) -> Dim:
-    """What a dimension is made of by now."""
+    """Return the present structure of a dimension."""
     if isinstance(dim, Axis):
         if dim.bound is None:
             return dim
@@ -297,7 +297,7 @@ def count_of(axis: Axis) -> Axis:
 
 
 def indices(dim: Dim, kept: Callable[[Axis], Tensor]) -> Tensor:
-    """Which indices of a dimension are kept, from those that are kept of each axis.
+    """Return the kept indices of a dimension, given those of each axis.
 
     Examples:
         >>> channel, width = Axis(3), Axis(2)
@@ -318,7 +318,7 @@ def indices(dim: Dim, kept: Callable[[Axis], Tensor]) -> Tensor:
 
 
 def units_in(dim: Dim, axis: Axis) -> Tensor:
-    """Which unit of an axis each index of a dimension belongs to; -1 where to none.
+    """Return the unit of an axis that each index of a dimension belongs to; -1 for none.
 
     Examples:
         >>> channel, width = Axis(3), Axis(2)

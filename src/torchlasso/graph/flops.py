@@ -1,4 +1,4 @@
-"""How many operations each unit of a model takes."""
+"""The operations of each unit of a model."""
 
 from __future__ import annotations
 

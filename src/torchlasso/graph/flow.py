@@ -1,4 +1,4 @@
-"""Which elements of a model's values depend on its inputs, and which can make a difference to its outputs.
+"""The elements of a model's values that depend on its inputs, and those that matter to its outputs.
 
 Only signs are followed, in float32, and every value is let go of behind its last reader. What is kept of it takes
 little memory: bools and constants, with one element wherever all along a dimension are equal. Parameters never depend
@@ -44,7 +44,7 @@ class Flow:
 
     @property
     def value(self) -> Tensor:
-        """What is kept, in the precision of the run."""
+        """The kept value, in the precision of the run."""
         return self.precision.widened(self.kept)  # type: ignore[no-any-return]
 
 

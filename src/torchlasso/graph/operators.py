@@ -1,4 +1,4 @@
-"""What is known of operators: how they tie dimensions together, and which values reach which.
+"""Rules of operators: how they tie dimensions together, and which values reach which.
 
 Each rule says two things of a family of operators. ``shape``: the dimensions of the result, out of those of the inputs,
 which it unifies or pins where the operator asks for it. ``reach``: which elements of the result may depend on the
@@ -25,7 +25,7 @@ Dims = list[Dim]
 
 @dataclass(frozen=True)
 class Shaped:
-    """What is known of the dimensions of a value, and of which type it is."""
+    """The dimensions and the type of a value."""
 
     dims: Dims
     dtype: torch.dtype | None = None
@@ -33,7 +33,7 @@ class Shaped:
 
 @dataclass(frozen=True)
 class Reach:
-    """What is known of the elements of a value.
+    """The elements of a value, as far as they are followed.
 
     Attributes:
         value: in a run on the example inputs; that of elements that do not depend on the inputs is theirs always.
@@ -51,7 +51,7 @@ class Reach:
 
     @property
     def fixed(self) -> bool:
-        """Whether no element depends on the model's inputs, as of a parameter."""
+        """Return whether no element depends on the model's inputs, as in a parameter."""
         return not self.depends.requires_grad
 
     @property
@@ -97,7 +97,7 @@ class Call(Generic[T]):
 
     @property
     def several(self) -> bool:
-        """Whether there is more than one result."""
+        """Return whether there is more than one result."""
         return isinstance(self.value, tuple | list)
 
     def each(self, found: Any) -> Any:
@@ -111,7 +111,7 @@ class Call(Generic[T]):
 
 
 def found_in(value: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
-    """What is of these classes in a nest of dictionaries, lists and tuples, in order."""
+    """Yield the objects of these classes in a nest of dictionaries, lists and tuples, in order."""
     if isinstance(value, kinds):
         yield value
     elif isinstance(value, dict | list | tuple):
@@ -120,7 +120,7 @@ def found_in(value: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
 
 
 class Rule(ABC):
-    """What is known of a family of operators.
+    """The rule of a family of operators.
 
     Attributes:
         adds_up: whether an element of the result is a sum over a dimension of an input, all of which can become smaller
@@ -141,12 +141,12 @@ class Rule(ABC):
         return []
 
     def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
-        """Which of its tensors are added up along which dimension; what comes along others is what they make."""
+        """Return the tensors that are added up, each with the dimension along which they are."""
         return []
 
     @abstractmethod
     def reach(self, call: Call[Reach]) -> Any:
-        """Which elements of the result depend on the inputs: more than 0 where they may; or of each of several."""
+        """Return which elements of each result depend on the inputs: more than 0 where they may."""
 
 
 RULES: dict[str, Rule] = {}
@@ -164,7 +164,7 @@ def rule(*names: str) -> Callable[[type[Rule]], type[Rule]]:
 
 
 def rule_of(target: Any) -> Rule | None:
-    """What is known of an operator, if anything."""
+    """Return the rule of an operator, if it has one."""
     if target is operator.getitem:
         return RULES["aten.getitem"]
     if not isinstance(target, torch._ops.OpOverload):

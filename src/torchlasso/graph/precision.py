@@ -137,7 +137,7 @@ class _Widened(TorchFunctionMode):
 
 
 def _writes(func: Any, name: str) -> bool:
-    """Whether a call may write into its arguments, or give away their memory to be written into."""
+    """Return whether a call may write into its arguments, or give away their memory to be written into."""
     if name == "__get__":
         return bool(func == vars(torch._C.TensorBase)["data"].__get__)
     return name in ("__setitem__", "__set__", "detach") or (name.endswith("_") and not name.endswith("__"))

@@ -1,4 +1,4 @@
-"""Which elements of its inputs a model reads, and how strongly."""
+"""The elements of its inputs that a model reads, and how strongly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchlasso.graph.units import UnitMap, find_units
 
 
 def inputs_read(model: nn.Module, example_inputs: Inputs) -> Tensor:
-    """Which elements of the inputs can make a difference to the outputs: the others could be anything.
+    """Mark the elements of the inputs that can make a difference to the outputs.
 
     Args:
         model: any that ``torch.export`` can export, with one tensor as its inputs; it is not changed.
@@ -44,7 +44,7 @@ def read_in(units: UnitMap) -> Tensor:
 
 
 def strengths_in(units: UnitMap) -> Tensor | None:
-    """How strongly each element of the inputs is read, where linear layers alone read them.
+    """Return the strength with which each element of the inputs is read, where linear layers alone read them.
 
     The Euclidean norm of all weights by which it makes a difference to the outputs, float64, of the shape of one row;
     None where something else than linear layers reads the inputs.

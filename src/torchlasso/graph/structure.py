@@ -19,7 +19,7 @@ from torchlasso.graph.tracing import Inputs, Trace, has_varying_size, is_varying
 
 @dataclass(frozen=True)
 class Structure:
-    """What a model is made of.
+    """The operators, dimensions and parameters of a model.
 
     Attributes:
         trace: its operators.

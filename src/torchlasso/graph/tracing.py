@@ -91,12 +91,12 @@ def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Return the first line of an error's message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _table(known: Callable[[Any], bool]) -> dict[Any, Any]:
-    """How to write the operators that are not understood."""
+    """Return the decompositions of operators that are not understood."""
     from torch.export import default_decompositions
 
     table = default_decompositions()

@@ -1,4 +1,4 @@
-"""Which weights, biases, scales and shifts make a unit: blocks over several parameters, for a penalty."""
+"""Units as blocks: the weights, biases, scales and shifts that make each of them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _computed(without: Mapping[str, Collection[Axis]]) -> str:
 
 
 def _by_flops(structure: Structure, axes: list[Axis], sizes: list[int], weighted: bool) -> tuple[float, ...]:
-    """What λ of each family is multiplied by, besides √size where it is weighted: FLOPs, scaled to the same average."""
+    """Return the factor on λ for each family beside √size: its FLOPs, scaled to the same average."""
     flops = flops_of_units(structure)
     found = [flops.get(axis, 0.0) for axis in axes]
     if not all(found):
@@ -160,7 +160,7 @@ def _read_along(structure: Structure) -> set[tuple[str, int]]:
 
 
 def _place_in(structure: Structure, node: fx.Node, place: int) -> tuple[str, int] | None:
-    """Which dimension of which parameter one of a value is, if the value is one with its dimensions permuted."""
+    """Return the parameter and its dimension that one of a value is, if the value permutes a parameter."""
     while isinstance(rule_of(node.target), Permute):
         rank = len(structure.shapes[node].dims)
         place = Permute.order(Call(name_of(node.target), arguments(node), None), rank)[place]

@@ -62,7 +62,7 @@ class UnitMap:
 
     @property
     def removable(self) -> tuple[Family, ...]:
-        """Those of which any unit can go."""
+        """The families of which any unit can go."""
         return tuple(family for family in self.families if not family.pins)
 
     @cached_property
@@ -91,7 +91,7 @@ class UnitMap:
         return UnitMap(structure, self.families, functools.cache(others))
 
     def idle(self) -> dict[Axis, Tensor]:
-        """Which units could go: no value of theirs both depends on the inputs and matters to the outputs.
+        """Mark the units that could go: none of their values both depends on the inputs and matters to the outputs.
 
         Returns:
             For the axis of each removable family a mask of its units.

@@ -1,4 +1,4 @@
-"""How pages look: their colours, in light and in dark, and their style sheet."""
+"""The looks of pages: colours, in light and in dark, and the style sheet."""
 
 from __future__ import annotations
 

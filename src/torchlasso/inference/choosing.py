@@ -1,4 +1,4 @@
-"""Which way to run a layer: the quickest of those that give the same."""
+"""The choice of the quickest way to run a layer among those with the same outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS, SAMPLES = 256, 8  # so many rows of a linear layer, and samples of a convo
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """How a layer is to be run.
+    """The chosen way to run a layer.
 
     Attributes:
         layer: the layer.
@@ -42,12 +42,12 @@ class Choice:
 
     @property
     def replaces(self) -> bool:
-        """Whether the layer is run in another way."""
+        """Return whether the layer is run in another way."""
         return self.module is not self.layer.module
 
     @property
     def any_precision(self) -> bool:
-        """Whether it can run in float64 and on a CPU."""
+        """Return whether it can run in float64 and on a CPU."""
         return not isinstance(self.module, InferenceModule) or self.module.any_precision
 
     @property
@@ -94,7 +94,7 @@ def _visit(module: nn.Module, layer: Layer) -> None:
 
 @dataclass(frozen=True)
 class Examples:
-    """What a layer gives for what it was given, in float64, and how far off rounding may be.
+    """Inputs and outputs of a layer in float64, with the error that rounding allows.
 
     A sum of n products is off by about ε √n times the sum of their absolute values, in whatever order it is taken.
     Compared are the first rows, since float64 is slow: rows do not depend on each other.
@@ -108,7 +108,7 @@ class Examples:
 
     @classmethod
     def of(cls, layer: Layer) -> Examples:
-        """Those of one run of the model."""
+        """Record the examples of one run of the model."""
         inputs = list({id(x): x for x in layer.visits}.values())
         double = DOUBLE.copied(layer.module)
         absolute = {name: DOUBLE.widened(p).abs() for name, p in double.named_parameters()}
@@ -121,7 +121,7 @@ class Examples:
         return cls(layer, inputs, shapes, wanted, [error * each for each in sums])
 
     def fit(self, module: nn.Module) -> bool:
-        """Whether another module gives the same."""
+        """Return whether another module has the same outputs."""
         for x, shape, y, slack in zip(self.inputs, self.shapes, self.outputs, self.slack, strict=True):
             ours = module(x)
             if ours.shape != shape or ours.dtype != x.dtype:

@@ -118,7 +118,7 @@ def library() -> Any:
 
 
 def applies(x: Tensor, matrix: SparseMatrix) -> bool:
-    """Whether products of such a matrix with such a tensor can be summed up in compiled code: without a gradient."""
+    """Return whether compiled code can multiply such a matrix by such a tensor: without a gradient."""
     plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype == matrix.values.dtype and x.dtype in FUNCTIONS
     return plain and not (x.requires_grad and torch.is_grad_enabled()) and library() is not None
 

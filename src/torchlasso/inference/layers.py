@@ -48,7 +48,7 @@ class Layer:
 
     @property
     def convolves(self) -> bool:
-        """Whether it is a convolution."""
+        """Return whether it is a convolution."""
         return self.weight.dim() > 2
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What an acceleration did: a frozen record; text and a dictionary are views of it."""
+"""The report of an acceleration: a frozen record, of which text and a dictionary are views."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchlasso.diagnostics.report import aligned, percent
 
 @dataclass(frozen=True)
 class LayerAcceleration:
-    """How one layer is run.
+    """The way to run one layer.
 
     Attributes:
         name: the module's.
@@ -33,7 +33,7 @@ class LayerAcceleration:
 
 @dataclass(frozen=True)
 class AccelerationReport:
-    """How the layers of a model are run, and what that is worth.
+    """The ways to run the layers of a model, and the gain.
 
     Attributes:
         layers: linear layers and convolutions, in the model's order.
@@ -48,7 +48,7 @@ class AccelerationReport:
 
     @property
     def speedup(self) -> float:
-        """How many times as fast the model is."""
+        """The speed of the model relative to the dense one."""
         return self.before / self.after
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class AccelerationReport:
 
     @property
     def verdict(self) -> str:
-        """What was won, in one sentence."""
+        """The gain, in one sentence."""
         times = f"{self.before:.3g} ms before and {self.after:.3g} ms after"
         return f"One run takes {times}: {self.speedup:.2f} times as fast."
 

@@ -35,7 +35,7 @@ class SemiStructuredLinear(InferenceModule):
 
 
 def fits(weight: Tensor) -> bool:
-    """Whether of each four consecutive inputs at most two have a weight that is not zero.
+    """Return whether of each four consecutive inputs at most two have a weight that is not zero.
 
     >>> import torch
     >>> fits(torch.tensor([[1.0, 0.0, 2.0, 0.0]])), fits(torch.tensor([[1.0, 3.0, 2.0, 0.0]]))

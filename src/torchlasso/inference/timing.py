@@ -1,4 +1,4 @@
-"""How long functions take, measured in turns, so that what else the machine does meets all of them."""
+"""Timing of functions in turns, so that other load on the machine slows all of them alike."""
 
 from __future__ import annotations
 

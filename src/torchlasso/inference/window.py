@@ -1,4 +1,4 @@
-"""Where the pixels lie that a convolution multiplies by."""
+"""The pixels that a convolution multiplies by."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Numbers = tuple[int, ...]  # one for each dimension
 
 @dataclass(frozen=True)
 class Window:
-    """What a convolution looks at.
+    """The window of a convolution.
 
     Attributes:
         kernel, stride, dilation: its sizes.
@@ -48,13 +48,13 @@ class Layout:
 
     @property
     def pixels(self) -> int:
-        """How many pixels there are in a row of the output."""
+        """Return the number of pixels in a row of the output."""
         return self.sizes[0] * math.prod(self.widths[1:])
 
 
 @functools.lru_cache(maxsize=1024)
 def layout(window: Window, pixels: Numbers) -> Layout:
-    """How an input with so many pixels along each dimension lies, padding included.
+    """Return the layout of an input with so many pixels along each dimension, padding included.
 
     Raises:
         ValueError: it is smaller than the kernel.

@@ -1,4 +1,4 @@
-"""What several models need: reading an input's shape, checking a number, dense layers, LeCun's initialisation."""
+"""Parts of several models: reading an input's shape, checking a number, dense layers, LeCun's initialisation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def image_sizes(model: str, input_shape: tuple[int, ...], at_least: int) -> tupl
 
 
 def count_features(model: str, input_shape: tuple[int, ...]) -> int:
-    """How many numbers an image or a row of a table holds.
+    """Count the numbers in an image or a row of a table.
 
     >>> count_features("mlp", (1, 28, 28)), count_features("mlp", (13,))
     (784, 13)

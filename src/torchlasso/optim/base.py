@@ -146,7 +146,7 @@ class Proximal(Optimizer):
         ]
 
     def _factors(self, group: Group, penalty: Penalty) -> list[Strength]:
-        """What multiplies λ of each parameter, or of each family of blocks that reach over several."""
+        """Return the factor on λ for each parameter, or for each family of joint blocks."""
         params, scales, over = group["params"], group["lam_scales"], joint_blocks(penalty)
         if over is not None:
             return factors(over, params, scales, self.weights.get(params[0]))

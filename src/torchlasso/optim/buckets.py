@@ -44,7 +44,7 @@ class Cohort:
     plain: float
 
     def part(self, positions: list[int], **options: Any) -> Cohort:
-        """Those of the members, with some options changed."""
+        """Return the bucket of some of the members, with some options changed."""
         params = [self.options["params"][i] for i in positions]
         members, grads = [self.members[i] for i in positions], [self.grads[i] for i in positions]
         return replace(self, members=members, grads=grads, options={**self.options, **options, "params": params})

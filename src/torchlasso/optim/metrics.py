@@ -34,7 +34,7 @@ Number = Any  # a float; a tensor on a device whose numbers the host does not wa
 
 
 class Metric(ABC):
-    """What the proximal step has to know of one torch optimizer. Stateless.
+    """The metric of a torch optimizer, which the proximal step needs. Stateless.
 
     ``group`` is the optimizer's parameter group as it holds for this step, ``state`` the parameter's state after the
     optimizer's update, ``gain`` the gain after it.
@@ -104,7 +104,7 @@ def registry() -> Mapping[type[Optimizer], Metric]:
 
 
 def age_of(state: State) -> int:
-    """How many updates this parameter has had."""
+    """Return the number of updates that a parameter has had."""
     return int(state.get("step", 0))
 
 
@@ -159,12 +159,12 @@ class _Momentum(Metric):
         return group["momentum"] * before + 1
 
     def _length(self, group: Group, gain: Number) -> Number:
-        """How far a rate of 1 moves a coordinate under a constant unit gradient."""
+        """Return the length by which a rate of 1 moves a coordinate under a constant unit gradient."""
         return gain if has_momentum(group) else 1.0
 
 
 def has_momentum(group: Group) -> bool:
-    """Whether gradients are averaged; a tensor is not looked into, and there is one only where they are."""
+    """Return whether gradients are averaged; a tensor is not looked into, and there is one only where they are."""
     return isinstance(group["momentum"], Tensor) or group["momentum"] != 0
 
 

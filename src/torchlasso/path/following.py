@@ -38,7 +38,7 @@ CHUNKS = 20  # of the validation rows, from whose spread the standard error of t
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the points of a path are trained.
+    """The training of the points of a path.
 
     Args:
         grid: where they are.
@@ -201,7 +201,7 @@ def _spread(model: nn.Module, loss: Loss, found: Evaluation, x: Tensor, y: Tenso
 
 
 def collapsed(points: Sequence[Point], recipe: Recipe, validation: Rows | None) -> bool:
-    """Whether the last point is so bad that going on makes no sense."""
+    """Return whether the last point is too bad for the path to go on."""
     if validation is None or not points:
         return False
     known = [point.badness for point in points if point.badness is not None]

@@ -1,4 +1,4 @@
-"""Where the points of a path are."""
+"""The grid of a path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the points of a path are, the dense one apart.
+    """The shares of zeros, or the λ, of the points of a path, the dense one apart.
 
     Args:
         points: how many, the dense one included; at least 2.

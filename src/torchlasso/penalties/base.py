@@ -1,4 +1,4 @@
-"""What a penalty is: its interface, the separable family and the registry of names."""
+"""Penalties: their interface, the separable family and the registry of names."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Penalty(ABC):
 
     @abstractmethod
     def support(self, w: Tensor) -> Tensor:
-        """Which blocks are not zero: bool, of the shape of the magnitudes."""
+        """Mark the blocks that are not zero: bool, of the shape of the magnitudes."""
 
     @abstractmethod
     def lambda_max(self, grad: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Penalty(ABC):
         return ()
 
     def cuts(self, w: Tensor) -> bool:
-        """Whether the sharding of ``w`` cuts a block, so that its prox is not that of each local shard by itself.
+        """Return whether the sharding of ``w`` cuts a block, so that no shard can compute its prox by itself.
 
         Examples:
             >>> import torchlasso as tl

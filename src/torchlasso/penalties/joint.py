@@ -36,7 +36,7 @@ class Piece:
         return w.reshape(len(self.indices), -1)
 
     def size(self, w: Tensor) -> int:
-        """How many weights of each block are here."""
+        """Return the number of weights of each block that are here."""
         return self.indices.shape[1] * (w.numel() // w.shape[self.dim])
 
     def put_(self, w: Tensor, rows: Tensor) -> None:

@@ -33,7 +33,7 @@ def over_rows(penalty: Any, over: Joint) -> Penalty:
 
 
 def factors(over: Joint, tensors: Sequence[Tensor], scales: Sequence[float], weights: Tensor | None) -> list[Strength]:
-    """What λ of each family is multiplied by: a number, or one for each block.
+    """Return the factor on λ for each family: a number, or one for each block.
 
     Args:
         over: the blocks.

@@ -1,4 +1,4 @@
-"""What has to be known to use a model: kept in a run's configuration, and beside every model that is exported."""
+"""Model cards: all that using a model takes, in a run's configuration and beside every exported model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READERS: dict[str, Callable[[str], Exported]] = {".onnx": read_onnx, ".pt2": rea
 
 @dataclass(frozen=True)
 class Card:
-    """What has to be known to use a model.
+    """A model card: all that using a model takes.
 
     Attributes:
         model: its name.
@@ -41,7 +41,7 @@ class Card:
 
     @classmethod
     def of(cls, experiment: Experiment) -> Card:
-        """That of an experiment's model."""
+        """Make the card of an experiment's model."""
         options = experiment.options
         return cls(options.model, experiment.inputs, options.loss, options.label, options.ignore)
 

@@ -1,4 +1,4 @@
-"""What options name by text: penalties, blocks, optimizers, losses and devices."""
+"""Things that options name by text: penalties, blocks, optimizers, losses and devices."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def summarise(
     seconds: float,
     penalised: int | None = None,
 ) -> Summary:
-    """What the model came to, on the test rows, and how stationary it is on the training rows.
+    """Evaluate a model on the test rows, and its distance from a stationary point on the training rows.
 
     ``penalised``: how many weights were penalised at the start, where some may have been taken out: these are zeros.
 

@@ -38,7 +38,7 @@ EXAMPLES = 64  # rows by which it is measured what a model costs
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a trained model expects of its inputs, and what its outputs mean."""
+    """The inputs that a trained model expects, and the meaning of its outputs."""
 
     shape: tuple[int, ...]
     outputs: int
@@ -71,7 +71,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Training:
-    """What trains a model, and how its penalised groups are to be had, with λ as it is at the time."""
+    """A trainer, and a function that returns the penalised groups with their present λ."""
 
     trainer: Trainer
     groups: Callable[[], list[Group]]
@@ -83,7 +83,7 @@ class Training:
 
     @property
     def cuts(self) -> list[dict[str, Any]]:
-        """What was taken out of the model so far."""
+        """The cuts that were made to the model so far."""
         return [] if self.trainer.shrinker is None else self.trainer.shrinker.records
 
     @property
@@ -163,7 +163,7 @@ class Experiment:
         return proximal(base)(groups, lr=self.options.lr, **extra)
 
     def trainer(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
-        """What trains ``model`` by a proximal optimizer, with λ controlled as the options say.
+        """Return the training of ``model`` by a proximal optimizer, with λ controlled as the options say.
 
         With a teacher's outputs for the rows, ``model`` learns from these too.
         """
@@ -188,7 +188,7 @@ class Experiment:
         return Training(trainer, optimizer.penalised_groups)
 
     def recipe(self, path: PathOptions) -> Recipe:
-        """How the points of a path are trained."""
+        """Return the recipe for the points of a path."""
         plan = self.options.plan
         return Recipe(
             grid=path.grid,
@@ -204,14 +204,14 @@ class Experiment:
         )
 
     def compared(self, name: str, model: nn.Module, rows: tuple[Tensor, Tensor], lam: float) -> Training:
-        """What trains ``model`` by torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""
+        """Return the training by torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""
         groups = self.groups(model, lam if name == LOSS_TERM else 0.0)
         term = (lambda *_: penalty(groups)) if name == LOSS_TERM else None
         trainer = Trainer(model, self._plain(groups), self.loss, rows, self.options.plan, term)
         return Training(trainer, lambda: groups)
 
     def refit(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
-        """What goes on training ``model`` without a penalty, its zeros as they are."""
+        """Return the training of ``model`` without a penalty, its zeros held."""
         plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.marked(model)
         optimizer = self._plain(groups, REFIT_RATE)
         freeze_zeros(optimizer, (p for group in groups if group["penalty"] for p in group["params"]))

@@ -73,7 +73,7 @@ class RunFolder:
 
     @property
     def holds_a_run(self) -> bool:
-        """Whether a run was started here."""
+        """Return whether a run was started here."""
         return self.config.is_file()
 
     @contextmanager
@@ -145,7 +145,7 @@ class RunFolder:
 
     @property
     def is_part(self) -> bool:
-        """Whether it is the folder of a comparison run, which has the configuration of the run that it belongs to."""
+        """Return whether it is the folder of a comparison, with the configuration of the run that it belongs to."""
         whole = RunFolder(self.path.parent)
         if self.path.name not in PARTS or not (self.holds_a_run and whole.holds_a_run):
             return False
@@ -222,7 +222,7 @@ class RunFolder:
         checkpoint.save(self.checkpoint, state)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
-        """What a resume needs; None where no epoch is over."""
+        """Read the state for a resume; None if no epoch is over."""
         if not self.checkpoint.exists():
             return None
         state: dict[str, Any] = checkpoint.load(self.checkpoint)

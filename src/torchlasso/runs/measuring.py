@@ -1,4 +1,4 @@
-"""What models take to run: seconds, side by side, and memory."""
+"""Latency of models, side by side, and memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Latency:
 
 @torch.inference_mode()
 def latencies(models: Mapping[str, nn.Module], inputs: Mapping[str, Tensor], seconds: float) -> dict[str, Latency]:
-    """How long each model takes on its inputs, in evaluation.
+    """Measure the latency of each model on its inputs, in evaluation.
 
     They run in turns, so that what else the machine does slows all of them alike.
 

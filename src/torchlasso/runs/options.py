@@ -88,7 +88,7 @@ class PathOptions:
 
     @property
     def grid(self) -> Grid:
-        """Where the points are."""
+        """The grid of the path."""
         lams = (self.lams[0], self.lams[1]) if len(self.lams) == 2 else None
         return Grid(self.points, self.sparsest, self.densest, lams)
 
@@ -178,10 +178,10 @@ class Options:
 
     @property
     def comparisons(self) -> tuple[str, ...]:
-        """What is trained besides; the dense model first if it is the teacher."""
+        """The comparison runs; the dense model first if it is the teacher."""
         return self.compare if self.teacher != DENSE else (DENSE, *(name for name in self.compare if name != DENSE))
 
     @property
     def plan(self) -> Plan:
-        """How long and in what order to train."""
+        """The length and the order of training."""
         return Plan(self.epochs, self.batch_size, self.seed, self.schedule)

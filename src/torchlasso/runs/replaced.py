@@ -33,7 +33,7 @@ def remove(files: Iterable[Path], folders: Iterable[Path]) -> None:
 
 
 def _need(path: Path, right: Callable[[int], bool], kind: str) -> bool:
-    """Whether something is there, which has to be of the right kind."""
+    """Return whether something is there; it has to be of the right kind."""
     try:
         mode = path.lstat().st_mode
     except OSError:

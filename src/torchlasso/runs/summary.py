@@ -12,7 +12,7 @@ from torchlasso.diagnostics.stationarity import Stationarity
 
 @dataclass(frozen=True)
 class Refit:
-    """What came of training on without a penalty.
+    """The result of a refit.
 
     Attributes:
         kept: whether the model is the refitted one.
@@ -29,7 +29,7 @@ class Refit:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to.
+    """The results of a run.
 
     Attributes:
         accuracy, error: on the test rows, as fractions; None for regression.
@@ -82,7 +82,7 @@ class Summary:
 
     @property
     def verdict(self) -> str:
-        """What was won, in one sentence."""
+        """The gain, in one sentence."""
         zeros = f"{percent(self.sparsity)} of the weights are exactly zero"
         left = f"{self.nonzero:,} of {self.penalised:,} remain"
         measure = "loss" if self.error is None else "error"

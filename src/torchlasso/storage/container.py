@@ -78,7 +78,7 @@ def as_json(content: Any) -> str:
 
 
 class Outline(NamedTuple):
-    """What a tensor will be."""
+    """The name, shape and type of a tensor to be read."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -172,7 +172,7 @@ def _refusing(path: str | Path, name: str = "") -> Iterator[None]:
 
 
 def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Record], dict[str, str], Resizing]:
-    """What is stored sparse, what is tied and what was cut; nothing in a safetensors file that is not ours."""
+    """Return the sparse and tied tensors and the cuts; nothing for a safetensors file that is not ours."""
     if KEY not in metadata:
         if any(text.startswith(f'{{"{KEY}"') for text in metadata.values()):
             raise ValueError("it is damaged: its metadata are under another name")

@@ -1,4 +1,4 @@
-"""Which of many places are marked, in little more bits than their entropy.
+"""A code of marked places in little more bits than their entropy.
 
 The gaps between the marks are Golomb–Rice coded: of a gap g, the lowest k bits as they are, and ⌊g/2ᵏ⌋ in unary, as so
 many zeros and a one. All gaps have the same k, the best for them; with k = 0 the code is the bitmask. The low bits of
@@ -80,7 +80,7 @@ def indices(marked: Flags) -> Iterator[Integers]:
 
 
 def _gaps(marked: Flags) -> Iterator[Integers]:
-    """How many places lie between each mark and the one before, as integers of few bytes."""
+    """Return the number of places between each mark and the one before, as integers of few bytes."""
     last, dtype = -1, np.min_scalar_type(marked.size)
     for places in indices(marked):
         if places.size:

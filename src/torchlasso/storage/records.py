@@ -39,7 +39,7 @@ WIDE = (torch.float64, torch.float32)
 
 @dataclass(frozen=True)
 class Record:
-    """What has to be known of a tensor besides its bytes: its nonzero values, then the code of where they are."""
+    """The description of a stored tensor: its nonzero values, then the code of their places."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]

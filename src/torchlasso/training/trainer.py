@@ -43,7 +43,7 @@ LOSSES: Mapping[str, Loss] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and in what order to train.
+    """The length and the order of training.
 
     Attributes:
         epochs: passes over the training rows.
@@ -69,7 +69,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """Where training is: for whoever shows its progress."""
+    """The state of training at a step, for an observer."""
 
     epoch: int
     step: int
@@ -259,7 +259,7 @@ def _batches(n: int) -> Iterator[slice]:
 
 
 def support(groups: Iterable[Group]) -> Tensor:
-    """Which penalised weights are not zero: one bool for each, in the order of the groups."""
+    """Mark the penalised weights that are not zero: one bool for each, in the order of the groups."""
     params = (p for group in groups if group["penalty"] is not None for p in group["params"])
     return torch.cat([p.detach().flatten() != 0 for p in params])
 

@@ -46,7 +46,7 @@ def _files(folder: Path) -> dict[str, list[Path]]:
 
 
 def role_of(name: str) -> str | None:
-    """Which split a file name speaks of, if of one only; whole words count before parts of words.
+    """Return the split that a file name speaks of, if it is only one; whole words count before parts of words.
 
     >>> role_of("mnist-train.parquet"), role_of("latest-train.csv"), role_of("iris.csv")
     ('train', 'train', None)

@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 
 class Stream(Protocol):
-    """What can be read from, plain or gzipped."""
+    """An open file, plain or gzipped."""
 
     def read(self, size: int, /) -> bytes: ...
 

@@ -1,4 +1,4 @@
-"""What is known of operators, family by family; importing this package registers all of it."""
+"""Rules of operators, family by family; importing this package registers all of them."""
 
 from torchlasso.graph.rules import along, contractions, norms, opaque, picks, pointwise, shapes, spatial
 

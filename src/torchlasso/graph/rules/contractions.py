@@ -22,11 +22,11 @@ class Affine(Rule):
 
     @abstractmethod
     def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
-        """What the operator gives for an input and a weight, without a bias."""
+        """Apply the operator to an input and a weight, without a bias."""
 
     @abstractmethod
     def after(self, rank: int) -> int:
-        """How many dimensions of the result come after that of the bias, for a weight of this rank."""
+        """Return the number of dimensions of the result after that of the bias, for a weight of this rank."""
 
     def reach(self, call: Call[Reach]) -> Any:
         found = bilinear(lambda x, w: self.product(call, x, w), call["input"], call["weight"])

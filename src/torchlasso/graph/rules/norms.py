@@ -15,7 +15,7 @@ SAME = 1e-12  # a constant channel is the same in training and in evaluation, up
 
 
 def scaled(call: Call[Reach], found: Tensor, after: int) -> Tensor:
-    """What is left of what depends on the inputs where a scale is zero, and what scale and shift bring in.
+    """Return the dependence on the inputs after scale and shift: none where a scale is zero.
 
     Args:
         call: with a weight and a bias, perhaps.

@@ -42,7 +42,7 @@ def broadcast(several: list[Dims], name: str, shape: Sequence[int]) -> Dims:
 
 @rule("native_dropout")
 class Dropout(Pointwise):
-    """What is dropped even in evaluation."""
+    """Dropout, even in evaluation."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call.tensors[0].dims
@@ -55,7 +55,7 @@ class Dropout(Pointwise):
 
 @rule("mul", "multiply")
 class Multiply(Pointwise):
-    """What is multiplied by zero is zero."""
+    """Products, which are zero where a factor is."""
 
     def reach(self, call: Call[Reach]) -> Any:
         if not all(isinstance(call[name], Reach) for name in ("self", "other")):
@@ -64,7 +64,7 @@ class Multiply(Pointwise):
 
 
 def bilinear(function: Any, x: Reach, y: Reach) -> Tensor:
-    """What depends on the inputs in a product: where either factor does and the other may be other than zero."""
+    """Return the dependence of a product: where one factor depends and the other may be other than zero."""
     found: Tensor = function(x.depends, y.nonzero)
     return found if y.fixed else found + function(x.nonzero, y.depends)
 
@@ -98,7 +98,7 @@ class Choose(Pointwise):
 
 
 def _known(value: Any) -> Reach:
-    """What is known of a tensor, or of a number."""
+    """Return the known elements of a tensor, or of a number."""
     if isinstance(value, Reach):
         return value
     return Reach(value, torch.zeros(()))
@@ -146,5 +146,5 @@ class Make(Rule):
 
 
 def made(call: Call[Reach]) -> Tensor:
-    """What is made without the inputs does not depend on them, unless by chance."""
+    """Return that nothing depends on the inputs, unless it is random."""
     return torch.full(call.value.shape, float(call.name.startswith("rand")))

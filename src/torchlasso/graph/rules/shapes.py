@@ -68,7 +68,7 @@ class Permute(Rearrangement):
 
     @staticmethod
     def order(call: Call[Any], rank: int) -> list[int]:
-        """Which dimension of the input each of the result is."""
+        """Return the dimension of the input that each one of the result is."""
         if "dims" in call.args:
             return [place % rank for place in call["dims"]]
         if "source" in call.args:

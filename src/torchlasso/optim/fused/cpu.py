@@ -112,7 +112,7 @@ def launches_of(
 
 
 class Weighing(Enum):
-    """Whether λ has weights, and whether a kernel takes them."""
+    """The weights of λ: none, taken by a kernel, or applied apart."""
 
     NONE = 0
     FUSED = 1

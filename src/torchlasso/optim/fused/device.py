@@ -31,7 +31,7 @@ _NUMBERS = itertools.count()  # for the names of what is compiled
 
 @dataclass(frozen=True)
 class GroupStep:
-    """What is compiled: the step of all parameters of one group that have a gradient.
+    """A function to compile: the step of all parameters of one group that have a gradient.
 
     Attributes:
         step: of one of them.
@@ -94,7 +94,7 @@ def _compiled(step: GroupStep, shapes: tuple[torch.Size, ...]) -> Callable[..., 
 
 
 def is_for(group: Group, penalty: Penalty | None, weighted: bool) -> bool:
-    """Whether the step of a group is to be done here: asked for, on a device, and of a penalty that can be compiled."""
+    """Return whether the step of a group is done here: asked for, on a device, its penalty fit to be compiled."""
     wanted = group.get("fused") or group.get("capturable")
     fits = penalty is None or (has_shape(penalty) and not weighted)
     return bool(wanted) and _are_on_device(group["params"]) and fits

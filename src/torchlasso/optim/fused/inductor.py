@@ -150,7 +150,7 @@ def _compiled(
 
 
 def _place(argument: Any, samples: list[Tensor], sizes: tuple[int, ...], returned: list[Tensor]) -> Any:
-    """Where an argument comes from: a tensor's number, the name of a size, the flags or scratch memory."""
+    """Return the source of an argument: a tensor's number, the name of a size, the flags or scratch memory."""
     if isinstance(argument, int):
         return f"size {sizes.index(argument)}"
     for place, sample in enumerate(samples):

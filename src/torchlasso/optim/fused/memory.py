@@ -23,7 +23,7 @@ PIECE = 131072
 
 @dataclass(frozen=True)
 class Runs:
-    """What a kernel is called for, time after time.
+    """Flat views of memory, for each of which a kernel is called.
 
     Attributes:
         columns: the tensors, a column for each part that they take; those of a row are of one size.
@@ -37,7 +37,7 @@ class Runs:
 
     @property
     def weights(self) -> int:
-        """How many weights there are."""
+        """The number of weights."""
         return sum(map(math.prod, zip(*self.sizes, strict=True)))
 
 
@@ -115,7 +115,7 @@ def _is_plain(t: Tensor) -> bool:
 
 
 def _is_dense(w: Tensor) -> bool:
-    """Whether the weights lie in memory without gaps and none of them twice."""
+    """Return whether the weights lie in memory without gaps and none of them twice."""
     expected = 1
     for stride, length in sorted(zip(w.stride(), w.shape, strict=True)):
         if length != 1:

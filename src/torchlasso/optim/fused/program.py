@@ -54,7 +54,7 @@ def _is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Step(Source):
-    """What is compiled: an update, then the prox in its metric.
+    """A function to compile: an update, then the prox in its metric.
 
     Attributes:
         update: of an optimizer.
@@ -121,14 +121,14 @@ class RowStep(Step):
 
 
 def is_elementwise(penalty: Penalty | None) -> TypeGuard[Separable]:
-    """Whether the prox of a weight is a function of this weight alone."""
+    """Return whether the prox of a weight is a function of this weight alone."""
     if not isinstance(penalty, Separable) or not has_shape(penalty):
         return False
     return penalty.over.single and not penalty.over.spares
 
 
 def is_rowwise(penalty: Penalty | None, update: Update) -> TypeGuard[Separable]:
-    """Whether the prox of a row of weights can be a part of the update of this row."""
+    """Return whether the prox of a row of weights can be a part of the update of this row."""
     return (
         isinstance(penalty, Separable)
         and isinstance(penalty.over, Partition)
@@ -138,5 +138,5 @@ def is_rowwise(penalty: Penalty | None, update: Update) -> TypeGuard[Separable]:
 
 
 def has_shape(penalty: Penalty) -> bool:
-    """Whether the penalty is a frozen dataclass, whose numbers can be told from what else it says."""
+    """Return whether the penalty is a frozen dataclass, whose numbers can be told from its other fields."""
     return is_dataclass(penalty) and type(penalty).__hash__ is not None

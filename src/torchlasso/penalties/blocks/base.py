@@ -41,7 +41,7 @@ def registry() -> Mapping[str, type[Blocks]]:
 
 
 class Blocks(ABC):
-    """What the magnitudes of a weight tensor are."""
+    """The magnitudes of a weight tensor that a penalty acts on."""
 
     single: ClassVar[bool] = False  # whether a block is one coordinate, so that a per-coordinate step is one per block
     stable: ClassVar[bool] = False  # whether blocks stay what they are, with fewer weights, where slices are cut out
@@ -99,7 +99,7 @@ class Blocks(ABC):
         return 1.0
 
     def spared(self, cost: Tensor) -> Tensor:
-        """Which blocks are not penalised: a mask of the shape of the magnitudes, given what each of them would cost."""
+        """Mark the blocks that are not penalised, given the cost of each: a mask of the shape of the magnitudes."""
         return torch.zeros_like(cost, dtype=torch.bool)
 
     def fit(self, module: nn.Module, name: str) -> Blocks:

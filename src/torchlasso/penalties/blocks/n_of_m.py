@@ -77,7 +77,7 @@ class NM(Elements):
 
 
 def _ahead(columns: Sequence[Tensor], i: int) -> Tensor:
-    """How many columns are larger than column i, or as large and before it: for a few columns quicker than sorting."""
+    """Count the columns larger than column i, or as large and before it: for few columns quicker than sorting."""
     ahead = torch.zeros_like(columns[i], dtype=torch.uint8)
     for j, other in enumerate(columns):
         if j != i:

@@ -46,7 +46,7 @@ class Partition(Blocks):
         return self.sizes(w) ** 0.5 if self.weighted else 1.0
 
     def sizes(self, w: Tensor) -> Tensor | int:
-        """How many weights each block has: one number where all have as many, or a tensor of shape (n_blocks,)."""
+        """Return the number of weights of each block: one number if all are alike, or a tensor, (n_blocks,)."""
         return self.rows(w)[0].shape[1]
 
 

@@ -1,4 +1,4 @@
-"""What ``torchlasso bench`` measured, if it did."""
+"""The measurements of ``torchlasso bench``, if there are any."""
 
 from __future__ import annotations
 

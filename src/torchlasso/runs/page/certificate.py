@@ -1,4 +1,4 @@
-"""How stable the support is, and how far the weights are from a stationary point."""
+"""The stability of the support, and the distance from a stationary point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torchlasso.runs.page.shown import Shown, support_of
 
 
 def stability(run: Shown) -> str:
-    """How many weights go from or to zero: from epoch to epoch, or from point to point of a path."""
+    """Show the share of weights that go from or to zero: from epoch to epoch, or from point to point of a path."""
     if run.path is None:
         shares, what = [float(line["switched"]) for line in run.metrics["torchlasso"]], "epoch"
     else:

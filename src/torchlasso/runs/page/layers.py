@@ -38,7 +38,7 @@ def filters(run: Shown) -> str:
 
 
 def first_filters(run: Shown, model: nn.Module, record: SparsityReport, most: int) -> str:
-    """Those of the first layer of a model of this run alone."""
+    """Show the filters of the first layer of a model of this run alone."""
     for layer, w, shape in _of_images(run, model, record)[:1]:
         return _filters(layer, w, shape, most)
     return ""

@@ -1,4 +1,4 @@
-"""Which inputs the network still reads: pixels over mean images, or features of a table, ranked."""
+"""The inputs that the network still reads: pixels over mean images, or features of a table, ranked."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def reading(run: Shown) -> str:
 
 
 def sentence(run: Shown, read: Tensor) -> str:
-    """How many inputs are read."""
+    """Say how many inputs are read."""
     count, total = int(read.sum()), read.numel()
     what = "pixels" if read.dim() == 3 and len(read) == 1 else "inputs"
     if count == total:
@@ -59,7 +59,7 @@ def sentence(run: Shown, read: Tensor) -> str:
 
 
 def briefly(run: Shown, units: UnitMap | str) -> str:
-    """What is read, for one of many models: a small map of the pixels, where some are not, or the first features."""
+    """Show the inputs that one of many models reads: a small map of pixels if some are not, or the first features."""
     try:
         if isinstance(units, str):
             return ""

@@ -1,4 +1,4 @@
-"""What a run's page shows: read from its folder, and worked out where a section asks for it."""
+"""The content of a run's page: read from its folder, and computed when a section asks for it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Shown:
 
     @property
     def measure(self) -> str:
-        """What the quality of a model goes by."""
+        """The measure of a model's quality."""
         return "loss" if self.summary.error is None else "error"
 
     def quality(self, value: float) -> str:
@@ -144,7 +144,7 @@ class Shown:
 
     @cached_property
     def drawable(self) -> bool:
-        """Whether figures can be drawn."""
+        """Return whether figures can be drawn."""
         try:
             page_axes()
         except ImportError:
@@ -159,6 +159,6 @@ def weights_of(model: nn.Module, record: SparsityReport) -> dict[str, Tensor]:
 
 
 def support_of(model: nn.Module, record: SparsityReport) -> Tensor:
-    """Which penalised weights are not zero."""
+    """Mark the penalised weights that are not zero."""
     held = weights_of(model, record)
     return torch.cat([held[layer.name].flatten() != 0 for layer in record.layers if layer.penalised])

@@ -1,4 +1,4 @@
-"""How training went: loss, error, zeros and λ, epoch by epoch."""
+"""The curves of training: loss, error, zeros and λ, epoch by epoch."""
 
 from __future__ import annotations
 

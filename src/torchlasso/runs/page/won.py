@@ -1,4 +1,4 @@
-"""What was won: a sentence and four numbers."""
+"""The headline of a page: a sentence and four numbers."""
 
 from __future__ import annotations
 
