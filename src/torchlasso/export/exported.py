@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from torchlasso.compaction.verify import difference
 from torchlasso.control.live_channels import undisturbed
+from torchlasso.graph.running import quietly
 from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 
 KEY = "torchlasso"  # what is kept beside a model, as JSON
@@ -89,19 +86,6 @@ def program_of(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:  # of any kind: the model's own code runs
         raise ValueError(f"the model cannot be exported: {first_line(error)}") from error
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep torch from writing about an export: what matters is raised, too, and it writes whole graphs."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def for_any_batch(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]:

@@ -15,8 +15,9 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from torchlasso._core.extras import require
 from torchlasso._core.files import write_bytes
-from torchlasso.export.exported import KEY, Exported, check, program_of, quietly
+from torchlasso.export.exported import KEY, Exported, check, program_of
 from torchlasso.export.onnx_content import EXTRA, name_batch, seal, strip, unseal
+from torchlasso.graph.running import quietly
 from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 
 MOST_BYTES = (1 << 31) - 1  # of one file of the format

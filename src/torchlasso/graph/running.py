@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
+import logging
 import random
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -76,3 +79,16 @@ class Running:
     def leave(self) -> None:
         """Note that the innermost module has ended."""
         self.paths.pop()
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep torch from writing about an export: what matters is raised, too, and it writes whole graphs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
-from torchlasso.graph.running import repeatable, throwaway
+from torchlasso.graph.running import quietly, repeatable, throwaway
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -63,8 +63,7 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     from torch.export import export  # here, since it takes longer to import than all of this library
 
     try:
-        with warnings.catch_warnings():  # torch's own, about torch
-            warnings.simplefilter("ignore")
+        with quietly():
             precision, single = _precision(model, example_inputs)
             exact = precision.unwritten(model).eval()
             args, kwargs = precision.tensors(as_arguments(example_inputs))
@@ -73,7 +72,7 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
                 program = program.run_decompositions(_table(known))
     except Exception as error:  # of many kinds, from Dynamo to the model's own code
         raise ValueError(
-            f"{type(model).__name__} cannot be exported, so its units are unknown: {first_line(error)}"
+            f"{type(model).__name__} cannot be exported, so its units are unknown: {_why(error)}"
         ) from error
     return replace(_read(model, program, args, kwargs, precision), single=single)
 
@@ -88,6 +87,20 @@ def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str
     except Exception as error:  # of any kind: it is the model's own code, and in float32 it may run
         return SINGLE, first_line(error)
     return DOUBLE, ""
+
+
+def _why(error: Exception) -> str:
+    """Say in one line why a model could not be exported."""
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+    if not isinstance(error, GuardOnDataDependentSymNode):
+        return first_line(error)
+    lines = re.findall(r'^  File "(.*)", line (\d+)', str(error), flags=re.MULTILINE)
+    place = " ({}, line {})".format(*lines[-1]) if lines else ""
+    return (
+        f"its forward pass needs a number that depends on the values of its inputs{place}, for a branch or a size; "
+        "write a branch with torch.where or torch.cond, and give a size as a number"
+    )
 
 
 def first_line(error: Exception) -> str:
