@@ -1,5 +1,7 @@
 """Ctrl-C while the command line is being imported, which takes seconds: the process ends without a traceback.
 
+Processes that it starts leave Ctrl-C, which a terminal sends to them too, to the one that started them.
+
 The package imports this module before all else. In a program of the user's nothing changes: there Ctrl-C is the
 program's own affair.
 """
@@ -10,6 +12,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,19 @@ def raise_again() -> None:
     """Let Ctrl-C raise ``KeyboardInterrupt`` again, as it does in Python."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def leaving_interrupts_here() -> Iterator[None]:
+    """Let processes that are started meanwhile never see Ctrl-C; here it comes at the end."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is blocked stays so in new processes
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(*_: Any) -> None:

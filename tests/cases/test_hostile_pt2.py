@@ -25,7 +25,7 @@ from torchlasso.export.operators import operator_of
 Entries = dict[str, bytes]
 MODEL, CONSTANTS = "archive/models/model.json", "archive/data/constants/model_constants_config.json"
 WEIGHTS = "archive/data/weights/model_weights_config.json"
-SAMPLES = "archive/data/sample_inputs/model.pt"
+SAMPLES, SUM = "archive/data/sample_inputs/model.pt", "archive/extra/torchlasso.crc32"
 
 
 class Net(nn.Module):
@@ -58,8 +58,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def entries_of(path: Path) -> Entries:
+    """Return all entries but the checksum: a stranger would leave it out."""
     with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+        return {name: archive.read(name) for name in archive.namelist() if name != SUM}
 
 
 def write(path: Path, entries: Entries) -> Path:
@@ -366,6 +367,22 @@ def test_damage(good: Path, tmp_path: Path, seed: int) -> None:
         path.write_bytes(damaged)
         with suppress(ValueError):
             assert torch.equal(read_pt2(path)(x), expected)
+
+
+@pytest.mark.parametrize("name", ["data/weights/weight_0", "extra/torchlasso.json", "models/model.json"])
+def test_an_archive_of_whole_entries_from_two_models(good: Path, tmp_path: Path, name: str) -> None:
+    """Each entry holds, but one of them is of another model: not what was written."""
+    other = tmp_path / "other.pt2"
+    torch.manual_seed(1)
+    to_pt2(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4), other, metadata={"classes": ["b"]})
+    with zipfile.ZipFile(good) as archive:
+        held = {SUM: archive.read(SUM)}
+    path, entry = tmp_path / "model.pt2", f"archive/{name}"
+    write(path, entries_of(good) | held)
+    assert read_pt2(path).metadata == {"classes": ["a"]}  # put together as it was
+    write(path, entries_of(good) | held | {entry: entries_of(other)[entry]})
+    with pytest.raises(ValueError, match="its checksum does not hold"):
+        read_pt2(path)
 
 
 VALUES = [None, True, 0, -1, 1 << 40, 1 << 70, 1.5, "x", "", [], {}, [[]], {"as_int": 1}, {"as_name": "x"}, "NaN"]

@@ -163,6 +163,8 @@ OPTIONS = [
     ("--epochs 1.5", "epochs"),
     ("--batch-size 0", "batch"),
     ("--batch-size abc", "batch-size"),
+    ("--batch-size 99999999999999999999", "batch-size", "2^63"),
+    ("--refit 99999999999999999999", "refit", "2^63"),
     ("--validation 1.5", "validation"),
     ("--validation 1", "validation"),
     ("--validation -0.1", "validation"),

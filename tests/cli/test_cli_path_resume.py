@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,3 +200,24 @@ def assert_prefix(cli: Any, run: Path, whole: Path) -> None:
             assert lines == untimed(right[name])[: len(lines)]
         else:
             assert content == right[name], name
+
+
+def test_control_c_while_folds_are_trained(classes: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    """A terminal sends it to the processes of the folds too: one line, however far they are, and none is left."""
+    program = [sys.executable, "-m", "torchlasso", "path", "--data", str(classes), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [*program, *OPTIONS, "--lams", "0.005,0.1", "--points", "2", "--folds", "2", "--epochs-each", "20"],
+        env={**environment, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    assert any(line.startswith("cross-validation") for line in process.stdout)
+    time.sleep(0.5)  # the processes of the folds import what they need
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)  # ends when none of them is left to write
+    assert process.returncode == 130
+    assert err == f"interrupted; go on with: torchlasso path --resume --out {tmp_path / 'run'}\n"

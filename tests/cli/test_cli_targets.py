@@ -147,14 +147,24 @@ def test_a_target_that_is_missed_is_said_in_a_line(cli: Any, wide: Path, tmp_pat
     assert sum(line.startswith("TargetBudget: ") for line in ended.out.splitlines()) == 1
 
 
-def test_a_target_that_would_empty_every_layer_is_missed_and_the_run_is_finished(
+@pytest.mark.parametrize("target", ["4", "0.015"])
+def test_less_than_a_channel_in_each_layer_takes_is_refused_before_training(
+    cli: Any, classes: Path, tmp_path: Path, target: str
+) -> None:
+    """No λ would reach it: better known at once than after hours."""
+    ended = cli.train(classes, tmp_path / "run", "--bytes", target, "--over", "rows")
+    cli.assert_refused(ended, f"bytes={target} cannot be reached", "one channel in each layer")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_target_that_would_empty_a_layer_is_missed_and_the_run_is_finished(
     cli: Any, classes: Path, tmp_path: Path
 ) -> None:
     """λ is lowered, at last to nothing, where no weight is left."""
-    ended = cli.train(classes, tmp_path / "run", "--bytes", "4", "--over", "rows")
+    ended = cli.train(classes, tmp_path / "run", "--bytes", "24", "--over", "rows")
     assert (ended.code, ended.err) == (0, "")
-    assert "TargetBudget: " in ended.out
-    assert 0 < cli.summary(tmp_path / "run")["sparsity"] < 1
+    assert "TargetBudget: training ended with" in ended.out
+    assert cli.summary(tmp_path / "run")["nonzero"] > 0
 
 
 BAD = [

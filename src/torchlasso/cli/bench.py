@@ -24,6 +24,8 @@ from torchlasso.runs.measuring import latencies, peak_memory
 from torchlasso.runs.variants import Variant, variants
 from torchlasso.training.trainer import Evaluation, judge, outputs_of
 
+MOST_THREADS = 1024  # OpenMP ends the process when it cannot make so many
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -67,8 +69,8 @@ def bench(
     sizes = _sizes(batch)
     if not seconds > 0:
         raise ValueError(f"--seconds must be above 0; got {seconds:g}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads must be at least 1; got {threads}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"--threads must be from 1 to {MOST_THREADS:,}; got {threads}")
     finished = open_run(run, options.allowed(by=allow_code), uses=CODE)
     _, rows = read(finished.experiment.options)
     before = torch.get_num_threads()

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import IO, Any, NamedTuple
 
@@ -16,13 +17,14 @@ from torchlasso.export.exported import KEY
 from torchlasso.export.graphs import DTYPES
 
 BESIDE = f"{KEY}.json"  # the metadata, in the archive's folder for other files
+SUM = f"extra/{KEY}.crc32"  # over all other entries: an archive whose entries hold may be put together of two
 PROGRAM = "models/model.json"
 SAMPLES = "data/sample_inputs/model.pt"  # empty: others are pickled
 CONFIGS = {
     "weights": "data/weights/model_weights_config.json",
     "constants": "data/constants/model_constants_config.json",
 }
-FIXED = {PROGRAM, SAMPLES, *CONFIGS.values(), f"extra/{BESIDE}", "archive_format", "archive_version", "byteorder",
+FIXED = {PROGRAM, SAMPLES, *CONFIGS.values(), f"extra/{BESIDE}", SUM, "archive_format", "archive_version", "byteorder",
          "version", ".data/version", ".data/serialization_id", ".format_version", ".storage_alignment"}  # fmt: skip
 TENSORS = {"weights": re.compile(r"weight_\d{1,9}"), "constants": re.compile(r"tensor_\d{1,9}")}
 MOST_JSON = 1 << 26  # bytes: some 100,000 operators
@@ -36,6 +38,19 @@ class Archive(NamedTuple):
     metadata: dict[str, Any]
 
 
+def seal(file: IO[bytes]) -> None:
+    """Add a checksum over all entries to an archive."""
+    with zipfile.ZipFile(file, "a") as archive:
+        entries, root = _entries(archive), archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{root}/{SUM}", str(_sum(entries)))
+
+
+def _sum(entries: Mapping[str, zipfile.ZipInfo]) -> int:
+    """Return the checksum over the names and the checksums of all entries but itself."""
+    held = sorted((name, info.CRC) for name, info in entries.items() if name != SUM)
+    return zlib.crc32(repr(held).encode())
+
+
 def read_archive(file: IO[bytes]) -> Archive:
     """Read a ``.pt2`` file. Nothing of it is decompressed, unpickled or written to the disk.
 
@@ -47,6 +62,8 @@ def read_archive(file: IO[bytes]) -> Archive:
         entries = _entries(archive)
         if f"extra/{BESIDE}" not in entries:
             raise ValueError(f"it was not written by torchlasso export, which adds {BESIDE!r}")
+        if SUM in entries and archive.read(entries[SUM]) != str(_sum(entries)).encode():
+            raise ValueError("its checksum does not hold")
         if entries[SAMPLES].file_size:
             raise ValueError("its sample inputs are pickled")
         if archive.read(entries["byteorder"]) != sys.byteorder.encode():

@@ -16,7 +16,7 @@ from torch import nn
 from torchlasso._core.files import write_bytes
 from torchlasso.export.exported import Exported, check, program_of
 from torchlasso.export.program import Program
-from torchlasso.export.pt2_archive import BESIDE, read_archive
+from torchlasso.export.pt2_archive import BESIDE, read_archive, seal
 from torchlasso.graph.tracing import Inputs, first_line
 
 # Reading a damaged file ends in one of these, wherever its content is not what it should be.
@@ -59,6 +59,7 @@ def to_pt2(
     _strip(program)
     try:
         torch.export.save(program, content, extra_files={BESIDE: json.dumps(dict(metadata or {}))})
+        seal(content)
         exported = _read(content)
     except (RuntimeError, ValueError) as error:  # such as an object or an operator that such a file cannot hold
         raise ValueError(f"the model cannot be kept in a .pt2 file: {first_line(error)}") from error

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from torchlasso._core.arguments import check_sequence
-from torchlasso.figures._style import COLOURS, INK, MARKERS, SOFT, axes_or_new, dress, in_per_cent, module
+from torchlasso.figures._style import COLOURS, INK, MARKERS, SOFT, axes_or_new, dress, in_per_cent, module, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,7 @@ def _draw(axes: Any, line: Series, scale: float, colour: str, marker: str) -> No
     left, values, spreads = ([scale * v if k else v for v in row] for k, row in enumerate(zip(*points, strict=True)))
     size, dashes = (4, "-") if len(points) > 1 else (8, "none")
     look = {"color": colour, "marker": marker, "markersize": size, "linestyle": dashes, "linewidth": 1.8}
-    axes.plot(left, values, label=line.name, zorder=3, **look)
+    axes.plot(left, values, label=plain(line.name), zorder=3, **look)
     if line.spreads:
         low, high = ([v + sign * s for v, s in zip(values, spreads, strict=True)] for sign in (-1, 1))
         if scale == 100:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchlasso._core.arguments import check_kind
 from torchlasso.figures._pixels import as_colours, crossed_out, sheet, show, smaller, tinted
-from torchlasso.figures._style import BLUE, axes_or_new, dress
+from torchlasso.figures._style import BLUE, axes_or_new, dress, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def inputs(
         raise ValueError("no feature is read: there is nothing to draw")
     axes = axes_or_new(ax, (7, 1.2 + 0.28 * len(found)))
     axes.barh(range(len(found)), [strength for _, strength in found], color=BLUE, height=0.7)
-    axes.set_yticks(range(len(found)), [name for name, _ in found])
+    axes.set_yticks(range(len(found)), [plain(name) for name, _ in found])
     axes.invert_yaxis()
     dress(axes, x="is read" if strengths is None else "norm of its weights", title=title, grid="x")
     return axes  # type: ignore[no-any-return]

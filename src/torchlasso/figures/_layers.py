@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torchlasso._core.arguments import check_kind
 from torchlasso._core.specs import unknown
 from torchlasso.diagnostics.report import LayerReport, SparsityReport, short
-from torchlasso.figures._style import BLUE, INK, LINE, axes_or_new, dress, module
+from torchlasso.figures._style import BLUE, INK, LINE, axes_or_new, dress, module, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def layers(record: SparsityReport, what: str = "weights", ax: Axes | None = None
         axes.annotate(text, (whole, place), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9)
     axes.margins(x=0.25)
     axes.set_xlim(left=0)
-    axes.set_yticks(places, list(found))
+    axes.set_yticks(places, list(map(plain, found)))
     axes.invert_yaxis()  # from the inputs on, downwards
     axes.xaxis.set_major_formatter(module("matplotlib.ticker").FuncFormatter(lambda value, _: short(value).strip()))
     dress(axes, x=name, title=title, grid="x", legend="above")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchlasso._core.arguments import check_kind
 from torchlasso._core.files import write_bytes
+from torchlasso._core.text import printable
 from torchlasso.html import PALETTE
 
 if TYPE_CHECKING:
@@ -59,6 +60,15 @@ def dress(axes: Any, *, x: str = "", y: str = "", title: str = "", grid: str = "
     if legend:
         above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "borderaxespad": 0.1, "columnspacing": 1.2}
         axes.legend(frameon=False, labelcolor=INK, handlelength=1.8, **(above if legend == "above" else {}))
+
+
+def plain(name: str) -> str:
+    r"""Return a name out of data as matplotlib shows it letter by letter: what is between dollars is not a formula.
+
+    >>> print(plain("from $5 to $9"))
+    from \$5 to \$9
+    """
+    return printable(name).replace("$", r"\$")
 
 
 def in_per_cent(axis: Any, scale: float = 1.0) -> None:

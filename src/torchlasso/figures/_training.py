@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torchlasso._core.arguments import check_kind, check_sequence
-from torchlasso.figures._style import COLOURS, DASHES, axes_or_new, dress, in_per_cent
+from torchlasso.figures._style import COLOURS, DASHES, axes_or_new, dress, in_per_cent, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,9 @@ def training(
             continue  # the others look as they do beside it
         x, y = zip(*points, strict=True)
         marker = "o" if len(x) < 3 else None
-        axes.plot(x, [scale * v for v in y], color=colour, linestyle=dashes, linewidth=1.8, marker=marker, label=name)
+        axes.plot(
+            x, [scale * v for v in y], color=colour, linestyle=dashes, linewidth=1.8, marker=marker, label=plain(name)
+        )
     if scale == 1 and min(values) > 0 and max(values) > RATIO * min(values):
         axes.set_yscale("log")
     elif min(values) >= 0:
@@ -75,7 +77,7 @@ def training(
     if scale == 100:
         in_per_cent(axes.yaxis)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    dress(axes, x=by, y=NAMES.get(what, what), title=title, legend="above" if len(lines) > 1 else "")
+    dress(axes, x=plain(by), y=NAMES.get(what) or plain(what), title=title, legend="above" if len(lines) > 1 else "")
     return axes  # type: ignore[no-any-return]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchlasso._core.arguments import check_kind
 from torchlasso.diagnostics.report import percent
-from torchlasso.figures._style import BLUE, SOFT, axes_or_new, dress
+from torchlasso.figures._style import BLUE, SOFT, axes_or_new, dress, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def weights(
     edges = torch.linspace(-end, end, BINS + 1, dtype=torch.float64)
     for w, name, filled in zip(both, names, (False, True), strict=True):
         counts = torch.histogram(w[w != 0], edges).hist.tolist()
-        label = f"{name}: {percent(float((w == 0).double().mean()))} zeros"
+        label = f"{plain(name)}: {percent(float((w == 0).double().mean()))} zeros"
         look = {"color": BLUE, "alpha": 0.8} if filled else {"color": SOFT, "linewidth": 1.4}
         axes.stairs(counts, edges.tolist(), fill=filled, label=label, zorder=2 if filled else 3, **look)
     axes.set_yscale("symlog", linthresh=1, linscale=0.5)

@@ -12,6 +12,7 @@ from torchlasso._core.specs import unknown
 from torchlasso.path import RULES, Grid
 from torchlasso.penalties import check_strength
 from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, UNITS
+from torchlasso.runs.records import LARGEST
 from torchlasso.training.trainer import LOSSES, SCHEDULES, Plan
 
 DENSE, LOSS_TERM = "dense", "loss-term"
@@ -48,6 +49,14 @@ def options_of(cls: type, command: str) -> Iterator[tuple[str, Any, Option]]:
         yield field.name, kind, (option.on_path or option) if command == PATH else option
 
 
+def _check_whole(options: Any) -> None:
+    """Refuse whole numbers that no file of a run may hold."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if type(value) is int and abs(value) > LARGEST:
+            raise ValueError(f"--{field.name.replace('_', '-')} must be below 2^63; got {value}")
+
+
 @dataclass(frozen=True)
 class PathOptions:
     """The options that ``torchlasso path`` has besides."""
@@ -70,6 +79,7 @@ class PathOptions:
     folds: Annotated[int | None, Option("Choose by cross-validation with so many folds.")] = None
 
     def __post_init__(self) -> None:
+        _check_whole(self)
         _ = self.grid  # refuses what no grid can be made of
         if len(self.lams) not in (0, 2):
             raise ValueError(f"--lams are two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
@@ -151,6 +161,7 @@ class Options:
     path: PathOptions | None = None
 
     def __post_init__(self) -> None:
+        _check_whole(self)
         check_strength(self.lam, "--lam")
         targets = [f"--{name}" for name in TARGETS if getattr(self, name) is not None]
         if len(targets) > 1:

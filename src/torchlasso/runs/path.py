@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 import torch
 from torch import nn
 
 from torchlasso.distributed import processes
 from torchlasso.figures import frontier, save
+from torchlasso.figures._style import plain
 from torchlasso.path import Point, choose, folds_of, follow, pooled
 from torchlasso.runs.evaluation import summarise
 from torchlasso.runs.experiment import Experiment, Rows, read
@@ -23,6 +25,7 @@ from torchlasso.runs.page.frontiers import series_of
 from torchlasso.runs.page.reading import mean_images
 from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.summary import Summary
+from torchlasso.startup import leaving_interrupts_here
 from torchlasso.training.trainer import Step, Trainer
 
 
@@ -96,8 +99,9 @@ def _cross_validate(
     )
     workers = max(1, min(len(waiting), os.cpu_count() or 1))
     if waiting:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            jobs = {k: pool.submit(_fold, experiment, k, torch.get_num_threads() // workers) for k in waiting}
+        with _pool(workers) as pool:
+            with leaving_interrupts_here():
+                jobs = {k: pool.submit(_fold, experiment, k, torch.get_num_threads() // workers) for k in waiting}
             for k, job in jobs.items():
                 try:
                     done[k] = job.result()
@@ -107,6 +111,19 @@ def _cross_validate(
                 folder.write_points(done[k], k)
                 observer.say(f"fold {k + 1}/{count} done")
     return done
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes of Python, which are ended at once when this one is interrupted or fails."""
+    others = set(active_children())
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for worker in set(active_children()) - others:
+                worker.terminate()
+            raise
 
 
 def _fold(experiment: Experiment, k: int, threads: int) -> list[Point]:
@@ -144,7 +161,7 @@ def _draw(points: list[Point], chosen: Point, folder: RunFolder, experiment: Exp
             measure=measure,
             percent=classes,
             chosen=(1 - chosen.sparsity, chosen.badness or 0.0),
-            title=f"{experiment.options.model} on {experiment.options.data}: from {DENSE} to sparse",
+            title=plain(f"{experiment.options.model} on {experiment.options.data}: from {DENSE} to sparse"),
         )
         save(axes, *folder.frontiers)
     except ImportError as error:

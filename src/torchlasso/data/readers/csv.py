@@ -53,10 +53,12 @@ def _read_text(csv: Any, path: Path) -> Any:
         "read_options": csv.ReadOptions(use_threads=False),  # with threads, an error does not know its row
         "parse_options": csv.ParseOptions(newlines_in_values=True),
     }
-    with csv.open_csv(path, **options) as reader:
+    # opened here: the names of files are text in UTF-8 to Arrow
+    with path.open("rb") as file, csv.open_csv(file, **options) as reader:
         names = reader.schema.names
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
-    return csv.read_csv(path, convert_options=convert, **options)
+    with path.open("rb") as file:
+        return csv.read_csv(file, convert_options=convert, **options)
 
 
 def _typed(pa: Any, column: Any, is_label: bool) -> Any:

@@ -27,7 +27,8 @@ class Parquet(FileReader):
         pa = require("pyarrow", "data", f"{path}: reading Parquet")
         parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
         try:
-            with parquet.ParquetFile(path) as file:
+            # opened here: the names of files are text in UTF-8 to Arrow
+            with path.open("rb") as content, parquet.ParquetFile(content) as file:
                 table = _read(pa, file, str(path))
         except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
             raise ValueError(f"{path}: not a Parquet file, or a damaged one ({one_line(error)})") from error
