@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,10 +96,11 @@ def _why(error: Exception) -> str:
 
     if not isinstance(error, GuardOnDataDependentSymNode):
         return first_line(error)
-    lines = re.findall(r'^  File "(.*)", line (\d+)', str(error), flags=re.MULTILINE)
-    place = " ({}, line {})".format(*lines[-1]) if lines else ""
+    torch_itself = str(Path(torch.__file__).parent)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(torch_itself)]
     return (
-        f"its forward pass needs a number that depends on the values of its inputs{place}, for a branch or a size; "
+        "its forward pass needs a number that depends on the values of its inputs "
+        f"({frames[-1].filename}, line {frames[-1].lineno}), for a branch or a size; "
         "write a branch with torch.where or torch.cond, and give a size as a number"
     )
 
