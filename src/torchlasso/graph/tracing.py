@@ -96,11 +96,11 @@ def _why(error: Exception) -> str:
 
     if not isinstance(error, GuardOnDataDependentSymNode):
         return first_line(error)
-    torch_itself = str(Path(torch.__file__).parent)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(torch_itself)]
+    ours = tuple(str(Path(file).parent) for file in (torch.__file__, Path(__file__).parent))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return (
-        "its forward pass needs a number that depends on the values of its inputs "
-        f"({frames[-1].filename}, line {frames[-1].lineno}), for a branch or a size; "
+        f"its forward pass needs a number that depends on the values of its inputs{place}, for a branch or a size; "
         "write a branch with torch.where or torch.cond, and give a size as a number"
     )
 
