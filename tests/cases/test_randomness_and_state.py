@@ -95,3 +95,17 @@ def test_what_a_model_keeps_between_calls_is_as_it_was(training: bool):
     for _ in range(3):  # and both go on alike
         assert torch.allclose(small(x), model(x), atol=1e-5)
     assert torch.equal(small.mean, model.mean)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3])
+def test_a_model_that_draws_in_evaluation_leaves_the_states_as_they_were(constant: float):
+    class Always(Noisy):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x).relu()) + 0.1 * torch.randn(len(x), 3)
+
+    model = dead(Always(torch.rand_like))
+    with torch.no_grad():
+        model.first.bias[:16] = constant
+    before = states()
+    assert tl.compact(model, torch.randn(6, 8, generator=torch.Generator().manual_seed(1))).first.out_features == 16
+    assert states() == before

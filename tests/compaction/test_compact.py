@@ -643,7 +643,9 @@ def test_a_difference_is_seen_whatever_is_not_finite():
     assert difference([one], [one[:1]]) == difference([one], []) == float("inf")
     assert difference([torch.tensor([1, 2])], [torch.tensor([1, 3])]) == float("inf")
     assert difference([torch.tensor([3.0, 8.0])], [torch.tensor([1.0, 8.0])]) == 0.25
-    assert difference([torch.tensor([0.25])], [torch.tensor([0.5])]) == 0.25
+    assert difference([torch.tensor([0.25])], [torch.tensor([0.5])]) == 1
+    assert difference([torch.tensor([0.25])], [torch.tensor([0.5])], least=[1.0]) == 0.25
+    assert difference([torch.zeros(1)], [torch.full((1,), 1e-30)]) == float("inf")
 
 
 # How a model is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torchlasso.compaction.removal import Removal
 from torchlasso.control.live_channels import undisturbed
 from torchlasso.graph.axes import Dim
 from torchlasso.graph.operators import Rule, Shaped, arguments, rule_of
+from torchlasso.graph.precision import Precision
 from torchlasso.graph.rules.contractions import Convolution
 from torchlasso.graph.rules.norms import Norm
 from torchlasso.graph.structure import Structure
@@ -89,10 +91,17 @@ OWN: dict[type[nn.Module], tuple[int, Numbers]] = {  # the dimensions of a weigh
 }
 
 
-def own_numbers(model: nn.Module, uses: dict[str, Use]) -> Own:
-    """Derive the numbers of torch's modules from their tensors and from what their operators read."""
+def own_numbers(model: nn.Module, uses: dict[str, Use], precision: Precision | None = None) -> Own:
+    """Derive the numbers of torch's modules from their tensors and from what their operators read.
+
+    Args:
+        model: is not changed.
+        uses: what the operators of its modules read and make.
+        precision: of a copy that can be run in it only; a parametrized weight is computed when it is read.
+    """
     found: Own = {}
-    with undisturbed(model):  # spectral normalization, in training, goes a step on when a weight is read
+    running = precision.running() if precision else contextlib.nullcontext()
+    with undisturbed(model), running:  # spectral normalization, in training, goes a step on when a weight is read
         for path, module in model.named_modules():
             rank, numbers = next((OWN[cls] for cls in type(module).__mro__ if cls in OWN), (0, None))
             weight = getattr(module, "weight", None)

@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from torchlasso.compaction.numbers import Found, Keys, numbers_in, numbers_of, set_numbers_, with_number
 from torchlasso.compaction.resizing import Resizing, noting
 from torchlasso.compaction.verify import difference
-from torchlasso.graph.running import repeatable, throwaway
+from torchlasso.graph.running import repeatable, tensors_in, throwaway
 from torchlasso.graph.tracing import Inputs, as_arguments
 
 TOLERANCE = 1e-5  # of outputs in the model's own precision, relative to the largest; nearly always they are equal
@@ -225,7 +224,7 @@ def _outputs(model: nn.Module, example_inputs: Inputs) -> list[Tensor]:
     args, kwargs = as_arguments(example_inputs)
     with torch.no_grad(), repeatable():
         found = throwaway(model).eval()(*args, **kwargs)
-    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+    return tensors_in(found)
 
 
 def _same(wanted: list[Tensor], model: nn.Module, example_inputs: Inputs) -> bool:

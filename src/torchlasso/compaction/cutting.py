@@ -18,6 +18,7 @@ from torchlasso.compaction.resizing import noting
 from torchlasso.compaction.surgery import cut_
 from torchlasso.graph import UnitMap
 from torchlasso.graph.axes import Dim
+from torchlasso.graph.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,12 @@ class Cut:
         self.apply_(small)
         return small
 
-    def apply_(self, model: nn.Module) -> list[tuple[Tensor, list[Dim]]]:
-        """Cut a model; returns its tensors that are smaller now, and their dimensions as they were."""
+    def apply_(self, model: nn.Module, precision: Precision | None = None) -> list[tuple[Tensor, list[Dim]]]:
+        """Cut a model, or a copy in a precision; returns its tensors that are smaller now, and their old dimensions."""
         structure = self.units.structure
-        before = own_numbers(model, uses_of(structure, Removal({})))
+        before = own_numbers(model, uses_of(structure, Removal({})), precision)
         with noting(model):
             changed = cut_(model, structure.parameters, self.removal)
             assign_(model, self.numbers)
-            set_own_(before, own_numbers(model, uses_of(structure, self.removal)))
+            set_own_(before, own_numbers(model, uses_of(structure, self.removal), precision))
         return changed

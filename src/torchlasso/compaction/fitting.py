@@ -21,7 +21,7 @@ from torchlasso.compaction.reads import numbers_read
 from torchlasso.compaction.removal import Removal
 from torchlasso.compaction.report import Checked
 from torchlasso.compaction.searching import Outcome, Search
-from torchlasso.compaction.verify import Reference, difference
+from torchlasso.compaction.verify import Reference
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.graph.axes import Axis, axes_of
 from torchlasso.graph.kept import found_at
@@ -134,12 +134,12 @@ class Fitting:
         traced: bool,
     ) -> None:
         self.removal, self.small = removal, reference.precision.copied(reference.model)
-        Cut(units, removal, []).apply_(self.small)
+        Cut(units, removal, []).apply_(self.small, reference.precision)
         self._reference, self._traced = reference, traced
 
         def choices() -> list[Choice]:
             structure, model = units.structure, reference.model
-            own = own_numbers(model, uses_of(structure, Removal({})))
+            own = own_numbers(model, uses_of(structure, Removal({})), reference.precision)
             return candidates(model, structure, removal, reads(), own)
 
         self._choices = choices
@@ -163,7 +163,7 @@ class Fitting:
                     given = self._reference.given(model, situation)
             except Exception as error:  # of any kind: it is the model's own code
                 return Outcome(first_line(error), running.path, calls.count)
-            if difference(situation.outputs, given) > self._reference.precision.tolerance:
+            if self._reference.differs(situation, given) > self._reference.precision.tolerance:
                 return Outcome(f"the outputs differ{' at another size' if number else ''}", None, calls.count)
         return Outcome(self.untraceable(model) if self._traced else "", None, calls.count)
 

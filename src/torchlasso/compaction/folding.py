@@ -18,6 +18,7 @@ from torchlasso.graph.rules.norms import BatchNorm
 from torchlasso.graph.rules.shapes import Permute, Reshape
 
 DEPENDS = "its constant depends on the sizes of the inputs, such as their length"
+CUT_OFF = "how much of it is read depends on the sizes of the inputs, such as their length"
 
 Refused = list[tuple[Axis, Tensor, str]]  # units that cannot go, and why
 
@@ -113,22 +114,31 @@ class Folding:
                 yield None
 
     def refused_at_other_sizes(self) -> Refused:
-        """Units that go though their constant is another one when the inputs have other sizes, and why they stay."""
-        if not self.constants:
+        """Units that must stay for inputs of other sizes, and why: their constant is another one, or more is read."""
+        idle = self.units.idle()
+        unread = {axis: gone for axis, gone in self.removal.gone.items() if gone.any() and idle[axis].all()}
+        if not self.constants and not unread:
             return []
         try:
             units = self.units.at_other_sizes()
         except ValueError as error:  # what cannot be seen is not promised
-            reason = f"its constant may depend on the sizes of the inputs: {error}"
-            return [(axis, which, reason) for axis, which in self.constants.items()]
+            constant = f"its constant may depend on the sizes of the inputs: {error}"
+            length = f"how much of it is read may depend on the sizes of the inputs: {error}"
+            return [
+                *((axis, which, constant) for axis, which in self.constants.items()),
+                *((axis, which, length) for axis, which in unread.items()),
+            ]
         if units is None:
             return []
         ours = {(family.name, family.size): family.axis for family in self.units.families}
         axes = {family.axis: ours.get((family.name, family.size), family.axis) for family in units.families}
         gone = {axis: self.removal.gone[axes[axis]] for axis in axes if axes[axis] in self.removal.gone}
-        other, idle = Folding(units, Removal(gone)), units.idle()
+        other = Folding(units, Removal(gone))
         refused = [(axes[axis], mask, reason) for axis, mask, reason in other.refused]
-        there = {axes[axis]: mask for axis, mask in idle.items()}
+        there = {axes[axis]: mask for axis, mask in units.idle().items()}
+        for axis, which in unread.items():  # as behind a slice up to the length, of a mask for the longest
+            if axis not in there or not there[axis].all():
+                refused.append((axis, which, CUT_OFF))
         for axis, which in self.constants.items():
             if (which & ~there.get(axis, ~which)).any():  # constant here, and not there
                 refused.append((axis, which, DEPENDS))

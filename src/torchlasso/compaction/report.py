@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from torchlasso._core.wrappers import uncompiled
 from torchlasso.diagnostics.report import aligned, percent, size
-from torchlasso.graph.running import repeatable, throwaway
+from torchlasso.graph.running import repeatable
 from torchlasso.graph.tracing import Inputs, as_arguments
 
 
@@ -34,17 +36,25 @@ class Totals:
     @classmethod
     def of(cls, model: nn.Module, example_inputs: Inputs) -> Totals:
         """Measure a model, which runs once, in evaluation."""
-        args, kwargs = as_arguments(example_inputs)
+        args, kwargs = tree_map(_without_gradient, as_arguments(example_inputs))
+        still = copy.deepcopy(uncompiled(model), {id(p): _without_gradient(p) for p in model.parameters()})
         counter = FlopCounterMode(display=False)
         # the counter does not see what is fused on a CPU
         with repeatable(), torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
-            throwaway(uncompiled(model)).eval()(*args, **kwargs)
+            still.eval()(*args, **kwargs)
         tensors = [*model.parameters(), *model.buffers()]
         return cls(
             sum(p.numel() for p in model.parameters()),
             sum(tensor.numel() * tensor.element_size() for tensor in tensors),
             counter.get_total_flops(),
         )
+
+
+def _without_gradient(value: Any) -> Any:
+    """Return a tensor, in the same memory, for which no gradient is asked: the counter looks for where it would go."""
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(value.detach(), requires_grad=False)
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from torchlasso.graph.other_sizes import at_other_sizes
 from torchlasso.graph.precision import DOUBLE, Precision
-from torchlasso.graph.running import repeatable, throwaway
+from torchlasso.graph.running import repeatable, tensors_in, throwaway
 from torchlasso.graph.tracing import Inputs, as_arguments, first_line
 
 DROPOUT = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_",
@@ -24,6 +24,13 @@ DROPOUT = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_
 
 # Random tensors, and a number for all of their elements: of the uniform, the normal and the Bernoulli distribution.
 EVEN = {"rand": 0.37, "rand_like": 0.37, "randn": 0.73, "randn_like": 0.73, "bernoulli": 1, "bernoulli_": 1}
+
+# Functions that multiply and add up. Their results are off by some times the rounding of each number that they read.
+ADDED_UP = ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "mv", "einsum", "sum",
+            "mean", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+            "scaled_dot_product_attention", "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
+            "multi_head_attention_forward")  # fmt: skip
+ROUNDED = 16
 
 
 class _NoDropout(TorchFunctionMode):
@@ -49,8 +56,31 @@ class _EvenNoise(TorchFunctionMode):
         return found.fill_(number) if number is not None and isinstance(found, Tensor) else found
 
 
+class _Rounding(TorchFunctionMode):
+    """Each number that is multiplied and added up is off by as much as rounding may make it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = (
+            (args, kwargs or {})
+            if getattr(func, "__name__", "") not in ADDED_UP
+            else tree_map(self._rounded, (args, kwargs or {}))
+        )
+        return func(*args, **kwargs)
+
+    def _rounded(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        off = torch.randn_like(value)
+        return value * (1 + ROUNDED * torch.finfo(off.dtype).eps * off)
+
+
 def run(
-    model: nn.Module, inputs: Inputs, training: bool, precision: Precision = DOUBLE, seed: int = 0, even: bool = False
+    model: nn.Module,
+    inputs: Inputs,
+    training: bool,
+    precision: Precision = DOUBLE,
+    seed: int = 0,
+    mode: TorchFunctionMode | None = None,
 ) -> list[Tensor]:
     """Return the tensors that a model gives, without dropout and with the same random numbers each time.
 
@@ -60,29 +90,33 @@ def run(
         training: run it in training, or in evaluation.
         precision: of the run.
         seed: of all random numbers.
-        even: let random tensors have one number in all places.
+        mode: what else is done to calls of torch's functions.
     """
     args, kwargs = precision.tensors(as_arguments(inputs))
     model = throwaway(model).train(training)
-    noise = _EvenNoise() if even else contextlib.nullcontext()
-    with torch.no_grad(), repeatable(seed), precision.running(), _NoDropout(), noise:
+    with torch.no_grad(), repeatable(seed), precision.running(), _NoDropout(), mode or contextlib.nullcontext():
         found = model(*args, **kwargs)
-    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+    return tensors_in(found)
 
 
-def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
-    """The largest difference between the elements of two lists of tensors, relative to the largest element, if > 1."""
+def difference(ours: list[Tensor], theirs: list[Tensor], least: Sequence[float] = ()) -> float:
+    """Return the largest difference between the elements of two lists of tensors, relative to the largest element.
+
+    Args:
+        ours, theirs: of which each is compared with one of the other list; infinity if they are of other shapes.
+        least: a number for each that the largest element is taken for if it is smaller; 0 if there is none.
+    """
     if [x.shape for x in ours] != [x.shape for x in theirs]:
         return math.inf
     worst = 0.0
-    for x, y in zip(ours, theirs, strict=True):
+    for x, y, floor in zip(ours, theirs, least or [0.0] * len(ours), strict=True):
         if not x.is_floating_point():
             worst = worst if torch.equal(x, y) else math.inf
         elif x.numel():
             same = (x == y) | (x.isnan() & y.isnan())  # infinities, as of masks, too
             apart = torch.where(same, 0.0, x - y).abs().nan_to_num(nan=math.inf, posinf=math.inf)
-            largest = torch.where(x.isfinite(), x, 0.0).abs().max().clamp_min(1.0)
-            worst = max(worst, float(apart.max() / largest))
+            largest = max(float(torch.where(x.isfinite(), x, 0.0).abs().max()), floor)
+            worst = max(worst, float(apart.max()) / largest if largest else math.inf if apart.any() else 0.0)
     return worst
 
 
@@ -163,31 +197,48 @@ class Reference:
             self.why_not_trained = ""
         return found
 
+    def differs(self, situation: Situation, given: list[Tensor]) -> float:
+        """Return how far other outputs are from the model's, relative to the largest; what may be rounding is nothing.
+
+        Where numbers cancel, the result may be as small as the rounding of what it was made of. So if outputs that are
+        small differ by little, the model is run once more with numbers that are off by as much as they may be.
+        """
+        worst, tolerance = difference(situation.outputs, given), self.precision.tolerance
+        if worst <= tolerance or difference(situation.outputs, given, [1.0] * len(given)) > tolerance:
+            return worst
+        off = run(self.model, situation.inputs, situation.training, self.precision, mode=_Rounding())
+        pairs = zip(situation.outputs, off, strict=True)
+        noise = [float((x - y).abs().nan_to_num(0, 0, 0).max()) if x.is_floating_point() else 0.0 for x, y in pairs]
+        return difference(situation.outputs, given, [n / tolerance for n in noise])
+
     def misses(self, model: nn.Module, situation: Situation) -> str:
         """Run another model in a situation and say in what it differs; an empty string if in nothing."""
         try:
-            worst = difference(situation.outputs, self.given(model, situation))
+            worst = self.differs(situation, self.given(model, situation))
             if worst > self.precision.tolerance and not all(map(Tensor.all, self._repeats(situation, even=False))):
                 worst = self._difference_without_noise(model, situation)
         except Exception as error:  # of any kind: it is the model's own code
             return first_line(error)
+        if worst == math.inf:
+            return "the outputs are of other shapes, or other whole numbers or not finite"
         return f"the outputs differ by {worst:.1e}" if worst > self.precision.tolerance else ""
 
     def _difference_without_noise(self, model: nn.Module, situation: Situation) -> float:
         """Compare with one random number in all places; elements that are still random are left out."""
         arguments = situation.inputs, situation.training, self.precision
-        ours, theirs = (run(each, *arguments, even=True) for each in (self.model, model))
+        ours, theirs = (run(each, *arguments, mode=_EvenNoise()) for each in (self.model, model))
         worst = difference(ours, theirs)
         if worst > self.precision.tolerance and [x.shape for x in ours] == [x.shape for x in theirs]:
             same = self._repeats(situation, even=True)
             self.random = self.random or not all(map(Tensor.all, same))
-            worst = difference(*([x[mask] for x, mask in zip(each, same, strict=True)] for each in (ours, theirs)))
+            ours, theirs = ([x[mask] for x, mask in zip(each, same, strict=True)] for each in (ours, theirs))
+            worst = difference(ours, theirs)
         return worst
 
     def _repeats(self, situation: Situation, even: bool) -> list[Tensor]:
         """Return which elements of the outputs are the same with other random numbers."""
         arguments = self.model, situation.inputs, situation.training, self.precision
-        one, other = (run(*arguments, seed=seed, even=even) for seed in (0, 1))
+        one, other = (run(*arguments, seed=seed, mode=_EvenNoise() if even else None) for seed in (0, 1))
         return [
             (x == y) | (x.isnan() & y.isnan()) if x.shape == y.shape else torch.zeros(x.shape, dtype=torch.bool)
             for x, y in zip(one, other, strict=True)

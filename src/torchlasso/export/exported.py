@@ -106,7 +106,7 @@ def check(model: nn.Module, exported: nn.Module, inputs: Inputs) -> None:
         args, kwargs = as_arguments(given)
         with torch.no_grad(), undisturbed(model):
             ours, theirs = (tree_leaves(each(*args, **kwargs)) for each in (model, exported))
-        tensors = [[leaf.cpu() for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (ours, theirs)]
-        worst = difference(*tensors)
-        if worst > max(TOLERANCES.get(tensor.dtype, TOLERANCE) for tensor in (*tensors[0], torch.empty(0))):
+        ours, theirs = ([leaf.cpu() for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (ours, theirs))
+        worst = difference(ours, theirs, [1.0] * len(ours))
+        if worst > max(TOLERANCES.get(tensor.dtype, TOLERANCE) for tensor in (*ours, torch.empty(0))):
             raise RuntimeError(f"the exported model does not give the same outputs: they differ by {worst:.1e}")

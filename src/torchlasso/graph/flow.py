@@ -18,6 +18,7 @@ from torchlasso.graph.operators import Call, Reach, arguments, name_of, rule_of
 from torchlasso.graph.precision import Precision
 from torchlasso.graph.rules.contractions import Affine
 from torchlasso.graph.rules.opaque import VARYING
+from torchlasso.graph.running import repeatable
 from torchlasso.graph.structure import rule_in
 from torchlasso.graph.tracing import Trace, has_varying_size, is_varying_number
 
@@ -159,7 +160,7 @@ class _Run:
 def flow(trace: Trace) -> dict[fx.Node, Flow]:
     """Follow the elements of each tensor of a model."""
     run = _Run(trace)
-    with torch.enable_grad():
+    with torch.enable_grad(), repeatable():  # a model may draw random numbers in evaluation, too
         outputs = [depends for depends in run.forward() if depends.requires_grad]
         if outputs:
             torch.autograd.grad([depends.sum() for depends in outputs], run.leaves, allow_unused=True)

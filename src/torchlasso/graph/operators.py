@@ -169,7 +169,7 @@ def rule_of(target: Any) -> Rule | None:
         return RULES["aten.getitem"]
     if not isinstance(target, torch._ops.OpOverload):
         return None
-    known = RULES.get(name_of(target))
+    known = RULES.get(str(target)) or RULES.get(name_of(target))  # an overload may do something else than its name
     if known is None and torch.Tag.pointwise in target.tags:
         known = RULES["aten.pointwise"]
     if known is None and torch.Tag.reduction in target.tags:

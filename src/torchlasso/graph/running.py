@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
 import logging
 import random
@@ -11,14 +12,34 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from torchlasso.graph.kept import children
 
 
 def throwaway(model: nn.Module) -> nn.Module:
     """Copy a model with all that its forward pass may write, such as buffers, counters and lists, but no parameters."""
     return copy.deepcopy(model, {id(p): p for p in model.parameters()})
+
+
+def as_tree(outputs: Any) -> Any:
+    """Write the objects among outputs of which torch does not know the parts, such as dataclasses, as dictionaries."""
+
+    def opened(leaf: Any) -> Any:
+        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            return as_tree({part.name: getattr(leaf, part.name) for part in dataclasses.fields(leaf)})
+        return leaf if isinstance(leaf, Tensor) or not children(leaf) else as_tree(dict(children(leaf)))
+
+    return tree_map(opened, outputs)
+
+
+def tensors_in(outputs: Any) -> list[Tensor]:
+    """Return the tensors among outputs, in order."""
+    return [leaf for leaf in tree_leaves(as_tree(outputs)) if isinstance(leaf, Tensor)]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
-from torchlasso.graph.running import quietly, repeatable, throwaway
+from torchlasso.graph.running import as_tree, quietly, repeatable, throwaway
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -67,6 +67,7 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
         with quietly():
             precision, single = _precision(model, example_inputs)
             exact = precision.unwritten(model).eval()
+            exact.register_forward_hook(lambda *given: as_tree(given[-1]))
             args, kwargs = precision.tensors(as_arguments(example_inputs))
             with repeatable(), precision.running(), torch.enable_grad():
                 program = export(exact, args, kwargs, strict=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, pin_all, rule
 
 
-@rule("masked_select", "nonzero", "masked_scatter", "take", "put")
+@rule("masked_select", "nonzero", "where.default", "masked_scatter", "take", "put")
 class Pick(Rule):
     """Elements by their place: no dimension can become smaller, and any element may depend on any."""
 

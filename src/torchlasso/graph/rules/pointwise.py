@@ -86,8 +86,6 @@ class Choose(Pointwise):
 
     def reach(self, call: Call[Reach]) -> Any:
         other = call.get("value", call.get("other"))
-        if "mask" not in call.args and "other" not in call.args:  # where something is true
-            return super().reach(call)
         x, y = (_known(value) for value in (call["self"], other))
         condition = call.get("mask", call.get("condition"))
         both = x.depends + y.depends
