@@ -17,19 +17,24 @@ from torchlasso.penalties import Penalty
 
 NAMED = ("SGD", "Adam", "AdamW")  # those whose proximal form has a name of its own
 
-RECENT = 8  # steps, of whatever optimizers, between a term of the loss and the step that it is for
+RECENT = 8  # steps of each optimizer that there is, between a term of the loss and the step that it is for
 
 # Parameters whose penalty was a term of the loss: by id, since weak references would keep a model from being made
 # smaller, and with the number of the step, since an id is another tensor's once the parameter is gone.
 _terms: dict[int, int] = {}
 _steps = itertools.count()
+_stepped: WeakSet[Optimizer] = WeakSet()  # all that there are, once they made a step
 _seen: WeakSet[Optimizer] = WeakSet()
+
+
+def _is_recent(noted: int, now: int) -> bool:
+    return now - noted <= RECENT * max(1, len(_stepped))
 
 
 def note_term(params: Iterable[Tensor]) -> None:
     """Note that the penalty of these parameters is a term of the loss."""
     now = next(_steps)
-    for old in [key for key, noted in _terms.items() if now - noted > RECENT]:
+    for old in [key for key, noted in _terms.items() if not _is_recent(noted, now)]:
         del _terms[old]
     _terms.update(dict.fromkeys(map(id, params), now))
 
@@ -45,16 +50,18 @@ def watch() -> None:
 
 def _look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     now = next(_steps)
+    _stepped.add(optimizer)
     params = {
         id(p)
         for group in optimizer.param_groups
-        if isinstance(group.get("penalty"), Penalty)
+        if isinstance(group.get("penalty"), Penalty) and group.get("lam") != 0  # nothing is left undone
         for p in group["params"]
         if p.grad is not None
     }
     if not params:
         return
-    idle = [key for key in params if now - _terms.pop(key, -RECENT - 1) > RECENT]
+    noted = [_terms.pop(key, None) for key in params]
+    idle = any(when is None or not _is_recent(when, now) for when in noted)
     if idle and optimizer not in _seen:
         warnings.warn(_message(type(optimizer)), stacklevel=3)
     _seen.add(optimizer)

@@ -165,3 +165,28 @@ def test_a_term_that_was_looked_at_long_ago_does_not_hide_it():
         model = nn.Linear(3, 2)
         optimizer = torch.optim.Adam(groups_of(model))
         assert len(told(lambda m=model, o=optimizer: step(m, o))) == 1
+
+
+def test_it_is_not_said_however_many_optimizers_step_in_between():
+    model, others = nn.Linear(3, 2), [nn.Linear(3, 2) for _ in range(20)]
+    groups = groups_of(model)
+    optimizer, *rest = [torch.optim.Adam(groups), *(torch.optim.SGD(m.parameters(), lr=0.1) for m in others)]
+
+    def steps():
+        for _ in range(3):
+            term = tl.penalty(groups)
+            for m, o in zip(others, rest, strict=True):
+                step(m, o)
+            optimizer.zero_grad()
+            (model(X).square().mean() + term).backward()
+            optimizer.step()
+
+    assert not told(steps)
+
+
+def test_it_is_not_said_while_lambda_is_zero():
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(tl.param_groups(model, tl.L1(), lam=0.0))
+    assert not told(lambda: step(model, optimizer))
+    optimizer.param_groups[0]["lam"] = 1e-3
+    assert len(told(lambda: step(model, optimizer))) == 1

@@ -17,7 +17,7 @@ from torchlasso._core import files
 from torchlasso.cli import options, screen
 from torchlasso.cli.options import listed
 from torchlasso.diagnostics.report import size
-from torchlasso.runs.experiment import Experiment, read
+from torchlasso.runs.experiment import Experiment, read_again
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.folder import CODE
 from torchlasso.runs.measuring import latencies, peak_memory
@@ -72,7 +72,7 @@ def bench(
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"--threads must be from 1 to {MOST_THREADS:,}; got {threads}")
     finished = open_run(run, options.allowed(by=allow_code), uses=CODE)
-    _, rows = read(finished.experiment.options)
+    rows = read_again(finished.experiment)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

@@ -16,7 +16,7 @@ from torchlasso.cli import screen
 from torchlasso.control import TargetSparsity
 from torchlasso.distributed.processes import is_first, is_first_to_fail
 from torchlasso.path import folds_of
-from torchlasso.runs.experiment import Experiment, Rows, read
+from torchlasso.runs.experiment import Experiment, Rows, read, read_again
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import DENSE, Options, PathOptions
 from torchlasso.runs.teacher import outputs_of_teacher
@@ -94,7 +94,7 @@ def _taken(
         command = "train" if experiment.options.path is None else "path"
         raise ValueError(f"{folder.path} holds a run of torchlasso {command}; go on with torchlasso {command}")
     _refuse_changes(context, given, experiment.options)
-    return experiment, read(experiment.options)[1]
+    return experiment, read_again(experiment)
 
 
 def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, Rows]:

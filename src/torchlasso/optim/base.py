@@ -117,6 +117,7 @@ class Proximal(Optimizer):
                 f"fused=True: {self.base.__name__} has no fused step on the meta device; leave it out, or give the "
                 "optimizer parameters on the CPU or a GPU"
             )
+        check_kind("averaging", group["averaging"], bool, "True or False")
         if penalty is None:
             return
         if not isinstance(penalty, Penalty):

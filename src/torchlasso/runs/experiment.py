@@ -252,3 +252,20 @@ def read(options: Options) -> tuple[Inputs, Rows]:
     x, test_x = (inputs.standardizer(part).to(device) for part in (dataset.x, dataset.test_x))
     y, test_y = dataset.y.to(device), dataset.test_y.to(device)
     return inputs, Rows((x[kept], y[kept]), (x[held], y[held]), (test_x, test_y))
+
+
+def read_again(experiment: Experiment) -> Rows:
+    """Read the data of a run once more.
+
+    Raises:
+        ValueError: they are not those that the run was begun with, as their columns, classes, means or deviations show.
+    """
+    name, known = experiment.options.data, experiment.inputs
+    inputs, rows = read(experiment.options)
+    for what in ("shape", "outputs", "classes", "features"):
+        found, wanted = getattr(inputs, what), getattr(known, what)
+        if found != wanted:
+            raise ValueError(f"{name} has changed since the run was begun: its {what} is {found}, and was {wanted}")
+    if not inputs.standardizer.is_close(known.standardizer):
+        raise ValueError(f"{name} has changed since the run was begun: its values have other means or deviations")
+    return rows
