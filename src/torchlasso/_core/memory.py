@@ -1,7 +1,11 @@
-"""The memory that is free, asked before much is allocated: Linux gives more than it has, and then kills the process."""
+"""The memory that is free, asked before much is allocated: Linux gives more than it has, and then kills the process.
+
+And memory that was freed, given back to the system.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +30,12 @@ def need(count: int, what: str) -> None:
     free = available()
     if count > free:
         raise MemoryError(f"{what} needs {count / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free")
+
+
+def trim() -> None:
+    """Give memory back that was freed, where the C library keeps it for later (glibc does)."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library, or Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -87,6 +87,9 @@ def _merged(several: Iterable[dict[int, dict[int, None]]]) -> dict[int, dict[int
     return found
 
 
-def assign_(model: nn.Module, assignment: Assignment) -> None:
-    """Write numbers into a model's modules; what holds them and may be in use elsewhere is copied."""
-    set_numbers_(model, [(model.get_submodule(path), keys, value) for (path, keys), value in assignment])
+def assign_(model: nn.Module, assignment: Assignment) -> Callable[[], None]:
+    """Write numbers into a model's modules; what holds them and may be in use elsewhere is copied.
+
+    The result takes it back.
+    """
+    return set_numbers_(model, [(model.get_submodule(path), keys, value) for (path, keys), value in assignment])

@@ -28,8 +28,8 @@ from torchlasso.graph.kept import found_at
 from torchlasso.graph.operators import all_dims, rule_of
 from torchlasso.graph.rules.pointwise import Make
 from torchlasso.graph.rules.shapes import Expand, Repeat, Reshape, Slice, Split
-from torchlasso.graph.running import Running, throwaway
-from torchlasso.graph.tracing import Inputs, first_line, trace
+from torchlasso.graph.running import Running
+from torchlasso.graph.tracing import Inputs, first_line, unexportable
 
 LONGEST = 256  # of what is tried beside the sizes of the example
 TOLD = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators that are told sizes
@@ -68,9 +68,7 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
         pinned = more
         fitting = attempt(pinned)
     if pinned:  # what had to stay for one module may be enough for another, in which it failed before
-        needed = _fewest(
-            list(pinned), lambda some: attempt({axis: pinned[axis] for axis in some}).found is not None, 16
-        )
+        needed = _fewest(list(pinned), lambda some: attempt({axis: pinned[axis] for axis in some}).found is not None, 8)
         pinned = {axis: pinned[axis] for axis in needed}
         fitting = attempt(pinned)
     reason = wrong(fitting)
@@ -103,8 +101,11 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
 
 
 def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool], trials: int = 256) -> list[Axis]:
-    """Few of a list that are enough, where all are: none of them can be left out alone, if trials do not run out."""
-    needed, size = of, len(of)
+    """Few of a list that are enough, where all are and none is not.
+
+    None of them can be left out alone, if trials do not run out.
+    """
+    needed, size = of, len(of) // 2
     while size and trials > 0:
         for start in range(0, len(of), size):
             without = [axis for axis in needed if axis not in of[start : start + size]]
@@ -151,8 +152,14 @@ class Fitting:
 
     def _attempt(self, assignment: Assignment) -> Outcome:
         """Run the model with these numbers on the example and at other sizes."""
-        model, calls, running = throwaway(self.small), _Calls(), Running()
-        assign_(model, assignment)
+        take_back = assign_(self.small, assignment)
+        try:
+            return self._outcome(assignment)
+        finally:
+            take_back()
+
+    def _outcome(self, assignment: Assignment) -> Outcome:
+        model, calls, running = self.small, _Calls(), Running()
         old = [found_at(self._reference.model.get_submodule(path), keys) for (path, keys), _ in assignment]
         longest = max((number for number in old if number <= LONGEST), default=0)
         others = self._reference.beyond(longest) if longest else []  # a number may be a limit, too
@@ -165,7 +172,7 @@ class Fitting:
                 return Outcome(first_line(error), running.path, calls.count)
             if self._reference.differs(situation, given) > self._reference.precision.tolerance:
                 return Outcome(f"the outputs differ{' at another size' if number else ''}", None, calls.count)
-        return Outcome(self.untraceable(model) if self._traced else "", None, calls.count)
+        return Outcome(self.untraceable() if self._traced else "", None, calls.count)
 
     @property
     def unsure(self) -> bool:
@@ -174,13 +181,9 @@ class Fitting:
         going = any(bool(gone.any()) for gone in self.removal.gone.values())
         return going and any(choice.place not in changed for choice in self._choices())
 
-    def untraceable(self, model: nn.Module | None = None) -> str:
+    def untraceable(self) -> str:
         """Say why the smaller model cannot be exported, as the original can; an empty string if it can."""
-        try:
-            trace(model or self.small, self._reference.example_inputs, lambda target: rule_of(target) is not None)
-        except ValueError as error:
-            return str(error)
-        return ""
+        return unexportable(self.small, self._reference.example_inputs, self._reference.precision)
 
 
 class _Calls(TorchFunctionMode):
@@ -224,7 +227,7 @@ def _roles(units: UnitMap, model: nn.Module, path: str) -> tuple[str, list[list[
 
     Returns:
         The path of the module, and its axes in the order in which they occur: for each also those that occur at the
-        same place in other modules of the class.
+        same place in other modules of the class. Axes of which all units stay anyway are not among them.
     """
     removable = {family.axis for family in units.removable}
     told: dict[str, dict[Axis, None]] = {}
@@ -239,4 +242,6 @@ def _roles(units: UnitMap, model: nn.Module, path: str) -> tuple[str, list[list[
         return path, []
     cls = type(model.get_submodule(path))
     alike = [list(axes) for other, axes in told.items() if type(model.get_submodule(other)) is cls]
-    return path, [[axis for axis in column if axis] for column in itertools.zip_longest(*alike)]
+    idle = {axis for axis, units_of in units.idle().items() if units_of.any()}
+    columns = ([axis for axis in column if axis in idle] for column in itertools.zip_longest(*alike))
+    return path, [column for column in columns if column]

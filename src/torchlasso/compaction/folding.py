@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torchlasso.compaction.attributes import module_of
 from torchlasso.compaction.removal import Removal, even_out
 from torchlasso.graph import UnitMap
-from torchlasso.graph.axes import Axis, Dim, axes_of, units_in
+from torchlasso.graph.axes import Axis, Dim, axes_of
 from torchlasso.graph.operators import Call, Shaped, arguments, name_of, rule_of
 from torchlasso.graph.rules.contractions import Affine
 from torchlasso.graph.rules.norms import BatchNorm
@@ -161,9 +161,9 @@ class Folding:
 
     def _constants(self, node: fx.Node) -> dict[Axis, Tensor]:
         """For the families that a layer reads: units that go, and that neither its input nor its weight makes zero."""
-        flows = ((x, self.flows[x]) for x in (arguments(node)[name] for name in ("input", "weight")))
-        x, w = (self._units(node, (flow.kept != 0) | flow.depends) for node, flow in flows)
-        both = {axis: x[axis] & w[axis] & self.removal.gone[axis] for axis in x if axis in w}
+        x, w = (self.units.nonzero(arguments(node)[name], varying=True) for name in ("input", "weight"))
+        gone = self.removal.gone
+        both = {axis: x[axis] & w[axis] & gone[axis] for axis in x if axis in w and axis in gone}
         return {axis: units for axis, units in both.items() if units.any()}
 
     def _change(self, node: fx.Node, going: Removal) -> Tensor | None:
@@ -173,9 +173,10 @@ class Folding:
         place = value.dim() - 1 - rule.after(self.flows[args["weight"]].kept.dim())
         change = torch.zeros(value.shape[place], dtype=value.dtype)
         x = args["input"]
-        gone = self.flows[x].value * going.going(self._dims(x))
-        if not gone.any():
+        constants = self.units.nonzero(x)
+        if not any((going.gone[axis] & units).any() for axis, units in constants.items() if axis in going.gone):
             return change
+        gone = self.flows[x].value * going.going(self._dims(x))
         full = rule.product(Call(name_of(node.target), args, None), gone, self.flows[args["weight"]].value)
         stays = self.removal.indices(dims[place])
         rows = self.removal.sliced(full, dims).movedim(place, 0).reshape(len(stays), -1)
@@ -219,27 +220,12 @@ class Folding:
         """Let the units stay that are zero in none of these values, which are multiplied if there are several."""
         nonzero: dict[Axis, Tensor] = {}
         for node in nodes:
-            for axis, mask in self._nonzero(node).items():
+            for axis, mask in self.units.nonzero(node).items():
                 nonzero[axis] = nonzero.get(axis, mask) & mask
+        gone = self.removal.gone
         self.refused += [
-            (axis, mask, reason) for axis, mask in nonzero.items() if (mask & self.removal.gone[axis]).any()
+            (axis, mask, reason) for axis, mask in nonzero.items() if axis in gone and (mask & gone[axis]).any()
         ]
-
-    def _nonzero(self, node: fx.Node) -> dict[Axis, Tensor]:
-        """For the removable axes of a value: the units of which it has an element that is not zero."""
-        return self._units(node, self.flows[node].kept != 0)
-
-    def _units(self, node: fx.Node, where: Tensor) -> dict[Axis, Tensor]:
-        """For the removable axes of a value: the units that have an element where a mask is true."""
-        found: dict[Axis, Tensor] = {}
-        for place, dim in enumerate(self._dims(node)):
-            here = where.movedim(place, 0).reshape(dim.size, -1).any(dim=1)
-            for axis in dict.fromkeys(axes_of(dim)):
-                if axis in self.removal.gone:
-                    units = units_in(dim, axis)
-                    mask = found.setdefault(axis, torch.zeros(axis.size, dtype=torch.bool))
-                    mask[units[here & (units >= 0)]] = True
-        return found
 
 
 def _place(node: fx.Node) -> str:

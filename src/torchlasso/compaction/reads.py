@@ -63,7 +63,8 @@ class _Arguments(TorchFunctionMode):
     """Notes the numbers among the arguments of torch's functions."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for leaf in tree_leaves((args, kwargs)):
+        copies = getattr(func, "__name__", "") == "__deepcopy__"  # an argument holds all that was copied so far
+        for leaf in () if copies else tree_leaves((args, kwargs)):
             parts = (leaf.start, leaf.stop, leaf.step) if isinstance(leaf, slice) else (leaf,)
             for part in parts:
                 if isinstance(part, _Noted):

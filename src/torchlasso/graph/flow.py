@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from torchlasso._core.memory import trim
 from torchlasso.graph.operators import Call, Reach, arguments, name_of, rule_of
 from torchlasso.graph.precision import Precision
 from torchlasso.graph.rules.contractions import Affine
@@ -153,8 +154,9 @@ class _Run:
         if not isinstance(known, Reach) or not isinstance(known.value, Tensor):
             return
         whole = node in self._added or not known.value.is_floating_point() or node in self.trace.tensors
-        self.depends[node] = _lean(known.depends.detach() > 0)
-        self.kept[node] = known.value if whole else _lean(known.value.masked_fill(self.depends[node], 0))
+        depends = _lean(unexpanded(known.depends.detach()) > 0).expand(known.depends.shape)
+        self.depends[node] = depends
+        self.kept[node] = known.value if whole else _lean(_constant(known.value, depends))
 
 
 def flow(trace: Trace) -> dict[fx.Node, Flow]:
@@ -164,10 +166,13 @@ def flow(trace: Trace) -> dict[fx.Node, Flow]:
         outputs = [depends for depends in run.forward() if depends.requires_grad]
         if outputs:
             torch.autograd.grad([depends.sum() for depends in outputs], run.leaves, allow_unused=True)
-    return {
+    found = {
         node: Flow(kept, run.depends[node], run.matters.get(node, _all(FIXED.bool(), kept)), trace.precision)
         for node, kept in run.kept.items()
     }
+    del run, outputs
+    trim()  # all values were there at once, and little is left of them
+    return found
 
 
 def _added_up(trace: Trace) -> list[fx.Node]:
@@ -180,6 +185,14 @@ def _added_up(trace: Trace) -> list[fx.Node]:
     return found
 
 
+def unexpanded(x: Tensor) -> Tensor:
+    """Return a tensor with one element along dimensions that it is expanded along."""
+    for place, (size, stride) in enumerate(zip(x.shape, x.stride(), strict=True)):
+        if size > 1 and stride == 0:
+            x = x.narrow(place, 0, 1)
+    return x
+
+
 def _all(value: Tensor, like: Tensor) -> Tensor:
     """The same number everywhere, in the memory of one."""
     return value.expand(like.shape)
@@ -187,12 +200,17 @@ def _all(value: Tensor, like: Tensor) -> Tensor:
 
 def _lean(x: Tensor) -> Tensor:
     """A copy of a tensor that takes the memory of one element along dimensions where all are equal."""
-    lean = x
-    for place, size in enumerate(x.shape):
+    lean = unexpanded(x)
+    for place, size in enumerate(lean.shape):
         first = lean.narrow(place, 0, 1) if size > 1 else lean
-        if size > 1 and bool((lean == first).all()):
+        if size > 1 and torch.equal(lean.narrow(place, 1, 1), first) and bool((lean == first).all()):
             lean = first
     return lean.clone(memory_format=torch.contiguous_format).expand(x.shape)
+
+
+def _constant(value: Tensor, depends: Tensor) -> Tensor:
+    """Return the elements of a value that do not depend on the inputs, and 0 elsewhere."""
+    return _all(torch.zeros((), dtype=value.dtype), value) if depends.all() else value.masked_fill(depends, 0)
 
 
 def _pack(x: Tensor) -> tuple[Tensor, torch.dtype]:

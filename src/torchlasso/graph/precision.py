@@ -114,6 +114,8 @@ class _Widened(TorchFunctionMode):
             return args[0].to(self.precision.wide(CASTS[name]))
         if name == "__deepcopy__":  # an argument holds all that was copied so far
             return func(*args, **kwargs or {})
+        if func is nn.functional.embedding and self._reads_rows(args, kwargs or {}):
+            return self.precision.widened(func(*args, **kwargs or {}))  # these rows, and not the whole table
         if _writes(func, name):
             tree_map(self._own_, args)
         elif name == "__get__":  # a property, such as the type
@@ -126,6 +128,11 @@ class _Widened(TorchFunctionMode):
         if type(value) is dict:
             return {key: self._wide(part) for key, part in value.items()}
         return self.precision.widened(value) if self._is_narrow(value) else self.precision.wide(value)
+
+    def _reads_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return True for an embedding that writes none of its rows, as it does where they have a largest norm."""
+        largest = (*args[3:4], kwargs.get("max_norm"))
+        return len(args) > 1 and self._is_narrow(args[1]) and all(norm is None for norm in largest)
 
     def _own_(self, value: Any) -> None:
         """Give a parameter memory of its own, before something is written into it."""

@@ -61,22 +61,37 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     Raises:
         ValueError: the model cannot be exported; the message says what torch found.
     """
-    from torch.export import export  # here, since it takes longer to import than all of this library
-
     try:
         with quietly():
             precision, single = _precision(model, example_inputs)
-            exact = precision.unwritten(model).eval()
-            exact.register_forward_hook(lambda *given: as_tree(given[-1]))
             args, kwargs = precision.tensors(as_arguments(example_inputs))
             with repeatable(), precision.running(), torch.enable_grad():
-                program = export(exact, args, kwargs, strict=False)
-                program = program.run_decompositions(_table(known))
+                program = _exported(model, args, kwargs, precision).run_decompositions(_table(known))
     except Exception as error:  # of many kinds, from Dynamo to the model's own code
         raise ValueError(
             f"{type(model).__name__} cannot be exported, so its units are unknown: {_why(error)}"
         ) from error
     return replace(_read(model, program, args, kwargs, precision), single=single)
+
+
+def unexportable(model: nn.Module, example_inputs: Inputs, precision: Precision) -> str:
+    """Say why a model cannot be exported in evaluation; an empty string if it can. It is not changed."""
+    try:
+        with quietly():
+            args, kwargs = precision.tensors(as_arguments(example_inputs))
+            with repeatable(), precision.running(), torch.enable_grad():
+                _exported(model, args, kwargs, precision)
+    except Exception as error:  # of many kinds, from Dynamo to the model's own code
+        return _why(error)
+    return ""
+
+
+def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], precision: Precision) -> ExportedProgram:
+    from torch.export import export  # here, since it takes longer to import than all of this library
+
+    exact = precision.unwritten(model).eval()
+    exact.register_forward_hook(lambda *given: as_tree(given[-1]))
+    return export(exact, args, kwargs, strict=False)
 
 
 def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, pin, repeated, units_in
-from torchlasso.graph.flow import Flow, flow
+from torchlasso.graph.flow import Flow, flow, unexpanded
 from torchlasso.graph.operators import Shaped, all_dims, rule_of
 from torchlasso.graph.other_sizes import at_other_sizes
 from torchlasso.graph.running import repeatable, throwaway
@@ -70,6 +70,26 @@ class UnitMap:
         """The elements of each value, for the weights that the model has when this is asked for first."""
         return flow(self.structure.trace)
 
+    def nonzero(self, node: fx.Node, varying: bool = False) -> dict[Axis, Tensor]:
+        """Return, for each removable axis of a value, the units with a fixed element other than zero.
+
+        Args:
+            node: of the value.
+            varying: count elements that depend on the inputs as well.
+        """
+        if (node, varying) not in self._nonzero:
+            known, shape = self.flows[node], self.structure.shapes.get(node)
+            where = unexpanded(known.kept) != 0
+            where = where | unexpanded(known.depends) if varying else where
+            found = {axis: torch.zeros(axis.size, dtype=torch.bool) for axis in self._idle}
+            met = _note(found, shape.dims if isinstance(shape, Shaped) else (), where)
+            self._nonzero[node, varying] = {axis: found[axis] for axis in met}
+        return self._nonzero[node, varying]
+
+    @cached_property
+    def _nonzero(self) -> dict[tuple[fx.Node, bool], dict[Axis, Tensor]]:
+        return {}
+
     def now(self, model: nn.Module) -> UnitMap:
         """The same units, for the weights that the model has now."""
         kept = [*model.named_parameters(), *model.named_buffers()]
@@ -103,7 +123,8 @@ class UnitMap:
         needed = {family.axis: torch.zeros(family.size, dtype=torch.bool) for family in self.removable}
         for node, shape in self.structure.shapes.items():
             if node in self.flows and isinstance(shape, Shaped) and node not in self.structure.trace.names:
-                _need(needed, shape.dims, self.flows[node])
+                known = self.flows[node]  # of a value that matters and depends on the inputs
+                _note(needed, shape.dims, unexpanded(known.depends) & unexpanded(known.matters))
         return {axis: ~mask for axis, mask in needed.items()}
 
 
@@ -200,13 +221,22 @@ def _pin_together(axes: Iterable[Axis]) -> None:
                     pin(axis, "it stays as large as another part of a split, which cannot become smaller")
 
 
-def _need(needed: dict[Axis, Tensor], dims: Sequence[Dim], known: Flow) -> None:
-    """Note the units of which a value that matters depends on the inputs."""
-    active = known.depends & known.matters
+def _note(found: dict[Axis, Tensor], dims: Sequence[Dim], where: Tensor) -> dict[Axis, None]:
+    """Add to the masks of axes the units that have an element where a mask is true; return the axes that it has.
+
+    Args:
+        found: changed in place.
+        dims: of the value.
+        where: of its elements, with one element along dimensions in which all are alike.
+    """
+    met: dict[Axis, None] = {}
     for place, dim in enumerate(dims):
-        others = [k for k in range(active.dim()) if k != place]
-        here = active.amax(others) if others else active
-        for axis in dict.fromkeys(axes_of(dim)):
-            if axis in needed:
+        axes = [axis for axis in dict.fromkeys(axes_of(dim)) if axis in found]
+        if axes and where.numel():
+            others = [k for k in range(where.dim()) if k != place]
+            here = (where.amax(others) if others else where).expand(dim.size)
+            for axis in axes:
                 units = units_in(dim, axis)
-                needed[axis][units[here & (units >= 0)]] = True
+                found[axis][units[here & (units >= 0)]] = True
+        met |= dict.fromkeys(axes)
+    return met
