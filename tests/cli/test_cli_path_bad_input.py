@@ -48,6 +48,7 @@ def run(paths: Path, tmp_path: Path) -> Path:
 
 BAD = [
     # what is given, and what the message has to name
+    ("--points 1000000000", "10,000"),
     ("--points 1", "2 points", "1"),
     ("--points 0", "points", "0"),
     ("--points abc", "--points"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+MOST = 10_000  # points
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -34,6 +36,8 @@ class Grid:
     def __post_init__(self) -> None:
         if self.points < 2:
             raise ValueError(f"a path has at least 2 points, the dense one and a sparse one; got {self.points}")
+        if self.points > MOST:
+            raise ValueError(f"a path has at most {MOST:,} points; got {self.points:,}")
         if not 0 < self.densest < self.sparsest < 1:
             raise ValueError(
                 f"the sparsest point must have more zeros than the first sparse one, {self.densest:g}, and fewer than "
