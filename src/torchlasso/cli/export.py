@@ -18,6 +18,7 @@ from torchlasso.diagnostics.report import size
 from torchlasso.export import to_onnx, to_pt2
 from torchlasso.runs.card import Card
 from torchlasso.runs.finished import FinishedRun, open_run
+from torchlasso.runs.replaced import refuse_others
 from torchlasso.runs.weights import told
 from torchlasso.storage import checkpoint
 
@@ -77,6 +78,8 @@ def export(
         raise unknown("format", format_, FORMATS)
     chosen = FORMATS[format_]
     finished = open_run(run, options.allowed(by=allow_code), compact=compact)
+    if not out:
+        refuse_others((), [finished.folder.exported])  # a link would lead out of the run
     path = Path(out) if out else finished.folder.exported / f"{'compact' if compact else 'model'}{chosen.ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen.write(finished, path, Card.of(finished.experiment).to_dict())

@@ -82,6 +82,7 @@ class RunFolder:
 
         Raises:
             BlockingIOError: another training holds it.
+            ValueError: a link lies where a run has a folder.
         """
         with ExitStack() as stack:
             wait()
@@ -89,9 +90,12 @@ class RunFolder:
                 self._make()
                 taken = f"{self.path} is in use: another training writes into it"
                 stack.enter_context(held(self.path / ".lock", taken))
-                for run in (self, *map(self.part, PARTS)):
-                    for folder in (run.path, run.checkpoint.parent, run.weights, run.exported):
-                        sweep(folder)
+                parts = [*map(self.part, PARTS)]
+                inner = [f for run in (self, *parts) for f in (run.checkpoint.parent, run.weights, run.exported)]
+                folders = [*(part.path for part in parts), *inner]
+                refuse_others((), folders)  # a link would lead out of the run
+                for folder in (self.path, *folders):
+                    sweep(folder)
             wait()
             yield
 
