@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -70,8 +71,9 @@ class Folding:
             rule = rule_of(node.target) if node.op == "call_function" else None
             if isinstance(rule, Affine):
                 self._layer(node, rule)
-            elif rule is not None and rule.adds_up and self._touched(node) and not self._same_without(node):
-                self._refuse(node.all_input_nodes, f"{name_of(node.target).removeprefix('aten.')} adds up its constant")
+            elif rule is not None and rule.adds_up and self._touched(node) and not self._same_without(node, removal):
+                reason = f"{name_of(node.target).removeprefix('aten.')} adds up its constant"
+                self._refuse(node.all_input_nodes, reason, partial(self._same_without, node))
         self._agree()
 
     def _dims(self, node: fx.Node) -> list[Dim]:
@@ -89,7 +91,8 @@ class Folding:
         for axis, units in self._constants(node).items():
             self.constants[axis] = self.constants.get(axis, units) | units
         if change is None:
-            self._refuse([args["input"]], f"its constant does not have the same effect everywhere in {_place(node)}")
+            reason = f"its constant does not have the same effect everywhere in {_place(node)}"
+            self._refuse([args["input"]], reason, lambda some: self._change(node, some) is not None)
         elif bias in names:
             self._wanted.setdefault(names[bias], []).append((node, change))
         elif change.any():
@@ -185,18 +188,16 @@ class Folding:
         change[stays] = rows[:, 0]
         return change
 
-    def _same_without(self, node: fx.Node) -> bool:
+    def _same_without(self, node: fx.Node, removal: Removal) -> bool:
         """Return whether the result would be the same with zeros for the removed units."""
 
         def masked(x: fx.Node) -> Tensor:
-            return self.flows[x].value * ~self.removal.going(self._dims(x))
+            return self.flows[x].value * ~removal.going(self._dims(x))
 
         target: Any = node.target
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), masked)
         dims = self._dims(node)
-        return self._close(
-            self.removal.sliced(target(*args, **kwargs), dims), self.removal.sliced(self.flows[node].value, dims)
-        )
+        return self._close(removal.sliced(target(*args, **kwargs), dims), removal.sliced(self.flows[node].value, dims))
 
     def _close(self, a: Tensor, b: Tensor) -> bool:
         scale = max(1.0, *(float(tensor.abs().max()) for tensor in (a, b) if tensor.numel()))
@@ -216,16 +217,22 @@ class Folding:
                     reason = f"its constant cannot be added to {name}, which is used more than once"
                     self._refuse([arguments(node)["input"]], reason)
 
-    def _refuse(self, nodes: list[fx.Node], reason: str) -> None:
-        """Let the units stay that are zero in none of these values, which are multiplied if there are several."""
+    def _refuse(self, nodes: list[fx.Node], reason: str, folds: Callable[[Removal], bool] = lambda some: True) -> None:
+        """Let the units stay that are zero in none of these values, which are multiplied if there are several.
+
+        Args:
+            nodes: the values.
+            reason: why.
+            folds: whether it would do for less that goes; families that do alone may go, if it is not all of them.
+        """
         nonzero: dict[Axis, Tensor] = {}
         for node in nodes:
             for axis, mask in self.units.nonzero(node).items():
                 nonzero[axis] = nonzero.get(axis, mask) & mask
         gone = self.removal.gone
-        self.refused += [
-            (axis, mask, reason) for axis, mask in nonzero.items() if axis in gone and (mask & gone[axis]).any()
-        ]
+        going = {axis: mask for axis, mask in nonzero.items() if axis in gone and (mask & gone[axis]).any()}
+        alone = [axis for axis in going if len(going) > 1 and not folds(Removal({axis: gone[axis]}))]
+        self.refused += [(axis, going[axis], reason) for axis in alone or going]
 
 
 def _place(node: fx.Node) -> str:
