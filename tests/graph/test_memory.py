@@ -130,3 +130,16 @@ def test_what_is_known_of_a_model_takes_less_memory_than_the_model():
     beside = storage([t for t in known if t.untyped_storage().data_ptr() not in own])
     assert beside < 0.5 * storage(model.parameters())
     assert not any(f.depends.any() for node, f in units.flows.items() if node in units.structure.trace.names)
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.5])
+def test_an_embedding_in_more_precision_is_that_of_the_widened_table_and_writes_none_of_the_model_s_rows(max_norm):
+    torch.manual_seed(0)
+    table = nn.Embedding(7, 3, max_norm=max_norm)
+    before, rows = table.weight.detach().clone(), torch.tensor([[0, 6], [2, 2]])
+    expected = copy.deepcopy(table).double()(rows)
+    copied = DOUBLE.copied(table)
+    with torch.no_grad(), DOUBLE.running():
+        found = copied(rows)
+    assert found.dtype == torch.float64 and torch.equal(found, expected)
+    assert torch.equal(table.weight, before)
