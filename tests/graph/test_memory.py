@@ -141,5 +141,6 @@ def test_an_embedding_in_more_precision_is_that_of_the_widened_table_and_writes_
     copied = DOUBLE.copied(table)
     with torch.no_grad(), DOUBLE.running():
         found = copied(rows)
-    assert found.dtype == torch.float64 and torch.equal(found, expected)
+    assert found.dtype == torch.float64
+    assert torch.equal(found, expected)
     assert torch.equal(table.weight, before)
