@@ -71,13 +71,13 @@ def test_a_pretrained_network_with_units_that_are_off_keeps_what_it_knows():
     x[:, 0] = x[:, 0].abs() + 2
     mirrored = x * torch.tensor([-1.0, 1, 1, 1])
     target, known = model(x).detach() + 0.1, model(mirrored).detach()
+    off = model[0].weight[20:].detach().clone()
     optimizer = tl.ProxAdamW(tl.param_groups(model, tl.L1(), lam=1e-5), lr=1e-3)
     for _ in range(30):
         optimizer.zero_grad()
         (model(x) - target).square().mean().backward()
         optimizer.step()
-    off = model[0].weight[20:]
-    assert off.all()
+    assert (model[0].weight[20:] - off).abs().max() < 0.01  # four steps of lr in all, and AdamW's decay
     # the bias and the other units change the outputs; that of a wiped half would be another one altogether
     assert (model(mirrored) - known).abs().max() < 0.3 * known.abs().max()
 
@@ -106,7 +106,7 @@ def test_the_first_steps_are_small_and_grow(base):
         moves.append((before - w.detach())[2].item())
         before = w.detach().clone()
     # the first steps of RAdam are those of momentum, with the threshold lr·λ for all weights
-    assert all(0 <= move <= max(0.2 * t / (1000 + t), 0.1 * 1e-2 * 1.01) for t, move in enumerate(moves, 1))
+    assert all(0 <= move <= max(0.2 * t / (100 + t), 0.1 * 1e-2 * 1.01) for t, move in enumerate(moves, 1))
     assert moves[-1] > moves[9] > 0
 
 

@@ -111,7 +111,7 @@ def age_of(state: State) -> int:
 # Gradients that were never above this, or above ε, count as none. It is the ε of Adam.
 SILENT = 1e-8
 # How many updates make it half certain that a coordinate without a gradient has none.
-PATIENCE = 1000
+PATIENCE = 100
 
 
 def silent_below(eps: Number) -> Number:
@@ -122,7 +122,7 @@ def silent_below(eps: Number) -> Number:
 def assumed(lam: Number, age: Number) -> Number:
     """Return the size that is assumed of gradients that ``age`` updates have not shown.
 
-    With it the prox moves a single weight by at most lr·t/(t + 1000) in update t: hardly at all in the first ones, and
+    With it the prox moves a single weight by at most lr·t/(t + 100) in update t: hardly at all in the first ones, and
     in the end as far as a gradient of size λ would. Any positive size leaves the stationary points what they are, since
     the update itself does not move such a coordinate.
     """
