@@ -19,7 +19,7 @@ from torchlasso.optim.metrics import Group
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.parts import joint_blocks
 
-# Measured in docs/results.md, on fixed λ: what is left, as odds, goes about as this power of 1/λ.
+# Measured in docs/results, on fixed λ: what is left, as odds, goes about as this power of 1/λ.
 ELASTICITY = 0.8
 # The share of training after which λ has hardly an effect any more, since the learning rate has fallen.
 HORIZON = 0.9

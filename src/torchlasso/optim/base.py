@@ -24,7 +24,7 @@ from torchlasso.penalties.base import Strength
 from torchlasso.penalties.joint import Joint
 from torchlasso.penalties.parts import factors, joint_blocks, over_rows, prox_together_
 
-# With fused=None, so many weights or more are stepped by kernels. Measured in docs/results.md: below, what a step gains
+# With fused=None, so many weights or more are stepped by kernels. Measured in docs/results: below, what a step gains
 # by them does not make up for the seconds that they take at the first.
 MANY = 1_000_000
 

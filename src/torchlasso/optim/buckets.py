@@ -11,7 +11,7 @@ from torch import Tensor
 from torchlasso.optim.metrics import Group, Metric, State, age_of
 from torchlasso.penalties import Penalty, check_strength
 
-# The averaging window grows with this power of lr_peak / lr. Measured in docs/results.md: with 1 the support goes on
+# The averaging window grows with this power of lr_peak / lr. Measured in docs/results: with 1 the support goes on
 # changing to the end, with 3 the last epochs move too slowly to reach as low an objective.
 POWER = 2
 # The window is lengthened at most this much as the learning rate falls to zero.
