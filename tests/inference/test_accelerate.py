@@ -373,10 +373,15 @@ def test_bad_seconds_are_refused(seconds: Any) -> None:
         tl.accelerate(mlp(), torch.randn(3, 20), seconds=seconds)
 
 
-@pytest.mark.parametrize("inputs", [torch.randn(3, 7), (), (torch.randn(3, 20), 1), {"y": 1}, None])
+@pytest.mark.parametrize("inputs", [torch.randn(3, 7), (), (torch.randn(3, 20), 1), {"y": 1}])
 def test_bad_inputs_are_refused(inputs: Any) -> None:
     with pytest.raises(ValueError, match="model does not run on example_inputs: "):
         tl.accelerate(mlp(), inputs, compact_first=False)
+
+
+def test_no_inputs_are_refused() -> None:
+    with pytest.raises(TypeError, match="example_inputs must be a tensor"):
+        tl.accelerate(mlp(), None, compact_first=False)  # type: ignore[arg-type]
 
 
 def test_a_model_that_cannot_be_copied_is_refused() -> None:

@@ -261,7 +261,7 @@ def test_stationarity_is_of_the_weighted_problem():
     ws[0].grad = torch.tensor([-0.125, 0.5, -0.25])  # λ of its blocks: 0.125, 0.5, 0.25
     ws[1].grad = torch.tensor([-1.0, 0.9])  # λ: 1
     ws[2].grad = torch.tensor([7.0])  # has no penalty
-    assert tl.stationarity(optimizer.penalised_groups()) == tl.certify.Stationarity(0.0, 0.0)
+    assert tl.stationarity(optimizer.penalised_groups()) == tl.Stationarity(0.0, 0.0)
     ws[0].grad = torch.tensor([-0.125, 0.75, -0.35])
     ws[1].grad = torch.tensor([-1.0, 1.125])
     found = tl.stationarity(optimizer.penalised_groups())  # distances 0.25 and 0.1 in units of 0.5, and 0.125 in 1

@@ -93,7 +93,7 @@ def to_unit_scale(z: Tensor, lam: Strength) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) -> tuple[Tensor, Tensor]:
-    scale, dead = largest_of(z), z == 0
+    given, scale, dead = z, largest_of(z), z == 0
     z, threshold, slope = z / scale, threshold / scale, slope * scale
     # Beyond these bounds a threshold no longer matters to the root; they keep the quotients and their squares finite.
     bounded = threshold.clamp(1e-15, 1e15)
@@ -119,13 +119,14 @@ def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) 
             break
     alive = ~(norm0 <= 1)  # u = 0 is stationary exactly where ‖z/threshold‖ ≤ 1; what is no number is not zero
     theta = torch.where(alive, theta, torch.zeros_like(theta))
-    u = torch.where(dead | ~alive, torch.zeros_like(z), z * (theta / (theta + threshold)))
-    return u * scale, theta * scale
+    # a multiple of the row as it was given, so that a threshold of zero leaves it as it is, to the last bit
+    u = torch.where(dead | ~alive, torch.zeros_like(z), given * (theta / (theta + threshold)))
+    return u, theta * scale
 
 
-def better_of(u: Tensor, other: Tensor, z: Tensor, step: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
-    """Of two candidate rows, the one with the smaller Σ (u_i − z_i)²/(2·step_i) + φ(‖u‖)."""
-    return torch.where(_objective(u, z, step, phi) < _objective(other, z, step, phi), u, other)
+def is_better(u: Tensor, other: Tensor, z: Tensor, step: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return whether the first of two candidates for each row has the smaller Σ (u_i − z_i)²/(2·step_i) + φ(‖u‖)."""
+    return _objective(u, z, step, phi) < _objective(other, z, step, phi)
 
 
 def _objective(u: Tensor, z: Tensor, step: Tensor, phi: Callable[[Tensor], Tensor]) -> Tensor:

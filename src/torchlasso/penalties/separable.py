@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchlasso._core.arguments import shown
 from torchlasso.penalties.base import Near, Separable, Strength, register
-from torchlasso.penalties.diagonal_prox import better_of, shrink, shrink_flattening, shrink_near, to_unit_scale
+from torchlasso.penalties.diagonal_prox import is_better, shrink, shrink_flattening, shrink_near, to_unit_scale
 from torchlasso.penalties.magnitudes import divide
 
 
@@ -138,9 +138,10 @@ class MCP(Separable):
         return torch.where(step < self.gamma, firm, hard)
 
     def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
-        z, strength, scale = to_unit_scale(z, lam)
-        inner, _ = shrink_flattening(z, step, strength, self.gamma)
-        return scale * better_of(inner, z, z, step, lambda r: self.phi(r, strength))
+        unit, strength, scale = to_unit_scale(z, lam)
+        inner, _ = shrink_flattening(unit, step, strength, self.gamma)
+        better = is_better(inner, unit, unit, step, lambda r: self.phi(r, strength))
+        return torch.where(better, scale * inner, z)
 
 
 @register("scad")
@@ -167,8 +168,8 @@ class SCAD(Separable):
 
     def phi(self, r: Tensor, lam: Strength) -> Tensor:
         lam, a = _like(r, lam), self.a
-        beyond = (torch.minimum(r, a * lam) - lam).clamp_min(0)
-        return lam * torch.minimum(r, lam) + beyond * (lam - beyond / (2 * (a - 1)))
+        beyond = torch.relu(torch.minimum(r, a * lam) - lam)  # at r = λ its derivative is 0, and that of r counts whole
+        return lam * r.clamp_max(lam) + beyond * (lam - beyond / (2 * (a - 1)))
 
     def dphi(self, r: Tensor, lam: Strength) -> Tensor:
         lam = _like(r, lam)
@@ -190,11 +191,12 @@ class SCAD(Separable):
 
     def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
         a = self.a
-        z, strength, scale = to_unit_scale(z, lam)
-        inner, theta = shrink(z, step * strength)  # theta = ‖inner‖, the solution where it is at most λ
-        middle, _ = shrink_flattening(z, step, strength * (a / (a - 1)), a - 1, start=theta * (a / (a - 1)))
+        unit, strength, scale = to_unit_scale(z, lam)
+        inner, theta = shrink(unit, step * strength)  # theta = ‖inner‖, the solution where it is at most λ
+        middle, _ = shrink_flattening(unit, step, strength * (a / (a - 1)), a - 1, start=theta * (a / (a - 1)))
         inner = torch.where(theta <= strength, inner, middle)
-        return scale * better_of(inner, z, z, step, lambda r: self.phi(r, strength))
+        better = is_better(inner, unit, unit, step, lambda r: self.phi(r, strength))
+        return torch.where(better, scale * inner, z)
 
 
 @register("log-sum")

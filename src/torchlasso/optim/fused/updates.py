@@ -192,8 +192,11 @@ class Adam(Update):
         root = (1 - second**age) ** 0.5
         lr_hat = root * lr / (1 - first**age)
         eps, least = group["eps"], assumed(group["lam"], age)
+        # in float16 a square that is zero does not mean that there was no gradient
+        half = any(p.dtype == torch.float16 for p in group.get("params", ()))
         averages, rates = [1 - first, 1 - second], [root * eps, lr_hat, lr_hat * gain]
-        return [weight_decay, keep, *averages, *rates, root * silent_below(eps), root * least]
+        silent = -1.0 if half else root * silent_below(eps)
+        return [weight_decay, keep, *averages, *rates, silent, root * least]
 
 
 @update_of(torch.optim.Adam, torch.optim.AdamW)
