@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
 import torchlasso as tl
+from torchlasso import idle_penalties
 from torchlasso.optim.metrics import registry
 
 X = torch.ones(4, 3)
@@ -24,6 +26,13 @@ OPTIMIZERS = {
         for name in ("Adadelta", "Adafactor", "Adagrad", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop")
     },
 }
+
+
+@pytest.fixture(autouse=True)
+def a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the optimizers and the loss terms of other tests: how long a term counts goes by how many there are."""
+    monkeypatch.setattr(idle_penalties, "_terms", {})
+    monkeypatch.setattr(idle_penalties, "_stepped", WeakSet())
 
 
 def groups_of(model: nn.Module) -> list[dict]:

@@ -24,14 +24,15 @@ pytestmark = pytest.mark.usefixtures("whole_pages")
 
 SMALL = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05")
 IMAGES = ("--data", "digits", "--batch-size", "256", "--lr", "0.01")
+LONGER = ("--batch-size", "32")  # so many steps that weights of pixels that are always zero become zero
 BY_LAM = ("--points", "4", "--lams", "0.01,0.3", "--collapse", "1", "--validation", "0.25", "--choose", "best")
 FEW = ("--epochs", "1", "--epochs-each", "1", "--points", "3", "--lams", "0.001,0.1", "--collapse", "1")
 RUNS = {
-    "images": ("train", *IMAGES, "--model", "lenet-300-100", "--epochs", "3", "--lam", "0.014"),
+    "images": ("train", *IMAGES, *LONGER, "--model", "lenet-300-100", "--epochs", "3", "--lam", "0.004"),
     "convolutions": ("train", *IMAGES, "--model", "lenet-5", "--epochs", "2", "--lam", "0.005", "--over", "filters"),
     "refit": ("train", "--data", "{tables}/classes.csv", *SMALL, "--epochs", "3", "--lam", "0.05", "--refit", "2"),
     "path": ("path", "--data", "{tables}/classes.csv", *SMALL, "--epochs", "3", "--epochs-each", "2", *BY_LAM),
-    "path of images": ("path", *IMAGES, "--model", "mlp:width=12,depth=1", *FEW),
+    "path of images": ("path", *IMAGES, *LONGER, "--model", "mlp:width=12,depth=1", *FEW),
 }
 ALL = ("classes", "amounts", *RUNS)
 VOID = {"meta", "img", "input", "br"}
