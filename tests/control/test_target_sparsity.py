@@ -25,10 +25,10 @@ LAYERS = [tl.Rule("0.*", tl.L1()), tl.Rule("2.*", tl.L1())]
 @pytest.mark.parametrize("name", RIGHT)
 def test_the_share_is_met_from_far_away(digits, name, target, start):
     trained = digits.train(
-        lambda optimizer: tl.TargetSparsity(optimizer, target, steps=1500),
+        lambda optimizer: tl.TargetSparsity(optimizer, target, steps=2000),
         name=name,
         lam=start * RIGHT[name][target],
-        steps=1500,
+        steps=2000,
     )
     assert abs(trained.sparsity - target) <= max(1e-3, 1 / WEIGHTS)
     assert trained.control.left == [pytest.approx(1 - trained.sparsity)]
