@@ -84,6 +84,7 @@ def cohorts_of(
         plainly = {name: _plain(value) for name, value in group.items() if name != "params"}
         for (age, before, plain, scale), some in alike.items():
             options = {**plainly, "params": [params[i] for i in some]}
+            options["plain_lam"] = options["lam"]  # a scale is of a block, and may change when the model shrinks
             options["lam"] *= scale
             plain = metric.gain(options, plain)
             if group["averaging"] and metric.averaging(options):

@@ -191,7 +191,7 @@ class Adam(Update):
         keep = 1 - lr * weight_decay if group["decoupled_weight_decay"] else 1.0
         root = (1 - second**age) ** 0.5
         lr_hat = root * lr / (1 - first**age)
-        eps, least = group["eps"], assumed(group["lam"], age)
+        eps, least = group["eps"], assumed(group.get("plain_lam", group["lam"]), age)
         # in float16 a square that is zero does not mean that there was no gradient
         half = any(p.dtype == torch.float16 for p in group.get("params", ()))
         averages, rates = [1 - first, 1 - second], [root * eps, lr_hat, lr_hat * gain]
