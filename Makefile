@@ -12,12 +12,11 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Two targets at once would install into one environment, and share the cores while tests run.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-fast demo docs wheel clean
+.PHONY: help setup lint test demo docs wheel clean
 
 help:
 	@echo 'make setup   create .venv with torchlasso and all that its tests need'
 	@echo 'make test    setup, then lint, then the tests'
-	@echo 'make test-fast   the quick part of the tests, for while you edit'
 	@echo 'make demo    setup, then train a network on handwritten digits to 98 % zeros, and draw its frontier'
 	@echo 'make docs    setup, then the documentation as a site, in build/site'
 	@echo 'make lint    setup, then ruff, mypy, the check of the layers and of spelling'
@@ -47,9 +46,6 @@ lint: setup
 WORKERS ?= 2
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
-
-test-fast: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(FAST)
 
 # Given to the torchlasso of .venv by `make demo`, and to that of the wheel by `make wheel`.
 DEMO := train --data digits --model lenet-5 --sparsity 0.98 --epochs 100 --batch-size 32 --overwrite

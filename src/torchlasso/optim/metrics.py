@@ -5,7 +5,7 @@ where its averaged gradient is at most λ, and a non-zero rests where its gradie
 the stationary points of loss + λ·penalty, whatever the learning rate or the optimizer's scaling.
 
 A coordinate that has had no gradient has no metric of its own yet: ε alone would make τ lr/ε, and wipe what no batch
-has drawn so far. For it gradients of size λ(1 + 1000/t) are assumed, t the updates so far; see :func:`or_unseen`.
+has drawn so far. For it gradients of size λ(1 + 100/t) are assumed, t the updates so far; see :func:`or_unseen`.
 
 Two more things are known here: where an optimizer keeps the coefficient β of its averaging of gradients, and the gain
 of that averaging, the value that its buffer would hold had every gradient been one.
