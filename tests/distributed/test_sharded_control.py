@@ -129,6 +129,8 @@ for wrap in (ddp, fsdp):
         CLUSTER.scenario(f"{wrap.__name__}, all, {rules}", wrap, "ProxAdam", rules, "all")(compare)
     for controls in CONTROLS:
         CLUSTER.scenario(f"{wrap.__name__}, {controls}", wrap, "ProxSGD", "elements", controls)(compare)
+    for rules in ("rows", "columns"):
+        CLUSTER.scenario(f"{wrap.__name__}, adaptive, {rules}", wrap, "ProxAdam", rules, "adaptive")(compare)
 
 
 @CLUSTER.scenario("the fused step, DDP", ddp)
@@ -185,7 +187,6 @@ for wrap in (ddp, fsdp):
         CLUSTER.scenario(f"{wrap.__name__}, {rules}, goes on from a file", wrap, rules, through_a_file)(resume)
 
 
-@pytest.mark.skip(reason="known fault: processes wait for each other under FSDP with all controllers; to be mended")
 @pytest.mark.parametrize("name", CLUSTER.scenarios)
 def test_controllers(name):
     CLUSTER.check(name)

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, check_positive
 from torchlasso.control.base import LambdaController
+from torchlasso.distributed.sharding import whole
 from torchlasso.optim import Proximal
 from torchlasso.optim.metrics import Group
 from torchlasso.penalties import Penalty, Separable
+from torchlasso.penalties.blocks import Blocks
 from torchlasso.penalties.parts import joint_blocks, over_rows
 
 
@@ -91,7 +93,9 @@ class Reweighted(LambdaController):
                     self.optimizer.weights[p] = self._weights(penalty, p if source is None else source[p].to(p))
 
     def _weights(self, penalty: Penalty, w: Tensor) -> Tensor:
-        r, _ = penalty.over.decompose(w.detach())  # type: ignore[attr-defined]
+        over: Blocks = penalty.over  # type: ignore[attr-defined]
+        # each weight by itself stays on its shard; a block may be cut by the sharding, so that all of it is gathered
+        r, _ = over.decompose(w.detach() if over.single else whole(w.detach()))
         weights: Tensor = r.add(self.theta).reciprocal_().mul_(self.theta)
         return weights if self.q == 1 else weights.pow_(self.q)
 
