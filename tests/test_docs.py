@@ -119,3 +119,18 @@ def test_docstrings_name_things_instead_of_asking() -> None:
                 first = (ast.get_docstring(node) or "-").split()[0].strip(",.:")
                 found += [f"{path.name}: {getattr(node, 'name', 'module')}"] if first in dialect else []
     assert not found  # a function's begins with a verb, a class's with a noun
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """Type aliases count as classes; names of one letter are type variables."""
+    places: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        aliases = (node.targets[0] for node in tree.body if isinstance(node, ast.Assign))
+        names += [target.id for target in aliases if isinstance(target, ast.Name) and not target.id.isupper()]
+        for name in names:
+            bare = name.lstrip("_")
+            if bare[:1].isupper() and len(bare) > 1:
+                places.setdefault(bare, set()).add(path.relative_to(ROOT).as_posix())
+    assert {name: sorted(files) for name, files in places.items() if len(files) > 1} == {}

@@ -115,8 +115,8 @@ def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]
             yield name, module, p
 
 
-Key = tuple[int, Penalty | None]  # the rule that holds, and its penalty fitted to the layer
-_UNPENALISED: Key = (-1, None)
+GroupKey = tuple[int, Penalty | None]  # the rule that holds, and its penalty fitted to the layer
+_UNPENALISED: GroupKey = (-1, None)
 
 
 def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, lam: float) -> list[Group]:
@@ -152,7 +152,7 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
     rules = _rules(penalty)
     watch()
     taken = [0] * len(rules)
-    groups: dict[Key, Group] = {}
+    groups: dict[GroupKey, Group] = {}
     computed, left_out = computed_from(model), _LeftOut()
     for name, module, parameter in named_parameters(model):
         if isinstance(parameter, nn.parameter.UninitializedParameter):

@@ -28,7 +28,7 @@ from torchlasso._core import memory
 from torchlasso._core.files import MOST, read_json
 from torchlasso.cli.main import main
 from torchlasso.data.readers import parquet as parquet_reader
-from torchlasso.runs.experiment import Experiment, Inputs, Options
+from torchlasso.runs.experiment import Experiment, InputSpec, Options
 from torchlasso.runs.folder import RunFolder
 
 NAMES = tuple(f"\x1b[31m[bold]{name}[/bold]<script>" for name in "abc")
@@ -293,9 +293,9 @@ def test_inputs_that_are_too_large(shape: tuple[int, ...]) -> None:
         _ = Experiment(Options("digits", model="resnet-20"), inputs_of(shape)).example
 
 
-def inputs_of(shape: tuple[int, ...]) -> Inputs:
+def inputs_of(shape: tuple[int, ...]) -> InputSpec:
     scale = data.Standardizer((0.0,) * min(shape[0], 3), (1.0,) * min(shape[0], 3))
-    return Inputs(shape, 10, (), (), scale)
+    return InputSpec(shape, 10, (), (), scale)
 
 
 def test_memory_is_asked_for_before_it_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

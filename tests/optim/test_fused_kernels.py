@@ -15,7 +15,7 @@ import torchlasso as tl
 from torchlasso.optim.fused import inductor
 from torchlasso.optim.fused.inductor import Scratch, kernel
 from torchlasso.optim.fused.memory import Runs
-from torchlasso.optim.fused.program import RowStep, Shape, Step
+from torchlasso.optim.fused.program import FusedStep, RowStep, Shape
 from torchlasso.optim.fused.updates import Adam, HeavyBall
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -66,7 +66,7 @@ def scratch(monkeypatch) -> list:
     return handed
 
 
-def step(source: Step, sizes, numbers: list[float], dtype: torch.dtype) -> list[torch.Tensor]:
+def step(source: FusedStep, sizes, numbers: list[float], dtype: torch.dtype) -> list[torch.Tensor]:
     """The weights after one step of runs of these sizes, which is that of the function the kernel is made of."""
     generator = torch.Generator().manual_seed(0)
 
@@ -98,7 +98,7 @@ def step(source: Step, sizes, numbers: list[float], dtype: torch.dtype) -> list[
 @EACH
 def test_single_weights_are_written_and_nothing_else(update, dtype, scratch):
     mine, numbers = UPDATES[update]
-    source = Step(mine, Shape.of(tl.L1())[0])
+    source = FusedStep(mine, Shape.of(tl.L1())[0])
     ws = step(source, [(n,) for n in LENGTHS], numbers, dtype)
     assert 0 < (ws[-1] == 0).sum() < 1000
     for n in LENGTHS:

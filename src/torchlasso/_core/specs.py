@@ -7,10 +7,10 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
 
-Option = bool | int | float | str | tuple[float, ...]
+OptionValue = bool | int | float | str | tuple[float, ...]
 
 
-def parse_spec(text: str) -> tuple[str, dict[str, Option]]:
+def parse_spec(text: str) -> tuple[str, dict[str, OptionValue]]:
     """Split ``name:key=value,key=value`` into its name and its options.
 
     Values that look like whole numbers, numbers or true/false become such, and numbers with slashes between them a
@@ -22,7 +22,7 @@ def parse_spec(text: str) -> tuple[str, dict[str, Option]]:
     ('adam', {'betas': (0.95, 0.999)})
     """
     name, _, tail = text.partition(":")
-    options: dict[str, Option] = {}
+    options: dict[str, OptionValue] = {}
     for item in filter(None, (part.strip() for part in tail.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not (key and equals and value):
@@ -31,10 +31,10 @@ def parse_spec(text: str) -> tuple[str, dict[str, Option]]:
     return name.strip(), options
 
 
-def _value(text: str) -> Option:
+def _value(text: str) -> OptionValue:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    kinds: tuple[Callable[[str], Option], ...] = (int, float, _numbers)
+    kinds: tuple[Callable[[str], OptionValue], ...] = (int, float, _numbers)
     for kind in kinds:
         try:
             return kind(text)

@@ -19,7 +19,7 @@ from torchlasso.data.records import Labels
 from torchlasso.diagnostics.report import percent
 from torchlasso.distributed.processes import by_first
 from torchlasso.runs.card import open_model
-from torchlasso.runs.experiment import Inputs
+from torchlasso.runs.experiment import InputSpec
 from torchlasso.training.trainer import judge, outputs_of
 
 
@@ -73,7 +73,7 @@ def _write(out: str | None, lines: list[list[str]]) -> None:
     write_text(out, text.getvalue())
 
 
-def _targets(labels: Labels, inputs: Inputs, origin: str) -> Tensor:
+def _targets(labels: Labels, inputs: InputSpec, origin: str) -> Tensor:
     if inputs.classes:
         return datasets.class_indices(labels, inputs.classes)
     if labels.dtype.kind not in "if":

@@ -16,7 +16,7 @@ from torchlasso.cli import screen
 from torchlasso.control import TargetSparsity
 from torchlasso.distributed.processes import is_first, is_first_to_fail
 from torchlasso.path import folds_of
-from torchlasso.runs.experiment import Experiment, Rows, read, read_again
+from torchlasso.runs.experiment import Experiment, RowSplits, read, read_again
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import DENSE, Options, PathOptions
 from torchlasso.runs.teacher import outputs_of_teacher
@@ -31,7 +31,7 @@ def started(
     resume: bool,
     overwrite: bool,
     as_json: bool,
-) -> Iterator[tuple[Experiment, Rows]]:
+) -> Iterator[tuple[Experiment, RowSplits]]:
     """The experiment of the given options and its rows: begun, or found in the folder; at the end its summary.
 
     With ``as_json`` the summary is printed, and all that is said meanwhile goes to standard error.
@@ -62,7 +62,7 @@ def started(
         raise typer.Exit(130) from None
 
 
-def _begun(given: dict[str, Any], folder: RunFolder, lock: ExitStack) -> tuple[Experiment, Rows]:
+def _begun(given: dict[str, Any], folder: RunFolder, lock: ExitStack) -> tuple[Experiment, RowSplits]:
     """A run in a folder that holds none; what cannot be trained leaves no folder behind."""
     if folder.holds_a_run:
         raise ValueError(f"{folder.path} already holds a run; give --resume, --overwrite or another --out")
@@ -78,7 +78,7 @@ def _begun(given: dict[str, Any], folder: RunFolder, lock: ExitStack) -> tuple[E
 
 def _taken(
     context: typer.Context, given: dict[str, Any], folder: RunFolder, lock: ExitStack, *, resume: bool
-) -> tuple[Experiment, Rows]:
+) -> tuple[Experiment, RowSplits]:
     """The run in a folder, to go on with or to be replaced; a run that is begun, where there is none."""
     if not folder.holds_a_run:
         if given["data"] is None and resume:
@@ -97,7 +97,7 @@ def _taken(
     return experiment, read_again(experiment)
 
 
-def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, Rows]:
+def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, RowSplits]:
     """A run in the place of another, which stays as it is until this one can be trained."""
     if given["data"] is None:
         raise ValueError("--data is missing: what to train on")
@@ -111,7 +111,7 @@ def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, Row
     return experiment, rows
 
 
-def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, Rows]:
+def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, RowSplits]:
     """The experiment and its rows, tried out, so that what cannot be trained fails before anything is replaced."""
     inputs, rows = read(options)
     experiment = Experiment(options, inputs)

@@ -14,13 +14,16 @@ from torch.nn.modules.conv import _ConvNd
 from torchlasso.compaction.removal import Removal
 from torchlasso.control.live_channels import undisturbed
 from torchlasso.graph.axes import Dim
-from torchlasso.graph.operators import Rule, Shaped, arguments, rule_of
+from torchlasso.graph.operators import OperatorRule, Shaped, arguments, rule_of
 from torchlasso.graph.precision import Precision
 from torchlasso.graph.rules.contractions import Convolution
 from torchlasso.graph.rules.norms import Norm
 from torchlasso.graph.structure import Structure
 
-LAYERS: tuple[type[Rule], ...] = (Convolution, Norm)  # operators of which modules keep how many channels they have
+LAYERS: tuple[type[OperatorRule], ...] = (
+    Convolution,
+    Norm,
+)  # operators of which modules keep how many channels they have
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torchlasso.graph.tracing import Inputs, as_arguments
 TOLERANCE = 1e-5  # of outputs in the model's own precision, relative to the largest; nearly always they are equal
 MOST_BUILT = 64  # models without values that are built to find a config
 
-Numbers = dict[Keys, int]  # of a config
+ConfigNumbers = dict[Keys, int]  # of a config
 UNTRUE = (
     "config cannot say these sizes, so from_pretrained cannot build this model: build the full one from the config, "
     "and torchlasso.load what torchlasso.save wrote"
@@ -116,7 +116,7 @@ class _Sizes:
 class _Attempt:
     """A model that was built: the numbers of its config that are others, its sizes, and those that are not right."""
 
-    numbers: Numbers
+    numbers: ConfigNumbers
     built: nn.Module
     sizes: _Sizes
     wrong: set[Any]
@@ -127,7 +127,7 @@ def _fitting(model: nn.Module, config: Any, cut: Resizing) -> Iterator[_Attempt]
     wanted = _Sizes.of(model, cut)
     tried: set[frozenset[tuple[Keys, int]]] = set()
 
-    def attempts(several: Iterable[Numbers]) -> Iterator[_Attempt]:
+    def attempts(several: Iterable[ConfigNumbers]) -> Iterator[_Attempt]:
         for numbers in several:
             key = frozenset(numbers.items())
             if key not in tried and len(tried) < MOST_BUILT:
@@ -157,7 +157,7 @@ def _fitting(model: nn.Module, config: Any, cut: Resizing) -> Iterator[_Attempt]
 
 
 def _steps(
-    config: Any, best: _Attempt, wanted: _Sizes, attempts: Callable[[Iterable[Numbers]], Iterator[_Attempt]]
+    config: Any, best: _Attempt, wanted: _Sizes, attempts: Callable[[Iterable[ConfigNumbers]], Iterator[_Attempt]]
 ) -> Iterator[Iterable[_Attempt]]:
     """Yield what to try next: numbers that are a size, that are missing, that are a part of one, and pairs of them."""
     became = best.sizes.became(wanted)
@@ -178,7 +178,7 @@ def _steps(
     yield attempts(one.numbers | other.numbers for one, other in itertools.combinations(moving, 2))
 
 
-def _changed(config: Any, numbers: Numbers) -> Any:
+def _changed(config: Any, numbers: ConfigNumbers) -> Any:
     copies: dict[int, Any] = {}
     for keys, number in numbers.items():
         config = with_number(config, keys, number, copies)

@@ -74,7 +74,7 @@ def _layout(tensor: Tensor) -> torch.memory_format:
 
 
 @dataclass(frozen=True)
-class Number:
+class ChangedNumber:
     """A number of a module that became smaller, or that came into its config."""
 
     path: str
@@ -96,7 +96,7 @@ class Resizing:
     """
 
     tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    numbers: tuple[Number, ...] = ()
+    numbers: tuple[ChangedNumber, ...] = ()
 
     @classmethod
     def of(cls, model: nn.Module) -> Resizing:
@@ -113,7 +113,7 @@ class Resizing:
                     root = vars(module)[keys[0]]
                     place = (id(root), keys[1:]) if len(keys) > 1 and not isinstance(root, tuple) else (path, keys)
                     if place not in shared:
-                        numbers.append(Number(path, keys, full, now))
+                        numbers.append(ChangedNumber(path, keys, full, now))
                     shared.add(place)
         return cls(tensors, tuple(numbers))
 
@@ -178,12 +178,12 @@ def _shape(content: Any) -> tuple[int, ...]:
     raise ValueError(f"a shape before it was cut is {content!r:.80}")
 
 
-def _number(content: Any) -> Number:
+def _number(content: Any) -> ChangedNumber:
     match content:
         case [str(path), [str(), *_] as keys, full, now] if (
             all(type(key) in (str, int) for key in keys) and type(now) is int and (full is None or type(full) is int)
         ):
-            return Number(path, tuple(keys), full, now)
+            return ChangedNumber(path, tuple(keys), full, now)
     raise ValueError(f"a number that was cut is {content!r:.80}")
 
 
@@ -198,7 +198,7 @@ class Changes:
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    numbers: list[tuple[nn.Module, Number]] = field(default_factory=list)
+    numbers: list[tuple[nn.Module, ChangedNumber]] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)
 
     @contextmanager

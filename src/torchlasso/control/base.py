@@ -11,8 +11,8 @@ from torch import Tensor
 
 from torchlasso._core.arguments import check_whole, shown
 from torchlasso.optim import Proximal
-from torchlasso.optim.metrics import Group
 from torchlasso.penalties import Penalty
+from torchlasso.selection import Group
 
 
 def check_proximal(optimizer: Any, name: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from torchlasso.control.live_channels import Live, Probe, Site, Trace, undisturbed
+from torchlasso.control.live_channels import ChannelTrace, Live, Probe, Site, undisturbed
 from torchlasso.distributed.processes import take_from_first_
 
 # The widths at which a layer is timed, as shares of its channels on both sides, and how often it is at each.
@@ -24,7 +24,7 @@ RUNS = 7
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCost:
     """A linear layer or convolution, as it is while it is dense.
 
     Attributes:
@@ -41,7 +41,7 @@ class Layer:
     seconds: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, trace: Trace, seconds: Sequence[float] = ()) -> Layer:
+    def of(cls, trace: ChannelTrace, seconds: Sequence[float] = ()) -> LayerCost:
         """The layer that is seen in a run of the model."""
         w = trace.site.weight
         flops = 2 * w.numel() * trace.positions
@@ -61,7 +61,7 @@ class Cost(ABC):
 
     what: ClassVar[str]
     counted: ClassVar[bool] = True
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
     fixed: float = 0.0
 
     @classmethod
@@ -70,7 +70,7 @@ class Cost(ABC):
         """Measure the model of ``probe``."""
 
     @abstractmethod
-    def of(self, layer: Layer, weights: float, biases: float) -> float:
+    def of(self, layer: LayerCost, weights: float, biases: float) -> float:
         """Return the cost of ``layer`` with these shares of its weights and biases."""
 
     @property
@@ -100,7 +100,8 @@ class Cost(ABC):
     def restored(cls, state: Mapping[str, Any]) -> Cost:
         """The one that the state is of."""
         return cls(
-            tuple(Layer(**{**layer, "seconds": tuple(layer["seconds"])}) for layer in state["layers"]), state["fixed"]
+            tuple(LayerCost(**{**layer, "seconds": tuple(layer["seconds"])}) for layer in state["layers"]),
+            state["fixed"],
         )
 
 
@@ -111,9 +112,9 @@ class Flops(Cost):
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
-        return cls(tuple(map(Layer.of, probe.dense())))
+        return cls(tuple(map(LayerCost.of, probe.dense())))
 
-    def of(self, layer: Layer, weights: float, biases: float) -> float:
+    def of(self, layer: LayerCost, weights: float, biases: float) -> float:
         return layer.flops * weights
 
 
@@ -124,10 +125,10 @@ class Parameters(Cost):
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
-        layers = tuple(map(Layer.of, probe.dense()))
+        layers = tuple(map(LayerCost.of, probe.dense()))
         return cls(layers, sum(p.numel() for p in probe.model.parameters()) - cls(layers).dense)
 
-    def of(self, layer: Layer, weights: float, biases: float) -> float:
+    def of(self, layer: LayerCost, weights: float, biases: float) -> float:
         return layer.weights * weights + layer.biases * biases
 
 
@@ -138,10 +139,10 @@ class Bytes(Cost):
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
-        layers = tuple(map(Layer.of, probe.dense()))
+        layers = tuple(map(LayerCost.of, probe.dense()))
         return cls(layers, sum(p.numel() * p.element_size() for p in probe.model.parameters()) - cls(layers).dense)
 
-    def of(self, layer: Layer, weights: float, biases: float) -> float:
+    def of(self, layer: LayerCost, weights: float, biases: float) -> float:
         return layer.size * (layer.weights * weights + layer.biases * biases)
 
 
@@ -164,10 +165,10 @@ class Latency(Cost):
         times = torch.tensor([[whole] * len(WIDTHS), *rows], dtype=torch.float64)
         take_from_first_([times])  # processes of one command have to go by the same
         (whole, *_), *rows = times.tolist()
-        layers = tuple(map(Layer.of, traces, rows))
+        layers = tuple(map(LayerCost.of, traces, rows))
         return cls(layers, max(0.0, whole - cls(layers).dense))
 
-    def of(self, layer: Layer, weights: float, biases: float) -> float:
+    def of(self, layer: LayerCost, weights: float, biases: float) -> float:
         if not weights:
             return 0.0
         points = zip((width**2 for width in WIDTHS), layer.seconds, strict=True)
@@ -177,7 +178,7 @@ class Latency(Cost):
         return layer.seconds[-1]
 
 
-def _curve(trace: Trace) -> list[float]:
+def _curve(trace: ChannelTrace) -> list[float]:
     """Seconds at each of the widths, no less at a larger one."""
     site = trace.site
     if site.groups > 1:  # which channels a narrower one would have depends on its groups

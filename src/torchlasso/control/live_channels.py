@@ -103,7 +103,7 @@ class Live:
         return int(self.outputs.sum()) / len(self.outputs)
 
 
-class Trace:
+class ChannelTrace:
     """The values that pass through the modules of a site in one run of the model."""
 
     def __init__(self, site: Site, batch: int) -> None:
@@ -254,12 +254,12 @@ class Probe:
         owners = {name: module for name, module, _ in named_parameters(self.model)}
         self.sites = [Site.of(self.model, site.name, owners[site.name], site.weight) for site in self.sites]
 
-    def dense(self) -> list[Trace]:
+    def dense(self) -> list[ChannelTrace]:
         """Return the values that pass through the layers of the model as it is."""
         return self._run(self.sites, {})
 
-    def _run(self, sites: Sequence[Site], alive: Mapping[Tensor, Tensor]) -> list[Trace]:
-        traces = [Trace(site, len(self.inputs[0])) for site in sites]
+    def _run(self, sites: Sequence[Site], alive: Mapping[Tensor, Tensor]) -> list[ChannelTrace]:
+        traces = [ChannelTrace(site, len(self.inputs[0])) for site in sites]
         with undisturbed(self.model), torch.enable_grad():
             with ExitStack() as stack:
                 for trace in traces:

@@ -12,10 +12,10 @@ from torchlasso._core.arguments import check_kind, check_positive
 from torchlasso.control.base import LambdaController
 from torchlasso.distributed.sharding import whole
 from torchlasso.optim import Proximal
-from torchlasso.optim.metrics import Group
 from torchlasso.penalties import Penalty, Separable
 from torchlasso.penalties.blocks import Blocks
 from torchlasso.penalties.parts import joint_blocks, over_rows
+from torchlasso.selection import Group
 
 
 class Reweighted(LambdaController):

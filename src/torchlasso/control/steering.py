@@ -15,9 +15,9 @@ from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.control.forecast import Forecast
 from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
-from torchlasso.optim.metrics import Group
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.parts import joint_blocks
+from torchlasso.selection import Group
 
 # Measured in docs/results, on fixed λ: what is left, as odds, goes about as this power of 1/λ.
 ELASTICITY = 0.8

@@ -13,8 +13,8 @@ from torchlasso.control.costs import Bytes, Cost, Flops, Latency, Parameters
 from torchlasso.control.live_channels import Probe
 from torchlasso.control.steering import Steered
 from torchlasso.optim import Proximal
-from torchlasso.optim.metrics import Group
 from torchlasso.penalties.parts import joint_blocks
+from torchlasso.selection import Group
 
 COSTS: dict[str, type[Cost]] = {"flops": Flops, "parameters": Parameters, "bytes": Bytes, "latency": Latency}
 

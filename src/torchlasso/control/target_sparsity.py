@@ -13,8 +13,8 @@ from torchlasso._core.specs import unknown
 from torchlasso.control.base import check_proximal
 from torchlasso.control.steering import Steered
 from torchlasso.optim import Proximal
-from torchlasso.optim.metrics import Group
 from torchlasso.penalties.parts import count_alive
+from torchlasso.selection import Group
 
 SCOPES = ("model", "group")
 

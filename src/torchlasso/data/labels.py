@@ -18,7 +18,7 @@ LABEL_NAMES = ("label", "class", "target", "y")
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnSelection:
     """The label column of a table and the columns to leave out; ``required``: a label must be there."""
 
     label: str | None = None

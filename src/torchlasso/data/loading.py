@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import torchlasso.data.readers  # noqa: F401  (registers them)
-from torchlasso.data.labels import Columns, class_indices, class_names
+from torchlasso.data.labels import ColumnSelection, class_indices, class_names
 from torchlasso.data.records import Dataset, Labels, Part, kind_of, order_like, widen
 from torchlasso.data.registry import Source, find_reader
 from torchlasso.data.splits import split_test
@@ -83,7 +83,7 @@ def load_part(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()
 def _open(spec: str, label: str | None, ignore: Sequence[str], required: bool) -> Source:
     if isinstance(ignore, str):
         raise ValueError(f"ignore must be a sequence of column names, got the text {ignore!r}")
-    return find_reader(spec).open(spec, Columns(label, tuple(ignore), required))
+    return find_reader(spec).open(spec, ColumnSelection(label, tuple(ignore), required))
 
 
 def _assemble(name: str, train: Part, test: Part, origin: str, test_origin: str) -> Dataset:

@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 
 from torchlasso._core.registry import enter
 from torchlasso._core.specs import unknown
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
 
@@ -44,7 +44,7 @@ class Reader(ABC):
         """Return whether this reader is the one for ``spec``, by names and not by the content of files."""
 
     @abstractmethod
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         """The splits that ``spec`` names."""
 
 
@@ -56,12 +56,12 @@ class FileReader(Reader):
     def accepts(self, spec: str) -> bool:
         return spec.lower().endswith(self.suffix) and Path(spec).is_file()
 
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         path = Path(spec)
         return Source(path.name, Portion(spec, lambda: self.read(path, columns)))
 
     @abstractmethod
-    def read(self, path: Path, columns: Columns) -> Part:
+    def read(self, path: Path, columns: ColumnSelection) -> Part:
         """The rows of the file."""
 
 

@@ -12,12 +12,12 @@ import torch
 from torchlasso._core.extras import require
 from torchlasso.data.arrays import Array, refuse_infinite
 from torchlasso.data.images import decode
-from torchlasso.data.labels import Columns, raw_labels
+from torchlasso.data.labels import ColumnSelection, raw_labels
 from torchlasso.data.messages import listed, one_line, row
 from torchlasso.data.records import Labels, Part
 
 
-def table_part(table: Any, columns: Columns, origin: str, *, image_paths: bool = False) -> Part:
+def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths: bool = False) -> Part:
     """The images or the numeric columns of a table, with its labels.
 
     A column of images is binary, or of the form ``{bytes, path}``; where there is one, the other
@@ -67,7 +67,7 @@ def _encoded(column: Any, name: str, origin: str, image_paths: bool) -> Iterator
             index += 1
 
 
-def _labels(pa: Any, column: Any, name: str, columns: Columns, origin: str) -> Labels | None:
+def _labels(pa: Any, column: Any, name: str, columns: ColumnSelection, origin: str) -> Labels | None:
     kind = column.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type

@@ -28,13 +28,13 @@ STRIDE = 2_654_435_769  # between the seeds of two processes: odd, as only 32 bi
 
 
 @dataclass(frozen=True)
-class _Group:
+class _Processes:
     rank: int
     size: int
     store: Any = None
 
 
-_ALONE = _Group(0, 1)
+_ALONE = _Processes(0, 1)
 _group = _ALONE
 
 
@@ -52,7 +52,7 @@ def joined() -> Iterator[None]:
     # gloo is for what is on the CPU even where the model is not, such as a loss that was read
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-    _group = _Group(rank, size, store)
+    _group = _Processes(rank, size, store)
     try:
         yield
     except Exception:

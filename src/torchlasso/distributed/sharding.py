@@ -20,8 +20,6 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor, Placement
 
-Dims = tuple[int, ...]
-
 
 def _many_processes() -> bool:
     # Asked first: without them nothing is sharded, and importing DTensor alone takes half a second.
@@ -83,7 +81,7 @@ def _pooled(w: DTensor, part: Tensor, placements: tuple[Placement, ...]) -> Tens
     return type(w).from_local(part, w.device_mesh, parts).full_tensor()
 
 
-def is_cut(w: Tensor, dims: Dims) -> bool:
+def is_cut(w: Tensor, dims: tuple[int, ...]) -> bool:
     """Return whether a process holds less of ``w`` than whole slices along ``dims``; False for a plain tensor.
 
     >>> is_cut(torch.ones(4, 3), dims=(0,))
@@ -92,7 +90,7 @@ def is_cut(w: Tensor, dims: Dims) -> bool:
     return is_sharded(w) and not all(_keeps(placement, dims) for placement in w.placements)
 
 
-def _keeps(placement: Placement, dims: Dims) -> bool:
+def _keeps(placement: Placement, dims: tuple[int, ...]) -> bool:
     # what is neither replicated nor a partial sum is a shard of some kind, and has a dimension
     return placement.is_replicate() or (not placement.is_partial() and placement.dim in dims)  # type: ignore[attr-defined]
 

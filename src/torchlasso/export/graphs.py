@@ -74,7 +74,7 @@ CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-class Step(NamedTuple):
+class GraphCall(NamedTuple):
     """A call: the function, its arguments, the names of its results, and names that no later call reads."""
 
     function: Callable[..., Any]
@@ -130,7 +130,7 @@ class Graph:
         return outputs[0] if self._single else tuple(outputs)
 
 
-def _step(node: Mapping[str, Any], used: set[str]) -> Step:
+def _step(node: Mapping[str, Any], used: set[str]) -> GraphCall:
     if node["metadata"]:
         raise ValueError("its calls have metadata, which to_pt2 leaves out")
     args, kwargs = [], {}
@@ -143,7 +143,7 @@ def _step(node: Mapping[str, Any], used: set[str]) -> Step:
     results = [_name(output) for output in node["outputs"]]
     if len(results) == 1 and not (node["target"] in BODIES and node["is_hop_single_tensor_return"] is False):
         (results,) = results
-    return Step(operator_of(_plain(str)(node["target"])), args, kwargs, results or None, [])
+    return GraphCall(operator_of(_plain(str)(node["target"])), args, kwargs, results or None, [])
 
 
 def _argument(argument: Mapping[str, Any], used: set[str]) -> Getter:

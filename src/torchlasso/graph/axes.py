@@ -161,10 +161,10 @@ def _bind(axis: Axis, dim: Dim) -> None:
     axis.bound = dim
 
 
-Divide = Callable[[Dim, int], "tuple[Dim, Dim] | None"]
+Division = Callable[[Dim, int], "tuple[Dim, Dim] | None"]
 
 
-def _align(ours: list[Dim], theirs: list[Dim], divide: Divide, reason: str, meet: Meet) -> None:
+def _align(ours: list[Dim], theirs: list[Dim], divide: Division, reason: str, meet: Meet) -> None:
     """Let two lists of parts meet from the front, dividing whichever part is larger."""
     while ours and theirs:
         a, b = resolve(ours.pop(0)), resolve(theirs.pop(0))

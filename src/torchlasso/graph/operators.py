@@ -77,7 +77,7 @@ class Call(Generic[T]):
     Attributes:
         name: of the operator, for messages.
         args: its arguments by name, with what is known of each tensor in its place.
-        value: the result, or a tuple of them; for :meth:`Rule.shape` without data.
+        value: the result, or a tuple of them; for :meth:`OperatorRule.shape` without data.
     """
 
     name: str
@@ -119,7 +119,7 @@ def found_in(value: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
             yield from found_in(part, kinds)
 
 
-class Rule(ABC):
+class OperatorRule(ABC):
     """The rule of a family of operators.
 
     Attributes:
@@ -149,13 +149,13 @@ class Rule(ABC):
         """Return which elements of each result depend on the inputs: more than 0 where they may."""
 
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, OperatorRule] = {}
 
 
-def rule(*names: str) -> Callable[[type[Rule]], type[Rule]]:
+def rule(*names: str) -> Callable[[type[OperatorRule]], type[OperatorRule]]:
     """Register what is known of operators of these names, such as ``"linear"``."""
 
-    def register(cls: type[Rule]) -> type[Rule]:
+    def register(cls: type[OperatorRule]) -> type[OperatorRule]:
         for name in names:
             enter(RULES, "rule of", f"aten.{name}", cls())
         return cls
@@ -163,7 +163,7 @@ def rule(*names: str) -> Callable[[type[Rule]], type[Rule]]:
     return register
 
 
-def rule_of(target: Any) -> Rule | None:
+def rule_of(target: Any) -> OperatorRule | None:
     """Return the rule of an operator, if it has one."""
     if target is operator.getitem:
         return RULES["aten.getitem"]

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from torchlasso.graph.tracing import Inputs
 
-Place = tuple[int, int]  # a tensor, by its number among the leaves of the inputs, and one of its dimensions
+TensorDim = tuple[int, int]  # a tensor, by its number among the leaves of the inputs, and one of its dimensions
 T = TypeVar("T")
 
 MULTIPLE = 32  # the sizes of many models are multiples of it, or of a power of two below it
@@ -43,19 +43,19 @@ def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T], beyond: i
         >>> tuple(x.shape), tuple(y.shape)
         ((3, 3, 9, 10), (3, 2))
     """
-    search = _Search(example_inputs, run, beyond)
+    search = _SizeSearch(example_inputs, run, beyond)
     for places in _apart(list(search.sizes), search.sizes.__getitem__):
         search.change(places)
     return search.accepted
 
 
-class _Search(Generic[T]):
+class _SizeSearch(Generic[T]):
     """The sizes that a model accepts so far."""
 
     def __init__(self, example_inputs: Inputs, run: Callable[[Inputs], T], beyond: int) -> None:
         self.run, self.beyond = run, beyond
         self.leaves, self.spec = tree_flatten(example_inputs)
-        self.sizes: dict[Place, int] = {
+        self.sizes: dict[TensorDim, int] = {
             (i, k): size
             for i, leaf in enumerate(self.leaves)
             if isinstance(leaf, Tensor)
@@ -64,7 +64,7 @@ class _Search(Generic[T]):
         }
         self.accepted: tuple[Inputs, T] | None = None
 
-    def change(self, places: list[Place]) -> None:
+    def change(self, places: list[TensorDim]) -> None:
         """Change these sizes, which are equal, together if the model accepts it; then parts of them apart."""
         size = self.sizes[places[0]]
         together = any(self.accepts(places, other) for other in self.candidates(places, size))
@@ -78,14 +78,14 @@ class _Search(Generic[T]):
             for part in parts if len(parts) > 1 else ():
                 self.change(part)
 
-    def candidates(self, places: Iterable[Place], size: int) -> list[int]:
+    def candidates(self, places: Iterable[TensorDim], size: int) -> list[int]:
         """Other sizes to try, those first that cost little and are accepted by most models."""
         larger = _larger(size)
         if size <= self.beyond and any(dim for _, dim in places):  # a batch need not be as long
             larger = [*_larger(self.beyond), *larger]
         return [other for other in dict.fromkeys([*larger, size - 1, size // 2]) if other > 0]
 
-    def accepts(self, places: Iterable[Place], size: int) -> bool:
+    def accepts(self, places: Iterable[TensorDim], size: int) -> bool:
         """Try a size, beside those that are accepted already; whether the model runs."""
         sizes = self.sizes | dict.fromkeys(places, size)
         leaves = list(self.leaves)
@@ -107,9 +107,9 @@ def _larger(size: int) -> list[int]:
     return [size + 1, size + math.gcd(size, MULTIPLE), 2 * size]
 
 
-def _apart(places: list[Place], key: Callable[[Place], int]) -> list[list[Place]]:
+def _apart(places: list[TensorDim], key: Callable[[TensorDim], int]) -> list[list[TensorDim]]:
     """The places grouped by a key."""
-    found: dict[int, list[Place]] = {}
+    found: dict[int, list[TensorDim]] = {}
     for place in places:
         found.setdefault(key(place), []).append(place)
     return list(found.values())

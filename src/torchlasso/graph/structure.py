@@ -11,7 +11,17 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from torchlasso.graph.axes import Axis, pinned, same_counts
-from torchlasso.graph.operators import Call, Dims, Rule, Shaped, all_pinned, arguments, name_of, pin_all, rule_of
+from torchlasso.graph.operators import (
+    Call,
+    Dims,
+    OperatorRule,
+    Shaped,
+    all_pinned,
+    arguments,
+    name_of,
+    pin_all,
+    rule_of,
+)
 from torchlasso.graph.rules.opaque import UNKNOWN, VARYING
 from torchlasso.graph.running import repeatable
 from torchlasso.graph.tracing import Inputs, Trace, has_varying_size, is_varying_number, trace
@@ -76,7 +86,7 @@ def _axis(size: int) -> Axis:
     return Axis(size) if size != 1 else pinned(1, "there is only one")
 
 
-def rule_in(node: fx.Node) -> Rule:
+def rule_in(node: fx.Node) -> OperatorRule:
     """Return what is known of a call."""
     rule = rule_of(node.target) or UNKNOWN
     return rule if rule.local or not any(map(is_varying_number, node.all_input_nodes)) else VARYING

@@ -14,7 +14,7 @@ from torchlasso._core.arguments import check_inputs, check_model
 from torchlasso.compaction import compacted
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.graph.tracing import Inputs, first_line
-from torchlasso.inference.choosing import Choice, choose
+from torchlasso.inference.choosing import ChosenExecution, choose
 from torchlasso.inference.layers import find_layers, record
 from torchlasso.inference.record import AccelerationReport, LayerAcceleration
 from torchlasso.inference.whole import quickest, working
@@ -130,7 +130,7 @@ def _compacted(model: nn.Module, inputs: Inputs) -> tuple[nn.Module | None, str]
     return (small if report.removed else None), f"Compaction: {report.verdict}"
 
 
-def _reported(choice: Choice) -> LayerAcceleration:
+def _reported(choice: ChosenExecution) -> LayerAcceleration:
     layer = choice.layer
     return LayerAcceleration(
         layer.name,

@@ -23,7 +23,7 @@ ROWS, SAMPLES = 256, 8  # so many rows of a linear layer, and samples of a convo
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class ChosenExecution:
     """The chosen way to run a layer.
 
     Attributes:
@@ -55,17 +55,17 @@ class Choice:
         """Seconds that a run of the model takes less."""
         return self.seconds[DENSE] - self.seconds[self.execution] if self.replaces else 0.0
 
-    def undone(self, why: str) -> Choice:
+    def undone(self, why: str) -> ChosenExecution:
         """The layer as it is."""
-        return Choice(self.layer, DENSE, self.layer.module, self.seconds, why)
+        return ChosenExecution(self.layer, DENSE, self.layer.module, self.seconds, why)
 
 
 @torch.no_grad()
-def choose(layer: Layer, seconds: float) -> Choice:
+def choose(layer: Layer, seconds: float) -> ChosenExecution:
     """The quickest way to run a layer on what it was given, in about so many seconds."""
     found, troubles = {DENSE: layer.module}, list[str]()
     if layer.why:
-        return Choice(layer, DENSE, layer.module, {}, layer.why)
+        return ChosenExecution(layer, DENSE, layer.module, {}, layer.why)
     examples = Examples.of(layer)
     for name, build in executions().items():
         try:
@@ -77,14 +77,14 @@ def choose(layer: Layer, seconds: float) -> Choice:
         except (RuntimeError, ValueError) as error:  # torch has no such product for this device or precision
             troubles.append(f"{name}: {first_line(error)}")
     if len(found) == 1:
-        return Choice(layer, DENSE, layer.module, {}, "; ".join(troubles) or "it has too few zeros")
+        return ChosenExecution(layer, DENSE, layer.module, {}, "; ".join(troubles) or "it has too few zeros")
     device = layer.weight.device
     times = interleaved({name: partial(_visit, module, layer) for name, module in found.items()}, seconds, device)
     medians = {name: statistics.median(each) for name, each in times.items()}
     best = min(medians, key=medians.__getitem__)
     if medians[best] > GAIN * medians[DENSE]:
-        return Choice(layer, DENSE, layer.module, medians, "; ".join(["nothing is quicker", *troubles]))
-    return Choice(layer, best, found[best], medians)
+        return ChosenExecution(layer, DENSE, layer.module, medians, "; ".join(["nothing is quicker", *troubles]))
+    return ChosenExecution(layer, best, found[best], medians)
 
 
 def _visit(module: nn.Module, layer: Layer) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from torchlasso.compaction.verify import disagreement
 from torchlasso.graph.tracing import Inputs, as_arguments, first_line
-from torchlasso.inference.choosing import Choice
+from torchlasso.inference.choosing import ChosenExecution
 from torchlasso.inference.timing import interleaved
 
 # The shares of the layers, those first that win most, with which the whole model is tried.
@@ -25,16 +25,16 @@ SLOWER = "the whole model is not quicker with it"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TimedModel:
     """A model, how its layers are run, and milliseconds of a run: of the model as it was, and of this one."""
 
     model: nn.Module
-    choices: list[Choice]
+    choices: list[ChosenExecution]
     before: float
     after: float
 
 
-def installed(model: nn.Module, choices: Iterable[Choice]) -> nn.Module:
+def installed(model: nn.Module, choices: Iterable[ChosenExecution]) -> nn.Module:
     """The model with its layers run in these ways; it is changed, unless it is such a layer itself."""
     for choice in choices:
         for name in choice.layer.names:
@@ -44,10 +44,12 @@ def installed(model: nn.Module, choices: Iterable[Choice]) -> nn.Module:
     return model
 
 
-def working(original: nn.Module, model: nn.Module, choices: list[Choice], inputs: Inputs) -> list[Choice]:
+def working(
+    original: nn.Module, model: nn.Module, choices: list[ChosenExecution], inputs: Inputs
+) -> list[ChosenExecution]:
     """The choices with which the model gives what the original gives; a layer with which it does not stays as it is."""
 
-    def failure(tried: list[Choice]) -> str:
+    def failure(tried: list[ChosenExecution]) -> str:
         args, kwargs = as_arguments(inputs)
         try:
             with torch.no_grad():
@@ -56,7 +58,7 @@ def working(original: nn.Module, model: nn.Module, choices: list[Choice], inputs
             return f"the model needs it as it is: {first_line(error)[:80]}"
         return ""
 
-    def difference(tried: list[Choice]) -> str:
+    def difference(tried: list[ChosenExecution]) -> str:
         exact = [choice if choice.any_precision else choice.undone("") for choice in tried]
         if not any(choice.replaces for choice in exact):
             return ""
@@ -65,11 +67,11 @@ def working(original: nn.Module, model: nn.Module, choices: list[Choice], inputs
     return _without(difference, _without(failure, choices))
 
 
-def _without(trouble: Callable[[list[Choice]], str], choices: list[Choice]) -> list[Choice]:
+def _without(trouble: Callable[[list[ChosenExecution]], str], choices: list[ChosenExecution]) -> list[ChosenExecution]:
     """The choices without those that give trouble alone, and without any if there is trouble still."""
     if not trouble(choices):
         return choices
-    dense, kept = [choice.undone("") for choice in choices], list[Choice]()
+    dense, kept = [choice.undone("") for choice in choices], list[ChosenExecution]()
     for i, choice in enumerate(choices):
         why = trouble([*dense[:i], choice, *dense[i + 1 :]]) if choice.replaces else ""
         kept.append(choice.undone(why) if why else choice)
@@ -79,8 +81,8 @@ def _without(trouble: Callable[[list[Choice]], str], choices: list[Choice]) -> l
 
 @torch.no_grad()
 def quickest(
-    original: nn.Module, model: nn.Module, choices: list[Choice], inputs: Inputs, seconds: float, smaller: bool
-) -> Outcome:
+    original: nn.Module, model: nn.Module, choices: list[ChosenExecution], inputs: Inputs, seconds: float, smaller: bool
+) -> TimedModel:
     """The model with all choices, or with those that win most, or the original: the first that is quicker.
 
     Args:
@@ -105,7 +107,7 @@ def quickest(
         pairs = zip(times["after"], times["before"], strict=False)  # until one of them drops out
         if statistics.median(after / before for after, before in pairs) <= GAIN:
             before, after = (1000 * statistics.median(times[name]) for name in ("before", "after"))
-            return Outcome(found, tried, before, after)
+            return TimedModel(found, tried, before, after)
     times = interleaved({"before": partial(original, *args, **kwargs)}, seconds / len(SHARES), device)
     before = 1000 * statistics.median(times["before"])
-    return Outcome(original, [choice.undone(choice.why or SLOWER) for choice in choices], before, before)
+    return TimedModel(original, [choice.undone(choice.why or SLOWER) for choice in choices], before, before)

@@ -6,7 +6,7 @@ import functools
 import math
 from dataclasses import dataclass
 
-Numbers = tuple[int, ...]  # one for each dimension
+PerDimension = tuple[int, ...]  # one for each dimension
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Window:
         places: those of the kernel at which there is a weight.
     """
 
-    kernel: Numbers
-    stride: Numbers
-    dilation: Numbers
-    places: tuple[Numbers, ...]
+    kernel: PerDimension
+    stride: PerDimension
+    dilation: PerDimension
+    places: tuple[PerDimension, ...]
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Layout:
         length: how many it reads from there on: with those between the lines of the output, which are for nothing.
     """
 
-    sizes: Numbers
-    widths: Numbers
-    lacking: Numbers
+    sizes: PerDimension
+    widths: PerDimension
+    lacking: PerDimension
     cuts: tuple[tuple[slice, ...], ...]
-    grids: Numbers
-    starts: Numbers
+    grids: PerDimension
+    starts: PerDimension
     length: int
 
     @property
@@ -53,7 +53,7 @@ class Layout:
 
 
 @functools.lru_cache(maxsize=1024)
-def layout(window: Window, pixels: Numbers) -> Layout:
+def layout(window: Window, pixels: PerDimension) -> Layout:
     """Return the layout of an input with so many pixels along each dimension, padding included.
 
     Raises:

@@ -18,11 +18,12 @@ from torchlasso.optim.buckets import Cohort, cohorts_of, keep_gains
 from torchlasso.optim.fused import device, updates
 from torchlasso.optim.fused.cpu import Launch, launches_of
 from torchlasso.optim.fused.program import is_elementwise
-from torchlasso.optim.metrics import Group, Metric, registry
+from torchlasso.optim.metrics import Metric, registry
 from torchlasso.penalties import L1, Penalty, check_strength
 from torchlasso.penalties.base import Strength
 from torchlasso.penalties.joint import Joint
 from torchlasso.penalties.parts import factors, joint_blocks, over_rows, prox_together_
+from torchlasso.selection import Group
 
 # With fused=None, so many weights or more are stepped by kernels. Measured in docs/results: below, what a step gains
 # by them does not make up for the seconds that they take at the first.

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from torchlasso.optim.metrics import Group, Metric, State, age_of
+from torchlasso.optim.metrics import Metric, State, age_of
 from torchlasso.penalties import Penalty, check_strength
+from torchlasso.selection import Group
 
 # The averaging window grows with this power of lr_peak / lr. Measured in docs/results: with 1 the support goes on
 # changing to the end, with 3 the last epochs move too slowly to reach as low an objective.

@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from torchlasso._core.registry import enter
+from torchlasso.selection import Group
 
-Group = dict[str, Any]
 State = Mapping[str, Any]
 Number = Any  # a float; a tensor on a device whose numbers the host does not wait for
 

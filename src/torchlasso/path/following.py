@@ -29,8 +29,8 @@ from torchlasso.training.trainer import (
     sparsity,
 )
 
-Rows = tuple[Tensor, Tensor]
-Watch = Callable[[int, Trainer], Callable[[Step], None]]
+LabelledRows = tuple[Tensor, Tensor]
+PointWatch = Callable[[int, Trainer], Callable[[Step], None]]
 LOWEST_POWER, HIGHEST_POWER = 0.4, 2.0  # of 1/λ by which what is left goes
 LARGEST_STEP = 10.0  # what λ is multiplied by at most from one point to the next
 CHUNKS = 20  # of the validation rows, from whose spread the standard error of their mean loss is taken
@@ -71,11 +71,11 @@ class Recipe:
 def follow(
     model: nn.Module,
     recipe: Recipe,
-    train: Rows,
-    validation: Rows | None = None,
-    test: Rows | None = None,
+    train: LabelledRows,
+    validation: LabelledRows | None = None,
+    test: LabelledRows | None = None,
     done: Sequence[Point] = (),
-    watch: Watch | None = None,
+    watch: PointWatch | None = None,
 ) -> Iterator[Point]:
     """Train ``model`` along the path; after each point that is yielded it has that point's weights.
 
@@ -117,10 +117,10 @@ def _fit(
     model: nn.Module,
     recipe: Recipe,
     before: Sequence[Point],
-    train: Rows,
-    validation: Rows | None,
-    test: Rows | None,
-    watch: Watch | None,
+    train: LabelledRows,
+    validation: LabelledRows | None,
+    test: LabelledRows | None,
+    watch: PointWatch | None,
 ) -> Point:
     index = len(before)
     searching = index == 1 and recipe.grid.lams is None
@@ -200,7 +200,7 @@ def _spread(model: nn.Module, loss: Loss, found: Evaluation, x: Tensor, y: Tenso
     return spread / math.sqrt(len(losses))
 
 
-def collapsed(points: Sequence[Point], recipe: Recipe, validation: Rows | None) -> bool:
+def collapsed(points: Sequence[Point], recipe: Recipe, validation: LabelledRows | None) -> bool:
     """Return whether the last point is too bad for the path to go on."""
     if validation is None or not points:
         return False

@@ -13,7 +13,7 @@ import torchlasso
 from torchlasso._core.functions import need_consent
 from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.runs import choices
-from torchlasso.runs.experiment import Experiment, Inputs
+from torchlasso.runs.experiment import Experiment, InputSpec
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.records import build
 from torchlasso.training.trainer import Loss
@@ -33,7 +33,7 @@ class Card:
     """
 
     model: str
-    inputs: Inputs
+    inputs: InputSpec
     loss_name: str | None = None
     label: str | None = None
     ignore: tuple[str, ...] = ()

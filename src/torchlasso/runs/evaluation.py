@@ -9,7 +9,7 @@ from torch import nn
 
 from torchlasso.diagnostics.report import report
 from torchlasso.diagnostics.stationarity import is_penalised, stationarity
-from torchlasso.runs.experiment import Rows
+from torchlasso.runs.experiment import RowSplits
 from torchlasso.runs.summary import Summary
 from torchlasso.selection import Group
 from torchlasso.training.trainer import Loss, evaluate, full_gradient
@@ -19,7 +19,7 @@ def summarise(
     model: nn.Module,
     groups: list[Group],
     loss: Loss,
-    rows: Rows,
+    rows: RowSplits,
     *,
     epochs: int,
     seconds: float,

@@ -37,7 +37,7 @@ EXAMPLES = 64  # rows by which it is measured what a model costs
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputSpec:
     """The inputs that a trained model expects, and the meaning of its outputs."""
 
     shape: tuple[int, ...]
@@ -103,7 +103,7 @@ class Experiment:
     """Options with what has to be known to use the trained model later: what ``config.json`` keeps."""
 
     options: Options
-    inputs: Inputs
+    inputs: InputSpec
     versions: dict[str, str] = field(
         default_factory=lambda: {"torchlasso": torchlasso.__version__, "torch": torch.__version__}
     )
@@ -227,7 +227,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowSplits:
     """The rows of an experiment, standardised and on its device."""
 
     train: tuple[Tensor, Tensor]
@@ -235,13 +235,13 @@ class Rows:
     test: tuple[Tensor, Tensor]
 
 
-def read(options: Options) -> tuple[Inputs, Rows]:
+def read(options: Options) -> tuple[InputSpec, RowSplits]:
     """Read the data of the options and split off the validation rows."""
     dataset = data.load(options.data, label=options.label, ignore=options.ignore)
     kept, held = data.holdout(dataset.y, options.validation, options.seed)
     if options.validation and not len(held):
         raise ValueError(f"{options.data}: too few rows to set {options.validation:g} of them apart for validation")
-    inputs = Inputs(
+    inputs = InputSpec(
         shape=dataset.input_shape,
         outputs=dataset.outputs,
         classes=dataset.classes,
@@ -251,10 +251,10 @@ def read(options: Options) -> tuple[Inputs, Rows]:
     device = choices.device(options.device)
     x, test_x = (inputs.standardizer(part).to(device) for part in (dataset.x, dataset.test_x))
     y, test_y = dataset.y.to(device), dataset.test_y.to(device)
-    return inputs, Rows((x[kept], y[kept]), (x[held], y[held]), (test_x, test_y))
+    return inputs, RowSplits((x[kept], y[kept]), (x[held], y[held]), (test_x, test_y))
 
 
-def read_again(experiment: Experiment) -> Rows:
+def read_again(experiment: Experiment) -> RowSplits:
     """Read the data of a run once more.
 
     Raises:

@@ -19,7 +19,7 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of L
 
 
 @dataclass(frozen=True)
-class Latency:
+class Timing:
     """Seconds of a run: the median, and how far the middle half of the runs is spread."""
 
     median: float
@@ -27,7 +27,7 @@ class Latency:
 
 
 @torch.inference_mode()
-def latencies(models: Mapping[str, nn.Module], inputs: Mapping[str, Tensor], seconds: float) -> dict[str, Latency]:
+def latencies(models: Mapping[str, nn.Module], inputs: Mapping[str, Tensor], seconds: float) -> dict[str, Timing]:
     """Measure the latency of each model on its inputs, in evaluation.
 
     They run in turns, so that what else the machine does slows all of them alike.
@@ -53,9 +53,9 @@ def latencies(models: Mapping[str, nn.Module], inputs: Mapping[str, Tensor], sec
     return {name: _summary(times) for name, times in found.items()}
 
 
-def _summary(times: list[float]) -> Latency:
+def _summary(times: list[float]) -> Timing:
     low, _, high = statistics.quantiles(times, n=4)
-    return Latency(statistics.median(times), high - low)
+    return Timing(statistics.median(times), high - low)
 
 
 def _wait_for(x: Tensor) -> None:

@@ -17,7 +17,7 @@ from torchlasso.figures import frontier, save
 from torchlasso.figures._style import plain
 from torchlasso.path import Point, choose, folds_of, follow, pooled
 from torchlasso.runs.evaluation import summarise
-from torchlasso.runs.experiment import Experiment, Rows, read
+from torchlasso.runs.experiment import Experiment, RowSplits, read
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.options import DENSE, PathOptions
@@ -29,7 +29,7 @@ from torchlasso.startup import leaving_interrupts_here
 from torchlasso.training.trainer import Step, Trainer
 
 
-def run_path(experiment: Experiment, rows: Rows, folder: RunFolder, observer: Observer = SILENT) -> Summary:
+def run_path(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
     """Train the points that are not trained yet, choose one, and write all that the folder of a path holds.
 
     Raises:
@@ -59,7 +59,7 @@ def run_path(experiment: Experiment, rows: Rows, folder: RunFolder, observer: Ob
 
 
 def _follow(
-    experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFolder, model: nn.Module, observer: Observer
+    experiment: Experiment, path: PathOptions, rows: RowSplits, folder: RunFolder, model: nn.Module, observer: Observer
 ) -> list[Point]:
     points = folder.read_points()
     if points:
@@ -86,7 +86,7 @@ def _follow(
 
 
 def _cross_validate(
-    experiment: Experiment, path: PathOptions, rows: Rows, folder: RunFolder, observer: Observer
+    experiment: Experiment, path: PathOptions, rows: RowSplits, folder: RunFolder, observer: Observer
 ) -> list[list[Point]]:
     """The path of every fold, each in a process of its own where there are cores for it."""
     count = path.folds or 0
@@ -144,7 +144,7 @@ def _load(model: nn.Module, folder: RunFolder, index: int) -> None:
         raise ValueError(f"{folder.weights} is damaged or of another run: point {index} does not fit") from error
 
 
-def _summary(experiment: Experiment, model: nn.Module, rows: Rows, chosen: Point, points: list[Point]) -> Summary:
+def _summary(experiment: Experiment, model: nn.Module, rows: RowSplits, chosen: Point, points: list[Point]) -> Summary:
     groups = experiment.groups(model, chosen.lam)
     epochs, seconds = sum(p.epochs for p in points), sum(p.seconds for p in points)
     summary = summarise(model, groups, experiment.loss, rows, epochs=epochs, seconds=seconds)

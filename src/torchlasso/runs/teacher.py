@@ -6,12 +6,12 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from torchlasso.runs.experiment import Inputs
+from torchlasso.runs.experiment import InputSpec
 from torchlasso.runs.finished import open_run
 from torchlasso.training.trainer import outputs_of
 
 
-def outputs_of_teacher(path: str, allowed: Collection[str], inputs: Inputs, x: Tensor) -> Tensor:
+def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x: Tensor) -> Tensor:
     """Return the outputs of the model of the run in ``path`` for rows that are prepared for ``inputs``.
 
     Raises:

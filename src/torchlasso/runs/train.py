@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchlasso.control import TargetMissed
 from torchlasso.path import badness
 from torchlasso.runs.evaluation import need_finite, summarise
-from torchlasso.runs.experiment import OURS, REFIT, Experiment, Rows, Training
+from torchlasso.runs.experiment import OURS, REFIT, Experiment, RowSplits, Training
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.options import DENSE, LOSS_TERM
@@ -24,7 +24,7 @@ from torchlasso.runs.teacher import outputs_of_teacher
 from torchlasso.training.trainer import Trainer, evaluate, outputs_of, support
 
 
-def run(experiment: Experiment, rows: Rows, folder: RunFolder, observer: Observer = SILENT) -> Summary:
+def run(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
     """Train the experiment's model and its comparisons, and write all that a run folder holds.
 
     Raises:
@@ -59,7 +59,7 @@ def run(experiment: Experiment, rows: Rows, folder: RunFolder, observer: Observe
 
 
 def _compare(
-    name: str, experiment: Experiment, rows: Rows, folder: RunFolder, lam: float, observer: Observer
+    name: str, experiment: Experiment, rows: RowSplits, folder: RunFolder, lam: float, observer: Observer
 ) -> tuple[Summary, nn.Module]:
     part = folder.started_part(name, experiment)
     model = experiment.build_model()
@@ -72,7 +72,12 @@ def _compare(
 
 
 def _refit(
-    experiment: Experiment, model: nn.Module, rows: Rows, teacher: Tensor | None, folder: RunFolder, observer: Observer
+    experiment: Experiment,
+    model: nn.Module,
+    rows: RowSplits,
+    teacher: Tensor | None,
+    folder: RunFolder,
+    observer: Observer,
 ) -> Refit:
     """Train on without a penalty; ``model`` stays what it was if that made it no better on the validation rows."""
     part = folder.started_part(REFIT, experiment)
@@ -86,7 +91,7 @@ def _refit(
     return Refit(kept, found, refitted, training.trainer.epoch, training.trainer.seconds)
 
 
-def _train(name: str, training: Training, rows: Rows, folder: RunFolder, observer: Observer) -> None:
+def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, observer: Observer) -> None:
     """Train, or go on from the folder's checkpoint."""
     trainer, groups = training.trainer, training.groups
     metrics = _resume(trainer, folder)
@@ -141,7 +146,7 @@ def _resume(trainer: Trainer, folder: RunFolder) -> list[dict[str, Any]]:
     return folder.read_metrics()[: trainer.epoch]
 
 
-def _epoch(training: Training, rows: Rows, loss: float, before: Tensor, now: Tensor) -> dict[str, Any]:
+def _epoch(training: Training, rows: RowSplits, loss: float, before: Tensor, now: Tensor) -> dict[str, Any]:
     trainer = training.trainer
     line = {
         "epoch": trainer.epoch,
@@ -159,7 +164,7 @@ def _epoch(training: Training, rows: Rows, loss: float, before: Tensor, now: Ten
     return line
 
 
-def _summary(training: Training, rows: Rows) -> Summary:
+def _summary(training: Training, rows: RowSplits) -> Summary:
     trainer = training.trainer
     return summarise(
         trainer.model,

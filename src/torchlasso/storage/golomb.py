@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Flags = NDArray[np.bool_]
-Bytes = NDArray[np.uint8]
+ByteArray = NDArray[np.uint8]
 Integers = NDArray[np.integer[Any]]
 
 PIECE = 1 << 18  # places, or bits of the code, at a time, so that the integers made of them stay in the cache
 MOST_LOW_BITS = 48  # more would be the best only for a tensor of 2⁴⁷ weights
 
 
-def encode(marked: Flags) -> tuple[Bytes, int]:
+def encode(marked: Flags) -> tuple[ByteArray, int]:
     """The code, and its k.
 
     >>> code, low_bits = encode(np.array([0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0], bool))
@@ -46,7 +46,7 @@ def encode(marked: Flags) -> tuple[Bytes, int]:
     return np.packbits(np.concatenate([part for plane in (*planes, unary) for part in plane])), low_bits
 
 
-def decode(code: Bytes, low_bits: int, size: int, count: int) -> Flags:
+def decode(code: ByteArray, low_bits: int, size: int, count: int) -> Flags:
     """The flags of ``size`` places, ``count`` of them marked.
 
     What is allocated is ``size`` bytes and a multiple of the code's length.
@@ -102,14 +102,14 @@ def _unary(numbers: Integers) -> Flags:
     return bits
 
 
-def _mark_bitmask(marked: Flags, code: Bytes, count: int) -> None:
+def _mark_bitmask(marked: Flags, code: ByteArray, count: int) -> None:
     bits = np.unpackbits(code).view(bool)
     if np.count_nonzero(bits) != count or bits[marked.size :].any() or (bits.size and not bits[-8:].any()):
         raise ValueError(f"its bitmask is not one of {count} positions in {marked.size}")
     marked[: bits.size] = bits[: marked.size]
 
 
-def _mark_coded(marked: Flags, code: Bytes, low_bits: int, count: int) -> None:
+def _mark_coded(marked: Flags, code: ByteArray, low_bits: int, count: int) -> None:
     done, place, end = 0, -1, -1  # so many marks, the last one's place, and where its unary part ends
     unary = 8 * code.size - low_bits * count
     for start in range(0, unary, PIECE):
@@ -130,6 +130,6 @@ def _mark_coded(marked: Flags, code: Bytes, low_bits: int, count: int) -> None:
         raise ValueError(f"it has {done} positions instead of {count}")
 
 
-def _bits(code: Bytes, start: int, count: int) -> Bytes:
+def _bits(code: ByteArray, start: int, count: int) -> ByteArray:
     first, skipped = divmod(start, 8)
     return np.unpackbits(code[first:], count=skipped + count)[skipped:]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchlasso.storage.golomb import Bytes, decode, encode, indices
+from torchlasso.storage.golomb import ByteArray, decode, encode, indices
 
 DTYPES = {
     "F64": torch.float64,
@@ -66,7 +66,7 @@ class Record:
                     return cls(dtype, tuple(shape), nonzeros, low_bits, values)
         raise ValueError(f"its record is {content!r:.80}")
 
-    def unpack(self, data: Bytes) -> Tensor:
+    def unpack(self, data: ByteArray) -> Tensor:
         """The tensor that these bytes are.
 
         Raises:
@@ -85,7 +85,7 @@ class Record:
         return torch.from_numpy(whole).view(self.dtype).reshape(self.shape)
 
 
-def pack(w: Tensor, values: torch.dtype | None = None) -> tuple[Record, Bytes]:
+def pack(w: Tensor, values: torch.dtype | None = None) -> tuple[Record, ByteArray]:
     """The record of a contiguous tensor on the CPU, and its bytes.
 
     Values of 32 or 64 bits are rounded to the type ``values``, unless one of them becomes zero or infinite by it.
@@ -106,7 +106,7 @@ def pack(w: Tensor, values: torch.dtype | None = None) -> tuple[Record, Bytes]:
     return record, np.concatenate([as_bytes(kept), code])
 
 
-def as_bytes(w: Tensor) -> Bytes:
+def as_bytes(w: Tensor) -> ByteArray:
     """The memory of a contiguous tensor on the CPU."""
     return _bits(w).view(np.uint8)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchlasso._core.extras import require
 from torchlasso._core.memory import need
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
@@ -25,7 +25,7 @@ class Csv(FileReader):
     form = "FILE.csv"
     suffix = ".csv"
 
-    def read(self, path: Path, columns: Columns) -> Part:
+    def read(self, path: Path, columns: ColumnSelection) -> Part:
         pa = require("pyarrow", "data", f"{path}: reading CSV")
         csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
         need(8 * path.stat().st_size, str(path))  # its text, and two characters as a number of 64 bits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torchlasso._core.extras import require
 from torchlasso.data.arrays import array_part
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.registry import Portion, Reader, Source, register
 from torchlasso.data.splits import split_test
 
@@ -19,7 +19,7 @@ class Digits(Reader):
     def accepts(self, spec: str) -> bool:
         return spec == self.form
 
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         columns.refuse(spec)
         digits = require("sklearn.datasets", "sklearn", "the data set 'digits'").load_digits()
         train, test = split_test(array_part(digits.images / 16.0, digits.target, spec))

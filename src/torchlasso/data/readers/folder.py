@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part, concatenate
 from torchlasso.data.registry import Portion, Reader, Source, reader_of, register
@@ -23,7 +23,7 @@ class Folder(Reader):
         path = Path(spec)
         return path.is_dir() and any(_files(path).values())
 
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         path = Path(spec)
         files = _files(path)
         train, test = (_portion(spec, names, columns) for names in (files["train"], _test(files)))
@@ -58,7 +58,7 @@ def role_of(name: str) -> str | None:
     return None
 
 
-def _portion(spec: str, files: list[Path], columns: Columns) -> Portion | None:
+def _portion(spec: str, files: list[Path], columns: ColumnSelection) -> Portion | None:
     if not files:
         return None
     readers = [reader for path in files if (reader := reader_of(path))]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchlasso._core.functions import import_function, is_function_name
 from torchlasso.data.arrays import array_part, as_array
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 from torchlasso.data.splits import split_test
@@ -23,7 +23,7 @@ class Function(Reader):
     def accepts(self, spec: str) -> bool:
         return is_function_name(spec)
 
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         columns.refuse(spec)
         function = import_function(spec)
         try:

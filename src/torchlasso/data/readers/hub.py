@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torchlasso._core.extras import require
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed, one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
@@ -24,7 +24,7 @@ class Hub(Reader):
     def accepts(self, spec: str) -> bool:
         return spec.startswith("hf:")
 
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         splits = _load(spec)
         if "train" not in splits:
             raise ValueError(f"{spec}: no split 'train'; there are {listed(splits)}")
@@ -32,7 +32,7 @@ class Hub(Reader):
         return Source(spec, *(_portion(spec, splits, split, columns) for split in ("train", test) if split))
 
 
-def _portion(spec: str, splits: Any, split: str, columns: Columns) -> Portion:
+def _portion(spec: str, splits: Any, split: str, columns: ColumnSelection) -> Portion:
     origin = f"{spec}, split {split!r}"
 
     def read() -> Part:

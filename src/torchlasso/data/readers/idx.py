@@ -14,7 +14,7 @@ import numpy as np
 
 from torchlasso._core.memory import need
 from torchlasso.data.arrays import Array, array_part
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
@@ -41,7 +41,7 @@ class Idx(Reader):
         path = Path(spec)
         return bool(_NAME.search(path.name)) and "labels" not in path.name.lower() and path.is_file()
 
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         columns.refuse(spec)
         path = Path(spec)
 

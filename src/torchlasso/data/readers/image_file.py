@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from torchlasso.data.images import SUFFIXES, decode
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 
@@ -19,7 +19,7 @@ class ImageFile(Reader):
     def accepts(self, spec: str) -> bool:
         return Path(spec).suffix.lower() in SUFFIXES and Path(spec).is_file()
 
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         if columns.required:
             raise ValueError(f"{spec}: one image cannot be trained on; give a folder with a folder of images per class")
         path = Path(spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from torchlasso.data.images import SUFFIXES, decode
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
@@ -26,7 +26,7 @@ class ImageFolder(Reader):
         path = Path(spec)
         return path.is_dir() and bool(_folders(path) or _images(path))
 
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         columns.refuse(spec)
         root = Path(spec)
         folders = {folder.name: folder for folder in _folders(root)}
@@ -47,11 +47,11 @@ def _images(path: Path) -> list[Path]:
     return sorted(item for item in files if item.suffix.lower() in SUFFIXES)
 
 
-def _portion(root: Path | None, columns: Columns) -> Portion | None:
+def _portion(root: Path | None, columns: ColumnSelection) -> Portion | None:
     return None if root is None else Portion(str(root), lambda: _read(root, columns))
 
 
-def _read(root: Path, columns: Columns) -> Part:
+def _read(root: Path, columns: ColumnSelection) -> Part:
     folders = _folders(root)
     if not folders and not columns.required:
         files, y = _images(root), None

@@ -10,7 +10,7 @@ import numpy as np
 
 from torchlasso._core.memory import need
 from torchlasso.data.arrays import Array, array_part
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed, one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
@@ -28,7 +28,7 @@ class Npz(Reader):
     def accepts(self, spec: str) -> bool:
         return spec.lower().endswith(".npz") and Path(spec).is_file()
 
-    def open(self, spec: str, columns: Columns) -> Source:
+    def open(self, spec: str, columns: ColumnSelection) -> Source:
         columns.refuse(spec)
         path = Path(spec)
         names = _names(path)
@@ -40,7 +40,7 @@ class Npz(Reader):
         return Source(path.name, *(_portion(path, key, names, columns) for key in wanted if key))
 
 
-def _portion(path: Path, key: str, names: list[str], columns: Columns) -> Portion:
+def _portion(path: Path, key: str, names: list[str], columns: ColumnSelection) -> Portion:
     label = "y" + key[1:]
     origin = f"{path}, {key}"
     if columns.required and label not in names:

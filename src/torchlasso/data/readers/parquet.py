@@ -7,7 +7,7 @@ from typing import Any
 
 from torchlasso._core.extras import require
 from torchlasso._core.memory import available, need
-from torchlasso.data.labels import Columns
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
@@ -23,7 +23,7 @@ class Parquet(FileReader):
     form = "FILE.parquet"
     suffix = ".parquet"
 
-    def read(self, path: Path, columns: Columns) -> Part:
+    def read(self, path: Path, columns: ColumnSelection) -> Part:
         pa = require("pyarrow", "data", f"{path}: reading Parquet")
         parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
         try:

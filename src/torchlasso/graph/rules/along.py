@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from torchlasso.graph.axes import pin, pinned
-from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, rule
+from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, rule
 
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "argsort", "logcumsumexp",
       "flip", "roll", "cummax", "cummin")  # fmt: skip
-class Along(Rule):
+class Along(OperatorRule):
     """Each element out of all along one dimension, which has to stay as it is."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -51,7 +51,7 @@ class TopK(Along):
 
 
 @rule("_fft_r2c", "_fft_c2r", "_fft_c2c")
-class Fourier(Rule):
+class Fourier(OperatorRule):
     """Each element out of all along the transformed dimensions."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -66,7 +66,7 @@ class Fourier(Rule):
 
 
 @rule("view_as_real", "view_as_complex")
-class RealView(Rule):
+class RealView(OperatorRule):
     """A complex number is a real and an imaginary part, along a last dimension."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -83,7 +83,7 @@ class RealView(Rule):
 
 
 @rule("reduction", "median", "nanmedian", "mode", "kthvalue")
-class Reduction(Rule):
+class Reduction(OperatorRule):
     """One element out of all along some dimensions, none of which can then do without an index."""
 
     def shape(self, call: Call[Shaped]) -> Any:

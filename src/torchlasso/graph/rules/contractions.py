@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, pin, product, unify
-from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, rule
+from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, rule
 from torchlasso.graph.rules.pointwise import bilinear, broadcast
 
 MATCH = "{} needs equal sizes"
 
 
-class Affine(Rule):
+class Affine(OperatorRule):
     """An input, a weight and perhaps a bias."""
 
     adds_up = True
@@ -60,7 +60,7 @@ class Linear(Affine):
 
 
 @rule("bilinear")
-class Bilinear(Rule):
+class Bilinear(OperatorRule):
     """x₁ᵀ W x₂ + b for each of several W."""
 
     adds_up = True
@@ -135,7 +135,7 @@ class Convolution(Affine):
 
 
 @rule("matmul", "mm", "bmm", "mv", "dot")
-class Matmul(Rule):
+class Matmul(OperatorRule):
     """Matrix products, of stacks of matrices too."""
 
     adds_up = True
@@ -176,7 +176,7 @@ class ShiftedMatmul(Matmul):
 
 
 @rule("scaled_dot_product_attention")
-class Attention(Rule):
+class Attention(OperatorRule):
     """softmax(q kᵀ / √d + mask) v; where the scale comes from the size of the heads that size is pinned."""
 
     adds_up = True

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, pin, product, unify
-from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, rule
+from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, rule
 
 MATCH = "{} has a scale for each"
 SAME = 1e-12  # a constant channel is the same in training and in evaluation, up to this
@@ -31,7 +31,7 @@ def scaled(call: Call[Reach], found: Tensor, after: int) -> Tensor:
     return found
 
 
-class Norm(Rule):
+class Norm(OperatorRule):
     """Scales and shifts, if any, of channels whose elements were normalised together with others."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -103,7 +103,7 @@ class GroupNorm(Norm):
 
 
 @rule("layer_norm", "rms_norm")
-class LayerNorm(Rule):
+class LayerNorm(OperatorRule):
     """Over the last dimensions, none of which can then do without an index."""
 
     def shape(self, call: Call[Shaped]) -> Any:

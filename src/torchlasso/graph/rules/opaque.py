@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, pin_all, rule
+from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, pin_all, rule
 
 
 @rule("masked_select", "nonzero", "where.default", "masked_scatter", "take", "put")
-class Pick(Rule):
+class Pick(OperatorRule):
     """Elements by their place: no dimension can become smaller, and any element may depend on any."""
 
     before, after = "{} picks from it", "made by {}"  # why dimensions of its inputs and of its results are pinned

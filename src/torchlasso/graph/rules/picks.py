@@ -12,8 +12,8 @@ from torch import Tensor
 from torchlasso.graph.axes import Axis, pin, pinned, product, sliced, unify
 from torchlasso.graph.operators import (
     Call,
+    OperatorRule,
     Reach,
-    Rule,
     Shaped,
     all_pinned,
     pin_all,
@@ -39,7 +39,7 @@ def anywhere(found: Tensor, places: Sequence[int]) -> Tensor:
 
 
 @rule("gather")
-class Gather(Rule):
+class Gather(OperatorRule):
     """Elements along one dimension, other ones for each index into the others."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -64,7 +64,7 @@ class Gather(Rule):
 
 
 @rule("index_select")
-class IndexSelect(Rule):
+class IndexSelect(OperatorRule):
     """Some indices of a dimension."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -86,7 +86,7 @@ class IndexSelect(Rule):
         return found + index.depends.sum() * differing(x, [place]).index_select(place, index.value)
 
 
-class Indexed(Rule):
+class Indexed(OperatorRule):
     """Reading or writing ``x[i, :, j]``, where the indices are tensors of numbers or masks."""
 
     def places(self, call: Call[Any]) -> list[int]:
@@ -184,7 +184,7 @@ class IndexPut(Indexed):
 
 
 @rule("scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_reduce", "index_fill")
-class Scatter(Rule):
+class Scatter(OperatorRule):
     """Elements written or added along one dimension at indices, which may be others for each index into the others."""
 
     def shape(self, call: Call[Shaped]) -> Any:

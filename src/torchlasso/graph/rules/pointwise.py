@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, pinned, unify
-from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, pin_all, rule
+from torchlasso.graph.operators import Call, Dims, OperatorRule, Reach, Shaped, all_pinned, pin_all, rule
 
 
 @rule("pointwise", "hardswish", "_to_copy", "to", "contiguous", "dropout", "type_as", "expand_as", "fill", "copy",
       "triu", "tril", "alias", "detach", "lift_fresh_copy", "alpha_dropout", "feature_dropout")  # fmt: skip
-class Pointwise(Rule):
+class Pointwise(OperatorRule):
     """Each element out of those at the same place, with broadcasting: the dimensions are the same."""
 
     local = True
@@ -103,7 +103,7 @@ def _known(value: Any) -> Reach:
 
 
 @rule("prelu", "_prelu_kernel")
-class Prelu(Rule):
+class Prelu(OperatorRule):
     """Each channel has its own slope, or all have one."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -117,7 +117,7 @@ class Prelu(Rule):
 
 
 @rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
-class Like(Rule):
+class Like(OperatorRule):
     """A new tensor of the same shape. If it is random, each of its numbers depends on how many come before."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -131,7 +131,7 @@ class Like(Rule):
 
 @rule("zeros", "ones", "full", "empty", "arange", "eye", "scalar_tensor", "linspace", "rand", "randn", "randint",
       "randperm", "new_zeros", "new_ones", "new_full", "new_empty", "tril_indices", "triu_indices")  # fmt: skip
-class Make(Rule):
+class Make(OperatorRule):
     """A new tensor of the shape that it is told. It can become smaller if it is everywhere the same."""
 
     def shape(self, call: Call[Shaped]) -> Any:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, Dim, concatenated, pin, pinned, product, sliced, unify
-from torchlasso.graph.operators import Call, Dims, Reach, Rule, Shaped, all_pinned, rule, unify_all
+from torchlasso.graph.operators import Call, Dims, OperatorRule, Reach, Shaped, all_pinned, rule, unify_all
 
 
-class Rearrangement(Rule):
+class Rearrangement(OperatorRule):
     """The operator itself says what depends on what."""
 
     def reach(self, call: Call[Reach]) -> Any:
@@ -190,7 +190,7 @@ class Unbind(Rearrangement):
 
 
 @rule("getitem")
-class GetItem(Rule):
+class GetItem(OperatorRule):
     """One of several results."""
 
     local = True
@@ -258,7 +258,7 @@ class Pad(Rearrangement):
 
 
 @rule("embedding")
-class Embedding(Rule):
+class Embedding(OperatorRule):
     """A row for each number."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -274,7 +274,7 @@ class Embedding(Rule):
 
 
 @rule("_assert_tensor_metadata", "_assert_async", "sym_size", "_assert_scalar")
-class Check(Rule):
+class Check(OperatorRule):
     """Gives nothing that is computed with."""
 
     def shape(self, call: Call[Shaped]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from torchlasso.graph.axes import Axis, pin, product, unify
-from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, pin_all, rule
+from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, pin_all, rule
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
@@ -17,7 +17,7 @@ from torchlasso.graph.operators import Call, Reach, Rule, Shaped, all_pinned, pi
       "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d", "_upsample_nearest_exact1d",
       "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "reflection_pad1d", "reflection_pad2d",
       "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d", "lp_pool2d")  # fmt: skip
-class Spatial(Rule):
+class Spatial(OperatorRule):
     """Mixes places and leaves channels apart; any place may depend on any other of the same channel."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -41,7 +41,7 @@ class Spatial(Rule):
 
 
 @rule("pixel_shuffle")
-class PixelShuffle(Rule):
+class PixelShuffle(OperatorRule):
     """Channels that become places: r·r of them go together."""
 
     def shape(self, call: Call[Shaped]) -> Any:
@@ -57,7 +57,7 @@ class PixelShuffle(Rule):
 
 
 @rule("grid_sampler_2d", "grid_sampler_3d")
-class GridSample(Rule):
+class GridSample(OperatorRule):
     """Each channel read at places that are computed."""
 
     def shape(self, call: Call[Shaped]) -> Any:

@@ -14,7 +14,7 @@ from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim.buckets import Cohort
 from torchlasso.optim.fused.inductor import Kernel, kernel
 from torchlasso.optim.fused.memory import Runs, in_rows, runs_of
-from torchlasso.optim.fused.program import RowStep, Shape, Step, is_elementwise, is_rowwise
+from torchlasso.optim.fused.program import FusedStep, RowStep, Shape, is_elementwise, is_rowwise
 from torchlasso.optim.fused.updates import Update
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Elements, Partition
@@ -127,11 +127,11 @@ class Weighing(Enum):
 
 
 @dataclass(frozen=True)
-class _Part:
+class _BucketPart:
     """Members of a cohort that one kernel does: λ and the penalty's own numbers come before those of the update."""
 
     positions: list[int]
-    step: Step
+    step: FusedStep
     numbers: list[float]
     runs: Runs
     shrinks: bool
@@ -139,7 +139,7 @@ class _Part:
 
 def _parts(
     cohort: Cohort, update: Update, spare: Penalty, alike: Iterable[tuple[list[int], Runs]], weighing: Weighing
-) -> Iterator[_Part]:
+) -> Iterator[_BucketPart]:
     penalty, lam = cohort.penalty, float(cohort.options["lam"])
     whole = not any_sharded(cohort.options["params"])  # or the rows at hand may not be those of the penalty
     for positions, runs in alike:
@@ -147,12 +147,12 @@ def _parts(
             rowwise, positions, runs = in_rows(positions, runs, penalty.over)
             if rowwise is not None:
                 shape, own = Shape.of(replace(penalty, over=Elements()))
-                yield _Part(rowwise[0], RowStep(update, shape), [lam, *own], rowwise[1], shrinks=True)
+                yield _BucketPart(rowwise[0], RowStep(update, shape), [lam, *own], rowwise[1], shrinks=True)
         if positions:
             fits = penalty is None or (is_elementwise(penalty) and weighing is not Weighing.APART)
             shape, own = Shape.of(penalty if penalty is not None and fits else spare)
-            step = Step(update, shape, weighted=weighing is Weighing.FUSED)
-            yield _Part(positions, step, [lam if penalty is not None and fits else 0.0, *own], runs, fits)
+            step = FusedStep(update, shape, weighted=weighing is Weighing.FUSED)
+            yield _BucketPart(positions, step, [lam if penalty is not None and fits else 0.0, *own], runs, fits)
 
 
 def _unfused(foreach: bool) -> dict[str, bool]:

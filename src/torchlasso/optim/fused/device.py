@@ -18,10 +18,11 @@ from torch import Tensor
 
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim.buckets import POWER, SMALLEST_SHARE
-from torchlasso.optim.fused.program import Shape, Step, has_shape
+from torchlasso.optim.fused.program import FusedStep, Shape, has_shape
 from torchlasso.optim.fused.updates import Update
-from torchlasso.optim.metrics import Group, Metric, Number
+from torchlasso.optim.metrics import Metric, Number
 from torchlasso.penalties import L1, Penalty, check_strength
+from torchlasso.selection import Group
 
 # The options of a group that are numbers, which may change without a new compilation, and those that are not.
 NUMBERS = ("lr", "lam", "betas", "eps", "weight_decay", "momentum", "dampening")
@@ -39,7 +40,7 @@ class GroupStep:
         fixed: the options of the group that are not numbers, or are 0 and would be idle.
     """
 
-    step: Step
+    step: FusedStep
     metric: Metric
     fixed: tuple[tuple[str, Any], ...]
 
@@ -139,7 +140,7 @@ def advance(
     elif any(scale != 1 for scale in scales):
         given["lam"] = given["lam"] * torch.stack([_tensors(scale, where) for scale in scales])
     ages = [states[p]["step"] for p in params] if metric.aged else []
-    step = GroupStep(Step(update, shape), metric, tuple(fixed.items()))
+    step = GroupStep(FusedStep(update, shape), metric, tuple(fixed.items()))
     do = step if params[0].is_meta else _compiled(step, tuple(p.shape for p in params))  # no values, nothing to compile
     do(columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(own, where))
     if not everyone:

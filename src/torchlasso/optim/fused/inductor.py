@@ -25,7 +25,7 @@ from torchlasso.optim.fused.memory import Runs
 GRAIN = 32768
 
 
-class Source(ABC):
+class KernelSource(ABC):
     """A function of runs that a kernel can be made of. Hashable: there is one kernel for those that are equal."""
 
     @property
@@ -59,7 +59,7 @@ class Kernel:
         RuntimeError: what inductor made of it is not one function.
     """
 
-    def __init__(self, source: Source, dtypes: tuple[torch.dtype, ...], n_numbers: int, parallel: bool) -> None:
+    def __init__(self, source: KernelSource, dtypes: tuple[torch.dtype, ...], n_numbers: int, parallel: bool) -> None:
         self._dtype = torch.promote_types(dtypes[0], torch.float32)
         height, *widths = source.sizes
         samples = [torch.zeros(height, *widths[-1:], dtype=dtype) for dtype in dtypes]
@@ -161,7 +161,7 @@ def _place(argument: Any, samples: list[Tensor], sizes: tuple[int, ...], returne
     return Scratch(argument.dtype, argument.dim(), id(argument))
 
 
-def kernel(source: Source, runs: Runs, n_numbers: int) -> Kernel | None:
+def kernel(source: KernelSource, runs: Runs, n_numbers: int) -> Kernel | None:
     """The kernel of a function for these runs; None, and a warning once, where nothing can be compiled.
 
     It is compiled once for a process, for runs of every size, and kept on disk by inductor.
@@ -172,7 +172,7 @@ def kernel(source: Source, runs: Runs, n_numbers: int) -> Kernel | None:
 
 
 @functools.cache
-def _kernel(source: Source, dtypes: tuple[torch.dtype, ...], n_numbers: int, parallel: bool) -> Kernel | None:
+def _kernel(source: KernelSource, dtypes: tuple[torch.dtype, ...], n_numbers: int, parallel: bool) -> Kernel | None:
     try:
         return Kernel(source, dtypes, n_numbers, parallel)
     except Exception as error:  # whatever keeps a compiler from working

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from torchlasso.optim.fused.inductor import GRAIN, Source
+from torchlasso.optim.fused.inductor import GRAIN, KernelSource
 from torchlasso.optim.fused.updates import Buffers, Update
 from torchlasso.penalties import Penalty, Separable
 from torchlasso.penalties.blocks import Partition
@@ -53,7 +53,7 @@ def _is_number(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Step(Source):
+class FusedStep(KernelSource):
     """A function to compile: an update, then the prox in its metric.
 
     Attributes:
@@ -95,7 +95,7 @@ class Step(Source):
 
 
 @dataclass(frozen=True)
-class RowStep(Step):
+class RowStep(FusedStep):
     """The same where the blocks of the penalty are rows: the penalty is that of a row's norm, its λ that of the row.
 
     Under a step for each coordinate the prox is done only for those rows for which it is easy, and says which.

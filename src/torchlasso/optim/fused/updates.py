@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from torchlasso._core.registry import enter
-from torchlasso.optim.metrics import Group, Number, after_first, assumed, silent_below
+from torchlasso.optim.metrics import Number, after_first, assumed, silent_below
+from torchlasso.selection import Group
 
 Buffers = tuple[Tensor, ...]
 

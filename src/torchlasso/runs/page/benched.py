@@ -21,7 +21,7 @@ COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
 
 LARGEST = 1e18  # of numbers that are measurements
 
-Measured = Mapping[str, Any]  # a form of the model on batches of one size
+BenchRecord = Mapping[str, Any]  # a form of the model on batches of one size
 
 
 def benched(run: Shown) -> str:
@@ -46,7 +46,7 @@ def benched(run: Shown) -> str:
     )
 
 
-def _note(record: Measured) -> str:
+def _note(record: BenchRecord) -> str:
     threads = _number(record, "threads")
     where = [f"on {record['device']}"] if _is_text(record.get("device")) else []
     where += [f"with {threads:g} thread{'s' * (threads != 1)}"] if threads else []
@@ -56,12 +56,12 @@ def _note(record: Measured) -> str:
     )
 
 
-def _listed(record: Measured, key: str) -> Sequence[Any]:
+def _listed(record: BenchRecord, key: str) -> Sequence[Any]:
     found = record.get(key)
     return found if isinstance(found, list) else []
 
 
-def _number(record: Measured, key: str) -> float | None:
+def _number(record: BenchRecord, key: str) -> float | None:
     found = record.get(key)
     if isinstance(found, bool) or not isinstance(found, int | float) or abs(found) > LARGEST:
         return None
@@ -72,7 +72,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _time(each: Measured) -> str:
+def _time(each: BenchRecord) -> str:
     median, spread = _number(each, "median_ms"), _number(each, "spread_ms")
     if median is None:
         return "–"
@@ -80,6 +80,6 @@ def _time(each: Measured) -> str:
     return f"{median:.{digits}f}" + ("" if spread is None else f" ± {spread / 2:.{digits}f}")
 
 
-def _shown(each: Measured, key: str) -> str:
+def _shown(each: BenchRecord, key: str) -> str:
     value = _number(each, key)
     return "–" if value is None else COLUMNS[key][1](value)

@@ -9,7 +9,7 @@ from torchlasso.figures._embedding import pictured
 from torchlasso.figures._inputs import pixel_map, pixels_on, ranked
 from torchlasso.graph import UnitMap, read_in, strengths_in
 from torchlasso.html import Bar, beside, figure, paragraph, section, table
-from torchlasso.runs.experiment import Inputs
+from torchlasso.runs.experiment import InputSpec
 from torchlasso.runs.page.shown import Shown
 
 CLASSES = 10  # of which a mean image is kept
@@ -17,7 +17,7 @@ RANKED = 30  # features that have a row
 NAMED = 10  # features that are named in a sentence
 
 
-def mean_images(inputs: Inputs, rows: tuple[Tensor, Tensor]) -> Tensor | None:
+def mean_images(inputs: InputSpec, rows: tuple[Tensor, Tensor]) -> Tensor | None:
     """The mean image of the training rows of each of the first classes, as they were read: (n, channels, …).
 
     Without classes that of all rows; None where the rows are no images.
