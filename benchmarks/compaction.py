@@ -1,6 +1,6 @@
 """What compaction takes out, of which architectures, and what that is worth in time; beside Torch-Pruning.
 
-Breadth: in each of the architectures of tests/compaction, small ones with random weights, a third of the units of every
+Breadth: in each of the architectures of tests/support, small ones with random weights, a third of the units of every
 removable family is set to zero, with all that makes and reads them. What is left of the parameters, and how far the
 outputs move (in float64, relative to the largest), of ``compact``; and of Torch-Pruning's dependency graph, asked to
 remove the output channels whose weights and biases are all zero, layer after layer.
@@ -35,7 +35,7 @@ from torchlasso.graph import find_units
 from torchlasso.graph.precision import DOUBLE
 from torchlasso.graph.tracing import as_arguments
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "compact"))  # the architectures that the tests have
+sys.path.append(str(Path(__file__).parents[1]))  # for the architectures that the tests have
 
 RUNS = 15
 
@@ -84,7 +84,7 @@ def parameters_of(model: nn.Module) -> int:
 
 
 def breadth(only: str) -> None:
-    from architectures import ARCHITECTURES, FROM_TRANSFORMERS, from_transformers
+    from tests.support.architectures import ARCHITECTURES, FROM_TRANSFORMERS, from_transformers
 
     makers: dict[str, Callable[[], tuple[nn.Module, Any]]] = dict(ARCHITECTURES)
     for name, given in FROM_TRANSFORMERS.items():

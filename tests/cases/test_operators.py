@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from branches import CONSTANT, WIDTH, ZERO, Branch, Branches, kill, units_left
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import torchlasso as tl
+from tests.support.branches import CONSTANT, WIDTH, ZERO, Branch, Branches, kill, units_left
 
 ALL = WIDTH - ZERO - CONSTANT  # left if all dead units go
 NO_CONSTANT = WIDTH - ZERO  # left if only those that are zero go

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -21,6 +20,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
 import torchlasso
+from tests.support.architectures import ARCHITECTURES
 from torchlasso.compaction import CompactionReport, compact
 from torchlasso.compaction.numbers import numbers_of
 from torchlasso.graph import Family, UnitMap, find_units

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
 import torchlasso as tl
+from tests.support.architectures import ARCHITECTURES
 from torchlasso.compaction import CompactionReport, compact
 from torchlasso.compaction.fitting import find_cut
 from torchlasso.compaction.verify import difference

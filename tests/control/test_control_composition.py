@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from contract import backward, network
 from torch import nn
 
 import torchlasso as tl
+from tests.support.optimizers import backward, network
 
 STEPS = 24
 RULES = [tl.Rule("0.*", tl.L1()), tl.Rule("2.*", tl.L1(over=tl.Rows()), scale=0.25)]

@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 import torch
-from contract import backward, flat, identical, network
-from implementations import same
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import same
+from tests.support.optimizers import backward, flat, identical, network
 from torchlasso.storage import checkpoint
 
 STEPS = 40

@@ -4,9 +4,9 @@ import itertools
 import math
 
 import pytest
-from contract import batch, network
 
 import torchlasso as tl
+from tests.support.optimizers import batch, network
 
 WEIGHTS = 64 * 32 + 32 * 10
 # optimizer -> target -> about the fixed λ at which training ends there

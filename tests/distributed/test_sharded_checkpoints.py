@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from cluster import WAIT, launch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.fsdp import fully_shard
 
 import torchlasso as tl
+from tests.support.cluster import WAIT, launch
 from torchlasso.distributed.sharding import whole
 
 PROCESSES = [2, 1, 3]  # of each leg of the run

@@ -9,13 +9,13 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
-from cluster import Cluster
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 import torchlasso as tl
+from tests.support.cluster import Cluster
 from torchlasso.distributed.sharding import local, whole
 
 CLUSTER = Cluster(__file__)

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 import torch
-from cluster import Cluster
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 
 import torchlasso as tl
+from tests.support.cluster import Cluster
 from torchlasso.penalties import Penalty, registry
 
 CLUSTER = Cluster(__file__)

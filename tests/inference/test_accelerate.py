@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils._pytree import tree_leaves, tree_map
 
 import torchlasso as tl
+from tests.support.architectures import ARCHITECTURES
 from torchlasso import models
 from torchlasso.inference import AccelerationReport, LayerAcceleration
 from torchlasso.inference.convolution import SparseConvolution

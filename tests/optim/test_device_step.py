@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from contract import CASES, cosine
-from implementations import assert_alike, random_gradients
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchlasso as tl
+from tests.support.implementations import assert_alike, random_gradients
+from tests.support.optimizers import CASES, cosine
 from torchlasso.optim.fused import device
 
 ADAMS = ["Adam", "Adam amsgrad", "AdamW"]

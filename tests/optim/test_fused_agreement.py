@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from implementations import assert_alike
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import assert_alike
 from torchlasso.optim.fused import inductor, memory
 
 STEPS = 200

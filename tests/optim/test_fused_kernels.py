@@ -8,10 +8,10 @@ import sys
 
 import pytest
 import torch
-from implementations import random_gradients
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import random_gradients
 from torchlasso.optim.fused import inductor
 from torchlasso.optim.fused.inductor import Scratch, kernel
 from torchlasso.optim.fused.memory import Runs

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-from contract import CASES
-from implementations import FEW, assert_alike, options_of, random_gradients
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import FEW, assert_alike, options_of, random_gradients
+from tests.support.optimizers import CASES
 from torchlasso.optim.fused import inductor
 
 SHAPES = [(0,), (1,), (2,), (15,), (16,), (17,), (3, 5), (1000,), (4, 3, 3, 3)]

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from contract import cosine, flat, identical, network
-from implementations import ALL, EACH, FEW, STEPS, build_as, loss_of, same, snapshot
+
+from tests.support.implementations import ALL, EACH, FEW, STEPS, build_as, loss_of, same, snapshot
+from tests.support.optimizers import cosine, flat, identical, network
 
 CLIP = 0.05
 

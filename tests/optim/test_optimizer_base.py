@@ -6,7 +6,12 @@ import pickle
 
 import pytest
 import torch
-from contract import (
+from torch import nn
+from torch.optim import lr_scheduler as schedulers
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+import torchlasso as tl
+from tests.support.optimizers import (
     CASES,
     EVERY,
     backward,
@@ -19,11 +24,6 @@ from contract import (
     optim,
     train,
 )
-from torch import nn
-from torch.optim import lr_scheduler as schedulers
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-
-import torchlasso as tl
 from torchlasso.optim.metrics import registry
 from torchlasso.penalties import registry as penalty_registry
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from contract import batch, flat
-from implementations import build_as, wide
 from torch._dynamo.utils import counters
 from torch.optim import lr_scheduler as schedulers
+
+from tests.support.implementations import build_as, wide
+from tests.support.optimizers import batch, flat
 
 # torch.compile meets these while it traces, in torch's own code
 pytestmark = [

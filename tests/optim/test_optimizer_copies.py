@@ -7,7 +7,10 @@ import pickle
 
 import pytest
 import torch
-from contract import (
+from torch import nn
+
+import torchlasso as tl
+from tests.support.optimizers import (
     CASES,
     EVERY,
     LAM,
@@ -21,9 +24,6 @@ from contract import (
     network,
     train,
 )
-from torch import nn
-
-import torchlasso as tl
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda what: pickle.loads(pickle.dumps(what))}
 

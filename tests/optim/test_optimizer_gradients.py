@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
-from contract import CASES, build_plain, cosine, flat, identical, network
-from implementations import (
+from torch import nn
+
+import torchlasso as tl
+from tests.support.implementations import (
     ALL,
     EACH,
     FEW,
@@ -20,9 +22,7 @@ from implementations import (
     snapshot,
     wide,
 )
-from torch import nn
-
-import torchlasso as tl
+from tests.support.optimizers import CASES, build_plain, cosine, flat, identical, network
 
 # --- accumulated and clipped ---
 

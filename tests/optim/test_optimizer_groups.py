@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from contract import CASES, EVERY, FUSED, STEPS, build, flat, identical, network, train
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
 import torchlasso as tl
+from tests.support.optimizers import CASES, EVERY, FUSED, STEPS, build, flat, identical, network, train
 
 
 @EVERY

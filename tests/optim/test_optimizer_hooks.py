@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from contract import CASES
-from implementations import EACH, FEW, build_as, options_of, random_gradients, run, wide
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import EACH, FEW, build_as, options_of, random_gradients, run, wide
+from tests.support.optimizers import CASES
 
 
 def one_weight(case: str, implementation: str, lam: float = 1e4) -> tuple[nn.Parameter, tl.Proximal]:

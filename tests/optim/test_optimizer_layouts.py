@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from contract import CASES, cosine
-from implementations import ALL, EACH, FEW, assert_alike, options_of, random_gradients
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import ALL, EACH, FEW, assert_alike, options_of, random_gradients
+from tests.support.optimizers import CASES, cosine
 
 # name -> the parameter as a view of a tensor of its own
 LAYOUTS = {

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
-from contract import CASES, flat
-from implementations import (
+from torch import nn
+from torch.optim import lr_scheduler as schedulers
+
+import torchlasso as tl
+from tests.support.implementations import (
     ALL,
     EACH,
     FEW,
@@ -17,10 +20,7 @@ from implementations import (
     run,
     wide,
 )
-from torch import nn
-from torch.optim import lr_scheduler as schedulers
-
-import torchlasso as tl
+from tests.support.optimizers import CASES, flat
 
 
 def weights() -> nn.Parameter:

@@ -4,11 +4,21 @@ import functools
 
 import pytest
 import torch
-from contract import CASES, cosine, flat, network
-from implementations import ALL, EACH, FEW, IMPLEMENTATIONS, assert_alike, build_as, options_of, random_gradients, run
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import (
+    ALL,
+    EACH,
+    FEW,
+    IMPLEMENTATIONS,
+    assert_alike,
+    build_as,
+    options_of,
+    random_gradients,
+    run,
+)
+from tests.support.optimizers import CASES, cosine, flat, network
 
 LOW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISIONS = {**LOW, "float32": torch.float32, "float64": torch.float64}

@@ -5,12 +5,12 @@ import math
 
 import pytest
 import torch
-from contract import (
-    optim,
-)
 from torch import nn
 
 import torchlasso as tl
+from tests.support.optimizers import (
+    optim,
+)
 from torchlasso.optim import Metric
 
 # --- refusals ---

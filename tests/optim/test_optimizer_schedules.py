@@ -4,10 +4,11 @@ import inspect
 
 import pytest
 import torch
-from contract import CASES, build_plain, flat
-from implementations import ALL, EACH, FEW, OTHERS, assert_alike, build_as, run, wide
 from torch.optim import lr_scheduler as schedulers
 from torch.optim.swa_utils import SWALR, AveragedModel
+
+from tests.support.implementations import ALL, EACH, FEW, OTHERS, assert_alike, build_as, run, wide
+from tests.support.optimizers import CASES, build_plain, flat
 
 STEPS = 12
 

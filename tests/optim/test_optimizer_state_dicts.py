@@ -6,8 +6,10 @@ import pickle
 
 import pytest
 import torch
-from contract import CASES, cosine, flat, identical
-from implementations import (
+from torch import nn
+
+import torchlasso as tl
+from tests.support.implementations import (
     ALL,
     EACH,
     FEW,
@@ -23,9 +25,7 @@ from implementations import (
     snapshot,
     wide,
 )
-from torch import nn
-
-import torchlasso as tl
+from tests.support.optimizers import CASES, cosine, flat, identical
 
 HALF, REST = range(STEPS // 2), range(STEPS // 2, STEPS)
 

@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
-from contract import (
+from torch import nn
+
+import torchlasso as tl
+from tests.support.optimizers import (
     CASES,
     EVERY,
     optim,
 )
-from torch import nn
-
-import torchlasso as tl
 
 RATES = {
     "constant": lambda t: 1.0,

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from implementations import assert_alike, random_gradients, same
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import assert_alike, random_gradients, same
 
 pytest.importorskip("expecttest", reason="torch's own tests need it")
 _allowed = torch.backends.__allow_nonbracketed_mutation_flag

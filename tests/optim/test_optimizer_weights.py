@@ -9,11 +9,11 @@ import math
 
 import pytest
 import torch
-from contract import CASES
-from implementations import EACH, FEW, IMPLEMENTATIONS, assert_alike, options_of, random_gradients
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import EACH, FEW, IMPLEMENTATIONS, assert_alike, options_of, random_gradients
+from tests.support.optimizers import CASES
 from torchlasso.optim.fused import device
 
 STEPS = 21

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from contract import CASES
-from implementations import ALL, EACH, FEW, assert_alike, options_of
 from torch import nn
 
 import torchlasso as tl
+from tests.support.implementations import ALL, EACH, FEW, assert_alike, options_of
+from tests.support.optimizers import CASES
 
 RATES = {"falling": [0.9**t for t in range(25)], "up and down": [1.0 - abs(t - 12) / 14 for t in range(25)]}
 FALLING = pytest.mark.parametrize("rates", RATES)

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from contract import CASES, batch, build, network, optim
 from torch import nn
+
+from tests.support.optimizers import CASES, batch, build, network, optim
 
 IMPLEMENTATIONS = {
     "reference": {"foreach": False, "fused": False},

@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 PATIENCE = 100  # seconds for one launch
 WAIT = timedelta(seconds=30)  # of one process for the others: one that failed leaves them waiting
+ROOT = str(Path(__file__).parents[2])  # where `tests` is found by the script
 
 
 class Cluster:
@@ -70,10 +71,11 @@ class Cluster:
 def launch(file: str, processes: int, *args: str) -> str:
     """Run the file in this many processes; what they print."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", file]
+    path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
     try:
         done = subprocess.run(
             [*command, *args],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
