@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 
+from torchlasso.optim import averaging
 from torchlasso.runs.experiment import Experiment, read
 from torchlasso.runs.options import Options
 from torchlasso.selection import penalty
@@ -42,8 +42,7 @@ def main() -> None:
 
 def train(options: Options, power: int) -> list[float]:
     """One run's figures, in the order of the columns."""
-    # by its full name, because torchlasso.optim.proximal is also the function of that name
-    sys.modules["torchlasso.optim.proximal"].POWER = power  # type: ignore[attr-defined]
+    averaging.POWER = power
     inputs, rows = read(options)
     experiment = Experiment(options, inputs)
     training = experiment.trainer(experiment.build_model(), rows.train)

@@ -14,8 +14,8 @@ import torchlasso as tl
 from tests.support.implementations import random_gradients
 from torchlasso.optim.fused import inductor
 from torchlasso.optim.fused.inductor import Scratch, kernel
-from torchlasso.optim.fused.memory import Runs
-from torchlasso.optim.fused.program import FusedStep, RowStep, Shape
+from torchlasso.optim.fused.memory import FlatViews
+from torchlasso.optim.fused.program import FusedStep, RowStep, Template
 from torchlasso.optim.fused.updates import Adam, HeavyBall
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -81,7 +81,7 @@ def step(source: FusedStep, sizes, numbers: list[float], dtype: torch.dtype) -> 
     expected = [[t.clone() for t in run] for run in zip(*columns, strict=True)]
     shapes = list(zip(*sizes, strict=True))
     factors = [w**0.5 for w in shapes[1]] if len(shapes) == 2 else []
-    where = Runs(columns, shapes, factors)
+    where = FlatViews(columns, shapes, factors)
     flags = kernel(source, where, len(numbers))(where, numbers)
     near = []
     for run, factor in zip(expected, factors or [1.0] * len(expected), strict=True):
@@ -98,7 +98,7 @@ def step(source: FusedStep, sizes, numbers: list[float], dtype: torch.dtype) -> 
 @EACH
 def test_single_weights_are_written_and_nothing_else(update, dtype, scratch):
     mine, numbers = UPDATES[update]
-    source = FusedStep(mine, Shape.of(tl.L1())[0])
+    source = FusedStep(mine, Template.of(tl.L1())[0])
     ws = step(source, [(n,) for n in LENGTHS], numbers, dtype)
     assert 0 < (ws[-1] == 0).sum() < 1000
     for n in LENGTHS:
@@ -110,7 +110,7 @@ def test_single_weights_are_written_and_nothing_else(update, dtype, scratch):
 @EACH
 def test_rows_are_written_and_nothing_else(update, dtype, scratch):
     mine, numbers = UPDATES[update]
-    source = RowStep(mine, Shape.of(tl.L1())[0])
+    source = RowStep(mine, Template.of(tl.L1())[0])
     ws = step(source, SIZES, numbers, dtype)
     assert 0 < sum(int((w == 0).all(dim=1).sum()) for w in ws) < sum(map(len, ws))
     for size in SIZES:

@@ -139,7 +139,7 @@ def or_unseen(root: Tensor, size: Tensor, group: Group, state: State) -> Tensor:
     """
     if torch.finfo(root.dtype).tiny > SILENT**2:
         return root  # float16 keeps no squares so small, so that a zero does not say that there was no gradient
-    least = assumed(group.get("plain_lam", group["lam"]), age_of(state))
+    least = assumed(group["lam"], age_of(state))
     return torch.where(size <= silent_below(group["eps"]), root.clamp_min(least), root)
 
 

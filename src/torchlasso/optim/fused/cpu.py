@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from torchlasso.distributed.sharding import any_sharded
-from torchlasso.optim.buckets import Cohort
+from torchlasso.optim.buckets import Bucket
 from torchlasso.optim.fused.inductor import Kernel, kernel
-from torchlasso.optim.fused.memory import Runs, in_rows, runs_of
-from torchlasso.optim.fused.program import FusedStep, RowStep, Shape, is_elementwise, is_rowwise
+from torchlasso.optim.fused.memory import FlatViews, flat_views_of, row_views_of
+from torchlasso.optim.fused.program import FusedStep, RowStep, Template, is_elementwise, is_rowwise
 from torchlasso.optim.fused.updates import Update
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Elements, Partition
@@ -26,93 +26,95 @@ class Launch:
     """A fused step that is ready to be done.
 
     Attributes:
-        cohort: whose step it is.
-        update: of its optimizer.
-        kernel: of the update, and of the prox if ``shrinks``.
-        runs: the memory of its members.
-        numbers: what the kernel is given, λ first.
-        counters: the numbers of updates that the optimizer keeps, to be counted on.
-        shrinks: whether the prox is done as well.
+        bucket: the parameters.
+        update: of their optimizer.
+        kernel: of the update, and of the prox if ``has_prox``.
+        views: the memory of the parameters.
+        numbers: the kernel's arguments besides memory, λ first.
+        counters: the numbers of updates in the optimizer's state, to be incremented.
+        has_prox: whether the kernel does the prox as well.
     """
 
-    cohort: Cohort
+    bucket: Bucket
     update: Update
     kernel: Kernel
-    runs: Runs
+    views: FlatViews
     numbers: list[float]
     counters: list[Tensor]
-    shrinks: bool
+    has_prox: bool
 
     def __call__(self) -> None:
-        flags = self.kernel(self.runs, self.numbers)
+        """Do the step."""
+        solved = self.kernel(self.views, self.numbers)
         if self.counters:
             torch._foreach_add_(self.counters, 1)
-        if flags is not None and not flags.all():
-            self._shrink_others(flags)
+        if solved is not None and not solved.all():
+            self._solve_others(solved)
 
-    def _shrink_others(self, flags: Tensor) -> None:
-        """The prox of the rows without a flag, by the search for the root."""
-        penalty: Any = self.cohort.penalty
-        runs = self.runs
-        done = torch.split(flags, list(runs.sizes[0]))
-        for some, width, factor, run in zip(
-            done, runs.sizes[1], runs.factors, zip(*runs.columns, strict=True), strict=True
-        ):
-            if some.all():
+    def _solve_others(self, solved: Tensor) -> None:
+        """Do the prox of the rows that the kernel has not solved, by the search for the root."""
+        penalty: Any = self.bucket.penalty
+        heights, widths = self.views.sizes
+        done = torch.split(solved, list(heights))
+        columns = zip(*self.views.columns, strict=True)
+        for flags, width, factor, tensors in zip(done, widths, self.views.factors, columns, strict=True):
+            if flags.all():
                 continue
-            rows = (~some).nonzero()[:, 0]
-            w, _, *buffers = (t.view(-1, width) for t in run)
+            rows = (~flags).nonzero()[:, 0]
+            w, _, *buffers = (t.view(-1, width) for t in tensors)
             tau = self.update.step_size(tuple(computed(b[rows]) for b in buffers), self.numbers)
             z = computed(w[rows])
             w[rows] = penalty.prox_rows(z, self.numbers[0] * factor, tau).to(w.dtype)
 
 
 def launches_of(
-    cohort: Cohort,
+    bucket: Bucket,
     update: Update,
-    spare: Penalty,
+    stand_in: Penalty,
     states: dict[Tensor, dict[str, Any]],
     weights: list[Tensor | None],
-) -> tuple[list[Launch], list[Cohort]]:
-    """The fused step of a cohort, and what of it has none.
+) -> tuple[list[Launch], list[Bucket]]:
+    """Return the fused steps of a bucket, and the parts of it that fall back to torch's step and a prox after it.
 
     Args:
-        cohort: parameters with gradients.
-        update: of their optimizer, with the options of the cohort.
-        spare: an element-wise penalty, whose kernel serves with λ = 0 where the cohort's own penalty cannot be fused.
+        bucket: parameters with gradients.
+        update: of their optimizer, with the options of the bucket.
+        stand_in: an element-wise penalty, whose kernel serves with λ = 0 where the bucket's own cannot be fused.
         states: of the optimizer; those of fused members are made where they are missing.
-        weights: what λ of each member's blocks is multiplied by; None where it is not. Kernels take them for single
-            weights, if all members have them.
+        weights: the weights of each member's blocks, which multiply λ; None where it has none. Kernels take them for
+            single weights, if all members have them.
     """
-    params, names = cohort.options["params"], update.buffers
-    found = list(map(states.get, params))
-    mine = [state or update.start(p) for p, state in zip(params, found, strict=True)]
-    weighing = Weighing.of(cohort.penalty, weights)
+    params, names = bucket.options["params"], update.buffers
+    known = list(map(states.get, params))
+    mine = [state or update.start(p) for p, state in zip(params, known, strict=True)]
+    weighing = Weighing.of(bucket.penalty, weights)
     given = [weights] if weighing is Weighing.FUSED else []
-    columns = [params, cohort.grads, *given, *([state.get(name) for state in mine] for name in names)]
-    alike, odd, foreign = runs_of(columns)
+    columns = [params, bucket.grads, *given, *([state.get(name) for state in mine] for name in names)]
+    flat, one_by_one, foreign = flat_views_of(columns)
     launches: list[Launch] = []
-    rest: list[Cohort] = []
-    for part in _parts(cohort, update, spare, alike, weighing):
-        numbers = [*part.numbers, *update.numbers(cohort.options, cohort.age + 1, cohort.before, cohort.gain)]
-        compiled = kernel(part.step, part.runs, len(numbers))
+    fallback: list[Bucket] = []
+    for part in _parts(bucket, update, stand_in, flat, weighing):
+        options = bucket.options
+        own = update.numbers(options, options["lam"], bucket.age + 1, bucket.before, bucket.gain)
+        numbers = [*part.numbers, *own]
+        compiled = kernel(part.step, part.views, len(numbers))
         if compiled is None:
-            rest.append(cohort.part(part.positions, **_unfused(foreach=True)))
+            fallback.append(bucket.part(part.positions, **_unfused(foreach=True)))
             continue
-        if names and not all(found):
+        if names and not all(known):
             states.update({params[i]: mine[i] for i in part.positions})
         counters = [mine[i]["step"] for i in part.positions] if "step" in mine[0] else []
-        own = cohort if len(part.positions) == len(params) else cohort.part(part.positions)
-        launches.append(Launch(own, update, compiled, part.runs, numbers, counters, part.shrinks))
-    if odd:
-        rest.append(cohort.part(odd, **_unfused(foreach=False)))
+        members = bucket if len(part.positions) == len(params) else bucket.part(part.positions)
+        launches.append(Launch(members, update, compiled, part.views, numbers, counters, part.has_prox))
+    if one_by_one:
+        fallback.append(bucket.part(one_by_one, **_unfused(foreach=False)))
     if foreign:
-        rest.append(cohort.part(foreign))  # torch has an answer to those
-    return launches, rest
+        fallback.append(bucket.part(foreign))  # torch has an answer to those
+    return launches, fallback
 
 
 class Weighing(Enum):
-    """The weights of λ: none, taken by a kernel, or applied apart."""
+    """The weights of blocks, which multiply λ: none, taken by a kernel, or applied after it."""
 
     NONE = 0
     FUSED = 1
@@ -120,7 +122,7 @@ class Weighing(Enum):
 
     @classmethod
     def of(cls, penalty: Penalty | None, weights: list[Tensor | None]) -> Weighing:
-        """For a cohort of this penalty."""
+        """Return the one for a bucket of this penalty."""
         if penalty is None or all(weight is None for weight in weights):
             return cls.NONE
         return cls.APART if None in weights or not is_elementwise(penalty) else cls.FUSED
@@ -128,33 +130,33 @@ class Weighing(Enum):
 
 @dataclass(frozen=True)
 class _BucketPart:
-    """Members of a cohort that one kernel does: λ and the penalty's own numbers come before those of the update."""
+    """Members of a bucket that one kernel does: λ and the penalty's own numbers come before those of the update."""
 
     positions: list[int]
     step: FusedStep
     numbers: list[float]
-    runs: Runs
-    shrinks: bool
+    views: FlatViews
+    has_prox: bool
 
 
 def _parts(
-    cohort: Cohort, update: Update, spare: Penalty, alike: Iterable[tuple[list[int], Runs]], weighing: Weighing
+    bucket: Bucket, update: Update, stand_in: Penalty, flat: Iterable[tuple[list[int], FlatViews]], weighing: Weighing
 ) -> Iterator[_BucketPart]:
-    penalty, lam = cohort.penalty, float(cohort.options["lam"])
-    whole = not any_sharded(cohort.options["params"])  # or the rows at hand may not be those of the penalty
-    for positions, runs in alike:
+    penalty, lam = bucket.penalty, float(bucket.lam)
+    whole = not any_sharded(bucket.options["params"])  # else the rows in memory may not be those of the penalty
+    for positions, views in flat:
         if whole and weighing is Weighing.NONE and is_rowwise(penalty, update) and isinstance(penalty.over, Partition):
-            rowwise, positions, runs = in_rows(positions, runs, penalty.over)
+            rowwise, positions, views = row_views_of(positions, views, penalty.over)
             if rowwise is not None:
-                shape, own = Shape.of(replace(penalty, over=Elements()))
-                yield _BucketPart(rowwise[0], RowStep(update, shape), [lam, *own], rowwise[1], shrinks=True)
+                template, own = Template.of(replace(penalty, over=Elements()))
+                yield _BucketPart(rowwise[0], RowStep(update, template), [lam, *own], rowwise[1], has_prox=True)
         if positions:
             fits = penalty is None or (is_elementwise(penalty) and weighing is not Weighing.APART)
-            shape, own = Shape.of(penalty if penalty is not None and fits else spare)
-            step = FusedStep(update, shape, weighted=weighing is Weighing.FUSED)
-            yield _BucketPart(positions, step, [lam if penalty is not None and fits else 0.0, *own], runs, fits)
+            template, own = Template.of(penalty if penalty is not None and fits else stand_in)
+            step = FusedStep(update, template, weighted=weighing is Weighing.FUSED)
+            yield _BucketPart(positions, step, [lam if penalty is not None and fits else 0.0, *own], views, fits)
 
 
 def _unfused(foreach: bool) -> dict[str, bool]:
-    """Options for torch's own step in the place of the fused one."""
+    """Return the options for torch's own step in the place of the fused one."""
     return {"fused": False, "foreach": foreach, "capturable": False}

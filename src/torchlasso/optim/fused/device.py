@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from torchlasso.distributed.sharding import any_sharded
-from torchlasso.optim.buckets import POWER, SMALLEST_SHARE
-from torchlasso.optim.fused.program import FusedStep, Shape, has_shape
+from torchlasso.optim.averaging import averaged, averages, peak_of, share_of
+from torchlasso.optim.fused.program import FusedStep, Template, has_template
 from torchlasso.optim.fused.updates import Update
 from torchlasso.optim.metrics import Metric, Number
 from torchlasso.penalties import L1, Penalty, check_strength
@@ -52,28 +52,29 @@ class GroupStep:
         plain_gains: Tensor,
         peak: Tensor,
         options: Mapping[str, Any],
-        shape: Sequence[Tensor],
+        lam: Tensor,
+        penalty: Sequence[Tensor],
     ) -> None:
-        """Do the step in place: weights, buffers, ages, gains and the largest rate."""
+        """Do the step in place: weights, buffers, ages, gains and the largest rate.
+
+        Args:
+            columns: weights, gradients and buffers.
+            ages, gains, plain_gains, peak, options: of the group.
+            lam: λ of all members, or one for each.
+            penalty: the numbers of the penalty.
+        """
         group: Group = {**options, **dict(self.fixed)}
-        peak.copy_(torch.maximum(peak, group["lr"]))
-        share = torch.where(peak > 0, (group["lr"] / peak) ** POWER, 1.0).clamp_min(SMALLEST_SHARE)[0]
+        peak.copy_(peak_of(peak, group["lr"]))
         age = torch.stack(list(ages)).to(gains.dtype) if ages else None
-        plain = self.metric.gain(group, plain_gains)
-        if group["averaging"]:
-            group.update(self.metric.with_averaging(group, share, age, gains, plain))
-        gain = self.metric.gain(group, gains)
-        numbers = [
-            group["lam"],
-            *shape,
-            *self.step.update.numbers(group, None if age is None else age + 1, gains, gain),
-        ]
+        step = averaged(self.metric, group, share_of(group["lr"], peak)[0], age, gains, plain_gains)
+        own = self.step.update.numbers(step.options, group["lam"], None if age is None else age + 1, gains, step.gain)
+        numbers = [lam, *penalty, *own]
         for i, tensors in enumerate(zip(*columns, strict=True)):
             self.step(tensors, [_of_member(number, i, tensors[0]) for number in numbers])
         for one in ages:
             one.add_(1)
-        gains.copy_(gain)
-        plain_gains.copy_(plain)
+        gains.copy_(step.gain)
+        plain_gains.copy_(step.plain)
 
 
 def _of_member(number: Number, i: int, w: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def _compiled(step: GroupStep, shapes: tuple[torch.Size, ...]) -> Callable[..., 
 def is_for(group: Group, penalty: Penalty | None, weighted: bool) -> bool:
     """Return whether the step of a group is done here: asked for, on a device, its penalty fit to be compiled."""
     wanted = group.get("fused") or group.get("capturable")
-    fits = penalty is None or (has_shape(penalty) and not weighted)
+    fits = penalty is None or (has_template(penalty) and not weighted)
     return bool(wanted) and _are_on_device(group["params"]) and fits
 
 
@@ -127,22 +128,23 @@ def advance(
     keep_on_device(group)
     everyone = len(members) == len(group["params"])
     gains, plain_gains = (group[name] if everyone else group[name][members] for name in ("gains", "plain_gains"))
-    shape, own = Shape.of(penalty if penalty is not None else L1())
+    template, own = Template.of(penalty if penalty is not None else L1())
     fixed: dict[str, Any] = {name: bool(group[name]) for name in FIXED if name in group}
     where = params[0].device
     given = {name: _tensors(group[name], where) for name in NUMBERS if name in group}
     if "momentum" in group and not group["momentum"]:
-        fixed.update(momentum=0.0, averaging=False)
+        fixed["momentum"] = 0.0
         del given["momentum"]
+    if not averages(metric, group):
+        fixed["averaging"] = False
+    lam = given["lam"] if penalty is not None else _tensors(0.0, where)
     scales = [group["lam_scales"][i] for i in members]
-    if penalty is None:
-        given["lam"] = _tensors(0.0, where)
-    elif any(scale != 1 for scale in scales):
-        given["lam"] = given["lam"] * torch.stack([_tensors(scale, where) for scale in scales])
+    if any(scale != 1 for scale in scales):
+        lam = lam * torch.stack([_tensors(scale, where) for scale in scales])
     ages = [states[p]["step"] for p in params] if metric.aged else []
-    step = GroupStep(FusedStep(update, shape), metric, tuple(fixed.items()))
+    step = GroupStep(FusedStep(update, template), metric, tuple(fixed.items()))
     do = step if params[0].is_meta else _compiled(step, tuple(p.shape for p in params))  # no values, nothing to compile
-    do(columns, ages, gains, plain_gains, group["lr_peak"], given, _tensors(own, where))
+    do(columns, ages, gains, plain_gains, group["lr_peak"], given, lam, _tensors(own, where))
     if not everyone:
         group["gains"][members], group["plain_gains"][members] = gains, plain_gains
 

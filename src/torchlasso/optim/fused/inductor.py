@@ -1,7 +1,7 @@
-"""Kernels: a function of runs of weights that torch.compile's inductor turns into one pass over memory.
+"""Kernels: functions of flat views of memory that torch.compile's inductor turns into one pass over it.
 
-On a CPU inductor makes one C++ function of it, for runs of every size; it is called directly, once for each run, since
-the checks around a call of a compiled function take longer than a small run does.
+On a CPU inductor makes one C++ function of it, for views of every size; it is called directly, once for each view,
+since the checks around a call of a compiled function take longer than a small view does.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.optim.fused.memory import Runs
+from torchlasso.optim.fused.memory import FlatViews
 
-# So many weights are a share of the work that is worth a thread, as for torch's own element-wise operations.
+# A thread is worth its start for so many weights, as in torch's own element-wise operations.
 GRAIN = 32768
 
 
 class KernelSource(ABC):
-    """A function of runs that a kernel can be made of. Hashable: there is one kernel for those that are equal."""
+    """A function of flat views that a kernel can be made of. Hashable: equal ones share one kernel."""
 
     @property
     @abstractmethod
     def sizes(self) -> tuple[int, ...]:
-        """The size of a run that inductor is shown: its length, or rows, columns and, for a gap, more than columns.
+        """The size of the view that inductor is shown: its length, or rows, columns and, for a gap, more than columns.
 
-        Numbers that nothing else has; that they are large tells inductor that threads pay. Between rows with a gap it
-        sees rows, and does all that it can in one pass over them; those without it takes for one run as long as it can.
+        The numbers are unique, so that they can be told apart; large ones tell inductor that threads pay. Where a gap
+        separates the rows, inductor sees rows and does all that it can in one pass over them; rows without a gap it
+        takes for one long view where it can.
         """
 
     @abstractmethod
@@ -42,21 +43,21 @@ class KernelSource(ABC):
         """Write into tensors of one size.
 
         Returns:
-            For rows: what is to be computed once for each of them, of which a bool that comes first is handed on.
+            For rows: the values that are computed once for each of them; a bool that comes first is handed on.
         """
 
 
 class Kernel:
-    """The compiled form of a function of runs.
+    """The compiled form of a function of flat views.
 
     Args:
         source: the function.
         dtypes: of the tensors.
         n_numbers: how many numbers there are.
-        parallel: whether threads share a run.
+        parallel: whether threads share a view.
 
     Raises:
-        RuntimeError: what inductor made of it is not one function.
+        RuntimeError: inductor made more than one function of it.
     """
 
     def __init__(self, source: KernelSource, dtypes: tuple[torch.dtype, ...], n_numbers: int, parallel: bool) -> None:
@@ -68,10 +69,10 @@ class Kernel:
         self._call, arguments, returned = _compiled(lambda *t: source(t[:-1], t[-1].unbind()), samples, parallel)
         self._places = [_place(argument, samples, source.sizes, returned) for argument in arguments]
 
-    def __call__(self, runs: Runs, numbers: list[float]) -> Tensor | None:
-        """Do the step on every run; the bool of all rows in turn."""
-        first, last = runs.sizes[0], runs.sizes[-1]
-        known: dict[Any, Iterable[Any]] = dict(enumerate((*runs.columns, self._given(runs, numbers))))
+    def __call__(self, views: FlatViews, numbers: list[float]) -> Tensor | None:
+        """Do the step on every view, and return the bool of all rows in turn."""
+        first, last = views.sizes[0], views.sizes[-1]
+        known: dict[Any, Iterable[Any]] = dict(enumerate((*views.columns, self._given(views, numbers))))
         known.update({"size 0": first, "size 1": last, "size 2": last})
         flags = None
         if _FLAGS in self._places:
@@ -79,17 +80,17 @@ class Kernel:
             known[_FLAGS] = torch.split(flags, list(first))
         for place in self._places:
             if isinstance(place, Scratch):
-                known[place] = repeat(place.make(runs.sizes))
-        # one call for each run
+                known[place] = repeat(place.make(views.sizes))
+        # one call for each view
         deque(map(self._call, *[known[place] for place in self._places]), maxlen=0)
         return flags
 
-    def _given(self, runs: Runs, numbers: list[float]) -> Iterable[Tensor]:
-        if not runs.factors:
+    def _given(self, views: FlatViews, numbers: list[float]) -> Iterable[Tensor]:
+        if not views.factors:
             return repeat(torch.tensor(numbers, dtype=self._dtype))
         lam, *others = numbers
-        each = {factor: torch.tensor([lam * factor, *others], dtype=self._dtype) for factor in set(runs.factors)}
-        return [each[factor] for factor in runs.factors]
+        each = {factor: torch.tensor([lam * factor, *others], dtype=self._dtype) for factor in set(views.factors)}
+        return [each[factor] for factor in views.factors]
 
 
 _FLAGS = "flags"
@@ -110,21 +111,21 @@ class Scratch:
     index: int
 
     def make(self, sizes: Sequence[Sequence[int]]) -> Tensor:
-        """Enough of it for the largest of the runs."""
+        """Allocate enough of it for the largest of the views."""
         return torch.empty(max(map(math.prod, zip(*sizes[: self.dims], strict=True))), dtype=self.dtype)
 
 
 def _compiled(
     function: Callable[..., list[Tensor]], samples: list[Tensor], parallel: bool
 ) -> tuple[Callable[..., None], tuple[Any, ...], list[Tensor]]:
-    """The C++ function that inductor makes, what it is called with for the samples, and what comes of it."""
+    """Return the C++ function that inductor makes, its arguments for the samples, and the values that it returns."""
     # imported where it is needed: it takes seconds
     from torch._inductor import config, standalone_compile
     from torch._inductor.codecache import PyCodeCache
     from torch.fx.experimental.proxy_tensor import make_fx
 
     options = {
-        "cpp.vec_isa_ok": True,  # what the processor says it has is not tried out first, which would take seconds
+        "cpp.vec_isa_ok": True,  # trust the processor's own list of instructions: to try them out would take seconds
         "cpp_cache_precompile_headers": False,  # they take longer than the few kernels that are compiled with them
         "cpp.threads": -1 if parallel else 1,
         "cpp.dynamic_threads": parallel,  # as many as torch.set_num_threads says, without a new compilation
@@ -139,7 +140,7 @@ def _compiled(
     names = [name for module in modules for name in vars(module) if name.startswith("cpp_fused")]
     if len(modules) != 1 or len(names) != 1:
         raise RuntimeError(f"expected one C++ function; inductor made {names}")
-    # which argument is which is seen by looking on at one call
+    # one recorded call tells which argument is which
     calls: list[tuple[Any, ...]] = []
     (module,), (name,) = modules, names
     kernel = getattr(module, name)
@@ -161,13 +162,13 @@ def _place(argument: Any, samples: list[Tensor], sizes: tuple[int, ...], returne
     return Scratch(argument.dtype, argument.dim(), id(argument))
 
 
-def kernel(source: KernelSource, runs: Runs, n_numbers: int) -> Kernel | None:
-    """The kernel of a function for these runs; None, and a warning once, where nothing can be compiled.
+def kernel(source: KernelSource, views: FlatViews, n_numbers: int) -> Kernel | None:
+    """Return the kernel of a function for these views; None, and a warning once, where nothing can be compiled.
 
-    It is compiled once for a process, for runs of every size, and kept on disk by inductor.
+    It is compiled once for a process, for views of every size, and kept on disk by inductor.
     """
-    dtypes = tuple([column[0].dtype for column in runs.columns])
-    parallel = torch.get_num_threads() > 1 and 2 * runs.weights > GRAIN * len(runs.sizes[0])
+    dtypes = tuple([column[0].dtype for column in views.columns])
+    parallel = torch.get_num_threads() > 1 and 2 * views.weights > GRAIN * len(views.sizes[0])
     return _kernel(source, dtypes, n_numbers, parallel)
 
 
@@ -176,7 +177,7 @@ def _kernel(source: KernelSource, dtypes: tuple[torch.dtype, ...], n_numbers: in
     try:
         return Kernel(source, dtypes, n_numbers, parallel)
     except Exception as error:  # whatever keeps a compiler from working
-        if type(error) not in _SEEN:  # what it says may name a file of its own for each kernel
+        if type(error) not in _SEEN:  # the message may name a file of its own for each kernel
             _SEEN.add(type(error))
             _warn(" ".join(f"{type(error).__name__}: {error}".split())[:200])
         return None

@@ -1,6 +1,7 @@
-"""Runs: parameters, their gradients and their buffers as stretches of memory that a kernel can go along.
+"""Flat views: parameters, their gradients and their buffers as stretches of memory that a kernel passes over.
 
-A run is what lies densely in memory: one weight after the other, in the same order for all tensors that take part.
+A parameter has one if it lies densely in memory, one weight after the other, in the same order as its gradient and
+its buffers.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ PIECE = 131072
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Flat views of memory, for each of which a kernel is called.
+class FlatViews:
+    """Stretches of memory, for each of which a kernel is called.
 
     Attributes:
-        columns: the tensors, a column for each part that they take; those of a row are of one size.
-        sizes: for each run its length, or its numbers of rows and of columns.
-        factors: for each run what the first of the numbers is multiplied by; empty for one.
+        columns: weights, gradients and each of the buffers; the tensors of a row are of one size.
+        sizes: the length of each view, or its numbers of rows and of columns.
+        factors: the factor on the kernel's first number for each view; empty where all are 1.
     """
 
     columns: Sequence[Sequence[Tensor]]
@@ -41,37 +42,41 @@ class Runs:
         return sum(map(math.prod, zip(*self.sizes, strict=True)))
 
 
-def runs_of(columns: list[list[Any]]) -> tuple[list[tuple[list[int], Runs]], list[int], list[int]]:
-    """The positions of what are runs, with these; of what torch's own step takes one by one; and of all other things.
+def flat_views_of(columns: list[list[Any]]) -> tuple[list[tuple[list[int], FlatViews]], list[int], list[int]]:
+    """Return the flat views of the rows of ``columns``, by precision, and the positions of the rows without one.
 
     Args:
         columns: weights, gradients and each of the buffers, None where there is none.
+
+    Returns:
+        The positions of flat views and the views; the positions of rows in another layout, which torch's own step
+        takes one by one; the positions of all others, such as sparse gradients.
     """
     if not any_sharded(columns[0]):
-        runs = _contiguous(columns)
-        if runs is not None:
-            return [(list(range(len(columns[0]))), runs)], [], []
+        views = _contiguous(columns)
+        if views is not None:
+            return [(list(range(len(columns[0]))), views)], [], []
     alike: dict[torch.dtype, tuple[list[int], list[list[Any]]]] = {}
-    odd: list[int] = []
+    one_by_one: list[int] = []
     foreign: list[int] = []
     for i, row in enumerate(zip(*columns, strict=True)):
-        run = _run_of(*row)
-        if run is not None:
-            positions, rows = alike.setdefault(run[0].dtype, ([], []))
+        view = _flat_view_of(*row)
+        if view is not None:
+            positions, rows = alike.setdefault(view[0].dtype, ([], []))
             positions.append(i)
-            rows.append(run)
+            rows.append(view)
         else:
-            (odd if _is_plain(row[0]) and _is_plain(row[1]) else foreign).append(i)
-    return [(positions, _flat(rows)) for positions, rows in alike.values()], odd, foreign
+            (one_by_one if _is_plain(row[0]) and _is_plain(row[1]) else foreign).append(i)
+    return [(positions, _flat(rows)) for positions, rows in alike.values()], one_by_one, foreign
 
 
-def _flat(rows: Sequence[Sequence[Tensor]]) -> Runs:
+def _flat(rows: Sequence[Sequence[Tensor]]) -> FlatViews:
     columns = list(zip(*rows, strict=True))
-    return Runs(columns, [list(map(Tensor.numel, columns[0]))] if columns else [[]])
+    return FlatViews(columns, [list(map(Tensor.numel, columns[0]))] if columns else [[]])
 
 
-def _contiguous(columns: list[list[Any]]) -> Runs | None:
-    """The tensors as runs if they all are contiguous, floating-point, of one precision and on the CPU: a quick look."""
+def _contiguous(columns: list[list[Any]]) -> FlatViews | None:
+    """Return the views if all tensors are contiguous, floating-point, of one precision and on the CPU: a quick look."""
     dtype = columns[0][0].dtype
     try:
         lengths = list(map(Tensor.numel, columns[0]))
@@ -85,14 +90,14 @@ def _contiguous(columns: list[list[Any]]) -> Runs | None:
                 return None
     except (RuntimeError, TypeError):  # a missing buffer, a sparse gradient
         return None
-    return Runs(columns, [lengths]) if dtype.is_floating_point else None
+    return FlatViews(columns, [lengths]) if dtype.is_floating_point else None
 
 
 _dtype, _is_cpu = attrgetter("dtype"), attrgetter("is_cpu")
 
 
-def _run_of(w: Any, grad: Any, *buffers: Any) -> list[Tensor] | None:
-    """Weights, gradient and buffers with all their elements in the same order in memory, or None.
+def _flat_view_of(w: Any, grad: Any, *buffers: Any) -> list[Tensor] | None:
+    """Return weights, gradient and buffers with all their elements in the same order in memory, or None.
 
     A gradient in another order is copied into that of the weights.
     """
@@ -125,26 +130,29 @@ def _is_dense(w: Tensor) -> bool:
     return True
 
 
-def in_rows(positions: list[int], runs: Runs, over: Partition) -> tuple[tuple[list[int], Runs] | None, list[int], Runs]:
-    """The runs whose blocks are rows, in pieces, with the positions they are of; and those for which it is not so."""
+def row_views_of(
+    positions: list[int], views: FlatViews, over: Partition
+) -> tuple[tuple[list[int], FlatViews] | None, list[int], FlatViews]:
+    """Return the views whose blocks are rows, in pieces, with their positions; and the views whose blocks are not."""
     found, others = [], []
     pieces: list[tuple[list[Tensor], int, int]] = []
-    for i, run in zip(positions, zip(*runs.columns, strict=True), strict=True):
-        size = over.in_memory(run[0]) if run[0].is_contiguous() else None
+    for i, view in zip(positions, zip(*views.columns, strict=True), strict=True):
+        size = over.in_memory(view[0]) if view[0].is_contiguous() else None
         if size is None:
-            others.append((i, run))
+            others.append((i, view))
             continue
         found.append(i)
         n, width = size
         height = max(1, PIECE // width)
         if n <= height:
-            pieces.append((list(run), n, width))
+            pieces.append((list(view), n, width))
             continue
-        for piece in zip(*(t.view(n, width).split(height) for t in run), strict=True):
+        for piece in zip(*(t.view(n, width).split(height) for t in view), strict=True):
             pieces.append((list(piece), len(piece[0]), width))
     if not found:
-        return None, positions, runs
+        return None, positions, views
     tensors, heights, widths = zip(*pieces, strict=True)
-    rows = Runs(list(zip(*tensors, strict=True)), (heights, widths), [w**0.5 if over.weighted else 1.0 for w in widths])
-    left = _flat([run for _, run in others])
+    factors = [w**0.5 if over.weighted else 1.0 for w in widths]
+    rows = FlatViews(list(zip(*tensors, strict=True)), (heights, widths), factors)
+    left = _flat([view for _, view in others])
     return (found, rows), [i for i, _ in others], left

@@ -18,7 +18,7 @@ from torchlasso.penalties.magnitudes import computed, divide, scaled_norms
 
 
 @dataclass(frozen=True)
-class Shape:
+class Template:
     """A penalty without its numbers, which a step is given as it is given λ.
 
     Attributes:
@@ -33,15 +33,15 @@ class Shape:
 
     @classmethod
     @functools.cache
-    def of(cls, penalty: Penalty) -> tuple[Shape, tuple[float, ...]]:
-        """The shape of a penalty, and its numbers."""
+    def of(cls, penalty: Penalty) -> tuple[Template, tuple[float, ...]]:
+        """Return the template of a penalty, and its numbers."""
         values = {field.name: getattr(penalty, field.name) for field in fields(penalty)}  # type: ignore[arg-type]
         numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
         fixed = tuple((name, value) for name, value in values.items() if name not in numbers)
         return cls(type(penalty), fixed, tuple(numbers)), tuple(numbers.values())
 
     def with_numbers(self, numbers: Sequence[Tensor]) -> Penalty:
-        """The penalty with tensors for its numbers, which its own checks of them would refuse."""
+        """Return the penalty with tensors for its numbers, which its own checks of them would refuse."""
         penalty = object.__new__(self.penalty)
         for name, value in (*self.fixed, *zip(self.numbers, numbers, strict=True)):
             object.__setattr__(penalty, name, value)
@@ -58,12 +58,12 @@ class FusedStep(KernelSource):
 
     Attributes:
         update: of an optimizer.
-        shape: of the penalty.
+        template: of the penalty.
         weighted: whether every weight has a factor of λ, in a tensor that comes after the gradient.
     """
 
     update: Update
-    shape: Shape
+    template: Template
     weighted: bool = False
 
     @property
@@ -76,8 +76,8 @@ class FusedStep(KernelSource):
         lam, *others = numbers
         if self.weighted:
             lam = lam * computed(tensors[2])
-        n = len(self.shape.numbers)
-        penalty, others = self.shape.with_numbers(others[:n]), others[n:]
+        n = len(self.template.numbers)
+        penalty, others = self.template.with_numbers(others[:n]), others[n:]
         u, new, outputs = self._step(penalty, lam, w, grad, tuple(buffers), tuple(others))
         for old, value in zip((tensors[0], *own), (u, *new), strict=True):
             old.copy_(value)
@@ -122,7 +122,7 @@ class RowStep(FusedStep):
 
 def is_elementwise(penalty: Penalty | None) -> TypeGuard[Separable]:
     """Return whether the prox of a weight is a function of this weight alone."""
-    if not isinstance(penalty, Separable) or not has_shape(penalty):
+    if not isinstance(penalty, Separable) or not has_template(penalty):
         return False
     return penalty.over.single and not penalty.over.spares
 
@@ -132,11 +132,11 @@ def is_rowwise(penalty: Penalty | None, update: Update) -> TypeGuard[Separable]:
     return (
         isinstance(penalty, Separable)
         and isinstance(penalty.over, Partition)
-        and has_shape(penalty)
+        and has_template(penalty)
         and (not update.diagonal or type(penalty).prox_near_rows is not Separable.prox_near_rows)
     )
 
 
-def has_shape(penalty: Penalty) -> bool:
+def has_template(penalty: Penalty) -> bool:
     """Return whether the penalty is a frozen dataclass, whose numbers can be told from its other fields."""
     return is_dataclass(penalty) and type(penalty).__hash__ is not None

@@ -64,11 +64,12 @@ class Update(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def numbers(self, group: Group, age: Number, before: Number, gain: Number) -> list[Number]:
+    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
         """The numbers of a step.
 
         Args:
             group: the options that the step is done with.
+            lam: λ of the group, without the scales of its members, which change when a model shrinks.
             age: how many updates the parameters will then have had.
             before: the gain of the averaging before the step; ``gain``: after it.
         """
@@ -101,7 +102,7 @@ class Descent(Update):
         decay, lr = numbers
         return w - lr * self._direction(w, grad, decay), lr, ()
 
-    def numbers(self, group: Group, age: Number, before: Number, gain: Number) -> list[Number]:
+    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
         return [group["weight_decay"], group["lr"]]
 
 
@@ -121,7 +122,7 @@ class HeavyBall(Update):
         buffer = momentum * buffers[0] + fresh * grad
         return w - lr * (grad + momentum * buffer if self.nesterov else buffer), reach, (buffer,)
 
-    def numbers(self, group: Group, age: Number, before: Number, gain: Number) -> list[Number]:
+    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
         lr, momentum = group["lr"], group["momentum"]
         fresh = after_first(before, 1 - group["dampening"], 1.0)
         reach = lr * (1 + momentum * gain if self.nesterov else gain)
@@ -187,12 +188,12 @@ class Adam(Update):
         reach: float = numbers[-3]
         return reach / self._metric(buffers[-1].sqrt(), numbers)
 
-    def numbers(self, group: Group, age: Number, before: Number, gain: Number) -> list[Number]:
+    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
         lr, weight_decay, (first, second) = group["lr"], group["weight_decay"], group["betas"]
         keep = 1 - lr * weight_decay if group["decoupled_weight_decay"] else 1.0
         root = (1 - second**age) ** 0.5
         lr_hat = root * lr / (1 - first**age)
-        eps, least = group["eps"], assumed(group.get("plain_lam", group["lam"]), age)
+        eps, least = group["eps"], assumed(lam, age)
         # in float16 a square that is zero does not mean that there was no gradient
         half = any(p.dtype == torch.float16 for p in group.get("params", ()))
         averages, rates = [1 - first, 1 - second], [root * eps, lr_hat, lr_hat * gain]

@@ -1,0 +1,40 @@
+"""The checks of a parameter group of a proximal optimizer."""
+
+from __future__ import annotations
+
+import torch
+from torch.optim import Optimizer
+
+from torchlasso._core.arguments import check_kind, shown
+from torchlasso.distributed.sharding import any_sharded
+from torchlasso.optim.fused import updates
+from torchlasso.optim.metrics import Metric
+from torchlasso.penalties import Penalty
+from torchlasso.penalties.parts import joint_blocks, over_rows
+from torchlasso.selection import Group
+
+
+def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], metric: Metric) -> None:
+    """Raise an error if a group cannot be stepped: by its options, its parameters, or its penalty in this metric."""
+    if group.get("differentiable"):
+        raise ValueError("differentiable=True is not possible: a prox is not differentiable at its threshold")
+    if group.get("fused") and base not in updates.registry() and any(p.is_meta for p in group["params"]):
+        raise ValueError(
+            f"fused=True: {base.__name__} has no fused step on the meta device; leave it out, or give the "
+            "optimizer parameters on the CPU or a GPU"
+        )
+    check_kind("averaging", group["averaging"], bool, "True or False")
+    if penalty is None:
+        return
+    if not isinstance(penalty, Penalty):
+        raise TypeError(f"penalty must be a Penalty such as torchlasso.L1(); got {shown(penalty)}")
+    if any(p.is_complex() for p in group["params"]):
+        raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
+    shapes = [torch.empty_like(p, device="meta") for p in group["params"]]
+    over = joint_blocks(penalty)
+    if over is not None:
+        if any_sharded(group["params"]):
+            raise ValueError("blocks over several parameters need whole ones, and these are sharded")
+        penalty, shapes = over_rows(penalty, over), over.gather(shapes)
+    for w in shapes:
+        penalty.prox(w, 1.0, w if metric.diagonal else 1.0)  # shapes only: raises what a step would raise
