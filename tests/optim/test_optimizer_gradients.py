@@ -195,7 +195,7 @@ def test_a_parameter_that_is_frozen_with_its_gradient_is_stepped_as_in_torch(cas
 @ALL
 def test_parameters_that_are_added_later_are_stepped_as_by_the_reference(case, implementation):
     results = []
-    for name in ("reference", implementation):
+    for name in ("one by one", implementation):
         old, late = (nn.Parameter(torch.linspace(-1, 1, 9, dtype=torch.float64)) for _ in range(2))
         optimizer = tl.proximal(CASES[case][0])([old], penalty=tl.L1(), lam=0.2, **options_of(case, name))
         for step in range(20):
@@ -238,7 +238,7 @@ def test_tied_weights_have_one_update_and_one_prox(case, implementation):
     assert (w == 0).any()
 
 
-@pytest.mark.parametrize("implementation", ["reference", "foreach"])
+@pytest.mark.parametrize("implementation", ["one by one", "foreach"])
 def test_sparse_gradients_are_dense_ones_to_sgd(implementation):
     results = []
     for sparse in (False, True):

@@ -56,7 +56,7 @@ def train(case: str, implementation: str, ws: list[nn.Parameter], grad_as=GRADIE
 @ALL
 def test_a_parameter_and_gradients_of_any_layout_are_as_contiguous_ones(case, implementation, layout):
     plain = nn.Parameter(LAYOUTS[layout]().clone(memory_format=torch.contiguous_format))
-    train(case, "reference", [plain])
+    train(case, "one by one", [plain])
     for grad_as in GRADIENTS.values():
         w = nn.Parameter(LAYOUTS[layout]())
         stride, address = w.stride(), w.data_ptr()
@@ -85,7 +85,7 @@ def test_parameters_of_all_layouts_share_a_group(case, implementation):
     ws = [nn.Parameter(make()) for make in LAYOUTS.values()]
     plain = [nn.Parameter(w.detach().clone(memory_format=torch.contiguous_format)) for w in ws]
     train(case, implementation, ws)
-    train(case, "reference", plain)
+    train(case, "one by one", plain)
     for w, expected in zip(ws, plain, strict=True):
         assert_alike(w.detach(), expected.detach())
     assert any((w == 0).any() for w in ws)
@@ -98,7 +98,7 @@ def test_two_views_of_one_memory_are_two_parameters(case, implementation):
     flat = numbers(24)
     ws, plain = ([nn.Parameter(t) for t in (flat[:10], flat[10:].view(7, 2))] for flat in (flat, flat.clone()))
     train(case, implementation, ws)
-    train(case, "reference", plain)
+    train(case, "one by one", plain)
     assert_alike(flat, torch.cat([w.detach().reshape(-1) for w in plain]))
 
 
@@ -134,7 +134,7 @@ def test_an_expanded_parameter_is_refused_as_in_torch_and_memory_stays_as_it_is(
 # --- complex numbers ---
 
 
-@pytest.mark.parametrize("implementation", ["reference", "foreach"])
+@pytest.mark.parametrize("implementation", ["one by one", "foreach"])
 @ALL
 def test_complex_parameters_without_a_penalty_are_stepped_as_in_torch(case, implementation):
     complexes = [nn.Parameter(torch.complex(numbers(3, 2), numbers(3, 2) + 1)) for _ in range(2)]

@@ -59,7 +59,7 @@ def test_a_tensor_rate_is_a_rate(case, implementation, form):
             optimizer_of(case, implementation, ws[0], lr=TENSOR_RATES[form](lr))
         return
     rate = TENSOR_RATES[form](lr)
-    ours, theirs = optimizer_of(case, implementation, ws[0], lr=rate), optimizer_of(case, "reference", ws[1], lr=lr)
+    ours, theirs = optimizer_of(case, implementation, ws[0], lr=rate), optimizer_of(case, "one by one", ws[1], lr=lr)
     falling = [schedulers.StepLR(o, 5, 0.5) for o in (ours, theirs)]  # exact in float32 too
 
     results = [
@@ -73,13 +73,13 @@ def test_a_tensor_rate_is_a_rate(case, implementation, form):
     assert (results[0] == 0).any()
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fused"])
+@pytest.mark.parametrize("implementation", ["one by one", "fused"])
 @pytest.mark.parametrize("case", ["Adam", "Adam amsgrad", "AdamW"])
 def test_tensor_betas_are_betas(case, implementation):
     betas = torch.tensor(0.875), torch.tensor([0.9375])  # exact in float32
     ours, theirs = [weights()], [weights()]
     given = optimizer_of(case, implementation, ours, betas=betas)
-    plain = optimizer_of(case, "reference", theirs, betas=tuple(float(b) for b in betas))
+    plain = optimizer_of(case, "one by one", theirs, betas=tuple(float(b) for b in betas))
     for optimizer in (given, plain):
         optimizer.param_groups[0]["lr_peak"] = 2 * optimizer.param_groups[0]["lr"]  # a longer window
     torch.testing.assert_close(train(given, ours), train(plain, theirs), rtol=1e-5, atol=1e-6)
@@ -90,7 +90,7 @@ def test_tensor_betas_are_betas(case, implementation):
 def test_a_tensor_weight_decay_is_a_weight_decay(case, implementation):
     ours, theirs = [weights()], [weights()]
     given = optimizer_of(case, implementation, ours, weight_decay=torch.tensor(0.25, dtype=torch.float64))
-    assert_alike(train(given, ours), train(optimizer_of(case, "reference", theirs, weight_decay=0.25), theirs))
+    assert_alike(train(given, ours), train(optimizer_of(case, "one by one", theirs, weight_decay=0.25), theirs))
 
 
 # --- what torch refuses, or allows on some devices only ---
@@ -103,7 +103,7 @@ def test_capturable_is_what_it_is_in_torch(case, implementation):
     before = ours[0].detach().clone()
     optimizer = optimizer_of(case, implementation, ours, capturable=True)
     if implementation == "fused":
-        assert_alike(train(optimizer, ours), train(optimizer_of(case, "reference", theirs), theirs))
+        assert_alike(train(optimizer, ours), train(optimizer_of(case, "one by one", theirs), theirs))
     else:
         with pytest.raises(AssertionError, match="If capturable=True, params and state_steps must be on supported"):
             train(optimizer, ours)
@@ -149,7 +149,7 @@ def test_groups_with_options_of_their_own_are_as_optimizers_of_their_own(case, i
     groups = [{"params": [w], **group} for w, group in zip(together, options, strict=True)]
     optimizer = optimizer_of(case, implementation, groups)
     singles = [
-        optimizer_of(case, "reference", [{"params": [w], **group}, {"params": [weights()]}])
+        optimizer_of(case, "one by one", [{"params": [w], **group}, {"params": [weights()]}])
         for w, group in zip(alone, options, strict=True)
     ]
     for step in range(20):
@@ -185,7 +185,7 @@ CHANGES = {
 @ALL
 def test_an_option_that_is_changed_holds_from_the_next_step_on(case, implementation, change):
     results = {}
-    for name in ("reference", implementation):
+    for name in ("one by one", implementation):
         for changes in ({}, CHANGES[change](case)):
             ws = [weights(), weights()]
             optimizer = optimizer_of(case, name, ws, lam=0.3)
@@ -196,9 +196,9 @@ def test_an_option_that_is_changed_holds_from_the_next_step_on(case, implementat
                     optimizer.param_groups[0].update(changes)
 
             results[name, bool(changes)] = train(optimizer, ws, before=alter)
-    assert_alike(results["reference", True], results[implementation, True])
+    assert_alike(results["one by one", True], results[implementation, True])
     nothing_to_change = case == "SGD" and change in ("averaging", "no momentum", "eps")
-    assert torch.equal(results["reference", False], results["reference", True]) is nothing_to_change
+    assert torch.equal(results["one by one", False], results["one by one", True]) is nothing_to_change
 
 
 @pytest.mark.parametrize("after", IMPLEMENTATIONS)
@@ -211,7 +211,7 @@ def test_the_implementation_can_be_changed_in_mid_training(case, before, after):
     for group in optimizer.param_groups:
         group.update({"foreach": None, "fused": None, **IMPLEMENTATIONS[after]})
     run(changing, optimizer, range(STEPS // 2, STEPS))
-    run(reference, build_as("reference", case, reference), range(STEPS))
+    run(reference, build_as("one by one", case, reference), range(STEPS))
     assert_alike(flat(changing), flat(reference))
     assert (flat(changing) == 0).any()
 

@@ -38,7 +38,7 @@ def trained(implementation: str, case: str, dtype: torch.dtype, **options) -> tu
 
 @functools.cache
 def in_float32(case: str, eps: float | None) -> torch.Tensor:
-    return flat(trained("reference", case, torch.float32, **({} if eps is None else {"eps": eps}))[0])
+    return flat(trained("one by one", case, torch.float32, **({} if eps is None else {"eps": eps}))[0])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -158,4 +158,4 @@ def test_the_default_precision_is_nothing_to_a_step(case, implementation, defaul
 def test_the_implementations_are_different_ones():
     optimizers = {name: build_as(name, "Adam", network()) for name in IMPLEMENTATIONS}
     flags = {name: (o.param_groups[0]["foreach"], o.param_groups[0]["fused"]) for name, o in optimizers.items()}
-    assert flags == {"reference": (False, False), "foreach": (True, None), "fused": (None, True)}
+    assert flags == {"one by one": (False, False), "foreach": (True, None), "fused": (None, True)}

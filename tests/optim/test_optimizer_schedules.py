@@ -101,7 +101,7 @@ def test_without_strength_a_scheduler_leads_where_it_leads_the_plain_optimizer(c
 @FEW
 def test_with_averaging_and_penalty_all_implementations_go_the_same_way(case, implementation, kind):
     results = []
-    for name in ("reference", implementation):
+    for name in ("one by one", implementation):
         model = wide()
         optimizer = build_as(name, case, model)
         run(model, optimizer, range(STEPS), Recorded(kind, optimizer, CASES[case][1]["lr"]))

@@ -217,7 +217,7 @@ CHANGES = [replace_weights, write_weights, write_state, replace_state, forget_st
 @ALL
 def test_what_is_changed_between_two_steps_holds_for_the_next(case, implementation, change):
     results = []
-    for name in ("reference", implementation):
+    for name in ("one by one", implementation):
         model = wide()
         optimizer = build_as(name, case, model)
         scheduler = cosine(optimizer)

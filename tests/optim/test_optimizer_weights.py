@@ -29,7 +29,7 @@ def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64) / 8) for shape in SHAPES]
 
 
-def make(case: str, ws, kind: str = "elements", implementation: str = "reference") -> tl.Proximal:
+def make(case: str, ws, kind: str = "elements", implementation: str = "one by one") -> tl.Proximal:
     penalty, lam = PENALTIES[kind]
     options = options_of(case, implementation)
     return tl.proximal(CASES[case][0])(ws, penalty=penalty, lam=lam, **options)
@@ -167,7 +167,7 @@ def test_weights_lie_in_memory_as_they_like(case, layout):
             optimizer.weights[w] = weights[:1].expand_as(weights) if layout == "expanded" else weights
 
     results = []
-    for implementation in ("fused", "reference"):
+    for implementation in ("fused", "one by one"):
         generator = torch.Generator().manual_seed(0)
         several = [torch.randn(shape, generator=generator, dtype=torch.float64) / 8 for shape in [(6, 5), (4, 3, 2, 2)]]
         ws = [nn.Parameter(several[0].t()), nn.Parameter(several[1].to(memory_format=torch.channels_last))]
@@ -185,7 +185,7 @@ def test_weights_in_other_precisions(case, dtype):
             optimizer.weights[w] = factors("elements", w, i, step).to(torch.float32)
 
     results = []
-    for implementation in ("fused", "reference"):
+    for implementation in ("fused", "one by one"):
         ws = [nn.Parameter(w.detach().to(dtype)) for w in parameters()]
         optimizer = make(case, ws, "elements", implementation)
         results.append(run(optimizer, ws, change))
@@ -337,7 +337,7 @@ def test_weights_on_a_device_come_and_go(here, monkeypatch, case, kind):
     # with weights a step is not done there as a whole: gains and rates go back and forth
     results, taken, advance = [], [], device.advance
     monkeypatch.setattr(device, "advance", lambda *args: taken.append(args) or advance(*args))
-    for implementation in ("fused", "reference"):
+    for implementation in ("fused", "one by one"):
         ws = parameters()
         optimizer = make(case, ws, kind, implementation)
 

@@ -32,7 +32,7 @@ def test_parameters_that_join_and_pause_are_as_they_are_alone(case, implementati
     present = [lambda t: True, lambda t: t >= 8, lambda t: t % 3 != 1, lambda t: t < 5 or t >= 15]
     together, alone = ([nn.Parameter(torch.linspace(-1, 1, 6).double()) for _ in present] for _ in range(2))
     optimizer = make(case, implementation, together, 0.3)
-    singles = [make(case, "reference", [w], 0.3) for w in alone]
+    singles = [make(case, "one by one", [w], 0.3) for w in alone]
     lr = CASES[case][1]["lr"]
     for t, rate in enumerate(RATES[rates]):
         for w, twin, is_there, single in zip(together, alone, present, singles, strict=True):

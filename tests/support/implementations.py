@@ -9,12 +9,12 @@ from torch import nn
 from tests.support.optimizers import CASES, batch, build, network, optim
 
 IMPLEMENTATIONS = {
-    "reference": {"foreach": False, "fused": False},
+    "one by one": {"foreach": False, "fused": False},
     "foreach": {"foreach": True},
     "fused": {"fused": True},
 }
 EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-OTHERS = pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name != "reference"])
+OTHERS = pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name != "one by one"])
 # those that have them all; Adagrad has only torch's own fused step
 NAMES = [name for name, (base, _) in CASES.items() if base in (optim.SGD, optim.Adam, optim.AdamW)]
 ALL = pytest.mark.parametrize("case", NAMES)
