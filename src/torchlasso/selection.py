@@ -15,7 +15,6 @@ from torchlasso._core.arguments import check_kind, check_model, shown
 from torchlasso._core.parametrized import ComputedWeight, computed_from
 from torchlasso.idle_penalties import note_term, watch
 from torchlasso.penalties import Penalty, check_strength
-from torchlasso.penalties.parts import joint_blocks, over_rows
 
 Group = dict[str, Any]
 Predicate = Callable[[str, nn.Module, nn.Parameter], bool]
@@ -67,10 +66,8 @@ class Rule:
 
     def matches(self, name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
         """Return whether the rule is for this parameter of this module."""
-        together = joint_blocks(self.penalty)
-        if together is not None and name not in together.names:
-            return False
-        if not (self.everything or together is not None or is_weight(name, module, parameter)):
+        names = () if self.penalty is None else self.penalty.over.names
+        if not (name in names if names else self.everything or is_weight(name, module, parameter)):
             return False
         if isinstance(self.where, str):
             return fnmatch.fnmatchcase(name, self.where)
@@ -161,21 +158,20 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         for index, rule in enumerate(rules):
             if rule.matches(name, module, parameter):
                 taken[index] += 1
-                if rule.penalty is not None and left_out.is_for(rule, parameter, computed.get(parameter)):
+                if rule.penalty is None or left_out.is_for(rule.penalty, parameter, computed.get(parameter)):
                     break
-                if rule.penalty is not None:
-                    key = (index, rule.penalty.fit(module, name.rpartition(".")[2]))
-                    strength = lam * rule.scale
+                key = (index, rule.penalty.fit(module, name.rpartition(".")[2]))
+                strength = lam * rule.scale
                 break
         group = groups.setdefault(key, {"params": [], "names": [], "penalty": key[1], "lam": strength})
         group["params"].append(parameter)
         group["names"].append(name)
     _complain_of_idle_rules(model, rules, taken)
     for group in groups.values():
-        together = joint_blocks(group["penalty"])
-        if together is not None and len(group["params"]) != len(together.names):
+        over = None if group["penalty"] is None else group["penalty"].over
+        if over is not None and over.names and len(group["params"]) != len(over.names):
             raise ValueError(
-                f"{together} needs all of its {len(together.names)} parameters, and {len(group['params'])} are left to "
+                f"{over} needs all of its {len(over.names)} parameters, and {len(group['params'])} are left to "
                 "its rule: let no rule before it match them, and none of its own conditions leave them out"
             )
     if not any(group["penalty"] for group in groups.values()):
@@ -192,12 +188,11 @@ class _LeftOut:
     def __init__(self) -> None:
         self.weights: dict[str, bool] = {}  # by name: whether one of its parameters is penalised
 
-    def is_for(self, rule: Rule, parameter: nn.Parameter, weight: ComputedWeight | None) -> bool:
-        """Note a parameter that a rule matches, and return whether it cannot be penalised."""
+    def is_for(self, penalty: Penalty, parameter: nn.Parameter, weight: ComputedWeight | None) -> bool:
+        """Note a parameter that a rule with a penalty matches, and return whether it cannot be penalised."""
         if weight is None:
             return False
-        joint = joint_blocks(rule.penalty) is not None
-        sound = parameter in (weight.together if joint else weight.penalisable)
+        sound = parameter in (weight.together if penalty.over.names else weight.penalisable)
         self.weights[weight.name] = self.weights.get(weight.name, False) or sound
         return not sound
 
@@ -288,23 +283,19 @@ def check_groups(name: str, groups: Any) -> list[Group]:
 def penalised(
     groups: Iterable[Group], read: Callable[[nn.Parameter], Tensor] = lambda parameter: parameter
 ) -> Iterator[tuple[Tensor, Penalty, Any]]:
-    """Every penalised parameter of the groups, with its penalty and its λ: a number, or a tensor with one per block.
+    """Yield the views of all penalised parameters, each with its penalty and its λ: a number, or one for each block.
 
-    Where blocks reach over several parameters, a matrix for each family of them instead, whose rows they are.
+    For most kinds of blocks the views are the parameters themselves (:class:`~torchlasso.penalties.blocks.Blocks`).
 
     Args:
         groups: as :func:`param_groups` gives them.
-        read: what of a parameter is wanted in its place, such as its gradient.
+        read: parameter ↦ the tensor to take in its place, such as its gradient.
     """
     for group in groups:
-        penalty = group["penalty"]
-        if penalty is None:
+        params, penalty = group["params"], group["penalty"]
+        if penalty is None or not params:
             continue
-        tensors, over = list(map(read, group["params"])), joint_blocks(penalty)
-        weights = [1.0] * len(tensors)
-        if over is not None:
-            tensors, penalty = over.gather(tensors), over_rows(penalty, over)
-            weights = list(over.scales) or [1.0] * len(tensors)
-        weights = group.get("weights", weights)
+        tensors = penalty.over.views(list(map(read, params)))
+        weights = group.get("weights") or penalty.over.strengths(params, [1.0] * len(params))
         for tensor, weight in zip(tensors, weights, strict=True):
-            yield tensor, penalty, group["lam"] * weight
+            yield tensor, penalty.as_view(), group["lam"] * weight

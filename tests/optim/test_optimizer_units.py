@@ -64,7 +64,7 @@ def test_a_unit_has_all_that_makes_it():
     assert found.names == (
         "stem.weight", "stem.bias", "first.weight", "norm.weight", "norm.bias", "second.weight", "second.bias",
     )  # fmt: skip
-    sizes = {rows.shape for rows in found.gather([dict(residual().named_parameters())[n] for n in found.names])}
+    sizes = {rows.shape for rows in found.views([dict(residual().named_parameters())[n] for n in found.names])}
     assert sizes == {(4, 9 + 1 + 54 + 1), (6, 36 + 2)}  # the stream: stem and second; the branch: first and its norm
 
 
@@ -74,7 +74,7 @@ def test_gathering_and_putting_back_are_inverse():
     params = [dict(model.named_parameters())[name] for name in over.names]
     before = [p.detach().clone() for p in params]
     with torch.no_grad():
-        rows = over.gather(params)
+        rows = over.views(params)
         over.put_(params, [torch.zeros_like(r) for r in rows])
         assert all(not p.any() for p in params)
         over.put_(params, rows)
@@ -96,7 +96,7 @@ def test_the_parts_of_a_joint_projection_belong_to_the_same_heads():
     over = tl.Units(model, torch.randn(2, 5, 12))
     assert over.names == ("qkv.weight", "qkv.bias")
     marks = torch.arange(36.0)[:, None].expand(36, 12)
-    (rows,) = over.gather([marks, torch.arange(36.0)])
+    (rows,) = over.views([marks, torch.arange(36.0)])
     assert rows[1].unique().tolist() == [4, 5, 6, 7, 16, 17, 18, 19, 28, 29, 30, 31]
 
 
@@ -164,7 +164,7 @@ def test_the_loss_term_is_the_sum_over_units_and_differentiable():
     model = residual()
     groups = tl.param_groups(model, tl.L1(over=units(model, weighted=False)), lam=0.5)
     value = tl.penalty(groups)
-    rows = units(model).gather(groups[0]["params"])
+    rows = units(model).views(groups[0]["params"])
     torch.testing.assert_close(value, 0.5 * sum(r.norm(dim=1).sum() for r in rows))
     value.backward()
     assert all(p.grad is not None for p in groups[0]["params"])

@@ -14,7 +14,6 @@ from torchlasso.distributed.sharding import whole
 from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty, Separable
 from torchlasso.penalties.blocks import Blocks
-from torchlasso.penalties.parts import joint_blocks, over_rows
 from torchlasso.selection import Group
 
 
@@ -79,21 +78,15 @@ class Reweighted(LambdaController):
             self._check(group, penalty)
             self._known.update(group["params"])
         for group, penalty in groups if source is None else new:  # the weights of a reference hold once and for all
-            params = group["params"]
-            over = joint_blocks(penalty)
-            if over is not None:  # all of one group, kept with its first parameter
+            over = penalty.over
+            for params in over.together(group["params"]):
                 if source is None or all(p in source for p in params):
-                    rows = over.gather([p if source is None else source[p].to(p) for p in params])
-                    self.optimizer.weights[params[0]] = torch.cat(
-                        [self._weights(over_rows(penalty, over), w) for w in rows]
-                    )
-                continue
-            for p in params:
-                if source is None or p in source:
-                    self.optimizer.weights[p] = self._weights(penalty, p if source is None else source[p].to(p))
+                    views = over.views([p if source is None else source[p].to(p) for p in params])
+                    found = [self._weights(over.as_view(), w) for w in views]
+                    # those of one set are kept with its first parameter
+                    self.optimizer.weights[params[0]] = found[0] if len(found) == 1 else torch.cat(found)
 
-    def _weights(self, penalty: Penalty, w: Tensor) -> Tensor:
-        over: Blocks = penalty.over  # type: ignore[attr-defined]
+    def _weights(self, over: Blocks, w: Tensor) -> Tensor:
         # each weight by itself stays on its shard; a block may be cut by the sharding, so that all of it is gathered
         r, _ = over.decompose(w.detach() if over.single else whole(w.detach()))
         weights: Tensor = r.add(self.theta).reciprocal_().mul_(self.theta)

@@ -16,7 +16,6 @@ from torchlasso.control.forecast import Forecast
 from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty
-from torchlasso.penalties.parts import joint_blocks
 from torchlasso.selection import Group
 
 # Measured in docs/results, on fixed λ: what is left, as odds, goes about as this power of 1/λ.
@@ -115,9 +114,10 @@ class Steered(LambdaController):
 
     @abstractmethod
     def _left(self, alive: Sequence[Tensor]) -> list[float]:
-        """The share that is left in each unit, from which weights are alive: masks of the local shards, in order.
+        """Return the share that is left in each unit, NaN where nothing of a unit counts.
 
-        NaN where nothing of a unit counts.
+        Args:
+            alive: marks of the weights that are alive: masks of the local shards, in order, which may be written to.
         """
 
     @property
@@ -260,7 +260,7 @@ def _start(pair: tuple[Group, Penalty]) -> float:
 
 def _blocks_left(penalty: Penalty, p: Tensor) -> tuple[int, int]:
     """Count the live blocks of a parameter, and all of them; of joint blocks the weights count."""
-    if joint_blocks(penalty) is not None:
+    if penalty.over.names:
         return int(p.detach().count_nonzero()), p.numel()
     support = penalty.support(p.detach())
     return int(support.sum()), support.numel()

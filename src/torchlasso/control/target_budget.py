@@ -13,7 +13,6 @@ from torchlasso.control.costs import Bytes, Cost, Flops, Latency, Parameters
 from torchlasso.control.live_channels import Probe
 from torchlasso.control.steering import Steered
 from torchlasso.optim import Proximal
-from torchlasso.penalties.parts import joint_blocks
 from torchlasso.selection import Group
 
 COSTS: dict[str, type[Cost]] = {"flops": Flops, "parameters": Parameters, "bytes": Bytes, "latency": Latency}
@@ -108,7 +107,7 @@ class TargetBudget(Steered):
         LambdaController.__init__(self, optimizer)  # says so if the optimizer is none whose groups can be asked for
         groups = self._groups()
         # a unit whose bias is zero, too, has no gradient behind a ReLU
-        self.for_good = any(joint_blocks(penalty) is not None for _, penalty in groups)
+        self.for_good = any(penalty.over.names for _, penalty in groups)
         kind = COSTS[name]
         self.what = kind.what
         if wanted >= 1 and not kind.counted:

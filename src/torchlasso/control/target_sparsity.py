@@ -12,8 +12,9 @@ from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso._core.specs import unknown
 from torchlasso.control.base import check_proximal
 from torchlasso.control.steering import Steered
+from torchlasso.distributed.sharding import local, shared_like, total
 from torchlasso.optim import Proximal
-from torchlasso.penalties.parts import count_alive
+from torchlasso.penalties import Penalty
 from torchlasso.selection import Group
 
 SCOPES = ("model", "group")
@@ -133,13 +134,27 @@ class TargetSparsity(Steered):
         found, masks = [[0, 0] for _ in self.shares], iter(alive)
         for group, penalty in self._groups():
             params = group["params"]
-            kept = count_alive(penalty, params, [next(masks) for _ in params])
+            kept = _kept(penalty, params, [next(masks) for _ in params])
             for p, count in zip(params, kept, strict=True):
                 unit = self.unit[p]
                 if unit is not None and self.counts(p):
                     found[unit][0] += count
                     found[unit][1] += self.sizes[p]
         return [count / size if size else math.nan for count, size in found]
+
+
+def _kept(penalty: Penalty, params: Sequence[Tensor], masks: Sequence[Tensor]) -> list[int]:
+    """Count the weights of each parameter that the penalty keeps (:meth:`Penalty.alive`); every process has to do it.
+
+    Args:
+        penalty: of the parameters.
+        params: those of one group, plain or sharded.
+        masks: of this process's shards, the weights that are not zero; changed to those that are kept.
+    """
+    over, each = penalty.over, penalty.as_view()
+    marked = [shared_like(p, mask) for p, mask in zip(params, masks, strict=True)]
+    over.put_(marked, [each.alive(view) for view in over.views(marked)])
+    return [int(total(mask, local(mask).sum())) for mask in marked]
 
 
 def _check(target: Any, weights: int, layers: int) -> None:

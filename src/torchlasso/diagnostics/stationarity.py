@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchlasso.penalties.parts import joint_blocks
 from torchlasso.selection import Group, check_groups, penalised
 
 
@@ -92,12 +91,12 @@ def lambda_max(groups: Iterable[Group]) -> float:
 
 
 def _without_frozen(group: Group) -> Group:
-    """The group without its frozen parameters; blocks that reach over several count if all of these are trained."""
+    """Return the group without its frozen parameters; joint blocks count if all of theirs are trained."""
     params = group["params"]
     trained = [i for i, p in enumerate(params) if p.requires_grad]
     if len(trained) == len(params):
         return group
-    if joint_blocks(group["penalty"]) is not None:
+    if group["penalty"] is None or group["penalty"].over.names:
         return {**group, "params": []}
     weights = group.get("weights", [1.0] * len(params))
     return {**group, "params": [params[i] for i in trained], "weights": [weights[i] for i in trained]}

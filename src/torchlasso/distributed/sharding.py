@@ -67,11 +67,17 @@ def total(w: Any, part: Tensor) -> Tensor:
     return part if not is_sharded(w) else _pooled(w, part, w.placements)
 
 
-def like_shards(w: Any, shard: Tensor) -> Tensor:
-    """The whole tensor, on every process, of which each has a shard as it has of ``w``."""
-    if not is_sharded(w):
-        return shard
-    return type(w).from_local(shard, w.device_mesh, w.placements, shape=w.shape, stride=w.stride()).full_tensor()
+def shared_like(w: Any, shard: Tensor) -> Tensor:
+    """Return the tensor of which each process has given its shard, sharded as ``w`` is; no process waits.
+
+    >>> shared_like(torch.ones(2), torch.tensor([True, False]))
+    tensor([ True, False])
+    """
+    return _shared(w, shard, w.placements) if is_sharded(w) else shard
+
+
+def _shared(w: DTensor, shard: Tensor, placements: tuple[Placement, ...]) -> DTensor:
+    return type(w).from_local(shard, w.device_mesh, placements, shape=w.shape, stride=w.stride())
 
 
 def _pooled(w: DTensor, part: Tensor, placements: tuple[Placement, ...]) -> Tensor:
@@ -79,15 +85,6 @@ def _pooled(w: DTensor, part: Tensor, placements: tuple[Placement, ...]) -> Tens
 
     parts = [placement if placement.is_replicate() else Partial() for placement in placements]
     return type(w).from_local(part, w.device_mesh, parts).full_tensor()
-
-
-def is_cut(w: Tensor, dims: tuple[int, ...]) -> bool:
-    """Return whether a process holds less of ``w`` than whole slices along ``dims``; False for a plain tensor.
-
-    >>> is_cut(torch.ones(4, 3), dims=(0,))
-    False
-    """
-    return is_sharded(w) and not all(_keeps(placement, dims) for placement in w.placements)
 
 
 def _keeps(placement: Placement, dims: tuple[int, ...]) -> bool:
@@ -119,8 +116,23 @@ def shardwise(prox: Callable[..., Tensor]) -> Callable[..., Tensor]:
         shard = _local(w, placements)
         if shard.numel():  # a process may hold no row at all
             shard = prox(self, shard, whole(lam), _local(step, placements))
-        back = type(w).from_local(shard, w.device_mesh, placements, shape=w.shape, stride=w.stride())
-        return back.redistribute(placements=w.placements)
+        return _shared(w, shard, placements).redistribute(placements=w.placements)
+
+    return sharded
+
+
+def shardwise_mask(alive: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``alive(self, mask)`` on shards that hold whole blocks, as :func:`shardwise` does it; like ``mask``."""
+
+    @functools.wraps(alive)
+    def sharded(self: Any, mask: Tensor) -> Tensor:
+        if not is_sharded(mask):
+            return alive(self, mask)
+        placements = _uncut(self, mask, None)
+        shard = _local(mask, placements)
+        if shard.numel():
+            shard = alive(self, shard)
+        return _shared(mask, shard, placements).redistribute(placements=mask.placements)
 
     return sharded
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -19,8 +19,7 @@ from torchlasso.optim.fused.cpu import Launch, launches_of
 from torchlasso.optim.fused.program import is_elementwise
 from torchlasso.optim.metrics import Metric, age_of
 from torchlasso.penalties import L1, Penalty, check_strength
-from torchlasso.penalties.base import Strength
-from torchlasso.penalties.parts import factors, joint_blocks, prox_together_
+from torchlasso.penalties.blocks import Strength
 from torchlasso.selection import Group
 
 # With fused=None, so many weights or more are stepped by kernels. Measured in docs/results: below, what a step gains
@@ -122,11 +121,12 @@ class Proximal(Optimizer):
         ]
 
     def _factors(self, group: Group, penalty: Penalty) -> list[Strength]:
-        """Return the factor on λ for each parameter, or for each family of joint blocks."""
-        params, scales, over = group["params"], group["lam_scales"], joint_blocks(penalty)
-        if over is not None:
-            return factors(over, params, scales, self.weights.get(params[0]))
-        return [scale * self.weights.get(p, 1.0) for p, scale in zip(params, scales, strict=True)]
+        """Return the factor on λ for each view of the blocks."""
+        together = penalty.over.together
+        found: list[Strength] = []
+        for params, scales in zip(together(group["params"]), together(group["lam_scales"]), strict=True):
+            found += penalty.over.strengths(params, scales, self.weights.get(params[0]))
+        return found
 
     @_disable_dynamo  # torch.compile leaves the step as it is, which has kernels of its own
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -144,7 +144,8 @@ class Proximal(Optimizer):
                 launch()
         left = [*fallback, *(launch.bucket for launch in launches if not launch.has_prox)]
         for index, (group, penalty) in enumerate(zip(self.param_groups, self.penalties, strict=True)):
-            self._prox_(group, penalty, self._steps(bucket for bucket in left if bucket.group == index))
+            if own := [bucket for bucket in left if bucket.group == index]:
+                self._prox_(group, penalty, self._step_of(own))
         store_gains(self.param_groups, buckets)
         return loss
 
@@ -166,7 +167,7 @@ class Proximal(Optimizer):
                 steps[i] = self.metric.step_size(now.options, self.state.get(p, {}), now.gain)
                 group["gains"][i], group["plain_gains"][i] = now.gain, now.plain
             # w ← prox_{τλΩ}(w)
-            self._prox_(group, penalty, steps.items())
+            self._prox_(group, penalty, steps.get)
 
     def _update(self, groups: list[Group]) -> None:
         """Do the update of torch's optimizer with these groups in the place of its own."""
@@ -179,32 +180,43 @@ class Proximal(Optimizer):
                 _unhooked(self.base.step)(self)
 
     @torch.no_grad()
-    def _prox_(self, group: Group, penalty: Penalty | None, steps: Iterable[tuple[int, float | Tensor]]) -> None:
+    def _prox_(self, group: Group, penalty: Penalty | None, step_of: Callable[[int], Strength | None]) -> None:
         """Do the prox of a group.
 
         Args:
             group: of the optimizer.
             penalty: of the group.
-            steps: the indices of its parameters that were updated, with the τ of each.
+            step_of: the index of a parameter ↦ its τ; None where it was not updated, and stays as it is.
         """
         if penalty is None or not group["lam"]:
             return
-        params, over = group["params"], joint_blocks(penalty)
-        if over is not None:
-            found = dict(steps)
-            lams = [group["lam"] * factor for factor in self._factors(group, penalty)]
-            if found:  # a parameter without a gradient stays as it is
-                prox_together_(penalty, over, params, [found.get(i, 0.0) for i in range(len(params))], lams)
-            return
-        for i, step in steps:
-            p, lam = params[i], float(group["lam"]) * group["lam_scales"][i]
-            p.copy_(penalty.prox(p, lam * self.weights[p] if p in self.weights else lam, step))
+        over, prox, lam = penalty.over, penalty.as_view().prox, float(group["lam"])
+        for members in over.together(range(len(group["params"]))):
+            found = [step_of(i) for i in members]
+            if all(step is None for step in found):
+                continue
+            params = [group["params"][i] for i in members]
+            lams = over.strengths(params, [lam * group["lam_scales"][i] for i in members], self.weights.get(params[0]))
+            steps = over.steps(params, [0.0 if step is None else step for step in found])
+            new = []
+            for w, strength, step in zip(over.views(params), lams, steps, strict=True):
+                idle = not isinstance(strength, Tensor) and not strength
+                new.append(w if idle else prox(w, strength, step))
+            over.put_(params, new)
 
-    def _steps(self, buckets: Iterable[Bucket]) -> Iterator[tuple[int, float | Tensor]]:
-        """Yield the index and the τ of each parameter, one after the other, so that only one is in memory."""
-        for bucket in buckets:
-            for i, p in zip(bucket.members, bucket.options["params"], strict=True):
-                yield i, self.metric.step_size(bucket.options, self.state.get(p, {}), bucket.gain)
+    def _step_of(self, buckets: Sequence[Bucket]) -> Callable[[int], Strength | None]:
+        """Return the function from the index of a parameter to its τ, which is computed when it is asked for."""
+        found = {
+            i: (p, bucket) for bucket in buckets for i, p in zip(bucket.members, bucket.options["params"], strict=True)
+        }
+
+        def step_of(i: int) -> Strength | None:
+            if i not in found:
+                return None
+            p, bucket = found[i]
+            return self.metric.step_size(bucket.options, self.state.get(p, {}), bucket.gain)
+
+        return step_of
 
     def _advance_on_devices(self) -> list[int]:
         """Do the steps of the groups that are stepped on their device as a whole, and return their indices."""

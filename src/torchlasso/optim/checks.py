@@ -6,11 +6,9 @@ import torch
 from torch.optim import Optimizer
 
 from torchlasso._core.arguments import check_kind, shown
-from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim.fused import updates
 from torchlasso.optim.metrics import Metric
 from torchlasso.penalties import Penalty
-from torchlasso.penalties.parts import joint_blocks, over_rows
 from torchlasso.selection import Group
 
 
@@ -30,11 +28,6 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
         raise TypeError(f"penalty must be a Penalty such as torchlasso.L1(); got {shown(penalty)}")
     if any(p.is_complex() for p in group["params"]):
         raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
-    shapes = [torch.empty_like(p, device="meta") for p in group["params"]]
-    over = joint_blocks(penalty)
-    if over is not None:
-        if any_sharded(group["params"]):
-            raise ValueError("blocks over several parameters need whole ones, and these are sharded")
-        penalty, shapes = over_rows(penalty, over), over.gather(shapes)
-    for w in shapes:
-        penalty.prox(w, 1.0, w if metric.diagonal else 1.0)  # shapes only: raises what a step would raise
+    each = penalty.as_view()
+    for w in penalty.over.views([torch.empty_like(p, device="meta") for p in group["params"]]):
+        each.prox(w, 1.0, w if metric.diagonal else 1.0)  # shapes only: raises what a step would raise

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_kind, shown
 from torchlasso._core.registry import enter
-from torchlasso.distributed.sharding import gathered, is_cut, shardwise, summed
-from torchlasso.penalties.blocks import Blocks, Elements
+from torchlasso.distributed.sharding import gathered, shardwise, shardwise_mask, summed
+from torchlasso.penalties.blocks import Blocks, Elements, Strength
 from torchlasso.penalties.magnitudes import divide
 
-Strength = float | Tensor
 Near = tuple[Tensor, Tensor, tuple[Tensor, ...]]
 _REGISTRY: dict[str, type[Penalty]] = {}
 P = TypeVar("P", bound="type[Penalty]")
@@ -68,11 +67,16 @@ class Penalty(ABC):
     λ is a number, or a tensor that broadcasts to the magnitudes (one λ per block).
 
     They are written for plain tensors, and work on sharded ones (``DTensor``) too: on shards that hold whole blocks, or
-    on the whole tensor. Then every process has to make the call, and what is returned is the same on each; ``prox``
-    returns a tensor sharded as ``w`` is.
+    on the whole tensor. Then every process has to make the call, and the result is the same on each; ``prox`` and
+    ``alive`` return a tensor sharded as their first argument is.
+
+    Attributes:
+        over: the blocks; a penalty that is not made of blocks leaves them as they are here. Where they reach over
+            several tensors, the methods are those of :meth:`as_view`, on each of the blocks' views.
     """
 
     convex: ClassVar[bool] = True
+    over: Blocks = Elements()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -107,29 +111,34 @@ class Penalty(ABC):
         """The least λ for which w = 0 is stationary, ``grad`` being the gradient of the loss at w = 0; a scalar."""
 
     def fit(self, module: nn.Module, name: str) -> Penalty:
-        """The same penalty for the layout in which ``module`` keeps its parameter ``name``."""
-        return self
+        """Return the same penalty for the layout in which ``module`` keeps its parameter ``name``."""
+        return self.with_blocks(self.over.fit(module, name))
+
+    def as_view(self) -> Penalty:
+        """Return the penalty of each view of the blocks: for most kinds of blocks the penalty itself.
+
+        Examples:
+            >>> import torchlasso as tl
+            >>> net = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+            >>> tl.L1(over=tl.Units(net, torch.randn(3, 2))).as_view()
+            L1(over=Rows(weighted=True))
+        """
+        return self.with_blocks(self.over.as_view())
+
+    def with_blocks(self, over: Blocks) -> Penalty:
+        """Return the same penalty over other blocks."""
+        return self if over is self.over else replace(self, over=over)  # type: ignore[type-var]
 
     def alive(self, mask: Tensor) -> Tensor:
-        """Return a mask of the weights that the penalty keeps, where it is known which are not zero.
+        """Return a mask of the weights that the penalty keeps, given a mask of those that are not zero.
 
-        Where it takes blocks as a whole, a block is kept if any of its weights is: a zero in it is none of its making.
+        A penalty of whole blocks keeps a block if any of its weights is not zero: it did not make the zeros in it.
         """
         return mask
 
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
-        """The dimensions of ``w`` along which it may be cut into shards, the penalty being the sum of theirs."""
+        """Return the dimensions of ``w`` along which it may be cut into shards, the penalty being the sum of theirs."""
         return ()
-
-    def cuts(self, w: Tensor) -> bool:
-        """Return whether the sharding of ``w`` cuts a block, so that no shard can compute its prox by itself.
-
-        Examples:
-            >>> import torchlasso as tl
-            >>> tl.L1(over=tl.Rows()).cuts(torch.ones(4, 2))  # a plain tensor
-            False
-        """
-        return is_cut(w, self.whole_along(w))
 
 
 _OVER_SHARDS: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]] = {
@@ -138,6 +147,7 @@ _OVER_SHARDS: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
     "subdiff_distance": gathered,
     "support": gathered,
     "lambda_max": gathered,
+    "alive": shardwise_mask,
 }
 
 
@@ -231,9 +241,6 @@ class Separable(Penalty):
 
     def alive(self, mask: Tensor) -> Tensor:
         return self.over.of_any(mask)
-
-    def fit(self, module: nn.Module, name: str) -> Penalty:
-        return replace(self, over=self.over.fit(module, name))
 
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
         return self.over.whole_along(w)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchlasso.penalties.base import Strength
+from torchlasso.penalties.blocks import Strength
 from torchlasso.penalties.magnitudes import largest_of, norms
 
 # Six reach the root to rounding on 36,000 random rows of 7 to 1,000 weights with steps spread over up to twelve

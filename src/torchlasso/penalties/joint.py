@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from torchlasso.penalties.blocks import Blocks, Rebuild
+from torchlasso.distributed.sharding import any_sharded
+from torchlasso.penalties.blocks import Blocks, Rebuild, Rows, Strength
 from torchlasso.penalties.magnitudes import computed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,14 @@ class Piece:
         else:
             view[self.indices.to(w.device).flatten()] = new
 
+    def sliced(self, stays: Tensor, length: int) -> Piece:
+        """Return the piece of what stays of a dimension of this length: of each block that is left as many slices."""
+        number = torch.full((length,), -1)
+        number[stays] = torch.arange(len(stays))
+        new = number[self.indices]
+        left = new[(new >= 0).any(dim=1)]
+        return replace(self, indices=left[left >= 0].reshape(len(left), -1))
+
     @cached_property
     def _run(self) -> int | None:
         """The length of the dimension if the slices are all of it, in order, so that nothing has to be looked up."""
@@ -59,33 +70,69 @@ class Piece:
 class Joint(Blocks):
     """Blocks that reach over several parameters of a model, which have to be in one group of the optimizer.
 
+    The view of a family of blocks is a matrix of one block a row, (n_blocks, size).
+
     Attributes:
         names: of the parameters.
-        families: blocks of one size; each is what pieces of the parameters say of it, one after the other.
+        families: blocks of one size; each is made of pieces of the parameters, one after the other.
         weighted: see :class:`~torchlasso.penalties.blocks.Partition`.
-        scales: what λ of each family is multiplied by besides; without it 1.
+        scales: a factor on λ for each family; empty where it is 1.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = field()
     families: tuple[tuple[Piece, ...], ...]
     weighted: bool = True
     scales: tuple[float, ...] = ()
     stable: ClassVar[bool] = True
 
-    def gather(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """For each family its blocks as rows, (n_blocks, size); differentiable.
+    def together(self, tensors: Sequence[T]) -> list[Sequence[T]]:
+        return [tensors]
 
-        Args:
-            tensors: the parameters, or what is known of each of their elements, in the order of ``names``.
-        """
+    def as_view(self) -> Blocks:
+        return Rows(weighted=self.weighted)
+
+    def views(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        if any_sharded(tensors):
+            raise ValueError("blocks over several parameters need whole ones, and these are sharded")
         return [torch.cat([piece.rows(tensors[piece.tensor]) for piece in pieces], dim=1) for pieces in self.families]
 
-    def put_(self, tensors: Sequence[Tensor], rows: Sequence[Tensor]) -> None:
-        """Write what :meth:`gather` gives; what is of no block stays as it is."""
-        for pieces, matrix in zip(self.families, rows, strict=True):
+    def put_(self, tensors: Sequence[Tensor], new: Sequence[Tensor]) -> None:
+        for pieces, matrix in zip(self.families, new, strict=True):
             sizes = [piece.size(tensors[piece.tensor]) for piece in pieces]
             for piece, part in zip(pieces, torch.split(matrix, sizes, dim=1), strict=True):
                 piece.put_(tensors[piece.tensor], part)
+
+    def steps(self, tensors: Sequence[Tensor], steps: Sequence[Strength]) -> list[Strength]:
+        if not any(isinstance(step, Tensor) or step != steps[0] for step in steps):
+            return [steps[0]] * len(self.families)
+        return [*self.views([torch.zeros_like(p) + step for p, step in zip(tensors, steps, strict=True)])]
+
+    def strengths(
+        self, tensors: Sequence[Tensor], lams: Sequence[float], weights: Tensor | None = None
+    ) -> list[Strength]:
+        largest = [max(pieces, key=lambda piece: piece.size(tensors[piece.tensor])) for pieces in self.families]
+        own = self.scales or [1.0] * len(largest)
+        found = [lams[piece.tensor] * scale for piece, scale in zip(largest, own, strict=True)]
+        if weights is None:
+            return [*found]
+        parts = torch.split(weights, [len(piece.indices) for piece in largest])
+        return [lam * part if lam else lam for lam, part in zip(found, parts, strict=True)]
+
+    def sliced(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], stays: Callable[[int, int], Tensor | None]
+    ) -> Blocks:
+        families, scales = [], []
+        for pieces, scale in zip(self.families, self.scales or [1.0] * len(self.families), strict=True):
+            kept = [stays(piece.tensor, piece.dim) for piece in pieces]
+            new = tuple(
+                piece if some is None else piece.sliced(some, before[piece.tensor].shape[piece.dim])
+                for piece, some in zip(pieces, kept, strict=True)
+            )
+            size = sum(piece.size(before[piece.tensor]) for piece in pieces)
+            left = sum(piece.size(after[piece.tensor]) for piece in new)
+            families.append(new)
+            scales.append(scale * (size / left) ** 0.5 if self.weighted else scale)
+        return Joint(self.names, tuple(families), self.weighted, tuple(scales))
 
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         raise self._error()
@@ -98,6 +145,6 @@ class Joint(Blocks):
 
     def _error(self) -> ValueError:
         return ValueError(
-            f"{type(self).__name__} reaches over {len(self.names)} parameters at once, and is no penalty of one alone: "
-            "make the groups with torchlasso.param_groups(model, torchlasso.L1(over=...), lam=...)"
+            f"{type(self).__name__} reaches over {len(self.names)} parameters at once, and is not a penalty of one "
+            "alone: make the groups with torchlasso.param_groups(model, torchlasso.L1(over=...), lam=...)"
         )

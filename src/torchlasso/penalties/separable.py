@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import shown
-from torchlasso.penalties.base import Near, Separable, Strength, register
+from torchlasso.penalties.base import Near, Separable, register
+from torchlasso.penalties.blocks import Strength
 from torchlasso.penalties.diagonal_prox import is_better, shrink, shrink_flattening, shrink_near, to_unit_scale
 from torchlasso.penalties.magnitudes import divide
 

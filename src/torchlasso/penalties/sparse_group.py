@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, is_number, shown
-from torchlasso.penalties.base import Penalty, Strength, register
-from torchlasso.penalties.blocks import Blocks, Filters
+from torchlasso.penalties.base import Penalty, register
+from torchlasso.penalties.blocks import Blocks, Filters, Strength
 from torchlasso.penalties.diagonal_prox import shrink
 from torchlasso.penalties.magnitudes import divide, norms
 
@@ -89,9 +89,6 @@ class SparseGroup(Penalty):
             zero = norms(soft(grads, middle * each))[:, None] <= middle * group
             low, high = torch.where(zero, low, middle), torch.where(zero, middle, high)
         return high.max()
-
-    def fit(self, module: nn.Module, name: str) -> Penalty:
-        return replace(self, over=self.over.fit(module, name))
 
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
         return self.over.whole_along(w)

@@ -5,7 +5,7 @@ single weights, the Euclidean norms of rows, filters or heads, or singular value
 """
 
 from torchlasso._core.specs import import_modules
-from torchlasso.penalties.blocks.base import Blocks, Rebuild, register, registry
+from torchlasso.penalties.blocks.base import Blocks, Rebuild, Strength, register, registry
 from torchlasso.penalties.blocks.elements import Elements
 from torchlasso.penalties.blocks.n_of_m import NM
 from torchlasso.penalties.blocks.partitions import (
@@ -32,6 +32,7 @@ __all__ = [
     "Rebuild",
     "Rows",
     "SingularValues",
+    "Strength",
     "register",
     "registry",
 ]

@@ -1,19 +1,22 @@
-"""Blocks: the magnitudes of a tensor that a penalty acts on, and the registry of their kinds."""
+"""Blocks: the magnitudes of tensors that a penalty acts on, and the registry of their kinds."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from torchlasso._core.arguments import shown
 from torchlasso._core.registry import enter
 
 Rebuild = Callable[[Tensor], Tensor]
+Strength = float | Tensor
 B = TypeVar("B", bound="type[Blocks]")
+T = TypeVar("T")
 _REGISTRY: dict[str, type[Blocks]] = {}
 
 
@@ -21,10 +24,13 @@ def register(name: str) -> Callable[[B], B]:
     """Return a class decorator: the command line and the tests know the blocks under this name.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: another kind of blocks has the name.
+        TypeError: the decorated object is not a kind of blocks.
     """
 
     def decorate(cls: B) -> B:
+        if not (isinstance(cls, type) and issubclass(cls, Blocks)):
+            raise TypeError(f"register({name!r}) decorates a class that derives from Blocks; got {shown(cls)}")
         enter(_REGISTRY, "blocks", name, cls)
         return cls
 
@@ -41,11 +47,21 @@ def registry() -> Mapping[str, type[Blocks]]:
 
 
 class Blocks(ABC):
-    """The magnitudes of a weight tensor that a penalty acts on."""
+    """The magnitudes of weight tensors that a penalty acts on.
+
+    Most kinds divide each tensor by itself. Blocks may also reach over several tensors; so all kinds are asked for
+    their *views*: the tensors in which no block reaches beyond one. For most they are the tensors themselves, with
+    these blocks; for blocks that reach over several they are matrices, whose rows are the blocks.
+
+    Attributes:
+        names: the parameters of a model that the blocks reach over, all of one group, in this order; empty for blocks
+            that divide each tensor by itself.
+    """
 
     single: ClassVar[bool] = False  # whether a block is one coordinate, so that a per-coordinate step is one per block
     stable: ClassVar[bool] = False  # whether blocks stay what they are, with fewer weights, where slices are cut out
     spares: ClassVar[bool] = False  # whether some of them are not penalised, as spared() says
+    names: tuple[str, ...] = ()
 
     @abstractmethod
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
@@ -68,6 +84,62 @@ class Blocks(ABC):
     @abstractmethod
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         """``w`` as a matrix of one block a row, (n_blocks, size), and the function that puts such a matrix back."""
+
+    def together(self, tensors: Sequence[T]) -> list[Sequence[T]]:
+        """Divide the tensors of a group, or values that go with them, into the sets that no block reaches beyond.
+
+        Examples:
+            >>> from torchlasso.penalties.blocks import Rows
+            >>> Rows().together(["0.weight", "1.weight"])
+            [['0.weight'], ['1.weight']]
+        """
+        return [[tensor] for tensor in tensors]
+
+    def as_view(self) -> Blocks:
+        """Return the blocks of each view by itself."""
+        return self
+
+    def views(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the views of the tensors of one or more sets; differentiable.
+
+        Args:
+            tensors: the parameters, or values for each of their elements, such as gradients.
+        """
+        return list(tensors)
+
+    def put_(self, tensors: Sequence[Tensor], new: Sequence[Tensor]) -> None:
+        """Write new views into the tensors; elements that belong to no block stay as they are."""
+        for tensor, view in zip(tensors, new, strict=True):
+            if view is not tensor:
+                tensor.copy_(view)
+
+    def steps(self, tensors: Sequence[Tensor], steps: Sequence[Strength]) -> list[Strength]:
+        """Return the step of each view, a number or a tensor like it, given those of the tensors."""
+        return list(steps)
+
+    def strengths(
+        self, tensors: Sequence[Tensor], lams: Sequence[float], weights: Tensor | None = None
+    ) -> list[Strength]:
+        """Return λ of each view of one set: a number, or one for each of its blocks.
+
+        Args:
+            tensors: the parameters of the set.
+            lams: λ of each.
+            weights: a factor on λ for each block, view after view.
+        """
+        return [lam if weights is None or not lam else lam * weights for lam in lams]
+
+    def sliced(
+        self, before: Sequence[Tensor], after: Sequence[Tensor], stays: Callable[[int, int], Tensor | None]
+    ) -> Blocks:
+        """Return the blocks of tensors out of which slices were cut, each with the λ that it had.
+
+        Args:
+            before: tensors of the shapes that there were.
+            after: the tensors that are left.
+            stays: (tensor, dimension) ↦ the indices that stay; None where all do.
+        """
+        return self
 
     def of_any(self, mask: Tensor) -> Tensor:
         """Return a mask of the weights whose block has any that is in ``mask``.
