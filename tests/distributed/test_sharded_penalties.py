@@ -13,6 +13,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 import torchlasso as tl
 from tests.support.cluster import Cluster
+from torchlasso.distributed.sharding import local, shared_like
 from torchlasso.penalties import Penalty, registry
 
 CLUSTER = Cluster(__file__)
@@ -143,6 +144,31 @@ def half_precision() -> None:
     for_each(check)
 
 
+def is_cut(penalty: Penalty, dw: DTensor) -> bool:
+    """Return whether a process holds less than whole blocks."""
+    dims = penalty.whole_along(dw)
+    return not all(placement.is_replicate() or placement.dim in dims for placement in dw.placements)
+
+
+@CLUSTER.scenario("the weights that a penalty keeps")
+def kept() -> None:
+    def check(w, dw, grad, dgrad, what):
+        most = w.abs().quantile(0.8)
+        few, dfew = w.abs() > most, shared_like(dw, local(dw).abs() > most)
+        for over in BLOCKS:
+            for cls in (tl.L1, tl.SparseGroup):
+                penalty = cls(over=over)
+                if (cls is tl.SparseGroup and over == tl.SingularValues()) or not suits(penalty, w, 1.0):
+                    continue
+                with CommDebugMode() as talk:
+                    found = penalty.alive(dfew)
+                assert found.placements == dw.placements
+                assert torch.equal(found.full_tensor(), penalty.alive(few)), f"{penalty} {what}"
+                assert cls is tl.SparseGroup or bool(talk.get_total_counts()) == is_cut(penalty, dw)
+
+    for_each(check)
+
+
 @CLUSTER.scenario("a prox communicates only where the sharding cuts blocks")
 def silent() -> None:
     def check(w, dw, grad, dgrad, what):
@@ -153,11 +179,10 @@ def silent() -> None:
                     continue
                 with CommDebugMode() as talk:
                     penalty.prox(dw, LAM, 0.5)
-                assert bool(talk.get_total_counts()) == penalty.cuts(dw), f"{penalty} {what}"
-                assert not penalty.cuts(w)
-        assert not tl.L1().cuts(dw)
-        assert tl.L1(over=tl.Rows()).cuts(dw) == (dw.placements == (Shard(1),))
-        assert tl.L1(over=tl.Columns()).cuts(dw) == (dw.placements == (Shard(0),))
+                assert bool(talk.get_total_counts()) == is_cut(penalty, dw), f"{penalty} {what}"
+        assert not is_cut(tl.L1(), dw)
+        assert is_cut(tl.L1(over=tl.Rows()), dw) == (dw.placements == (Shard(1),))
+        assert is_cut(tl.L1(over=tl.Columns()), dw) == (dw.placements == (Shard(0),))
 
     for_each(check)
 
@@ -184,7 +209,8 @@ def homemade() -> None:
 
     def check(w, dw, grad, dgrad, what):
         penalty = Largest()
-        assert penalty.cuts(dw) == (dw.placements != (Replicate(),))
+        assert is_cut(penalty, dw) == (dw.placements != (Replicate(),))
+        assert torch.equal(penalty.alive(dw != 0).full_tensor(), w != 0)
         same(penalty.prox(dw, lam=LAM, step=1.0).full_tensor(), penalty.prox(w, LAM, 1.0), what)
         same(penalty.value(dw, lam=LAM), penalty.value(w, LAM), what)
         same(penalty.subdiff_distance(dw, grad=dgrad, lam=LAM), penalty.subdiff_distance(w, grad, LAM), what)

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchlasso as tl
 from tests.support.implementations import assert_alike, random_gradients
-from tests.support.optimizers import CASES, cosine
+from tests.support.optimizers import CASES, cosine, network
 from torchlasso.optim.fused import device
 
 ADAMS = ["Adam", "Adam amsgrad", "AdamW"]
@@ -57,6 +57,19 @@ def test_the_weights_are_those_of_the_reference(here, monkeypatch, case, penalty
     reference = train(build(case, theirs, penalty, fused=False, **options), theirs)
     assert_alike(result, reference)
     assert 0 < (reference == 0).sum() < len(reference)
+
+
+@pytest.mark.parametrize("case", ["SGD momentum", "AdamW"])
+def test_blocks_over_several_parameters_are_left_to_the_reference(here, monkeypatch, case):
+    results = []
+    for fused in (True, False):
+        model = network().double()
+        units = tl.Units(model, torch.randn(2, 6, dtype=torch.float64))
+        optimizer = build(case, tl.param_groups(model, tl.L1(over=units), lam=1.0), fused=fused)
+        results.append(train(optimizer, list(model.parameters())))
+        monkeypatch.undo()
+    assert_alike(*results)
+    assert (results[1] == 0).any()
 
 
 @pytest.mark.parametrize("case", ["SGD momentum", "SGD Nesterov", "SGD dampening", "SGD"])

@@ -98,7 +98,7 @@ class Carried:
                 weights[tensors[0]] = self._blocks(tensors, weights[tensors[0]], old, new)
 
     def _blocks(self, params: Sequence[Tensor], kept: Tensor, old: Blocks, new: Blocks) -> Tensor:
-        """Return what is left of a tensor with one number for each block: their places, written on all weights, tell."""
+        """Return what is left of a tensor with one number for each block: its place is written on its weights."""
         if old.single:
             sliced: Tensor = self.smaller(params[0], kept)
             return sliced

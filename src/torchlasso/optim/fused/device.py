@@ -98,7 +98,7 @@ def _compiled(step: GroupStep, shapes: tuple[torch.Size, ...]) -> Callable[..., 
 def is_for(group: Group, penalty: Penalty | None, weighted: bool) -> bool:
     """Return whether the step of a group is done here: asked for, on a device, its penalty fit to be compiled."""
     wanted = group.get("fused") or group.get("capturable")
-    fits = penalty is None or (has_template(penalty) and not weighted)
+    fits = penalty is None or (has_template(penalty) and not weighted and not penalty.over.names)
     return bool(wanted) and _are_on_device(group["params"]) and fits
 
 
