@@ -32,6 +32,7 @@ from torch.utils._pytree import tree_leaves
 
 import torchlasso as tl
 from torchlasso.graph import find_units
+from torchlasso.graph.axes import units_in
 from torchlasso.graph.precision import DOUBLE
 from torchlasso.graph.tracing import as_arguments
 
@@ -59,10 +60,11 @@ def zero_units_(model: nn.Module, inputs: Any, share: float) -> tuple[int, int]:
     torch.manual_seed(0)
     units, parameters = find_units(model, inputs), dict(model.named_parameters())
     for family in units.removable:
-        for unit in torch.randperm(family.size)[: int(share * family.size)].tolist():
-            for name, place, where in units.slices(family, unit):
-                if name in parameters:
-                    parameters[name].index_fill_(place, where, 0)
+        chosen = torch.randperm(family.size)[: int(share * family.size)]
+        for name, place in family.places:
+            if name in parameters:
+                numbers = units_in(units.structure.parameters[name][place], family.axis)
+                parameters[name].index_fill_(place, torch.isin(numbers, chosen).nonzero().flatten(), 0)
     made = [f for f in units.families if f.size > 1 and (not f.pins or any(place == 0 for _, place in f.places))]
     return sum(f.size for f in units.removable), sum(f.size for f in made)
 

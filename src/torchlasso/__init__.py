@@ -6,7 +6,6 @@ import torchlasso.startup  # noqa: F401  (before all else, for Ctrl-C)
 from torchlasso import figures
 from torchlasso.compaction import CompactionReport, compact, shrink_
 from torchlasso.control import (
-    Constant,
     LambdaController,
     Reweighted,
     TargetBudget,
@@ -47,7 +46,6 @@ __all__ = [
     "Chunks",
     "Columns",
     "CompactionReport",
-    "Constant",
     "ElasticNet",
     "Elements",
     "Filters",

@@ -109,7 +109,7 @@ WRONG = {
     "accelerate": (lambda: tl.accelerate([model()], X), "accelerate: model must be"),
     # controllers
     "a model for an optimizer": (
-        lambda: tl.Constant(model()),
+        lambda: tl.Reweighted(model()),
         "λ of a proximal optimizer .*got Sequential",
     ),
     "a class for an optimizer": (lambda: tl.TargetSparsity(tl.ProxAdam, 0.5, steps=9), "got the class ProxAdam"),
@@ -185,4 +185,4 @@ def test_it_is_said_in_one_line(name):
 def test_one_controller_is_as_good_as_a_list_of_one():
     net = model()
     own = tl.ProxAdam(tl.param_groups(net, tl.L1(), lam=1e-3))
-    tl.shrink_(net, own, X, controllers=tl.Constant(own))
+    tl.shrink_(net, own, X, controllers=tl.Warmup(own, steps=3))

@@ -69,7 +69,7 @@ DATA = {
     "NaN in a CSV": ("{bad}/nan.csv", "nan.csv", "'a'"),
     "NaN in an NPZ": ("{bad}/nan.npz", "nan.npz", "missing or infinite"),
     "text in a column": ("{bad}/text.csv", "text.csv", "'a'", "'red'"),
-    "no label column": ("{bad}/unlabelled.csv", "unlabelled.csv", "--label"),
+    "no label column": ("{bad}/unlabelled.csv", "unlabelled.csv", "label="),
     "one class": ("{bad}/one-class.csv", "one-class.csv", "low"),
     "another kind of file": ("{bad}/notes.docx", "notes.docx"),
     "negative labels": ("{bad}/negative.npz", "negative.npz", "-1"),

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import torchlasso
 from tests.support.architectures import ARCHITECTURES
+from tests.support.units import slices_of
 from torchlasso.compaction import CompactionReport, compact
 from torchlasso.compaction.numbers import numbers_of
 from torchlasso.graph import Family, UnitMap, find_units
@@ -123,7 +124,7 @@ def zero_units(model: nn.Module, units: UnitMap) -> dict[Family, list[int]]:
     for family, chosen in zeroed.items():
         assert len(chosen) < family.size
         for unit in chosen:
-            for name, k, where in units.slices(family, unit):
+            for name, k, where in slices_of(units, family, unit):
                 if name in parameters:
                     parameters[name].index_fill_(k, where, 0.0)
     return zeroed
@@ -135,7 +136,7 @@ def kept_indices(name: str, units: UnitMap, zeroed: dict[Family, list[int]]) -> 
     masks = {where: [torch.ones(size, dtype=torch.bool) for size in shape] for where, shape in sizes.items()}
     for family, chosen in zeroed.items():
         for unit in chosen if cannot_go(name, family) is None else []:
-            for where, k, indices in units.slices(family, unit):
+            for where, k, indices in slices_of(units, family, unit):
                 masks[where][k][indices] = False
     return {where: [mask.nonzero().flatten() for mask in several] for where, several in masks.items()}
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.support.units import slices_of
 from torchlasso.compaction import compact
 from torchlasso.graph import find_units
 
@@ -295,7 +296,7 @@ def zero_some(model: nn.Module, x: Tensor, wholly: bool) -> dict[str, int]:
     chosen = {family: torch.randperm(family.size)[: int(torch.randint(family.size, ()))] for family in units.removable}
     for family, several in chosen.items():
         for unit in several.tolist():
-            for name, k, where in units.slices(family, unit):
+            for name, k, where in slices_of(units, family, unit):
                 if name in parameters and (wholly or torch.rand(()) < 0.7):
                     parameters[name].index_fill_(k, where, 0.0)
     return {family.name: len(several) for family, several in chosen.items()}

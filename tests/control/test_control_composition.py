@@ -17,7 +17,7 @@ CONTROLS = {
     "waves": lambda optimizer: tl.Warmup(optimizer, steps=STEPS, shape=lambda done: 1 + 0.5 * math.sin(9 * done)),
     "reweighted": lambda optimizer: tl.Reweighted(optimizer, theta=0.1),
     "target": lambda optimizer: tl.TargetSparsity(optimizer, 0.5, steps=STEPS, warmup=0.25, tolerance=1.0),
-    "constant": tl.Constant,
+    "constant": lambda optimizer: tl.Warmup(optimizer, steps=STEPS, shape=lambda done: 1.0),
 }
 
 

@@ -32,7 +32,6 @@ def controls_of(optimizer: tl.Proximal) -> list[tl.LambdaController]:
         tl.TargetSparsity(optimizer, 0.6, steps=STEPS, warmup=0.3, tolerance=1.0),
         tl.Warmup(optimizer, steps=STEPS // 3, shape=curved),
         tl.Reweighted(optimizer, theta=0.2, q=0.5),
-        tl.Constant(optimizer),
     ]
 
 
@@ -42,7 +41,6 @@ def reference_for(model: nn.Module) -> dict:
 
 # name -> optimizer and model ↦ controllers
 EACH = {
-    "constant": lambda optimizer, model: [tl.Constant(optimizer)],
     "warmup": lambda optimizer, model: [tl.Warmup(optimizer, steps=25)],
     "reweighted": lambda optimizer, model: [tl.Reweighted(optimizer, theta=0.2)],
     "adaptive": lambda optimizer, model: [tl.Reweighted(optimizer, theta=0.2, reference=reference_for(model))],

@@ -178,7 +178,10 @@ def test_large_theta_is_the_plain_penalty_and_small_theta_hardly_any(problem):
     def solution(theta: float) -> torch.Tensor:
         return only(problem.train("ProxSGD", tl.L1(), lambda o, w: tl.Reweighted(o, theta), problem.lam)).detach()
 
-    plain = only(problem.train("ProxSGD", tl.L1(), lambda o, w: tl.Constant(o), problem.lam)).detach()
+    def unchanged(optimizer: tl.Proximal, w: torch.Tensor) -> tl.LambdaController:
+        return tl.Warmup(optimizer, steps=1, shape=lambda done: 1.0)
+
+    plain = only(problem.train("ProxSGD", tl.L1(), unchanged, problem.lam)).detach()
     torch.testing.assert_close(solution(1e9), plain, rtol=1e-5, atol=1e-7)
     small = solution(1e-3)
     kept = small != 0

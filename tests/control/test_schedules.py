@@ -1,6 +1,5 @@
 """Constant and Warmup: λ at every step, and what is refused."""
 
-import copy
 import math
 
 import numpy as np
@@ -46,20 +45,6 @@ def sequence(control: tl.LambdaController, steps: int) -> list[float]:
         control.step()
         found += control.lam
     return found
-
-
-def test_constant_leaves_everything_as_it_is():
-    ours, theirs = optimizer_of(), optimizer_of()
-    control = tl.Constant(ours)
-    before = copy.deepcopy(ours.state_dict())
-    for _ in range(3):
-        control.step()
-    assert ours.state_dict() == before
-    assert sequence(control, 5) == [0.3] * 6
-    for _ in range(5):
-        update(theirs)
-    assert ours.state_dict() == theirs.state_dict()
-    assert torch.equal(ours.param_groups[0]["params"][0], theirs.param_groups[0]["params"][0])
 
 
 def test_warmup_is_a_line_from_zero_and_then_all_of_lam():
@@ -158,6 +143,6 @@ def test_what_is_no_factor_is_refused_where_it_comes_up(value):
 
 def test_only_a_proximal_optimizer_has_a_lam():
     plain = torch.optim.Adam([nn.Parameter(torch.ones(2))])
-    for make in (tl.Constant, lambda optimizer: tl.Warmup(optimizer, steps=4), tl.Reweighted):
+    for make in (lambda optimizer: tl.Warmup(optimizer, steps=4), tl.Reweighted):
         with pytest.raises(TypeError, match=r"controls the λ of a proximal optimizer such as .*; got Adam$"):
             make(plain)

@@ -59,7 +59,7 @@ def test_no_training_split(tmp_path, refusal) -> None:
 
 def test_errors(tmp_path, refusal, monkeypatch) -> None:
     pq.write_table(pa.table({"a": [1.0, 2.0], "label": [0, 1]}), tmp_path / "train.parquet")
-    assert "no column 'kind'; choose one with --label" in refusal(f"hf:{tmp_path}", label="kind")
+    assert "no column 'kind'; choose one with label=" in refusal(f"hf:{tmp_path}", label="kind")
     assert "cannot be loaded" in refusal(f"hf:{tmp_path / 'absent'}")
     assert "no name; it must look like hf:mnist" in refusal("hf:")
     monkeypatch.setitem(sys.modules, "datasets", None)

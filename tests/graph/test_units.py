@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.support.units import slices_of
 from torchlasso.graph import find_units
 
 
@@ -62,7 +63,7 @@ def test_flattened_channels_go_with_all_their_places():
     units = find_units(net, IMAGES)
     (channels,) = units.removable
     assert channels.size == 5
-    (slices,) = [where for name, k, where in units.slices(channels, 2) if (name, k) == ("2.weight", 1)]
+    (slices,) = [where for name, k, where in slices_of(units, channels, 2) if (name, k) == ("2.weight", 1)]
     assert slices.tolist() == list(range(72, 108))
 
 
@@ -88,7 +89,7 @@ def test_concatenated_branches_stay_apart():
 
     units = find_units(Branches(), IMAGES)
     second = next(family for family in units.removable if family.size == 5)
-    (columns,) = [where for name, k, where in units.slices(second, 1) if (name, k) == ("c.weight", 1)]
+    (columns,) = [where for name, k, where in slices_of(units, second, 1) if (name, k) == ("c.weight", 1)]
     assert columns.tolist() == [5]
 
 

@@ -2,9 +2,9 @@
 
 from torchlasso.control.base import LambdaController
 from torchlasso.control.reweighted import Reweighted
-from torchlasso.control.schedules import Constant, Warmup
+from torchlasso.control.schedules import Warmup
 from torchlasso.control.steering import TargetMissed
 from torchlasso.control.target_budget import TargetBudget
 from torchlasso.control.target_sparsity import TargetSparsity
 
-__all__ = ["Constant", "LambdaController", "Reweighted", "TargetBudget", "TargetMissed", "TargetSparsity", "Warmup"]
+__all__ = ["LambdaController", "Reweighted", "TargetBudget", "TargetMissed", "TargetSparsity", "Warmup"]

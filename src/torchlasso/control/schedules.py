@@ -10,21 +10,6 @@ from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.optim import Proximal
 
 
-class Constant(LambdaController):
-    """λ as it is: for code that takes a controller.
-
-    Examples:
-        >>> import torch, torchlasso as tl
-        >>> optimizer = tl.ProxSGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, penalty=tl.L1(), lam=0.5)
-        >>> control = Constant(optimizer)
-        >>> control.step(), control.lam
-        (None, [0.5])
-    """
-
-    def _control(self) -> None:
-        pass
-
-
 class Warmup(LambdaController):
     """λ times a function of the share of ``steps`` that is done: by default a line from 0 to 1, and 1 from then on.
 

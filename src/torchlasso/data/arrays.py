@@ -78,7 +78,7 @@ def refuse_infinite(x: Array, features: Sequence[str], origin: str) -> None:
     if features:
         names = [features[index] for index in np.flatnonzero(bad.any(0)).tolist()]
         where += f", in {'column' if len(names) == 1 else 'columns'} {listed(names, most=5)}"
-    how = "fill them in, or leave columns out with --ignore" if features else "fill them in"
+    how = "fill them in, or leave columns out with ignore=" if features else "fill them in"
     values = "1 missing or infinite value" if count == 1 else f"{count} missing or infinite values"
     raise ValueError(f"{origin}: {values}, {where}; {how}")
 

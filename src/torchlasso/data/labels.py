@@ -36,14 +36,14 @@ class ColumnSelection:
             raise ValueError(f"{origin}: more than one column {listed(duplicates)}; names must be unique")
         unknown = [name for name in self.ignore if name not in names]
         if unknown and self.required:
-            raise ValueError(f"{origin}: no column {listed(unknown)} to --ignore; there are {listed(names)}")
+            raise ValueError(f"{origin}: no column {listed(unknown)} to ignore; there are {listed(names)}")
         if self.label is not None and self.label in self.ignore:
-            raise ValueError(f"{origin}: the column {self.label!r} cannot be both --label and in --ignore")
+            raise ValueError(f"{origin}: the column {self.label!r} cannot be both the label and ignored")
         wanted = LABEL_NAMES if self.label is None else (self.label,)
         found = [name for name in wanted if name in names and name not in self.ignore]
         if not found and self.required:
             what = f"column {self.label!r}" if self.label else f"label column ({', '.join(LABEL_NAMES)})"
-            raise ValueError(f"{origin}: no {what}; choose one with --label; there are {listed(names)}")
+            raise ValueError(f"{origin}: no {what}; choose one with label=; there are {listed(names)}")
         return found[0] if found else None
 
     def refuse(self, origin: str) -> None:
@@ -53,7 +53,7 @@ class ColumnSelection:
             ValueError: a label column or columns to ignore were asked for.
         """
         if self.required and (self.label is not None or self.ignore):
-            raise ValueError(f"{origin}: it has no named columns, so --label and --ignore do not apply")
+            raise ValueError(f"{origin}: it has no named columns, so label= and ignore= do not apply")
 
 
 def raw_labels(y: Labels, origin: str) -> Labels:

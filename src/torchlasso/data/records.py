@@ -97,7 +97,7 @@ def order_like(part: Part, features: Sequence[str], origin: str) -> Part:
     if missing or extra:
         raise ValueError(
             f"{origin}: its columns differ from those of the training part "
-            f"(missing: {listed(missing)}; only here: {listed(extra)}); leave columns out with --ignore"
+            f"(missing: {listed(missing)}; only here: {listed(extra)}); leave columns out with ignore="
         )
     index = torch.tensor([places[name] for name in features])
     return Part(part.x[:, index], part.y, tuple(features))

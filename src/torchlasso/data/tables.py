@@ -40,7 +40,7 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
     left = [name for name in table.column_names if name != label and name not in columns.ignore]
     pictures = [name for name in left if _is_image(pa, table.schema.field(name).type)]
     if len(pictures) > 1:
-        raise ValueError(f"{origin}: several columns of images ({listed(pictures)}); --ignore all but one")
+        raise ValueError(f"{origin}: several columns of images ({listed(pictures)}); give all but one in ignore=")
     if pictures:
         images = _encoded(table.column(pictures[0]), pictures[0], origin, image_paths)
         return Part(decode(images, lambda index: f"{origin}, {row(index)}"), y)
@@ -93,7 +93,7 @@ def _numbers(pa: Any, table: Any, names: list[str], origin: str) -> Array:
     if other:
         what, them = ("column", "it") if len(other) == 1 else ("columns", "them")
         example = f"{other[0]!r} holds {_example(table.column(other[0]))}"
-        how = f"leave {them} out with --ignore, or name the label with --label"
+        how = f"leave {them} out with ignore=, or name the label with label="
         raise ValueError(f"{origin}: not numeric: {what} {listed(other)} ({example}); {how}")
     x = np.empty((table.num_rows, len(names)), dtype=np.float32)
     for index, name in enumerate(names):

@@ -54,12 +54,6 @@ class UnitMap:
     families: tuple[Family, ...]
     at_other_sizes: Callable[[], UnitMap | None]
 
-    def slices(self, family: Family, unit: int) -> list[tuple[str, int, Tensor]]:
-        """The slices of a unit: parameters, dimensions, and the indices there."""
-        dims = self.structure.parameters
-        found = ((name, k, units_in(dims[name][k], family.axis)) for name, k in family.places)
-        return [(name, k, (units == unit).nonzero().flatten()) for name, k, units in found]
-
     @property
     def removable(self) -> tuple[Family, ...]:
         """The families of which any unit can go."""
