@@ -15,6 +15,7 @@ from torchlasso.graph.rules.opaque import Unknown
 from torchlasso.inference.executions import execution
 from torchlasso.optim import metrics
 from torchlasso.optim.fused import updates
+from torchlasso.penalties import blocks
 
 
 class Mine(Reader):
@@ -29,6 +30,7 @@ class Mine(Reader):
 
 TWICE = {
     "penalty": (lambda: penalties.register("l1")(type("Mine", (tl.L1,), {})), "penalty 'l1'", "separable.L1"),
+    "blocks": (lambda: blocks.register("rows")(type("Mine", (tl.Rows,), {})), "blocks 'rows'", "partitions.Rows"),
     "model": (lambda: models.register("cnn")(nn.Linear), "model 'cnn'", "models.cnn.cnn"),
     "reader": (lambda: register_reader(Mine), "reader of 'digits'", "Digits"),
     "operator": (lambda: rule("linear")(Unknown), "rule of 'aten.linear'", "contractions.Linear"),
@@ -41,16 +43,23 @@ TWICE = {
 @pytest.mark.parametrize("kind", TWICE)
 def test_a_name_is_taken_once(kind):
     make, name, by = TWICE[kind]
-    before = dict(penalties.registry()), dict(metrics.registry()), models.names()
+    before = known()
     with pytest.raises(ValueError, match=rf"{name}.* is registered already, by torchlasso\..*{by}") as error:
         make()
     assert "\n" not in str(error.value)
-    assert (dict(penalties.registry()), dict(metrics.registry()), models.names()) == before
+    assert known() == before
 
 
-def test_what_is_not_a_penalty_is_not_registered():
+def known() -> list[dict]:
+    return [dict(kind.registry()) for kind in (penalties, blocks, metrics, updates)] + [dict.fromkeys(models.names())]
+
+
+def test_only_a_penalty_or_a_kind_of_blocks_is_registered_as_one():
     with pytest.raises(TypeError, match="decorates a class that derives from Penalty; got the class Linear"):
         penalties.register("mine")(nn.Linear)
     with pytest.raises(TypeError, match=r"derives from Penalty; got L1\("):
         penalties.register("mine")(tl.L1())
     assert "mine" not in penalties.registry()
+    with pytest.raises(TypeError, match="decorates a class that derives from Blocks; got the class Linear"):
+        blocks.register("mine")(nn.Linear)
+    assert "mine" not in blocks.registry()

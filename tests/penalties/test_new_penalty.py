@@ -15,7 +15,7 @@ from torchlasso.runs import choices
 def capped(monkeypatch):
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(from dataclasses.*?)```", text, flags=re.DOTALL)
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr(base._REGISTRY, "_known", dict(base._REGISTRY))
     space: dict = {"__name__": "contributed"}
     exec(compile(code, "CONTRIBUTING.md", "exec", dont_inherit=True), space)
     return space["CappedL1"]

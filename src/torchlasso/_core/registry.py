@@ -1,29 +1,52 @@
-"""Registries: things that are known by a name, each name once."""
+"""Registries: objects that are known by a name, each name once."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 K = TypeVar("K")
+V = TypeVar("V")
 
 
-def enter(known: MutableMapping[K, Any], kind: str, name: K, thing: Any) -> None:
-    """Add a thing to a registry under a name.
+class Registry(Mapping[K, V]):
+    """A mapping from names to objects of one kind, in the order in which they were entered.
 
-    Raises:
-        ValueError: the name is taken.
+    Args:
+        kind: the word for an object in messages.
 
     Examples:
-        >>> known = {}
-        >>> enter(known, "penalty", "l1", dict)
-        >>> enter(known, "penalty", "l1", list)
+        >>> known = Registry("penalty")
+        >>> known.enter("l1", dict)
+        >>> known["l1"], len(known)
+        (<class 'dict'>, 1)
+        >>> known.enter("l1", list)
         Traceback (most recent call last):
         ValueError: penalty 'l1' is registered already, by builtins.dict
     """
-    if name in known:
-        raise ValueError(f"{kind} {name!r} is registered already, by {_source(known[name])}")
-    known[name] = thing
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._known: dict[K, V] = {}
+
+    def enter(self, name: K, thing: V) -> None:
+        """Add an object under a name.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self._known:
+            raise ValueError(f"{self.kind} {name!r} is registered already, by {_source(self._known[name])}")
+        self._known[name] = thing
+
+    def __getitem__(self, name: K) -> V:
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
 
 def _source(thing: Any) -> str:

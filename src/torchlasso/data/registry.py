@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from torchlasso._core.registry import enter
+from torchlasso._core.registry import Registry
 from torchlasso._core.specs import unknown
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
@@ -65,7 +65,7 @@ class FileReader(Reader):
         """The rows of the file."""
 
 
-_readers: dict[str, Reader] = {}  # by the form of their specs
+_readers: Registry[str, Reader] = Registry("reader of")  # by the form of their specs
 R = TypeVar("R", bound=type[Reader])
 
 
@@ -75,7 +75,7 @@ def register(reader: R) -> R:
     Raises:
         ValueError: another reader reads specs of the same form.
     """
-    enter(_readers, "reader of", reader.form, reader())
+    _readers.enter(reader.form, reader())
     return reader
 
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, fx
 
-from torchlasso._core.registry import enter
+from torchlasso._core.registry import Registry
 from torchlasso.graph.axes import Dim, pin, pinned, unify
 
 Dims = list[Dim]
@@ -149,7 +149,7 @@ class OperatorRule(ABC):
         """Return which elements of each result depend on the inputs: more than 0 where they may."""
 
 
-RULES: dict[str, OperatorRule] = {}
+RULES: Registry[str, OperatorRule] = Registry("rule of")
 
 
 def rule(*names: str) -> Callable[[type[OperatorRule]], type[OperatorRule]]:
@@ -157,7 +157,7 @@ def rule(*names: str) -> Callable[[type[OperatorRule]], type[OperatorRule]]:
 
     def register(cls: type[OperatorRule]) -> type[OperatorRule]:
         for name in names:
-            enter(RULES, "rule of", f"aten.{name}", cls())
+            RULES.enter(f"aten.{name}", cls())
         return cls
 
     return register

@@ -8,13 +8,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from torchlasso._core.registry import enter
+from torchlasso._core.registry import Registry
 from torchlasso.inference.channels import LiveChannels
 from torchlasso.inference.compiled import FUNCTIONS, library
 from torchlasso.inference.convolution import SparseConvolution
@@ -29,14 +28,14 @@ DENSE = "dense"
 WORTH = 0.6  # zeros over weights from which on it is worth trying what goes by single weights
 FULL = 0.8  # of the weights in the blocks that are kept so many are not zero, or it is no matrix of blocks
 
-_EXECUTIONS: dict[str, Execution] = {}
+_EXECUTIONS: Registry[str, Execution] = Registry("way to run a layer")
 
 
 def execution(name: str) -> Callable[[Execution], Execution]:
     """Function decorator: the way to run a layer is tried, and reported by ``name``."""
 
     def entered(function: Execution) -> Execution:
-        enter(_EXECUTIONS, "way to run a layer", name, function)
+        _EXECUTIONS.enter(name, function)
         return function
 
     return entered
@@ -48,7 +47,7 @@ def executions() -> Mapping[str, Execution]:
     >>> list(executions())
     ['channels', 'csr', 'compiled', 'blocks-4', 'blocks-8', 'blocks-16', 'blocks-32', '2:4']
     """
-    return MappingProxyType(_EXECUTIONS)
+    return _EXECUTIONS
 
 
 @execution("channels")

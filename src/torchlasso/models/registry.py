@@ -11,14 +11,14 @@ from torch import nn
 
 from torchlasso._core.functions import import_function, is_function_name
 from torchlasso._core.memory import need
-from torchlasso._core.registry import enter
+from torchlasso._core.registry import Registry
 from torchlasso._core.specs import unknown
 from torchlasso.models.parts import check_whole
 
 Builder = Callable[..., nn.Module]
 BuilderT = TypeVar("BuilderT", bound=Builder)
 
-_builders: dict[str, Builder] = {}
+_builders: Registry[str, Builder] = Registry("model")
 
 
 def register(name: str) -> Callable[[BuilderT], BuilderT]:
@@ -28,7 +28,7 @@ def register(name: str) -> Callable[[BuilderT], BuilderT]:
     """
 
     def entered(builder: BuilderT) -> BuilderT:
-        enter(_builders, "model", name, builder)
+        _builders.enter(name, builder)
         return builder
 
     return entered

@@ -19,14 +19,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from torchlasso._core.registry import enter
+from torchlasso._core.registry import Registry
 from torchlasso.selection import Group
 
 State = Mapping[str, Any]
@@ -84,7 +83,7 @@ class Metric(ABC):
         return hash(type(self))
 
 
-_REGISTRY: dict[type[Optimizer], Metric] = {}
+_REGISTRY: Registry[type[Optimizer], Metric] = Registry("metric of")
 
 
 def metric_of(*optimizers: type[Optimizer]) -> Callable[[type[Metric]], type[Metric]]:
@@ -92,7 +91,7 @@ def metric_of(*optimizers: type[Optimizer]) -> Callable[[type[Metric]], type[Met
 
     def entered(cls: type[Metric]) -> type[Metric]:
         for optimizer in optimizers:
-            enter(_REGISTRY, "metric of", optimizer, cls())
+            _REGISTRY.enter(optimizer, cls())
         return cls
 
     return entered
@@ -100,7 +99,7 @@ def metric_of(*optimizers: type[Optimizer]) -> Callable[[type[Metric]], type[Met
 
 def registry() -> Mapping[type[Optimizer], Metric]:
     """All torch optimizers whose metric is known."""
-    return MappingProxyType(_REGISTRY)
+    return _REGISTRY
 
 
 def age_of(state: State) -> int:

@@ -6,20 +6,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_kind, shown
-from torchlasso._core.registry import enter
+from torchlasso._core.registry import Registry
 from torchlasso.distributed.sharding import gathered, shardwise, shardwise_mask, summed
 from torchlasso.penalties.blocks import Blocks, Elements, Strength
 from torchlasso.penalties.magnitudes import divide
 
 Near = tuple[Tensor, Tensor, tuple[Tensor, ...]]
-_REGISTRY: dict[str, type[Penalty]] = {}
+_REGISTRY: Registry[str, type[Penalty]] = Registry("penalty")
 P = TypeVar("P", bound="type[Penalty]")
 
 
@@ -34,7 +33,7 @@ def register(name: str) -> Callable[[P], P]:
     def entered(cls: P) -> P:
         if not (isinstance(cls, type) and issubclass(cls, Penalty)):
             raise TypeError(f"register({name!r}) decorates a class that derives from Penalty; got {shown(cls)}")
-        enter(_REGISTRY, "penalty", name, cls)
+        _REGISTRY.enter(name, cls)
         return cls
 
     return entered
@@ -46,7 +45,7 @@ def registry() -> Mapping[str, type[Penalty]]:
     >>> registry()["l1"]
     <class 'torchlasso.penalties.separable.L1'>
     """
-    return MappingProxyType(_REGISTRY)
+    return _REGISTRY
 
 
 def check_strength(lam: Any, name: str = "lam") -> None:

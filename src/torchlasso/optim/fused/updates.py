@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from torchlasso._core.registry import enter
+from torchlasso._core.registry import Registry
 from torchlasso.optim.metrics import Number, after_first, assumed, silent_below
 from torchlasso.selection import Group
 
@@ -75,7 +75,7 @@ class Update(ABC):
         """
 
 
-_REGISTRY: dict[type[Optimizer], Callable[[Group], Update]] = {}
+_REGISTRY: Registry[type[Optimizer], Callable[[Group], Update]] = Registry("update of")
 
 
 def update_of(*optimizers: type[Optimizer]) -> Callable[[Callable[[Group], Update]], Callable[[Group], Update]]:
@@ -83,7 +83,7 @@ def update_of(*optimizers: type[Optimizer]) -> Callable[[Callable[[Group], Updat
 
     def entered(choose: Callable[[Group], Update]) -> Callable[[Group], Update]:
         for optimizer in optimizers:
-            enter(_REGISTRY, "update of", optimizer, choose)
+            _REGISTRY.enter(optimizer, choose)
         return choose
 
     return entered

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from torchlasso._core.arguments import shown
-from torchlasso._core.registry import enter
+from torchlasso._core.registry import Registry
 
 Rebuild = Callable[[Tensor], Tensor]
 Strength = float | Tensor
 B = TypeVar("B", bound="type[Blocks]")
 T = TypeVar("T")
-_REGISTRY: dict[str, type[Blocks]] = {}
+_REGISTRY: Registry[str, type[Blocks]] = Registry("blocks")
 
 
 def register(name: str) -> Callable[[B], B]:
@@ -31,7 +30,7 @@ def register(name: str) -> Callable[[B], B]:
     def decorate(cls: B) -> B:
         if not (isinstance(cls, type) and issubclass(cls, Blocks)):
             raise TypeError(f"register({name!r}) decorates a class that derives from Blocks; got {shown(cls)}")
-        enter(_REGISTRY, "blocks", name, cls)
+        _REGISTRY.enter(name, cls)
         return cls
 
     return decorate
@@ -43,7 +42,7 @@ def registry() -> Mapping[str, type[Blocks]]:
     >>> registry()["rows"]
     <class 'torchlasso.penalties.blocks.partitions.Rows'>
     """
-    return MappingProxyType(_REGISTRY)
+    return _REGISTRY
 
 
 class Blocks(ABC):
