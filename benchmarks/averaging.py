@@ -13,7 +13,7 @@ import argparse
 import statistics
 
 from torchlasso.optim import averaging
-from torchlasso.runs.experiment import Experiment, read
+from torchlasso.runs.experiment import Experiment, read_data
 from torchlasso.runs.options import Options
 from torchlasso.selection import penalty
 from torchlasso.training.trainer import evaluate, sparsity, support
@@ -43,7 +43,7 @@ def main() -> None:
 def train(options: Options, power: int) -> list[float]:
     """One run's figures, in the order of the columns."""
     averaging.POWER = power
-    inputs, rows = read(options)
+    inputs, rows = read_data(options)
     experiment = Experiment(options, inputs)
     training = experiment.trainer(experiment.build_model(), rows.train)
     trainer, groups = training.trainer, training.groups()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from torchlasso.runs.experiment import OURS, Experiment, read
+from torchlasso.runs.experiment import OURS, Experiment, read_data
 from torchlasso.runs.options import LOSS_TERM, Options
 from torchlasso.training.trainer import evaluate, sparsity
 
@@ -31,7 +31,7 @@ def main() -> None:
             data=arguments.data, model="cnn", lam=1e-3, validation=0.0, seed=seed,
             epochs=arguments.epochs, schedule=arguments.schedule,
         )  # fmt: skip
-        inputs, rows = read(options)
+        inputs, rows = read_data(options)
         experiment = Experiment(options, inputs)
         runs = {
             OURS: experiment.trainer(experiment.build_model(), rows.train),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import torchlasso as tl
 from torchlasso._core.files import read_json, replacing, write_json, write_text
-from torchlasso.optim.metrics import registry
+from torchlasso.optim.metrics import known_metrics
 from torchlasso.storage import checkpoint
 
 DTYPES = (
@@ -50,8 +50,8 @@ def bits(value: Any) -> Any:
 
 
 def back(state: Any, folder: Path) -> Any:
-    checkpoint.save(folder / "state.safetensors", state)
-    return checkpoint.load(folder / "state.safetensors")
+    checkpoint.save_state(folder / "state.safetensors", state)
+    return checkpoint.load_state(folder / "state.safetensors")
 
 
 @st.composite
@@ -102,9 +102,9 @@ def test_tensors_that_share_memory_or_are_not_contiguous_come_back(tmp_path: Pat
 
 def test_a_state_is_taken_as_it_is_when_it_is_saved(tmp_path: Path) -> None:
     w = torch.ones(3)
-    checkpoint.save(tmp_path / "s", {"w": w})
+    checkpoint.save_state(tmp_path / "s", {"w": w})
     w.zero_()
-    assert checkpoint.load(tmp_path / "s")["w"].tolist() == [1, 1, 1]
+    assert checkpoint.load_state(tmp_path / "s")["w"].tolist() == [1, 1, 1]
 
 
 def test_ordered_dictionaries_come_back_as_dictionaries(tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ def test_ordered_dictionaries_come_back_as_dictionaries(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", torch.float32, 1j, {"deep": [lambda: 1]}])
 def test_what_a_checkpoint_cannot_hold_is_refused(tmp_path: Path, value: Any) -> None:
-    checkpoint.save(tmp_path / "s", {"old": 1})
+    checkpoint.save_state(tmp_path / "s", {"old": 1})
     with pytest.raises(TypeError, match="cannot hold"):
-        checkpoint.save(tmp_path / "s", {"new": value})
-    assert checkpoint.load(tmp_path / "s") == {"old": 1}
+        checkpoint.save_state(tmp_path / "s", {"new": value})
+    assert checkpoint.load_state(tmp_path / "s") == {"old": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
@@ -143,7 +143,7 @@ def run(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
         optimizer.step()
 
 
-CASES = [(base, {}) for base in registry()]
+CASES = [(base, {}) for base in known_metrics()]
 CASES += [
     (torch.optim.SGD, {"momentum": 0.9, "dampening": 0.1}),
     (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
@@ -189,14 +189,14 @@ def test_nothing_is_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     state = {"epoch": 3, "lr": 0.125, "w": torch.arange(6.0).reshape(2, 3), "names": ["a", "b"], "b": (0.9, None)}
-    checkpoint.save(tmp_path / "state.safetensors", state)
+    checkpoint.save_state(tmp_path / "state.safetensors", state)
     return tmp_path / "state.safetensors"
 
 
 def outcome(path: Path) -> str:
     """What loading gives; only a ValueError that names the file counts as a refusal."""
     try:
-        return repr(bits(checkpoint.load(path)))
+        return repr(bits(checkpoint.load_state(path)))
     except ValueError as error:
         message = str(error)
     known = ("damaged", "not a checkpoint", "cannot be read")
@@ -239,23 +239,23 @@ def test_a_state_that_does_not_fit_its_tensors_is_refused(tmp_path: Path, text: 
         text = '{"dict": null}'
         save_file({"0": torch.zeros(2)}, tmp_path / "s", metadata={checkpoint.KEY: text})
     with pytest.raises(ValueError, match="damaged"):
-        checkpoint.load(tmp_path / "s")
+        checkpoint.load_state(tmp_path / "s")
 
 
 def test_another_file_is_no_checkpoint(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(2)}, tmp_path / "s")
     with pytest.raises(ValueError, match="not a checkpoint"):
-        checkpoint.load(tmp_path / "s")
+        checkpoint.load_state(tmp_path / "s")
     with pytest.raises(FileNotFoundError, match="nothing"):
-        checkpoint.load(tmp_path / "nothing")
+        checkpoint.load_state(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match=tmp_path.name):
-        checkpoint.load(tmp_path)
+        checkpoint.load_state(tmp_path)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "text": lambda path: write_text(path, "new"),
     "json": lambda path: write_json(path, {"new": 1}),
-    "checkpoint": lambda path: checkpoint.save(path, {"new": torch.ones(1)}),
+    "checkpoint": lambda path: checkpoint.save_state(path, {"new": torch.ones(1)}),
 }
 
 

@@ -134,3 +134,16 @@ def test_no_two_classes_share_a_name() -> None:
             if bare[:1].isupper() and len(bare) > 1:
                 places.setdefault(bare, set()).add(path.relative_to(ROOT).as_posix())
     assert {name: sorted(files) for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_no_two_functions_share_a_name() -> None:
+    """A public name of a package is called through it, such as ``figures.save``; a command is a call."""
+    public = {name for names in public_names().values() for name in names} | {"register"}  # one for each registry
+    places: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        if path.parent.name != "cli":
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, set()).add(path.relative_to(ROOT).as_posix())
+    shared = {name: sorted(files) for name, files in places.items() if len(files) > 1}
+    assert {name: files for name, files in shared.items() if name not in public} == {}

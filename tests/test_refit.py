@@ -12,13 +12,13 @@ from sklearn.linear_model import Lasso
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from torchlasso.optim.metrics import registry
+from torchlasso.optim.metrics import known_metrics
 from torchlasso.training.refit import freeze_zeros
 
 Maker = Callable[[Iterable[Any]], Optimizer]
 
 MAKERS: dict[str, Maker] = {
-    **{cls.__name__: (lambda params, cls=cls: cls(params, lr=0.01)) for cls in registry()},
+    **{cls.__name__: (lambda params, cls=cls: cls(params, lr=0.01)) for cls in known_metrics()},
     "AdamW with weight decay": lambda params: AdamW(params, lr=0.01, weight_decay=0.5),
     "Adam with weight decay and amsgrad": lambda params: Adam(params, lr=0.01, weight_decay=0.1, amsgrad=True),
     "Adam over all tensors at once": lambda params: Adam(params, lr=0.01, foreach=True),

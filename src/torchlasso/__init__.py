@@ -13,7 +13,8 @@ from torchlasso.control import (
     TargetSparsity,
     Warmup,
 )
-from torchlasso.diagnostics.report import LayerReport, SparsityReport, report
+from torchlasso.diagnostics.record import LayerReport, SparsityReport
+from torchlasso.diagnostics.report import report
 from torchlasso.diagnostics.stationarity import Stationarity, lambda_max, stationarity
 from torchlasso.graph import Units
 from torchlasso.inference import AccelerationReport, accelerate

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import StepLR
 
 import torchlasso as tl
 from torchlasso import idle_penalties
-from torchlasso.optim.metrics import registry
+from torchlasso.optim.metrics import known_metrics
 
 X = torch.ones(4, 3)
 OPTIMIZERS = {
@@ -79,7 +79,7 @@ def test_of_lbfgs_with_its_closure_too():
     assert len(told(lambda: [optimizer.step(closure) for _ in range(2)])) == 1
 
 
-@pytest.mark.parametrize("cls", [tl.ProxSGD, tl.ProxAdam, tl.ProxAdamW, *map(tl.proximal, registry())], ids=str)
+@pytest.mark.parametrize("cls", [tl.ProxSGD, tl.ProxAdam, tl.ProxAdamW, *map(tl.proximal, known_metrics())], ids=str)
 def test_it_is_not_said_of_a_proximal_optimizer(cls):
     model = nn.Linear(3, 2)
     optimizer = cls(groups_of(model), lr=0.01)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.optim.metrics import registry as optimizers
+from torchlasso.optim.metrics import known_metrics as optimizers
 from torchlasso.penalties import Separable, registry
 from torchlasso.penalties.blocks import (
     NM,

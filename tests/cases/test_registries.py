@@ -51,7 +51,8 @@ def test_a_name_is_taken_once(kind):
 
 
 def known() -> list[dict]:
-    return [dict(kind.registry()) for kind in (penalties, blocks, metrics, updates)] + [dict.fromkeys(models.names())]
+    registries = penalties.registry(), blocks.registry(), metrics.known_metrics(), updates.fused_updates()
+    return [*map(dict, registries), dict.fromkeys(models.names())]
 
 
 def test_only_a_penalty_or_a_kind_of_blocks_is_registered_as_one():

@@ -26,7 +26,7 @@ LEFT = ".torchlasso-0123456789abcdef.part"
 WRITERS: dict[str, Callable[[Path], None]] = {
     "text": lambda folder: write_text(folder / "file.txt", "new"),
     "json": lambda folder: write_json(folder / "file.json", [1]),
-    "checkpoint": lambda folder: checkpoint.save(folder / "file.safetensors", {"w": torch.ones(2)}),
+    "checkpoint": lambda folder: checkpoint.save_state(folder / "file.safetensors", {"w": torch.ones(2)}),
     "compressed": lambda folder: storage.save(nn.Linear(2, 2), folder / "file.safetensors"),
     "figure": lambda folder: figures.save(figures.stability([0.1]), folder / "file.svg"),
     "page": lambda folder: report(nn.Linear(2, 2)).to_html(folder / "file.html"),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.optim.metrics import registry as optimizers
+from torchlasso.optim.metrics import known_metrics as optimizers
 
 ADAPTIVE = [base for base in optimizers() if base is not torch.optim.SGD]
 EACH = pytest.mark.parametrize("base", ADAPTIVE)

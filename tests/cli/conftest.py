@@ -20,9 +20,9 @@ import pytest
 from torchlasso.cli.main import main
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.page import writing
-from torchlasso.runs.page.configuration import configuration
-from torchlasso.runs.page.layers import layers
-from torchlasso.runs.page.won import won
+from torchlasso.runs.page.configuration import configuration_section
+from torchlasso.runs.page.layers import layers_section
+from torchlasso.runs.page.won import won_section
 from torchlasso.storage import checkpoint
 
 FEATURES = ("a", "b", "c", "d", "e")
@@ -146,7 +146,7 @@ def short_pages(request: pytest.FixtureRequest) -> Iterator[None]:
     """Pages without figures, which take longer to draw than these runs take to train; others by ``whole_pages``."""
     with pytest.MonkeyPatch.context() as patch:
         if "whole_pages" not in request.fixturenames:
-            patch.setattr(writing, "SECTIONS", (won, layers, configuration))
+            patch.setattr(writing, "SECTIONS", (won_section, layers_section, configuration_section))
         yield
 
 
@@ -261,5 +261,5 @@ def stopped(cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write_checkpoint", interrupted)
         assert cli.train(classes, tmp_path / "stopped").code == 130
-    assert checkpoint.load(tmp_path / "stopped" / "checkpoint" / "state.safetensors")["epoch"] == 2
+    assert checkpoint.load_state(tmp_path / "stopped" / "checkpoint" / "state.safetensors")["epoch"] == 2
     return tmp_path / "stopped"

@@ -24,7 +24,7 @@ def test_a_truncated_checkpoint(cli: Any, stopped: Path, share: float) -> None:
 
 
 def _state(stopped: Path) -> dict[str, Any]:
-    return checkpoint.load(stopped / "checkpoint" / "state.safetensors")  # type: ignore[no-any-return]
+    return checkpoint.load_state(stopped / "checkpoint" / "state.safetensors")  # type: ignore[no-any-return]
 
 
 ALTERED: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -41,7 +41,7 @@ ALTERED: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("change", ALTERED.values(), ids=ALTERED)
 def test_an_altered_checkpoint(cli: Any, stopped: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    checkpoint.save(stopped / "checkpoint" / "state.safetensors", change(_state(stopped)))
+    checkpoint.save_state(stopped / "checkpoint" / "state.safetensors", change(_state(stopped)))
     before = cli.contents(stopped)
     cli.assert_refused(cli.resume(stopped), "state.safetensors")
     assert cli.contents(stopped) == before

@@ -116,7 +116,7 @@ def test_a_loss_that_becomes_nan_later_leaves_the_last_good_checkpoint(cli: Any,
     cli.assert_refused(
         ended, f"epoch {good + 1}", "at step ", str(tmp_path / "run" / "checkpoint" / "state.safetensors")
     )
-    state = checkpoint.load(tmp_path / "run" / "checkpoint" / "state.safetensors")
+    state = checkpoint.load_state(tmp_path / "run" / "checkpoint" / "state.safetensors")
     assert state["epoch"] == good
     assert all(w.isfinite().all() for w in state["model"].values())
     assert not (tmp_path / "run" / "model.safetensors").exists()

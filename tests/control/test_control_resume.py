@@ -94,8 +94,8 @@ def through_torch(state, folder):
 
 
 def through_checkpoint(state, folder):
-    checkpoint.save(folder / "state.safetensors", state)
-    return checkpoint.load(folder / "state.safetensors")
+    checkpoint.save_state(folder / "state.safetensors", state)
+    return checkpoint.load_state(folder / "state.safetensors")
 
 
 WAYS = {

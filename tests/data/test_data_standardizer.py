@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torchlasso.data import Standardizer
-from torchlasso.runs.records import build
+from torchlasso.runs.records import parse_record
 
 
 @pytest.mark.parametrize("shape", [(50, 4), (50, 3, 5, 6), (9000, 2)])
@@ -40,7 +40,7 @@ def test_large_values_do_not_overflow() -> None:
 
 def test_through_json() -> None:
     scale = Standardizer.fit(torch.randn(10, 3, generator=torch.Generator().manual_seed(0)))
-    assert build(Standardizer, json.loads(json.dumps(asdict(scale))), "config.json") == scale
+    assert parse_record(Standardizer, json.loads(json.dumps(asdict(scale))), "config.json") == scale
 
 
 def test_errors() -> None:
@@ -54,4 +54,4 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"std must be above 0, got 0\.0"):
         Standardizer((0.0,), (0.0,))
     with pytest.raises(ValueError, match=r"config\.json is damaged: 'std' is missing"):
-        build(Standardizer, {"mean": [0.0]}, "config.json")
+        parse_record(Standardizer, {"mean": [0.0]}, "config.json")

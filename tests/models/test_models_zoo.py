@@ -104,8 +104,8 @@ def test_the_options_of_mlp(depth: int) -> None:
         ("mlp", (28, 28), 10, {}, "and the input has shape (28, 28)"),
         ("mlp", (), 10, {}, "and the input has shape ()"),
         ("mlp", (0,), 10, {}, "every size in input_shape (0,) must be a whole number of at least 1"),
-        ("cnn", (1, 8, 8), 0, {}, "outputs must be a whole number of at least 1, and is 0"),
-        ("cnn", (1, 8, 8), 2.0, {}, "outputs must be a whole number of at least 1, and is 2.0"),
+        ("cnn", (1, 8, 8), 0, {}, "outputs must be a whole number of at least 1; got 0"),
+        ("cnn", (1, 8, 8), 2.0, {}, "outputs must be a whole number of at least 1; got 2.0"),
         ("cnn", (1, 8, 8), 10, {"depth": 1}, "model 'cnn' takes no options, and got 'depth'"),
         (
             "mlp",
@@ -114,10 +114,10 @@ def test_the_options_of_mlp(depth: int) -> None:
             {"dept": 1},
             "model 'mlp': unknown option 'dept'; did you mean 'depth'? There are: depth, width",
         ),
-        ("mlp", (3,), 10, {"depth": -1}, "depth must be a whole number of at least 0, and is -1"),
-        ("mlp", (3,), 10, {"depth": True}, "depth must be a whole number of at least 0, and is True"),
-        ("mlp", (3,), 10, {"width": 0}, "width must be a whole number of at least 1, and is 0"),
-        ("mlp", (3,), 10, {"width": "big"}, "width must be a whole number of at least 1, and is 'big'"),
+        ("mlp", (3,), 10, {"depth": -1}, "depth must be a whole number of at least 0; got -1"),
+        ("mlp", (3,), 10, {"depth": True}, "depth must be a whole number of at least 0; got True"),
+        ("mlp", (3,), 10, {"width": 0}, "width must be a whole number of at least 1; got 0"),
+        ("mlp", (3,), 10, {"width": "big"}, "width must be a whole number of at least 1; got 'big'"),
     ],
 )
 def test_mistakes_are_named_in_one_line(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import torchlasso as tl
-from torchlasso.optim.metrics import registry
+from torchlasso.optim.metrics import known_metrics
 
 optim = torch.optim
 # name -> (torch optimizer, options, the step under a constant unit gradient in the long run, in units of the rate)
@@ -71,7 +71,7 @@ def noisy_run(case: str, rates: list[float], *, lam: float = 0.05, **options) ->
 
 
 def test_every_known_optimizer_is_tested():
-    assert {base for base, _, _ in (CASES | NOTHING_TO_AVERAGE).values()} == set(registry())
+    assert {base for base, _, _ in (CASES | NOTHING_TO_AVERAGE).values()} == set(known_metrics())
 
 
 SAME = {

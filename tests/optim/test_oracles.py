@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 
 import torchlasso as tl
-from torchlasso.optim.metrics import registry
+from torchlasso.optim.metrics import known_metrics
 
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 # name -> (torch optimizer, options, learning rate for lasso-like problems with unit-scale curvature)
@@ -168,7 +168,7 @@ def train(
 
 
 def test_every_known_optimizer_is_tested():
-    assert {base for base, _, _ in CASES.values()} == set(registry())
+    assert {base for base, _, _ in CASES.values()} == set(known_metrics())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])

@@ -42,7 +42,7 @@ def test_everything_else_follows(capped):
 
 
 def test_the_command_line_finds_it_and_an_optimizer_trains_with_it(capped):
-    penalty = choices.penalty("capped-l1:theta=0.3", None)
+    penalty = choices.parse_penalty("capped-l1:theta=0.3", None)
     assert penalty == capped(theta=0.3)
     w = torch.nn.Parameter(torch.tensor([2.0, 0.05]))
     optimizer = tl.ProxAdam([w], lr=0.05, penalty=penalty, lam=0.5)

@@ -79,7 +79,9 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number above 0; got {value!r}")
 
 
-def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Raise ``ValueError`` unless a value is a whole number that is large enough."""
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raise ``ValueError`` unless a value is a whole number from ``least`` to ``most``."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}; got {shown(value)}")
+    if most is not None and int(value) > most:
+        raise ValueError(f"{name} must be at most {most}; got {value!r:.40}")

@@ -20,10 +20,10 @@ GROUP = Path("/sys/fs/cgroup")  # where the limit of a container stands
 ENDLESS = 1 << 62  # bytes, where nothing says how much is free
 
 
-def need(count: int, what: str) -> None:
+def need_memory(count: int, what: str) -> None:
     """Raise ``MemoryError`` if ``count`` bytes are more than are free; ``what`` needs them, in words.
 
-    >>> need(1 << 63, "data.npz")  # doctest: +ELLIPSIS
+    >>> need_memory(1 << 63, "data.npz")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     MemoryError: data.npz needs 8,589,934,592.0 GiB of memory, and ... GiB are free
     """

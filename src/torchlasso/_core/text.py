@@ -20,10 +20,10 @@ def _escaped(c: str) -> str:
     return c if c.isprintable() else c.encode("unicode_escape").decode()
 
 
-def shown(text: str) -> str:
+def printable_lines(text: str) -> str:
     r"""Escape lines of text, the ends of lines excepted.
 
-    >>> shown("two\nlines\x07")
+    >>> printable_lines("two\nlines\x07")
     'two\nlines\\x07'
     """
     return "\n".join(map(printable, text.split("\n")))
@@ -40,3 +40,13 @@ def one_line(text: str, most: int) -> str:
         return text
     tail = (most - 1) // 2
     return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Return the first line of an error's message, or the error's class where it has none.
+
+    >>> first_line(OSError("one\\n  two")), first_line(AssertionError())
+    ('one', 'AssertionError')
+    """
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    return one_line(next(lines, type(error).__name__), most)

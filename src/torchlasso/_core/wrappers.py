@@ -43,10 +43,10 @@ def uncompiled(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return the name of a module or tensor as it is where nothing is compiled.
 
-    >>> plain("layers.0._orig_mod.weight")
+    >>> plain_name("layers.0._orig_mod.weight")
     'layers.0.weight'
     """
     return ".".join(part for part in name.split(".") if part != COMPILED)

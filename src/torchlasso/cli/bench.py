@@ -14,10 +14,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from torchlasso._core import files
+from torchlasso._core.readable import byte_size
 from torchlasso.cli import options, screen
-from torchlasso.cli.options import listed
-from torchlasso.diagnostics.report import size
-from torchlasso.runs.experiment import Experiment, read_again
+from torchlasso.cli.options import split_list
+from torchlasso.runs.experiment import Experiment, read_data_again
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.folder import CODE
 from torchlasso.runs.measuring import latencies, peak_memory
@@ -72,7 +72,7 @@ def bench(
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"--threads must be from 1 to {MOST_THREADS:,}; got {threads}")
     finished = open_run(run, options.allowed(by=allow_code), uses=CODE)
-    rows = read_again(finished.experiment)
+    rows = read_data_again(finished.experiment)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -100,7 +100,7 @@ def bench(
 
 def _sizes(text: str) -> list[int]:
     try:
-        sizes = [int(item) for item in listed(text)]
+        sizes = [int(item) for item in split_list(text)]
     except ValueError:
         sizes = []
     if not sizes or min(sizes) < 1:
@@ -184,7 +184,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _bytes(count: int | None) -> str:
-    return "–" if count is None else size(count)
+    return "–" if count is None else byte_size(count)
 
 
 def _time(each: Measured) -> str:

@@ -12,9 +12,9 @@ import typer
 
 from torchlasso import storage
 from torchlasso._core import files
+from torchlasso._core.readable import byte_size
 from torchlasso._core.specs import unknown
 from torchlasso.cli import options, screen
-from torchlasso.diagnostics.report import size
 from torchlasso.export import to_onnx, to_pt2
 from torchlasso.runs.card import Card
 from torchlasso.runs.finished import FinishedRun, open_run
@@ -87,4 +87,4 @@ def export(
     if as_json:
         print(files.as_json({"file": str(path), "format": format_, "bytes": count}), end="")
         return
-    screen.say(f"{path}: {size(count)}. {chosen.use}")
+    screen.say(f"{path}: {byte_size(count)}. {chosen.use}")

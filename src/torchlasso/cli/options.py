@@ -72,7 +72,7 @@ def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]
         if get_origin(kind) is tuple:
             item, _ = get_args(kind)
             try:
-                value = tuple(map(item, listed(value)))
+                value = tuple(map(item, split_list(value)))
             except ValueError as error:
                 flag = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{flag} takes numbers separated by commas, as in 1e-6,1e-3; got {value!r}") from error
@@ -80,7 +80,7 @@ def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]
     return found
 
 
-def listed(text: str) -> tuple[str, ...]:
+def split_list(text: str) -> tuple[str, ...]:
     """Return the items of a list with commas."""
     return tuple(filter(None, (item.strip() for item in text.split(","))))
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from torchlasso import data as datasets
 from torchlasso._core.files import write_text
+from torchlasso._core.readable import percent
 from torchlasso._core.text import printable
 from torchlasso.cli import options, screen
 from torchlasso.data.records import Labels
-from torchlasso.diagnostics.report import percent
 from torchlasso.distributed.processes import by_first
 from torchlasso.runs.card import open_model
 from torchlasso.runs.experiment import InputSpec

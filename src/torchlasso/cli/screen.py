@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from torchlasso._core.text import shown
-from torchlasso.diagnostics.report import percent
+from torchlasso._core.readable import percent
+from torchlasso._core.text import printable_lines
 from torchlasso.path import Point
 from torchlasso.runs.observer import Observer, Watch
 from torchlasso.runs.summary import Summary, side_by_side
@@ -28,7 +28,7 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **style: Any) -> Text:
         """Render text, escaped: all text goes through here, that of tables too."""
-        return super().render_str(shown(text), **style)
+        return super().render_str(printable_lines(text), **style)
 
 
 console = PlainConsole()

@@ -12,11 +12,12 @@ from typing import Any
 import typer
 
 from torchlasso._core import files
+from torchlasso._core.text import first_line
 from torchlasso.cli import screen
 from torchlasso.control import TargetSparsity
 from torchlasso.distributed.processes import is_first, is_first_to_fail
 from torchlasso.path import folds_of
-from torchlasso.runs.experiment import Experiment, RowSplits, read, read_again
+from torchlasso.runs.experiment import Experiment, RowSplits, read_data, read_data_again
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import DENSE, Options, PathOptions
 from torchlasso.runs.teacher import outputs_of_teacher
@@ -94,7 +95,7 @@ def _taken(
         command = "train" if experiment.options.path is None else "path"
         raise ValueError(f"{folder.path} holds a run of torchlasso {command}; go on with torchlasso {command}")
     _refuse_changes(context, given, experiment.options)
-    return experiment, read_again(experiment)
+    return experiment, read_data_again(experiment)
 
 
 def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, RowSplits]:
@@ -113,7 +114,7 @@ def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, Row
 
 def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, RowSplits]:
     """The experiment and its rows, tried out, so that what cannot be trained fails before anything is replaced."""
-    inputs, rows = read(options)
+    inputs, rows = read_data(options)
     experiment = Experiment(options, inputs)
     try:
         experiment.trainer(experiment.build_model(), rows.train).trainer.rehearse()
@@ -127,7 +128,7 @@ def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, Ro
                 TargetSparsity(optimizer, options.path.grid.targets[0], steps=1)
     except (AssertionError, RuntimeError, TypeError) as error:
         what = f"model {options.model!r}, optimizer {options.optimizer!r}, --lr {options.lr:g}"
-        raise ValueError(f"the first step fails with {what}: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"the first step fails with {what}: {first_line(error)}") from error
     return experiment, rows
 
 

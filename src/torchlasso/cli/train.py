@@ -11,7 +11,7 @@ from torchlasso.cli.screen import Screen
 from torchlasso.cli.starting import started
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import TRAIN, Options
-from torchlasso.runs.train import run
+from torchlasso.runs.train import run_training
 
 
 @options.takes(Options)
@@ -35,4 +35,4 @@ def train(
     folder = RunFolder(out, options.allowed(given["data"], given["model"], given["loss"], by=allow_code))
     start = started(context, given, folder, resume=resume, overwrite=overwrite, as_json=as_json)
     with start as (experiment, rows):
-        run(experiment, rows, folder, Screen())
+        run_training(experiment, rows, folder, Screen())

@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
+from torchlasso._core.readable import aligned, byte_size, percent
 from torchlasso._core.wrappers import uncompiled
-from torchlasso.diagnostics.report import aligned, percent, size
 from torchlasso.graph.running import repeatable
 from torchlasso.graph.tracing import Inputs, as_arguments
 
@@ -158,7 +158,7 @@ class CompactionReport:
         rows = [[f.name, f"{f.after:,}/{f.before:,}", "; ".join(f.why)] for f in self.families]
         lines = aligned([("units of", "left", ""), *([a, b, c] for a, b, c in rows)], left=3) if rows else []
         totals = [("", "before", "after", "left")]
-        for name, show in (("parameters", "{:,}".format), ("size", size), ("FLOPs", "{:,}".format)):
+        for name, show in (("parameters", "{:,}".format), ("size", byte_size), ("FLOPs", "{:,}".format)):
             key = {"size": "bytes", "FLOPs": "flops"}.get(name, name)
             before, after = getattr(self.before, key), getattr(self.after, key)
             totals.append((name, show(before), show(after), percent(after / before) if before else "–"))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from torchlasso._core.wrappers import plain
+from torchlasso._core.wrappers import plain_name
 from torchlasso.compaction.numbers import Found, Keys, numbers_of, set_numbers_
 
 NOTE = "torchlasso_full_sizes"  # the attribute
@@ -44,7 +44,7 @@ def _sizes(model: nn.Module) -> Iterator[tuple[str, nn.Module, dict[Keys, Size]]
         sizes: dict[Keys, Size] = {
             (name,): tuple(w.shape) for name, w in tensors.items() if w is not None and not is_lazy(w)
         }
-        yield plain(path), module, {**sizes, **numbers_of(module, seen)}
+        yield plain_name(path), module, {**sizes, **numbers_of(module, seen)}
 
 
 def become_(tensor: Tensor, value: Tensor, grad: Tensor | None = None) -> Callable[[], None]:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from torchlasso._core.text import first_line
 from torchlasso.graph.other_sizes import at_other_sizes
 from torchlasso.graph.precision import DOUBLE, Precision
 from torchlasso.graph.running import repeatable, tensors_in, throwaway
-from torchlasso.graph.tracing import Inputs, as_arguments, first_line
+from torchlasso.graph.tracing import Inputs, as_arguments
 
 DROPOUT = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_",
            "feature_dropout", "feature_dropout_", "feature_alpha_dropout", "feature_alpha_dropout_")  # fmt: skip

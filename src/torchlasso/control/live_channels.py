@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from torchlasso._core.text import first_line
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.penalties.blocks import Filters, InputChannels
 from torchlasso.selection import named_parameters, weights_of
@@ -286,8 +287,7 @@ class Probe:
             with Awake():
                 return functional_call(self.model, {**weights, **buffers}, inputs)
         except Exception as error:
-            first, *_ = str(error).splitlines() or [type(error).__name__]
-            raise ValueError(f"the forward pass on example_inputs failed: {first}") from error
+            raise ValueError(f"the forward pass on example_inputs failed: {first_line(error)}") from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso._core.specs import unknown
 from torchlasso.control.base import check_proximal
 from torchlasso.control.steering import Steered
-from torchlasso.distributed.sharding import local, shared_like, total
+from torchlasso.distributed.sharding import local, shared_like, total_over_shards
 from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty
 from torchlasso.selection import Group
@@ -154,7 +154,7 @@ def _kept(penalty: Penalty, params: Sequence[Tensor], masks: Sequence[Tensor]) -
     over, each = penalty.over, penalty.as_view()
     marked = [shared_like(p, mask) for p, mask in zip(params, masks, strict=True)]
     over.put_(marked, [each.alive(view) for view in over.views(marked)])
-    return [int(total(mask, local(mask).sum())) for mask in marked]
+    return [int(total_over_shards(mask, local(mask).sum())) for mask in marked]
 
 
 def _check(target: Any, weights: int, layers: int) -> None:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.extras import require
-from torchlasso._core.memory import need
+from torchlasso._core.memory import need_memory
+from torchlasso._core.text import first_line
 from torchlasso.data.arrays import unit_interval
-from torchlasso.data.messages import one_line
 
 # Of what Pillow knows; some of the rest is run by other programs, and the content of a file decides, not its name.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
@@ -26,7 +26,7 @@ BYTES = 10  # that a byte of pixels takes in the end: as it is, joined, as float
 _GREY = ("L", "1", "LA", "La")
 
 
-def decode(images: Iterable[bytes | Path], where: Callable[[int], str]) -> Tensor:
+def decode_images(images: Iterable[bytes | Path], where: Callable[[int], str]) -> Tensor:
     """Images of one size as float32 in [0, 1], (n, 1 or 3, height, width).
 
     Grey images have one channel; all have three when any of them has colours.
@@ -51,14 +51,14 @@ def decode(images: Iterable[bytes | Path], where: Callable[[int], str]) -> Tenso
             with _quietly(pillow), pillow.open(source, formats=formats) as opened:
                 area = opened.width * opened.height
                 if not index or (held + area) // ASKED > held // ASKED:
-                    need(BYTES * (held + area), f"{where(index)}")
+                    need_memory(BYTES * (held + area), f"{where(index)}")
                 image = _plain(opened, pillow)
                 pixels.append(image.tobytes())
                 held += len(pixels[-1])
         except MemoryError:
             raise
         except Exception as error:  # Pillow's decoders raise what they please on damaged files
-            raise ValueError(f"{where(index)}: not a readable image ({one_line(error)})") from error
+            raise ValueError(f"{where(index)}: not a readable image ({first_line(error)})") from error
         grey.append(image.mode == "L")
         if index == 0:
             size = image.size

@@ -5,16 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def one_line(error: BaseException) -> str:
-    """The text of another library's error as one short line.
-
-    >>> one_line(OSError("a\\n  b"))
-    'a b'
-    """
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
 def listed(names: Iterable[str], most: int = 12) -> str:
     """Names for a message, the first few of them.
 

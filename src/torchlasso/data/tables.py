@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from torchlasso._core.extras import require
+from torchlasso._core.text import first_line
 from torchlasso.data.arrays import Array, refuse_infinite
-from torchlasso.data.images import decode
+from torchlasso.data.images import decode_images
 from torchlasso.data.labels import ColumnSelection, raw_labels
-from torchlasso.data.messages import listed, one_line, row
+from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels, Part
 
 
@@ -43,7 +44,7 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
         raise ValueError(f"{origin}: several columns of images ({listed(pictures)}); give all but one in ignore=")
     if pictures:
         images = _encoded(table.column(pictures[0]), pictures[0], origin, image_paths)
-        return Part(decode(images, lambda index: f"{origin}, {row(index)}"), y)
+        return Part(decode_images(images, lambda index: f"{origin}, {row(index)}"), y)
     return Part(torch.from_numpy(_numbers(pa, table, left, origin)), y, tuple(left))
 
 
@@ -103,7 +104,7 @@ def _numbers(pa: Any, table: Any, names: list[str], origin: str) -> Array:
         try:
             values = column.cast(pa.float64(), safe=False).to_numpy()  # a missing value becomes NaN
         except pa.ArrowException as error:
-            raise ValueError(f"{origin}: column {name!r}: {one_line(error)}") from error
+            raise ValueError(f"{origin}: column {name!r}: {first_line(error)}") from error
         with np.errstate(over="ignore"):  # too large for float32 is found below, as infinite
             x[:, index] = values
     refuse_infinite(x, names, origin)

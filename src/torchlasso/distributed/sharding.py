@@ -58,10 +58,10 @@ def local(w: Any) -> Any:
     return w.to_local() if is_sharded(w) else w
 
 
-def total(w: Any, part: Tensor) -> Tensor:
+def total_over_shards(w: Any, part: Tensor) -> Tensor:
     """The sum over the shards of ``w`` of what each process computed from its own; a plain tensor on every process.
 
-    >>> total(torch.ones(3), torch.tensor(3))
+    >>> total_over_shards(torch.ones(3), torch.tensor(3))
     tensor(3)
     """
     return part if not is_sharded(w) else _pooled(w, part, w.placements)

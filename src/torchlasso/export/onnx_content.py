@@ -14,7 +14,7 @@ SUM = "torchlasso.crc32"  # over all the rest: ONNX itself does not notice a fli
 DOMAINS = ("", "ai.onnx")  # of operators; in others, a runtime keeps operators that read files
 
 
-def seal(model: Any) -> bytes:
+def seal_onnx(model: Any) -> bytes:
     """Return the content of a file, with a checksum."""
     total = zlib.crc32(model.SerializeToString(deterministic=True))
     entry = model.metadata_props.add()
@@ -22,7 +22,7 @@ def seal(model: Any) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def unseal(content: bytes) -> tuple[Any, bytes]:
+def unseal_onnx(content: bytes) -> tuple[Any, bytes]:
     """Parse a model and check that it is whole and self-contained; returns it, and its content for a runtime.
 
     Raises:

@@ -15,10 +15,11 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from torchlasso._core.extras import require
 from torchlasso._core.files import write_bytes
+from torchlasso._core.text import first_line
 from torchlasso.export.exported import KEY, Exported, check, program_of
-from torchlasso.export.onnx_content import EXTRA, name_batch, seal, strip, unseal
+from torchlasso.export.onnx_content import EXTRA, name_batch, seal_onnx, strip, unseal_onnx
 from torchlasso.graph.running import quietly
-from torchlasso.graph.tracing import Inputs, as_arguments, first_line
+from torchlasso.graph.tracing import Inputs, as_arguments
 
 MOST_BYTES = (1 << 31) - 1  # of one file of the format
 
@@ -91,7 +92,7 @@ def _converted(program: torch.export.ExportedProgram, inputs: Inputs, metadata: 
     name_batch(model)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, metadata
-    return seal(model)
+    return seal_onnx(model)
 
 
 def _reason(error: BaseException) -> str:
@@ -137,7 +138,7 @@ def read_onnx(path: str | Path) -> Exported:
 
 def _read(content: bytes) -> Exported:
     runtime = require("onnxruntime", EXTRA, "running an ONNX file")
-    model, content = unseal(content)
+    model, content = unseal_onnx(content)
     try:
         metadata = json.loads(next((entry.value for entry in model.metadata_props if entry.key == KEY), "{}"))
     except RecursionError as error:

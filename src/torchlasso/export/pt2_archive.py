@@ -38,7 +38,7 @@ class Archive(NamedTuple):
     metadata: dict[str, Any]
 
 
-def seal(file: IO[bytes]) -> None:
+def seal_archive(file: IO[bytes]) -> None:
     """Add a checksum over all entries to an archive."""
     with zipfile.ZipFile(file, "a") as archive:
         entries, root = _entries(archive), archive.namelist()[0].partition("/")[0]

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from torchlasso._core.files import write_bytes
+from torchlasso._core.text import first_line
 from torchlasso.export.exported import Exported, check, program_of
 from torchlasso.export.program import Program
-from torchlasso.export.pt2_archive import BESIDE, read_archive, seal
-from torchlasso.graph.tracing import Inputs, first_line
+from torchlasso.export.pt2_archive import BESIDE, read_archive, seal_archive
+from torchlasso.graph.tracing import Inputs
 
 # Reading a damaged file ends in one of these, wherever its content is not what it should be.
 DAMAGE = (AttributeError, ArithmeticError, EOFError, LookupError, MemoryError, NotImplementedError, RecursionError,
@@ -59,7 +60,7 @@ def to_pt2(
     _strip(program)
     try:
         torch.export.save(program, content, extra_files={BESIDE: json.dumps(dict(metadata or {}))})
-        seal(content)
+        seal_archive(content)
         exported = _read(content)
     except (RuntimeError, ValueError) as error:  # such as an object or an operator that such a file cannot hold
         raise ValueError(f"the model cannot be kept in a .pt2 file: {first_line(error)}") from error

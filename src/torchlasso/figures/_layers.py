@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from torchlasso._core.arguments import check_kind
+from torchlasso._core.readable import short
 from torchlasso._core.specs import unknown
-from torchlasso.diagnostics.report import LayerReport, SparsityReport, short
+from torchlasso.diagnostics.record import LayerReport, SparsityReport
 from torchlasso.figures._style import BLUE, INK, LINE, axes_or_new, dress, module, plain
 
 if TYPE_CHECKING:

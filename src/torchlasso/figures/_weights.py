@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import check_kind
-from torchlasso.diagnostics.report import percent
+from torchlasso._core.readable import percent
 from torchlasso.figures._style import BLUE, SOFT, axes_or_new, dress, plain
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from torchlasso._core.text import first_line
 from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
 from torchlasso.graph.running import as_tree, quietly, repeatable, throwaway
 
@@ -119,11 +120,6 @@ def _why(error: Exception) -> str:
         f"its forward pass needs a number that depends on the values of its inputs{place}, for a branch or a size; "
         "write a branch with torch.where or torch.cond, and give a size as a number"
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _table(known: Callable[[Any], bool]) -> dict[Any, Any]:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from torchlasso._core.arguments import check_inputs, check_model
+from torchlasso._core.text import first_line
 from torchlasso.compaction import compacted
 from torchlasso.distributed.sharding import any_sharded
-from torchlasso.graph.tracing import Inputs, first_line
-from torchlasso.inference.choosing import ChosenExecution, choose
+from torchlasso.graph.tracing import Inputs
+from torchlasso.inference.choosing import ChosenExecution, choose_execution
 from torchlasso.inference.layers import find_layers, record
 from torchlasso.inference.record import AccelerationReport, LayerAcceleration
 from torchlasso.inference.whole import quickest, working
@@ -102,7 +103,7 @@ def accelerate(
     layers = find_layers(base)
     record(base, layers, inputs)
     open_to = sum(not layer.why for layer in layers)
-    choices = [choose(layer, seconds / 2 / max(1, open_to)) for layer in layers]
+    choices = [choose_execution(layer, seconds / 2 / max(1, open_to)) for layer in layers]
     choices = working(original, base, choices, inputs)
     found = quickest(original, base, choices, inputs, seconds / 2, smaller=small is not None)
     if small is not None and found.model is original:

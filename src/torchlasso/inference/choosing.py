@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from torchlasso._core.text import first_line
 from torchlasso.graph.precision import DOUBLE
-from torchlasso.graph.tracing import first_line
 from torchlasso.inference.executions import DENSE, executions
 from torchlasso.inference.layers import Layer
 from torchlasso.inference.matrix import InferenceModule
@@ -61,7 +61,7 @@ class ChosenExecution:
 
 
 @torch.no_grad()
-def choose(layer: Layer, seconds: float) -> ChosenExecution:
+def choose_execution(layer: Layer, seconds: float) -> ChosenExecution:
     """The quickest way to run a layer on what it was given, in about so many seconds."""
     found, troubles = {DENSE: layer.module}, list[str]()
     if layer.why:

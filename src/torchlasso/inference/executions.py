@@ -109,7 +109,7 @@ def _by_weights(layer: Layer, compiled: bool) -> nn.Module:
     return SparseLinear(layer.weight, layer.bias, compiled=compiled)
 
 
-def blocks(layer: Layer, size: int) -> nn.Module | None:
+def by_blocks(layer: Layer, size: int) -> nn.Module | None:
     """By the square blocks of a matrix that are not zero, where those have few zeros."""
     if layer.sparsity < WORTH or layer.convolves or any(n % size for n in layer.weight.shape):
         return None
@@ -120,7 +120,7 @@ def blocks(layer: Layer, size: int) -> nn.Module | None:
 
 
 for _size in (4, 8, 16, 32):
-    execution(f"blocks-{_size}")(partial(blocks, size=_size))
+    execution(f"blocks-{_size}")(partial(by_blocks, size=_size))
 
 
 @execution("2:4")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from torchlasso.graph.tracing import Inputs, as_arguments, first_line
+from torchlasso._core.text import first_line
+from torchlasso.graph.tracing import Inputs, as_arguments
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torchlasso.diagnostics.report import aligned, percent
+from torchlasso._core.readable import aligned, percent
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from functools import partial
 import torch
 from torch import nn
 
+from torchlasso._core.text import first_line
 from torchlasso.compaction.verify import disagreement
-from torchlasso.graph.tracing import Inputs, as_arguments, first_line
+from torchlasso.graph.tracing import Inputs, as_arguments
 from torchlasso.inference.choosing import ChosenExecution
 from torchlasso.inference.timing import interleaved
 
@@ -55,7 +56,7 @@ def working(
             with torch.no_grad():
                 installed(model, tried)(*args, **kwargs)
         except Exception as error:  # of any kind: it is the model's own code, which may want a layer's weight
-            return f"the model needs it as it is: {first_line(error)[:80]}"
+            return f"the model needs it as it is: {first_line(error, 80)}"
         return ""
 
     def difference(tried: list[ChosenExecution]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from torchlasso.models.parts import check_whole, count_features, dense
+from torchlasso._core.arguments import check_whole
+from torchlasso.models.parts import LARGEST, count_features, dense
 from torchlasso.models.registry import register
 
 DEEPEST = 1000  # hidden layers
@@ -21,6 +22,6 @@ def mlp(input_shape: tuple[int, ...], outputs: int, *, depth: int = 2, width: in
     >>> [tuple(w.shape) for w in mlp((13,), 3, depth=1, width=32).parameters()]
     [(32, 13), (32,), (3, 32), (3,)]
     """
-    check_whole("model 'mlp': depth", depth, at_least=0, at_most=DEEPEST)
-    check_whole("model 'mlp': width", width, at_least=1)
+    check_whole("model 'mlp': depth", depth, least=0, most=DEEPEST)
+    check_whole("model 'mlp': width", width, most=LARGEST)
     return dense(count_features("mlp", input_shape), [width] * depth, outputs)

@@ -1,13 +1,14 @@
-"""Parts of several models: reading an input's shape, checking a number, dense layers, LeCun's initialisation."""
+"""Parts of several models: reading an input's shape, dense layers, LeCun's initialisation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Integral  # NumPy's whole numbers are some, and are no int
 from typing import TypeVar
 
 from torch import nn
+
+LARGEST = 2**31 - 1  # of a size: what torch counts with in many of its kernels
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -44,14 +45,6 @@ def count_features(model: str, input_shape: tuple[int, ...]) -> int:
             f"and the input has shape {input_shape}"
         )
     return math.prod(input_shape)
-
-
-def check_whole(what: str, value: object, at_least: int, at_most: int = 2**31 - 1) -> None:
-    """Raise ``ValueError`` unless ``value`` is a whole number from ``at_least`` to ``at_most``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise ValueError(f"{what} must be a whole number of at least {at_least}, and is {value!r}")
-    if int(value) > at_most:
-        raise ValueError(f"{what} must be at most {at_most}, and is {value!r:.40}")
 
 
 def dense(inputs: int, hidden: Iterable[int], outputs: int) -> nn.Sequential:

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from torchlasso._core.arguments import check_whole
 from torchlasso._core.functions import import_function, is_function_name
-from torchlasso._core.memory import need
+from torchlasso._core.memory import need_memory
 from torchlasso._core.registry import Registry
 from torchlasso._core.specs import unknown
-from torchlasso.models.parts import check_whole
+from torchlasso._core.text import first_line
+from torchlasso.models.parts import LARGEST
 
 Builder = Callable[..., nn.Module]
 BuilderT = TypeVar("BuilderT", bound=Builder)
@@ -69,9 +71,9 @@ def build(name: str, input_shape: tuple[int, ...], outputs: int, **options: Any)
         builder = _builders[name]
     else:
         raise unknown("model", name, names())
-    check_whole("outputs", outputs, at_least=1)
+    check_whole("outputs", outputs, most=LARGEST)
     for size in input_shape:
-        check_whole(f"every size in input_shape {input_shape}", size, at_least=1)
+        check_whole(f"every size in input_shape {input_shape}", size, most=LARGEST)
     _check_options(name, builder, options)
     if builder is _builders.get(name):
         _need_memory(name, builder, tuple(input_shape), outputs, options)
@@ -92,8 +94,8 @@ def _need_memory(name: str, builder: Builder, shape: tuple[int, ...], outputs: i
         with torch.device("meta"):
             model = builder(shape, outputs, **options)
     except (RuntimeError, TypeError) as error:  # of sizes beyond 64 bits
-        raise ValueError(f"model {name!r} for inputs of shape {shape}: {str(error).splitlines()[0]}") from error
-    need(sum(w.nbytes for w in model.state_dict().values()), f"model {name!r}")
+        raise ValueError(f"model {name!r} for inputs of shape {shape}: {first_line(error)}") from error
+    need_memory(sum(w.nbytes for w in model.state_dict().values()), f"model {name!r}")
 
 
 def _check_options(name: str, builder: Builder, options: dict[str, Any]) -> None:

@@ -220,7 +220,7 @@ class Proximal(Optimizer):
 
     def _advance_on_devices(self) -> list[int]:
         """Do the steps of the groups that are stepped on their device as a whole, and return their indices."""
-        update_of = updates.registry().get(self.base)
+        update_of = updates.fused_updates().get(self.base)
         if update_of is None:
             return []
         found = []
@@ -234,7 +234,7 @@ class Proximal(Optimizer):
     @torch.no_grad()
     def _split(self, buckets: list[Bucket]) -> tuple[list[Launch], list[Bucket]]:
         """Return the fused steps, and the buckets that fall back to torch's own step and a prox after it."""
-        update_of = updates.registry().get(self.base)
+        update_of = updates.fused_updates().get(self.base)
         if update_of is None:
             return [], buckets
         # where the penalty of a bucket is None, or cannot be fused, another one with λ = 0 stands in for it

@@ -16,7 +16,7 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
     """Raise an error if a group cannot be stepped: by its options, its parameters, or its penalty in this metric."""
     if group.get("differentiable"):
         raise ValueError("differentiable=True is not possible: a prox is not differentiable at its threshold")
-    if group.get("fused") and base not in updates.registry() and any(p.is_meta for p in group["params"]):
+    if group.get("fused") and base not in updates.fused_updates() and any(p.is_meta for p in group["params"]):
         raise ValueError(
             f"fused=True: {base.__name__} has no fused step on the meta device; leave it out, or give the "
             "optimizer parameters on the CPU or a GPU"

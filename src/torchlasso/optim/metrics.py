@@ -97,7 +97,7 @@ def metric_of(*optimizers: type[Optimizer]) -> Callable[[type[Metric]], type[Met
     return entered
 
 
-def registry() -> Mapping[type[Optimizer], Metric]:
+def known_metrics() -> Mapping[type[Optimizer], Metric]:
     """All torch optimizers whose metric is known."""
     return _REGISTRY
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from torchlasso._core.arguments import check_kind, shown
 from torchlasso.optim.base import Proximal
-from torchlasso.optim.metrics import Metric, registry
+from torchlasso.optim.metrics import Metric, known_metrics
 
 
 class ProxSGD(Proximal, torch.optim.SGD):
@@ -31,7 +31,7 @@ class ProxSGD(Proximal, torch.optim.SGD):
     """
 
     base = torch.optim.SGD
-    metric = registry()[torch.optim.SGD]
+    metric = known_metrics()[torch.optim.SGD]
 
 
 class ProxAdam(Proximal, torch.optim.Adam):
@@ -52,7 +52,7 @@ class ProxAdam(Proximal, torch.optim.Adam):
     """
 
     base = torch.optim.Adam
-    metric = registry()[torch.optim.Adam]
+    metric = known_metrics()[torch.optim.Adam]
 
 
 class ProxAdamW(Proximal, torch.optim.AdamW):
@@ -68,7 +68,7 @@ class ProxAdamW(Proximal, torch.optim.AdamW):
     """
 
     base = torch.optim.AdamW
-    metric = registry()[torch.optim.AdamW]
+    metric = known_metrics()[torch.optim.AdamW]
 
 
 def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proximal]:
@@ -90,9 +90,9 @@ def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proxim
         raise TypeError(f"proximal: base must be a class of torch.optim, such as torch.optim.Adam; got {shown(base)}")
     if metric is not None:
         check_kind("proximal: metric", metric, Metric, "a torchlasso.optim.Metric, or None")
-    metric = metric or registry().get(base)
+    metric = metric or known_metrics().get(base)
     if metric is None:
-        known = ", ".join(sorted(cls.__name__ for cls in registry()))
+        known = ", ".join(sorted(cls.__name__ for cls in known_metrics()))
         raise ValueError(
             f"{base.__name__}: its metric is not known, so neither is the right threshold. Known are {known}. For "
             f"another optimizer give proximal({base.__name__}, metric=...), a torchlasso.optim.Metric whose step_size "

@@ -15,7 +15,7 @@ from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.runs import choices
 from torchlasso.runs.experiment import Experiment, InputSpec
 from torchlasso.runs.finished import open_run
-from torchlasso.runs.records import build
+from torchlasso.runs.records import parse_record
 from torchlasso.training.trainer import Loss
 
 READERS: dict[str, Callable[[str], Exported]] = {".onnx": read_onnx, ".pt2": read_pt2}
@@ -52,7 +52,7 @@ class Card:
     @property
     def loss(self) -> Loss:
         """The loss that the model was trained with."""
-        return choices.loss(self.loss_name, bool(self.inputs.classes))
+        return choices.parse_loss(self.loss_name, bool(self.inputs.classes))
 
 
 class _Described(nn.Module):
@@ -87,7 +87,7 @@ def open_model(path: str, allowed: Collection[str] = ()) -> tuple[Card, nn.Modul
         exported = reader(path)
         if not exported.metadata:
             raise ValueError(f"{path} was not written by torchlasso export: it does not say what its inputs are")
-        card = build(Card, exported.metadata, path)
+        card = parse_record(Card, exported.metadata, path)
         need_consent(Path(path), [card.loss_name], allowed)
         return card, _Described(exported, card.inputs.outputs)
     if Path(path).is_file():

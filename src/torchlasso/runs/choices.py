@@ -12,6 +12,7 @@ import torch
 from torchlasso import penalties
 from torchlasso._core.functions import import_function, is_function_name
 from torchlasso._core.specs import parse_spec, unknown
+from torchlasso._core.text import first_line
 from torchlasso.distributed.processes import own_device
 from torchlasso.optim import metrics
 from torchlasso.penalties import Penalty
@@ -20,15 +21,15 @@ from torchlasso.penalties.blocks import registry as blocks_registry
 from torchlasso.training.trainer import LOSSES, Loss
 
 BLOCKS = blocks_registry()
-OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.registry()}
+OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.known_metrics()}
 UNITS = "units"  # blocks that are those of a model
 UNITS_OPTIONS = ("by", "only", "weighted")
 
 
-def penalty(text: str, over: str | None, units: Callable[..., Blocks] | None = None) -> Penalty:
+def parse_penalty(text: str, over: str | None, units: Callable[..., Blocks] | None = None) -> Penalty:
     """The penalty that ``mcp:gamma=3`` names, over the blocks that ``heads:n=4`` names; ``units``: makes the model's.
 
-    >>> penalty("mcp:gamma=2.5", "filters")
+    >>> parse_penalty("mcp:gamma=2.5", "filters")
     MCP(over=Filters(weighted=True, transposed=False, groups=1), gamma=2.5)
     """
     name, options = parse_spec(text)
@@ -44,14 +45,14 @@ def penalty(text: str, over: str | None, units: Callable[..., Blocks] | None = N
 def _over(text: str, units: Callable[..., Blocks] | None) -> Blocks:
     name, options = parse_spec(text)
     if units is None or name != UNITS:
-        return blocks(text)
+        return parse_blocks(text)
     for key in options:
         if key not in UNITS_OPTIONS:
             raise ValueError(f"blocks {UNITS!r}: {unknown('option', key, UNITS_OPTIONS)}")
     return units(**options)
 
 
-def blocks(text: str) -> Blocks:
+def parse_blocks(text: str) -> Blocks:
     """The blocks that ``filters`` or ``chunks:n=8`` names."""
     name, options = parse_spec(text)
     if name not in BLOCKS:
@@ -59,7 +60,7 @@ def blocks(text: str) -> Blocks:
     return _make("blocks", name, BLOCKS[name], options)  # type: ignore[no-any-return]
 
 
-def optimizer(text: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+def parse_optimizer(text: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """The torch optimizer that ``adamw`` or ``sgd:momentum=0.9`` names, and its options."""
     name, options = parse_spec(text)
     if name not in OPTIMIZERS:
@@ -72,7 +73,7 @@ def optimizer(text: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     return OPTIMIZERS[name], options
 
 
-def loss(text: str | None, outputs_are_classes: bool) -> Loss:
+def parse_loss(text: str | None, outputs_are_classes: bool) -> Loss:
     """The loss of that name or of ``package.module:function``; without one, that which the targets call for."""
     if text is None:
         return LOSSES["cross-entropy" if outputs_are_classes else "mse"]
@@ -86,7 +87,7 @@ def loss(text: str | None, outputs_are_classes: bool) -> Loss:
     return LOSSES[text]
 
 
-def device(text: str) -> torch.device:
+def parse_device(text: str) -> torch.device:
     """The device of that name; ``auto`` is an accelerator where there is one, else the CPU."""
     if text == "auto":
         return own_device(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
@@ -94,7 +95,7 @@ def device(text: str) -> torch.device:
         chosen = own_device(torch.device(text))
         torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"the device {text!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"the device {text!r} cannot be used here: {first_line(error)}") from error
     return chosen
 
 

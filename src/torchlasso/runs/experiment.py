@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import torchlasso
 from torchlasso import data, models
 from torchlasso._core.functions import is_function_name
-from torchlasso._core.memory import need
+from torchlasso._core.memory import need_memory
 from torchlasso._core.specs import parse_spec
 from torchlasso.compaction import Shrinker
 from torchlasso.control import Reweighted, TargetBudget, TargetSparsity
@@ -111,7 +111,7 @@ class Experiment:
     @property
     def loss(self) -> Loss:
         """The loss that was asked for, or that the targets call for."""
-        return choices.loss(self.options.loss, bool(self.inputs.classes))
+        return choices.parse_loss(self.options.loss, bool(self.inputs.classes))
 
     def build_model(self) -> nn.Module:
         """A new model, its random start given by the seed."""
@@ -119,15 +119,15 @@ class Experiment:
         name, model_options = (text, {}) if is_function_name(text) else parse_spec(text)
         torch.manual_seed(self.options.seed)
         model = models.build(name, self.inputs.shape, self.inputs.outputs, **model_options)
-        return model.to(choices.device(self.options.device))
+        return model.to(choices.parse_device(self.options.device))
 
     @property
     def example(self) -> Tensor:
         """Inputs on which the model can be run: random rows."""
         shape = (2, *self.inputs.shape)
-        need(4 * ACTIVATIONS * math.prod(shape), f"inputs of shape {shape}, and what a model makes of them,")
+        need_memory(4 * ACTIVATIONS * math.prod(shape), f"inputs of shape {shape}, and what a model makes of them,")
         rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        return rows.to(choices.device(self.options.device))
+        return rows.to(choices.parse_device(self.options.device))
 
     def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:
         """The parameter groups of ``model`` under the options' penalty, with their λ or another.
@@ -141,7 +141,7 @@ class Experiment:
         def units(**given: Any) -> Units:
             return Units(model, self.example, **{"by": by, **given})
 
-        rules = [Rule("*", choices.penalty(options.penalty, options.over, units))]
+        rules = [Rule("*", choices.parse_penalty(options.penalty, options.over, units))]
         weights = [name for name, _, _ in weights_of(model)]
         if len(weights) > 1 and (options.flops is not None or options.bytes is not None):
             rules.insert(0, Rule(lambda name, *_: name == weights[-1], None))
@@ -159,7 +159,7 @@ class Experiment:
 
     def proximal(self, groups: list[Group]) -> Proximal:
         """The proximal optimizer of groups."""
-        base, extra = choices.optimizer(self.options.optimizer)
+        base, extra = choices.parse_optimizer(self.options.optimizer)
         return proximal(base)(groups, lr=self.options.lr, **extra)
 
     def trainer(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
@@ -218,7 +218,7 @@ class Experiment:
         return Training(Trainer(model, optimizer, self.loss, rows, plan, self._taught(teacher)), lambda: groups)
 
     def _plain(self, groups: list[Group], rate: float = 1.0) -> torch.optim.Optimizer:
-        base, extra = choices.optimizer(self.options.optimizer)
+        base, extra = choices.parse_optimizer(self.options.optimizer)
         plain = [{"params": group["params"]} for group in groups]
         return base(plain, lr=rate * self.options.lr, **extra)  # type: ignore[call-arg]
 
@@ -235,7 +235,7 @@ class RowSplits:
     test: tuple[Tensor, Tensor]
 
 
-def read(options: Options) -> tuple[InputSpec, RowSplits]:
+def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     """Read the data of the options and split off the validation rows."""
     dataset = data.load(options.data, label=options.label, ignore=options.ignore)
     kept, held = data.holdout(dataset.y, options.validation, options.seed)
@@ -248,20 +248,20 @@ def read(options: Options) -> tuple[InputSpec, RowSplits]:
         features=dataset.features,
         standardizer=data.Standardizer.fit(dataset.x[kept]),
     )
-    device = choices.device(options.device)
+    device = choices.parse_device(options.device)
     x, test_x = (inputs.standardizer(part).to(device) for part in (dataset.x, dataset.test_x))
     y, test_y = dataset.y.to(device), dataset.test_y.to(device)
     return inputs, RowSplits((x[kept], y[kept]), (x[held], y[held]), (test_x, test_y))
 
 
-def read_again(experiment: Experiment) -> RowSplits:
+def read_data_again(experiment: Experiment) -> RowSplits:
     """Read the data of a run once more.
 
     Raises:
         ValueError: they are not those that the run was begun with, as their columns, classes, means or deviations show.
     """
     name, known = experiment.options.data, experiment.inputs
-    inputs, rows = read(experiment.options)
+    inputs, rows = read_data(experiment.options)
     for what in ("shape", "outputs", "classes", "features"):
         found, wanted = getattr(inputs, what), getattr(known, what)
         if found != wanted:

@@ -28,7 +28,7 @@ from torchlasso.distributed.processes import by_first, is_first, wait
 from torchlasso.path import Point
 from torchlasso.runs.epoch import Epoch
 from torchlasso.runs.experiment import PARTS, Experiment
-from torchlasso.runs.records import build
+from torchlasso.runs.records import parse_record
 from torchlasso.runs.replaced import refuse_others, remove
 from torchlasso.runs.summary import Summary
 from torchlasso.runs.weights import read_weights, write_weights
@@ -184,7 +184,7 @@ class RunFolder:
         """
         if not self.holds_a_run:
             raise ValueError(f"{self.path} holds no run: it has no config.json")
-        experiment = build(Experiment, read_json(self.config), str(self.config))
+        experiment = parse_record(Experiment, read_json(self.config), str(self.config))
         need_consent(self.config, [getattr(experiment.options, name) for name in uses], self.allowed)
         return experiment
 
@@ -204,14 +204,14 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} holds no finished run; go on with: torchlasso {command} --resume --out {self.path}"
             )
-        return build(Summary, read_json(self.summary), str(self.summary))
+        return parse_record(Summary, read_json(self.summary), str(self.summary))
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """A dictionary for every epoch that is over."""
         if not self.metrics.exists():
             return []
         lines: list[dict[str, Any]] = read_json_lines(self.metrics)
-        if [build(Epoch, line, str(self.metrics)).epoch for line in lines] != list(range(1, len(lines) + 1)):
+        if [parse_record(Epoch, line, str(self.metrics)).epoch for line in lines] != list(range(1, len(lines) + 1)):
             raise ValueError(f"{self.metrics} is damaged: its epochs are not 1, 2, 3, …")
         return lines
 
@@ -223,13 +223,13 @@ class RunFolder:
     @by_first
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Write what a resume needs."""
-        checkpoint.save(self.checkpoint, state)
+        checkpoint.save_state(self.checkpoint, state)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """Read the state for a resume; None if no epoch is over."""
         if not self.checkpoint.exists():
             return None
-        state: dict[str, Any] = checkpoint.load(self.checkpoint)
+        state: dict[str, Any] = checkpoint.load_state(self.checkpoint)
         return state
 
     def read_points(self, fold: int | None = None) -> list[Point]:
@@ -237,7 +237,7 @@ class RunFolder:
         file = self._points_of(fold)
         if not file.exists():
             return []
-        points = [build(Point, line, str(file)) for line in read_json_lines(file)]
+        points = [parse_record(Point, line, str(file)) for line in read_json_lines(file)]
         if [point.index for point in points] != list(range(len(points))):
             raise ValueError(f"{file} is damaged: its points are not 0, 1, 2, …")
         return points

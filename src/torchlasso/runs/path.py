@@ -17,7 +17,7 @@ from torchlasso.figures import frontier, save
 from torchlasso.figures._style import plain
 from torchlasso.path import Point, choose, folds_of, follow, pooled
 from torchlasso.runs.evaluation import summarise
-from torchlasso.runs.experiment import Experiment, RowSplits, read
+from torchlasso.runs.experiment import Experiment, RowSplits, read_data
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.options import DENSE, PathOptions
@@ -130,7 +130,7 @@ def _fold(experiment: Experiment, k: int, threads: int) -> list[Point]:
     """The points of one fold; run in a process of its own."""
     torch.set_num_threads(max(1, threads))
     path = experiment.options.path or PathOptions()
-    _, rows = read(experiment.options)
+    _, rows = read_data(experiment.options)
     x, y = rows.train
     kept, held = (part.to(x.device) for part in folds_of(len(y), path.folds or 0, experiment.options.seed)[k])
     model = experiment.build_model()

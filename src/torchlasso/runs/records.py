@@ -12,14 +12,14 @@ T = TypeVar("T")
 LARGEST = 2**63 - 1  # of whole numbers
 
 
-def build(cls: type[T], entries: Any, origin: str) -> T:
+def parse_record(cls: type[T], entries: Any, origin: str) -> T:
     """A dataclass from a dictionary; lists become tuples, dictionaries dataclasses, as the annotations say.
 
     Raises:
         ValueError: an entry is missing or of another type; the message names ``origin`` and the entry.
 
     >>> from torchlasso.training.trainer import Plan
-    >>> build(Plan, {"epochs": 3, "batch_size": 64, "seed": 0, "schedule": "linear"}, "config.json")
+    >>> parse_record(Plan, {"epochs": 3, "batch_size": 64, "seed": 0, "schedule": "linear"}, "config.json")
     Plan(epochs=3, batch_size=64, seed=0, schedule='linear')
     """
     if not isinstance(entries, dict):
@@ -43,7 +43,7 @@ def _value(value: Any, hint: Any, name: str, origin: str) -> Any:
         if arm is type(None) and value is None:
             return None
         if is_dataclass(arm) and isinstance(arm, type) and isinstance(value, dict):
-            return build(arm, value, origin)
+            return parse_record(arm, value, origin)
         if get_origin(arm) is tuple and isinstance(value, list):
             return tuple(_value(item, get_args(arm)[0], name, origin) for item in value)
         if get_origin(arm) is dict and isinstance(value, dict):

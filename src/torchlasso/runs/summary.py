@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torchlasso.diagnostics.report import percent
+from torchlasso._core.readable import percent
 from torchlasso.diagnostics.stationarity import Stationarity
 
 

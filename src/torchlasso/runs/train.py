@@ -24,7 +24,7 @@ from torchlasso.runs.teacher import outputs_of_teacher
 from torchlasso.training.trainer import Trainer, evaluate, outputs_of, support
 
 
-def run(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
+def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
     """Train the experiment's model and its comparisons, and write all that a run folder holds.
 
     Raises:

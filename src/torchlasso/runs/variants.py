@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from torchlasso._core.text import first_line
 from torchlasso.compaction import compact
 from torchlasso.export import read_onnx, to_onnx
-from torchlasso.graph.tracing import first_line
 from torchlasso.inference import accelerate
 from torchlasso.runs.finished import FinishedRun, open_run
 from torchlasso.runs.options import DENSE

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchlasso._core.memory import need
+from torchlasso._core.memory import need_memory
 from torchlasso.compaction.resizing import Resizing
 from torchlasso.storage.container import METADATA, Entry, Stored, write
 from torchlasso.storage.records import NAMES, as_bytes
@@ -21,7 +21,7 @@ from torchlasso.storage.records import NAMES, as_bytes
 KEY = "torchlasso.state"
 
 
-def save(path: str | Path, state: Any) -> None:
+def save_state(path: str | Path, state: Any) -> None:
     """Write ``state``, made of dictionaries, lists, tuples, tensors, numbers, strings and None.
 
     Examples:
@@ -36,7 +36,7 @@ def save(path: str | Path, state: Any) -> None:
     write_tensors(path, tensors, {KEY: content})
 
 
-def load(path: str | Path) -> Any:
+def load_state(path: str | Path) -> Any:
     """Read what :func:`save` wrote; tensors are on the CPU.
 
     Raises:
@@ -74,7 +74,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ValueError: it is not a safetensors file, or its checksum, if it has one, does not hold; the message names it.
     """
     stored = Stored.open(path)
-    need(sum(outline.nbytes for outline in stored.outlines.values()), str(path))
+    need_memory(sum(outline.nbytes for outline in stored.outlines.values()), str(path))
     # cloned: the memory is that of the file, and whoever changes the file changes it
     tensors = {name: stored.tensor(name).clone() for name in stored.outlines}
     return {name: tensors[entry] for name, entry in stored.names.items()}, dict(stored.file.metadata() or {})

@@ -51,7 +51,7 @@ def write(
     records = {name: record.to_json() for name, record in sparse.items()}
     # first of all, so that its place is the same in each file
     extra = {"cut": cut.to_json()} if cut.tensors else {}
-    layout = as_json({KEY: VERSION, "crc32": UNSEALED, "sparse": records, "tied": tied, **extra})
+    layout = terse_json({KEY: VERSION, "crc32": UNSEALED, "sparse": records, "tied": tied, **extra})
     header: dict[str, Any] = {METADATA: {KEY: layout, **metadata}}
     # the wide ones first, so that each begins at a multiple of its width
     names, end = sorted(entries, key=lambda name: (-DTYPES[entries[name].dtype].itemsize, name)), 0
@@ -59,7 +59,7 @@ def write(
         dtype, shape, content = entries[name]
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": (end, end + len(content))}
         end += len(content)
-    text = as_json(header).encode()
+    text = terse_json(header).encode()
     text += b" " * (-len(text) % 8)
     with replacing(path) as file:
         parts: list[bytes | memoryview] = [struct.pack("<Q", len(text)), text]
@@ -72,7 +72,7 @@ def write(
         file.write(f"{total:08x}".encode())
 
 
-def as_json(content: Any) -> str:
+def terse_json(content: Any) -> str:
     """JSON in as few characters as it can have."""
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
 

@@ -73,7 +73,7 @@ def decode(code: ByteArray, low_bits: int, size: int, count: int) -> Flags:
     return ~marked if inverse else marked
 
 
-def indices(marked: Flags) -> Iterator[Integers]:
+def marked_places(marked: Flags) -> Iterator[Integers]:
     """The places that are marked, an array for each piece."""
     for start in range(0, marked.size, PIECE):
         yield start + np.flatnonzero(marked[start : start + PIECE])
@@ -82,7 +82,7 @@ def indices(marked: Flags) -> Iterator[Integers]:
 def _gaps(marked: Flags) -> Iterator[Integers]:
     """Return the number of places between each mark and the one before, as integers of few bytes."""
     last, dtype = -1, np.min_scalar_type(marked.size)
-    for places in indices(marked):
+    for places in marked_places(marked):
         if places.size:
             yield (np.diff(places, prepend=last) - 1).astype(dtype)
             last = places[-1]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchlasso._core.wrappers import plain, unwrapped
+from torchlasso._core.wrappers import plain_name, unwrapped
 from torchlasso.storage.container import Outline, Stored
 from torchlasso.storage.records import as_bytes
 from torchlasso.storage.state import members_of, tensors_of, tied
@@ -67,7 +67,7 @@ def load(path: str | Path, *, into: nn.Module) -> None:
             if not np.array_equal(as_bytes(values[first]), as_bytes(values[other])):
                 raise ValueError(f"{path} does not fit the model, where {first!r} and {other!r} are one tensor")
     with changes.made(model, values), torch.no_grad():
-        model.load_state_dict({name: values[plain(name)] for name in model.state_dict()})
+        model.load_state_dict({name: values[plain_name(name)] for name in model.state_dict()})
         for name, w in aside.items():
             w.copy_(values[name])
 
@@ -106,7 +106,7 @@ def read(path: str | Path, *, limit: int = 2**32) -> dict[str, Tensor]:
 
 def _plain(names: Mapping[str, str], ours: Mapping[str, Tensor]) -> dict[str, str]:
     """Names as they are without what wrapped the model that was saved."""
-    names = {plain(name): entry for name, entry in names.items()}
+    names = {plain_name(name): entry for name, entry in names.items()}
     if all(name.startswith(PARALLEL) for name in names) and not any(name.startswith(PARALLEL) for name in ours):
         names = {name.removeprefix(PARALLEL): entry for name, entry in names.items()}
     return names

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchlasso.storage.golomb import ByteArray, decode, encode, indices
+from torchlasso.storage.golomb import ByteArray, decode, encode, marked_places
 
 DTYPES = {
     "F64": torch.float64,
@@ -79,7 +79,7 @@ class Record:
         stored = torch.from_numpy(data[:end].copy().view(f"u{self.values.itemsize}")).view(self.values)
         values, done = _bits(stored.to(self.dtype)), 0
         whole = np.zeros(size, f"u{self.dtype.itemsize}")
-        for places in indices(nonzero):
+        for places in marked_places(nonzero):
             whole[places] = values[done : done + places.size]
             done += places.size
         return torch.from_numpy(whole).view(self.dtype).reshape(self.shape)
@@ -99,7 +99,9 @@ def pack(w: Tensor, values: torch.dtype | None = None) -> tuple[Record, ByteArra
     nonzero = w.reshape(-1).bool().numpy()  # what is no zero, as w != 0 says, but faster
     code, low_bits = encode(nonzero)
     bits = _bits(w)
-    kept = torch.from_numpy(np.concatenate([bits[:0], *(bits[places] for places in indices(nonzero))])).view(w.dtype)
+    kept = torch.from_numpy(np.concatenate([bits[:0], *(bits[places] for places in marked_places(nonzero))])).view(
+        w.dtype
+    )
     if values and w.dtype in WIDE:
         kept = _rounded(kept, values)
     record = Record(w.dtype, tuple(w.shape), len(kept), low_bits, kept.dtype)

@@ -10,7 +10,7 @@ from torch import nn
 
 from torchlasso._core.wrappers import unwrapped
 from torchlasso.compaction.resizing import Resizing
-from torchlasso.storage.container import KEY, METADATA, Entry, as_json, write
+from torchlasso.storage.container import KEY, METADATA, Entry, terse_json, write
 from torchlasso.storage.records import NAMES, NARROW, Record, as_bytes, pack
 from torchlasso.storage.state import members_of, tensors_of, tied
 
@@ -82,7 +82,7 @@ def save(
             raise TypeError(f"a safetensors file cannot hold {w.dtype} under the name {name!r}")
         record, data = pack(w, values)
         # safetensors knows no complex numbers before version 0.7
-        if w.is_complex() or data.size + len(as_json(as_json({name: record.to_json()}))) < w.nbytes:
+        if w.is_complex() or data.size + len(terse_json(terse_json({name: record.to_json()}))) < w.nbytes:
             sparse[name], entries[name] = record, Entry("U8", data.shape, data.data)
         else:
             entries[name] = Entry(NAMES[w.dtype], w.shape, as_bytes(w).data)

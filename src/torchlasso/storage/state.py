@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from torchlasso._core.wrappers import plain, unwrapped
+from torchlasso._core.wrappers import plain_name, unwrapped
 from torchlasso.distributed.sharding import any_sharded
 
 
@@ -26,7 +26,7 @@ def tensors_of(model: nn.Module, argument: str, *, without_values: bool = False)
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"{argument} is a torch.nn.Module, got {type(model).__name__}")
-    state = {plain(name): w for name, w in unwrapped(model).state_dict().items()}
+    state = {plain_name(name): w for name, w in unwrapped(model).state_dict().items()}
     for name, w in state.items():
         if not isinstance(w, Tensor):
             raise TypeError(f"{name!r} of {argument}.state_dict() is no tensor but of type {type(w).__name__}")
@@ -42,7 +42,7 @@ def tensors_of(model: nn.Module, argument: str, *, without_values: bool = False)
 def members_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and buffers that modules of a model have, in the state or not, under all their names."""
     every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
-    return {plain(name): w for name, w in every}
+    return {plain_name(name): w for name, w in every}
 
 
 def tied(tensors: Mapping[str, Tensor]) -> list[list[str]]:

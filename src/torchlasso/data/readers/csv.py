@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from torchlasso._core.extras import require
-from torchlasso._core.memory import need
+from torchlasso._core.memory import need_memory
+from torchlasso._core.text import first_line
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.messages import one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
 from torchlasso.data.tables import table_part
@@ -28,7 +28,7 @@ class Csv(FileReader):
     def read(self, path: Path, columns: ColumnSelection) -> Part:
         pa = require("pyarrow", "data", f"{path}: reading CSV")
         csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
-        need(8 * path.stat().st_size, str(path))  # its text, and two characters as a number of 64 bits
+        need_memory(8 * path.stat().st_size, str(path))  # its text, and two characters as a number of 64 bits
         with path.open("rb") as file:
             head = file.read(4096)
         if not head.strip():
@@ -39,7 +39,7 @@ class Csv(FileReader):
             table = _read_text(csv, path)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise ValueError(
-                f"{path}: not a CSV file with a header and rows of one length ({one_line(error)})"
+                f"{path}: not a CSV file with a header and rows of one length ({first_line(error)})"
             ) from error
         names = table.column_names
         label = columns.find_label(names, str(path))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from torchlasso._core.extras import require
+from torchlasso._core.text import first_line
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.messages import listed, one_line
+from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 from torchlasso.data.tables import table_part
@@ -51,7 +52,7 @@ def _load(spec: str) -> Any:
     try:
         return datasets.load_dataset(name)
     except Exception as error:  # of datasets, the hub, the network or a file format
-        raise ValueError(f"{spec}: cannot be loaded ({one_line(error)})") from error
+        raise ValueError(f"{spec}: cannot be loaded ({first_line(error)})") from error
     finally:
         if shown:
             datasets.utils.enable_progress_bars()

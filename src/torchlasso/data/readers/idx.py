@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from torchlasso._core.memory import need
+from torchlasso._core.memory import need_memory
+from torchlasso._core.text import first_line
 from torchlasso.data.arrays import Array, array_part
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.messages import one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 
@@ -78,7 +78,7 @@ def read_idx(path: Path) -> Array:
             promised = math.prod(shape) * dtype.itemsize
             if promised > (_MOST_EXPANSION if zipped else 1) * size:
                 raise ValueError(f"its header promises {promised} bytes, more than the file can hold")
-            need(promised + 4 * math.prod(shape), f"{path}")  # as it is, and as float32
+            need_memory(promised + 4 * math.prod(shape), f"{path}")  # as it is, and as float32
             data = _read(stream, promised)
             if len(data) < promised:
                 raise ValueError(f"its header promises {promised} bytes, but it holds {len(data)}")
@@ -87,7 +87,7 @@ def read_idx(path: Path) -> Array:
     except EOFError as error:
         raise ValueError(f"{path}: cut short: the gzip stream ends early") from error
     except (OSError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole IDX file: {one_line(error)}") from error
+        raise ValueError(f"{path}: not a whole IDX file: {first_line(error)}") from error
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 

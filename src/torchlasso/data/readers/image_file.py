@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torchlasso.data.images import SUFFIXES, decode
+from torchlasso.data.images import SUFFIXES, decode_images
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
@@ -23,4 +23,6 @@ class ImageFile(Reader):
         if columns.required:
             raise ValueError(f"{spec}: one image cannot be trained on; give a folder with a folder of images per class")
         path = Path(spec)
-        return Source(path.name, Portion(spec, lambda: Part(decode([path], lambda _: spec), None, names=(spec,))))
+        return Source(
+            path.name, Portion(spec, lambda: Part(decode_images([path], lambda _: spec), None, names=(spec,)))
+        )

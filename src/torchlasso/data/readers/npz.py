@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from torchlasso._core.memory import need
+from torchlasso._core.memory import need_memory
+from torchlasso._core.text import first_line
 from torchlasso.data.arrays import Array, array_part
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.messages import listed, one_line
+from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 
@@ -58,7 +59,7 @@ def _names(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     except Exception as error:  # zipfile raises what it pleases on a damaged directory
-        raise ValueError(f"{path}: not an NPZ file, or cut short ({one_line(error)})") from error
+        raise ValueError(f"{path}: not an NPZ file, or cut short ({first_line(error)})") from error
 
 
 def _array(path: Path, name: str) -> Array:
@@ -75,7 +76,7 @@ def _array(path: Path, name: str) -> Array:
             bounded = info.file_size <= _MOST_EXPANSION * (compressed + 1)
             if math.prod(shape) * dtype.itemsize != held or not bounded:
                 raise ValueError(f"{name!r} says that it has the shape {shape}, which its bytes are not")
-            need(held + 4 * math.prod(shape), f"{path}, {name!r},")  # as it is, and as float32
+            need_memory(held + 4 * math.prod(shape), f"{path}, {name!r},")  # as it is, and as float32
             with archive.open(info) as stream:
                 return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
     except MemoryError:
@@ -83,4 +84,4 @@ def _array(path: Path, name: str) -> Array:
     except KeyError as error:
         raise ValueError(f"{path}: {name!r} is of an unknown version of the format") from error
     except Exception as error:  # numpy and zipfile raise what they please on damaged files
-        raise ValueError(f"{path}: cannot be read: {one_line(error)}") from error
+        raise ValueError(f"{path}: cannot be read: {first_line(error)}") from error

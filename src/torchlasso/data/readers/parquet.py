@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from torchlasso._core.extras import require
-from torchlasso._core.memory import available, need
+from torchlasso._core.memory import available, need_memory
+from torchlasso._core.text import first_line
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.messages import one_line
 from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
 from torchlasso.data.tables import table_part
@@ -31,14 +31,14 @@ class Parquet(FileReader):
             with path.open("rb") as content, parquet.ParquetFile(content) as file:
                 table = _read(pa, file, str(path))
         except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
-            raise ValueError(f"{path}: not a Parquet file, or a damaged one ({one_line(error)})") from error
+            raise ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})") from error
         return table_part(table, columns, str(path))
 
 
 def _read(pa: Any, file: Any, origin: str) -> Any:
     """Read a table a few rows at a time: a few bytes can stand for any number of equal values, or for long ones."""
     found = file.metadata
-    need(8 * found.num_rows * found.num_columns, origin)
+    need_memory(8 * found.num_rows * found.num_columns, origin)
     groups = (found.row_group(i) for i in range(found.num_row_groups))
     longest = max((g.column(j).total_uncompressed_size for g in groups for j in range(found.num_columns)), default=0)
     # a value is at most as long as what is stored of its column
@@ -46,6 +46,6 @@ def _read(pa: Any, file: Any, origin: str) -> Any:
     batches, held = [], 0
     for batch in file.iter_batches(batch_size=rows):
         held += batch.nbytes
-        need(held, origin)  # once more, as images or numbers
+        need_memory(held, origin)  # once more, as images or numbers
         batches.append(batch)
     return pa.Table.from_batches(batches, schema=file.schema_arrow)

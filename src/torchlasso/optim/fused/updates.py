@@ -89,7 +89,7 @@ def update_of(*optimizers: type[Optimizer]) -> Callable[[Callable[[Group], Updat
     return entered
 
 
-def registry() -> Mapping[type[Optimizer], Callable[[Group], Update]]:
+def fused_updates() -> Mapping[type[Optimizer], Callable[[Group], Update]]:
     """The optimizer classes that have a fused step."""
     return _REGISTRY
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torchlasso._core.files import read_json
-from torchlasso.diagnostics.report import size
+from torchlasso._core.readable import byte_size
 from torchlasso.html import paragraph, section, table
 from torchlasso.runs.page.shown import Shown
 
 # What is shown of the largest batch, or of the model, by its name in the file.
 COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "rows_per_second": ("rows/s", lambda value: f"{value:,.0f}"),
-    "peak_memory": ("memory", lambda value: size(int(value))),
-    "file_bytes": ("file", lambda value: size(int(value))),
+    "peak_memory": ("memory", lambda value: byte_size(int(value))),
+    "file_bytes": ("file", lambda value: byte_size(int(value))),
     "error": ("test error", lambda value: f"{100 * value:.2f} %"),
     "loss": ("test loss", lambda value: f"{value:.4f}"),
 }
@@ -24,7 +24,7 @@ LARGEST = 1e18  # of numbers that are measurements
 BenchRecord = Mapping[str, Any]  # a form of the model on batches of one size
 
 
-def benched(run: Shown) -> str:
+def benched_section(run: Shown) -> str:
     """The forms of the model side by side; nothing where there is nothing of the kind in the file."""
     record = read_json(run.folder.bench) if run.folder.bench.exists() else {}
     if not isinstance(record, dict):

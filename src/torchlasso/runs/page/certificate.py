@@ -10,7 +10,7 @@ from torchlasso.html import figure, paragraph, section
 from torchlasso.runs.page.shown import Shown, support_of
 
 
-def stability(run: Shown) -> str:
+def stability_section(run: Shown) -> str:
     """Show the share of weights that go from or to zero: from epoch to epoch, or from point to point of a path."""
     if run.path is None:
         shares, what = [float(line["switched"]) for line in run.metrics["torchlasso"]], "epoch"
@@ -32,7 +32,7 @@ def _along_path(run: Shown) -> list[float]:
     return [float((now != before).double().mean()) for before, now in pairwise(supports)]
 
 
-def certificate(run: Shown) -> str:
+def certificate_section(run: Shown) -> str:
     """The distance from a stationary point."""
     far = run.summary.stationarity
     if far is None:

@@ -12,7 +12,7 @@ from torchlasso.runs.options import Options, PathOptions
 from torchlasso.runs.page.shown import Shown
 
 
-def configuration(run: Shown) -> str:
+def configuration_section(run: Shown) -> str:
     """The command that makes such a run, and its options, but for those that it does without."""
     options, inputs = run.experiment.options, run.experiment.inputs
     given = {name: value for name, value in asdict(options).items() if name != "path"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchlasso.diagnostics.report import percent
+from torchlasso._core.readable import percent
 from torchlasso.figures import Series
 from torchlasso.figures import frontier as draw
 from torchlasso.figures._embedding import embedded, page_axes, places
@@ -16,7 +16,7 @@ from torchlasso.runs.summary import side_by_side
 MARK = "fill: none; stroke: var(--orange); stroke-width: 2.5"
 
 
-def frontier(run: Shown) -> str:
+def frontier_section(run: Shown) -> str:
     """Quality against the weights that are left."""
     if run.path is not None:
         return _of_path(run, run.path)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from torchlasso.diagnostics.report import percent
+from torchlasso._core.readable import percent
 from torchlasso.figures import weights as draw
 from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.html import figure, grid, paragraph, section
-from torchlasso.runs.page.shown import Shown, weights_of
+from torchlasso.runs.page.shown import Shown, weights_by_name
 
 LAYERS = 6  # the largest have a histogram
 
 
-def histograms(run: Shown) -> str:
+def histograms_section(run: Shown) -> str:
     """A histogram for each of the largest layers."""
     if not run.drawable:
         return ""
     name, before = run.before
-    after = weights_of(run.model, run.record)
+    after = weights_by_name(run.model, run.record)
     layers = [layer for layer in run.record.layers if layer.name in before]
     largest = sorted(layers, key=lambda layer: layer.weights, reverse=True)[:LAYERS]
     figures: list[str] = []

@@ -6,18 +6,18 @@ import math
 
 from torch import Tensor, nn
 
-from torchlasso.diagnostics.report import LayerReport, SparsityReport
+from torchlasso.diagnostics.record import LayerReport, SparsityReport
 from torchlasso.figures._embedding import pictured
 from torchlasso.figures._filters import MOST, filter_pixels
 from torchlasso.html import figure, paragraph, section
-from torchlasso.runs.page.shown import Shown, weights_of
+from torchlasso.runs.page.shown import Shown, weights_by_name
 
 CONVOLUTIONS = 3  # of which the filters are shown
 LONG = 24  # filters that are shown where each has a row of its own
 LARGEST = 40_000  # weights in a picture
 
 
-def layers(run: Shown) -> str:
+def layers_section(run: Shown) -> str:
     """The table of the layers."""
     notes = ["A unit lives if any weight leads to it, an input if any weight reads it."]
     if any(layer.flops for layer in run.record.layers):
@@ -28,7 +28,7 @@ def layers(run: Shown) -> str:
     return section("Layers", run.record.html_table(), paragraph(" ".join(notes), "note"))
 
 
-def filters(run: Shown) -> str:
+def filters_section(run: Shown) -> str:
     """The filters of the first layers, where these read images."""
     shown = [_filters(layer, w, shape) for layer, w, shape in _of_images(run, run.model, run.record)]
     if not any(shown):
@@ -48,7 +48,7 @@ def _of_images(
     run: Shown, model: nn.Module, record: SparsityReport
 ) -> list[tuple[LayerReport, Tensor, tuple[int, ...] | None]]:
     """The layers whose filters are pictures: convolutions, or a first linear layer on all pixels."""
-    shape, held = run.experiment.inputs.shape, weights_of(model, record)
+    shape, held = run.experiment.inputs.shape, weights_by_name(model, record)
     if len(shape) != 3 or not record.layers:
         return []
     first = record.layers[0]

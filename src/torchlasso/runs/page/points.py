@@ -7,7 +7,8 @@ from html import escape
 
 from torch import nn
 
-from torchlasso.diagnostics.report import SparsityReport, percent
+from torchlasso._core.readable import percent
+from torchlasso.diagnostics.record import SparsityReport
 from torchlasso.graph import UnitMap
 from torchlasso.html import Bar, beside, table, tiles
 from torchlasso.path import Point, badness

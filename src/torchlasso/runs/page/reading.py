@@ -31,7 +31,7 @@ def mean_images(inputs: InputSpec, rows: tuple[Tensor, Tensor]) -> Tensor | None
     return inputs.standardizer.undone(torch.stack(means)).cpu()
 
 
-def reading(run: Shown) -> str:
+def reading_section(run: Shown) -> str:
     """The section on the inputs of the run's model."""
     try:
         if isinstance(run.units, str):

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchlasso.diagnostics.report import SparsityReport, report
+from torchlasso.diagnostics.record import SparsityReport
+from torchlasso.diagnostics.report import report
 from torchlasso.figures._embedding import page_axes
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.path import Point, choose, pooled
@@ -152,7 +153,7 @@ class Shown:
         return True
 
 
-def weights_of(model: nn.Module, record: SparsityReport) -> dict[str, Tensor]:
+def weights_by_name(model: nn.Module, record: SparsityReport) -> dict[str, Tensor]:
     """The weights of the layers of a report, by name."""
     held = dict(model.named_parameters())
     return {layer.name: held[layer.name].detach() for layer in record.layers}
@@ -160,5 +161,5 @@ def weights_of(model: nn.Module, record: SparsityReport) -> dict[str, Tensor]:
 
 def support_of(model: nn.Module, record: SparsityReport) -> Tensor:
     """Mark the penalised weights that are not zero."""
-    held = weights_of(model, record)
+    held = weights_by_name(model, record)
     return torch.cat([held[layer.name].flatten() != 0 for layer in record.layers if layer.penalised])

@@ -11,7 +11,7 @@ from torchlasso.runs.page.shown import Shown
 DRAWN = ("loss", "val_error", "val_loss", "sparsity", "lam")
 
 
-def training(run: Shown) -> str:
+def training_section(run: Shown) -> str:
     """The training curves of a run and of its comparisons."""
     lines = run.metrics
     if not run.drawable or not lines:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchlasso.diagnostics.report import SparsityReport, percent, short
+from torchlasso._core.readable import percent, short
+from torchlasso.diagnostics.record import SparsityReport
 from torchlasso.html import paragraph, tiles
 from torchlasso.runs.page.shown import Shown
 
 Tile = tuple[str, str, str]
 
 
-def won(run: Shown) -> str:
+def won_section(run: Shown) -> str:
     """The head of a page."""
     options = run.experiment.options
     what = f"{options.model} on {options.data}{', from dense to sparse' if run.path is not None else ''}"

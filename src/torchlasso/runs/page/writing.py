@@ -9,31 +9,31 @@ from torchlasso.distributed.processes import by_first
 from torchlasso.html import document
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
-from torchlasso.runs.page.benched import benched
-from torchlasso.runs.page.certificate import certificate, stability
-from torchlasso.runs.page.configuration import configuration
-from torchlasso.runs.page.frontiers import frontier
-from torchlasso.runs.page.histograms import histograms
-from torchlasso.runs.page.layers import filters, layers
+from torchlasso.runs.page.benched import benched_section
+from torchlasso.runs.page.certificate import certificate_section, stability_section
+from torchlasso.runs.page.configuration import configuration_section
+from torchlasso.runs.page.frontiers import frontier_section
+from torchlasso.runs.page.histograms import histograms_section
+from torchlasso.runs.page.layers import filters_section, layers_section
 from torchlasso.runs.page.points import SLIDER
-from torchlasso.runs.page.reading import reading
+from torchlasso.runs.page.reading import reading_section
 from torchlasso.runs.page.shown import Shown
-from torchlasso.runs.page.training import training
-from torchlasso.runs.page.won import won
+from torchlasso.runs.page.training import training_section
+from torchlasso.runs.page.won import won_section
 from torchlasso.runs.summary import Summary
 
 SECTIONS = (
-    won,
-    frontier,
-    training,
-    layers,
-    filters,
-    reading,
-    histograms,
-    stability,
-    certificate,
-    benched,
-    configuration,
+    won_section,
+    frontier_section,
+    training_section,
+    layers_section,
+    filters_section,
+    reading_section,
+    histograms_section,
+    stability_section,
+    certificate_section,
+    benched_section,
+    configuration_section,
 )
 
 
