@@ -201,7 +201,7 @@ def test_the_shares_of_a_batch_make_up_the_batch(monkeypatch: pytest.MonkeyPatch
     rows, means, counted = torch.arange(n), [], []
     for rank in range(size):
         monkeypatch.setattr(processes, "_group", processes._Group(rank, size))
-        own, share = processes.share_of(rows)
+        own, share = processes.own_rows(rows)
         assert len(own) > 1 or n == 1
         means.append(share * values[own].mean().item())
         counted += own.tolist() if share else []

@@ -119,7 +119,7 @@ def own_randomness() -> None:
         torch.manual_seed((torch.initial_seed() + _group.rank * STRIDE) % 2**63)
 
 
-def share_of(rows: Tensor) -> tuple[Tensor, float]:
+def own_rows(rows: Tensor) -> tuple[Tensor, float]:
     """The rows of this process, and their part of all rows: so much of the mean over all is the mean over these.
 
     No process has a single row, of which a batch norm could make nothing, unless there are no more. Where there are too

@@ -169,7 +169,7 @@ class Trainer:
         self._update(torch.arange(min(len(self.x), self.plan.batch_size), device=self.x.device))
 
     def _update(self, rows: Tensor) -> float:
-        own, share = processes.share_of(rows)
+        own, share = processes.own_rows(rows)
         outputs = self.model(self.x[own])
         loss = self.loss(outputs, self.y[own])
         whole = loss if self.extra is None else loss + self.extra(outputs, own)
