@@ -88,7 +88,7 @@ def is_weight(name: str, module: nn.Module, parameter: Tensor) -> bool:
 
 
 def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
-    """Every parameter once, shared ones where they come first, with its full name and the module that owns it."""
+    """Yield every parameter once, shared ones where they come first, with its full name and the module that owns it."""
     seen: set[nn.Parameter] = set()
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -117,7 +117,7 @@ _UNPENALISED: GroupKey = (-1, None)
 
 
 def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, lam: float) -> list[Group]:
-    """The parameters of ``model`` as groups for a proximal optimizer, or for a torch optimizer and :func:`penalty`.
+    """Return the parameters of ``model`` as groups for a proximal optimizer, or a torch optimizer with :func:`penalty`.
 
     Args:
         model: any module; shared parameters count once.
@@ -183,7 +183,7 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
 
 
 class _LeftOut:
-    """The computed weights none of whose parameters is penalised, though a rule asks for it."""
+    """The computed weights that a rule matches, though none of their parameters can be penalised."""
 
     def __init__(self) -> None:
         self.weights: dict[str, bool] = {}  # by name: whether one of its parameters is penalised
@@ -238,7 +238,7 @@ def _complain_of_idle_rules(model: nn.Module, rules: list[Rule], taken: list[int
 
 
 def penalty(groups: Iterable[Group]) -> Tensor:
-    """The plain loss term Σ λΩ(w) of the textbooks, differentiable: ``loss + penalty(groups)``.
+    """Return the plain loss term Σ λΩ(w) of the textbooks, differentiable: ``loss + penalty(groups)``.
 
     With it alone no weight becomes exactly zero: that is what the proximal optimizers are for.
     Of sharded parameters it is the whole model's, on every process, each of which has to make the call.

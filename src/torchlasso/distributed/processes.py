@@ -1,4 +1,4 @@
-"""Several processes that train one model, as torchrun starts them: their shares of the work, and what they agree on.
+"""Processes that torchrun starts to train one model: their shares of the work, and the values that they agree on.
 
 Outside :func:`joined`, or in a process alone, every function does what it does for one process, without any cost.
 
@@ -40,7 +40,7 @@ _group = _ALONE
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Be one of the processes that torchrun started, if it did start this one and others."""
+    """Join the group of processes, if torchrun started this one and others."""
     global _group
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
         yield
@@ -49,14 +49,14 @@ def joined() -> Iterator[None]:
     # the group's threads would outlive it, and one that lets go of a tensor while Python ends aborts the process.
     importlib.import_module("torch.distributed.nn")
     store, rank, size = next(rendezvous("env://"))
-    # gloo is for what is on the CPU even where the model is not, such as a loss that was read
+    # gloo is for tensors on the CPU, which there are even if the model is on a GPU, such as a loss
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     _group = _Processes(rank, size, store)
     try:
         yield
     except Exception:
-        is_first_to_fail()  # and those that wait for this process are not
+        is_first_to_fail()  # recorded now, so that the processes that wait for this one are not the first
         raise
     finally:
         _group = _ALONE
@@ -84,7 +84,7 @@ def wait() -> None:
 
 
 def by_first(action: Callable[P, None]) -> Callable[P, None]:
-    """Decorator: the first process does it while the others wait, so that all find the same before it and after it."""
+    """Decorate a function that only the first process runs, while the others wait before it and until its end."""
 
     @functools.wraps(action)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -97,7 +97,7 @@ def by_first(action: Callable[P, None]) -> Callable[P, None]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The accelerator of this process: on each machine the first process has the first, and so on.
+    """Return the accelerator of this process: on each machine the first process has the first, and so on.
 
     Raises:
         ValueError: ``device`` is a certain one, or there are too few.
@@ -114,16 +114,16 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def own_randomness() -> None:
-    """Go on with random numbers that no other process has; those of the first are what they would have been."""
+    """Seed this process differently from all others; the first keeps the seed that it has."""
     if not is_first():
         torch.manual_seed((torch.initial_seed() + _group.rank * STRIDE) % 2**63)
 
 
 def own_rows(rows: Tensor) -> tuple[Tensor, float]:
-    """The rows of this process, and their part of all rows: so much of the mean over all is the mean over these.
+    """Return the rows of this process, and their share of all rows: the weight of their mean in the mean over all.
 
-    No process has a single row, of which a batch norm could make nothing, unless there are no more. Where there are too
-    few rows for all processes, the last have the rows of all, which count for nothing there.
+    No process has a single row, which a batch norm cannot normalise, unless there are no more. Where there are too few
+    rows for all processes, the last ones get all rows with a weight of 0.
     """
     n, busy = len(rows), max(1, min(size(), len(rows) // 2))
     if _group.rank >= busy:
@@ -133,7 +133,7 @@ def own_rows(rows: Tensor) -> tuple[Tensor, float]:
 
 
 def total(value: float) -> float:
-    """The sum of the processes' numbers."""
+    """Return the sum of the processes' numbers."""
     if size() == 1:
         return value
     number = torch.tensor(value, dtype=torch.float64)
@@ -147,7 +147,7 @@ def dealt(items: Iterable[T]) -> list[T]:
 
 
 def collected(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """The tensors of all processes, on ``device``, in the order that :func:`dealt` dealt what they were made of."""
+    """Return the tensors of all processes, on ``device``, in the order of the items that :func:`dealt` gave them."""
     if size() == 1:
         return list(tensors)
     hands: list[list[Tensor]] = [[] for _ in range(size())]
@@ -157,7 +157,7 @@ def collected(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
 
 @torch.no_grad()
 def add_up_gradients_(parameters: Iterable[Tensor]) -> None:
-    """Give each parameter the sum of its gradients in all processes; one that has none anywhere is left without.
+    """Give each parameter the sum of its gradients in all processes, or none where no process has one.
 
     All go in one piece, so that they are summed in the same order in every step, also after a resume; the buckets of
     DistributedDataParallel, which it makes anew as it goes, do not keep to that.
@@ -176,7 +176,7 @@ def add_up_gradients_(parameters: Iterable[Tensor]) -> None:
 
 @torch.no_grad()
 def take_from_first_(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by that of the first process."""
+    """Replace each tensor by the first process's."""
     if size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)

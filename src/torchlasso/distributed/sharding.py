@@ -1,10 +1,10 @@
-"""Sharding: how a computation on plain tensors is done on those that several processes share.
+"""Sharding: computations on plain tensors, done on tensors that several processes share.
 
-FSDP2 and tensor parallelism keep a weight as a ``DTensor``, of which each process holds a shard. What treats every
-block by itself (the prox, the sum of a penalty's values) is done on shards that hold whole blocks, each process its
-own: on the shards as they are where the sharding cuts no block, which takes no communication, and otherwise on what
-is gathered along the dimensions of the mesh that cut them. Everything else is done on the whole tensor, by every
-process alike. What communicates has to be called by every process.
+FSDP2 and tensor parallelism keep a weight as a ``DTensor``, of which each process holds a shard. A computation that
+treats every block by itself (the prox, the sum of a penalty's values) is done on shards that hold whole blocks, each
+process its own. Where the sharding cuts no block, these are the shards as they are, and nothing is communicated;
+otherwise the shards are gathered along the dimensions of the mesh that cut blocks. Everything else is done on the whole
+tensor, by every process alike. Every process has to call the functions that communicate.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def any_sharded(tensors: Iterable[Any]) -> bool:
 
 
 def whole(w: Any) -> Any:
-    """All of ``w``, on every process; what is no ``DTensor`` is returned as it is. Differentiable.
+    """Return all of ``w``, on every process; a plain tensor is returned as it is. Differentiable.
 
     >>> whole(torch.tensor([1.0, 2.0]))
     tensor([1., 2.])
@@ -59,7 +59,7 @@ def local(w: Any) -> Any:
 
 
 def total_over_shards(w: Any, part: Tensor) -> Tensor:
-    """The sum over the shards of ``w`` of what each process computed from its own; a plain tensor on every process.
+    """Return the sum over the shards of ``w`` of the part that each process computed; a plain tensor on every process.
 
     >>> total_over_shards(torch.ones(3), torch.tensor(3))
     tensor(3)
@@ -68,7 +68,7 @@ def total_over_shards(w: Any, part: Tensor) -> Tensor:
 
 
 def shared_like(w: Any, shard: Tensor) -> Tensor:
-    """Return the tensor of which each process has given its shard, sharded as ``w`` is; no process waits.
+    """Return the tensor of these shards, one from each process, sharded as ``w`` is; no process waits.
 
     >>> shared_like(torch.ones(2), torch.tensor([True, False]))
     tensor([ True, False])
@@ -88,12 +88,12 @@ def _pooled(w: DTensor, part: Tensor, placements: tuple[Placement, ...]) -> Tens
 
 
 def _keeps(placement: Placement, dims: tuple[int, ...]) -> bool:
-    # what is neither replicated nor a partial sum is a shard of some kind, and has a dimension
+    # a placement that is neither replicated nor a partial sum is a shard of some kind, and has a dimension
     return placement.is_replicate() or (not placement.is_partial() and placement.dim in dims)  # type: ignore[attr-defined]
 
 
 def _uncut(penalty: Any, w: DTensor, lam: Any) -> tuple[Placement, ...]:
-    """The placements of ``w``, but replicated wherever they cut blocks of ``penalty``."""
+    """Return the placements of ``w``, but replicated wherever they cut blocks of ``penalty``."""
     from torch.distributed.tensor import Replicate
 
     # a tensor with a λ for each block is not cut up
@@ -106,7 +106,7 @@ def _local(w: Any, placements: tuple[Placement, ...]) -> Any:
 
 
 def shardwise(prox: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``prox(self, w, lam, step)`` on shards that hold whole blocks, as ``self.whole_along(w)`` says; like ``w``."""
+    """Do ``prox(self, w, lam, step)`` on shards that hold whole blocks (``whole_along``); sharded like ``w``."""
 
     @functools.wraps(prox)
     def sharded(self: Any, w: Tensor, lam: Any, step: Any) -> Tensor:
@@ -122,7 +122,7 @@ def shardwise(prox: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def shardwise_mask(alive: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``alive(self, mask)`` on shards that hold whole blocks, as :func:`shardwise` does it; like ``mask``."""
+    """Do ``alive(self, mask)`` on shards that hold whole blocks, as :func:`shardwise` does; sharded like ``mask``."""
 
     @functools.wraps(alive)
     def sharded(self: Any, mask: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def shardwise_mask(alive: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def summed(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``value(self, w, lam)`` on shards with whole blocks, and the sum over them: a plain scalar on every process."""
+    """Add up ``value(self, w, lam)`` over shards with whole blocks: a plain scalar on every process."""
 
     @functools.wraps(value)
     def sharded(self: Any, w: Tensor, lam: Any) -> Tensor:
@@ -155,7 +155,7 @@ def summed(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def gathered(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A method of tensors, on the whole of each."""
+    """Call a method of tensors with the whole of each."""
 
     @functools.wraps(method)
     def sharded(self: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -165,13 +165,13 @@ def gathered(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def reshard(model: nn.Module) -> None:
-    """Let FSDP2 free what a forward pass without a backward one left gathered: the parameters are the shards again."""
+    """Shard FSDP2 parameters again that a forward pass without a backward pass left gathered."""
     for module in filter(_is_fsdp, model.modules()):
         module.reshard()  # type: ignore[operator]
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
-    """The class of ``module``, before FSDP2 made a class of its own of it.
+    """Return the class of ``module`` without the class that FSDP2 derives from it.
 
     >>> plain_class(nn.Linear(2, 1))
     <class 'torch.nn.modules.linear.Linear'>

@@ -1,4 +1,4 @@
-"""Penalties: the shape of a regularizer, with its value, prox, optimality distance and largest useful strength."""
+"""Penalties: regularizers with their value, prox, distance from stationarity and largest useful strength."""
 
 from torchlasso._core.specs import import_modules
 from torchlasso.penalties.base import Penalty, Separable, check_strength, register, registry

@@ -23,11 +23,11 @@ P = TypeVar("P", bound="type[Penalty]")
 
 
 def register(name: str) -> Callable[[P], P]:
-    """Class decorator: the penalty is known to the command line, the tests and the documentation by ``name``.
+    """Return a class decorator: the command line, the tests and the documentation know the penalty by ``name``.
 
     Raises:
         ValueError: another penalty has the name.
-        TypeError: what is decorated is not a penalty.
+        TypeError: the decorated object is not a penalty.
     """
 
     def entered(cls: P) -> P:
@@ -40,7 +40,7 @@ def register(name: str) -> Callable[[P], P]:
 
 
 def registry() -> Mapping[str, type[Penalty]]:
-    """All registered penalties by name.
+    """Return all registered penalties by name.
 
     >>> registry()["l1"]
     <class 'torchlasso.penalties.separable.L1'>
@@ -60,7 +60,7 @@ def check_strength(lam: Any, name: str = "lam") -> None:
 
 
 class Penalty(ABC):
-    """A penalty Ω_λ(w) on one weight tensor: the shape of it. The strength λ is an argument, never kept.
+    """A penalty Ω_λ(w) on one weight tensor, without its strength: λ is an argument of each method, never a field.
 
     Penalties are frozen dataclasses without tensors, so that they can be compared, copied and pickled.
     λ is a number, or a tensor that broadcasts to the magnitudes (one λ per block).
@@ -85,13 +85,18 @@ class Penalty(ABC):
 
     @abstractmethod
     def value(self, w: Tensor, lam: Strength) -> Tensor:
-        """Ω_λ(w), a scalar; differentiable wherever the penalty is."""
+        """Return Ω_λ(w), a scalar; differentiable wherever the penalty is."""
 
     @abstractmethod
     def prox(self, w: Tensor, lam: Strength, step: float | Tensor) -> Tensor:
-        """argmin_u ½‖u − w‖² + step·Ω_λ(u); for a tensor like ``w``, argmin_u Σ (u_i − w_i)²/(2·step_i) + Ω_λ(u).
+        """Return argmin_u ½‖u − w‖² + step·Ω_λ(u), or argmin_u Σ (u_i − w_i)²/(2·step_i) + Ω_λ(u).
 
-        A global minimum for every step > 0, also where the penalty is not convex. ``w`` is left as it is.
+        It is a global minimum for every step > 0, also where the penalty is not convex. ``w`` is left as it is.
+
+        Args:
+            w: the weights.
+            lam: λ.
+            step: a number, or a tensor like ``w`` with a step for each weight.
 
         Raises:
             ValueError: the penalty has no sound prox under a per-coordinate step.
@@ -99,7 +104,7 @@ class Penalty(ABC):
 
     @abstractmethod
     def subdiff_distance(self, w: Tensor, grad: Tensor, lam: Strength) -> Tensor:
-        """dist(−grad, ∂Ω_λ(w)) per block: 0 where ``w`` is stationary for a loss with this gradient."""
+        """Return dist(−grad, ∂Ω_λ(w)) per block: 0 where ``w`` is stationary for a loss with this gradient."""
 
     @abstractmethod
     def support(self, w: Tensor) -> Tensor:
@@ -107,7 +112,7 @@ class Penalty(ABC):
 
     @abstractmethod
     def lambda_max(self, grad: Tensor) -> Tensor:
-        """The least λ for which w = 0 is stationary, ``grad`` being the gradient of the loss at w = 0; a scalar."""
+        """Return the least λ for which w = 0 is stationary, a scalar, given the gradient of the loss at w = 0."""
 
     def fit(self, module: nn.Module, name: str) -> Penalty:
         """Return the same penalty for the layout in which ``module`` keeps its parameter ``name``."""
@@ -136,7 +141,7 @@ class Penalty(ABC):
         return mask
 
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
-        """Return the dimensions of ``w`` along which it may be cut into shards, the penalty being the sum of theirs."""
+        """Return the dimensions along which ``w`` may be sharded so that the penalty is the sum over its shards."""
         return ()
 
 
@@ -152,12 +157,12 @@ _OVER_SHARDS: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Separable(Penalty):
-    """Ω_λ(w) = Σ_g φ_{λ_g}(r_g): one scalar function of each block's magnitude, λ_g = λ times the block's weight.
+    """A penalty Σ_g φ_{λ_g}(r_g): one scalar function of each block's magnitude, λ_g = λ times the block's weight.
 
     A subclass gives φ, its derivative and its scalar prox; everything else follows from them.
 
     Args:
-        over: what the magnitudes are.
+        over: the blocks, which define the magnitudes.
     """
 
     over: Blocks = Elements()
@@ -167,29 +172,42 @@ class Separable(Penalty):
 
     @abstractmethod
     def phi(self, r: Tensor, lam: Strength) -> Tensor:
-        """φ_λ(r) for r ≥ 0."""
+        """Return φ_λ(r) for r ≥ 0."""
 
     @abstractmethod
     def dphi(self, r: Tensor, lam: Strength) -> Tensor:
-        """φ′_λ(r) for r > 0, and the limit φ′_λ(0+) at r = 0; linear in λ there."""
+        """Return φ′_λ(r) for r > 0, and the limit φ′_λ(0+) at r = 0; linear in λ there."""
 
     @abstractmethod
     def prox_phi(self, r: Tensor, lam: Strength, step: Strength) -> Tensor:
-        """argmin_{u ≥ 0} ½(u − r)² + step·φ_λ(u), the global one, for r ≥ 0 and every step ≥ 0."""
+        """Return the global argmin_{u ≥ 0} ½(u − r)² + step·φ_λ(u), for r ≥ 0 and every step ≥ 0."""
 
     def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
-        """argmin_u Σ_i (u_i − z_i)²/(2·step_i) + φ_λ(‖u‖₂) for each row of ``z``; ``step`` like ``z``, λ (n, 1)."""
+        """Return argmin_u Σ_i (u_i − z_i)²/(2·step_i) + φ_λ(‖u‖₂) for each row of ``z``.
+
+        Args:
+            z: (n, size).
+            lam: a number, or (n, 1).
+            step: (n, size).
+        """
         raise ValueError(
             f"{type(self).__name__} over {self.over} has no sound prox under a per-coordinate step such as Adam's: "
             "use ProxSGD, or a penalty that has one (l1, elastic-net, mcp, scad, sparse-group)"
         )
 
     def prox_near_rows(self, scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
-        """argmin_u Σ_i d_i(u_i − z_i)²/2 + φ_λ(‖u‖₂) for the rows whose norm is near ``start``, (n,); z for the others.
+        """Return argmin_u Σ_i d_i(u_i − z_i)²/2 + φ_λ(‖u‖₂) for the rows whose norm is near ``start``, else z.
 
-        ``scaled`` is d z and ``metric`` is d, (n, size). Also returned is for which rows it is solved, (n,), and what
-        else is computed once for each. Where a penalty has such a thing, the fused step of an optimizer with a
-        per-coordinate step does most rows by it.
+        Optional: the fused step of an optimizer with a per-coordinate step does most rows by it.
+
+        Args:
+            scaled: d z, (n, size).
+            metric: d, (n, size).
+            lam: λ of the rows.
+            start: the norms, (n,).
+
+        Returns:
+            The solution, which rows are solved, (n,), and the other tensors with one number for each row.
         """
         raise NotImplementedError
 
@@ -220,7 +238,7 @@ class Separable(Penalty):
         def slope(r: Tensor) -> Tensor:
             if not self.over.spares:
                 return self.dphi(r, lam)
-            # of what is zero any may be spared, in the limiting subdifferential: best what is pulled at least
+            # in the limiting subdifferential any zeros may be spared: best the ones with the smallest gradients
             pulled = self.over.decompose(grad)[0]
             spared = self.over.spared(torch.where(r == 0, -pulled, self.phi(r, lam)))
             return self.dphi(r, lam).masked_fill(spared, 0.0)
@@ -234,7 +252,7 @@ class Separable(Penalty):
         # −grad ∈ ∂Ω_λ(0), the ball of radius λ·weight·φ′₁(0+) around 0 in every block
         r, _ = self.over.decompose(grad)
         if self.over.spares and bool((r > 0).logical_and(self.over.spared(-r)).any()):
-            return r.new_full((), torch.inf)  # no λ holds back what is spared
+            return r.new_full((), torch.inf)  # no λ holds back a spared weight
         slope = self.dphi(torch.zeros((), dtype=r.dtype, device=r.device), 1.0)
         return (r / self.over.weights(grad)).max() / slope
 

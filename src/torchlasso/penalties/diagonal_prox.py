@@ -25,18 +25,18 @@ from torchlasso.penalties.magnitudes import largest_of, norms
 # Six reach the root to rounding on 36,000 random rows of 7 to 1,000 weights with steps spread over up to twelve
 # decades; the others are for rows that are worse.
 ITERATIONS = 12
-HUGE = 1e30  # stands for what is larger, in rows whose largest weight is 1; its products with weights stay finite
+HUGE = 1e30  # an upper bound in rows whose largest weight is 1: its products with weights stay finite
 
 
 def shrink(z: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-    """argmin_u Σ (u_i − z_i)² λ/(2·threshold_i) + λ‖u‖ per row, threshold_i = λτ_i; and θ = ‖u‖, of shape (n, 1)."""
+    """Return argmin_u Σ (u_i − z_i)² λ/(2·threshold_i) + λ‖u‖ per row, threshold_i = λτ_i; and θ = ‖u‖, (n, 1)."""
     return _solve(z, threshold, 0.0, None)
 
 
 def shrink_near(
     scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """argmin_u Σ d_i (u_i − z_i)²/2 + λ‖u‖ per row, without a search, for the rows whose norm hardly changes.
+    """Compute argmin_u Σ d_i (u_i − z_i)²/2 + λ‖u‖ per row, without a search, where its norm hardly changes.
 
     The solution is u_i = θ·d_i z_i/(d_i θ + λ), θ = ‖u‖. With θ = start·(1 + δ), q_i = d_i z_i/(d_i·start + λ) and
     a_i = d_i·start/(d_i·start + λ), which is at most 1, ‖u‖ = θ is h(δ) = 1 for h(δ)⁻² = Σ q_i²/(1 + δ a_i)².
@@ -54,7 +54,7 @@ def shrink_near(
         start: a guess of the norms, such as those before the step, (n,).
 
     Returns:
-        The solution, z in the other rows; which rows are solved, (n,); and what else is computed once for a row.
+        The solution, z in the other rows; which rows are solved, (n,); and the other tensors with one number a row.
     """
     guess = torch.clamp_min(start, 1e-18)  # as good as zero, and yet to be divided by
     inverse = (metric * guess[:, None] + lam).reciprocal()
@@ -78,7 +78,7 @@ def shrink_near(
 def shrink_flattening(
     z: Tensor, step: Tensor, lam: Strength, gamma: float, start: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The first stationary point for φ′(p) = λ − p/γ: 0, or the root search from the left of the first root."""
+    """Return the first stationary point for φ′(p) = λ − p/γ: 0, or the root search from the left of the first root."""
     lam = torch.as_tensor(lam, dtype=z.dtype, device=z.device)
     return _solve(z, step * lam, 1 / (gamma * lam), start)
 
@@ -86,7 +86,7 @@ def shrink_flattening(
 def to_unit_scale(z: Tensor, lam: Strength) -> tuple[Tensor, Tensor, Tensor]:
     """Divide the rows, and λ with them, by the largest |z_i| of each row; it is returned last, (n, 1).
 
-    Where c²φ_λ(r) = φ_cλ(cr), the prox of the quotient times the scale is that of the row, and no square is lost.
+    Where c²φ_λ(r) = φ_cλ(cr), the prox of the quotient times the scale is the prox of the row, and no square is lost.
     """
     scale = largest_of(z)
     return z / scale, (lam / scale).clamp_max(HUGE), scale
@@ -110,14 +110,14 @@ def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) 
         unit = y / q
         rise = (unit * unit / (theta + bounded)).sum(dim=1, keepdim=True) / q - slope
         before, theta = theta, (theta + (1 + slope * theta - 1 / q) / rise).clamp_min(0)
-        # where no device has to be waited for, it is asked whether more would change anything
+        # exit early on the CPU only: on a GPU the test would synchronise
         if (
             theta.is_cpu
             and not torch.compiler.is_compiling()
             and not ((theta - before).abs() > 4 * torch.finfo(z.dtype).eps * theta).any()
         ):
             break
-    alive = ~(norm0 <= 1)  # u = 0 is stationary exactly where ‖z/threshold‖ ≤ 1; what is no number is not zero
+    alive = ~(norm0 <= 1)  # u = 0 is stationary exactly where ‖z/threshold‖ ≤ 1; NaN stays NaN
     theta = torch.where(alive, theta, torch.zeros_like(theta))
     # a multiple of the row as it was given, so that a threshold of zero leaves it as it is, to the last bit
     u = torch.where(dead | ~alive, torch.zeros_like(z), given * (theta / (theta + threshold)))

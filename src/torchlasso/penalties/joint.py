@@ -24,7 +24,7 @@ class Piece:
     Attributes:
         tensor: its number among the tensors of the blocks.
         dim: the dimension that is sliced.
-        indices: (n_blocks, slices) those of each block along the dimension.
+        indices: (n_blocks, slices) the indices of each block along the dimension.
     """
 
     tensor: int
@@ -32,7 +32,7 @@ class Piece:
     indices: Tensor
 
     def rows(self, w: Tensor) -> Tensor:
-        """(n_blocks, size) the weights of each block; differentiable."""
+        """Return the weights of each block, (n_blocks, size); differentiable."""
         w = computed(w).movedim(self.dim, 0)
         if len(w) != self._run:
             w = w.index_select(0, self.indices.to(w.device).flatten())
@@ -52,7 +52,7 @@ class Piece:
             view[self.indices.to(w.device).flatten()] = new
 
     def sliced(self, stays: Tensor, length: int) -> Piece:
-        """Return the piece of what stays of a dimension of this length: of each block that is left as many slices."""
+        """Return the piece for the indices that stay of a dimension of this length, as many for each block left."""
         number = torch.full((length,), -1)
         number[stays] = torch.arange(len(stays))
         new = number[self.indices]
@@ -61,7 +61,7 @@ class Piece:
 
     @cached_property
     def _run(self) -> int | None:
-        """The length of the dimension if the slices are all of it, in order, so that nothing has to be looked up."""
+        """The length of the dimension if the slices are all of it, in order, so that no index is needed."""
         flat = self.indices.flatten()
         return len(flat) if torch.equal(flat, torch.arange(len(flat))) else None
 

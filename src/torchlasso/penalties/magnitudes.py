@@ -17,7 +17,7 @@ def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def sign(w: Tensor) -> Tensor:
-    """Return the sign of each weight, and NaN of what is not a number, of which torch's is 0."""
+    """Return the sign of each weight, and NaN for NaN, where ``torch.sign`` gives 0."""
     return torch.where(w.isnan(), w, w.sign())
 
 

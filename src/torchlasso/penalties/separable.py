@@ -95,7 +95,7 @@ class ElasticNet(Separable):
         return shrink(z / scale, step / scale * lam * self.l1_ratio)[0]
 
     def prox_near_rows(self, scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
-        # The quadratic part adds to the metric; where nothing is solved, z is to be that of the metric as it was.
+        # The quadratic part adds to the metric; a row that is not solved has to come back as z in the original metric.
         quadratic = lam * (1 - self.l1_ratio)
         u, near, more = shrink_near(scaled, metric + quadratic, lam * self.l1_ratio, start)
         return torch.where(near[:, None], u, u * (1 + quadratic / metric)), near, more
@@ -169,7 +169,7 @@ class SCAD(Separable):
 
     def phi(self, r: Tensor, lam: Strength) -> Tensor:
         lam, a = _like(r, lam), self.a
-        beyond = torch.relu(torch.minimum(r, a * lam) - lam)  # at r = λ its derivative is 0, and that of r counts whole
+        beyond = torch.relu(torch.minimum(r, a * lam) - lam)  # at r = λ its derivative is 0, and only λr contributes
         return lam * r.clamp_max(lam) + beyond * (lam - beyond / (2 * (a - 1)))
 
     def dphi(self, r: Tensor, lam: Strength) -> Tensor:
@@ -238,7 +238,7 @@ class LogSum(Separable):
         u = torch.where(r >= theta, large, small).clamp_min(0)
         # objective at 0 less objective at u, over u
         gain = r - u / 2 - t * divide(theta * torch.log1p(u / theta), u)
-        # asked this way round, so that what is not a number is not taken for zero
+        # compared this way round so that NaN does not become zero
         zero = torch.where(t <= theta, r <= t, (share > 1) | (gain <= 0))
         return torch.where(t == 0, r, torch.where(zero, torch.zeros_like(r), torch.minimum(u, r)))
 

@@ -1,4 +1,4 @@
-"""Penalties that are no function of one magnitude per block."""
+"""The sparse-group lasso, which is not a function of one magnitude per block."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchlasso.penalties.magnitudes import divide, norms
 
 
 def soft(w: Tensor, threshold: Strength) -> Tensor:
-    """sign(w)(|w| − threshold)₊."""
+    """Return sign(w)(|w| − threshold)₊."""
     return w.sign() * (w.abs() - threshold).clamp_min(0)
 
 
@@ -94,6 +94,6 @@ class SparseGroup(Penalty):
         return self.over.whole_along(w)
 
     def _strengths(self, w: Tensor, lam: Strength) -> tuple[Strength, Strength]:
-        """λρ and λ(1−ρ)·weight, each a number or of shape (n_blocks, 1)."""
+        """Return λρ and λ(1−ρ)·weight, each a number or of shape (n_blocks, 1)."""
         each, group = lam * self.l1_ratio, lam * (1 - self.l1_ratio) * self.over.weights(w)
         return tuple(s[:, None] if isinstance(s, Tensor) and s.dim() else s for s in (each, group))  # type: ignore[return-value]

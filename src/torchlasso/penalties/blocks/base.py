@@ -64,7 +64,7 @@ class Blocks(ABC):
 
     @abstractmethod
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
-        """The magnitudes r of ``w``, and the function that puts new magnitudes in their place.
+        """Return the magnitudes r of ``w``, and the function that puts new magnitudes in their place.
 
         Examples:
             >>> from torchlasso.penalties.blocks import Rows
@@ -78,11 +78,11 @@ class Blocks(ABC):
 
     @abstractmethod
     def distance(self, w: Tensor, grad: Tensor, dphi: Rebuild) -> Tensor:
-        """dist(−grad, ∂Ω(w)) per block, for Ω = Σ φ(r) with the derivative ``dphi``: r ↦ φ′(r), φ′(0+) at r = 0."""
+        """Return dist(−grad, ∂Ω(w)) per block, for Ω = Σ φ(r) and ``dphi``: r ↦ φ′(r), φ′(0+) at r = 0."""
 
     @abstractmethod
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
-        """``w`` as a matrix of one block a row, (n_blocks, size), and the function that puts such a matrix back."""
+        """Return ``w`` as a matrix with one block a row, (n_blocks, size), and the function that puts one back."""
 
     def together(self, tensors: Sequence[T]) -> list[Sequence[T]]:
         """Divide the tensors of a group, or values that go with them, into the sets that no block reaches beyond.
@@ -113,7 +113,7 @@ class Blocks(ABC):
                 tensor.copy_(view)
 
     def steps(self, tensors: Sequence[Tensor], steps: Sequence[Strength]) -> list[Strength]:
-        """Return the step of each view, a number or a tensor like it, given those of the tensors."""
+        """Return the step of each view, a number or a tensor like it, given the steps of the tensors."""
         return list(steps)
 
     def strengths(
@@ -155,7 +155,7 @@ class Blocks(ABC):
         return restore(rows.amax(dim=1, keepdim=True).expand_as(rows))
 
     def in_memory(self, w: Tensor) -> tuple[int, int] | None:
-        """(n_blocks, size) if the blocks of a contiguous ``w`` lie in memory one after the other, as rows do.
+        """Return (n_blocks, size) if the blocks of a contiguous ``w`` lie in memory one after the other, as rows do.
 
         Examples:
             >>> from torchlasso.penalties.blocks import Chunks, Columns, Elements, Rows
@@ -166,7 +166,7 @@ class Blocks(ABC):
         return None
 
     def weights(self, w: Tensor) -> Tensor | float:
-        """The weight of each block, which multiplies λ: a number, or a tensor that broadcasts to the magnitudes."""
+        """Return the factor on λ of each block: a number, or a tensor that broadcasts to the magnitudes."""
         return 1.0
 
     def spared(self, cost: Tensor) -> Tensor:
@@ -174,11 +174,11 @@ class Blocks(ABC):
         return torch.zeros_like(cost, dtype=torch.bool)
 
     def fit(self, module: nn.Module, name: str) -> Blocks:
-        """The same blocks for the layout in which ``module`` keeps its parameter ``name``."""
+        """Return the same blocks for the layout in which ``module`` keeps its parameter ``name``."""
         return self
 
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
-        """The dimensions of ``w`` along which it may be cut: the blocks of any slice of them are blocks of ``w``.
+        """Return the dimensions of ``w`` along which every slice consists of whole blocks.
 
         Examples:
             >>> from torchlasso.penalties.blocks import Chunks, Columns, Elements, Rows

@@ -61,7 +61,7 @@ class NM(Elements):
     def spared(self, cost: Tensor) -> Tensor:
         runs = nn.functional.pad(cost.movedim(self.dim, -1), (0, -cost.shape[self.dim] % self.m), value=-torch.inf)
         columns = runs.reshape(-1, self.m).unbind(1)
-        # what is not a number is not spared, so that it shows
+        # NaN is not spared, so that it stays visible
         found = torch.stack([(_ahead(columns, i) < self.n) & ~columns[i].isnan() for i in range(self.m)], dim=1)
         return found.reshape(runs.shape)[..., : cost.shape[self.dim]].movedim(-1, self.dim)
 

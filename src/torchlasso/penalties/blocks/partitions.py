@@ -51,7 +51,7 @@ class Partition(Blocks):
 
 
 def _split(w: Tensor, shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[Tensor, Rebuild]:
-    """Reshape ``w``, bring ``dims`` to the front, flatten them to the blocks and the rest to what is in a block."""
+    """Reshape ``w``, bring ``dims`` to the front, flatten them to blocks and the rest to their weights."""
     back = w.shape
     order = dims + tuple(d for d in range(len(shape)) if d not in dims)
     inverse = tuple(order.index(d) for d in range(len(shape)))
@@ -61,7 +61,7 @@ def _split(w: Tensor, shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[Te
 
 
 def _runs(w: Tensor, n: int) -> tuple[int, int] | None:
-    """(n, size of a run) for n runs of w."""
+    """Return (n, size of a run) for n runs of w."""
     return (n, w.numel() // n) if n and w.numel() and w.numel() % n == 0 else None
 
 
@@ -86,7 +86,7 @@ class Rows(Partition):
 @register("columns")
 @dataclass(frozen=True)
 class Columns(Partition):
-    """Slices w[:, j, …] of the second dimension: what reads one input feature."""
+    """Slices w[:, j, …] of the second dimension: the weights that read one input feature."""
 
     stable: ClassVar[bool] = True
 
@@ -227,5 +227,5 @@ class Chunks(Partition):
         return (w.numel() - starts).clamp_max(self.n)  # (n_blocks,)
 
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
-        # where what follows in memory is made of whole runs, a run lies within one index
+        # where the dimensions that follow hold whole runs, a run lies within one index
         return tuple(d for d in range(w.dim()) if math.prod(w.shape[d + 1 :]) % self.n == 0)
