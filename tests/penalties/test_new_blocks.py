@@ -41,6 +41,6 @@ def test_the_prox_shrinks_each_tile_as_a_whole(tiles, dtype):
 
 
 def test_the_command_line_finds_it(tiles):
-    assert choices.penalty("mcp:gamma=2", "tiles:n=3") == tl.MCP(gamma=2.0, over=tiles(n=3))
+    assert choices.parse_penalty("mcp:gamma=2", "tiles:n=3") == tl.MCP(gamma=2.0, over=tiles(n=3))
     with pytest.raises(ValueError, match="unknown option 'm'"):
-        choices.blocks("tiles:m=3")
+        choices.parse_blocks("tiles:m=3")
