@@ -1,4 +1,4 @@
-"""How fast should the averaging window grow as the learning rate falls? LeNet-300-100 on MNIST at λ = 1e-4.
+"""Growth of the averaging window as the learning rate falls: LeNet-300-100 on MNIST at λ = 1e-4.
 
 Trains proximal Adam with 1 − β_t = (1 − β)·(lr_t/lr_peak)^p for several p, 20 epochs, on 50,000 training images, and
 judges on the other 10,000. The objective is mean training loss + λ·penalty: what the optimizer is to minimise. The last

@@ -1,4 +1,4 @@
-"""What compaction takes out, of which architectures, and what that is worth in time; beside Torch-Pruning.
+"""The units that compaction removes from many architectures, and the time that this saves; beside Torch-Pruning.
 
 Breadth: in each of the architectures of tests/support, small ones with random weights, a third of the units of every
 removable family is set to zero, with all that makes and reads them. What is left of the parameters, and how far the

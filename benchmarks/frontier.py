@@ -34,7 +34,7 @@ Rows = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. All epochs count, the teacher's and the refit's, too."""
+    """The training of a network. All epochs count, including those of the teacher and the refit."""
 
     model: str = "lenet-300-100"
     target: float = 0.99

@@ -20,7 +20,7 @@ PATIENCE = 300  # seconds until it is stopped, whatever it does
 
 @dataclass(frozen=True)
 class Ended:
-    """How a case ended: the exit code, None if it took too long, and what was written."""
+    """The end of a case: the exit code, None if it took too long, and the output."""
 
     code: int | None
     out: str

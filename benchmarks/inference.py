@@ -1,4 +1,4 @@
-"""How much faster zeros make inference on this machine: ``accelerate``, beside the dense layer or model.
+"""The speed of inference with zeros on this machine: ``accelerate`` beside the dense layer or model.
 
 After ``accelerate`` has chosen, both are timed in turn within one process; the ratio is the median of the ratios within
 a round. With one thread times are those of the thread, so that what else the machine does does not count.

@@ -112,7 +112,7 @@ def chosen(method: Method, model: str, rows: Rows, plan: Plan) -> float:
 
 
 def train(method: Method, name: str, strength: float, rows: Rows, plan: Plan, judge: Rows) -> tuple[Evaluation, float]:
-    """How a newly trained network does on the rows to be judged on, and its share of zeros."""
+    """Train a network, and return its figures on the evaluation rows and its share of zeros."""
     torch.manual_seed(plan.seed)
     model = models.build(name, tuple(rows[0].shape[1:]), 10)
     trainer = method.trainer(model, rows, plan, strength)

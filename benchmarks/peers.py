@@ -64,7 +64,7 @@ class Network(NamedTuple):
 
 
 class Hooks(NamedTuple):
-    """What a method does in a training."""
+    """The hooks of a method in a training."""
 
     optimizer: Optimizer
     term: Callable[[], Any] = float  # added to the loss; by default nothing

@@ -129,7 +129,7 @@ def flops(model: nn.Module, rows: Rows) -> int:
 
 
 def overhead(arguments: argparse.Namespace, rows: Rows, epochs: int = 3) -> float:
-    """What looking adds to an epoch, as a share, where nothing can be removed."""
+    """Measure the share of an epoch that the search for dead units takes, if nothing can be removed."""
     trainer = trainer_of(arguments, "penalised, shrinks", 0, rows)
     _let_go(trainer)
     epoch, looking = 0.0, 0.0

@@ -194,7 +194,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def outcome(path: Path) -> str:
-    """What loading gives; only a ValueError that names the file counts as a refusal."""
+    """Return the loaded state; only a ValueError that names the file counts as a refusal."""
     try:
         return repr(bits(checkpoint.load_state(path)))
     except ValueError as error:

@@ -60,7 +60,7 @@ CLASSES = pytest.mark.parametrize("cls", OPTIONS, ids=lambda cls: cls.__name__)
 
 
 def lightning(test):
-    """What Lightning warns of in its own code, or of a small example."""
+    """Filters for Lightning's warnings about its own code or small examples."""
     for message in (
         "`isinstance:FutureWarning",
         "The 'train_dataloader' does not have many workers",

@@ -1,4 +1,4 @@
-"""Where a path ends, and which of its points is chosen: rules, ties, the means of cross-validation, and its folds."""
+"""The end of a path and the choice of its point: rules, ties, means of cross-validation, and folds."""
 
 from __future__ import annotations
 
@@ -115,5 +115,5 @@ def test_the_folds_are_a_partition(n: int, k: int) -> None:
 
 @pytest.mark.parametrize("k", [1, 0, -2, 11])
 def test_folds_that_are_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=rf"at least 2 and at most the 10 rows; got {k}$"):
+    with pytest.raises(ValueError, match=rf"from 2 to the number of rows, 10; got {k}$"):
         folds_of(10, k, seed=0)

@@ -1,4 +1,4 @@
-"""Which parameters are penalised by default, by rules, and how; and the plain loss term."""
+"""The parameters that are penalised by default and by rules, and the plain loss term."""
 
 import math
 

@@ -1,9 +1,9 @@
-"""``python -m torchlasso``, and so ``torchrun -m torchlasso``."""
+"""The entry point of ``python -m torchlasso`` and ``torchrun -m torchlasso``."""
 
 import sys
 from pathlib import Path
 
-if sys.path[0] in ("", str(Path.cwd())):  # by -m; nothing that lies in the current folder is imported by its name alone
+if sys.path[0] in ("", str(Path.cwd())):  # added by -m; without it, no file in the current folder can shadow a module
     del sys.path[0]
 
 from torchlasso.cli.main import main

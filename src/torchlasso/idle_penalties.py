@@ -1,4 +1,4 @@
-"""Penalties that nothing applies: groups of ``param_groups`` in a torch optimizer that takes no prox."""
+"""A warning for penalties that nothing applies: groups of ``param_groups`` in an optimizer without a prox."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from torchlasso.penalties import Penalty
 
-NAMED = ("SGD", "Adam", "AdamW")  # those whose proximal form has a name of its own
+NAMED = ("SGD", "Adam", "AdamW")  # optimizers whose proximal form has a name
 
-RECENT = 8  # steps of each optimizer that there is, between a term of the loss and the step that it is for
+RECENT = 8  # the most steps per optimizer between a loss term and the step that it belongs to
 
-# Parameters whose penalty was a term of the loss: by id, since weak references would keep a model from being made
-# smaller, and with the number of the step, since an id is another tensor's once the parameter is gone.
+# Parameters whose penalty was a term of the loss, by id: weak references would prevent the removal of units. The number
+# of the step is kept as well, since an id can belong to another tensor once the parameter is gone.
 _terms: dict[int, int] = {}
 _steps = itertools.count()
-_stepped: WeakSet[Optimizer] = WeakSet()  # all that there are, once they made a step
+_stepped: WeakSet[Optimizer] = WeakSet()  # all optimizers that have made a step
 _seen: WeakSet[Optimizer] = WeakSet()
 
 
@@ -41,9 +41,9 @@ def note_term(params: Iterable[Tensor]) -> None:
 
 @functools.cache
 def watch() -> None:
-    """Look at every torch optimizer after its first step, and warn where its penalties are left idle.
+    """Check every torch optimizer after its first step, and warn if nothing applies its penalties.
 
-    A proximal optimizer keeps its penalties elsewhere, and so is never meant. The hook writes nothing into optimizers.
+    Proximal optimizers keep their penalties elsewhere, so the check skips them. The hook does not write to optimizers.
     """
     register_optimizer_step_post_hook(_look)
 
@@ -54,7 +54,7 @@ def _look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
     params = {
         id(p)
         for group in optimizer.param_groups
-        if isinstance(group.get("penalty"), Penalty) and group.get("lam") != 0  # nothing is left undone
+        if isinstance(group.get("penalty"), Penalty) and group.get("lam") != 0  # with λ = 0 there is nothing to apply
         for p in group["params"]
         if p.grad is not None
     }

@@ -1,4 +1,4 @@
-"""Selection: which parameters are penalised, by which penalty, how strongly."""
+"""Selection: rules that assign penalties and their strengths to parameters."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ NORMALISATIONS = (
 
 @dataclass(frozen=True)
 class Rule:
-    """The penalty of the parameters that match, and its strength.
+    """A penalty and its relative strength for the parameters that match.
 
     Args:
         where: a name pattern such as ``"features.*"`` (matched against the parameter's full name as ``fnmatch``
             does), a module type or a tuple of them, or a function (name, module, parameter) ↦ bool.
-        penalty: the penalty, or ``None`` for parameters that are to be left alone.
-        scale: what λ is multiplied by for them.
-        everything: also match biases and the parameters of normalisation layers, which are left out otherwise.
+        penalty: the penalty, or ``None`` for no penalty.
+        scale: the factor on λ for these parameters.
+        everything: whether to match biases and the parameters of normalisation layers, too.
 
     Examples:
         >>> import torchlasso as tl
@@ -65,7 +65,7 @@ class Rule:
             raise TypeError(f"Rule: everything must be True or False; got {shown(self.everything)}")
 
     def matches(self, name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
-        """Return whether the rule is for this parameter of this module."""
+        """Return whether the rule matches this parameter of this module."""
         names = () if self.penalty is None else self.penalty.over.names
         if not (name in names if names else self.everything or is_weight(name, module, parameter)):
             return False
@@ -77,9 +77,9 @@ class Rule:
 
 
 def is_weight(name: str, module: nn.Module, parameter: Tensor) -> bool:
-    """Return whether a parameter is a weight: at least two dimensions, no bias, not of a normalisation layer.
+    """Return whether a parameter is a weight: at least two dimensions, not a bias, not in a normalisation layer.
 
-    Of a parameter that a weight is computed from :func:`weights_of` knows more, since it sees the model.
+    For parameters from which a weight is computed, use :func:`weights_of`, which sees the model.
 
     >>> is_weight("0.weight", nn.Linear(2, 3), nn.Linear(2, 3).weight)
     True
@@ -100,7 +100,7 @@ def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Para
 def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
     """Yield the weights of a model as :func:`named_parameters` does.
 
-    A parameter that a weight is computed from is one if the weight is zero where it is zero.
+    A parameter from which a weight is computed counts as a weight if it makes the weight zero by being zero.
 
     >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
     >>> [name for name, _, _ in weights_of(layer)]  # the magnitude, not the direction
@@ -112,7 +112,7 @@ def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]
             yield name, module, p
 
 
-GroupKey = tuple[int, Penalty | None]  # the rule that holds, and its penalty fitted to the layer
+GroupKey = tuple[int, Penalty | None]  # the index of the matching rule, and its penalty fitted to the layer
 _UNPENALISED: GroupKey = (-1, None)
 
 
@@ -121,22 +121,21 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
 
     Args:
         model: any module; shared parameters count once.
-        penalty: a penalty for all weights (biases and normalisation layers are left alone), or rules, of which the
-            first that matches holds; what no rule matches is not penalised. Of a weight that is computed from other
-            parameters, as by ``weight_norm``, those are penalised that make it zero by being zero themselves: the
-            magnitude, which counts as one weight for each row, and not the direction.
-        lam: λ ≥ 0, the strength: the problem is mean loss + λ·penalty.
+        penalty: a penalty for all weights (but not for biases and normalisation layers), or rules. The first rule that
+            matches a parameter applies; parameters without a matching rule are not penalised. If a weight is computed
+            from other parameters, as by ``weight_norm``, those parameters are penalised that make it zero by being
+            zero: the magnitude, which counts as one weight for each row, but not the direction.
+        lam: λ ≥ 0, the strength; the objective is mean loss + λ·penalty.
 
     Returns:
         Groups ``{"params", "names", "penalty", "lam"}``, the penalised ones first, then one with ``penalty`` None.
 
     Raises:
-        ValueError: nothing is penalised, or a rule matches nothing that an earlier one has left.
-        TypeError: ``model`` or ``penalty`` is something else.
+        ValueError: no parameter is penalised, or a rule has no effect because earlier rules match first.
+        TypeError: ``model`` or ``penalty`` has the wrong type.
 
     Warns:
-        UserWarning: a weight is left out since it is computed, as by ``spectral_norm``, so that no parameter makes it
-            zero.
+        UserWarning: a computed weight is left out because no parameter makes it zero, as under ``spectral_norm``.
 
     Examples:
         >>> import torchlasso as tl
@@ -189,7 +188,7 @@ class _LeftOut:
         self.weights: dict[str, bool] = {}  # by name: whether one of its parameters is penalised
 
     def is_for(self, penalty: Penalty, parameter: nn.Parameter, weight: ComputedWeight | None) -> bool:
-        """Note a parameter that a rule with a penalty matches, and return whether it cannot be penalised."""
+        """Record a parameter that a rule with a penalty matches, and return whether it cannot be penalised."""
         if weight is None:
             return False
         sound = parameter in (weight.together if penalty.over.names else weight.penalisable)
@@ -240,11 +239,11 @@ def _complain_of_idle_rules(model: nn.Module, rules: list[Rule], taken: list[int
 def penalty(groups: Iterable[Group]) -> Tensor:
     """Return the plain loss term Σ λΩ(w) of the textbooks, differentiable: ``loss + penalty(groups)``.
 
-    With it alone no weight becomes exactly zero: that is what the proximal optimizers are for.
-    Of sharded parameters it is the whole model's, on every process, each of which has to make the call.
+    With this term alone no weight becomes exactly zero; use a proximal optimizer for that. For sharded parameters, the
+    result is the penalty of the whole model on every process, and every process has to call this function.
 
     Args:
-        groups: as :func:`param_groups` gives them.
+        groups: as :func:`param_groups` returns them.
 
     Examples:
         >>> import torchlasso as tl
@@ -255,26 +254,26 @@ def penalty(groups: Iterable[Group]) -> Tensor:
     groups = check_groups("penalty: groups", groups)
     terms = [rule.value(w, lam) for w, rule, lam in penalised(groups)]
     if not terms:
-        raise ValueError("penalty: groups: none of them has a penalty")
+        raise ValueError("penalty: groups must contain a group with a penalty")
     for group in groups:
         note_term(group["params"])
     return torch.stack(terms).sum()
 
 
 def check_groups(name: str, groups: Any) -> list[Group]:
-    """Return the groups as a list.
+    """Check groups, and return them as a list.
 
     Raises:
-        TypeError: they are not groups as :func:`param_groups` makes them.
+        TypeError: they are not groups made by :func:`param_groups`.
     """
     found = list(groups) if isinstance(groups, Iterable) and not isinstance(groups, str | Tensor | dict) else None
     if found is None or not all(isinstance(group, dict) and "params" in group for group in found):
         raise TypeError(
-            f"{name} must be those of torchlasso.param_groups(...) or optimizer.penalised_groups(); got {shown(groups)}"
+            f"{name} must come from torchlasso.param_groups(...) or optimizer.penalised_groups(); got {shown(groups)}"
         )
     if not all("penalty" in group for group in found):
         raise TypeError(
-            f"{name}: a group has no 'penalty'; give those of torchlasso.param_groups(...) or, of a proximal "
+            f"{name}: a group has no 'penalty'; use the groups of torchlasso.param_groups(...) or, with a proximal "
             "optimizer, optimizer.penalised_groups()"
         )
     return found
@@ -283,13 +282,13 @@ def check_groups(name: str, groups: Any) -> list[Group]:
 def penalised(
     groups: Iterable[Group], read: Callable[[nn.Parameter], Tensor] = lambda parameter: parameter
 ) -> Iterator[tuple[Tensor, Penalty, Any]]:
-    """Yield the views of all penalised parameters, each with its penalty and its λ: a number, or one for each block.
+    """Yield the views of all penalised parameters, each with its penalty and its λ: a number, or one per block.
 
     For most kinds of blocks the views are the parameters themselves (:class:`~torchlasso.penalties.blocks.Blocks`).
 
     Args:
-        groups: as :func:`param_groups` gives them.
-        read: parameter ↦ the tensor to take in its place, such as its gradient.
+        groups: as :func:`param_groups` returns them.
+        read:  parameter ↦ the tensor to take in its place, such as its gradient.
     """
     for group in groups:
         params, penalty = group["params"], group["penalty"]

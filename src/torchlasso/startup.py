@@ -1,9 +1,8 @@
-"""Ctrl-C while the command line is being imported, which takes seconds: the process ends without a traceback.
+"""Ctrl-C during the import of the command line, which takes seconds: the process ends without a traceback.
 
-Processes that it starts leave Ctrl-C, which a terminal sends to them too, to the one that started them.
+A terminal sends Ctrl-C to child processes as well; they ignore it and leave it to their parent.
 
-The package imports this module before all else. In a program of the user's nothing changes: there Ctrl-C is the
-program's own affair.
+The package imports this module first. Programs that use the library are not affected; they handle Ctrl-C themselves.
 """
 
 from __future__ import annotations
@@ -17,30 +16,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-INTERRUPTED = 130  # exit code, as shells have it
+INTERRUPTED = 130  # the exit code of shells
 MODULES = ("torchlasso", "torchlasso.cli.main")
 
 
 def end_quietly() -> None:
-    """Let Ctrl-C end the process at once, unless it does something else already."""
+    """Let Ctrl-C end the process at once, unless there is another handler already."""
     own = threading.current_thread() is threading.main_thread()
     if own and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
 
 def raise_again() -> None:
-    """Let Ctrl-C raise ``KeyboardInterrupt`` again, as it does in Python."""
+    """Let Ctrl-C raise ``KeyboardInterrupt`` again, Python's default."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
 def leaving_interrupts_here() -> Iterator[None]:
-    """Let processes that are started meanwhile never see Ctrl-C; here it comes at the end."""
+    """Block Ctrl-C for processes started in this context; in this process, it takes effect at the end."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is blocked stays so in new processes
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit the block
     try:
         yield
     finally:
@@ -52,7 +51,7 @@ def _end(*_: Any) -> None:
 
 
 def _is_command_line() -> bool:
-    """Return whether this process is ``torchlasso`` or ``python -m torchlasso``; ``sys.argv`` does not tell yet."""
+    """Return whether this process is ``torchlasso`` or ``python -m torchlasso``; ``sys.argv`` is not complete yet."""
     program = sys.argv[0] if getattr(sys, "argv", None) else ""
     if program == "-m" and "-m" in sys.orig_argv[:-1]:
         return sys.orig_argv[sys.orig_argv.index("-m") + 1] in MODULES

@@ -505,7 +505,7 @@ def test_numbers_that_say_something_else_are_not_ignored(path: Path):
 
 
 def test_a_shared_config_of_the_caller_stays_as_it_is(path: Path):
-    """What other models may be built from is not changed; in the model it is one object still."""
+    """A config that other models may be built from is not changed, and stays a single object in the model."""
 
     class Configured(nn.Module):
         def __init__(self, config: SimpleNamespace) -> None:

@@ -77,7 +77,7 @@ def test_it_is_said(
         written(data, rows)
     out, err = capsys.readouterr()
     assert (ended.value.code, out) == (2, "")
-    assert err == f"error: {data} has changed since the run was begun: {said}\n"
+    assert err == f"error: {data} has changed since the run began: {said}\n"
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

@@ -1,4 +1,4 @@
-"""Where a constant cannot be left out of a sum, the families that it belongs to stay, and others go."""
+"""If a constant cannot be left out of a sum, its families stay, and other families are removed."""
 
 from __future__ import annotations
 

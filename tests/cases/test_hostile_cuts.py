@@ -1,4 +1,4 @@
-"""What a file says was cut is data: only sizes that a module has become smaller, or nothing changes."""
+"""A file's record of removed sizes is data: only existing sizes of a module become smaller, or nothing changes."""
 
 from __future__ import annotations
 

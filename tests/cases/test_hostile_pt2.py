@@ -299,7 +299,7 @@ def test_an_entry_twice(good: Path, tmp_path: Path) -> None:
 
 
 def test_bombs(good: Path, tmp_path: Path) -> None:
-    """What is compressed is refused; nested or huge JSON is, too."""
+    """Compressed entries are refused, and so is nested or huge JSON."""
     entries = entries_of(good)
     with zipfile.ZipFile(tmp_path / "model.pt2", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in (entries | {"archive/data/weights/weight_0": bytes(1 << 24)}).items():

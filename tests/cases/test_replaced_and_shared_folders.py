@@ -140,7 +140,7 @@ def test_a_run_of_its_own_where_a_comparison_would_be_is_refused(
     before = contents(runs)
     code, err = overwrite(capsys, rows, runs, *more)
     assert (code, err.count("\n")) == (2, 1)
-    assert f"{runs / 'dense'} holds a run of its own" in err
+    assert f"{runs / 'dense'} holds an unrelated run" in err
     assert contents(runs) == before
 
 
@@ -151,7 +151,7 @@ def test_a_new_run_above_a_run_takes_none_for_a_comparison(
     before = contents(tmp_path)
     code, err = run(capsys, "train", "--data", rows, "--out", tmp_path, *OPTIONS, "--compare", "dense")
     assert (code, err.count("\n")) == (2, 1)
-    assert "holds a run of its own" in err
+    assert "holds an unrelated run" in err
     assert contents(tmp_path) == before
 
 
@@ -162,7 +162,7 @@ def test_a_comparison_is_not_trained_by_itself(
     before = contents(runs)
     given = ["--data", rows, *OPTIONS] if how == "--overwrite" else []
     code, err = run(capsys, "train", "--out", runs / "dense", how, *given)
-    assert (code, err) == (2, f"error: {runs / 'dense'} is a part of the run in {runs}; give the folder of that\n")
+    assert (code, err) == (2, f"error: {runs / 'dense'} is a part of the run in {runs}; give that folder instead\n")
     assert contents(runs) == before
 
 
@@ -202,7 +202,7 @@ def test_a_training_that_begins_while_another_prepares_is_refused(
     monkeypatch.setattr(RunFolder, "locked", late)
     code, err = run(capsys, "train", "--data", rows, "--out", out, *OPTIONS)
     assert (code, err.count("\n")) == (2, 1)
-    assert "was begun meanwhile" in err
+    assert "has just started" in err
     assert contents(out) == finished[1]
 
 

@@ -1,4 +1,4 @@
-"""Where the step after ``shrink_`` is what it would have been, and where it is not: both sides of what is promised."""
+"""Cases in which the step after ``shrink_`` is unchanged, and cases in which it is not: both sides of the promise."""
 
 from __future__ import annotations
 

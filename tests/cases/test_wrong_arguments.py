@@ -34,7 +34,7 @@ def groups() -> list[dict]:
 
 
 NUMBER = "must be a number|must be a finite number"
-GROUPS = r"groups must be those of torchlasso\.param_groups"
+GROUPS = r"groups must come from torchlasso\.param_groups"
 WRONG = {
     # selection
     "parameters for a model": (
@@ -61,7 +61,7 @@ WRONG = {
         lambda: tl.penalty(optimizer().param_groups),
         "a group has no 'penalty'",
     ),
-    "penalty of nothing": (lambda: tl.penalty([]), "none of them has a penalty"),
+    "penalty of nothing": (lambda: tl.penalty([]), "must contain a group with a penalty"),
     # blocks and penalties
     **{
         f"{cls.__name__} over {shown}": (
@@ -163,7 +163,7 @@ WRONG = {
     "series": (lambda: tl.figures.Series("a", [1.0, 0.5], [1.0]), "must be equally long; got 2, 1 and 0 of them"),
     "series of texts": (lambda: tl.figures.Series("a", ["1"], [1.0]), "Series: left must be a list of numbers"),
     "inputs of a list": (lambda: tl.figures.inputs([True]), "inputs: read must be a mask .*a tensor"),
-    "names of inputs": (lambda: tl.figures.inputs(torch.ones(2) > 0, names=("a",)), "one for each of the 2 features"),
+    "names of inputs": (lambda: tl.figures.inputs(torch.ones(2) > 0, names=("a",)), "for each of the 2 features"),
     "stability of a number": (lambda: tl.figures.stability(3), "stability: switched must be a list of shares; got 3"),
     "stability of texts": (lambda: tl.figures.stability(["a"]), "stability: switched must be a list of shares"),
     "training of a list": (lambda: tl.figures.training([1]), "training: runs must be a dictionary"),

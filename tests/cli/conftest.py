@@ -50,7 +50,7 @@ def no_module(input_shape, outputs):
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code, and what it wrote."""
+    """The end of a command: its exit code and its output."""
 
     code: object
     out: str

@@ -20,7 +20,7 @@ UNITS = ("--over", "units", "--model", "mlp:width=24,depth=2", "--lam", "0.002",
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is as small as these models pays at once."""
+    """Models as small as these pay at once."""
     monkeypatch.setattr(importlib.import_module("torchlasso.compaction.shrinker"), "PRICE", 1.0)
 
 
@@ -64,7 +64,7 @@ def test_a_model_shrinks_while_it_trains(cli: Any, classes: Path, tmp_path: Path
     run, plain = tmp_path / "run", tmp_path / "plain"
     ended = cli.train(classes, run, *UNITS, "--shrink", "--compare", "dense,loss-term")
     assert (ended.code, ended.err) == (0, "")
-    assert "the model was made smaller" in ended.out
+    assert "dead units were removed" in ended.out
     assert cli.train(classes, plain, *UNITS).code == 0
     assert shapes(run / "model.safetensors")["fc1.weight"][0] < 24
     assert shapes(run / "dense" / "model.safetensors")["fc1.weight"][0] == 24
@@ -89,7 +89,7 @@ def test_an_interrupted_run_goes_on_in_its_present_shape(
     whole, run = tmp_path / "whole", tmp_path / "run"
     ended = cli.train(classes, whole, *options)
     assert ended.code == 0
-    assert "the model was made smaller" in ended.out
+    assert "dead units were removed" in ended.out
     with monkeypatch.context() as patch:
         function, calls = RunFolder.write_checkpoint, 0
 

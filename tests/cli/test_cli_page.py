@@ -70,7 +70,7 @@ def fussy(input_shape, outputs):
 
 
 class Page(HTMLParser):
-    """What is on a page; every tag has to be closed in its turn."""
+    """The content of a page; every tag has to be closed in its turn."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ def test_a_page_can_be_read_by_who_does_not_see_it(run_of: Callable[[str], Path]
 FOR_ALL = ["Layers", "Inputs that are read", "Weights before and after", "Stability of the support", "Certificate"]
 HEADINGS = {
     "classes": ["Accuracy and sparsity", "Training", *FOR_ALL, "Configuration"],
-    "images": ["Accuracy and sparsity", "Training", "Layers", "Filters that are left", *FOR_ALL[1:], "Configuration"],
+    "images": ["Accuracy and sparsity", "Training", "Layers", "Remaining filters", *FOR_ALL[1:], "Configuration"],
     "path": ["From dense to sparse", *FOR_ALL, "Configuration"],
 }
 
@@ -223,7 +223,7 @@ def test_the_features_that_are_read_are_named_and_those_that_are_not(drawn_again
         save_file(held, run / "model.safetensors")
 
     page = drawn_again("classes", change)
-    assert "3 of 5 inputs can make a difference to the outputs" in page.text
+    assert "3 of 5 inputs can change the outputs" in page.text
     assert re.search(r"feature\s*norm of its weights\s*e[\d.]+\s*a[\d.]+\s*c[\d.]+", page.text)
     assert "Not read: b, d." in page.text
 
@@ -236,7 +236,7 @@ def test_the_pixels_that_are_read_are_shown_on_the_mean_images(run_of: Callable[
     read = int(used.sum())
     page, dataset = page_of(run), data.load("digits")
     assert 0 < read < 64
-    assert f"{read} of 64 pixels can make a difference to the outputs" in page.text
+    assert f"{read} of 64 pixels can change the outputs" in page.text
     labels = [image["alt"] or "" for image in page.all("img")]
     assert [label.split()[0] for label in labels] == ["fc1.weight:", "Map", "Mean"]
     assert "The mean images of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in page.text
@@ -263,10 +263,10 @@ def test_a_run_without_mean_images_has_a_page(drawn_again: Callable[..., Page]) 
 def test_weights_are_compared_with_the_dense_model_or_with_the_random_start(
     run_of: Callable[[str], Path], drawn_again: Callable[..., Page]
 ) -> None:
-    assert "The line is of the dense model" in page_of(run_of("classes")).text
-    assert "The line is of the dense model" in page_of(run_of("path")).text
-    assert "The line is of the random start" in page_of(run_of("amounts")).text
-    assert "The line is of the random start" in drawn_again("classes", lambda run: shutil.rmtree(run / "dense")).text
+    assert "The line shows the dense model" in page_of(run_of("classes")).text
+    assert "The line shows the dense model" in page_of(run_of("path")).text
+    assert "The line shows the random start" in page_of(run_of("amounts")).text
+    assert "The line shows the random start" in drawn_again("classes", lambda run: shutil.rmtree(run / "dense")).text
 
 
 def test_a_refit_goes_on_after_the_training(run_of: Callable[[str], Path]) -> None:
@@ -299,7 +299,7 @@ def test_every_point_shows_its_inputs_and_its_filters(run_of: Callable[[str], Pa
             used = w["head.weight"].any(0)
             read = int(w["fc1.weight"][used].any(0).sum())
             found.add(read)
-            said = f"{read} of {whole} {what} can" if read else f"No {what[:-1]} makes a difference"
+            said = f"{read} of {whole} {what} can" if read else f"No {what[:-1]} changes the outputs"
             assert (said in block) == (read < whole), (name, k)
             assert ("<img" in block) == (whole == 64 and read > 0)
             assert (f"fc1.weight: {int(w['fc1.weight'].any(1).sum())} of 12 units are left" in block) == (whole == 64)
@@ -321,7 +321,7 @@ def test_without_matplotlib_there_is_a_page_without_figures(
         monkeypatch.setitem(sys.modules, name, None)
     page = drawn_again("path of images")
     assert page.all("svg") == []
-    assert "There are no figures: drawing needs matplotlib: pip install 'torchlasso[figures]'." in page.text
+    assert "Figures need matplotlib, which is not installed: pip install 'torchlasso[figures]'." in page.text
     assert page.headings[:2] == ["From dense to sparse", "Layers"]
     assert len(page.all("input")) == 1
     assert page.all("img")  # these need none
@@ -410,6 +410,6 @@ def test_models_that_cannot_be_read_or_run_on_their_own_have_a_page_all_the_same
         run = tmp_path / name
         assert cli.train(classes, run, "--model", f"models_with_a_will:{name}", "--epochs", "1").code == 0
         page = page_of(run)
-        assert "It is not known which: " in page.text
+        assert "They are not known: " in page.text
         assert ("live FLOPs" in page.text) == (name == "undecided")
     sys.modules.pop("models_with_a_will")

@@ -113,7 +113,7 @@ def _numbers(colour: str) -> list[int]:
 
 def test_the_slider_goes_through_the_points(opened: Callable[..., Any]) -> None:
     page = opened("path")
-    slider, mark = page.get_by_role("slider", name="Go through the points"), page.locator("#mark")
+    slider, mark = page.get_by_role("slider", name="Point"), page.locator("#mark")
     slider.focus()
     page.keyboard.press("Home")
     places, said = [], []

@@ -264,7 +264,7 @@ def test_the_screen_shows_every_point_and_the_choice(cli: Any, classes: Path, tm
     (marked,) = (line for line in ended.out.splitlines() if line.startswith("→"))
     summary = cli.summary(tmp_path / "run")
     assert f"{100 * summary['sparsity']:.1f} %" in marked
-    assert f"{summary['nonzero']} weights left, at a test error of {100 * summary['error']:.2f} %." in ended.out
+    assert f"{summary['nonzero']} weights left, test error {100 * summary['error']:.2f} %." in ended.out
 
 
 @pytest.mark.parametrize("name", ["classes", "amounts"])

@@ -222,7 +222,7 @@ WEIGHTS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("done", [2, 3])
 @pytest.mark.parametrize("damage", WEIGHTS.values(), ids=WEIGHTS)
 def test_damaged_weights(cli: Any, run: Path, damage: Callable[[Path], Any], done: int) -> None:
-    """Those of the last point, from where a path goes on."""
+    """The weights of the last point, from which a path is resumed."""
     lines = (run / "path.jsonl").read_text().splitlines(keepends=True)
     (run / "path.jsonl").write_text("".join(lines[:done]))
     damage(run / "points" / f"{done - 1:03}.safetensors")

@@ -101,7 +101,7 @@ def test_an_interrupted_path_goes_on(
     ended = cli("path", "--data", classes, "--out", run, *OPTIONS, *RUNS[kind])
     monkeypatch.undo()
     assert ended.code == 130
-    assert ended.err.strip() == f"interrupted; go on with: torchlasso path --resume --out {run}"
+    assert ended.err.strip() == f"interrupted; resume with: torchlasso path --resume --out {run}"
     assert not [file for file in cli.contents(run) if file.endswith(".part")]
     ended = cli("path", "--resume", "--out", run)
     assert (ended.code, ended.err) == (0, "")
@@ -220,4 +220,4 @@ def test_control_c_while_folds_are_trained(classes: Path, tmp_path: Path, enviro
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)  # ends when none of them is left to write
     assert process.returncode == 130
-    assert err == f"interrupted; go on with: torchlasso path --resume --out {tmp_path / 'run'}\n"
+    assert err == f"interrupted; resume with: torchlasso path --resume --out {tmp_path / 'run'}\n"

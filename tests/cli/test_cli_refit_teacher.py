@@ -55,7 +55,7 @@ def loss_of(run: Path, table: Path, held: dict[str, Tensor], validation: float) 
     [("adam", 0.05), ("adamw:weight_decay=0.5", 0.05), ("sgd:momentum=0.9", 0.02), ("adagrad", 0.5)],
 )
 def test_a_refit_that_is_better_is_kept(cli: Any, amounts: Path, tmp_path: Path, optimizer: str, rate: float) -> None:
-    """What a large λ took away comes back, and zeros stay zero."""
+    """The shrinkage of a large λ is undone, and zeros stay zero."""
     options = [*REFIT, "--optimizer", optimizer, "--lr", rate]
     assert cli.train(amounts, tmp_path / "plain", *options[2:]).code == 0
     ended = cli.train(amounts, tmp_path / "run", *options)
@@ -113,7 +113,7 @@ def test_the_folder_of_a_refit(cli: Any, amounts: Path, tmp_path: Path) -> None:
     assert 0 < lines[0]["lr"] < 0.3 * 0.05  # a third of the rate, and it falls
     assert lines[-1]["lr"] == pytest.approx(0, abs=1e-12)
     found = cli.summary(run)["refit"]
-    said = f"The refit is kept: it took the validation loss from {found['before']:.4f} to {found['after']:.4f}."
+    said = f"The refit is kept: it changed the validation loss from {found['before']:.4f} to {found['after']:.4f}."
     assert said in ended.out
     assert said in cli("report", run).out
     assert said in (run / "report.html").read_text()
@@ -217,7 +217,7 @@ def test_a_teacher_of_another_seed_sees_the_rows_as_it_is_used_to(
 
 @pytest.fixture
 def others(tables: Path, finished: Path, tmp_path: Path) -> dict[str, Path]:
-    """What is no teacher for the classes of classes.csv."""
+    """Runs that cannot be a teacher for the classes of classes.csv."""
     unfinished, damaged, unfit = (
         Path(shutil.copytree(finished / "classes", tmp_path / name)) for name in ("unfinished", "damaged", "unfit")
     )

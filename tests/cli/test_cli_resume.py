@@ -218,7 +218,7 @@ def test_control_c_says_how_to_go_on(
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert err.strip() == f"interrupted; go on with: torchlasso train --resume --out {run}"
+    assert err.strip() == f"interrupted; resume with: torchlasso train --resume --out {run}"
     assert not [name for name in cli.contents(run) if name.endswith(".part")]
 
 

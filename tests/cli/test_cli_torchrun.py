@@ -149,7 +149,7 @@ def test_an_interrupted_run_goes_on_in_as_many_processes_and_in_one(
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert f"interrupted; go on with: torchlasso train --resume --out {run} --allow-code {models}:noisy\n" in err
+    assert f"interrupted; resume with: torchlasso train --resume --out {run} --allow-code {models}:noisy\n" in err
     assert err.count("interrupted; go on") == 1
     assert "error: " not in err
     assert 1 < len(cli.metrics(run)) < 25
@@ -180,7 +180,7 @@ def test_what_all_processes_refuse_is_said_once(torchrun: Processes, classes: Pa
 def test_what_only_the_first_process_finds_ends_all(torchrun: Processes, classes: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = torchrun("--data", classes, "--out", tmp_path / "file", *SMALL)
-    assert_refused(ended, f"{tmp_path / 'file'} is a file; --out names a folder")
+    assert_refused(ended, f"{tmp_path / 'file'} is a file; --out must name a folder")
 
 
 def test_what_only_another_process_finds_ends_all(

@@ -47,7 +47,7 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Run:
-    """What a model gives in one run, forth and back."""
+    """The outputs and gradients of a model in one run."""
 
     outputs: list[Tensor]
     grads: dict[str, Tensor | None]
@@ -69,7 +69,7 @@ class Case:
     _runs: dict[bool, tuple[Run, Run]] = field(default_factory=dict)
 
     def sliced(self, name: str, tensor: Tensor) -> Tensor:
-        """What has to be left of a parameter or buffer."""
+        """Return the expected rest of a parameter or buffer."""
         for k, where in enumerate(self.kept.get(name, ())):
             tensor = tensor.index_select(k, where)
         return tensor
@@ -131,7 +131,7 @@ def zero_units(model: nn.Module, units: UnitMap) -> dict[Family, list[int]]:
 
 
 def kept_indices(name: str, units: UnitMap, zeroed: dict[Family, list[int]]) -> dict[str, list[Tensor]]:
-    """Which indices of each dimension of the parameters and buffers are in no unit that goes."""
+    """Return the indices of each dimension of the parameters and buffers that are not in a removed unit."""
     sizes = {where: [dim.size for dim in dims] for where, dims in units.structure.parameters.items()}
     masks = {where: [torch.ones(size, dtype=torch.bool) for size in shape] for where, shape in sizes.items()}
     for family, chosen in zeroed.items():

@@ -1,4 +1,4 @@
-"""What is taken out of a model, what is added to biases for it, and what stays in words."""
+"""The units removed from a model, the constants added to biases for them, and the reasons of units that stay."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Make = Callable[[tl.Proximal], tl.LambdaController]
 
 @dataclass
 class Trained:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         control: the controller.
@@ -38,7 +38,7 @@ class Trained:
 
     @property
     def kept(self) -> list[int]:
-        """How many weights are left in each penalised parameter."""
+        """Count the nonzero weights of each penalised parameter."""
         return [int((w != 0).sum()) for w in self.weights]
 
 

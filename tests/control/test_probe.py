@@ -1,4 +1,4 @@
-"""Which channels live is seen as it is, costs what it costs, and is seen without a trace."""
+"""The probe sees the live channels and the cost of the model, and leaves no trace."""
 
 import pytest
 import torch

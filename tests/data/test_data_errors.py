@@ -1,4 +1,4 @@
-"""What reading refuses: each error is one line that names the file and says what would be right."""
+"""Data that readers refuse: each error is one line that names the file and the remedy."""
 
 from __future__ import annotations
 
@@ -111,16 +111,16 @@ def test_idx_that_lies(tmp_path, refusal, grey, idx, suffix, shape) -> None:
     path = idx(tmp_path / f"a-idx3-ubyte{suffix}", grey, shape)
     tracemalloc.start()
     try:
-        assert "its header promises" in refusal(path, load_part)
+        assert "its header announces" in refusal(path, load_part)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000  # bytes
     finally:
         tracemalloc.stop()
 
 
-def test_idx_gzip_that_promises_a_little_too_much(tmp_path, refusal) -> None:
+def test_idx_gzip_that_announces_a_little_too_much(tmp_path, refusal) -> None:
     path = tmp_path / "a-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(struct.pack(">4B2I", 0, 0, 8, 2, 10, 10) + bytes(99)))
-    assert "promises 100 bytes, but it holds 99" in refusal(path, load_part)
+    assert "announces 100 bytes, but it holds 99" in refusal(path, load_part)
 
 
 def test_idx_without_labels(tmp_path, refusal, grey, idx) -> None:
@@ -152,7 +152,7 @@ def test_images_of_two_sizes(tmp_path, refusal, grey, png, images) -> None:
 def test_train_and_test_images_of_two_sizes(tmp_path, grey, png, images) -> None:
     images(tmp_path / "train.parquet", [png(p) for p in grey[:4]], [0, 1, 0, 1])
     path = images(tmp_path / "test.parquet", [png(p[:3]) for p in grey[:4]], [0, 1, 0, 1])
-    with pytest.raises(ValueError, match=rf"^{path}: its rows are of shape \(1, 3, 5\)"):
+    with pytest.raises(ValueError, match=rf"^{path}: its rows have the shape \(1, 3, 5\)"):
         load(str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""What the readers make of sound images."""
+"""Reading sound images."""
 
 from __future__ import annotations
 

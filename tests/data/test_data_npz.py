@@ -1,4 +1,4 @@
-"""What reading refuses in NPZ files."""
+"""NPZ files that are refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_npz_that_lies(tmp_path, refusal) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("x.npy", stream.getvalue() + bytes(64))
-    assert "'x' says that it has the shape (1099511627776, 1024), which its bytes are not" in refusal(
+    assert "'x' has the shape (1099511627776, 1024) in its header, which does not fit its bytes" in refusal(
         tmp_path / "a.npz", load_part
     )
 
@@ -56,7 +56,7 @@ def test_npz_that_lies(tmp_path, refusal) -> None:
         ({"x": np.array([[0], [np.nan]]), "y": [0, 1]}, r"1 missing or infinite value, first in row 1"),
         ({"x": np.array([[0], [1e300]]), "y": [0, 1]}, r"1 missing or infinite value, first in row 1"),
         ({"x": np.ones((4, 2)), "y": [3] * 4}, "all labels are '3'; at least 2 classes are needed"),
-        ({"x": np.ones((2, 2)), "y": [0, 1]}, "2 rows are too few to set test rows apart"),
+        ({"x": np.ones((2, 2)), "y": [0, 1]}, "2 rows are too few to split off test rows"),
     ],
 )
 def test_npz_contents(tmp_path, refusal, arrays, message) -> None:
@@ -71,7 +71,7 @@ def test_npz_contents(tmp_path, refusal, arrays, message) -> None:
     [
         (
             {"x_test": np.ones((2, 3)), "y_test": [0, 1]},
-            r"of shape \(3,\), those of the training part .* \(2,\)",
+            r"the shape \(3,\), but the rows of the training part .* \(2,\)",
         ),
         (
             {"x_test": np.ones((2, 2)), "y_test": [0, 7]},

@@ -1,4 +1,4 @@
-"""What the readers make of sound tables and arrays, and of named sets."""
+"""Reading sound tables and arrays, and named data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reading refuses in tables."""
+"""Tables that are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torchlasso.data import load, load_part
         ("a,label\n1,2\n", {"ignore": ["id"]}, "no column 'id' to ignore; there are 'a', 'label'"),
         ("a,y\n1,2\n", {"label": "y", "ignore": ["y"]}, "'y' cannot be both the label and ignored"),
         ("a,a,y\n1,1,2\n", {}, "more than one column 'a'; names must be unique"),
-        ("y\n1\n0\n", {}, "no column but the label is left"),
+        ("y\n1\n0\n", {}, "there are no columns besides the label"),
         ("a,y\n", {}, "no rows; at least one is needed"),
         ("", {}, "an empty file; a header and rows are needed"),
         ("\n \n", {}, "an empty file"),
@@ -68,7 +68,7 @@ def test_csv_in_another_encoding(tmp_path, refusal) -> None:
 
 
 def test_csv_whose_late_rows_are_of_another_kind(tmp_path) -> None:
-    """What a column is follows from all rows, not from the first block of the file."""
+    """The type of a column follows from all rows, not from the first block of the file."""
     path = tmp_path / "a.csv"
     path.write_text("a,y\n" + "1,1\n" * 400_000 + "2.5,two\n")
     part = load_part(str(path))
@@ -120,14 +120,16 @@ def test_test_file_that_does_not_fit(tmp_path, test, message) -> None:
 def test_text_as_test_labels_of_a_regression(tmp_path) -> None:
     (tmp_path / "train.csv").write_text("a,label\n1,0.5\n2,1.5\n")
     (tmp_path / "test.csv").write_text("a,label\n1,red\n")
-    with pytest.raises(ValueError, match="its labels are text, those of the training part decimal numbers"):
+    with pytest.raises(
+        ValueError, match="its labels are text, but the labels of the training part are decimal numbers"
+    ):
         load(str(tmp_path))
 
 
 def test_numbers_of_targets_that_differ(tmp_path) -> None:
     y, y_test = np.ones((4, 2)) / 2, np.ones(2) / 2
     np.savez(tmp_path / "a.npz", x=np.ones((4, 2)), y=y, x_test=np.ones((2, 2)), y_test=y_test)
-    with pytest.raises(ValueError, match="1 targets a row, the training part has 2"):
+    with pytest.raises(ValueError, match="1 targets per row, but the training part has 2"):
         load(str(tmp_path / "a.npz"))
 
 

@@ -129,7 +129,7 @@ def test_stability_reaches_from_all_to_none() -> None:
     assert list(line.get_ydata()) == pytest.approx([100.0, 1.0, 1e-3, 0.0])
     assert axes.get_ylim()[0] == 0
     assert axes.get_ylim()[1] >= 100
-    with pytest.raises(ValueError, match="no epochs"):
+    with pytest.raises(ValueError, match="at least one epoch"):
         tl.figures.stability([])
 
 
@@ -233,9 +233,9 @@ def test_large_images_are_shown_smaller() -> None:
 
 def test_shapes_that_do_not_fit() -> None:
     read = torch.ones(1, 4, 4, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"strengths must be of shape \(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"strengths must have the shape of read, \(1, 4, 4\)"):
         tl.figures.inputs(read, strengths=torch.ones(4, 4))
-    with pytest.raises(ValueError, match=r"images must be of shape \(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"images must have the shape of read, \(1, 4, 4\)"):
         tl.figures.inputs(read, images=torch.ones(3, 4, 4))
 
 
@@ -248,5 +248,5 @@ def test_histograms_count_what_is_not_zero() -> None:
     assert (outline.get_fill(), area.get_fill()) == (False, True)
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["dense: 0.0 % zeros", "now: 60.0 % zeros"]
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="at least one weight"):
         tl.figures.weights(before, torch.zeros(0))

@@ -148,7 +148,7 @@ def test_nobody_else_s_figures_are_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("series", [(), (Series("it", (), ()),)])
 def test_nothing_to_draw(tmp_path: Path, series: Any) -> None:
-    with pytest.raises(ValueError, match=r"^a frontier without points cannot be drawn$"):
+    with pytest.raises(ValueError, match=r"^a frontier needs at least one point$"):
         draw(tmp_path, series)
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""What can only be seen on a GPU; skipped where there is none.
+"""Behaviour that only a GPU shows; skipped if there is none.
 
 python -m pytest tests/gpu
 """

@@ -1,4 +1,4 @@
-"""Which inputs a model reads: those that change its outputs, and no others."""
+"""The inputs that a model reads are the inputs that change its outputs, and no others."""
 
 from __future__ import annotations
 

@@ -331,7 +331,7 @@ def test_inputs_that_a_model_writes_into_stay(prefer: Prefer, sparsified: Sparsi
 
 
 def test_real_timings_are_few(sparsified: Sparsified) -> None:
-    """What comes of them is not known, but that it is right."""
+    """The choice is not known, but the outputs are right."""
     model, x = sparsified(mlp()), torch.randn(3, 20)
     fast, report = tl.accelerate(model, x, seconds=1e-3, compact_first=False, return_report=True)
     assert report.before > 0

@@ -261,7 +261,7 @@ def test_bad_sizes_are_refused() -> None:
 
 
 def test_two_of_four_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torch makes of such a weight can only be made there; here is whether it is used as it should be."""
+    """Only a GPU can run torch's 2:4 weights; this checks that they are used correctly."""
     weight = torch.zeros(8, 8).index_fill_(1, torch.tensor([0, 3, 5, 6]), 1.0)
     assert semistructured.fits(weight)
     assert not semistructured.fits(weight[:, :7])

@@ -1,4 +1,4 @@
-"""How functions are timed: in turns, for a bounded number of rounds, without what is much slower."""
+"""Timing of functions: in turns, for a bounded number of rounds, without candidates that are much slower."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_dense_models_read_tables(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cnn", "lenet-5", "resnet-20"])
 def test_convolutional_models_refuse_tables(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name!r} reads images.*shape \(13,\); for a table take 'mlp'"):
+    with pytest.raises(ValueError, match=rf"{name!r} needs images.*shape \(13,\); for a table, use 'mlp'"):
         models.build(name, (13,), 3)
 
 
@@ -91,7 +91,7 @@ def test_the_options_of_mlp(depth: int) -> None:
     ("name", "shape", "outputs", "options", "message"),
     [
         ("lenet5", (1, 8, 8), 10, {}, "unknown model 'lenet5'; did you mean 'lenet-5'? There are: cnn, "),
-        ("cnn", (1, 3, 28), 10, {}, "'cnn' needs images of at least 4x4 pixels, and these have 3x28"),
+        ("cnn", (1, 3, 28), 10, {}, "'cnn' needs images of at least 4x4 pixels, but these have 3x28"),
         ("lenet-5", (1, 3, 3), 10, {}, "'lenet-5' needs images of at least 4x4 pixels"),
         ("resnet-20", (3, 2, 2), 10, {}, "'resnet-20' needs images of at least 4x4 pixels"),
         (
@@ -99,14 +99,14 @@ def test_the_options_of_mlp(depth: int) -> None:
             (28, 28),
             10,
             {},
-            "reads images, (channels, height, width), and the input has shape (28,",
+            "needs images, (channels, height, width), but the input has the shape (28,",
         ),
-        ("mlp", (28, 28), 10, {}, "and the input has shape (28, 28)"),
-        ("mlp", (), 10, {}, "and the input has shape ()"),
+        ("mlp", (28, 28), 10, {}, "but the input has the shape (28, 28)"),
+        ("mlp", (), 10, {}, "but the input has the shape ()"),
         ("mlp", (0,), 10, {}, "every size in input_shape (0,) must be a whole number of at least 1"),
         ("cnn", (1, 8, 8), 0, {}, "outputs must be a whole number of at least 1; got 0"),
         ("cnn", (1, 8, 8), 2.0, {}, "outputs must be a whole number of at least 1; got 2.0"),
-        ("cnn", (1, 8, 8), 10, {"depth": 1}, "model 'cnn' takes no options, and got 'depth'"),
+        ("cnn", (1, 8, 8), 10, {"depth": 1}, "model 'cnn' takes no options; got 'depth'"),
         (
             "mlp",
             (3,),
@@ -164,7 +164,7 @@ def test_a_model_can_be_a_function(custom: str) -> None:
 
 
 def test_what_a_function_may_get_wrong(custom: str) -> None:
-    with pytest.raises(ValueError, match=r"must return a torch\.nn\.Module, and returned str"):
+    with pytest.raises(ValueError, match=r"must return a torch\.nn\.Module; it returned str"):
         models.build(f"{custom}:wrong", (4,), 3)
     with pytest.raises(ValueError, match="unknown option 'biass'; did you mean 'bias'"):
         models.build(f"{custom}:build", (4,), 3, biass=False)

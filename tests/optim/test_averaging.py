@@ -57,7 +57,7 @@ def displacements(case: str, rates: list[float], **options) -> torch.Tensor:
 
 
 def noisy_run(case: str, rates: list[float], *, lam: float = 0.05, **options) -> torch.Tensor:
-    """Where gradients of a quadratic with noise lead to."""
+    """Return the result of noisy gradients of a quadratic."""
     generator = torch.Generator().manual_seed(0)
     target = torch.tensor([2.0, -1.0, 0.5, 0.0, 0.02, -0.03], dtype=torch.float64)
     w = nn.Parameter(torch.full_like(target, 0.1))

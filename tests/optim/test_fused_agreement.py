@@ -116,7 +116,7 @@ def assert_same_training(theirs, ours, penalised) -> None:
 
 
 def events(zeros: torch.Tensor, over) -> tuple[int, int, int]:
-    """How often a block became zero, was no longer zero, and stayed zero."""
+    """Count how often a block became zero, became nonzero, and stayed zero."""
     dead = torch.stack([over.rows(each.double())[0].all(dim=1) for each in zeros])
     before, after = dead[:-1], dead[1:]
     return int((~before & after).sum()), int((before & ~after).sum()), int((before & after).sum())

@@ -36,7 +36,7 @@ def train(optimizer, ws, steps=range(10)) -> torch.Tensor:
 
 @pytest.fixture
 def compiled(monkeypatch) -> list:
-    """What is compiled from now on."""
+    """Record the kernels that are compiled from now on."""
     seen = []
     make = inductor.Kernel.__init__
 

@@ -1,4 +1,4 @@
-"""What has no sound meaning is refused in words; an optimizer of one's own declares its metric."""
+"""Settings without a sound meaning are refused with a reason; a custom optimizer declares its metric."""
 
 import copy
 import math

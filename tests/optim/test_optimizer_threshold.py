@@ -40,7 +40,7 @@ class Walk:
         return before - self.w.detach()
 
     def threshold(self, factor: float, lam: float) -> torch.Tensor:
-        """How much further one step from here goes with λ than without, on copies."""
+        """Measure how much further one step goes with λ than without, on copies."""
         with_lam, without = copy.deepcopy((self.w, self.optimizer)), copy.deepcopy((self.w, self.optimizer))
         moved = []
         for (w, optimizer), strength in ((with_lam, lam), (without, 0.0)):

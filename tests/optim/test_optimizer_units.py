@@ -103,7 +103,7 @@ def test_the_parts_of_a_joint_projection_belong_to_the_same_heads():
 @pytest.mark.parametrize("penalty", [tl.L1, tl.MCP, tl.ElasticNet, tl.SparseGroup])
 @pytest.mark.parametrize("optimizer", [tl.ProxSGD, tl.ProxAdam, tl.proximal(torch.optim.RMSprop)])
 def test_over_one_parameter_it_is_the_penalty_of_its_rows(penalty, optimizer):
-    """Where a unit has nothing but a row of one weight, both ways have to take the same steps."""
+    """If a unit consists of one row only, both ways have to take the same steps."""
 
     def net() -> nn.Module:
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What multiplies λ beside the group: ``lam_scales``, a number for each parameter, and ``weights``, one for each block.
+"""The factors on the λ of a group: ``lam_scales``, one for each parameter, and ``weights``, one for each block.
 
 Every way of computing a step has to do what the reference does with λ multiplied by hand, in groups of their own.
 """

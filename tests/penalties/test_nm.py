@@ -54,7 +54,7 @@ def test_the_value_is_that_of_all_but_the_largest() -> None:
 
 
 def test_not_the_largest_but_the_dearest_are_spared() -> None:
-    """Where steps differ, shrinking a large weight that is easily moved can cost less than a smaller one."""
+    """If steps differ, shrinking a large weight that moves easily can cost less than a smaller one."""
     w, step = torch.tensor([[1.0, 0.9]]), torch.tensor([[10.0, 0.01]])
     assert tl.L1(over=tl.NM(1, 2)).prox(w, 1.0, step).tolist() == [[0.0, pytest.approx(0.9)]]
     assert tl.L1(over=tl.NM(1, 2)).prox(w, 1.0, 0.1).tolist() == [[1.0, pytest.approx(0.8)]]

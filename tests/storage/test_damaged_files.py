@@ -152,7 +152,7 @@ def alterations(draw: st.DrawFn) -> Alteration:
 
 
 def outcome(action: Callable[[], Mapping[str, Tensor]], path: Path) -> State | None:
-    """What is loaded, None for a refusal; another error, an unclear one or much memory fails here."""
+    """Return the loaded tensors, or None for a refusal; fail on other errors, unclear messages or much memory."""
     tracemalloc.start()
     try:
         return state(action())
@@ -169,7 +169,7 @@ def outcome(action: Callable[[], Mapping[str, Tensor]], path: Path) -> State | N
 
 
 def check(path: Path, content: bytes) -> str:
-    """What becomes of a file with this content, by :func:`torchlasso.load` and by ``read``."""
+    """Load a file with this content with :func:`torchlasso.load` and with ``read``."""
     path.write_bytes(content)
     into = model(fill=1)
     before = state(into.state_dict())

@@ -1,4 +1,4 @@
-"""What cannot be saved or loaded is said by a clear error, and nothing changes: no file, and no model."""
+"""Anything that cannot be saved or loaded raises a clear error, and no file and no model changes."""
 
 from __future__ import annotations
 

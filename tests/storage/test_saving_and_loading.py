@@ -1,4 +1,4 @@
-"""What is saved comes back: every dtype, shape, layout and value; files are small, and the same for the same model."""
+"""Saving and loading restore every dtype, shape, layout and value; files are small, and equal for equal models."""
 
 from __future__ import annotations
 

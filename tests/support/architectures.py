@@ -70,7 +70,7 @@ class Residual(nn.Module):
 
 
 class Branches(nn.Module):
-    """What several modules make of the same, one after the other."""
+    """The concatenated outputs of several modules on the same input."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -429,7 +429,7 @@ def lstm() -> Example:
 
 
 class TiedAutoencoder(nn.Module):
-    """What encodes also decodes: one weight, read in both directions."""
+    """An autoencoder with one weight for encoding and decoding."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -55,7 +55,7 @@ class Cluster:
         assert not wrong, wrong
 
     def work(self, folder: str) -> None:
-        """What each process does: run every scenario, and write down its outcome."""
+        """Run every scenario in a process, and write down the outcomes."""
         dist.init_process_group("gloo", timeout=WAIT)
         with Path(folder, f"{dist.get_rank()}.jsonl").open("w", encoding="utf-8") as file:
             for name, scenario in self.scenarios.items():
@@ -88,7 +88,7 @@ def launch(file: str, processes: int, *args: str) -> str:
 
 
 def outcomes(folder: Path, processes: int) -> dict[str, str]:
-    """What went wrong in each scenario that every process came to the end of."""
+    """Return the errors of each scenario that every process finished."""
     each = [
         dict(json.loads(line) for line in (folder / f"{rank}.jsonl").read_text("utf-8").splitlines())
         for rank in range(processes)

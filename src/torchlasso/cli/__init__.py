@@ -1,1 +1,1 @@
-"""The command line: ``torchlasso train``, ``report`` and ``predict``."""
+"""The command line ``torchlasso``: a file for each command."""

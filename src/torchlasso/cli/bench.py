@@ -1,4 +1,4 @@
-"""``torchlasso bench``: the forms of a finished run's model side by side."""
+"""``torchlasso bench``: compare the forms of a finished run's model."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from torchlasso.runs.measuring import latencies, peak_memory
 from torchlasso.runs.variants import Variant, variants
 from torchlasso.training.trainer import Evaluation, judge, outputs_of
 
-MOST_THREADS = 1024  # OpenMP ends the process when it cannot make so many
+MOST_THREADS = 1024  # with too many, OpenMP ends the process
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A form of the model on batches of one size.
+    """The measurements of a form of the model on batches of one size.
 
     Attributes:
-        name: of the form.
-        batch: rows at a time.
-        median_ms, spread_ms: milliseconds for a batch, and how far the middle half of the runs is spread.
-        rows_per_second: rows over the median.
-        peak_memory: bytes, None where the system does not tell.
-        file_bytes: of its file.
+        name: the name of the form.
+        batch: rows per batch.
+        median_ms, spread_ms: the median of the milliseconds per batch, and their interquartile range.
+        rows_per_second: rows per batch over the median.
+        peak_memory: bytes; None if the system does not report it.
+        file_bytes: the size of the file.
         error, loss: on the test rows; None for a form that was not trained.
     """
 
@@ -54,17 +54,19 @@ class Measured:
 
 def bench(
     run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
-    batch: Annotated[str, typer.Option(help="Rows at a time, one or more numbers separated by commas.")] = "1,64",
-    threads: Annotated[int | None, typer.Option(help="Of the CPU; without it, as many as torch takes.")] = None,
-    seconds: Annotated[float, typer.Option(help="To measure for, each size of batch, and to try layers for.")] = 5.0,
+    batch: Annotated[str, typer.Option(help="Batch sizes, one or more numbers separated by commas.")] = "1,64",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; without it, torch's default.")] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds to measure each batch size, and to choose the fastest way to run the layers.")
+    ] = 5.0,
     allow_code: options.AllowCode = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
-    """Measure a run's model dense, penalised, compacted, accelerated, in bfloat16 and in ONNX, on this machine.
+    """Measure a run's model on this machine: dense, penalised, compacted, accelerated, in bfloat16 and in ONNX.
 
     Example: torchlasso bench runs/a --threads 1
 
-    All run in turns, on test rows. What was measured is kept in bench.json, and report --html shows it.
+    The forms take turns on test rows. bench.json keeps the measurements, and report --html shows them.
     """
     sizes = _sizes(batch)
     if not seconds > 0:
@@ -104,7 +106,7 @@ def _sizes(text: str) -> list[int]:
     except ValueError:
         sizes = []
     if not sizes or min(sizes) < 1:
-        raise ValueError(f"--batch is one or more whole numbers above 0, such as 1,64; got {text!r}")
+        raise ValueError(f"--batch must be one or more whole numbers above 0, such as 1,64; got {text!r}")
     return sorted(set(sizes))
 
 
@@ -167,8 +169,8 @@ def _show(measured: Sequence[Measured], record: dict[str, Any]) -> None:
     _table(["", "peak memory", "file", quality], taken)
     threads = f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
     screen.say(
-        f"\nMedians of runs in turns on {record['device']}, {threads}; ±: half of what the middle half of them "
-        f"spreads; speed: to that of dense. Rows per second and peak memory at batch {last}."
+        f"\nMedians on {record['device']} with {threads}, ± half of the interquartile range. The speed is relative to "
+        f"dense. Rows per second and peak memory are for batch {last}."
     )
     for why in record["missing"]:
         screen.say(f"not measured: {why}")

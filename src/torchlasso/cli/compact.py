@@ -1,4 +1,4 @@
-"""``torchlasso compact``: take out of a finished run's model what makes no difference."""
+"""``torchlasso compact``: remove the units without effect from a finished run's model."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from torchlasso.runs.finished import open_run
 
 def compact(
     run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
-    multiple_of: Annotated[
-        int, typer.Option(help="Keep so many units of each kind that they make a multiple of this.")
-    ] = 1,
+    multiple_of: Annotated[int, typer.Option(help="Keep the number of units in each family a multiple of this.")] = 1,
     allow_code: options.AllowCode = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what went and what stayed as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the removed and the kept units as JSON.")] = False,
 ) -> None:
-    """Write the run's model without the units that make no difference, and say what went and why the others stayed.
+    """Remove the units that have no effect from a run's model, and report why the others stay.
 
     Example: torchlasso compact runs/a
 
-    The outputs are the same: both models run side by side, in float64, before anything is written.
+    The outputs stay the same: both models run side by side, in float64, before a file is written.
     """
     folder, experiment, model, cuts = open_run(run, options.allowed(by=allow_code))
     start = time.perf_counter()

@@ -25,7 +25,7 @@ from torchlasso.storage import checkpoint
 
 @dataclass(frozen=True)
 class Format:
-    """A format: how its files end, how one is written, and what can be done with it, in a sentence."""
+    """A file format: its file ending, the function that writes it, and a sentence on its use."""
 
     ending: str
     write: Callable[[FinishedRun, Path, dict[str, Any]], None]
@@ -53,24 +53,24 @@ def _compressed(run: FinishedRun, path: Path, card: dict[str, Any]) -> None:
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(".onnx", _onnx, "Outputs compared with onnxruntime's; batches of any size."),
-    "pt2": Format(".pt2", _pt2, "Outputs compared; batches of any size; torch.export.load reads it."),
-    "safetensors": Format(".safetensors", _safetensors, "The weights as they are."),
-    "compressed": Format(".sparse.safetensors", _compressed, "Zeros cost next to nothing; torchlasso.load reads it."),
+    "onnx": Format(".onnx", _onnx, "The outputs match onnxruntime's. It takes batches of any size."),
+    "pt2": Format(".pt2", _pt2, "The outputs match. It takes batches of any size; torch.export.load reads it."),
+    "safetensors": Format(".safetensors", _safetensors, "It has the weights, uncompressed."),
+    "compressed": Format(".sparse.safetensors", _compressed, "Zeros take almost no space; torchlasso.load reads it."),
 }
 
 
 def export(
     run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
-    format_: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "onnx",
+    format_: Annotated[str, typer.Option("--format", help=f"File format: {', '.join(FORMATS)}.")] = "onnx",
     compact: Annotated[
-        bool, typer.Option("--compact", help="The model that torchlasso compact made, instead of the whole one.")
+        bool, typer.Option("--compact", help="Export the model that torchlasso compact wrote instead of the full one.")
     ] = False,
-    out: Annotated[str | None, typer.Option(help="File to write; without it, one in RUN/export.")] = None,
+    out: Annotated[str | None, typer.Option(help="File to write; without it, a file in RUN/export.")] = None,
     allow_code: options.AllowCode = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the file, its format and its size as JSON.")] = False,
 ) -> None:
-    """Write a run's model for another runtime, with its class names and how its inputs are prepared.
+    """Write a run's model for another runtime, with its class names and the preparation of its inputs.
 
     Example: torchlasso export runs/a --format onnx --compact
     """
@@ -79,7 +79,7 @@ def export(
     chosen = FORMATS[format_]
     finished = open_run(run, options.allowed(by=allow_code), compact=compact)
     if not out:
-        refuse_others((), [finished.folder.exported])  # a link would lead out of the run
+        refuse_others((), [finished.folder.exported])  # a link could lead out of the run
     path = Path(out) if out else finished.folder.exported / f"{'compact' if compact else 'model'}{chosen.ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen.write(finished, path, Card.of(finished.experiment).to_dict())

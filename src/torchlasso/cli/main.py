@@ -25,7 +25,7 @@ from torchlasso.cli.report import report
 from torchlasso.cli.train import train
 from torchlasso.distributed import processes
 
-ALLOCATOR = "can't allocate memory"  # what torch's allocator for the CPU says, in a RuntimeError
+ALLOCATOR = "can't allocate memory"  # part of the RuntimeError of torch's CPU allocator
 LONGEST = 399  # characters of an error, without the end of its line
 
 app = typer.Typer(
@@ -51,14 +51,15 @@ def _options(
 
 
 for command in (train, path, report, compact, export, predict, bench):
-    app.command()(command)
+    # one line per paragraph: typer would keep the line breaks of the docstring
+    app.command(help="\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n")))(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 on success, 2 with one line on an error, 130 when interrupted.
 
-    With ``TORCHLASSO_TRACEBACK=1`` in the environment an error shows where it came from. Of several processes, started
-    by torchrun, the first shows what there is to show, and the one that fails first says why.
+    With ``TORCHLASSO_TRACEBACK=1`` in the environment, an error shows its traceback. Of several processes started by
+    torchrun, only the first one prints, and only the first one that fails prints its error.
     """
     startup.raise_again()
     program = arguments is None
@@ -80,7 +81,7 @@ def _run(arguments: list[str]) -> int | None:
         return app(arguments, standalone_mode=False)  # type: ignore[no-any-return]
     except typer.TyperException as error:
         return _fail(error.format_message())
-    # of any kind: what is wrong with a file, an option or a model of the user's is said in one line, however it shows
+    # any exception: mistakes in the user's files, options or models can raise all kinds, and each becomes one line
     except Exception as error:
         if os.environ.get("TORCHLASSO_TRACEBACK") == "1":
             raise
@@ -88,7 +89,7 @@ def _run(arguments: list[str]) -> int | None:
 
 
 def _escape_what_cannot_be_encoded() -> None:
-    """Show names that are not UTF-8, and symbols that a terminal's encoding lacks, escaped."""
+    """Escape names that are not UTF-8 and symbols that the terminal's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -107,10 +108,10 @@ def _what(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or ALLOCATOR in str(error):
-        return f"there is not enough memory: {error}" if str(error) else "there is not enough memory"
+        return f"not enough memory: {error}" if str(error) else "not enough memory"
     if isinstance(error, ValueError | OSError | ArithmeticError) or processes.size() > 1:
         return str(error)
-    return f"{type(error).__name__}: {error} (TORCHLASSO_TRACEBACK=1 shows where)"
+    return f"{type(error).__name__}: {error} (set TORCHLASSO_TRACEBACK=1 for the traceback)"
 
 
 def _fail(message: str) -> int:

@@ -1,4 +1,4 @@
-"""The options of the commands: those that :mod:`torchlasso.runs.options` declares, and a few common ones."""
+"""The options of the commands: the options that :mod:`torchlasso.runs.options` declares, and a few common ones."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torchlasso._core.functions import is_function_name
 from torchlasso.runs.options import options_of
 
 Out = Annotated[str, typer.Option(help="Folder of the run.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
 AllowCode = Annotated[
     list[str] | None,
-    typer.Option(help="package.module:function that a file of the run may name and have run; may be given again."),
+    typer.Option(help="Allow a function that a file of the run names, package.module:function; can be repeated."),
 ]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the summary as JSON at the end, and all else to standard error.")
+    bool, typer.Option("--json", help="Print the summary as JSON at the end, and everything else to standard error.")
 ]
 
 
 def takes(*classes: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator: the command has an option for each field of these dataclasses, after ``--out``.
+    """Return a decorator that gives a command an option for each field of these dataclasses, after ``--out``.
 
-    The command gets their values as keyword arguments, such as typer reads them; :func:`parsed` makes fields of them.
+    The command gets the values as keyword arguments, as typer reads them; :func:`parsed` converts them to fields.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -38,7 +38,7 @@ def takes(*classes: type) -> Callable[[Callable[..., None]], Callable[..., None]
         ]
         place = 1 + [each.name for each in own].index("out")
         declared = [each for cls in classes for each in _parameters(cls, command.__name__)]
-        # those with a default come last in a signature, but typer calls by keyword
+        # keyword only: parameters with defaults may then stand before others
         every = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own[:place], *declared, *own[place:])]
         command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in every}
@@ -51,7 +51,7 @@ def _parameters(cls: type, command: str) -> Iterator[inspect.Parameter]:
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     for name, kind, option in options_of(cls, command):
         default: Any = defaults[name] if option.default is None else option.default
-        if default is dataclasses.MISSING:  # a resumed run has it
+        if default is dataclasses.MISSING:  # not required: a resumed run already has a value
             kind, default = kind | None, None
         if get_origin(kind) is tuple:
             kind, default = str, ",".join(default)
@@ -61,10 +61,10 @@ def _parameters(cls: type, command: str) -> Iterator[inspect.Parameter]:
 
 
 def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a dataclass's fields from what typer read: lists with commas become tuples.
+    """Convert the values that typer read to those of a dataclass's fields: lists with commas become tuples.
 
     Raises:
-        ValueError: an item of a list is of another type than the field's.
+        ValueError: an item of a list does not have the field's type.
     """
     found = {}
     for name, kind, _ in options_of(cls, command):
@@ -81,17 +81,17 @@ def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """Return the items of a list with commas."""
+    """Split a text at its commas."""
     return tuple(filter(None, (item.strip() for item in text.split(","))))
 
 
 def allowed(*given: str | None, by: list[str] | None) -> frozenset[str]:
-    """Return the functions that the user has named on this command line, by ``--allow-code`` or as an option's value.
+    """Return the functions that the user named on the command line, with ``--allow-code`` or as an option's value.
 
     Raises:
-        ValueError: ``--allow-code`` is something else than the name of a function.
+        ValueError: ``--allow-code`` is not the name of a function.
     """
     for name in by or []:
         if not is_function_name(name):
-            raise ValueError(f"--allow-code is the name of a function, package.module:function; got {name!r}")
+            raise ValueError(f"--allow-code must name a function, package.module:function; got {name!r}")
     return frozenset(name for name in (*given, *(by or [])) if name is not None and is_function_name(name))

@@ -1,4 +1,4 @@
-"""``torchlasso path``: the whole frontier from dense to sparse, in a folder that can be resumed."""
+"""``torchlasso path``: train the whole frontier from dense to sparse, in a folder that can be resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def path(
     as_json: options.AsJson = False,
     **values: Any,
 ) -> None:
-    """Train from dense to sparse, each point from the one before, and draw the frontier.
+    """Train a path of models from dense to sparse, each starting from the one before, and draw the frontier.
 
     Example: torchlasso path --data digits --model lenet-5 --epochs-each 5 --out runs/p
     """

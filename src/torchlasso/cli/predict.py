@@ -1,4 +1,4 @@
-"""``torchlasso predict``: what a finished run's model says of rows."""
+"""``torchlasso predict``: the predictions of a finished run's model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from torchlasso.training.trainer import judge, outputs_of
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="Folder of a finished run, or a .onnx or .pt2 file that was exported.")],
+    run: Annotated[str, typer.Argument(help="Folder of a finished run, or an exported .onnx or .pt2 file.")],
     data: Annotated[
-        str, typer.Option(help="What to predict: anything that train reads, labels may be missing; images too.")
+        str, typer.Option(help="Rows to predict: any data that train reads, with or without labels, or an image.")
     ],
     out: Annotated[str | None, typer.Option(help="CSV file to write; without it, standard output.")] = None,
     allow_code: options.AllowCode = None,
 ) -> None:
-    """Predict rows: a line of CSV each, and the error where there are labels.
+    """Predict the rows of a data set as CSV, and report the error if the rows have labels.
 
     Example: torchlasso predict runs/a --data digits --out predictions.csv
     """
@@ -64,7 +64,7 @@ def predict(
 
 @by_first
 def _write(out: str | None, lines: list[list[str]]) -> None:
-    if out is None:  # which may be a terminal, and names are those of strangers
+    if out is None:  # perhaps a terminal, so names from other people's files are escaped
         shown = [[printable(cell) for cell in line] for line in lines]
         csv.writer(sys.stdout, lineterminator="\n").writerows(shown)
         return
@@ -80,5 +80,5 @@ def _targets(labels: Labels, inputs: InputSpec, origin: str) -> Tensor:
         raise ValueError(f"{origin}: its labels are text; the model predicts numbers")
     targets = torch.from_numpy(labels).float().reshape(len(labels), -1)
     if targets.shape[1] != inputs.outputs:
-        raise ValueError(f"{origin}: {targets.shape[1]} targets a row; the model predicts {inputs.outputs}")
+        raise ValueError(f"{origin}: {targets.shape[1]} targets per row; the model predicts {inputs.outputs}")
     return targets

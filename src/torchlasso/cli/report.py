@@ -1,4 +1,4 @@
-"""``torchlasso report``: what is zero in a finished run."""
+"""``torchlasso report``: the zeros of a finished run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def report(
     allow_code: options.AllowCode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show what is zero in a run, layer by layer.
+    """Show the zeros of a run, layer by layer.
 
     Example: torchlasso report runs/a
     """
@@ -36,7 +36,9 @@ def report(
         screen.console.print(record, markup=True, soft_wrap=True)
         screen.say(f"\n{summary.verdict}")
         if far := summary.stationarity:
-            screen.say(f"Distance from stationary, in units of λ: at most {far.max:.2g}, on average {far.mean:.2g}.")
+            screen.say(
+                f"Distance from a stationary point, in units of λ: at most {far.max:.2g}, on average {far.mean:.2g}."
+            )
         if epochs := folder.read_metrics():
             share = 100 * epochs[-1]["switched"]
-            screen.say(f"Stability: in the last epoch {share:.2g} % of the penalised weights went from or to zero.")
+            screen.say(f"In the last epoch, {share:.2g} % of the penalised weights became zero or nonzero.")

@@ -21,25 +21,25 @@ from torchlasso.training.trainer import Evaluation, Step
 
 
 class PlainConsole(Console):
-    """A console that shows text as it is: without markup of its own, and with nothing that a terminal obeys."""
+    """A console that prints text literally: without markup, and without control sequences for the terminal."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def render_str(self, text: str, **style: Any) -> Text:
-        """Render text, escaped: all text goes through here, that of tables too."""
+        """Render text, escaped. All text goes through this method, including the cells of tables."""
         return super().render_str(printable_lines(text), **style)
 
 
 console = PlainConsole()
 errors = PlainConsole(stderr=True)
 REFRESH = 0.3  # seconds between two counts of zeros
-LINES = 20  # for the epochs of a long training
+LINES = 20  # about this many epochs of a long training get a line
 
 
 @contextmanager
 def aside(wanted: bool) -> Iterator[None]:
-    """Show everything on standard error, where standard output is for something else."""
+    """Print on standard error if standard output is needed for something else."""
     before, console.stderr = console.stderr, wanted or console.stderr
     try:
         yield
@@ -48,7 +48,7 @@ def aside(wanted: bool) -> Iterator[None]:
 
 
 class Screen(Observer):
-    """The terminal as a listener to a run."""
+    """An observer that prints a run to the terminal."""
 
     def say(self, line: str) -> None:
         say(line)
@@ -57,7 +57,7 @@ class Screen(Observer):
     def training(
         self, name: str, steps: int, done: int, sparsity: Callable[[], float], lam: Callable[[], float]
     ) -> Iterator[Watch]:
-        """Show a live bar on a terminal; nothing where output goes to a file, for which there are lines per epoch."""
+        """Show a live bar on a terminal, but not if the output goes to a file, which gets a line per epoch."""
         columns = (
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=None),
@@ -80,7 +80,7 @@ class Screen(Observer):
             yield watch
 
     def epoch(self, name: str, epochs: int, metrics: dict[str, Any]) -> None:
-        """Print a line for an epoch that is over; of a long training, for about twenty epochs and the last."""
+        """Print a line for a finished epoch; in a long training, for about twenty epochs and the last one."""
         if metrics["epoch"] % max(1, epochs // LINES) and metrics["epoch"] != epochs:
             return
         error = metrics.get("val_error")
@@ -98,10 +98,10 @@ class Screen(Observer):
 
     def shrunk(self, epoch: int, left: float) -> None:
         """Print a line for a model that became smaller."""
-        say(f"after epoch {epoch} the model was made smaller: {percent(left)} of its multiplications are left")
+        say(f"after epoch {epoch}, dead units were removed: {percent(left)} of the multiplications are left")
 
     def trained(self, summary: Summary) -> None:
-        """Print the run and its comparisons side by side, and the verdict."""
+        """Print a table of the run and its comparisons, and the verdict."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("")
         for name in summary.runs:
@@ -114,7 +114,7 @@ class Screen(Observer):
 
     @contextmanager
     def path(self, points: int) -> Iterator[Callable[[int, int], Watch]]:
-        """Show a live bar for the point in training; the callable that it yields takes its number and its steps."""
+        """Show a live bar for the current point; the yielded function takes the point's number and its steps."""
         columns = (
             TextColumn("{task.description:<12}"),
             BarColumn(bar_width=None),
@@ -148,7 +148,7 @@ class Screen(Observer):
         say("  ".join(filter(None, parts)))
 
     def chosen(self, points: Sequence[Point], chosen: Point) -> None:
-        """Print the points, the chosen one marked."""
+        """Print the points, with a mark at the chosen one."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for head in ("", "zeros", "weights left", "λ", "validation", "test"):
             table.add_column(head, justify="right" if head else "left")
@@ -161,7 +161,7 @@ class Screen(Observer):
         console.print(table)
         say(
             f"\nChosen: point {chosen.index + 1}, {percent(chosen.sparsity)} zeros, {chosen.nonzero:,} weights left, "
-            f"at a test {'loss' if chosen.test and chosen.test.error is None else 'error'} of {_quality(chosen.test)}."
+            f"test {'loss' if chosen.test and chosen.test.error is None else 'error'} {_quality(chosen.test)}."
         )
 
 

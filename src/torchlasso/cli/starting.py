@@ -1,4 +1,4 @@
-"""Starting a run, or going on with one: what every command that trains does first, and when it is interrupted."""
+"""Start, resume or replace a run: the first step of every command that trains, and its reaction to Ctrl-C."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def started(
     overwrite: bool,
     as_json: bool,
 ) -> Iterator[tuple[Experiment, RowSplits]]:
-    """The experiment of the given options and its rows: begun, or found in the folder; at the end its summary.
+    """Yield the experiment of the given options and its rows: a new one, or the one in the folder.
 
-    With ``as_json`` the summary is printed, and all that is said meanwhile goes to standard error.
+    With ``as_json``, the summary is printed at the end, and all other output goes to standard error.
 
     Raises:
-        ValueError: there is a run already, or none to resume, or the options do not fit it, or cannot be trained with.
+        ValueError: the folder already holds a run, or none to resume; the options differ from those of the run; or a
+            model cannot be trained with them.
     """
     out = str(folder.path)
     if resume and overwrite:
@@ -58,21 +59,21 @@ def started(
             raise typer.Exit(130) from None
         consent = "".join(f" --allow-code {name}" for name in sorted(folder.allowed))
         command = f"torchlasso {context.command.name} --resume --out {shlex.quote(out)}{consent}"
-        how = f"; go on with: {command}" if folder.holds_a_run else ""
+        how = f"; resume with: {command}" if folder.holds_a_run else ""
         screen.errors.print(f"interrupted{how}", soft_wrap=True)
         raise typer.Exit(130) from None
 
 
 def _begun(given: dict[str, Any], folder: RunFolder, lock: ExitStack) -> tuple[Experiment, RowSplits]:
-    """A run in a folder that holds none; what cannot be trained leaves no folder behind."""
+    """Start a run in a folder without one; if the experiment cannot be trained, no folder is left behind."""
     if folder.holds_a_run:
         raise ValueError(f"{folder.path} already holds a run; give --resume, --overwrite or another --out")
     if given["data"] is None:
-        raise ValueError("--data is missing: what to train on")
+        raise ValueError("--data is missing")
     experiment, rows = _prepare(Options(**given), folder.allowed)
     lock.enter_context(folder.locked())
     if folder.holds_a_run:
-        raise ValueError(f"{folder.path} holds a run that was begun meanwhile; give another --out")
+        raise ValueError(f"{folder.path} holds a run that another process has just started; give another --out")
     folder.start(experiment)
     return experiment, rows
 
@@ -80,28 +81,28 @@ def _begun(given: dict[str, Any], folder: RunFolder, lock: ExitStack) -> tuple[E
 def _taken(
     context: typer.Context, given: dict[str, Any], folder: RunFolder, lock: ExitStack, *, resume: bool
 ) -> tuple[Experiment, RowSplits]:
-    """The run in a folder, to go on with or to be replaced; a run that is begun, where there is none."""
+    """Resume or replace the run in a folder; start one if there is none."""
     if not folder.holds_a_run:
         if given["data"] is None and resume:
             raise ValueError(f"{folder.path} holds no run to resume")
         return _begun(given, folder, lock)
     lock.enter_context(folder.locked())
     if folder.is_part:
-        raise ValueError(f"{folder.path} is a part of the run in {folder.path.parent}; give the folder of that")
+        raise ValueError(f"{folder.path} is a part of the run in {folder.path.parent}; give that folder instead")
     if not resume:
         return _replaced(given, folder)
     experiment = folder.read_experiment()
     if (experiment.options.path is None) != ("path" not in given):
         command = "train" if experiment.options.path is None else "path"
-        raise ValueError(f"{folder.path} holds a run of torchlasso {command}; go on with torchlasso {command}")
+        raise ValueError(f"{folder.path} holds a run of torchlasso {command}; resume it with torchlasso {command}")
     _refuse_changes(context, given, experiment.options)
     return experiment, read_data_again(experiment)
 
 
 def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, RowSplits]:
-    """A run in the place of another, which stays as it is until this one can be trained."""
+    """Replace a run by a new one; the old one stays until the new one is known to be trainable."""
     if given["data"] is None:
-        raise ValueError("--data is missing: what to train on")
+        raise ValueError("--data is missing")
     experiment, rows = _prepare(Options(**given), folder.allowed)
     teacher = experiment.options.teacher
     if teacher is not None:
@@ -113,7 +114,7 @@ def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, Row
 
 
 def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, RowSplits]:
-    """The experiment and its rows, tried out, so that what cannot be trained fails before anything is replaced."""
+    """Make the experiment and read its rows; rehearse a step, so that errors come before anything is replaced."""
     inputs, rows = read_data(options)
     experiment = Experiment(options, inputs)
     try:

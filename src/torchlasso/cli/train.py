@@ -1,4 +1,4 @@
-"""``torchlasso train``: train a sparse model, and the models to compare it with, in a folder that can be resumed."""
+"""``torchlasso train``: train a sparse model and its comparisons, in a folder that can be resumed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def train(
     as_json: options.AsJson = False,
     **values: Any,
 ) -> None:
-    """Train a model whose weights become exactly zero.
+    """Train a model with weights that are exactly zero.
 
     Example: torchlasso train --data digits --model lenet-5 --sparsity 0.95 --compare dense --out runs/a
 
-    On several devices: torchrun --nproc-per-node 2 -m torchlasso train …, to the same weights up to rounding. A batch
-    is shared among the processes; a batch norm sees the share of its process, and dropout differs by process.
+    On several devices: torchrun --nproc-per-node 2 -m torchlasso train …, with the same weights up to rounding. Each
+    batch is split among the processes. A batch norm sees only the part of its process, and dropout differs by process.
     """
     given = options.parsed(Options, TRAIN, values)
     folder = RunFolder(out, options.allowed(given["data"], given["model"], given["loss"], by=allow_code))

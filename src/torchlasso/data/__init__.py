@@ -1,4 +1,4 @@
-"""Data to train on and to predict: files, folders, named sets and functions.
+"""Data for training and prediction: files, folders, named data sets and functions.
 
 >>> from torchlasso.data import load
 >>> load("digits").classes

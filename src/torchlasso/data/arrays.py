@@ -1,4 +1,4 @@
-"""Arrays, checked and turned into a part."""
+"""Checks of arrays, and their conversion to a part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def array_part(x: Array, y: Array | None, origin: str) -> Part:
-    """A part of plain arrays.
+    """Make a part from plain arrays.
 
     Images of bytes are scaled by 1/255; (n, height, width) gets a channel, and bytes of shape
     (n, height, width, 1 or 3) get their channels in front.
@@ -24,10 +24,10 @@ def array_part(x: Array, y: Array | None, origin: str) -> Part:
     Args:
         x: (n, features), (n, height, width) or (n, channels, height, width).
         y: labels, (n,) or, of floats, (n, outputs).
-        origin: for messages.
+        origin: the name of the data in messages.
 
     Raises:
-        ValueError: what cannot be used, and why.
+        ValueError: the arrays cannot be used; the message says why.
     """
     if x.dtype.kind not in "biuf":
         raise ValueError(f"{origin}: x must hold numbers, not {x.dtype}")
@@ -50,14 +50,14 @@ def _floats(x: Array, origin: str) -> Array:
         if x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
             x = x.transpose(0, 3, 1, 2)
         return unit_interval(x)
-    with np.errstate(over="ignore"):  # too large for float32 is found below, as infinite
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite and are found below
         values = np.array(x, dtype=np.float32, order="C")
     refuse_infinite(values, (), origin)
     return values
 
 
 def unit_interval(pixels: Array) -> Array:
-    """Bytes as float32 in [0, 1], contiguous."""
+    """Convert bytes to contiguous float32 in [0, 1]."""
     values = np.array(pixels, dtype=np.float32, order="C")
     values /= 255
     return values
@@ -67,7 +67,7 @@ def refuse_infinite(x: Array, features: Sequence[str], origin: str) -> None:
     """Refuse missing (NaN) and infinite values.
 
     Raises:
-        ValueError: names the columns, or else the first row, and the count.
+        ValueError: there are such values; the message names the columns or else the first row, and the count.
     """
     bad = ~np.isfinite(x)
     count = int(bad.sum())
@@ -84,10 +84,10 @@ def refuse_infinite(x: Array, features: Sequence[str], origin: str) -> None:
 
 
 def as_array(value: object, what: str, origin: str) -> Labels:
-    """A tensor, an array or nested lists as an array.
+    """Convert a tensor, an array or nested lists to an array.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the value is none of these.
     """
     if isinstance(value, torch.Tensor):
         tensor = value.detach().cpu()

@@ -1,4 +1,4 @@
-"""Encoded images (PNG, JPEG and what else Pillow reads) to one array."""
+"""Decode images (PNG, JPEG and other formats of Pillow) into one array."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
 from torchlasso.data.arrays import unit_interval
 
-# Of what Pillow knows; some of the rest is run by other programs, and the content of a file decides, not its name.
+# Only these formats of Pillow: it runs other programs for some others, and chooses by content, not by file name.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-ASKED = 1 << 26  # bytes of pixels after which it is asked once more whether there is memory
-BYTES = 10  # that a byte of pixels takes in the end: as it is, joined, as float32 and standardised
+ASKED = 1 << 26  # bytes of pixels between two checks of the free memory
+BYTES = 10  # bytes of memory per byte of pixels: the pixels, joined, as float32 and standardised
 _GREY = ("L", "1", "LA", "La")
 
 
 def decode_images(images: Iterable[bytes | Path], where: Callable[[int], str]) -> Tensor:
-    """Images of one size as float32 in [0, 1], (n, 1 or 3, height, width).
+    """Decode images of one size to float32 in [0, 1], (n, 1 or 3, height, width).
 
-    Grey images have one channel; all have three when any of them has colours.
+    The result has one channel if all images are grey, else three.
 
     Args:
         images: encoded images, or their files.
-        where: what to call the image of an index in a message.
+        where: a function from the index of an image to its name in messages.
 
     Raises:
         ValueError: an image cannot be decoded, or differs in size from the first one.
@@ -57,7 +57,7 @@ def decode_images(images: Iterable[bytes | Path], where: Callable[[int], str]) -
                 held += len(pixels[-1])
         except MemoryError:
             raise
-        except Exception as error:  # Pillow's decoders raise what they please on damaged files
+        except Exception as error:  # Pillow's decoders raise all kinds of errors on damaged files
             raise ValueError(f"{where(index)}: not a readable image ({first_line(error)})") from error
         grey.append(image.mode == "L")
         if index == 0:
@@ -75,7 +75,7 @@ def decode_images(images: Iterable[bytes | Path], where: Callable[[int], str]) -
 
 @contextmanager
 def _quietly(pillow: Any) -> Iterator[None]:
-    """Without what Pillow remarks on a file; of more pixels than it wants to decode an error, and not a warning."""
+    """Suppress Pillow's warnings about a file, except the one about too many pixels, which becomes an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", pillow.DecompressionBombWarning)
@@ -83,7 +83,7 @@ def _quietly(pillow: Any) -> Iterator[None]:
 
 
 def _plain(image: Any, pillow: Any) -> Any:
-    """An image of mode L or RGB."""
+    """Convert an image to mode L or RGB."""
     if image.mode in ("L", "RGB"):
         image.load()
         return image

@@ -1,4 +1,4 @@
-"""Labels: which column holds them, whether they are sound, and their class indices."""
+"""Labels: their column, their checks, and their class indices."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ LABEL_NAMES = ("label", "class", "target", "y")
 
 @dataclass(frozen=True)
 class ColumnSelection:
-    """The label column of a table and the columns to leave out; ``required``: a label must be there."""
+    """The label column of a table and the columns to ignore; ``required``: whether a label must exist."""
 
     label: str | None = None
     ignore: tuple[str, ...] = ()
     required: bool = True
 
     def find_label(self, names: Sequence[str], origin: str) -> str | None:
-        """The label column among ``names``, or None where there is none and none is required.
+        """Return the label column among ``names``, or None if there is none and none is required.
 
         Raises:
-            ValueError: the label column or a column to ignore is not there.
+            ValueError: the label column or a column to ignore does not exist.
         """
         duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
         if duplicates:
@@ -47,20 +47,20 @@ class ColumnSelection:
         return found[0] if found else None
 
     def refuse(self, origin: str) -> None:
-        """For data without named columns.
+        """Refuse a selection of columns, for data without named columns.
 
         Raises:
-            ValueError: a label column or columns to ignore were asked for.
+            ValueError: a label column or columns to ignore were given.
         """
         if self.required and (self.label is not None or self.ignore):
             raise ValueError(f"{origin}: it has no named columns, so label= and ignore= do not apply")
 
 
 def raw_labels(y: Labels, origin: str) -> Labels:
-    """Labels as int64 (n,), str (n,), or float64 (n,) or (n, outputs); truth values become 0 and 1.
+    """Convert labels to int64 (n,), str (n,), or float64 (n,) or (n, outputs); booleans become 0 and 1.
 
     Raises:
-        ValueError: they are of another kind or shape, negative, or not finite.
+        ValueError: the labels have another kind or shape, are negative, or are not finite.
     """
     kind = y.dtype.kind
     if kind == "O" and all(isinstance(value, str) for value in y.flat):
@@ -88,7 +88,7 @@ def _refuse_rows(bad: Any, y: Labels, demand: str, origin: str) -> None:
 
 
 def class_names(y: Labels) -> tuple[str, ...]:
-    """The sorted distinct labels, as text.
+    """Return the sorted distinct labels, as text.
 
     >>> class_names(np.array([10, 2, 2]))
     ('2', '10')
@@ -97,10 +97,10 @@ def class_names(y: Labels) -> tuple[str, ...]:
 
 
 def class_indices(y: Labels, classes: Sequence[str]) -> Tensor:
-    """Raw labels as indices into the class names.
+    """Convert raw labels to indices into the class names.
 
     Args:
-        y: labels as a reader gave them, (n,).
+        y: labels as a reader returned them, (n,).
         classes: the class names in the order of their indices.
 
     Returns:

@@ -1,4 +1,4 @@
-"""From the name of some data to a data set."""
+"""Load a data set by its name."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torchlasso.data.splits import split_test
 def load(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()) -> Dataset:
     """Read training and test rows.
 
-    Where there is no test part, 20 % of the rows become one, by class and always the same. Whole
-    numbers, truth values and text as labels mean classification, decimal numbers regression.
+    If there is no test part, 20 % of the rows become one, stratified by class and always the same. Labels that are
+    whole numbers, booleans or text mean classification, decimal numbers mean regression.
 
     Args:
         spec: ``digits``, ``hf:NAME``, ``package.module:function`` (which returns
@@ -32,8 +32,8 @@ def load(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()) -> 
         A data set on the CPU.
 
     Raises:
-        FileNotFoundError: the path is not there.
-        ValueError: the data cannot be used; names the file, what is wrong, and what would be right.
+        FileNotFoundError: the path does not exist.
+        ValueError: the data cannot be used; the message names the file, the fault and the remedy.
 
     >>> dataset = load("digits")
     >>> dataset.input_shape, dataset.outputs, len(dataset.x), len(dataset.test_x)
@@ -48,7 +48,7 @@ def load(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()) -> 
         test_origin = origin
         if len(test.x) == 0:
             rows = len(train.x)
-            raise ValueError(f"{origin}: {rows} rows are too few to set test rows apart; add a test file")
+            raise ValueError(f"{origin}: {rows} rows are too few to split off test rows; add a test file")
     else:
         test, test_origin = source.test.read(), source.test.origin
     return _assemble(source.name, train, test, origin, test_origin)
@@ -66,7 +66,7 @@ def load_part(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()
         The rows, with labels as they were read, or None.
 
     Raises:
-        FileNotFoundError: the path is not there.
+        FileNotFoundError: the path does not exist.
         ValueError: the data cannot be used.
 
     >>> part = load_part("digits")
@@ -92,20 +92,20 @@ def _assemble(name: str, train: Part, test: Part, origin: str, test_origin: str)
     x, test_x = widen(train.x, channels), widen(test.x, channels)
     if x.shape[1:] != test_x.shape[1:]:
         raise ValueError(
-            f"{test_origin}: its rows are of shape {tuple(test_x.shape[1:])}, those of the training part "
-            f"({origin}) of shape {tuple(x.shape[1:])}; they must be the same"
+            f"{test_origin}: its rows have the shape {tuple(test_x.shape[1:])}, but the rows of the training part "
+            f"({origin}) have the shape {tuple(x.shape[1:])}; the shapes must be the same"
         )
     y, test_y = _required(train.y, origin), _required(test.y, test_origin)
     classes = () if y.dtype.kind == "f" else class_names(y)
     if y.dtype.kind != "f" and len(classes) < 2:
         raise ValueError(f"{origin}: all labels are {classes[0]!r}; at least 2 classes are needed")
     if classes and test_y.dtype.kind == "f":
-        kinds = f"{kind_of(test_y)}, those of the training part ({origin}) {kind_of(y)}"
+        kinds = f"{kind_of(test_y)}, but the labels of the training part ({origin}) are {kind_of(y)}"
         raise ValueError(f"{test_origin}: its labels are {kinds}; they must be of one kind")
     targets = [_targets(y, classes, origin), _targets(test_y, classes, test_origin)]
     if targets[0].shape[1:] != targets[1].shape[1:]:
         raise ValueError(
-            f"{test_origin}: {targets[1].shape[1]} targets a row, the training part has {targets[0].shape[1]}"
+            f"{test_origin}: {targets[1].shape[1]} targets per row, but the training part has {targets[0].shape[1]}"
         )
     return Dataset(name, x.contiguous(), targets[0], test_x.contiguous(), targets[1], classes, train.features)
 
@@ -123,5 +123,5 @@ def _targets(y: Labels, classes: tuple[str, ...], origin: str) -> Tensor:
         except ValueError as error:
             raise ValueError(f"{origin}: {error} of the training part") from error
     if y.dtype.kind == "U":
-        raise ValueError(f"{origin}: its labels are text, those of the training part decimal numbers")
+        raise ValueError(f"{origin}: its labels are text, but the labels of the training part are decimal numbers")
     return torch.from_numpy(y.astype(np.float32).reshape(len(y), -1))

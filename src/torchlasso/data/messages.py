@@ -1,4 +1,4 @@
-"""The wording of the readers' errors: one line, with rows counted from 0 as in an array."""
+"""Parts of the readers' error messages: one line, with rows counted from 0 as in an array."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:
-    """Names for a message, the first few of them.
+    """List the first few names for a message.
 
     >>> listed(["a", "b", "c"], most=2)
     "'a', 'b' and 1 more"
@@ -17,7 +17,7 @@ def listed(names: Iterable[str], most: int = 12) -> str:
 
 
 def row(index: int) -> str:
-    """A row for a message.
+    """Name a row for a message.
 
     >>> row(3)
     'row 3 (from 0)'

@@ -21,9 +21,9 @@ class Part:
 
     Args:
         x: float32; images (n, channels, height, width) in [0, 1], or a table (n, features).
-        y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None where there are none.
+        y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None if there are none.
         features: the column names of a table, () for images and for arrays without names.
-        names: what the rows are called, such as the files of images; () where they have no names.
+        names: names of the rows, such as the files of images; () if they have no names.
 
     >>> Part(torch.zeros(2, 3), np.array(["cat", "dog"]), ("a", "b", "c")).x.shape
     torch.Size([2, 3])
@@ -35,7 +35,7 @@ class Part:
     names: tuple[str, ...] = ()
 
     def rows(self, index: Tensor) -> Part:
-        """The part that holds only the rows of ``index``."""
+        """Select the rows of ``index``."""
         names = tuple(self.names[i] for i in index.tolist()) if self.names else ()
         return Part(self.x[index], None if self.y is None else self.y[index.numpy()], self.features, names)
 
@@ -45,7 +45,7 @@ class Dataset:
     """Training and test rows.
 
     Args:
-        name: what it is called in reports.
+        name: the name in reports.
         x: float32; images (n, channels, height, width), or a table (n, features).
         y: int64 (n,) class indices, or float32 (n, outputs) for regression.
         test_x: like ``x``.
@@ -79,15 +79,15 @@ class Dataset:
 
 
 def widen(x: Tensor, channels: int) -> Tensor:
-    """Grey images as images of ``channels`` equal channels; others as they are."""
+    """Repeat the channel of grey images ``channels`` times; return other images unchanged."""
     return x.expand(-1, channels, -1, -1) if x.dim() == 4 and x.shape[1] == 1 else x
 
 
 def order_like(part: Part, features: Sequence[str], origin: str) -> Part:
-    """The part with its columns in the order of ``features``.
+    """Order the columns of a part like ``features``.
 
     Raises:
-        ValueError: it has other columns.
+        ValueError: the part has other columns.
     """
     if part.features == tuple(features):
         return part
@@ -96,7 +96,7 @@ def order_like(part: Part, features: Sequence[str], origin: str) -> Part:
     extra = [name for name in part.features if name not in wanted]
     if missing or extra:
         raise ValueError(
-            f"{origin}: its columns differ from those of the training part "
+            f"{origin}: its columns differ from the columns of the training part "
             f"(missing: {listed(missing)}; only here: {listed(extra)}); leave columns out with ignore="
         )
     index = torch.tensor([places[name] for name in features])
@@ -104,7 +104,7 @@ def order_like(part: Part, features: Sequence[str], origin: str) -> Part:
 
 
 def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
-    """The rows of several files of one split, one after the other.
+    """Join the rows of several files of one split.
 
     Raises:
         ValueError: columns, shapes or labels do not fit together.
@@ -117,8 +117,8 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
     xs = [widen(part.x, channels) for part in ordered]
     for x, part, origin in zip(xs, ordered, origins, strict=True):
         if x.shape[1:] != xs[0].shape[1:]:
-            shapes = f"{tuple(x.shape[1:])}, in {origins[0]} of shape {tuple(xs[0].shape[1:])}"
-            raise ValueError(f"{origin}: its rows are of shape {shapes}; they must be the same")
+            shapes = f"{tuple(x.shape[1:])}, and in {origins[0]} the shape {tuple(xs[0].shape[1:])}"
+            raise ValueError(f"{origin}: its rows have the shape {shapes}; the shapes must be the same")
         if kind_of(part.y) != kind_of(first.y):
             kinds = f"{kind_of(part.y)}, in {origins[0]} {kind_of(first.y)}"
             raise ValueError(f"{origin}: its labels are {kinds}; they must be of one kind")

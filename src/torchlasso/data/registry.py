@@ -1,4 +1,4 @@
-"""Readers: what each must offer, and which of them reads a given spec."""
+"""The interface of readers, and the registry that finds the reader of a given spec."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchlasso.data.records import Part
 
 @dataclass(frozen=True)
 class Portion:
-    """One split that can be read: where it comes from, for messages, and how to read it."""
+    """One split that can be read: its origin, for messages, and the function that reads it."""
 
     origin: str
     read: Callable[[], Part]
@@ -26,7 +26,7 @@ class Portion:
 
 @dataclass(frozen=True)
 class Source:
-    """The training and the test split that a spec names, neither of them read yet."""
+    """The training and the test split of a spec, before they are read."""
 
     name: str
     train: Portion | None
@@ -36,16 +36,16 @@ class Source:
 class Reader(ABC):
     """One kind of data. A new one is a registered class in a file of ``torchlasso.data.readers``."""
 
-    form: ClassVar[str]  # how its specs look, for messages
+    form: ClassVar[str]  # the form of its specs, for messages
     rank: ClassVar[int] = 1  # lower is tried first
 
     @abstractmethod
     def accepts(self, spec: str) -> bool:
-        """Return whether this reader is the one for ``spec``, by names and not by the content of files."""
+        """Return whether this reader reads ``spec``; decide by names, not by the content of files."""
 
     @abstractmethod
     def open(self, spec: str, columns: ColumnSelection) -> Source:
-        """The splits that ``spec`` names."""
+        """Return the splits that ``spec`` names."""
 
 
 class FileReader(Reader):
@@ -62,7 +62,7 @@ class FileReader(Reader):
 
     @abstractmethod
     def read(self, path: Path, columns: ColumnSelection) -> Part:
-        """The rows of the file."""
+        """Read the rows of the file."""
 
 
 _readers: Registry[str, Reader] = Registry("reader of")  # by the form of their specs
@@ -70,10 +70,10 @@ R = TypeVar("R", bound=type[Reader])
 
 
 def register(reader: R) -> R:
-    """Class decorator: ``load`` finds the reader.
+    """Register a reader class, so that ``load`` finds it.
 
     Raises:
-        ValueError: another reader reads specs of the same form.
+        ValueError: there is another reader for specs of the same form.
     """
     _readers.enter(reader.form, reader())
     return reader
@@ -84,20 +84,20 @@ def _by_rank() -> list[Reader]:
 
 
 def reader_of(path: Path) -> Reader | None:
-    """The reader that accepts a file, if any."""
-    spec = str(path.absolute())  # never like hf:NAME or package.module:function, as the name of a file may be
+    """Find the reader that accepts a file, if any."""
+    spec = str(path.absolute())  # absolute, so that no file name reads as hf:NAME or package.module:function
     return next((reader for reader in _by_rank() if reader.accepts(spec)), None)
 
 
 def find_reader(spec: str) -> Reader:
-    """The first reader that accepts ``spec``.
+    """Find the first reader that accepts ``spec``.
 
     Raises:
-        FileNotFoundError: ``spec`` is a path and nothing is there.
-        ValueError: none reads it.
+        FileNotFoundError: ``spec`` is a path that does not exist.
+        ValueError: no reader accepts it.
     """
     forms = list(_readers)
-    if not spec:  # which pathlib would take for the current folder
+    if not spec:  # pathlib would read it as the current folder
         raise unknown("dataset", spec, forms)
     for reader in _by_rank():
         if reader.accepts(spec):

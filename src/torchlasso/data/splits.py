@@ -1,4 +1,4 @@
-"""Rows held out of training: seeded, and stratified by class."""
+"""Hold out rows from training: seeded, and stratified by class."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ TEST_SEED = 0  # fixed, so that every run compares on the same test rows
 
 
 def holdout(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split rows into kept and held out ones, class by class when ``y`` is of whole numbers.
+    """Split rows into kept and held-out rows, class by class if ``y`` contains whole numbers.
 
-    round(n·fraction) rows are held out, shared among the classes by their size: each gives its share
-    rounded down, and those with the largest remainders one more. Every class keeps at least one row, so
-    fewer are held out where many classes have only one.
+    round(n·fraction) rows are held out. Each class gives its share rounded down, and the classes with the largest
+    remainders give one more. Every class keeps at least one row, so fewer rows are held out if many classes have only
+    one.
 
     Args:
         y: class indices (n,), or regression targets (n, ...), which are not stratified.
-        fraction: of the rows to hold out, in [0, 1).
-        seed: of a generator of its own.
+        fraction: the fraction of rows to hold out, in [0, 1).
+        seed: the seed of a separate generator.
 
     Returns:
-        The indices of kept and of held out rows, int64, each sorted.
+        The indices of kept and of held-out rows, int64, each sorted.
 
     Raises:
         ValueError: ``fraction`` is out of range, or class indices are not of shape (n,).
@@ -61,7 +61,7 @@ def _quotas(sizes: Tensor, fraction: float, generator: torch.Generator) -> Tenso
     exact = sizes.double() * fraction
     quota = torch.minimum(exact.floor().long(), room)
     left = round(int(sizes.sum()) * fraction) - int(quota.sum())
-    # A random order first, so that equal remainders are not always settled for the first classes.
+    # A random order first, so that equal remainders do not always favour the first classes.
     shuffled = torch.randperm(len(sizes), generator=generator)
     remainder = torch.where(quota < room, exact - quota, -1.0)[shuffled]
     chosen = shuffled[torch.argsort(remainder, descending=True, stable=True)][: max(left, 0)]
@@ -70,7 +70,7 @@ def _quotas(sizes: Tensor, fraction: float, generator: torch.Generator) -> Tenso
 
 
 def split_test(part: Part) -> tuple[Part, Part]:
-    """A labelled part without a test part, split into training and test rows."""
+    """Split a labelled part without a test part into training and test rows."""
     y = np.zeros(len(part.x)) if part.y is None else part.y
     codes = y if y.dtype.kind == "f" else np.unique(y, return_inverse=True)[1].reshape(-1)
     kept, held = holdout(torch.from_numpy(codes), TEST_FRACTION, TEST_SEED)

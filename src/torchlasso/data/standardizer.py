@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CLOSE = 1e-4  # of the deviation; sums on another machine differ by far less
-_ROWS = 4096  # at a time, in double precision
+CLOSE = 1e-4  # relative to the deviation; sums on another machine differ by far less
+_ROWS = 4096  # rows at a time in double precision
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Standardizer:
         std: the same, above 0.
 
     Raises:
-        ValueError: the two differ in length, or a ``std`` is not above 0.
+        ValueError: the lengths differ, or a ``std`` is not above 0.
 
     >>> scale = Standardizer.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
     >>> scale(torch.tensor([[2.0, 5.0]]))
@@ -39,7 +39,7 @@ class Standardizer:
 
     @classmethod
     def fit(cls, x: Tensor) -> Standardizer:
-        """The mean and standard deviation of ``x``, (n, channels, ...) or (n, features).
+        """Compute the mean and standard deviation of ``x``, (n, channels, ...) or (n, features).
 
         A channel or feature that is constant gets the standard deviation 1.
 
@@ -56,7 +56,7 @@ class Standardizer:
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``x`` scaled, in its own dtype and on its own device.
+        """Scale ``x``, in its own dtype and on its own device.
 
         Raises:
             ValueError: ``x`` has another number of channels or features.
@@ -68,7 +68,7 @@ class Standardizer:
         return (x - mean) / std
 
     def undone(self, x: Tensor) -> Tensor:
-        """Return the rows that ``x`` was made from.
+        """Undo the scaling of ``x``.
 
         >>> Standardizer((2.0,), (1.0,)).undone(torch.tensor([[1.0]]))
         tensor([[3.]])
@@ -77,7 +77,7 @@ class Standardizer:
         return x * std + mean
 
     def is_close(self, other: Standardizer) -> bool:
-        """Return whether another one does the same, to a ten thousandth of the deviations.
+        """Return whether another standardizer is the same up to a ten-thousandth of the deviations.
 
         >>> Standardizer((2.0,), (1.0,)).is_close(Standardizer((2.1,), (1.0,)))
         False
@@ -94,7 +94,7 @@ class Standardizer:
 
 
 def _sum_of_powers(x: Tensor, centre: Tensor, dims: list[int], power: int) -> Tensor:
-    """The sum of (x − centre)^power over ``dims``, in double precision and little memory, (x.shape[1],)."""
+    """Sum (x − centre)^power over ``dims``, in double precision and with little memory: (x.shape[1],)."""
     centre = _along_channels(centre, x)
     total = torch.zeros(x.shape[1], dtype=torch.float64)
     for rows in torch.split(x, _ROWS):

@@ -1,4 +1,4 @@
-"""Arrow tables (of Parquet, CSV and Hugging Face data) to a part."""
+"""Convert Arrow tables (of Parquet, CSV and Hugging Face data) to a part."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from torchlasso.data.records import Labels, Part
 
 
 def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths: bool = False) -> Part:
-    """The images or the numeric columns of a table, with its labels.
+    """Convert the images or the numeric columns of a table, with its labels.
 
-    A column of images is binary, or of the form ``{bytes, path}``; where there is one, the other
-    columns but the label are not used.
+    A column of images is binary or has the form ``{bytes, path}``. If there is one, only it and the label are used.
 
     Args:
         table: a ``pyarrow.Table``.
-        columns: which column is the label and which are left out.
-        origin: for messages.
+        columns: the label column and the columns to ignore.
+        origin: the name of the data in messages.
         image_paths: whether an image without bytes may be read from its path.
 
     Raises:
-        ValueError: what cannot be used, and why.
+        ValueError: the table cannot be used; the message says why.
     """
     pa = require("pyarrow", "data", "reading tables")
     label = columns.find_label(table.column_names, origin)
@@ -86,9 +85,9 @@ def _labels(pa: Any, column: Any, name: str, columns: ColumnSelection, origin: s
 
 
 def _numbers(pa: Any, table: Any, names: list[str], origin: str) -> Array:
-    """The columns as float32, (n, columns)."""
+    """Convert the columns to float32, (n, columns)."""
     if not names:
-        raise ValueError(f"{origin}: no column but the label is left; at least one of numbers is needed")
+        raise ValueError(f"{origin}: there are no columns besides the label; at least one numeric column is needed")
     kinds = {name: table.schema.field(name).type for name in names}
     other = [name for name, kind in kinds.items() if not _is_number(pa, kind)]
     if other:
@@ -105,7 +104,7 @@ def _numbers(pa: Any, table: Any, names: list[str], origin: str) -> Array:
             values = column.cast(pa.float64(), safe=False).to_numpy()  # a missing value becomes NaN
         except pa.ArrowException as error:
             raise ValueError(f"{origin}: column {name!r}: {first_line(error)}") from error
-        with np.errstate(over="ignore"):  # too large for float32 is found below, as infinite
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite and are found below
             x[:, index] = values
     refuse_infinite(x, names, origin)
     return x
@@ -118,7 +117,7 @@ def _is_number(pa: Any, kind: Any) -> bool:
 
 
 def _example(column: Any) -> str:
-    """The first value of a column that is no number, or else its type."""
+    """Return the first value of a column that is not a number, or else the column's type."""
     for value in column.to_pylist():
         try:
             float(value)

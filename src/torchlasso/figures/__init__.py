@@ -1,4 +1,4 @@
-"""Figures, drawn by matplotlib, which is imported where one is drawn: axes in and out.
+"""Figures drawn with matplotlib, which is imported only when a figure is drawn. They take and return axes.
 
 >>> import torchlasso as tl
 >>> axes = tl.figures.stability([0.4, 0.1, 0.01])

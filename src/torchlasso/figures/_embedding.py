@@ -1,4 +1,4 @@
-"""Figures within a page: as text of SVG that takes the page's colours, light or dark, and as pictures."""
+"""Figures in a page: SVG text that takes the page's colours, light or dark, and pixel images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torchlasso.html import PALETTE, picture, variable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE = (5.0, 3.2)  # inches: as wide as a phone, so that the letters are legible there
-WIDE, HIGH = 640, 560  # pixels of the screen that a picture takes at most, where it can be drawn smaller
-LARGEST = 8  # pixels of the screen for one of a picture
+SIZE = (5.0, 3.2)  # inches: the width of a phone, so that the text is legible there
+WIDE, HIGH = 640, 560  # the most screen pixels for an image
+LARGEST = 8  # the most screen pixels for one pixel of an image
 VARIABLES = {light: variable(name) for name, (light, _) in PALETTE.items()}
 CLEANING = (
     (r"^.*?(?=<svg)", ""),  # the XML declaration and the document type
@@ -33,17 +33,17 @@ CLEANING = (
 
 
 def page_axes(size: tuple[float, float] = SIZE) -> Any:
-    """Axes to draw in for a page."""
+    """Make axes for a figure in a page."""
     return axes_or_new(None, size)
 
 
 def embedded(axes: Axes, name: str, label: str) -> str:
-    """The figure of some axes as an element of a page.
+    """Return the figure of some axes as an element of a page.
 
     Args:
-        axes: what was drawn in.
-        name: put before every id, so that figures of one page do not take one another's parts.
-        label: what the figure shows, in words and numbers.
+        axes: the axes of the figure.
+        name: a prefix for every id, so that the ids of several figures in a page differ.
+        label: a description of the figure, in words and numbers.
     """
     figure: Any = axes.figure
     buffer = io.StringIO()
@@ -58,7 +58,7 @@ def embedded(axes: Axes, name: str, label: str) -> str:
 
 
 def places(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the places of points in the SVG of an embedded figure; points outside of the axes are at their border."""
+    """Return the positions of points in the SVG of an embedded figure; points outside are moved to the border."""
     figure: Any = axes.figure
     width, height = 72 * figure.get_size_inches()
     box = axes.get_position()
@@ -71,7 +71,7 @@ def places(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[floa
 
 
 def pictured(pixels: Tensor, label: str) -> str:
-    """Pixels as an element of a page, large enough to be seen."""
+    """Return pixels as an element of a page, enlarged to be visible."""
     height, width, _ = pixels.shape
     scale = max(1, min(LARGEST, WIDE // width, HIGH // height))
     return picture(width, height, pixels.contiguous().numpy().tobytes(), label, scale)

@@ -1,4 +1,4 @@
-"""The filters that are left, as pictures."""
+"""Pictures of the nonzero filters."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torchlasso.figures._style import axes_or_new
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST = 64  # filters, and kernels of a filter, that are drawn
-ACROSS = 16  # kernels in a row, where filters are short
+MOST = 64  # the most filters drawn, and the most kernels of a filter
+ACROSS = 16  # kernels in a row, if filters are short
 
 
 def filters(
@@ -25,19 +25,19 @@ def filters(
 ) -> Axes:
     """Draw the filters of a convolution that are not zero, the largest first.
 
-    A filter is a row of kernels, one for each input channel that is read by any; short ones share a row. Weights above
-    zero are blue, those below orange, zeros pale grey.
+    A filter is a row of kernels, one for each input channel that any filter reads; short filters share a row. Positive
+    weights are blue, negative weights orange, zeros pale grey.
 
     Args:
         w: (filters, channels, height, width), or without the height.
         ax: the axes to draw in; without them, new ones.
-        shape: (channels, height, width) of the images that are read, for the weight of a linear layer, (units, inputs).
-        most: how many filters are drawn.
-        title: of the figure.
+        shape: (channels, height, width) of the input images, for the weight of a linear layer, (units, inputs).
+        most: the largest number of filters to draw.
+        title: the title of the figure.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: all filters are zero, or the weight is none of filters.
+        ValueError: all filters are zero, or the weight does not have the shape of filters.
 
     Examples:
         >>> import torchlasso as tl
@@ -55,7 +55,7 @@ def filters(
 
 @torch.no_grad()
 def filter_pixels(w: Tensor, shape: Sequence[int] | None = None, most: int = MOST) -> Tensor:
-    """The pixels of :func:`filters`: uint8, (height, width, 4)."""
+    """Return the pixels of :func:`filters`: uint8, (height, width, 4)."""
     if shape is not None:
         if w.numel() != len(w) * math.prod(shape):
             raise ValueError(f"filters of shape {tuple(shape)} do not make a weight of shape {tuple(w.shape)}")
@@ -72,7 +72,7 @@ def filter_pixels(w: Tensor, shape: Sequence[int] | None = None, most: int = MOS
 
 
 def _largest(w: Tensor, most: int, in_order: bool = False) -> Tensor:
-    """The first slices that are not zero, the largest first or in their order."""
+    """Return the largest nonzero slices, the largest first or in their order."""
     sizes = w.flatten(1).double().norm(dim=1)
     chosen = sizes.argsort(descending=True, stable=True)[: min(most, int((sizes > 0).sum()))]
     return w[chosen.sort().values if in_order else chosen]

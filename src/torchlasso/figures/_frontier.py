@@ -1,4 +1,4 @@
-"""The frontier: how good a model is at each number of weights left."""
+"""The frontier: the quality of a model at each number of weights left."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torchlasso.figures._style import COLOURS, INK, MARKERS, SOFT, axes_or_new, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TALLEST = 8  # times the median value: what is worse leaves the figure, so that the others can be told apart
+TALLEST = 8  # values above so many medians are cut off, so that the others remain distinguishable
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points that are drawn as one line, or as a mark if there is only one.
+    """Points drawn as one line, or as a mark if there is only one.
 
     Attributes:
-        name: for the legend.
-        left: the share of weights that is left at each point; where it is 0, the point has no place and is left out.
-        values: how bad each point is, an error as a fraction or a loss.
+        name: the name in the legend.
+        left: the share of weights left at each point; points with 0 are not drawn, since the scale is logarithmic.
+        values: the error of each point as a fraction, or the loss.
         spreads: the standard error of each value, drawn as a band; may be empty.
     """
 
@@ -51,16 +51,16 @@ def frontier(
     chosen: tuple[float, float] | None = None,
     title: str = "",
 ) -> Axes:
-    """Draw how good models are against how many of their weights are left, from dense to sparse.
+    """Draw the quality of models against the share of weights left, from dense to sparse.
 
     Args:
         series: the lines, at most five.
         ax: the axes to draw in; without them, new ones.
-        measure: what the values are, such as "validation error".
-        percent: whether values are fractions, to be shown in per cent.
-        dense: the value of the dense model, drawn as a level.
-        chosen: the share left and the value of a point to be marked.
-        title: of the figure.
+        measure: the name of the values, such as "validation error".
+        percent: whether the values are fractions to show in per cent.
+        dense: the value of the dense model, drawn as a horizontal line.
+        chosen: the share left and the value of a point to mark.
+        title: the title of the figure.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -74,7 +74,7 @@ def frontier(
     """
     check_sequence("frontier: series", series, Series, "a list of torchlasso.figures.Series")
     if not any(share > 0 for line in series for share in line.left):
-        raise ValueError("a frontier without points cannot be drawn")
+        raise ValueError("a frontier needs at least one point")
     axes, scale = axes_or_new(ax), 100 if percent else 1
     for line, colour, marker in zip(series, COLOURS, MARKERS, strict=False):
         if any(share > 0 for share in line.left):
@@ -110,7 +110,7 @@ def _draw(axes: Any, line: Series, scale: float, colour: str, marker: str) -> No
 
 
 def _scale_of_shares(axes: Any, shares: Sequence[float]) -> None:
-    """Let the weights left go from dense to sparse, as the path does, between shares that can be named."""
+    """Scale the axis of weights left from dense to sparse, with ticks at round shares."""
     steps = (1, 2, 5) if min(shares) > 1e-3 else (1,)
     ticks = [float(f"{step}e{power}") for power in range(-9, 1) for step in steps]
     low = max((tick for tick in ticks if tick <= min(shares)), default=min(shares))

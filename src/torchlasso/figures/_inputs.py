@@ -1,4 +1,4 @@
-"""The inputs that a network still reads: pixels of images, or features of a table in their order."""
+"""The inputs that a network still reads: pixels of images, or ranked features of a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchlasso.figures._style import BLUE, axes_or_new, dress, plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST = 30  # features that are drawn
+MOST = 30  # the most features drawn
 ACROSS = 5  # images in a row
 
 
@@ -28,20 +28,20 @@ def inputs(
     names: Sequence[str] = (),
     title: str = "",
 ) -> Axes:
-    """Draw which inputs are read: of a table the features, ranked; of images the pixels, a dot for each that is not.
+    """Draw the inputs that are read: ranked features of a table, or pixels of images with a dot for each unread one.
 
     Args:
-        read: bool, (features,) or (channels, height, width), as :func:`torchlasso.graph.inputs_read` gives it.
+        read: bool, (features,) or (channels, height, width), as :func:`torchlasso.graph.inputs_read` returns it.
         ax: the axes to draw in; without them, new ones.
-        strengths: how strongly each is read, of the same shape.
-        images: (n, channels, height, width) on which the pixels are shown, such as the mean image of each class;
-            without them the strengths are shown.
-        names: of the features.
-        title: of the figure.
+        strengths: the strength with which each is read, of the same shape.
+        images: (n, channels, height, width), images to mark the pixels on, such as the mean image of each class;
+            without them, the strengths are drawn.
+        names: the names of the features.
+        title: the title of the figure.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: nothing is read of a table, or shapes do not fit.
+        ValueError: no feature of a table is read, or shapes do not fit.
 
     Examples:
         >>> import torchlasso as tl
@@ -52,10 +52,10 @@ def inputs(
     """
     check_kind("inputs: read", read, Tensor, "a mask of the inputs that are read, a tensor")
     if names and len(names) != read.numel():
-        raise ValueError(f"inputs: names must be one for each of the {read.numel()} features; got {len(names)}")
+        raise ValueError(f"inputs: names must have a name for each of the {read.numel()} features; got {len(names)}")
     for name, given in (("strengths", strengths), ("images", None if images is None else images[0])):
         if given is not None and given.shape != read.shape:
-            raise ValueError(f"{name} must be of shape {tuple(read.shape)}, as read is; got {tuple(given.shape)}")
+            raise ValueError(f"{name} must have the shape of read, {tuple(read.shape)}; got {tuple(given.shape)}")
     if read.dim() == 3:
         axes = axes_or_new(ax)
         show(axes, pixel_map(read, strengths) if images is None else pixels_on(read, images), title)
@@ -72,7 +72,7 @@ def inputs(
 
 
 def ranked(read: Tensor, strengths: Tensor | None = None, names: Sequence[str] = ()) -> list[tuple[str, float]]:
-    """The features that are read and how strongly, the strongest first; without strengths all are 1.
+    """Return the features that are read and their strengths, the strongest first; without strengths, all are 1.
 
     >>> ranked(torch.tensor([True, False, True]), torch.tensor([0.5, 0.0, 2.0]))
     [('input 2', 2.0), ('input 0', 0.5)]
@@ -92,7 +92,7 @@ def pixel_map(read: Tensor, strengths: Tensor | None = None) -> Tensor:
 
 
 def pixels_on(read: Tensor, images: Tensor) -> Tensor:
-    """Images side by side, with a dot for each pixel that is not read: uint8, (height, width, 4)."""
+    """Return images in a row, with a dot for each pixel that is not read: uint8, (height, width, 4)."""
     return sheet([crossed_out(image, _unread(read)) for image in as_colours(smaller(images))], ACROSS, gap=3)
 
 

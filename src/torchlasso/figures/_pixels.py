@@ -1,7 +1,7 @@
 """Pixels: weights and images as colours, and tiles on a sheet.
 
-All are uint8, (height, width, 4), the last of them red, green, blue and opacity, so that what is empty shows the paper,
-be it light or dark.
+All are uint8, (height, width, 4), with red, green, blue and opacity last. Empty pixels are transparent and show the
+background, light or dark.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# On white and on black paper alike.
+# Visible on white and on black.
 ABOVE, BELOW, NONE = (70, 126, 240), (232, 120, 60), (128, 134, 139)
-FAINTEST = 0.35  # the opacity of the smallest weight that is not zero: it is there, after all
-EMPTY = 0.16  # that of a zero
+FAINTEST = 0.35  # the opacity of the smallest nonzero weight
+EMPTY = 0.16  # the opacity of a zero
 
 
 def tinted(w: Tensor) -> Tensor:
-    """Weights as colours, (…, 4): blue above zero, orange below, the larger the stronger; pale grey where zero."""
+    """Convert weights to colours, (…, 4): positive blue, negative orange, larger ones stronger, and zeros pale grey."""
     w = w.detach().double().cpu()
     size = w.abs() / (w.abs().max() if w.any() else 1.0)
     colour = torch.where((w > 0)[..., None], _rgb(ABOVE), torch.where((w < 0)[..., None], _rgb(BELOW), _rgb(NONE)))
@@ -29,7 +29,7 @@ def tinted(w: Tensor) -> Tensor:
 
 
 def as_colours(images: Tensor) -> Tensor:
-    """Images (…, channels, height, width) as colours (…, height, width, 4), their largest number the brightest."""
+    """Convert images (…, channels, height, width) to colours (…, height, width, 4); the largest value is brightest."""
     images = images.detach().double().cpu()
     low, high = images.min(), images.max()
     images = (images - low) / (high - low if high > low else 1.0)
@@ -40,7 +40,7 @@ def as_colours(images: Tensor) -> Tensor:
 
 
 def crossed_out(pixels: Tensor, which: Tensor) -> Tensor:
-    """Larger pixels, those of a mask (height, width) replaced by a dot."""
+    """Enlarge pixels, and replace those in a mask (height, width) by a dot."""
     factor = 5 if max(which.shape) <= 16 else 3
     found = pixels.repeat_interleave(factor, dim=0).repeat_interleave(factor, dim=1)
     gone = which.cpu().repeat_interleave(factor, dim=0).repeat_interleave(factor, dim=1)
@@ -52,14 +52,14 @@ def crossed_out(pixels: Tensor, which: Tensor) -> Tensor:
 
 
 def smaller(images: Tensor, largest: int = 64) -> Tensor:
-    """Images (…, height, width), a pixel for the mean of several where they are larger than so many on a side."""
+    """Shrink images (…, height, width) to at most ``largest`` pixels on a side, by means of pixels."""
     size = math.ceil(max(images.shape[-2:]) / largest)
     images = images.detach().double().cpu()
     return images if size == 1 else torch.nn.functional.avg_pool2d(images, size, ceil_mode=True)
 
 
 def sheet(tiles: Sequence[Tensor], columns: int, gap: int = 1) -> Tensor:
-    """Tiles of one size in rows of so many, transparent pixels between them."""
+    """Arrange tiles of one size in rows, with transparent pixels between them."""
     height, width, _ = tiles[0].shape
     rows, columns = math.ceil(len(tiles) / columns), min(columns, len(tiles))
     found = torch.zeros(rows * (height + gap) - gap, columns * (width + gap) - gap, 4, dtype=torch.uint8)

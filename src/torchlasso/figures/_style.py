@@ -1,4 +1,4 @@
-"""The looks of figures, and writing them: whole or not at all, the same bytes for the same data."""
+"""The style of figures, and saving them atomically, with the same bytes for the same data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, SOFT, LINE, BLUE = (PALETTE[name][0] for name in ("ink", "soft", "line", "blue"))
-# One of each for a line, so that lines are told apart without colours, too.
+# Lines also differ in marker and dash, not only in colour.
 COLOURS = tuple(PALETTE[name][0] for name in ("blue", "orange", "green", "purple", "grey"))
 MARKERS = ("o", "s", "^", "D", "v")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -25,10 +25,10 @@ SALT = "torchlasso"
 
 
 def module(name: str = "matplotlib") -> Any:
-    """A module of matplotlib, which is imported where something is drawn.
+    """Import a module of matplotlib.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: matplotlib is not installed.
     """
     try:
         return importlib.import_module(name)
@@ -37,7 +37,7 @@ def module(name: str = "matplotlib") -> Any:
 
 
 def axes_or_new(ax: Axes | None = None, size: tuple[float, float] = SIZE) -> Any:
-    """The axes that were given, or new ones in a figure of their own."""
+    """Return the given axes, or new ones in a new figure."""
     if ax is not None:
         check_kind("ax", ax, module("matplotlib.axes").Axes, "axes of matplotlib")
         return ax
@@ -46,7 +46,7 @@ def axes_or_new(ax: Axes | None = None, size: tuple[float, float] = SIZE) -> Any
 
 
 def dress(axes: Any, *, x: str = "", y: str = "", title: str = "", grid: str = "both", legend: str = "") -> None:
-    """Name axes, and draw them with little ink; ``legend``: ``"inside"`` of them or ``"above"``, if there is one."""
+    """Label axes and style them; ``legend``: ``"inside"`` or ``"above"`` the axes, or no legend."""
     axes.set_xlabel(x, color=SOFT)
     axes.set_ylabel(y, color=SOFT)
     axes.set_title(title, loc="left", color=INK, fontsize=11, pad=24 if legend == "above" else None)
@@ -63,7 +63,7 @@ def dress(axes: Any, *, x: str = "", y: str = "", title: str = "", grid: str = "
 
 
 def plain(name: str) -> str:
-    r"""Return a name out of data as matplotlib shows it letter by letter: what is between dollars is not a formula.
+    r"""Escape a name from data, so that matplotlib shows it literally: dollar signs do not start a formula.
 
     >>> print(plain("from $5 to $9"))
     from \$5 to \$9
@@ -79,7 +79,7 @@ def in_per_cent(axis: Any, scale: float = 1.0) -> None:
 
 
 def save(axes: Axes, *paths: str | Path) -> None:
-    """Write the figure of some axes into files, whose endings say in which format (``.png``, ``.svg``).
+    """Write the figure of some axes to files, in the formats of their endings (``.png``, ``.svg``).
 
     Examples:
         >>> import tempfile, torchlasso as tl
@@ -92,6 +92,6 @@ def save(axes: Axes, *paths: str | Path) -> None:
         ending = Path(path).suffix.lstrip(".")
         drawn = io.BytesIO()
         with module().rc_context({"svg.hashsalt": SALT}):
-            # the same data make the same file: no date, and no random names inside
+            # the same data give the same bytes: no date, and no random ids
             figure.savefig(drawn, format=ending, metadata={"Date": None} if ending == "svg" else None)
         write_bytes(path, drawn.getbuffer())

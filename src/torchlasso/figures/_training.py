@@ -1,4 +1,4 @@
-"""Training curves: the loss, the error, λ or the zeros, epoch by epoch."""
+"""Training curves: the loss, the error, λ or the zeros, by epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchlasso.figures._style import COLOURS, DASHES, axes_or_new, dress, in_pe
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What the entries of a line of metrics are called, and which of them are fractions, to be shown in per cent.
+# The names of the entries in a line of metrics, and those that are fractions, shown in per cent.
 NAMES = {
     "loss": "training loss",
     "val_loss": "validation loss",
@@ -24,7 +24,7 @@ NAMES = {
     "seconds": "seconds",
 }
 FRACTIONS = ("val_error", "val_accuracy", "sparsity", "switched")
-RATIO = 20  # of the largest value to the least, from which on the scale is logarithmic
+RATIO = 20  # if the largest value is more than so many times the least, the scale is logarithmic
 
 
 def training(
@@ -35,18 +35,18 @@ def training(
     by: str = "epoch",
     title: str = "",
 ) -> Axes:
-    """Draw one of the figures of some trainings, epoch by epoch.
+    """Draw one of the metrics of several trainings, by epoch.
 
     Args:
-        runs: at most five: the name of each, and a dictionary for each epoch, as the lines of ``metrics.jsonl``.
-        what: the entry of them that is drawn; an epoch without it, or where it is not a finite number, is left out.
+        runs: at most five runs by name, each a list with a dictionary for every epoch, as in ``metrics.jsonl``.
+        what: the entry to draw; an epoch without a finite number for it is left out.
         ax: the axes to draw in; without them, new ones.
-        by: the entry along which it is drawn.
-        title: of the figure.
+        by: the entry on the x-axis.
+        title: the title of the figure.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: there is no such entry.
+        ValueError: no run has such an entry.
 
     Examples:
         >>> import torchlasso as tl
@@ -64,7 +64,7 @@ def training(
     axes, scale = axes_or_new(ax), 100 if what in FRACTIONS else 1
     for (name, points), colour, dashes in zip(lines.items(), COLOURS, DASHES, strict=False):
         if not points:
-            continue  # the others look as they do beside it
+            continue  # but the others keep their colours
         x, y = zip(*points, strict=True)
         marker = "o" if len(x) < 3 else None
         axes.plot(
@@ -82,7 +82,7 @@ def training(
 
 
 def points_of(epochs: Sequence[Mapping[str, Any]], what: str, by: str = "epoch") -> list[tuple[float, float]]:
-    """Return the points of a curve; λ only where there is a penalty."""
+    """Return the points of a curve; for λ, only epochs with a penalty."""
     found = [(line[by], line.get(what)) for line in epochs if by in line]
     points = [(x, y) for x, y in found if isinstance(y, int | float) and math.isfinite(y)]
     return points if what != "lam" or any(y for _, y in points) else []

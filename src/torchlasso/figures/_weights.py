@@ -26,13 +26,13 @@ def weights(
     names: tuple[str, str] = ("before", "after"),
     title: str = "",
 ) -> Axes:
-    """Draw how large the weights were and are; those that are exactly zero are counted in the legend and not drawn.
+    """Draw histograms of the weights before and after; exact zeros are counted in the legend and not drawn.
 
     Args:
         before, after: weights, of any shapes.
         ax: the axes to draw in; without them, new ones.
-        names: of the two, for the legend.
-        title: of the figure.
+        names: the names of the two in the legend.
+        title: the title of the figure.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -49,7 +49,7 @@ def weights(
         check_kind(f"weights: {name}", w, Tensor, "weights, a tensor")
     both = [w.detach().flatten().double().cpu() for w in (before, after)]
     if not all(map(len, both)):
-        raise ValueError("histograms need weights; there are none")
+        raise ValueError("weights: a histogram needs at least one weight")
     axes, end = axes_or_new(ax), float(max(w.abs().max() for w in both)) or 1.0
     edges = torch.linspace(-end, end, BINS + 1, dtype=torch.float64)
     for w, name, filled in zip(both, names, (False, True), strict=True):

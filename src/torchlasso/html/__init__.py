@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: a document, tables with bars, figures and pictures, with nothing fetched from anywhere."""
+"""Self-contained HTML pages: documents, tables with bars, figures and images. They fetch nothing."""
 
 from torchlasso.html.pages import Bar, beside, document, figure, grid, paragraph, section, table, tiles
 from torchlasso.html.png import picture

@@ -1,4 +1,4 @@
-"""The parts of a page, as HTML: what is text is escaped, what is said to be HTML is not."""
+"""The parts of a page as HTML. Text is escaped; arguments documented as HTML are not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 from torchlasso.html.style import FIGURES, STYLE, TABLES
 
-# The browser is told to fetch nothing: what the page needs is in it.
+# The browser must not fetch anything: the page is self-contained.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -21,12 +21,12 @@ class Bar:
 
 
 def document(title: str, body: str, script: str = "") -> str:
-    """A whole page.
+    """Make a whole page.
 
     Args:
-        title: text, also the first heading.
+        title: the title as text, which is also the first heading.
         body: HTML.
-        script: JavaScript, run at the end.
+        script: JavaScript that runs at the end.
     """
     policy = f"{POLICY}; script-src 'unsafe-inline'" if script else POLICY
     return (
@@ -40,18 +40,18 @@ def document(title: str, body: str, script: str = "") -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A section of HTML parts under a heading; nothing, if the parts are empty."""
+    """Make a section of HTML parts under a heading; it is empty if the parts are empty."""
     body = "\n".join(filter(None, parts))
     return f"<section><h2>{escape(title)}</h2>\n{body}\n</section>\n" if body else ""
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph of text; ``kind``: ``lead`` for what matters most, ``note`` for what matters less."""
+    """Make a paragraph of text; ``kind``: ``lead`` for the most important text, ``note`` for less important text."""
     return f"<p{_class(kind)}>{escape(text)}</p>"
 
 
 def tiles(entries: Iterable[tuple[str, str, str]]) -> str:
-    """Large numbers: the name of each, the number, and a note below it, which may be empty."""
+    """Make tiles with large numbers: the name, the number, and a note below it, which may be empty."""
     cells = (
         f"<div><dt>{escape(name)}</dt><dd>{escape(number)}</dd>{_note(note)}</div>" for name, number, note in entries
     )
@@ -66,14 +66,14 @@ def table(
     marked: Collection[int] = (),
     words: bool = False,
 ) -> str:
-    """A table of text cells and bars, the first of each row its heading.
+    """Make a table of text cells and bars; the first cell of each row is its heading.
 
     Args:
-        head: the columns' headings.
-        rows: a cell for each of them.
-        label: what it is a table of, for who does not see it.
-        marked: the rows that stand out.
-        words: whether its cells are words and not numbers.
+        head: the headings of the columns.
+        rows: rows with a cell for each column.
+        label: a description of the table, for screen readers.
+        marked: the highlighted rows.
+        words: whether the cells are words instead of numbers.
     """
     heads = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     lines = "\n".join(f"<tr{_class('marked' if i in marked else '')}>{_row(row)}</tr>" for i, row in enumerate(rows))
@@ -85,12 +85,12 @@ def table(
 
 
 def figure(drawing: str, caption: str = "") -> str:
-    """A drawing, as HTML, with a caption of text."""
+    """Make a figure from a drawing in HTML and a caption in text."""
     return f"<figure>{drawing}{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
 
 
 def grid(*parts: str) -> str:
-    """HTML parts side by side, as many as there is room for."""
+    """Arrange HTML parts in a grid, as many per row as fit."""
     return f'<div class="grid">{"".join(parts)}</div>' if any(parts) else ""
 
 
@@ -99,7 +99,7 @@ def _note(text: str) -> str:
 
 
 def beside(*parts: str) -> str:
-    """HTML parts beside each other, each as wide as it is, below each other where there is no room."""
+    """Arrange HTML parts in a row at their own widths; they wrap if there is no room."""
     return f'<div class="beside">{"".join(parts)}</div>' if any(parts) else ""
 
 

@@ -1,9 +1,9 @@
-"""The looks of pages: colours, in light and in dark, and the style sheet."""
+"""The style of pages: light and dark colours, and the style sheet."""
 
 from __future__ import annotations
 
-# On paper, and on a dark screen. Text is of ink or soft: a contrast of at least 4.5 to the paper. The others are for
-# lines and bars, of at least 3, and told apart without red and green, too.
+# For a light and for a dark background. "ink" and "soft" are for text: their contrast to "paper" is at least 4.5. The
+# others are for lines and bars: their contrast is at least 3, and they differ without red and green, too.
 PALETTE: dict[str, tuple[str, str]] = {
     "ink": ("#1c2024", "#e6e8ea"),
     "soft": ("#5f676d", "#a3a9ae"),
@@ -18,7 +18,7 @@ PALETTE: dict[str, tuple[str, str]] = {
 
 
 def variable(name: str) -> str:
-    """A colour as the style sheet calls it.
+    """Return a colour's name in the style sheet.
 
     >>> variable("ink")
     'var(--ink)'

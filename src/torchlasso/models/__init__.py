@@ -1,4 +1,4 @@
-"""Named models, built to fit the data. A new one is one file here: importing this package finds it."""
+"""Named models whose sizes come from the data. A new model is one file here; importing this package registers it."""
 
 from torchlasso._core.specs import import_modules
 from torchlasso.models.registry import build, names, register

@@ -12,9 +12,9 @@ from torchlasso.models.registry import register
 
 @register("cnn")
 def cnn(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """Two 3x3 convolutions of 32 and 64 channels, each with ReLU and 2x2 pooling, and 128 dense units.
+    """Build two 3x3 convolutions of 32 and 64 channels, each with ReLU and 2x2 pooling, and 128 dense units.
 
-    Reads images (channels, height, width) of at least 4x4 pixels. Source: the textbooks' first
+    The inputs are images (channels, height, width) of at least 4x4 pixels. Source: the textbooks' first
     convolutional network; the size of its dense layer comes from the data.
 
     >>> cnn((1, 28, 28), 10).fc1

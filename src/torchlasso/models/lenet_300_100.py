@@ -10,9 +10,9 @@ from torchlasso.models.registry import register
 
 @register("lenet-300-100")
 def lenet_300_100(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """LeNet-300-100: two hidden layers of 300 and 100 units with ReLU.
+    """Build LeNet-300-100: two hidden layers of 300 and 100 units with ReLU.
 
-    Reads images (channels, height, width), which it flattens, and tables (features,). Source: LeCun,
+    The inputs are images (channels, height, width), which are flattened, or tables (features,). Source: LeCun,
     Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, with the
     ReLU of today's pruning literature.
 

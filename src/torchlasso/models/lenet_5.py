@@ -12,10 +12,10 @@ from torchlasso.models.registry import register
 
 @register("lenet-5")
 def lenet_5(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """LeNet-5 as in Caffe: 20 and 50 filters of 5x5, 2x2 pooling after each, and 500 dense units.
+    """Build LeNet-5 as in Caffe: 20 and 50 filters of 5x5, 2x2 pooling after each, and 500 dense units.
 
-    Reads images (channels, height, width) of at least 4x4 pixels. Below 16 pixels, where its
-    convolutions would leave nothing, they are padded by 2. Source: LeCun, Bottou, Bengio and Haffner,
+    The inputs are images (channels, height, width) of at least 4x4 pixels. Below 16 pixels, where the
+    convolutions would leave no pixels, they are padded by 2. Source: LeCun, Bottou, Bengio and Haffner,
     Gradient-based learning applied to document recognition, 1998, in the version of Caffe's MNIST example
     (Jia et al., 2014), whose only ReLU follows the 500 units.
 

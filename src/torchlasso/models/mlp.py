@@ -8,14 +8,14 @@ from torchlasso._core.arguments import check_whole
 from torchlasso.models.parts import LARGEST, count_features, dense
 from torchlasso.models.registry import register
 
-DEEPEST = 1000  # hidden layers
+DEEPEST = 1000  # the most hidden layers
 
 
 @register("mlp")
 def mlp(input_shape: tuple[int, ...], outputs: int, *, depth: int = 2, width: int = 256) -> nn.Sequential:
-    """A multilayer perceptron: ``depth`` hidden layers of ``width`` units with ReLU.
+    """Build a multilayer perceptron: ``depth`` hidden layers of ``width`` units with ReLU.
 
-    Reads tables (features,) and images (channels, height, width), which it flattens. With ``depth=0`` it
+    The inputs are tables (features,) or images (channels, height, width), which are flattened. With ``depth=0`` it
     is a linear model. Source: Rumelhart, Hinton and Williams, Learning representations by
     back-propagating errors, 1986.
 

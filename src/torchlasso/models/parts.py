@@ -1,4 +1,4 @@
-"""Parts of several models: reading an input's shape, dense layers, LeCun's initialisation."""
+"""Parts shared by models: the sizes of an input, dense layers, LeCun's initialisation."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def image_sizes(model: str, input_shape: tuple[int, ...], at_least: int) -> tuple[int, int, int]:
-    """(channels, height, width), or a ``ValueError`` for a table and for sides below ``at_least``.
+    """Return (channels, height, width); raise ``ValueError`` for a table and for sides below ``at_least``.
 
     >>> image_sizes("cnn", (1, 28, 28), at_least=4)
     (1, 28, 28)
     """
     if len(input_shape) != 3:
         raise ValueError(
-            f"model {model!r} reads images, (channels, height, width), and the input has shape "
-            f"{input_shape}; for a table take 'mlp'"
+            f"model {model!r} needs images, (channels, height, width), but the input has the shape "
+            f"{input_shape}; for a table, use 'mlp'"
         )
     channels, height, width = input_shape
     if min(height, width) < at_least:
         raise ValueError(
-            f"model {model!r} needs images of at least {at_least}x{at_least} pixels, and these have "
-            f"{height}x{width}; for smaller ones take 'mlp'"
+            f"model {model!r} needs images of at least {at_least}x{at_least} pixels, but these have "
+            f"{height}x{width}; for smaller images, use 'mlp'"
         )
     return channels, height, width
 
@@ -41,14 +41,14 @@ def count_features(model: str, input_shape: tuple[int, ...]) -> int:
     """
     if len(input_shape) not in (1, 3):
         raise ValueError(
-            f"model {model!r} reads tables, (features,), and images, (channels, height, width), "
-            f"and the input has shape {input_shape}"
+            f"model {model!r} needs tables, (features,), or images, (channels, height, width), "
+            f"but the input has the shape {input_shape}"
         )
     return math.prod(input_shape)
 
 
 def dense(inputs: int, hidden: Iterable[int], outputs: int) -> nn.Sequential:
-    """Flatten, then hidden layers ``fc1``, ``fc2``, ... each with a ReLU, then ``head``.
+    """Build hidden layers ``fc1``, ``fc2``, ..., each with a ReLU, and a last layer ``head``, on flattened inputs.
 
     >>> [name for name, _ in dense(64, [32], 10).named_children()]
     ['flatten', 'fc1', 'relu1', 'head']

@@ -1,4 +1,4 @@
-"""The registry of models: which there are, and building one by its name."""
+"""The registry of models, and building a model by its name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _builders: Registry[str, Builder] = Registry("model")
 
 
 def register(name: str) -> Callable[[BuilderT], BuilderT]:
-    """Enter a function ``(input_shape, outputs, *, option=default, ...) -> nn.Module`` under ``name``.
+    """Register a function ``(input_shape, outputs, *, option=default, ...) -> nn.Module`` under ``name``.
 
     Raises ``ValueError`` if the name is taken.
     """
@@ -37,7 +37,7 @@ def register(name: str) -> Callable[[BuilderT], BuilderT]:
 
 
 def names() -> tuple[str, ...]:
-    """The names that :func:`build` knows, sorted.
+    """Return the sorted names that :func:`build` knows.
 
     >>> "lenet-5" in names()
     True
@@ -52,13 +52,13 @@ def build(name: str, input_shape: tuple[int, ...], outputs: int, **options: Any)
         name: one of :func:`names`, or ``package.module:function``, which is called as
             ``function(input_shape, outputs, **options)`` and returns an ``nn.Module``.
         input_shape: (channels, height, width) of an image, or (features,) of a row of a table.
-        outputs: how many numbers come out for each input: the number of classes, say.
-        options: what the model takes beyond these.
+        outputs: the number of outputs for each input, such as the number of classes.
+        options: further options of the model.
 
     Raises ``ValueError`` for a name, shape or option that cannot be used.
 
-    The initial weights are drawn from torch's global generator: ``torch.manual_seed`` fixes them. The
-    last layer of every model of the zoo is called ``head``.
+    The initial weights come from torch's global generator, so ``torch.manual_seed`` fixes them. The
+    last layer of every model in the zoo is called ``head``.
 
     >>> import torch
     >>> model = build("mlp", (1, 8, 8), 10, depth=1, width=32)
@@ -79,21 +79,21 @@ def build(name: str, input_shape: tuple[int, ...], outputs: int, **options: Any)
         _need_memory(name, builder, tuple(input_shape), outputs, options)
     model = builder(tuple(input_shape), outputs, **options)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model {name!r} must return a torch.nn.Module, and returned {type(model).__name__}")
+        raise ValueError(f"model {name!r} must return a torch.nn.Module; it returned {type(model).__name__}")
     return model
 
 
 def _need_memory(name: str, builder: Builder, shape: tuple[int, ...], outputs: int, options: dict[str, Any]) -> None:
-    """Refuse a model that is too large before any of it is allocated: sizes may come out of a file.
+    """Refuse a model that is too large before allocating it, since its sizes may come from a file.
 
     Raises:
-        MemoryError: it needs more than is free.
-        ValueError: it is larger than torch can count.
+        MemoryError: the model needs more memory than is free.
+        ValueError: a size is larger than torch supports.
     """
     try:
         with torch.device("meta"):
             model = builder(shape, outputs, **options)
-    except (RuntimeError, TypeError) as error:  # of sizes beyond 64 bits
+    except (RuntimeError, TypeError) as error:  # for sizes beyond 64 bits
         raise ValueError(f"model {name!r} for inputs of shape {shape}: {first_line(error)}") from error
     need_memory(sum(w.nbytes for w in model.state_dict().values()), f"model {name!r}")
 
@@ -106,7 +106,7 @@ def _check_options(name: str, builder: Builder, options: dict[str, Any]) -> None
     for option in options:
         if option not in known and not open_ended:
             if not known:
-                raise ValueError(f"model {name!r} takes no options, and got {option!r}")
+                raise ValueError(f"model {name!r} takes no options; got {option!r}")
             raise ValueError(f"model {name!r}: {unknown('option', option, known)}")
     try:
         signature.bind((), 0, **options)

@@ -42,9 +42,9 @@ class BasicBlock(nn.Module):
 
 @register("resnet-20")
 def resnet_20(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """ResNet-20: 3 stages of 3 basic blocks with 16, 32 and 64 channels, then global average pooling.
+    """Build ResNet-20: 3 stages of 3 basic blocks with 16, 32 and 64 channels, then global average pooling.
 
-    Reads images (channels, height, width) of at least 4x4 pixels. Source: He, Zhang, Ren and Sun, Deep
+    The inputs are images (channels, height, width) of at least 4x4 pixels. Source: He, Zhang, Ren and Sun, Deep
     residual learning for image recognition, 2016, section 4.2, with 1x1 convolutions (option B) on the two
     shortcuts that change shape.
 

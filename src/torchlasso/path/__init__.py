@@ -1,4 +1,4 @@
-"""The regularization path: from dense to sparse with warm starts, and which of its points to use."""
+"""The regularization path: from dense to sparse with warm starts, and the choice of a point."""
 
 from torchlasso.path.choosing import RULES, choose, folds_of, pooled
 from torchlasso.path.following import Recipe, collapsed, follow

@@ -1,4 +1,4 @@
-"""Choosing a point of a path, by validation rows or by cross-validation."""
+"""Choose a point of a path, by validation rows or by cross-validation."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ RULES = ("best", "one-se", "within")
 
 
 def choose(points: Sequence[Point], rule: str = "one-se", tolerance: float = 0.0) -> Point:
-    """The point of a path that is to be used.
+    """Choose a point of a path by its validation figures.
 
     Args:
-        points: with validation figures.
+        points: points with validation figures.
         rule: ``"best"``: the least validation error. ``"one-se"``: the sparsest within one standard error of the best
             (Breiman, Friedman, Olshen and Stone 1984). ``"within"``: the sparsest within ``tolerance`` of the best.
-        tolerance: as a fraction of rows, for numbers as a loss.
+        tolerance: a fraction of the rows; for regression, a loss.
 
     Raises:
-        ValueError: an unknown rule, a tolerance below 0, no points, or points without validation figures.
+        ValueError: the rule is unknown, the tolerance is below 0, or there are no points with validation figures.
     """
     if rule not in RULES:
         raise unknown("rule", rule, RULES)
     if not 0 <= tolerance < math.inf:
-        raise ValueError(f"tolerance must be a finite number of at least 0; got {tolerance!r}")
+        raise ValueError(f"tolerance must be a finite number, at least 0; got {tolerance!r}")
     known = [(point.badness, point) for point in points if point.badness is not None]
     if not known or len(known) < len(points):
-        raise ValueError("a point of a path is chosen by its validation figures; give the path validation rows")
+        raise ValueError("choosing a point needs validation figures: give the path validation rows")
     least, best = min(known, key=lambda entry: entry[0])
     allowed = {"best": 0.0, "one-se": best.spread or 0.0, "within": tolerance}[rule]
     return max((point for value, point in known if value <= least + allowed), key=lambda point: point.sparsity)
 
 
 def pooled(points: Sequence[Point], folds: Sequence[Sequence[Point]]) -> list[Point]:
-    """The points with the validation figures of cross-validation: means over the folds, and their standard errors.
+    """Give the points the validation figures of cross-validation: means over the folds and their standard errors.
 
-    Points that some fold did not come to, because its path ended sooner, are left out.
+    Points that some fold did not reach, because its path ended earlier, are left out.
     """
     found = []
     for point, *others in zip(points, *folds, strict=False):
@@ -63,14 +63,14 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def folds_of(n: int, k: int, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """The rows to train on and those to judge on, of each of ``k`` folds of ``n`` rows in random order.
+    """Split ``n`` rows in random order into ``k`` folds; return the training and the held-out rows of each.
 
     Examples:
         >>> [held.tolist() for _, held in folds_of(4, 2, seed=0)]
         [[0, 1], [3, 2]]
     """
     if not 2 <= k <= n:
-        raise ValueError(f"folds must be at least 2 and at most the {n:,} rows; got {k}")
+        raise ValueError(f"folds must be from 2 to the number of rows, {n:,}; got {k}")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     parts = order.tensor_split(k)
     return [(torch.cat([other for other in parts if other is not part]), part) for part in parts]

@@ -1,4 +1,4 @@
-"""Following a path: each point is trained from the weights of the one before."""
+"""Follow a path: train each point from the weights of the point before."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from torchlasso.training.trainer import (
 
 LabelledRows = tuple[Tensor, Tensor]
 PointWatch = Callable[[int, Trainer], Callable[[Step], None]]
-LOWEST_POWER, HIGHEST_POWER = 0.4, 2.0  # of 1/λ by which what is left goes
-LARGEST_STEP = 10.0  # what λ is multiplied by at most from one point to the next
-CHUNKS = 20  # of the validation rows, from whose spread the standard error of their mean loss is taken
+LOWEST_POWER, HIGHEST_POWER = 0.4, 2.0  # bounds for p, if the odds of a nonzero weight are proportional to λ^-p
+LARGEST_STEP = 10.0  # the largest factor on λ from one point to the next
+CHUNKS = 20  # parts of the validation rows, whose spread gives the standard error of the mean loss
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ class Recipe:
     """The training of the points of a path.
 
     Args:
-        grid: where they are.
+        grid: the grid of the points.
         groups: model ↦ its parameter groups with λ = 1 (:func:`torchlasso.param_groups`).
-        optimizer: groups ↦ a proximal optimizer, with the learning rate at the start of every point.
+        optimizer: groups ↦ a proximal optimizer, with the initial learning rate of every point.
         loss: (outputs, targets) ↦ mean loss.
-        dense: how long the dense model is trained, and in what order of rows; where the points are spaced by density
-            also the first sparse one, whose λ is found by :class:`torchlasso.TargetSparsity`.
-        each: the same for every other point.
-        theta: the penalty is reweighted by it (:class:`torchlasso.Reweighted`); None: it is not.
-        lam: where the search for λ starts, where the points are spaced by density.
-        lr_growth: what the learning rate of the last point is to that of the dense model; it grows geometrically from
-            point to point. Few weights bear, and need, a higher rate than many.
-        collapse: the path ends after a point whose validation error is this share of the way from the best point's to
-            that of a constant prediction.
+        dense: the length and order of training for the dense model. If the points are spaced by density, also for the
+            first sparse point, whose λ is found by :class:`torchlasso.TargetSparsity`.
+        each: the length and order of training for every other point.
+        theta: the parameter of the reweighting (:class:`torchlasso.Reweighted`); None for no reweighting.
+        lam: the start of the search for λ, if the points are spaced by density.
+        lr_growth: the learning rate of the last point relative to the dense model's; it grows geometrically from point
+            to point. Sparse models tolerate, and need, a higher rate than dense ones.
+        collapse: the path ends after a point whose validation error is this share of the way from the best point's
+            error to the error of a constant prediction.
     """
 
     grid: Grid
@@ -77,14 +77,14 @@ def follow(
     done: Sequence[Point] = (),
     watch: PointWatch | None = None,
 ) -> Iterator[Point]:
-    """Train ``model`` along the path; after each point that is yielded it has that point's weights.
+    """Train ``model`` along the path, and yield each point while the model has its weights.
 
     Args:
-        model: trained in place, from the weights that it has.
-        recipe: how.
+        model: the model, trained in place from its current weights.
+        recipe: the training of the points.
         train, validation, test: inputs and targets.
-        done: the points of an earlier call, of whose last one ``model`` has the weights: the path goes on there.
-        watch: called at the start of each point's training; what it returns is called after every step.
+        done: the points of an earlier call, to resume the path; ``model`` must have the weights of the last one.
+        watch: called at the start of each point's training; the function that it returns is called after every step.
 
     Raises:
         FloatingPointError: the loss became infinite or NaN.
@@ -135,7 +135,7 @@ def _fit(
         _strengthen(optimizer, recipe.grid.strengths[index - 1])
     else:
         _strengthen(optimizer, recipe.lam if searching else _next_lam(before, recipe.grid))
-        if searching:  # from here on it is known what λ does
+        if searching:  # the later points extrapolate from here
             target = recipe.grid.targets[0]
             trainer.controls.append(TargetSparsity(optimizer, target, steps=trainer.steps, tolerance=1.0))
     if index and recipe.theta is not None:
@@ -164,15 +164,16 @@ def _fit(
 
 
 def _strengthen(optimizer: Proximal, lam: float) -> None:
-    """Let λ of every group be its own, of λ = 1, times ``lam``."""
+    """Multiply the λ of every group, relative to λ = 1, by ``lam``."""
     for group in optimizer.param_groups:
         group["lam"] *= lam
 
 
 def _next_lam(before: Sequence[Point], grid: Grid) -> float:
-    """λ of the next point: what is left goes as a power of 1/λ, and the points to come share the way to the last.
+    """Extrapolate λ of the next point: the odds of a nonzero weight are about a power of 1/λ.
 
-    The power is that between the last two points, within bounds, for a point may not have come to rest.
+    The remaining points divide the way to the last one evenly. The power is fitted to the last two points, within
+    bounds, since a point may not have converged.
     """
     sparse = [point for point in before if point.lam and 0 < point.sparsity < 1]
     if not sparse:  # λ was so small that nothing became zero, or so large that everything did
@@ -183,15 +184,17 @@ def _next_lam(before: Sequence[Point], grid: Grid) -> float:
         power = (odds[-2] - odds[-1]) / math.log(sparse[-1].lam / sparse[-2].lam)
     power = min(max(power, LOWEST_POWER), HIGHEST_POWER)
     wanted = math.log((1 - grid.sparsest) / grid.sparsest)
-    way = (odds[-1] - wanted) / (grid.points - len(before))  # below 0 where the last point went too far
+    way = (odds[-1] - wanted) / (grid.points - len(before))  # below 0 if the last point overshot
     return sparse[-1].lam * min(math.exp(way / power), LARGEST_STEP)
 
 
 @torch.no_grad()
 def _spread(model: nn.Module, loss: Loss, found: Evaluation, x: Tensor, y: Tensor) -> float:
-    """The standard error of the error, which is binomial, or of the mean loss."""
+    """Return the standard error of the error, which is binomial, or of the mean loss."""
     if found.error is not None:
-        share = (found.error * len(y) + 1) / (len(y) + 2)  # no error in a few rows does not mean that there are none
+        share = (found.error * len(y) + 1) / (
+            len(y) + 2
+        )  # smoothed: zero errors in a few rows do not mean an error of zero
         return math.sqrt(share * (1 - share) / len(y))
     outputs = outputs_of(model, x)
     chunks = zip(outputs.chunk(CHUNKS), y.chunk(CHUNKS), strict=True)
@@ -201,7 +204,7 @@ def _spread(model: nn.Module, loss: Loss, found: Evaluation, x: Tensor, y: Tenso
 
 
 def collapsed(points: Sequence[Point], recipe: Recipe, validation: LabelledRows | None) -> bool:
-    """Return whether the last point is too bad for the path to go on."""
+    """Return whether the last point is too bad to continue the path."""
     if validation is None or not points:
         return False
     known = [point.badness for point in points if point.badness is not None]

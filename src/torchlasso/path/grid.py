@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-MOST = 10_000  # points
+MOST = 10_000  # the most points
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The shares of zeros, or the λ, of the points of a path, the dense one apart.
+    """The shares of zeros, or the values of λ, for the sparse points of a path.
 
     Args:
-        points: how many, the dense one included; at least 2.
-        sparsest: the share of zeros of the last, where they are spaced by density.
-        densest: that of the first after the dense one.
-        lams: λ of the first and the last instead, where they are spaced by λ.
+        points: the number of points, including the dense one; at least 2.
+        sparsest: the share of zeros of the last point, if the points are spaced by density.
+        densest: the share of zeros of the first sparse point.
+        lams: λ of the first and the last sparse point; with it, the points are spaced by λ.
 
-    The points are spaced evenly on a logarithmic scale: of density, the share of weights that is left, or of λ. By
-    density they are where they should be only about, as each point's λ follows from what λ did before.
+    The points are spaced evenly on a logarithmic scale of density, the share of weights left, or of λ. Densities
+    are met only approximately, since the λ of each point is extrapolated from the points before.
 
     Examples:
         >>> [round(zeros, 4) for zeros in Grid(4, sparsest=0.995).targets]
@@ -44,23 +44,25 @@ class Grid:
                 f"all; got {self.sparsest!r}"
             )
         if self.lams is not None and not 0 < self.lams[0] < self.lams[1] < math.inf:
-            raise ValueError(f"the two λ of a path must be above 0 and rise; got {self.lams[0]:g} and {self.lams[1]:g}")
+            raise ValueError(
+                f"the two λ of a path must be above 0 and increase; got {self.lams[0]:g} and {self.lams[1]:g}"
+            )
 
     @property
     def targets(self) -> list[float]:
-        """The share of zeros of each sparse point, about."""
+        """The approximate share of zeros of each sparse point."""
         return [1 - left for left in _evenly(1 - self.densest, 1 - self.sparsest, self.points - 1)]
 
     @property
     def strengths(self) -> list[float]:
-        """λ of each sparse point."""
+        """The λ of each sparse point."""
         if self.lams is None:
-            raise ValueError("the grid is spaced by density: λ of its points comes out of the training")
+            raise ValueError("the grid is spaced by density: training determines the λ of its points")
         return _evenly(*self.lams, self.points - 1)
 
 
 def _evenly(first: float, last: float, n: int) -> list[float]:
-    """``n`` numbers, evenly spaced on a logarithmic scale; the last alone, if it is one."""
+    """Return ``n`` numbers evenly spaced on a logarithmic scale, or just the last one for n = 1."""
     if n == 1:
         return [last]
     return [float(f"{first * (last / first) ** (i / (n - 1)):.12g}") for i in range(n)]

@@ -1,4 +1,4 @@
-"""A point of a path: what its model came to."""
+"""A point of a path, with its results."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torchlasso.training.trainer import Evaluation
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a path, and how good its model is.
+    """A point of a path and the quality of its model.
 
     Attributes:
         index: 0 for the dense model, then 1, 2, ….
-        lam: λ, as it was at the end of its training.
-        sparsity, nonzero: zeros over penalised weights, and how many are left.
-        validation, test: on these rows; None where there are none.
-        spread: the standard error of the validation error (for numbers of the validation loss).
+        lam: λ at the end of its training.
+        sparsity, nonzero: the share of zeros among the penalised weights, and the number of nonzero ones.
+        validation, test: the figures on these rows; None if there are none.
+        spread: the standard error of the validation error (for regression, of the validation loss).
         stationarity: on the whole training set, in units of λ; None for the dense model.
-        epochs, seconds: of its own training.
+        epochs, seconds: the length of its own training.
     """
 
     index: int
@@ -35,10 +35,10 @@ class Point:
 
     @property
     def badness(self) -> float | None:
-        """The validation error, for numbers the validation loss: what a choice goes by."""
+        """The validation error, or for regression the validation loss, by which points are chosen."""
         return None if self.validation is None else badness(self.validation)
 
 
 def badness(found: Evaluation) -> float:
-    """The error, where there are classes; else the loss."""
+    """Return the error for classes, else the loss."""
     return found.loss if found.error is None else found.error

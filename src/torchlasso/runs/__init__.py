@@ -1,1 +1,1 @@
-"""Runs: folders with an experiment that was begun, trained, evaluated and can be read again."""
+"""Runs: experiments that are trained and evaluated, each with a folder that can be resumed and read again."""

@@ -1,4 +1,4 @@
-"""Model cards: all that using a model takes, in a run's configuration and beside every exported model."""
+"""Model cards: everything needed to use a model, for finished runs and for exported models."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ READERS: dict[str, Callable[[str], Exported]] = {".onnx": read_onnx, ".pt2": rea
 
 @dataclass(frozen=True)
 class Card:
-    """A model card: all that using a model takes.
+    """A model card: everything needed to use a model.
 
     Attributes:
-        model: its name.
-        inputs: how rows are prepared, and what outputs mean.
-        loss, label, ignore: as in the options that it was trained with.
-        torchlasso: the version that wrote it.
+        model: the name of the model.
+        inputs: the preparation of rows, and the meaning of the outputs.
+        loss, label, ignore: from the options of the training.
+        torchlasso: the version that wrote the card.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Card:
         return cls(options.model, experiment.inputs, options.loss, options.label, options.ignore)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is kept in a file."""
+        """Convert to a dictionary for a file."""
         return asdict(self)
 
     @property
@@ -56,7 +56,7 @@ class Card:
 
 
 class _Described(nn.Module):
-    """An exported model, whose outputs are checked against its card: a file may say one thing and do another."""
+    """An exported model whose outputs are checked against its card, since a file's card may be wrong."""
 
     def __init__(self, model: nn.Module, outputs: int) -> None:
         super().__init__()
@@ -71,26 +71,26 @@ class _Described(nn.Module):
 
 
 def open_model(path: str, allowed: Collection[str] = ()) -> tuple[Card, nn.Module]:
-    """Open a model to be used: the one of a finished run's folder, or an exported one.
+    """Open the model of a finished run, or an exported model.
 
     Args:
-        path: of the folder or the file.
-        allowed: functions that it may name, ``package.module:function``; none of the others is run.
+        path: the folder of the run, or the exported file.
+        allowed: functions that the file may name, ``package.module:function``; no other function runs.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: there is no finished run or no model that was exported by torchlasso, it is damaged, or it names a
+        ValueError: the path is neither a finished run nor a model exported by torchlasso, it is damaged, or it names a
             function that is not allowed.
     """
     reader = READERS.get(Path(path).suffix.lower())
     if reader is not None and not Path(path).is_dir():
         exported = reader(path)
         if not exported.metadata:
-            raise ValueError(f"{path} was not written by torchlasso export: it does not say what its inputs are")
+            raise ValueError(f"{path} was not written by torchlasso export: it has no description of its inputs")
         card = parse_record(Card, exported.metadata, path)
         need_consent(Path(path), [card.loss_name], allowed)
         return card, _Described(exported, card.inputs.outputs)
     if Path(path).is_file():
-        raise ValueError(f"{path} is a file; what can be run is the folder of a run, or a file {' or '.join(READERS)}")
+        raise ValueError(f"{path} is neither the folder of a run nor a file {' or '.join(READERS)}")
     run = open_run(path, allowed, uses=("model", "loss"))
     return Card.of(run.experiment), run.model

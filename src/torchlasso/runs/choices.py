@@ -1,4 +1,4 @@
-"""Things that options name by text: penalties, blocks, optimizers, losses and devices."""
+"""Objects that options name by text: penalties, blocks, optimizers, losses and devices."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from torchlasso.training.trainer import LOSSES, Loss
 
 BLOCKS = blocks_registry()
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.known_metrics()}
-UNITS = "units"  # blocks that are those of a model
+UNITS = "units"  # blocks that depend on a model
 UNITS_OPTIONS = ("by", "only", "weighted")
 
 
 def parse_penalty(text: str, over: str | None, units: Callable[..., Blocks] | None = None) -> Penalty:
-    """The penalty that ``mcp:gamma=3`` names, over the blocks that ``heads:n=4`` names; ``units``: makes the model's.
+    """Make the penalty named by a text such as ``mcp:gamma=3``, over the blocks named by one such as ``heads:n=4``.
+
+    ``units``: makes the blocks named ``units``, which depend on a model.
 
     >>> parse_penalty("mcp:gamma=2.5", "filters")
     MCP(over=Filters(weighted=True, transposed=False, groups=1), gamma=2.5)
@@ -37,7 +39,7 @@ def parse_penalty(text: str, over: str | None, units: Callable[..., Blocks] | No
     if name not in known:
         raise unknown("penalty", name, known)
     if "over" in options:
-        raise ValueError(f"penalty {text!r}: what it acts on has an option of its own, --over")
+        raise ValueError(f"penalty {text!r}: give the groups that it acts on with --over")
     blocks_given = {} if over is None else {"over": _over(over, units)}
     return _make("penalty", name, known[name], options, **blocks_given)  # type: ignore[no-any-return]
 
@@ -53,7 +55,7 @@ def _over(text: str, units: Callable[..., Blocks] | None) -> Blocks:
 
 
 def parse_blocks(text: str) -> Blocks:
-    """The blocks that ``filters`` or ``chunks:n=8`` names."""
+    """Make the blocks named by a text such as ``filters`` or ``chunks:n=8``."""
     name, options = parse_spec(text)
     if name not in BLOCKS:
         raise unknown("kind of blocks", name, (UNITS, *BLOCKS))
@@ -61,7 +63,7 @@ def parse_blocks(text: str) -> Blocks:
 
 
 def parse_optimizer(text: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """The torch optimizer that ``adamw`` or ``sgd:momentum=0.9`` names, and its options."""
+    """Return the torch optimizer named by a text such as ``adamw`` or ``sgd:momentum=0.9``, and its options."""
     name, options = parse_spec(text)
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
@@ -74,7 +76,7 @@ def parse_optimizer(text: str) -> tuple[type[torch.optim.Optimizer], dict[str, A
 
 
 def parse_loss(text: str | None, outputs_are_classes: bool) -> Loss:
-    """The loss of that name or of ``package.module:function``; without one, that which the targets call for."""
+    """Return the loss of this name or a function ``package.module:function``; without a name, choose by the targets."""
     if text is None:
         return LOSSES["cross-entropy" if outputs_are_classes else "mse"]
     if is_function_name(text):
@@ -88,7 +90,7 @@ def parse_loss(text: str | None, outputs_are_classes: bool) -> Loss:
 
 
 def parse_device(text: str) -> torch.device:
-    """The device of that name; ``auto`` is an accelerator where there is one, else the CPU."""
+    """Return the device of this name; ``auto`` is an accelerator if there is one, else the CPU."""
     if text == "auto":
         return own_device(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     try:

@@ -1,4 +1,4 @@
-"""A line of ``metrics.jsonl``: what is kept of an epoch."""
+"""The record of an epoch: a line of ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch that is over.
+    """A finished epoch.
 
     Attributes:
         epoch: its number, from 1 on.
         loss: the mean loss of its steps.
-        sparsity, switched: zeros over penalised weights, and the share that went from or to zero.
+        sparsity, switched: the share of zeros among the penalised weights, and the share of them that became zero or
+            nonzero in this epoch.
         lam, lr: λ and the learning rate at its end.
-        seconds: since the training began.
-        val_loss, val_accuracy, val_error: on the validation rows, where there are any.
-        multiplications_left: the share that was left when the model was made smaller after it.
+        seconds: the time since the training began.
+        val_loss, val_accuracy, val_error: on the validation rows, if there are any.
+        multiplications_left: the share of multiplications left, if dead units were removed after this epoch.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""Judging a trained model: the summary of a run."""
+"""Evaluate a trained model for the summary of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def summarise(
 ) -> Summary:
     """Evaluate a model on the test rows, and its distance from a stationary point on the training rows.
 
-    ``penalised``: how many weights were penalised at the start, where some may have been taken out: these are zeros.
+    ``penalised``: the number of penalised weights at the start, if some may have been removed since; removed weights
+    count as zeros.
 
     Raises:
         FloatingPointError: the test loss is infinite or NaN.

@@ -1,4 +1,4 @@
-"""An experiment: what the options of ``train`` say, and the data, the model and the optimizer that follow from it."""
+"""An experiment: the options of a run, and the data, the model and the optimizer that they define."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.trainer import Loss, Trainer, sparsity
 
 OURS, REFIT = "torchlasso", "refit"
-PARTS = (*COMPARISONS, REFIT)  # folders in that of a run
-REFIT_RATE = 0.3  # the learning rate at the start of a refit, to that of the training
-ACTIVATIONS = 16  # numbers that a model computes for one of its inputs, at the least
-EXAMPLES = 64  # rows by which it is measured what a model costs
+PARTS = (*COMPARISONS, REFIT)  # folders inside the folder of a run
+REFIT_RATE = 0.3  # the initial learning rate of a refit, relative to that of the training
+ACTIVATIONS = 16  # a lower bound for the numbers that a model computes per input
+EXAMPLES = 64  # rows on which the cost of a model is measured
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or self.outputs < 1:
-            raise ValueError(f"inputs of shape {self.shape} and {self.outputs} outputs cannot be")
+            raise ValueError(f"inputs of shape {self.shape} and {self.outputs} outputs are not possible")
         if self.classes and len(self.classes) != self.outputs:
             raise ValueError(f"there are {len(self.classes)} classes and {self.outputs} outputs")
         for what, count in (("features", len(self.features)), ("means", len(self.standardizer.mean))):
@@ -56,26 +56,26 @@ class InputSpec:
                 raise ValueError(f"there are {count} {what} for inputs of shape {self.shape}")
 
     def prepare(self, part: data.Part, origin: str) -> Tensor:
-        """Rows as the model wants them: columns in order, as many channels, standardised.
+        """Prepare rows for the model: order the columns, match the number of channels, standardise.
 
         Raises:
-            ValueError: the rows are of another shape or have other columns.
+            ValueError: the rows have another shape or other columns.
         """
         if self.features:
             part = order_like(part, self.features, origin)
         x = widen(part.x, self.shape[0])
         if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"{origin}: its rows are of shape {tuple(x.shape[1:])}; the model wants {self.shape}")
+            raise ValueError(f"{origin}: its rows have the shape {tuple(x.shape[1:])}; the model expects {self.shape}")
         return self.standardizer(x)
 
 
 @dataclass(frozen=True)
 class Training:
-    """A trainer, and a function that returns the penalised groups with their present λ."""
+    """A trainer, and a function that returns the penalised groups with their current λ."""
 
     trainer: Trainer
     groups: Callable[[], list[Group]]
-    penalised: int = field(init=False)  # weights at the start: what is taken out counts as zeros
+    penalised: int = field(init=False)  # weights at the start; removed weights count as zeros
 
     def __post_init__(self) -> None:
         params = (p for group in self.groups() if group["penalty"] is not None for p in group["params"])
@@ -83,24 +83,24 @@ class Training:
 
     @property
     def cuts(self) -> list[dict[str, Any]]:
-        """The cuts that were made to the model so far."""
+        """The records of the removals from the model so far."""
         return [] if self.trainer.shrinker is None else self.trainer.shrinker.records
 
     @property
     def sparsity(self) -> float:
-        """Zeros over penalised weights."""
+        """The share of zeros among the penalised weights."""
         return sparsity(self.groups(), of=self.penalised)
 
     @property
     def lam(self) -> float:
-        """λ now: the largest of the groups."""
+        """The current λ: the largest of all groups."""
         largest: float = max(group["lam"] for group in self.groups())
         return largest
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Options with what has to be known to use the trained model later: what ``config.json`` keeps."""
+    """The options, and the description of inputs needed to use the trained model; ``config.json`` stores both."""
 
     options: Options
     inputs: InputSpec
@@ -110,11 +110,11 @@ class Experiment:
 
     @property
     def loss(self) -> Loss:
-        """The loss that was asked for, or that the targets call for."""
+        """The loss given by the options, or chosen by the targets."""
         return choices.parse_loss(self.options.loss, bool(self.inputs.classes))
 
     def build_model(self) -> nn.Module:
-        """A new model, its random start given by the seed."""
+        """Build a new model, with initial weights that depend on the seed only."""
         text = self.options.model
         name, model_options = (text, {}) if is_function_name(text) else parse_spec(text)
         torch.manual_seed(self.options.seed)
@@ -123,17 +123,17 @@ class Experiment:
 
     @property
     def example(self) -> Tensor:
-        """Inputs on which the model can be run: random rows."""
+        """Random rows on which the model can run."""
         shape = (2, *self.inputs.shape)
-        need_memory(4 * ACTIVATIONS * math.prod(shape), f"inputs of shape {shape}, and what a model makes of them,")
+        need_memory(4 * ACTIVATIONS * math.prod(shape), f"running a model on inputs of shape {shape}")
         rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return rows.to(choices.parse_device(self.options.device))
 
     def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:
-        """The parameter groups of ``model`` under the options' penalty, with their λ or another.
+        """Make the parameter groups of ``model`` with the penalty of the options, and their λ unless another is given.
 
-        Where whole units are to go, the last layer is left alone: its units are the outputs; and where the target are
-        FLOPs, units are penalised by theirs.
+        If the target is a cost, the last layer is not penalised, since its units are the outputs. If the target is in
+        FLOPs, units are penalised in proportion to their FLOPs.
         """
         options = self.options
         by = "size" if options.flops is None else "flops"
@@ -148,7 +148,7 @@ class Experiment:
         return param_groups(model, rules, lam=options.lam if lam is None else lam)
 
     def marked(self, model: nn.Module) -> list[Group]:
-        """The parameters of a trained model, of whatever size by now, in groups that say which were penalised."""
+        """Return the parameters of a trained model, which may be smaller by now, in groups that mark the penalised."""
         full = self.build_model()
         names = {p: name for name, p in full.named_parameters()}
         kept = dict(model.named_parameters())
@@ -158,14 +158,14 @@ class Experiment:
         ]
 
     def proximal(self, groups: list[Group]) -> Proximal:
-        """The proximal optimizer of groups."""
+        """Make the proximal optimizer of the options for these groups."""
         base, extra = choices.parse_optimizer(self.options.optimizer)
         return proximal(base)(groups, lr=self.options.lr, **extra)
 
     def trainer(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
-        """Return the training of ``model`` by a proximal optimizer, with λ controlled as the options say.
+        """Make the training of ``model`` with a proximal optimizer and the controllers of λ in the options.
 
-        With a teacher's outputs for the rows, ``model`` learns from these too.
+        If a teacher's outputs for the rows are given, ``model`` also learns from them.
         """
         options, optimizer = self.options, self.proximal(self.groups(model))
         trainer = Trainer(model, optimizer, self.loss, rows, options.plan, self._taught(teacher))
@@ -188,7 +188,7 @@ class Experiment:
         return Training(trainer, optimizer.penalised_groups)
 
     def recipe(self, path: PathOptions) -> Recipe:
-        """Return the recipe for the points of a path."""
+        """Make the recipe for the points of a path."""
         plan = self.options.plan
         return Recipe(
             grid=path.grid,
@@ -204,14 +204,14 @@ class Experiment:
         )
 
     def compared(self, name: str, model: nn.Module, rows: tuple[Tensor, Tensor], lam: float) -> Training:
-        """Return the training by torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""
+        """Make the training with torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""
         groups = self.groups(model, lam if name == LOSS_TERM else 0.0)
         term = (lambda *_: penalty(groups)) if name == LOSS_TERM else None
         trainer = Trainer(model, self._plain(groups), self.loss, rows, self.options.plan, term)
         return Training(trainer, lambda: groups)
 
     def refit(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
-        """Return the training of ``model`` without a penalty, its zeros held."""
+        """Make the training of ``model`` without a penalty and with frozen zeros."""
         plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.marked(model)
         optimizer = self._plain(groups, REFIT_RATE)
         freeze_zeros(optimizer, (p for group in groups if group["penalty"] for p in group["params"]))
@@ -236,11 +236,11 @@ class RowSplits:
 
 
 def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
-    """Read the data of the options and split off the validation rows."""
+    """Read the data of the options, and split off the validation rows."""
     dataset = data.load(options.data, label=options.label, ignore=options.ignore)
     kept, held = data.holdout(dataset.y, options.validation, options.seed)
     if options.validation and not len(held):
-        raise ValueError(f"{options.data}: too few rows to set {options.validation:g} of them apart for validation")
+        raise ValueError(f"{options.data}: too few rows to hold out a share of {options.validation:g} for validation")
     inputs = InputSpec(
         shape=dataset.input_shape,
         outputs=dataset.outputs,
@@ -255,17 +255,17 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
 
 
 def read_data_again(experiment: Experiment) -> RowSplits:
-    """Read the data of a run once more.
+    """Read the data of a run again.
 
     Raises:
-        ValueError: they are not those that the run was begun with, as their columns, classes, means or deviations show.
+        ValueError: the data have changed since the run began: other columns, classes, means or deviations.
     """
     name, known = experiment.options.data, experiment.inputs
     inputs, rows = read_data(experiment.options)
     for what in ("shape", "outputs", "classes", "features"):
         found, wanted = getattr(inputs, what), getattr(known, what)
         if found != wanted:
-            raise ValueError(f"{name} has changed since the run was begun: its {what} is {found}, and was {wanted}")
+            raise ValueError(f"{name} has changed since the run began: its {what} is {found}, and was {wanted}")
     if not inputs.standardizer.is_close(known.standardizer):
-        raise ValueError(f"{name} has changed since the run was begun: its values have other means or deviations")
+        raise ValueError(f"{name} has changed since the run began: its values have other means or deviations")
     return rows

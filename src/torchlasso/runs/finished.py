@@ -13,7 +13,7 @@ from torchlasso.runs.folder import RunFolder
 
 
 class FinishedRun(NamedTuple):
-    """A run that is over: its folder, its experiment, its model, and what was taken out of the model since it began."""
+    """A finished run: its folder, its experiment, its model, and the records of removals from the model."""
 
     folder: RunFolder
     experiment: Experiment
@@ -27,14 +27,14 @@ def open_run(
     """Open a finished run: its folder, its experiment and its model.
 
     Args:
-        path: its folder.
-        allowed: functions that it may name, ``package.module:function``; none of the others is run.
-        compact: the model that was compacted, instead of the whole one.
-        uses: the options that are going to be used, of those that may name a function.
+        path: the folder of the run.
+        allowed: functions that the run may name, ``package.module:function``; no other function runs.
+        compact: whether to open the compacted model instead of the full one.
+        uses: the options that will be used, among those that may name a function.
 
     Raises:
-        ValueError: there is no finished run, its files are damaged or do not fit together, nothing was compacted, or it
-            names a function that is not allowed.
+        ValueError: there is no finished run, its files are damaged or inconsistent, there is no compacted model, or the
+            run names a function that is not allowed.
     """
     folder = RunFolder(path, allowed)
     experiment = folder.read_experiment(uses)

@@ -1,4 +1,4 @@
-"""The folder of a run: which files it has, and writing each of them whole."""
+"""The folder of a run: its files, each written atomically."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ EXPORT = re.compile(r"(model|compact)\..+")
 
 
 class RunFolder:
-    """The files of a run, and how each is written whole.
+    """The folder of a run, and methods to read and write each of its files.
 
-    It holds ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``, ``summary.json`` and
-    ``report.html``; once it was compacted ``compact.safetensors``, once exported ``export/``, once measured
-    ``bench.json``; where the data are images ``mean_images.safetensors``; for a path ``path.jsonl``, ``points/`` and
-    the figure of the frontier, too.
+    Every run has ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``, ``summary.json`` and
+    ``report.html``. ``torchlasso compact`` adds ``compact.safetensors``, ``export`` the folder ``export/``, and
+    ``bench`` the file ``bench.json``. Image data add ``mean_images.safetensors``. A path also has ``path.jsonl``,
+    ``points/`` and the figure of the frontier.
 
     Args:
-        path: of the folder.
-        allowed: functions that its configuration may name, ``package.module:function``; none of the others is run.
+        path: the path of the folder.
+        allowed: functions that its configuration may name, ``package.module:function``; no other function runs.
     """
 
     def __init__(self, path: str | Path, allowed: Collection[str] = ()) -> None:
         if not str(path):
-            raise ValueError("--out is empty; it names a folder")
+            raise ValueError("--out must name a folder; got an empty text")
         self.path = Path(path)
         self.allowed = allowed
         self.config = self.path / "config.json"
@@ -73,16 +73,16 @@ class RunFolder:
 
     @property
     def holds_a_run(self) -> bool:
-        """Return whether a run was started here."""
+        """True if a run was started here."""
         return self.config.is_file()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder, which is made if need be, for one training, by the first of its processes.
+        """Lock the folder for one training, and create it if necessary; the first process holds the lock.
 
         Raises:
-            BlockingIOError: another training holds it.
-            ValueError: a link lies where a run has a folder.
+            BlockingIOError: another training holds the lock.
+            ValueError: there is a link in the place of one of the run's folders.
         """
         with ExitStack() as stack:
             wait()
@@ -93,7 +93,7 @@ class RunFolder:
                 parts = [*map(self.part, PARTS)]
                 inner = [f for run in (self, *parts) for f in (run.checkpoint.parent, run.weights, run.exported)]
                 folders = [*(part.path for part in parts), *inner]
-                refuse_others((), folders)  # a link would lead out of the run
+                refuse_others((), folders)  # a link could lead out of the run
                 for folder in (self.path, *folders):
                     sweep(folder)
             wait()
@@ -101,12 +101,12 @@ class RunFolder:
 
     @by_first
     def start(self, experiment: Experiment) -> None:
-        """Make the folder and write the configuration, in the place of what an earlier run left.
+        """Create the folder and write the configuration, replacing the files of an earlier run.
 
-        Nothing of an earlier run is removed before the new configuration is on the disk.
+        No file of an earlier run is removed before the new configuration is on the disk.
 
         Raises:
-            ValueError: something is in the way that no run of this folder wrote; nothing was touched.
+            ValueError: the folder holds something else in the place of a run's file; nothing was changed.
         """
         self._make()
         folders = list(self._own_folders())
@@ -120,18 +120,18 @@ class RunFolder:
 
     def _make(self) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is a file; --out names a folder")
+            raise ValueError(f"{self.path} is a file; --out must name a folder")
         self.path.mkdir(parents=True, exist_ok=True)
 
     def _own_folders(self) -> Iterator[Path]:
-        """The folders that a run makes, those of its comparisons included, whether they are there or not."""
+        """Yield the folders that a run and its comparisons create, whether they exist or not."""
         yield from (self.checkpoint.parent, self.weights, self.exported)
         for part in self._parts():
             yield part.path
             yield from part._own_folders()
 
     def _own_files(self) -> Iterator[Path]:
-        """The files that a run writes, those of its comparisons included, whether they are there or not."""
+        """Yield the files that a run and its comparisons write, whether they exist or not."""
         yield from (self.config, self.metrics, self.checkpoint, self.model, self.compact, self.summary, self.report)
         yield from (self.bench, self.means, self.points, *self.frontiers)
         for folder, names in ((self.path, FOLD), (self.weights, WEIGHTS), (self.exported, EXPORT)):
@@ -140,16 +140,16 @@ class RunFolder:
             yield from part._own_files()
 
     def _parts(self) -> Iterator[RunFolder]:
-        """The comparison runs that are there."""
+        """Yield the comparison runs in the folder."""
         for part in map(self.part, PARTS):
             if part.holds_a_run:
                 if not part.is_part:
-                    raise ValueError(f"{part.path} holds a run of its own, where a comparison would be")
+                    raise ValueError(f"{part.path} holds an unrelated run in the place of a comparison")
                 yield part
 
     @property
     def is_part(self) -> bool:
-        """Return whether it is the folder of a comparison, with the configuration of the run that it belongs to."""
+        """True if it is the folder of a comparison, with the same configuration as the run around it."""
         whole = RunFolder(self.path.parent)
         if self.path.name not in PARTS or not (self.holds_a_run and whole.holds_a_run):
             return False
@@ -157,27 +157,27 @@ class RunFolder:
         return texts[0] == texts[1] or self.read_experiment(()) == whole.read_experiment(())
 
     def part(self, name: str) -> RunFolder:
-        """The folder of a comparison run."""
+        """Return the folder of a comparison run."""
         return RunFolder(self.path / name, self.allowed)
 
     def started_part(self, name: str, experiment: Experiment) -> RunFolder:
-        """The folder of a comparison run, started unless it was before.
+        """Return the folder of a comparison run, and start the run if it was not started before.
 
         Raises:
-            ValueError: a run of its own is there.
+            ValueError: the folder holds an unrelated run.
         """
         part = self.part(name)
         if not part.holds_a_run:
             part.start(experiment)
         elif not part.is_part:
-            raise ValueError(f"{part.path} holds a run of its own, where a comparison would be")
+            raise ValueError(f"{part.path} holds an unrelated run in the place of a comparison")
         return part
 
     def read_experiment(self, uses: Iterable[str] = CODE) -> Experiment:
         """Return the experiment that the configuration describes.
 
         Args:
-            uses: the options that are going to be used, of those that may name a function.
+            uses: the options that will be used, among those that may name a function.
 
         Raises:
             ValueError: there is no run here, its configuration is damaged, or it names a function that is not allowed.
@@ -194,7 +194,7 @@ class RunFolder:
         write_json(self.summary, summary.to_dict())
 
     def read_summary(self) -> Summary:
-        """The summary.
+        """Read the summary.
 
         Raises:
             ValueError: the run is not finished, or its summary is damaged.
@@ -202,12 +202,12 @@ class RunFolder:
         if not self.summary.exists():
             command = "path" if self.points.exists() else "train"
             raise ValueError(
-                f"{self.path} holds no finished run; go on with: torchlasso {command} --resume --out {self.path}"
+                f"{self.path} holds no finished run; resume it with: torchlasso {command} --resume --out {self.path}"
             )
         return parse_record(Summary, read_json(self.summary), str(self.summary))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """A dictionary for every epoch that is over."""
+        """Read the metrics: a dictionary for every finished epoch."""
         if not self.metrics.exists():
             return []
         lines: list[dict[str, Any]] = read_json_lines(self.metrics)
@@ -222,18 +222,18 @@ class RunFolder:
 
     @by_first
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write what a resume needs."""
+        """Write the state for a resume."""
         checkpoint.save_state(self.checkpoint, state)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
-        """Read the state for a resume; None if no epoch is over."""
+        """Read the state for a resume; None before the end of the first epoch."""
         if not self.checkpoint.exists():
             return None
         state: dict[str, Any] = checkpoint.load_state(self.checkpoint)
         return state
 
     def read_points(self, fold: int | None = None) -> list[Point]:
-        """The points of a path that are trained, or all those of a fold of its cross-validation."""
+        """Read the trained points of a path, or the points of a fold of its cross-validation."""
         file = self._points_of(fold)
         if not file.exists():
             return []
@@ -244,7 +244,7 @@ class RunFolder:
 
     @by_first
     def write_points(self, points: Sequence[Point], fold: int | None = None) -> None:
-        """Write a line for every point of a path, or of a fold."""
+        """Write a line for every point of a path or of a fold."""
         lines = (json.dumps(asdict(point), allow_nan=False) + "\n" for point in points)
         write_text(self._points_of(fold), "".join(lines))
 
@@ -258,7 +258,7 @@ class RunFolder:
         checkpoint.write_tensors(self._weights_of(index), state, {"format": "pt"})
 
     def read_weights(self, index: int) -> dict[str, Tensor]:
-        """The weights of a point.
+        """Read the weights of a point.
 
         Raises:
             FileNotFoundError: there are none.
@@ -268,12 +268,12 @@ class RunFolder:
 
     @by_first
     def write_means(self, images: Tensor | None) -> None:
-        """Write the mean images of the training rows, where these are images."""
+        """Write the mean images of the training rows, if the rows are images."""
         if images is not None:
             checkpoint.write_tensors(self.means, {"images": images}, {"format": "pt"})
 
     def read_means(self) -> Tensor | None:
-        """The mean images of the training rows; None where there are none.
+        """Read the mean images of the training rows; None if there are none.
 
         Raises:
             ValueError: they are damaged.
@@ -285,16 +285,16 @@ class RunFolder:
 
     @by_first
     def write_model(self, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Write the weights, and what was taken out of the model while it trained."""
+        """Write the weights, and the records of units removed during training."""
         write_weights(self.model, state, cuts)
 
     @by_first
     def write_compact(self, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:
-        """Write the weights of the compacted model, and what was taken out of it."""
+        """Write the weights of the compacted model, and the records of its removed units."""
         write_weights(self.compact, state, cuts)
 
     def read_model(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-        """The weights, and what was taken out of the model while it trained.
+        """Read the weights, and the records of units removed during training.
 
         Raises:
             ValueError: the run is not finished, or its weights are damaged.
@@ -304,7 +304,7 @@ class RunFolder:
         return read_weights(self.model)
 
     def read_compact(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-        """The weights of the compacted model, and what was taken out of it.
+        """Read the weights of the compacted model, and the records of its removed units.
 
         Raises:
             ValueError: the model was not compacted, or these weights are damaged.

@@ -1,4 +1,4 @@
-"""Latency of models, side by side, and memory."""
+"""Measure the latency of models in turns, and their memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-ROUNDS = 15  # at least, whatever the time
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
+ROUNDS = 15  # the minimum, however long they take
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # on Linux
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a run: the median, and how far the middle half of the runs is spread."""
+    """The seconds of a run: the median and the interquartile range."""
 
     median: float
     spread: float
@@ -28,14 +28,14 @@ class Timing:
 
 @torch.inference_mode()
 def latencies(models: Mapping[str, nn.Module], inputs: Mapping[str, Tensor], seconds: float) -> dict[str, Timing]:
-    """Measure the latency of each model on its inputs, in evaluation.
+    """Measure the latency of each model on its inputs, in evaluation mode.
 
-    They run in turns, so that what else the machine does slows all of them alike.
+    The models take turns, so that other work on the machine slows all of them alike.
 
     Args:
-        models: by name.
-        inputs: of each, by the same names.
-        seconds: for all of them together; there are at least 15 runs of each.
+        models: the models, by name.
+        inputs: the inputs of each model, by the same names.
+        seconds: the time for all models together; each runs at least 15 times.
     """
     for name, model in models.items():
         model.eval()(inputs[name])
@@ -64,9 +64,9 @@ def _wait_for(x: Tensor) -> None:
 
 
 def peak_memory(build: Callable[[], nn.Module], x: Tensor) -> int | None:
-    """The most bytes that a model takes while it is built and runs once: its weights, its values, its runtime's.
+    """Return the peak of the bytes that a model takes while it is built and runs once, with its activations.
 
-    On a CPU it is by how much the process grows, which only Linux tells: elsewhere None.
+    On a CPU, this is the growth of the process, which only Linux reports; on other systems it is None.
     """
     if x.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(x.device)
@@ -77,12 +77,12 @@ def peak_memory(build: Callable[[], nn.Module], x: Tensor) -> int | None:
         return None
     try:
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before goes back, or it would be taken again unseen
+        ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system: reusing it would not count
         RESET.write_text("5")
         before = _kilobytes("VmRSS")
         _run(build, x)
         return 1024 * max(0, _kilobytes("VmHWM") - before)
-    except (AttributeError, OSError):  # another C library, or a /proc that may not be written
+    except (AttributeError, OSError):  # another C library, or /proc is not writable
         return None
 
 

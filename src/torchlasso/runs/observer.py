@@ -1,4 +1,4 @@
-"""Listeners to a run. A run says nothing by itself: the command line listens and prints, a script may listen or not."""
+"""Observers of a run. A run prints nothing itself; the command line prints through its observer."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ Watch = Callable[[Step], None]  # called after each training step
 
 
 class Observer(ABC):
-    """A listener to a run."""
+    """An observer of a run: its methods are called as the run proceeds."""
 
     @abstractmethod
     def say(self, line: str) -> None:
-        """Hear a line of plain text."""
+        """Receive a line of plain text."""
 
     @abstractmethod
     def training(
         self, name: str, steps: int, done: int, sparsity: Callable[[], float], lam: Callable[[], float]
     ) -> AbstractContextManager[Watch]:
-        """Hear that a training of so many steps begins or resumes, and then of each step.
+        """Return a context for a training that starts or resumes; the function that it yields is called at each step.
 
         Args:
-            name: of the model in training, such as ``"dense"``.
-            steps, done: of the whole training, and of those the ones that are over.
-            sparsity, lam: give the share of zeros and λ at the time of the call.
+            name: the name of the model in training, such as ``"dense"``.
+            steps, done: the number of steps in total, and of those already done.
+            sparsity, lam: functions that return the current share of zeros and the current λ.
         """
 
     @abstractmethod
     def epoch(self, name: str, epochs: int, metrics: dict[str, Any]) -> None:
-        """Hear that an epoch is over, and of its line in ``metrics.jsonl``."""
+        """Receive the metrics of a finished epoch."""
 
     @abstractmethod
     def shrunk(self, epoch: int, left: float) -> None:
-        """Hear that the model was made smaller after an epoch, and of the share of its multiplications that is left."""
+        """Receive the share of multiplications left, after dead units were removed at the end of an epoch."""
 
     @abstractmethod
     def trained(self, summary: Summary) -> None:
-        """Hear of the summary of a run and its comparisons."""
+        """Receive the summary of a run and its comparisons."""
 
     @abstractmethod
     def path(self, points: int) -> AbstractContextManager[Callable[[int, int], Watch]]:
-        """Hear that a path begins, then of each point's number and steps, and then of each step."""
+        """Return a context for a path; the function that it yields takes the number and steps of each point."""
 
     @abstractmethod
     def point(self, point: Point, points: int) -> None:
-        """Hear that a point of a path is trained."""
+        """Receive a trained point of a path."""
 
     @abstractmethod
     def chosen(self, points: Sequence[Point], chosen: Point) -> None:
-        """Hear which point of a path is chosen."""
+        """Receive all points of a path and the chosen one."""
 
 
 class Silent(Observer):
-    """A listener that does nothing."""
+    """An observer that does nothing."""
 
     def say(self, line: str) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The options of a run: the one declaration of each, with its help, for the commands, ``config.json`` and the page."""
+"""The options of a run. Each is declared once, with its help, for the commands, ``config.json`` and the report page."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Option:
     """A field of a dataclass as an option of a command.
 
     Attributes:
-        help: its line in ``--help``.
-        only: the command that has it; None for all.
-        on_path: the option as ``torchlasso path`` has it, where that is another line.
-        default: in the place of the field's own default.
+        help: the line in ``--help``.
+        only: the only command that has the option; None for all commands.
+        on_path: the option of ``torchlasso path``, if it differs.
+        default: replaces the default of the field.
     """
 
     help: str
@@ -50,7 +50,7 @@ def options_of(cls: type, command: str) -> Iterator[tuple[str, Any, Option]]:
 
 
 def _check_whole(options: Any) -> None:
-    """Refuse whole numbers that no file of a run may hold."""
+    """Refuse whole numbers that are too large for the files of a run."""
     for field in fields(options):
         value = getattr(options, field.name)
         if type(value) is int and abs(value) > LARGEST:
@@ -59,36 +59,36 @@ def _check_whole(options: Any) -> None:
 
 @dataclass(frozen=True)
 class PathOptions:
-    """The options that ``torchlasso path`` has besides."""
+    """The additional options of ``torchlasso path``."""
 
-    points: Annotated[int, Option("How many, the dense model included.")] = 20
+    points: Annotated[int, Option("Number of points, including the dense model.")] = 20
     sparsest: Annotated[float, Option("Share of zeros of the last point.")] = 0.995
     densest: Annotated[float, Option("Share of zeros of the first sparse point.")] = 0.5
-    lams: Annotated[tuple[float, ...], Option("First and last λ, as in 1e-6,1e-3: points by λ, not by density.")] = ()
-    epochs_each: Annotated[int, Option("Passes over the training rows for each point but the dense one.")] = 2
+    lams: Annotated[
+        tuple[float, ...], Option("First and last λ, as in 1e-6,1e-3: space the points by λ instead of by density.")
+    ] = ()
+    epochs_each: Annotated[int, Option("Passes over the training rows for each point after the dense one.")] = 2
     lr_growth: Annotated[
-        float, Option("Learning rate of the last point, relative to that of the dense model; it grows on the way.")
+        float, Option("Learning rate at the last point, as a multiple of --lr; it grows along the path.")
     ] = 1.0
-    collapse: Annotated[float, Option("Stop where the error is this share of the way from the best to guessing.")] = (
-        0.25
-    )
-    choose: Annotated[str, Option(f"Which point is the model: {', '.join(RULES)} (of the best: the sparsest).")] = (
-        "one-se"
-    )
-    tolerance: Annotated[float, Option("For within: how much more validation error, as a fraction.")] = 0.005
-    folds: Annotated[int | None, Option("Choose by cross-validation with so many folds.")] = None
+    collapse: Annotated[float, Option("Stop when the error is this share of the way from the best to guessing.")] = 0.25
+    choose: Annotated[
+        str, Option(f"Point that becomes the model: {', '.join(RULES)}; the last two: the sparsest near the best.")
+    ] = "one-se"
+    tolerance: Annotated[float, Option("For --choose within: allowed extra validation error, as a fraction.")] = 0.005
+    folds: Annotated[int | None, Option("Choose by cross-validation with this many folds.")] = None
 
     def __post_init__(self) -> None:
         _check_whole(self)
-        _ = self.grid  # refuses what no grid can be made of
+        _ = self.grid  # raises an error if the values do not make a grid
         if len(self.lams) not in (0, 2):
-            raise ValueError(f"--lams are two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
+            raise ValueError(f"--lams must be two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
         if self.epochs_each < 1:
             raise ValueError(f"--epochs-each must be at least 1; got {self.epochs_each}")
         if not 0 < self.lr_growth < math.inf:
             raise ValueError(f"--lr-growth must be a finite number above 0; got {self.lr_growth}")
         if not 0 < self.collapse <= 1:
-            raise ValueError(f"--collapse is a share, above 0 and at most 1; got {self.collapse}")
+            raise ValueError(f"--collapse must be a share, above 0 and at most 1; got {self.collapse}")
         if self.choose not in RULES:
             raise unknown("rule", self.choose, RULES)
         if not 0 <= self.tolerance < 1:
@@ -105,25 +105,29 @@ class PathOptions:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of ``torchlasso train``, and of ``torchlasso path``, as ``config.json`` keeps them."""
+    """The options of ``torchlasso train`` and ``torchlasso path``, as ``config.json`` stores them."""
 
     data: Annotated[
-        str, Option("digits, hf:NAME, package.module:function, or a Parquet, CSV, NPZ or IDX file or folder.")
+        str, Option("Data: digits, hf:NAME, package.module:function, or a Parquet, CSV, NPZ or IDX file or folder.")
     ]
     label: Annotated[str | None, Option("Label column of a table.")] = None
-    ignore: Annotated[tuple[str, ...], Option("Columns of a table to leave out, separated by commas.")] = ()
-    validation: Annotated[float, Option("Share of the training rows that is held out.")] = 0.1
-    model: Annotated[str, Option(f"{', '.join(models.names())} or package.module:function.")] = "lenet-5"
-    loss: Annotated[str | None, Option(f"{', '.join(LOSSES)} or package.module:function.")] = None
+    ignore: Annotated[tuple[str, ...], Option("Columns of a table to ignore, separated by commas.")] = ()
+    validation: Annotated[float, Option("Share of the training rows held out for validation.")] = 0.1
+    model: Annotated[str, Option(f"Model: {', '.join(models.names())} or package.module:function.")] = "lenet-5"
+    loss: Annotated[
+        str | None, Option(f"Loss: {', '.join(LOSSES)} or package.module:function; without it, by the labels.")
+    ] = None
     lam: Annotated[
         float,
-        Option("λ ≥ 0: the problem is mean loss + λ·penalty.", on_path=Option("Where the search for λ starts.")),
+        Option("λ ≥ 0 in the objective, mean loss + λ·penalty.", on_path=Option("λ at which the search starts.")),
     ] = 1e-4
-    penalty: Annotated[str, Option(f"{', '.join(penalties.registry())}; with options as in mcp:gamma=3.")] = "l1"
-    over: Annotated[str | None, Option(f"{', '.join([UNITS, *BLOCKS])}; with options as in heads:n=4.")] = None
-    optimizer: Annotated[str, Option(f"{', '.join(OPTIMIZERS)}; with options as in sgd:momentum=0.9.")] = "adam"
+    penalty: Annotated[str, Option(f"Penalty: {', '.join(penalties.registry())}; options as in mcp:gamma=3.")] = "l1"
+    over: Annotated[
+        str | None, Option(f"Groups that the penalty acts on: {', '.join([UNITS, *BLOCKS])}; options as in heads:n=4.")
+    ] = None
+    optimizer: Annotated[str, Option(f"Optimizer: {', '.join(OPTIMIZERS)}; options as in sgd:momentum=0.9.")] = "adam"
     lr: Annotated[float, Option("Learning rate at the start.")] = 1e-3
-    schedule: Annotated[str, Option(f"Of the rate: {', '.join(SCHEDULES)}.")] = "cosine"
+    schedule: Annotated[str, Option(f"Schedule of the learning rate: {', '.join(SCHEDULES)}.")] = "cosine"
     epochs: Annotated[
         int,
         Option(
@@ -131,32 +135,35 @@ class Options:
             on_path=Option("Passes over the training rows for the dense model.", default=10),
         ),
     ] = 20
-    batch_size: Annotated[int, Option("Rows per step, of all processes.")] = 128
-    seed: Annotated[int, Option("Of the start, the order of rows and the validation rows.")] = 0
-    device: Annotated[str, Option("auto, cpu, cuda, …")] = "auto"
+    batch_size: Annotated[int, Option("Rows per step, over all processes.")] = 128
+    seed: Annotated[int, Option("Seed of the initial weights, the order of rows and the validation rows.")] = 0
+    device: Annotated[str, Option("Device: auto, cpu, cuda, …")] = "auto"
     compare: Annotated[
         tuple[str, ...],
-        Option(f"Also train these, the same epochs: {', '.join(COMPARISONS)}, or both by a comma.", TRAIN),
+        Option(f"Also train these for comparison: {', '.join(COMPARISONS)}, or both, separated by a comma.", TRAIN),
     ] = ()
     sparsity: Annotated[
-        float | None, Option("Share of zeros to end with, such as 0.95: λ is found, from --lam on.", TRAIN)
+        float | None, Option("Target share of zeros, such as 0.95: λ is found, starting at --lam.", TRAIN)
     ] = None
     flops: Annotated[
         float | None,
-        Option("Operations to end with, a share or a number; with --over units, filters or rows.", TRAIN),
+        Option("Target for the FLOPs, a share or a number; with --over units, filters or rows.", TRAIN),
     ] = None
-    bytes: Annotated[float | None, Option("Size to end with, a share or a number; likewise.", TRAIN)] = None
+    bytes: Annotated[
+        float | None, Option("Target for the size, a share or a number; with --over units, filters or rows.", TRAIN)
+    ] = None
     reweight: Annotated[
-        float | None, Option("θ, such as 0.05: λ of each weight times θ/(|w|+θ), for what is kept.")
+        float | None, Option("Multiply λ of each weight by θ/(|w|+θ), to shrink large weights less; θ such as 0.05.")
     ] = None
     refit: Annotated[
-        int | None, Option("Epochs without a penalty on what is left; the better model is kept.", TRAIN)
+        int | None,
+        Option("Then train this many epochs with frozen zeros and no penalty; keep the better model.", TRAIN),
     ] = None
     teacher: Annotated[
-        str | None, Option("Folder of a finished run to learn from as well; or dense: train that first.", TRAIN)
+        str | None, Option("Also learn from the finished run in this folder; or dense: train a dense one first.", TRAIN)
     ] = None
     shrink: Annotated[
-        bool, Option("Take out what has died while training, when it saves time; --over units.", TRAIN)
+        bool, Option("Remove dead units during training when this saves time; with --over units.", TRAIN)
     ] = False
     path: PathOptions | None = None
 
@@ -167,29 +174,29 @@ class Options:
         if len(targets) > 1:
             raise ValueError(f"{' and '.join(targets)} exclude each other: λ can meet one target")
         if targets and not self.lam:
-            raise ValueError(f"{targets[0]} needs a --lam above 0, from where the search for λ starts")
+            raise ValueError(f"{targets[0]} needs a --lam above 0: the search for λ starts there")
         if self.teacher == "":
-            raise ValueError("--teacher is empty; it names the folder of a run, or dense")
+            raise ValueError("--teacher must be the folder of a run, or dense; got an empty text")
         if self.path is not None and not self.path.lams and not self.lam:
-            raise ValueError("--lam must be above 0, from where the search for λ starts, unless there are --lams")
+            raise ValueError("--lam must be above 0, since the search for λ starts there; or give --lams")
         if self.path is not None and not self.path.folds and not self.validation:
-            raise ValueError("a point is chosen by validation rows: give --validation above 0, or --folds")
+            raise ValueError("choosing a point needs validation rows: give --validation above 0, or --folds")
         if self.refit is not None and self.refit < 1:
-            raise ValueError(f"--refit is a number of epochs, at least 1; got {self.refit}")
+            raise ValueError(f"--refit must be a number of epochs, at least 1; got {self.refit}")
         if self.refit is not None and not self.validation:
-            raise ValueError("--refit keeps the better model by validation rows; give --validation above 0")
+            raise ValueError("--refit needs validation rows to keep the better model: give --validation above 0")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
         if not 0 <= self.validation < 1:
             raise ValueError(f"--validation must be at least 0 and below 1; got {self.validation!r}")
-        _ = self.plan  # refuses what no plan can be made of
+        _ = self.plan  # raises an error if the values do not make a plan
         for name in self.compare:
             if name not in COMPARISONS:
                 raise unknown("comparison", name, COMPARISONS)
 
     @property
     def comparisons(self) -> tuple[str, ...]:
-        """The comparison runs; the dense model first if it is the teacher."""
+        """The comparison runs, starting with the dense model if it is the teacher."""
         return self.compare if self.teacher != DENSE else (DENSE, *(name for name in self.compare if name != DENSE))
 
     @property

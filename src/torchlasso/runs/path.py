@@ -1,4 +1,4 @@
-"""Following a path: its points trained, kept in the run's folder, cross-validated, one chosen, the frontier drawn."""
+"""Run a path: train its points, cross-validate, choose a point, and draw the frontier into the run's folder."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from torchlasso.training.trainer import Step, Trainer
 
 
 def run_path(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
-    """Train the points that are not trained yet, choose one, and write all that the folder of a path holds.
+    """Train the remaining points of a path, choose one, and write all files of the folder.
 
     Raises:
         FloatingPointError: the loss or the weights became infinite or NaN.
-        ValueError: the folder's files are damaged, or are of a run that is no path.
-        OSError: something cannot be written.
+        ValueError: the folder's files are damaged, or the run is not a path.
+        OSError: a file cannot be written.
     """
     path = experiment.options.path
     if path is None:
-        raise ValueError(f"{folder.path} holds a run of torchlasso train, not a path; go on with torchlasso train")
+        raise ValueError(f"{folder.path} holds a run of torchlasso train, not a path; resume it with torchlasso train")
     model = experiment.build_model()
     points = _follow(experiment, path, rows, folder, model, observer)
     folds = _cross_validate(experiment, path, rows, folder, observer) if path.folds else []
@@ -73,25 +73,27 @@ def _follow(
         validation = rows.validation if len(rows.validation[0]) else None
         try:
             for point in follow(model, recipe, rows.train, validation, rows.test, points, watch):
-                folder.write_weights(point.index, model.state_dict())  # a point counts once its weights are there
+                folder.write_weights(
+                    point.index, model.state_dict()
+                )  # the weights first: a point counts only if it has weights
                 points.append(point)
                 folder.write_points(points)
                 observer.point(point, path.points)
         except FloatingPointError as error:
             raise FloatingPointError(f"point {len(points) + 1}: {error}; try a smaller --lr") from error
     if len(points) < path.points:
-        far = f"more than {path.collapse:.0%} of the way from the best point's to guessing"
-        observer.say(f"The path ends here: its validation figure is {far}.")
+        far = f"more than {path.collapse:.0%} of the way from the best point to guessing"
+        observer.say(f"The path ends here: the validation {'error' if experiment.inputs.classes else 'loss'} is {far}.")
     return points
 
 
 def _cross_validate(
     experiment: Experiment, path: PathOptions, rows: RowSplits, folder: RunFolder, observer: Observer
 ) -> list[list[Point]]:
-    """The path of every fold, each in a process of its own where there are cores for it."""
+    """Train the path of every fold, each in a separate process if there are enough cores."""
     count = path.folds or 0
     if processes.size() > 1:
-        raise ValueError("--folds makes processes of its own: start it without torchrun")
+        raise ValueError("--folds starts its own processes: run it without torchrun")
     done = [folder.read_points(k) for k in range(count)]
     waiting = [k for k, points in enumerate(done) if not points]
     observer.say(
@@ -107,7 +109,7 @@ def _cross_validate(
                     done[k] = job.result()
                 except BrokenExecutor as error:
                     how = f"torchlasso path --resume --out {folder.path}"
-                    raise OSError(f"a process that trained a fold has died; go on with: {how}") from error
+                    raise OSError(f"a process that trained a fold has died; resume with: {how}") from error
                 folder.write_points(done[k], k)
                 observer.say(f"fold {k + 1}/{count} done")
     return done
@@ -115,7 +117,7 @@ def _cross_validate(
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of Python, which are ended at once when this one is interrupted or fails."""
+    """Start a pool of processes that are terminated when this one is interrupted or fails."""
     others = set(active_children())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
@@ -127,7 +129,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _fold(experiment: Experiment, k: int, threads: int) -> list[Point]:
-    """The points of one fold; run in a process of its own."""
+    """Train the points of one fold, in a separate process."""
     torch.set_num_threads(max(1, threads))
     path = experiment.options.path or PathOptions()
     _, rows = read_data(experiment.options)
@@ -141,14 +143,14 @@ def _load(model: nn.Module, folder: RunFolder, index: int) -> None:
     try:
         model.load_state_dict(folder.read_weights(index))
     except RuntimeError as error:
-        raise ValueError(f"{folder.weights} is damaged or of another run: point {index} does not fit") from error
+        raise ValueError(f"{folder.weights} is damaged or from another run: point {index} does not fit") from error
 
 
 def _summary(experiment: Experiment, model: nn.Module, rows: RowSplits, chosen: Point, points: list[Point]) -> Summary:
     groups = experiment.groups(model, chosen.lam)
     epochs, seconds = sum(p.epochs for p in points), sum(p.seconds for p in points)
     summary = summarise(model, groups, experiment.loss, rows, epochs=epochs, seconds=seconds)
-    return replace(summary, stationarity=chosen.stationarity)  # of the penalty as it was weighted
+    return replace(summary, stationarity=chosen.stationarity)  # with the weights of the penalty in training
 
 
 @processes.by_first

@@ -1,4 +1,4 @@
-"""Dataclasses from what JSON gives, every entry checked against its annotation."""
+"""Dataclasses from JSON, with every entry checked against its annotation."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ LARGEST = 2**63 - 1  # of whole numbers
 
 
 def parse_record(cls: type[T], entries: Any, origin: str) -> T:
-    """A dataclass from a dictionary; lists become tuples, dictionaries dataclasses, as the annotations say.
+    """Build a dataclass from a dictionary: by the annotations, lists become tuples and dictionaries dataclasses.
 
     Raises:
-        ValueError: an entry is missing or of another type; the message names ``origin`` and the entry.
+        ValueError: an entry is missing or has the wrong type; the message names ``origin`` and the entry.
 
     >>> from torchlasso.training.trainer import Plan
     >>> parse_record(Plan, {"epochs": 3, "batch_size": 64, "seed": 0, "schedule": "linear"}, "config.json")
     Plan(epochs=3, batch_size=64, seed=0, schedule='linear')
     """
     if not isinstance(entries, dict):
-        raise ValueError(f"{origin} is damaged: {briefly(entries)} stands where an object should")
+        raise ValueError(f"{origin} is damaged: it has {briefly(entries)} in the place of an object")
     hints = get_type_hints(cls)
     values = {}
     for field in fields(cls):  # type: ignore[arg-type]
         if field.name in entries:
             values[field.name] = _value(entries[field.name], hints[field.name], field.name, origin)
-        elif field.default is not None and field.default is not False:  # what is nothing or off may be missing
+        elif (
+            field.default is not None and field.default is not False
+        ):  # fields that are None or False by default may be missing
             raise ValueError(f"{origin} is damaged: {field.name!r} is missing")
     try:
         return cls(**values)

@@ -1,4 +1,4 @@
-"""The summary of a run: what ``summary.json`` holds, and what is shown of it side by side."""
+"""The summary of a run: the content of ``summary.json``, and the table that compares runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Refit:
 
     Attributes:
         kept: whether the model is the refitted one.
-        before, after: the validation error of the model before and after it; for numbers the validation loss.
-        epochs, seconds: of the refit.
+        before, after: the validation error before and after the refit; for regression the validation loss.
+        epochs, seconds: the length of the refit.
     """
 
     kept: bool
@@ -34,14 +34,15 @@ class Summary:
     Attributes:
         accuracy, error: on the test rows, as fractions; None for regression.
         loss: the mean loss on the test rows, without the penalty.
-        sparsity, nonzero, penalised: zeros over penalised weights, and the two counts.
-        parameters, bytes: of the whole model.
-        units, live_units: output units of the penalised layers, and those with an incoming weight.
-        inputs, live_inputs: inputs of the first penalised layer, and those that are read.
-        lam, epochs, seconds: λ at the end, how many epochs, and how long they took, a refit apart.
-        stationarity: on the whole training set, in units of λ; None where λ is 0.
-        refit: what came of it, where it was asked for.
-        dense, loss_term: the comparison runs, where they were asked for.
+        sparsity, nonzero, penalised: the share of zeros among the penalised weights, and the counts of nonzero and of
+            all penalised weights.
+        parameters, bytes: the size of the whole model.
+        units, live_units: output units of the penalised layers, and the number with a nonzero incoming weight.
+        inputs, live_inputs: inputs of the first penalised layer, and the number that is read.
+        lam, epochs, seconds: λ at the end, the number of epochs and their time, without a refit.
+        stationarity: on the whole training set, in units of λ; None if λ is 0.
+        refit: the result of the refit, if there was one.
+        dense, loss_term: the comparison runs, if there were any.
     """
 
     accuracy: float | None
@@ -65,7 +66,7 @@ class Summary:
     loss_term: Summary | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As ``summary.json`` holds it: without the comparison runs and the refit that were not asked for."""
+        """Convert to the content of ``summary.json``: without a refit and comparison runs that were not made."""
         entries = asdict(self)
         if self.refit is None:
             del entries["refit"]
@@ -76,7 +77,7 @@ class Summary:
 
     @property
     def runs(self) -> dict[str, Summary]:
-        """This run and its comparisons, by the name each is shown under."""
+        """This run and its comparisons, by their displayed names."""
         named = {"torchlasso": self, "dense": self.dense, "loss-term": self.loss_term}
         return {name: run for name, run in named.items() if run is not None}
 
@@ -98,7 +99,7 @@ class Summary:
         )
         measure = "loss" if self.error is None else "error"
         outcome = "is kept" if self.refit.kept else "is not kept"
-        return f" The refit {outcome}: it took the validation {measure} from {before} to {after}."
+        return f" The refit {outcome}: it changed the validation {measure} from {before} to {after}."
 
 
 def _quality(run: Summary) -> str:
@@ -106,7 +107,7 @@ def _quality(run: Summary) -> str:
 
 
 def side_by_side(runs: Mapping[str, Summary]) -> list[list[str]]:
-    """A row of text cells for each figure: its name, then a cell for each run."""
+    """Make a table that compares runs: a row for each figure, with its name and a cell for each run."""
     figures = {
         "test error": [percent(run.error) if run.error is not None else "–" for run in runs.values()],
         "test loss": [f"{run.loss:.4f}" for run in runs.values()],

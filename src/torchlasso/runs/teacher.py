@@ -12,10 +12,10 @@ from torchlasso.training.trainer import outputs_of
 
 
 def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x: Tensor) -> Tensor:
-    """Return the outputs of the model of the run in ``path`` for rows that are prepared for ``inputs``.
+    """Return the outputs of the run in ``path`` for rows that are prepared for ``inputs``.
 
     Raises:
-        ValueError: it is not a finished run, it is one for other data, or it names a function that is not in
+        ValueError: the run is not finished, it was trained on other data, or it names a function that is not in
             ``allowed``.
     """
     run = open_run(path, allowed)
@@ -23,7 +23,7 @@ def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x
     for what in ("shape", "outputs", "classes", "features"):
         if getattr(theirs, what) != getattr(inputs, what):
             found, wanted = getattr(theirs, what), getattr(inputs, what)
-            raise ValueError(f"--teacher {path}: it is for other data, its {what} is {found}; here it is {wanted}")
+            raise ValueError(f"--teacher {path} was trained on other data: its {what} is {found}; here it is {wanted}")
     if theirs.standardizer != inputs.standardizer:
         x = theirs.standardizer(inputs.standardizer.undone(x))
     return outputs_of(run.model.to(x.device), x)

@@ -1,4 +1,4 @@
-"""Running an experiment: its model and its comparisons, trained, judged and written into the run's folder."""
+"""Run an experiment: train and evaluate its model and its comparisons, and write the run's folder."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from torchlasso.training.trainer import Trainer, evaluate, outputs_of, support
 
 
 def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
-    """Train the experiment's model and its comparisons, and write all that a run folder holds.
+    """Train the experiment's model and its comparisons, and write all files of the run's folder.
 
     Raises:
         FloatingPointError: the loss or the weights became infinite or NaN.
-        ValueError: a checkpoint in the folder is damaged, or the teacher is no finished run for such data.
-        OSError: something cannot be written.
+        ValueError: a checkpoint in the folder is damaged, or the teacher is not a finished run on such data.
+        OSError: a file cannot be written.
     """
     options = experiment.options
     compared: dict[str, Summary] = {}
@@ -79,7 +79,7 @@ def _refit(
     folder: RunFolder,
     observer: Observer,
 ) -> Refit:
-    """Train on without a penalty; ``model`` stays what it was if that made it no better on the validation rows."""
+    """Train on without a penalty; restore ``model`` if it did not become better on the validation rows."""
     part = folder.started_part(REFIT, experiment)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = badness(evaluate(model, experiment.loss, *rows.validation))
@@ -92,7 +92,7 @@ def _refit(
 
 
 def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, observer: Observer) -> None:
-    """Train, or go on from the folder's checkpoint."""
+    """Train, or resume from the folder's checkpoint."""
     trainer, groups = training.trainer, training.groups
     metrics = _resume(trainer, folder)
     epochs, done = trainer.plan.epochs, trainer.epoch * trainer.batches
@@ -107,7 +107,7 @@ def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, ob
                 line = _epoch(training, rows, loss, before, support(groups()))
                 if (left := trainer.shrink()) is not None:
                     line |= {"multiplications_left": left, "seconds": trainer.seconds}
-                # the metrics first: a resume leaves out the lines of epochs that the checkpoint does not know
+                # the metrics first: a resume drops the lines of epochs after the checkpoint
                 folder.write_metrics([*metrics, line])
                 folder.write_checkpoint(trainer.state_dict())
                 metrics.append(line)
@@ -123,7 +123,7 @@ def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, ob
 
 @contextmanager
 def _misses_told(observer: Observer) -> Iterator[None]:
-    """Say a missed target in a line, after the training."""
+    """Report a missed target in a line, after the training."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TargetMissed)
         yield
@@ -135,14 +135,14 @@ def _misses_told(observer: Observer) -> Iterator[None]:
 
 
 def _resume(trainer: Trainer, folder: RunFolder) -> list[dict[str, Any]]:
-    """Bring the trainer to where the folder's checkpoint is; the metrics of the epochs up to there."""
+    """Load the folder's checkpoint into the trainer; return the metrics of the epochs so far."""
     state = folder.read_checkpoint()
     if state is None:
         return []
     try:
         trainer.load_state_dict(state)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder.checkpoint} is damaged or of another run ({error})") from error
+        raise ValueError(f"{folder.checkpoint} is damaged or from another run ({error})") from error
     return folder.read_metrics()[: trainer.epoch]
 
 
@@ -152,7 +152,7 @@ def _epoch(training: Training, rows: RowSplits, loss: float, before: Tensor, now
         "epoch": trainer.epoch,
         "loss": loss,
         "sparsity": training.sparsity,
-        "switched": (now != before).double().mean().item(),  # the share that went from or to zero
+        "switched": (now != before).double().mean().item(),  # the share that became zero or nonzero
         "lam": training.lam,
         "lr": trainer.optimizer.param_groups[0]["lr"],
         "seconds": trainer.seconds,

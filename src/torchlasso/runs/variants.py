@@ -1,4 +1,4 @@
-"""The forms in which a run's model can be used, for ``torchlasso bench`` to put side by side."""
+"""The forms of a run's model that ``torchlasso bench`` compares."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Variant:
     """One form of a model.
 
     Attributes:
-        name: of it.
-        build: makes the model anew.
-        bytes: of its file.
-        dtype: of its inputs.
-        judged: whether it has learned what the run has, so that its error says something.
+        name: the name of the form.
+        build: a function that builds the model.
+        bytes: the size of its file.
+        dtype: the dtype of its inputs.
+        judged: whether to report its error, which means something only for a trained model.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Variant:
 
 
 def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) -> Iterator[Variant | str]:
-    """The forms of a run's model, or why one cannot be had.
+    """Yield the forms of a run's model; for a form that cannot be made, a text with the reason.
 
     Args:
         run: a finished run.
-        folder: for their files.
-        example: inputs; how each layer is run best is measured on them.
-        seconds: for that.
+        folder: a folder for the files of the forms.
+        example: inputs on which the fastest way to run each layer is measured.
+        seconds: the time for these measurements.
     """
     model = run.model.eval()
     dense, learned = _dense(run)
@@ -62,7 +62,7 @@ def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) ->
     count = _compressed(base, folder / "compact.safetensors")
     if small is not None:
         yield Variant("compact", lambda: small, count)
-    fast = accelerate(base, example, seconds=seconds, compact_first=False)  # which it is, where it can be
+    fast = accelerate(base, example, seconds=seconds, compact_first=False)  # base is compact already, if possible
     yield Variant("accelerated", lambda: fast, count)
     half = folder / "bfloat16.safetensors"
     checkpoint.write_tensors(half, _narrow(dense).state_dict(), {})
@@ -73,7 +73,7 @@ def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) ->
 
 
 def _dense(run: FinishedRun) -> tuple[nn.Module, bool]:
-    """The dense network, and whether it was trained: the comparison run's, or one as it was at the start."""
+    """Return the dense network and whether it was trained: the comparison run's, or else the untrained model."""
     part = run.folder.part(DENSE)
     if part.model.exists():
         return open_run(str(part.path), part.allowed).model.eval(), True

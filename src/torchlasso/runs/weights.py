@@ -1,4 +1,4 @@
-"""Files of a run's weights, which say what was taken out of the model, too."""
+"""Files of a run's weights, with the records of the units removed from the model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from torchlasso._core.files import parse_json
 from torchlasso.storage import checkpoint
 
-CUTS = "torchlasso.cuts"  # where the metadata say what was taken out of the model
+CUTS = "torchlasso.cuts"  # the key of these records in the metadata
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Read the weights, and what was taken out of the model.
+    """Read the weights, and the records of the units removed from the model.
 
     Raises:
         ValueError: the file is damaged.
@@ -25,15 +25,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     tensors, metadata = checkpoint.read_tensors(path)
     cuts = parse_json(metadata.get(CUTS, "[]"), path)
     if not isinstance(cuts, list) or not all(isinstance(cut, dict) for cut in cuts):
-        raise ValueError(f"{path} is damaged: what was taken out of the model is {briefly(cuts)}")
+        raise ValueError(f"{path} is damaged: its records of removed units are {briefly(cuts)}")
     return tensors, cuts
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:
-    """Write the weights, and what was taken out of the model."""
+    """Write the weights, and the records of the units removed from the model."""
     checkpoint.write_tensors(path, state, {"format": "pt", **told(cuts)})
 
 
 def told(cuts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the metadata that say what was taken out of the model: none, if nothing was."""
+    """Return the metadata with the records of removed units; empty if there are none."""
     return {CUTS: json.dumps(list(cuts))} if cuts else {}

@@ -1,4 +1,4 @@
-"""Training over tensors in memory, refits on the support, and distillation."""
+"""Training on tensors in memory, refits with frozen zeros, and distillation."""
 
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.refit import freeze_zeros

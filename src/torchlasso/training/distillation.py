@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, eq=False)
 class Distillation:
-    """A term for the loss that draws the outputs to those of a teacher, such as the dense model.
+    """A loss term that pulls the outputs towards the outputs of a teacher, such as the dense model.
 
-    For classes it is strength · T² · KL(softmax(teacher/T) ‖ softmax(outputs/T)), for numbers strength times the mean
-    squared difference. Hinton, Vinyals and Dean 2015.
+    For classes it is strength · T² · KL(softmax(teacher/T) ‖ softmax(outputs/T)), for regression strength times the
+    mean squared difference. Hinton, Vinyals and Dean 2015.
 
     Args:
-        outputs: the teacher's, one row for each training row.
+        outputs: the teacher's outputs, one row for each training row.
         classes: whether the outputs are logits of classes.
-        strength: beside the loss on the targets, which counts 1.
-        temperature: T > 0; a high one tells more of the classes that are not chosen.
+        strength: the weight of the term; the loss on the targets has the weight 1.
+        temperature: T > 0; the higher, the more the unlikely classes count.
 
     Raises:
         ValueError: strength or temperature is not above 0, or an output is infinite or NaN.
@@ -45,7 +45,7 @@ class Distillation:
             raise ValueError("an output of the teacher is infinite or NaN")
 
     def __call__(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """The term for the outputs (n, …) of the training rows ``rows``, (n,)."""
+        """Compute the term for the outputs (n, …) of the training rows ``rows``, (n,)."""
         wanted = self.outputs[rows]
         if not self.classes:
             return self.strength * nn.functional.mse_loss(outputs, wanted)

@@ -1,4 +1,4 @@
-"""Refitting: the weights that survived are trained on without a penalty, and zeros stay zeros (the relaxed lasso)."""
+"""Refits: the nonzero weights are trained on without a penalty, and zeros stay zeros (the relaxed lasso)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch.utils.hooks import RemovableHandle
 
 
 def freeze_zeros(optimizer: Optimizer, params: Iterable[Tensor]) -> RemovableHandle:
-    """Let every weight of ``params`` that is zero now stay exactly zero under ``optimizer``, a new one.
+    """Keep every weight of ``params`` that is zero now exactly zero under a new ``optimizer``.
 
-    L1 shrinks what it keeps; trained on the frozen support with λ = 0 the bias is gone (Meinshausen 2007, the relaxed
-    lasso). Before each step the gradients of the zeros are set to zero, so that the optimizer's moments of them are
-    zero as well. It may also overfit: compare the result with the model before on validation data.
+    L1 shrinks the weights that it keeps. Training on with frozen zeros and λ = 0 removes this bias (Meinshausen 2007,
+    the relaxed lasso). Before each step, the gradients of the zeros are set to zero, so that the optimizer's moments of
+    them stay zero as well. A refit may overfit: compare the result with the model before it on validation data.
 
     Args:
-        optimizer: any that leaves a weight alone whose gradients have always been zero, as those of torch do.
-        params: some of its parameters, plain or sharded.
+        optimizer: any optimizer that does not move a weight without any nonzero gradient so far; torch's do not.
+        params: parameters of the optimizer, plain or sharded.
 
     Returns:
-        What ends it, by its method ``remove``.
+        A handle; its method ``remove`` ends the freeze.
 
     Raises:
         ValueError: the optimizer has made steps already, whose moments would move the zeros.
@@ -37,7 +37,7 @@ def freeze_zeros(optimizer: Optimizer, params: Iterable[Tensor]) -> RemovableHan
         >>> w.data
         tensor([0.0000, 0.6000])
     """
-    # some, such as Adagrad, have a state before their first step
+    # some optimizers, such as Adagrad, have a state before their first step
     if any(float(state.get("step", 1)) for state in optimizer.state.values()):
         raise ValueError("the optimizer has made steps already, and its moments would move the zeros: make a new one")
     supports = [(p, p.detach() != 0) for p in params]
@@ -53,7 +53,7 @@ def freeze_zeros(optimizer: Optimizer, params: Iterable[Tensor]) -> RemovableHan
         if closure is None:
             return None
 
-        def masked() -> Any:  # its gradients are new
+        def masked() -> Any:  # gradients are new tensors in each step
             loss = closure()
             mask()
             return loss

@@ -1,9 +1,9 @@
-"""Training over tensors in memory: an epoch at a time, the same to the last bit after a resume.
+"""Training on tensors in memory, one epoch at a time, with the same result to the last bit after a resume.
 
-Where several processes train together (:mod:`torchlasso.distributed.processes`), each of them has all rows and does
-its share of every batch, and all end with the same weights and figures: those of one process up to rounding, if the
-model has neither batch norms, which see the rows of one process each, nor randomness of its own, which differs by
-process.
+If several processes train together (:mod:`torchlasso.distributed.processes`), each process has all rows and computes
+its share of every batch. All end with the same weights and figures. They equal those of a single process up to
+rounding, unless the model has batch norms, which see only the rows of their process, or draws random numbers, which
+differ by process.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from torchlasso.distributed import processes
 from torchlasso.selection import Group
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Term = Callable[[Tensor, Tensor], Tensor]  # the outputs for some training rows, and which rows they are ↦ a number
+Term = Callable[[Tensor, Tensor], Tensor]  # (outputs for some training rows, indices of these rows) ↦ a number
 EVALUATION_BATCH = 1024
 
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
-    # the rate as a share of its start, by the share of the steps that are done
+    # the rate relative to its start, as a function of the share of steps done
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "linear": lambda done: 1 - done,
     "constant": lambda done: 1.0,
@@ -47,9 +47,9 @@ class Plan:
 
     Attributes:
         epochs: passes over the training rows.
-        batch_size: rows per step, of all processes together; the last batch of an epoch may be smaller.
-        seed: of the order of the rows and of the model's own randomness, both made anew for every epoch.
-        schedule: of the learning rate, per step: a name of ``SCHEDULES``.
+        batch_size: rows per step, over all processes; the last batch of an epoch may be smaller.
+        seed: the seed of the order of rows and of the model's random numbers; both are seeded anew for every epoch.
+        schedule: the schedule of the learning rate per step, a name in ``SCHEDULES``.
     """
 
     epochs: int
@@ -81,16 +81,16 @@ class Trainer:
     """A model, its optimizer and the training rows.
 
     Args:
-        model: trained in place.
-        optimizer: of ``model``; its learning rates are those of the start.
+        model: the model, trained in place.
+        optimizer: its optimizer, with the initial learning rates.
         loss: (outputs, targets) ↦ mean loss.
         rows: the training inputs and targets, on the model's device.
-        plan: how long and in what order.
-        extra: a term that is added to the loss of every step, such as the plain penalty or a teacher's.
+        plan: the length and the order of training.
+        extra: a term added to the loss of every step, such as the plain penalty or a distillation.
 
     Attributes:
-        controls: of λ, to be filled by whoever wants some; each is called after every step.
-        shrinker: takes out of the model what has died, to be set by whoever wants it.
+        controls: controllers of λ, called after every step; add your own.
+        shrinker: removes dead units from the model; None unless you set it.
     """
 
     def __init__(
@@ -108,17 +108,17 @@ class Trainer:
         self.shrinker: Shrinker | None = None
         self.epoch, self.seconds = 0, 0.0
         full, rest = divmod(len(self.x), plan.batch_size)
-        # a last batch of a single row has no variance for a batch norm
+        # a last batch of a single row would have no variance for a batch norm
         self.batches = full + (rest > 1 or not full)
         self.scheduler = LambdaLR(optimizer, lambda step: SCHEDULES[plan.schedule](min(1.0, step / self.steps)))
 
     @property
     def steps(self) -> int:
-        """The steps of the whole training."""
+        """The number of steps of the whole training."""
         return self.batches * self.plan.epochs
 
     def run_epoch(self, watch: Callable[[Step], None] | None = None) -> float:
-        """Train for one epoch and return the mean loss of its steps, the extra term left out.
+        """Train for one epoch and return the mean loss of its steps, without the extra term.
 
         Raises:
             FloatingPointError: the loss became infinite or NaN; the message says at which step.
@@ -150,10 +150,10 @@ class Trainer:
         return total / self.batches
 
     def shrink(self) -> float | None:
-        """Make the model smaller, if that saves time by the end.
+        """Remove dead units from the model if this saves time by the end.
 
         Returns:
-            The share of its multiplications that is left; None if it stays as it is.
+            The share of its multiplications left; None if the model stays unchanged.
         """
         togo = self.plan.epochs - self.epoch
         if self.shrinker is None or not togo:
@@ -164,7 +164,7 @@ class Trainer:
         return left
 
     def rehearse(self) -> None:
-        """Make one update, so that what cannot be trained fails at once. The model is no good afterwards."""
+        """Make one update, so that an impossible training fails at once. Do not use the model afterwards."""
         self.model.train()
         self._update(torch.arange(min(len(self.x), self.plan.batch_size), device=self.x.device))
 
@@ -180,7 +180,7 @@ class Trainer:
         return processes.total(loss.item() * share)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later :meth:`load_state_dict` needs to go on as if nothing had happened."""
+        """Return everything that :meth:`load_state_dict` needs for an exact resume."""
         scheduler = {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"}
         return {
             "epoch": self.epoch,
@@ -193,7 +193,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. The order of rows and all randomness follow from the plan's seed and the epoch."""
+        """Resume from a state. The order of rows and all random numbers follow from the plan's seed and the epoch."""
         if self.shrinker is not None:
             self.shrinker.replay(state["shrinks"], self.model, self.optimizer, self.controls)
         self.model.load_state_dict(state["model"])
@@ -205,13 +205,13 @@ class Trainer:
 
 
 def _mix(seed: int, epoch: int) -> int:
-    """A seed for one epoch: a different one for every pair."""
+    """Make a seed for an epoch, different for every pair."""
     return (seed * 1_000_003 + epoch) % 2**63
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean loss on some rows; for classes also the accuracy and the error, as fractions."""
+    """The mean loss on some rows, and for classes the accuracy and the error as fractions."""
 
     loss: float
     accuracy: float | None
@@ -235,7 +235,7 @@ def judge(outputs: Tensor, loss: Loss, y: Tensor) -> Evaluation:
 
 @torch.no_grad()
 def outputs_of(model: nn.Module, x: Tensor) -> Tensor:
-    """The outputs of ``model`` for all rows, computed in batches, in evaluation mode."""
+    """Compute the outputs of ``model`` for all rows, in batches and in evaluation mode."""
     model.eval()
     outputs = [model(x[rows]) for rows in processes.dealt(_batches(len(x)))]
     return torch.cat(processes.collected(outputs, x.device))
@@ -249,7 +249,7 @@ def full_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
         part = loss(model(x[rows]), y[rows]) * (len(x[rows]) / len(x))
         part.backward()  # type: ignore[no-untyped-call]
     for p in model.parameters():
-        if p.grad is None:  # of no part in the loss
+        if p.grad is None:  # the loss does not depend on it
             p.grad = torch.zeros_like(p)
     processes.add_up_gradients_(model.parameters())
 
@@ -259,13 +259,16 @@ def _batches(n: int) -> Iterator[slice]:
 
 
 def support(groups: Iterable[Group]) -> Tensor:
-    """Mark the penalised weights that are not zero: one bool for each, in the order of the groups."""
+    """Return a mask of the penalised weights that are not zero, in the order of the groups."""
     params = (p for group in groups if group["penalty"] is not None for p in group["params"])
     return torch.cat([p.detach().flatten() != 0 for p in params])
 
 
 def sparsity(groups: Iterable[Group], of: int | None = None) -> float:
-    """Zeros over penalised weights; ``of``: how many there were before some were taken out, which count as zeros."""
+    """Return the share of zeros among the penalised weights.
+
+    ``of``: the number of weights before some were removed; removed weights count as zeros.
+    """
     alive = support(groups)
     total = len(alive) if of is None else of
     return (total - int(alive.sum())) / total

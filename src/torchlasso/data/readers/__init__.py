@@ -1,4 +1,4 @@
-"""One file per reader; each registers itself when it is imported, and all of this folder are."""
+"""The readers, one per file. Importing this package imports all files in the folder, and each registers its reader."""
 
 from torchlasso._core.specs import import_modules
 

@@ -13,7 +13,7 @@ from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
 from torchlasso.data.tables import table_part
 
-MISSING = ("", "na", "n/a", "nan", "null", "none", "?")  # in any case of letters, in columns of numbers
+MISSING = ("", "na", "n/a", "nan", "null", "none", "?")  # in upper or lower case, in numeric columns
 INTEGER = r"^[+-]?[0-9]{1,18}$"
 DECIMAL = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity|nan)$"
 
@@ -28,7 +28,7 @@ class Csv(FileReader):
     def read(self, path: Path, columns: ColumnSelection) -> Part:
         pa = require("pyarrow", "data", f"{path}: reading CSV")
         csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
-        need_memory(8 * path.stat().st_size, str(path))  # its text, and two characters as a number of 64 bits
+        need_memory(8 * path.stat().st_size, str(path))  # the text, and a number of 64 bits for every two characters
         with path.open("rb") as file:
             head = file.read(4096)
         if not head.strip():
@@ -48,12 +48,12 @@ class Csv(FileReader):
 
 
 def _read_text(csv: Any, path: Path) -> Any:
-    """All columns as text, so that what a column is follows from all its rows."""
+    """Read all columns as text, so that all rows of a column determine its type."""
     options = {
-        "read_options": csv.ReadOptions(use_threads=False),  # with threads, an error does not know its row
+        "read_options": csv.ReadOptions(use_threads=False),  # with threads, errors do not name the row
         "parse_options": csv.ParseOptions(newlines_in_values=True),
     }
-    # opened here: the names of files are text in UTF-8 to Arrow
+    # opened here, because Arrow requires file names in UTF-8
     with path.open("rb") as file, csv.open_csv(file, **options) as reader:
         names = reader.schema.names
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
@@ -62,7 +62,7 @@ def _read_text(csv: Any, path: Path) -> Any:
 
 
 def _typed(pa: Any, column: Any, is_label: bool) -> Any:
-    """A column of text as whole or decimal numbers where all its values are written as such."""
+    """Convert a column of text to whole or decimal numbers if all its values are written as such."""
     compute = require("pyarrow.compute", "data", "reading CSV")
     trimmed = compute.utf8_trim_whitespace(column)
     missing = ("",) if is_label else MISSING

@@ -1,4 +1,4 @@
-"""The 8x8 handwritten digits inside scikit-learn: no download."""
+"""The 8x8 handwritten digits that come with scikit-learn, without a download."""
 
 from __future__ import annotations
 

@@ -35,18 +35,18 @@ def _test(files: dict[str, list[Path]]) -> list[Path]:
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:
-    """The readable files of each role, in the order of their names."""
+    """Return the readable files of each split, in the order of their names."""
     found: dict[str, list[Path]] = {role: [] for role in _ROLES}
     for path in sorted(folder.iterdir()):
         role = role_of(path.name)
-        unpacked = path.suffix == ".gz" and path.with_suffix("").is_file()  # the same rows once more
+        unpacked = path.suffix == ".gz" and path.with_suffix("").is_file()  # the same rows, compressed
         if role is not None and path.is_file() and not unpacked and reader_of(path) is not None:
             found[role].append(path)
     return found
 
 
 def role_of(name: str) -> str | None:
-    """Return the split that a file name speaks of, if it is only one; whole words count before parts of words.
+    """Return the split that a file name mentions, if only one; whole words take precedence over parts of words.
 
     >>> role_of("mnist-train.parquet"), role_of("latest-train.csv"), role_of("iris.csv")
     ('train', 'train', None)

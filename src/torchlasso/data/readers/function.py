@@ -1,4 +1,4 @@
-"""Data that a function of the user returns."""
+"""Data returned by a function of the user."""
 
 from __future__ import annotations
 

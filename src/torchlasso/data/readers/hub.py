@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or folders that ``datasets.load_dataset`` reads."""
+"""Data sets from the Hugging Face hub, or folders that ``datasets.load_dataset`` reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEST_SPLITS = ("test", "validation")
 
 @register
 class Hub(Reader):
-    """``hf:NAME``, with a train split and a test split, or a validation split in its place."""
+    """``hf:NAME``, with a train split and a test split, or a validation split instead of the latter."""
 
     form = "hf:NAME"
     rank = 0
@@ -51,7 +51,7 @@ def _load(spec: str) -> Any:
     datasets.utils.disable_progress_bars()
     try:
         return datasets.load_dataset(name)
-    except Exception as error:  # of datasets, the hub, the network or a file format
+    except Exception as error:  # from datasets, the hub, the network or a file format
         raise ValueError(f"{spec}: cannot be loaded ({first_line(error)})") from error
     finally:
         if shown:

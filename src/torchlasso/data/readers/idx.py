@@ -65,10 +65,10 @@ def _labels_of(path: Path) -> Path | None:
 
 
 def read_idx(path: Path) -> Array:
-    """The array of an IDX file; allocates no more than the file holds.
+    """Read the array of an IDX file, without allocating more than the file holds.
 
     Raises:
-        ValueError: it is no IDX file, is cut short, or its header does not fit its size.
+        ValueError: the file is not an IDX file, is truncated, or its header does not fit its size.
     """
     size = path.stat().st_size
     zipped = path.suffix.lower() == ".gz"
@@ -77,13 +77,13 @@ def read_idx(path: Path) -> Array:
             dtype, shape = _header(stream)
             promised = math.prod(shape) * dtype.itemsize
             if promised > (_MOST_EXPANSION if zipped else 1) * size:
-                raise ValueError(f"its header promises {promised} bytes, more than the file can hold")
-            need_memory(promised + 4 * math.prod(shape), f"{path}")  # as it is, and as float32
+                raise ValueError(f"its header announces {promised} bytes, more than the file can hold")
+            need_memory(promised + 4 * math.prod(shape), f"{path}")  # the bytes, and as float32
             data = _read(stream, promised)
             if len(data) < promised:
-                raise ValueError(f"its header promises {promised} bytes, but it holds {len(data)}")
+                raise ValueError(f"its header announces {promised} bytes, but it holds {len(data)}")
             if stream.read(1):
-                raise ValueError(f"its header promises {promised} bytes, but it holds more")
+                raise ValueError(f"its header announces {promised} bytes, but it holds more")
     except EOFError as error:
         raise ValueError(f"{path}: cut short: the gzip stream ends early") from error
     except (OSError, ValueError, zlib.error) as error:
@@ -94,7 +94,7 @@ def read_idx(path: Path) -> Array:
 def _header(stream: Stream) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or not 1 <= head[3] <= 4:
-        raise ValueError("it does not begin as an IDX file of 1 to 4 dimensions does")
+        raise ValueError("it does not begin like an IDX file of 1 to 4 dimensions")
     sizes = stream.read(4 * head[3])
     if len(sizes) < 4 * head[3]:
         raise ValueError("its header is cut short")
@@ -102,7 +102,7 @@ def _header(stream: Stream) -> tuple[np.dtype[np.generic], tuple[int, ...]]:
 
 
 def _read(stream: Stream, count: int) -> bytes:
-    """Up to ``count`` bytes, a chunk at a time: a gzip stream may hold far fewer than promised."""
+    """Read up to ``count`` bytes in chunks, since a gzip stream may hold far fewer than its header says."""
     chunks: list[bytes] = []
     while count > 0 and (chunk := stream.read(min(count, _CHUNK))):
         chunks.append(chunk)

@@ -1,4 +1,4 @@
-"""A single image, to be predicted."""
+"""A single image, for prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchlasso.data.registry import Portion, Reader, Source, register
 
 @register
 class ImageFile(Reader):
-    """``FILE.png``, or what else Pillow reads: one row without a label."""
+    """``FILE.png`` or another format of Pillow: one row without a label."""
 
     form = "an image"
 
@@ -21,7 +21,9 @@ class ImageFile(Reader):
 
     def open(self, spec: str, columns: ColumnSelection) -> Source:
         if columns.required:
-            raise ValueError(f"{spec}: one image cannot be trained on; give a folder with a folder of images per class")
+            raise ValueError(
+                f"{spec}: training needs more than one image; give a folder with a folder of images per class"
+            )
         path = Path(spec)
         return Source(
             path.name, Portion(spec, lambda: Part(decode_images([path], lambda _: spec), None, names=(spec,)))

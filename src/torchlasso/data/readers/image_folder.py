@@ -1,4 +1,4 @@
-"""Folders of images: one folder per class, or images alone for prediction."""
+"""Folders of images: one folder per class, or just images for prediction."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _images(path: Path) -> list[Path]:
-    """The image files of a folder; hidden files are not counted."""
+    """Return the image files of a folder, without hidden files."""
     files = (item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
     return sorted(item for item in files if item.suffix.lower() in SUFFIXES)
 

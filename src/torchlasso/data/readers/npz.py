@@ -1,4 +1,4 @@
-"""NPZ files of numpy: x and y, and where it has them x_test and y_test. Nothing is ever unpickled."""
+"""NPZ files of numpy with x and y, and perhaps x_test and y_test. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_EXPANSION = 1100  # deflate makes at most 1032 bytes of one
 
 @register
 class Npz(Reader):
-    """Arrays x and y, or x_train and y_train; x_test and y_test may be there too."""
+    """Arrays x and y, or x_train and y_train; x_test and y_test are optional."""
 
     form = "FILE.npz"
 
@@ -58,7 +58,7 @@ def _names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    except Exception as error:  # zipfile raises what it pleases on a damaged directory
+    except Exception as error:  # zipfile raises all kinds of errors on a damaged directory
         raise ValueError(f"{path}: not an NPZ file, or cut short ({first_line(error)})") from error
 
 
@@ -75,13 +75,13 @@ def _array(path: Path, name: str) -> Array:
             compressed = min(info.compress_size, path.stat().st_size)
             bounded = info.file_size <= _MOST_EXPANSION * (compressed + 1)
             if math.prod(shape) * dtype.itemsize != held or not bounded:
-                raise ValueError(f"{name!r} says that it has the shape {shape}, which its bytes are not")
-            need_memory(held + 4 * math.prod(shape), f"{path}, {name!r},")  # as it is, and as float32
+                raise ValueError(f"{name!r} has the shape {shape} in its header, which does not fit its bytes")
+            need_memory(held + 4 * math.prod(shape), f"{path}, {name!r},")  # the bytes, and as float32
             with archive.open(info) as stream:
                 return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
     except MemoryError:
         raise
     except KeyError as error:
-        raise ValueError(f"{path}: {name!r} is of an unknown version of the format") from error
-    except Exception as error:  # numpy and zipfile raise what they please on damaged files
+        raise ValueError(f"{path}: {name!r} has an unknown version of the format") from error
+    except Exception as error:  # numpy and zipfile raise all kinds of errors on damaged files
         raise ValueError(f"{path}: cannot be read: {first_line(error)}") from error

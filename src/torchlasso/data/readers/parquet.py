@@ -13,7 +13,7 @@ from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
 from torchlasso.data.tables import table_part
 
-MOST_ROWS = 1 << 16  # that are read at a time
+MOST_ROWS = 1 << 16  # the most rows read at a time
 
 
 @register
@@ -27,7 +27,7 @@ class Parquet(FileReader):
         pa = require("pyarrow", "data", f"{path}: reading Parquet")
         parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
         try:
-            # opened here: the names of files are text in UTF-8 to Arrow
+            # opened here, because Arrow requires file names in UTF-8
             with path.open("rb") as content, parquet.ParquetFile(content) as file:
                 table = _read(pa, file, str(path))
         except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
@@ -36,16 +36,16 @@ class Parquet(FileReader):
 
 
 def _read(pa: Any, file: Any, origin: str) -> Any:
-    """Read a table a few rows at a time: a few bytes can stand for any number of equal values, or for long ones."""
+    """Read a table a few rows at a time, since a few bytes can encode any number of equal or long values."""
     found = file.metadata
     need_memory(8 * found.num_rows * found.num_columns, origin)
     groups = (found.row_group(i) for i in range(found.num_row_groups))
     longest = max((g.column(j).total_uncompressed_size for g in groups for j in range(found.num_columns)), default=0)
-    # a value is at most as long as what is stored of its column
+    # a value is at most as long as the stored bytes of its column
     rows = min(MOST_ROWS, max(1, available() // (4 * max(1, longest))))
     batches, held = [], 0
     for batch in file.iter_batches(batch_size=rows):
         held += batch.nbytes
-        need_memory(held, origin)  # once more, as images or numbers
+        need_memory(held, origin)  # a copy, as images or numbers
         batches.append(batch)
     return pa.Table.from_batches(batches, schema=file.schema_arrow)

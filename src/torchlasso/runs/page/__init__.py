@@ -1,1 +1,1 @@
-"""The sections of a run's page: each is made of what is shown, and empty where there is nothing to say."""
+"""The sections of a run's page: each is a function of the shown run, and empty if it does not apply."""

@@ -10,7 +10,7 @@ from torchlasso._core.readable import byte_size
 from torchlasso.html import paragraph, section, table
 from torchlasso.runs.page.shown import Shown
 
-# What is shown of the largest batch, or of the model, by its name in the file.
+# Columns for the largest batch or the model, by the name in the file: the heading, and the format of a value.
 COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "rows_per_second": ("rows/s", lambda value: f"{value:,.0f}"),
     "peak_memory": ("memory", lambda value: byte_size(int(value))),
@@ -19,13 +19,13 @@ COLUMNS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "loss": ("test loss", lambda value: f"{value:.4f}"),
 }
 
-LARGEST = 1e18  # of numbers that are measurements
+LARGEST = 1e18  # larger numbers in the file are not measurements
 
 BenchRecord = Mapping[str, Any]  # a form of the model on batches of one size
 
 
 def benched_section(run: Shown) -> str:
-    """The forms of the model side by side; nothing where there is nothing of the kind in the file."""
+    """Compare the forms of the model in a table; empty if the file has no measurements."""
     record = read_json(run.folder.bench) if run.folder.bench.exists() else {}
     if not isinstance(record, dict):
         return ""
@@ -51,8 +51,8 @@ def _note(record: BenchRecord) -> str:
     where = [f"on {record['device']}"] if _is_text(record.get("device")) else []
     where += [f"with {threads:g} thread{'s' * (threads != 1)}"] if threads else []
     return (
-        "Milliseconds for a batch: the median ± half of what the middle half of the runs spreads. Rows per second and "
-        f"memory are those of the largest batch.{' Measured ' * bool(where)}{' '.join(where)}{'.' * bool(where)}"
+        "Milliseconds per batch: the median ± half of the interquartile range. Rows per second and memory are for the "
+        f"largest batch.{' Measured ' * bool(where)}{' '.join(where)}{'.' * bool(where)}"
     )
 
 

@@ -11,17 +11,17 @@ from torchlasso.runs.page.shown import Shown, support_of
 
 
 def stability_section(run: Shown) -> str:
-    """Show the share of weights that go from or to zero: from epoch to epoch, or from point to point of a path."""
+    """Show the share of weights that become zero or nonzero, by epoch or by point of a path."""
     if run.path is None:
         shares, what = [float(line["switched"]) for line in run.metrics["torchlasso"]], "epoch"
     else:
         shares, what = _along_path(run), "step along the path"
     if not shares:
         return ""
-    text = f"In the last {what}, {100 * shares[-1]:.2g} % of the penalised weights went from or to zero."
+    text = f"In the last {what}, {100 * shares[-1]:.2g} % of the penalised weights became zero or nonzero."
     drawing = ""
     if run.drawable and len(shares) > 1:
-        label = f"Share of the penalised weights that went from or to zero, by {what}: "
+        label = f"Share of the penalised weights that became zero or nonzero, by {what}: "
         label += f"from {100 * shares[0]:.2g} % to {100 * shares[-1]:.2g} %"
         drawing = figure(embedded(draw(shares, page_axes(), x=what), "stability", label))
     return section("Stability of the support", paragraph(text), drawing)
@@ -33,14 +33,14 @@ def _along_path(run: Shown) -> list[float]:
 
 
 def certificate_section(run: Shown) -> str:
-    """The distance from a stationary point."""
+    """Show the distance from a stationary point."""
     far = run.summary.stationarity
     if far is None:
         return section("Certificate", paragraph("There is no penalty, so there is nothing to certify."))
     text = (
         f"Distance from a stationary point of loss + λ·penalty, over all blocks, in units of λ: at most {far.max:.2g}, "
-        f"on average {far.mean:.2g}. Zero would be a stationary point; the gradient is that of all training rows."
+        f"on average {far.mean:.2g}. A distance of zero is a stationary point. The gradient is over all training rows."
     )
     if run.summary.refit is not None and run.summary.refit.kept:
-        text += " The model was refitted without the penalty since, which leads away from such a point."
+        text += " Afterwards the model was refitted without the penalty, which moves it away from such a point."
     return section("Certificate", paragraph(text))

@@ -1,4 +1,4 @@
-"""With what the run was made."""
+"""The configuration of the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchlasso.runs.page.shown import Shown
 
 
 def configuration_section(run: Shown) -> str:
-    """The command that makes such a run, and its options, but for those that it does without."""
+    """Show the command that repeats the run, and its options, except those that are empty."""
     options, inputs = run.experiment.options, run.experiment.inputs
     given = {name: value for name, value in asdict(options).items() if name != "path"}
     given |= {} if options.path is None else asdict(options.path)
@@ -27,7 +27,7 @@ def configuration_section(run: Shown) -> str:
 
 
 def _command(options: Options) -> str:
-    """The options that differ from what they are without being given, as they are given."""
+    """Write the command with all options that differ from their defaults."""
     words = ["torchlasso", "train" if options.path is None else "path"]
     for part, ours in ((options, Options(data="")), (options.path, PathOptions())):
         for field in fields(part) if part is not None else ():

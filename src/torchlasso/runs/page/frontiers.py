@@ -1,4 +1,4 @@
-"""The frontier: a run beside its comparisons, or a path, through whose points a slider goes."""
+"""The frontier: a run and its comparisons, or the points of a path with a slider."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARK = "fill: none; stroke: var(--orange); stroke-width: 2.5"
 
 
 def frontier_section(run: Shown) -> str:
-    """Quality against the weights that are left."""
+    """Show the quality against the share of weights left."""
     if run.path is not None:
         return _of_path(run, run.path)
     series = [
@@ -37,7 +37,7 @@ def frontier_section(run: Shown) -> str:
 
 
 def series_of(points: list[Point]) -> list[Series]:
-    """The lines of a path's frontier."""
+    """Return the lines of a path's frontier."""
     left = [1 - point.sparsity for point in points]
     return [
         Series("validation", left, [p.badness or 0.0 for p in points], [p.spread or 0.0 for p in points]),
@@ -64,7 +64,7 @@ def _of_path(run: Shown, points: list[Point]) -> str:
 
 
 def _drawn(run: Shown, points: list[Point]) -> tuple[str, list[Mark]]:
-    """The figure, with a mark to be moved, and where in it the points are; those without a weight are not."""
+    """Draw the figure with a movable mark; also return the position of each point, None for a point without weights."""
     classes, chosen = run.summary.error is not None, (1 - run.chosen.sparsity, run.chosen.badness or 0.0)
     axes = draw(series_of(points), page_axes(), measure=run.measure, percent=classes, chosen=chosen)
     ends = [

@@ -8,11 +8,11 @@ from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.html import figure, grid, paragraph, section
 from torchlasso.runs.page.shown import Shown, weights_by_name
 
-LAYERS = 6  # the largest have a histogram
+LAYERS = 6  # the number of layers with a histogram
 
 
 def histograms_section(run: Shown) -> str:
-    """A histogram for each of the largest layers."""
+    """Draw a histogram for each of the largest layers."""
     if not run.drawable:
         return ""
     name, before = run.before
@@ -28,5 +28,5 @@ def histograms_section(run: Shown) -> str:
         )
         figures.append(figure(embedded(axes, f"weights-{len(figures)}", label), layer.name))
     less = f"The {LAYERS} largest layers. " if len(layers) > LAYERS else ""
-    note = f"{less}The line is of the {name}{' model' if name == 'dense' else ''}, the area of the weights now."
+    note = f"{less}The line shows the {name}{' model' if name == 'dense' else ''}, the area the trained weights."
     return section("Weights before and after", paragraph(note, "note"), grid(*figures)) if figures else ""

@@ -1,4 +1,4 @@
-"""The layers: what each has and what of it is left, and the filters that are left."""
+"""The layers: the weights, units and inputs left in each, and pictures of the remaining filters."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from torchlasso.figures._filters import MOST, filter_pixels
 from torchlasso.html import figure, paragraph, section
 from torchlasso.runs.page.shown import Shown, weights_by_name
 
-CONVOLUTIONS = 3  # of which the filters are shown
-LONG = 24  # filters that are shown where each has a row of its own
-LARGEST = 40_000  # weights in a picture
+CONVOLUTIONS = 3  # the number of convolutions with pictures of their filters
+LONG = 24  # the most filters in a picture with one row per filter
+LARGEST = 40_000  # the most weights in a picture
 
 
 def layers_section(run: Shown) -> str:
-    """The table of the layers."""
-    notes = ["A unit lives if any weight leads to it, an input if any weight reads it."]
+    """Show the table of the layers."""
+    notes = ["A unit is live if any weight leads to it, an input if any weight reads it."]
     if any(layer.flops for layer in run.record.layers):
-        notes.append("Live FLOPs are those between live units and live inputs, for one row.")
+        notes.append("Live FLOPs count products of live units and live inputs, for one row.")
     if run.record.parameters < run.full.parameters:
         before, now = run.full.parameters, run.record.parameters
-        notes.append(f"The model was made smaller while it trained: {now:,} of {before:,} parameters are left in it.")
+        notes.append(f"Dead units were removed during training: {now:,} of {before:,} parameters are left.")
     return section("Layers", run.record.html_table(), paragraph(" ".join(notes), "note"))
 
 
 def filters_section(run: Shown) -> str:
-    """The filters of the first layers, where these read images."""
+    """Show the filters of the first layers, if the model reads images."""
     shown = [_filters(layer, w, shape) for layer, w, shape in _of_images(run, run.model, run.record)]
     if not any(shown):
         return ""
-    legend = "Blue is above zero, orange below, pale grey exactly zero; the largest come first."
-    return section("Filters that are left", paragraph(legend, "note"), *shown)
+    legend = "Blue is positive, orange negative, pale grey exactly zero. The largest filters come first."
+    return section("Remaining filters", paragraph(legend, "note"), *shown)
 
 
 def first_filters(run: Shown, model: nn.Module, record: SparsityReport, most: int) -> str:
-    """Show the filters of the first layer of a model of this run alone."""
+    """Show only the filters of the first layer, for one of the models of this run."""
     for layer, w, shape in _of_images(run, model, record)[:1]:
         return _filters(layer, w, shape, most)
     return ""
@@ -47,7 +47,7 @@ def first_filters(run: Shown, model: nn.Module, record: SparsityReport, most: in
 def _of_images(
     run: Shown, model: nn.Module, record: SparsityReport
 ) -> list[tuple[LayerReport, Tensor, tuple[int, ...] | None]]:
-    """The layers whose filters are pictures: convolutions, or a first linear layer on all pixels."""
+    """Return the layers whose filters can be pictures: convolutions, or a first linear layer on all pixels."""
     shape, held = run.experiment.inputs.shape, weights_by_name(model, record)
     if len(shape) != 3 or not record.layers:
         return []
@@ -66,7 +66,7 @@ def _filters(layer: LayerReport, w: Tensor, shape: tuple[int, ...] | None, most:
         return paragraph(f"{name}.")
     if layer.live_units > most:
         name += f"; shown: the largest {most}"
-    what = ", each as kernels side by side, one for each input channel that is read" if rows else ""
+    what = ", each a row of kernels, one for each input channel that is read" if rows else ""
     positive, negative = int((w > 0).sum()), int((w < 0).sum())
-    label = f"{name}. {positive:,} weights are above zero, {negative:,} below, {layer.zeros:,} exactly zero."
+    label = f"{name}. {positive:,} weights are positive, {negative:,} negative, {layer.zeros:,} exactly zero."
     return figure(pictured(filter_pixels(w, shape, most), label), f"{name}{what}.")

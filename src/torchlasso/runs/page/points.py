@@ -1,4 +1,4 @@
-"""The points of a path, one at a time: what each has left, with a slider that goes through them."""
+"""The points of a path, one at a time, with a slider."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torchlasso.runs.page.reading import briefly
 from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.page.won import Tile, flops_left
 
-LAYERS = 40  # that are listed for every point
-FILTERS = 16  # that are shown for every point
+LAYERS = 40  # the most layers listed for a point
+FILTERS = 16  # the most filters shown for a point
 
 SLIDER = """
 const slider = document.getElementById("point"), points = [...document.querySelectorAll(".point")];
@@ -43,16 +43,16 @@ Mark = tuple[float, float] | None
 
 
 def slider(run: Shown) -> str:
-    """The slider, which is seen where scripts are run."""
+    """Make the slider; it is hidden unless scripts run."""
     count, chosen = len(run.path or ()), run.chosen.index
     return (
-        '<p class="screen" hidden><label for="point">Go through the points: <output id="which"></output></label>'
+        '<p class="screen" hidden><label for="point">Point: <output id="which"></output></label>'
         f'<input type="range" id="point" min="1" max="{count}" step="1" value="{chosen + 1}" autocomplete="off"></p>'
     )
 
 
 def shown_points(run: Shown, marks: Sequence[Mark]) -> str:
-    """All points of a path, of which the chosen one is seen first; ``marks``: where they are in the figure."""
+    """Show the points of a path, with only the chosen one visible; ``marks``: their positions in the figure."""
     return "".join(
         _block(run, point, model, mark, hidden=point.index != run.chosen.index)
         for (point, model), mark in zip(run.models(), marks, strict=True)

@@ -1,4 +1,4 @@
-"""The inputs that the network still reads: pixels over mean images, or features of a table, ranked."""
+"""The inputs that the network still reads: pixels on mean images, or ranked features of a table."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from torchlasso.html import Bar, beside, figure, paragraph, section, table
 from torchlasso.runs.experiment import InputSpec
 from torchlasso.runs.page.shown import Shown
 
-CLASSES = 10  # of which a mean image is kept
-RANKED = 30  # features that have a row
-NAMED = 10  # features that are named in a sentence
+CLASSES = 10  # the most classes with a mean image
+RANKED = 30  # the most features with a row in the table
+NAMED = 10  # the most features named in a sentence
 
 
 def mean_images(inputs: InputSpec, rows: tuple[Tensor, Tensor]) -> Tensor | None:
-    """The mean image of the training rows of each of the first classes, as they were read: (n, channels, …).
+    """Return the mean training image of each of the first classes, before standardisation: (n, channels, …).
 
-    Without classes that of all rows; None where the rows are no images.
+    Without classes, it is the mean of all rows; None if the rows are not images.
     """
     x, y = rows
     if x.dim() != 4:
         return None
     count = min(CLASSES, len(inputs.classes))
     parts = (x[y == k] for k in range(count)) if count else (x,)
-    means = [part.sum(dim=0) / max(1, len(part)) for part in parts]  # a class may have no row to train on
+    means = [part.sum(dim=0) / max(1, len(part)) for part in parts]  # a class may have no training rows
     return inputs.standardizer.undone(torch.stack(means)).cpu()
 
 
 def reading_section(run: Shown) -> str:
-    """The section on the inputs of the run's model."""
+    """Show the inputs that the run's model reads."""
     try:
         if isinstance(run.units, str):
             raise ValueError(run.units)
         read, strengths = read_in(run.units), strengths_in(run.units)
     except ValueError as error:
-        return section("Inputs that are read", paragraph(f"It is not known which: {error}."))
+        return section("Inputs that are read", paragraph(f"They are not known: {error}."))
     parts = [paragraph(sentence(run, read))]
     if read.dim() == 3:
         parts.append(beside(*_on_images(run, read, strengths)))
@@ -48,18 +48,18 @@ def reading_section(run: Shown) -> str:
 
 
 def sentence(run: Shown, read: Tensor) -> str:
-    """Say how many inputs are read."""
+    """State the number of inputs that are read."""
     count, total = int(read.sum()), read.numel()
     what = "pixels" if read.dim() == 3 and len(read) == 1 else "inputs"
     if count == total:
-        return f"All {total:,} {what} can make a difference to the outputs."
+        return f"All {total:,} {what} can change the outputs."
     if not count:
-        return f"No {what[:-1]} makes a difference to the outputs: they are always the same."
-    return f"{count:,} of {total:,} {what} can make a difference to the outputs; the others could be anything."
+        return f"No {what[:-1]} changes the outputs: they are always the same."
+    return f"{count:,} of {total:,} {what} can change the outputs; the others have no effect."
 
 
 def briefly(run: Shown, units: UnitMap | str) -> str:
-    """Show the inputs that one of many models reads: a small map of pixels if some are not, or the first features."""
+    """Show the inputs of one of many models: a small map of pixels if some are unread, or the strongest features."""
     try:
         if isinstance(units, str):
             return ""
@@ -77,13 +77,13 @@ def _on_images(run: Shown, read: Tensor, strengths: Tensor | None) -> list[str]:
     parts, images = [], run.folder.read_means()
     if strengths is not None:
         label = f"Map of the pixels: {sentence(run, read)}"
-        caption = "How strongly each pixel is read: the norm of the weights that read it. A dot: not at all."
+        caption = "The strength with which each pixel is read: the norm of its weights. A dot: not read."
         parts.append(figure(pictured(pixel_map(read, strengths), label), caption))
     if images is not None and images.shape[1:] == read.shape:
         classes = run.experiment.inputs.classes[: len(images)]
         whose = f"The mean images of the classes {', '.join(classes)}" if classes else "The mean of all training images"
         label = f"Mean images with the pixels that are read. {sentence(run, read)}"
-        dots = "" if read.any(dim=0).all() else " A dot stands for a pixel that is not read."
+        dots = "" if read.any(dim=0).all() else " A dot marks a pixel that is not read."
         caption = f"{whose}, as the network sees them.{dots}"
         parts.append(figure(pictured(pixels_on(read, images), label), caption))
     return parts
@@ -95,11 +95,11 @@ def _features(run: Shown, read: Tensor, strengths: Tensor | None) -> list[str]:
     if strengths is not None and found:
         largest = found[0][1] or 1.0
         rows: list[list[str | Bar]] = [[name, Bar(size / largest, f"{size:.3g}")] for name, size in found[:RANKED]]
-        parts.append(table(("feature", "norm of its weights"), rows, "Features that are read, the strongest first"))
+        parts.append(table(("feature", "norm of its weights"), rows, "Features that are read, strongest first"))
     elif found:
         parts.append(paragraph(f"Read: {_listed([name for name, _ in found])}."))
     if len(found) > RANKED and strengths is not None:
-        parts.append(paragraph(f"Read, but less: {_listed([name for name, _ in found[RANKED:]])}."))
+        parts.append(paragraph(f"Also read, but more weakly: {_listed([name for name, _ in found[RANKED:]])}."))
     unread = [name for name, _ in ranked(~read, None, names)]
     if unread:
         parts.append(paragraph(f"Not read: {_listed(unread)}."))

@@ -1,4 +1,4 @@
-"""The content of a run's page: read from its folder, and computed when a section asks for it."""
+"""The content of a run's page, read from its folder and computed when a section needs it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ EXAMPLES = 2  # rows on which a model's operators are read
 
 @dataclass(frozen=True)
 class Shown:
-    """A finished run, as its page shows it.
+    """A finished run, with everything that its page shows.
 
     Attributes:
-        folder, experiment: the run's.
-        model: the trained one, of whatever size by now.
-        summary: what it came to.
+        folder, experiment: of the run.
+        model: the trained model, which may be smaller by now.
+        summary: the results.
     """
 
     folder: RunFolder
@@ -46,7 +46,7 @@ class Shown:
         return "loss" if self.summary.error is None else "error"
 
     def quality(self, value: float) -> str:
-        """A loss, or an error in per cent."""
+        """Format a loss, or an error in per cent."""
         return f"{value:.4f}" if self.summary.error is None else f"{100 * value:.2f} %"
 
     @cached_property
@@ -55,7 +55,7 @@ class Shown:
         return self.reported(self.model)
 
     def reported(self, model: nn.Module) -> SparsityReport:
-        """The report on a model of this run, with FLOPs for one row where it can be run on random rows."""
+        """Make the report on a model of this run, with FLOPs for one row if the model runs on random rows."""
         chosen = [p for name, p in model.named_parameters() if name in self._penalised]
         groups: list[Group] = [{"params": chosen, "penalty": L1(), "lam": 0.0}]
         try:
@@ -72,17 +72,17 @@ class Shown:
 
     @cached_property
     def start(self) -> nn.Module:
-        """The model as it was before any training."""
+        """The model before training."""
         return self.experiment.build_model()
 
     @cached_property
     def full(self) -> SparsityReport:
-        """The report on the model before any training: nothing of it is zero or taken out."""
+        """The report on the full model before training."""
         return self.reported(self.start)
 
     @cached_property
     def before(self) -> tuple[str, dict[str, Tensor]]:
-        """The weights to compare with: those of the dense model, where there is one, else the random start."""
+        """The weights to compare with: the dense model's if there is one, else the random start."""
         if self.path is not None:
             return "dense", self.folder.read_weights(0)
         dense = self.folder.part(DENSE)
@@ -92,7 +92,7 @@ class Shown:
 
     @cached_property
     def units(self) -> UnitMap | str:
-        """The units of the trained model, or why they are not known."""
+        """The units of the trained model, or the reason why they are not known."""
         try:
             return find_units(self.model, self.experiment.example[:EXAMPLES])
         except ValueError as error:
@@ -100,7 +100,7 @@ class Shown:
 
     @cached_property
     def metrics(self) -> dict[str, list[dict[str, Any]]]:
-        """The lines of metrics of the run, of its refit and of its comparisons, by name; none of a path."""
+        """The metrics of the run, of its refit and of its comparisons, by name; empty for a path."""
         if self.path is not None:
             return {}
         found = {"torchlasso": self.folder.read_metrics()}
@@ -115,7 +115,7 @@ class Shown:
 
     @cached_property
     def path(self) -> list[Point] | None:
-        """The points of a path, as they were judged."""
+        """The points of a path, with the figures by which they were chosen."""
         options = self.experiment.options.path
         if options is None:
             return None
@@ -127,14 +127,14 @@ class Shown:
 
     @cached_property
     def chosen(self) -> Point:
-        """The point of a path that is the run's model."""
+        """The point of a path that became the run's model."""
         options = self.experiment.options.path
         if options is None or self.path is None:
             raise ValueError(f"{self.folder.path} holds no path")
         return choose(self.path, options.choose, options.tolerance)
 
     def models(self) -> Iterator[tuple[Point, nn.Module]]:
-        """The points of a path and the model of each, which is the same object every time."""
+        """Yield the points of a path and the model of each; the model is the same object every time."""
         model = self.experiment.build_model()
         for point in self.path or ():
             try:
@@ -145,7 +145,7 @@ class Shown:
 
     @cached_property
     def drawable(self) -> bool:
-        """Return whether figures can be drawn."""
+        """True if figures can be drawn."""
         try:
             page_axes()
         except ImportError:
@@ -154,12 +154,12 @@ class Shown:
 
 
 def weights_by_name(model: nn.Module, record: SparsityReport) -> dict[str, Tensor]:
-    """The weights of the layers of a report, by name."""
+    """Return the weights of the layers of a report, by name."""
     held = dict(model.named_parameters())
     return {layer.name: held[layer.name].detach() for layer in record.layers}
 
 
 def support_of(model: nn.Module, record: SparsityReport) -> Tensor:
-    """Mark the penalised weights that are not zero."""
+    """Return a mask of the penalised weights that are not zero."""
     held = weights_by_name(model, record)
     return torch.cat([held[layer.name].flatten() != 0 for layer in record.layers if layer.penalised])

@@ -1,4 +1,4 @@
-"""The curves of training: loss, error, zeros and λ, epoch by epoch."""
+"""The training curves: loss, error, zeros and λ by epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DRAWN = ("loss", "val_error", "val_loss", "sparsity", "lam")
 
 
 def training_section(run: Shown) -> str:
-    """The training curves of a run and of its comparisons."""
+    """Draw the training curves of a run and its comparisons."""
     lines = run.metrics
     if not run.drawable or not lines:
         return ""

@@ -13,11 +13,11 @@ Tile = tuple[str, str, str]
 
 
 def won_section(run: Shown) -> str:
-    """The head of a page."""
+    """Show the head of a page."""
     options = run.experiment.options
     what = f"{options.model} on {options.data}{', from dense to sparse' if run.path is not None else ''}"
     missing = (
-        "" if run.drawable else "There are no figures: drawing needs matplotlib: pip install 'torchlasso[figures]'."
+        "" if run.drawable else "Figures need matplotlib, which is not installed: pip install 'torchlasso[figures]'."
     )
     return "".join(
         [
@@ -51,7 +51,7 @@ def _dense(run: Shown) -> float | None:
 
 
 def flops_left(record: SparsityReport, full: SparsityReport) -> Tile | None:
-    """The FLOPs between live units and live inputs, to those of the model at the start, where both are known."""
+    """Return the FLOPs of live units and inputs relative to the full model's, or None if they are not known."""
     before = sum(layer.flops or 0 for layer in full.layers)
     known = [layer.live_flops for layer in record.layers if layer.live_flops is not None]
     if not before or not known:

@@ -1,4 +1,4 @@
-"""``report.html`` of a run: one file with all there is to see of it, which fetches nothing."""
+"""``report.html`` of a run: one self-contained file that fetches nothing."""
 
 from __future__ import annotations
 
