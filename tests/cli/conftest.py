@@ -219,6 +219,20 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def train(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Train on the classes with these options, for fixtures that several tests share; returns the folder."""
+
+    def run(*options: str) -> Path:
+        out = tmp_path_factory.mktemp("trained") / "run"
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "--data", str(classes), "--out", str(out), *OPTIONS, *options])
+        assert ended.value.code == 0
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def finished(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two finished runs, classes and amounts, the first with both comparisons; to be copied, not written to."""
     folder = tmp_path_factory.mktemp("runs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,37 @@ from safetensors.torch import load_file
 from torchlasso.runs.folder import RunFolder
 
 UNITS = ("--over", "units", "--model", "mlp:width=24,depth=2", "--lam", "0.002", "--epochs", "20")
+SHRINKING = (*UNITS, "--shrink", "--reweight", "0.5", "--sparsity", "0.8", "--lam", "0.02", "--epochs", "8")
+
+
+def pays_at_once(patch: pytest.MonkeyPatch) -> None:
+    """What is as small as these models becomes smaller as soon as it can."""
+    patch.setattr(importlib.import_module("torchlasso.compaction.shrinker"), "PRICE", 1.0)
 
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models as small as these pay at once."""
-    monkeypatch.setattr(importlib.import_module("torchlasso.compaction.shrinker"), "PRICE", 1.0)
+    pays_at_once(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def trained(train: Callable[..., Path]) -> Path:
+    """A finished run whose units are penalised; to be copied, not written to."""
+    return train(*UNITS)
+
+
+@pytest.fixture(scope="module")
+def shrunk(train: Callable[..., Path]) -> Path:
+    """A finished run whose model became smaller; not to be written to."""
+    with pytest.MonkeyPatch.context() as patch:
+        pays_at_once(patch)
+        return train(*SHRINKING)
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def shapes(file: Path) -> dict[str, list[int]]:
@@ -29,9 +55,7 @@ def shapes(file: Path) -> dict[str, list[int]]:
         return {name: list(tensors.get_tensor(name).shape) for name in tensors.keys()}  # noqa: SIM118
 
 
-def test_compact_takes_out_what_died(cli: Any, classes: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert cli.train(classes, run, *UNITS).code == 0
+def test_compact_takes_out_what_died(cli: Any, run: Path) -> None:
     before = cli.contents(run)
     ended = cli("compact", run)
     assert (ended.code, ended.err) == (0, "")
@@ -52,9 +76,7 @@ def _count(shape: list[int]) -> int:
     return shape[0] * (shape[1] if len(shape) > 1 else 1)
 
 
-def test_units_are_kept_for_multiples(cli: Any, classes: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert cli.train(classes, run, *UNITS).code == 0
+def test_units_are_kept_for_multiples(cli: Any, run: Path) -> None:
     assert cli("compact", run, "--multiple-of", "8").code == 0
     assert shapes(run / "compact.safetensors")["fc1.weight"][0] % 8 == 0
 
@@ -83,13 +105,10 @@ def test_a_model_shrinks_while_it_trains(cli: Any, classes: Path, tmp_path: Path
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("call", [1, 4, 7])
 def test_an_interrupted_run_goes_on_in_its_present_shape(
-    cli: Any, classes: Path, tmp_path: Path, stop: Callable[..., None], monkeypatch: pytest.MonkeyPatch, call: int
+    cli: Any, classes: Path, shrunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    options = (*UNITS, "--shrink", "--reweight", "0.5", "--sparsity", "0.8", "--lam", "0.02", "--epochs", "8")
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    ended = cli.train(classes, whole, *options)
-    assert ended.code == 0
-    assert "dead units were removed" in ended.out
+    run = tmp_path / "run"
+    assert shapes(shrunk / "model.safetensors")["fc1.weight"][0] < 24
     with monkeypatch.context() as patch:
         function, calls = RunFolder.write_checkpoint, 0
 
@@ -101,19 +120,17 @@ def test_an_interrupted_run_goes_on_in_its_present_shape(
                 raise KeyboardInterrupt
 
         patch.setattr(RunFolder, "write_checkpoint", interrupted)
-        assert cli.train(classes, run, *options).code == 130
+        assert cli.train(classes, run, *SHRINKING).code == 130
     ended = cli.resume(run)
     assert (ended.code, ended.err) == (0, "")
-    assert cli.metrics(run, timed=False) == cli.metrics(whole, timed=False)
-    assert cli.summary(run, timed=False) == cli.summary(whole, timed=False)
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (run, whole))
+    assert cli.metrics(run, timed=False) == cli.metrics(shrunk, timed=False)
+    assert cli.summary(run, timed=False) == cli.summary(shrunk, timed=False)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (run, shrunk))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_bad_input(cli: Any, classes: Path, tmp_path: Path) -> None:
+def test_bad_input(cli: Any, classes: Path, run: Path, tmp_path: Path) -> None:
     cli.assert_refused(cli("compact", tmp_path / "nowhere"), "nowhere", "holds no run")
-    run = tmp_path / "run"
-    assert cli.train(classes, run, *UNITS).code == 0
     cli.assert_refused(cli("compact", run, "--multiple-of", "0"), "multiple_of must be a whole number of at least 1")
     assert not (run / "compact.safetensors").exists()
     other = tmp_path / "other"

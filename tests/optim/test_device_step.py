@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import torchlasso as tl
 from tests.support.implementations import assert_alike, random_gradients
 from tests.support.optimizers import CASES, cosine, network
+from tests.support.pairwise import pairwise
 from torchlasso.optim.fused import device
 
 ADAMS = ["Adam", "Adam amsgrad", "AdamW"]
@@ -46,9 +47,7 @@ def train(optimizer, ws, steps=range(STEPS)) -> torch.Tensor:
 PENALTIES = {tl.L1(): 0.3, tl.MCP(gamma=3.0): 0.3, tl.L1(over=tl.Rows()): 1.5, tl.SparseGroup(over=tl.Rows()): 1.0}
 
 
-@pytest.mark.parametrize("averaging", [True, False])
-@pytest.mark.parametrize("penalty", PENALTIES, ids=str)
-@pytest.mark.parametrize("case", ADAMS)
+@pairwise(case=ADAMS, penalty=PENALTIES, averaging=[True, False])
 def test_the_weights_are_those_of_the_reference(here, monkeypatch, case, penalty, averaging):
     ours, theirs = weights(), weights()
     options = {"lam": PENALTIES[penalty], "averaging": averaging}

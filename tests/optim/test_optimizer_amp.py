@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from tests.support.implementations import ALL, EACH, FEW, STEPS, build_as, loss_of, same, snapshot
+from tests.support.implementations import EACH, FEW, IMPLEMENTATIONS, NAMES, STEPS, build_as, loss_of, same, snapshot
 from tests.support.optimizers import cosine, flat, identical, network
+from tests.support.pairwise import each_value, pairwise
 
 CLIP = 0.05
 
@@ -36,10 +37,7 @@ def run(model, optimizer, scaler, steps, scheduler=None, *, overflows=(), clip: 
             scheduler.step()
 
 
-@pytest.mark.parametrize("unscaled_first", [False, True])
-@pytest.mark.parametrize("done", [0, 1, 12])
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, done=[0, 1, 12], unscaled_first=[False, True])
 def test_a_skipped_step_advances_nothing(case, implementation, done, unscaled_first):
     model = network()
     optimizer, scaler = build_as(implementation, case, model), scaler_for_tests()
@@ -59,9 +57,7 @@ def test_a_skipped_step_advances_nothing(case, implementation, done, unscaled_fi
     assert not same(before, snapshot(optimizer, *model.parameters())), "the next step is one"
 
 
-@pytest.mark.parametrize("clip", [False, True])
-@EACH
-@ALL
+@each_value(case=NAMES, implementation=IMPLEMENTATIONS, clip=[False, True])
 def test_training_goes_on_as_if_the_skipped_steps_had_not_been(case, implementation, clip):
     models = network(), network()
     for model, overflows in zip(models, ((0, 3, 4, 11), ()), strict=True):
@@ -71,9 +67,7 @@ def test_training_goes_on_as_if_the_skipped_steps_had_not_been(case, implementat
     assert (flat(models[0]) == 0).any()
 
 
-@pytest.mark.parametrize("clip", [False, True])
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, clip=[False, True])
 def test_steps_with_scaled_gradients_are_the_steps_without(case, implementation, clip):
     # scales are powers of two: taking them out again is exact
     results = []

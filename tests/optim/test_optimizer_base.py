@@ -24,6 +24,7 @@ from tests.support.optimizers import (
     optim,
     train,
 )
+from tests.support.pairwise import cover
 from torchlasso.optim.metrics import known_metrics
 from torchlasso.penalties import registry as penalty_registry
 
@@ -105,8 +106,10 @@ def cycles(optimizer) -> bool:
     return "momentum" in optimizer.defaults or "betas" in optimizer.defaults
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
-@EVERY
+# each optimizer and each scheduler, and the scheduler that moves momenta under every optimizer
+@pytest.mark.parametrize(
+    ("case", "name"), cover([list(CASES), list(SCHEDULERS)], 1) + [(case, "OneCycleLR") for case in CASES]
+)
 def test_every_scheduler_runs(case, name):
     model = network()
     optimizer = build(case, model)

@@ -11,6 +11,8 @@ from tests.support.implementations import (
     ALL,
     EACH,
     FEW,
+    FEW_NAMES,
+    IMPLEMENTATIONS,
     STEPS,
     assert_alike,
     build_as,
@@ -23,6 +25,7 @@ from tests.support.implementations import (
     wide,
 )
 from tests.support.optimizers import CASES, build_plain, cosine, flat, identical, network
+from tests.support.pairwise import pairwise
 
 # --- accumulated and clipped ---
 
@@ -54,9 +57,7 @@ CLIPS = {
 }
 
 
-@pytest.mark.parametrize("clip", CLIPS)
-@EACH
-@FEW
+@pairwise(case=FEW_NAMES, implementation=IMPLEMENTATIONS, clip=CLIPS)
 def test_a_step_takes_the_clipped_gradients(case, implementation, clip):
     clipped, given, unclipped = wide(), wide(), wide()
     optimizers = [build_as(implementation, case, model) for model in (clipped, given, unclipped)]

@@ -5,8 +5,19 @@ import torch
 from torch import nn
 
 import torchlasso as tl
-from tests.support.implementations import ALL, EACH, FEW, assert_alike, options_of, random_gradients
+from tests.support.implementations import (
+    ALL,
+    EACH,
+    FEW,
+    FEW_NAMES,
+    IMPLEMENTATIONS,
+    NAMES,
+    assert_alike,
+    options_of,
+    random_gradients,
+)
 from tests.support.optimizers import CASES, cosine
+from tests.support.pairwise import pairwise
 
 # name -> the parameter as a view of a tensor of its own
 LAYOUTS = {
@@ -22,7 +33,6 @@ LAYOUTS = {
     "no dimensions": lambda: numbers(3)[1],
     "no elements": lambda: numbers(3, 4)[:, :0],
 }
-LAYOUT = pytest.mark.parametrize("layout", LAYOUTS)
 GRADIENTS = {
     "contiguous": lambda grad, w: grad.contiguous(),
     "as the parameter": lambda grad, w: torch.empty_strided(w.size(), w.stride(), dtype=w.dtype).copy_(grad),
@@ -51,9 +61,7 @@ def train(case: str, implementation: str, ws: list[nn.Parameter], grad_as=GRADIE
         scheduler.step()
 
 
-@LAYOUT
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, layout=LAYOUTS)
 def test_a_parameter_and_gradients_of_any_layout_are_as_contiguous_ones(case, implementation, layout):
     plain = nn.Parameter(LAYOUTS[layout]().clone(memory_format=torch.contiguous_format))
     train(case, "one by one", [plain])
@@ -65,9 +73,7 @@ def test_a_parameter_and_gradients_of_any_layout_are_as_contiguous_ones(case, im
         assert_alike(w.detach(), plain.detach())
 
 
-@LAYOUT
-@EACH
-@FEW
+@pairwise(case=FEW_NAMES, implementation=IMPLEMENTATIONS, layout=LAYOUTS)
 def test_memory_between_the_elements_of_a_parameter_is_not_touched(case, implementation, layout):
     view = LAYOUTS[layout]()
     whole = view if view._base is None else view._base

@@ -11,7 +11,8 @@ from tests.support.implementations import (
     EACH,
     FEW,
     IMPLEMENTATIONS,
-    OTHERS,
+    NAMES,
+    OTHER_IMPLEMENTATIONS,
     STEPS,
     assert_alike,
     build_as,
@@ -21,6 +22,7 @@ from tests.support.implementations import (
     wide,
 )
 from tests.support.optimizers import CASES, flat
+from tests.support.pairwise import pairwise
 
 
 def weights() -> nn.Parameter:
@@ -49,9 +51,7 @@ TENSOR_RATES = {
 }
 
 
-@pytest.mark.parametrize("form", TENSOR_RATES)
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, form=TENSOR_RATES)
 def test_a_tensor_rate_is_a_rate(case, implementation, form):
     lr, ws = 2.0**-4, ([weights()], [weights()])
     if implementation == "foreach" and "Adam" in case:
@@ -180,9 +180,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-@OTHERS
-@ALL
+@pairwise(case=NAMES, implementation=OTHER_IMPLEMENTATIONS, change=CHANGES)
 def test_an_option_that_is_changed_holds_from_the_next_step_on(case, implementation, change):
     results = {}
     for name in ("one by one", implementation):
@@ -201,9 +199,7 @@ def test_an_option_that_is_changed_holds_from_the_next_step_on(case, implementat
     assert torch.equal(results["one by one", False], results["one by one", True]) is nothing_to_change
 
 
-@pytest.mark.parametrize("after", IMPLEMENTATIONS)
-@pytest.mark.parametrize("before", IMPLEMENTATIONS)
-@ALL
+@pairwise(case=NAMES, before=IMPLEMENTATIONS, after=IMPLEMENTATIONS)
 def test_the_implementation_can_be_changed_in_mid_training(case, before, after):
     changing, reference = wide(), wide()
     optimizer = build_as(before, case, changing)

@@ -2,7 +2,6 @@
 
 import functools
 
-import pytest
 import torch
 from torch import nn
 
@@ -11,7 +10,9 @@ from tests.support.implementations import (
     ALL,
     EACH,
     FEW,
+    FEW_NAMES,
     IMPLEMENTATIONS,
+    NAMES,
     assert_alike,
     build_as,
     options_of,
@@ -19,6 +20,7 @@ from tests.support.implementations import (
     run,
 )
 from tests.support.optimizers import CASES, cosine, flat, network
+from tests.support.pairwise import pairwise
 
 LOW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISIONS = {**LOW, "float32": torch.float32, "float64": torch.float64}
@@ -41,9 +43,7 @@ def in_float32(case: str, eps: float | None) -> torch.Tensor:
     return flat(trained("one by one", case, torch.float32, **({} if eps is None else {"eps": eps}))[0])
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, precision=PRECISIONS)
 def test_zeros_are_exact_and_near_those_of_float32(case, implementation, precision):
     dtype = PRECISIONS[precision]
     options = safe(case, dtype)
@@ -62,9 +62,7 @@ def test_zeros_are_exact_and_near_those_of_float32(case, implementation, precisi
     torch.testing.assert_close(weights.float(), reference, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, precision=PRECISIONS)
 def test_a_strong_penalty_makes_all_weights_zero_and_keeps_them(case, implementation, precision):
     dtype = PRECISIONS[precision]
     model = network().to(dtype)
@@ -89,9 +87,7 @@ def test_a_weight_of_nan_stays_one(case, implementation):
     assert w.isnan().tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, precision=PRECISIONS)
 def test_the_state_has_the_form_of_that_of_the_plain_optimizer(case, implementation, precision):
     base = CASES[case][0]
     forms = []
@@ -135,9 +131,7 @@ def test_parameters_of_different_precision_in_one_group_are_as_they_are_alone(ca
     assert any((w == 0).any() for w in together)
 
 
-@pytest.mark.parametrize("default", [torch.float32, torch.float64])
-@EACH
-@FEW
+@pairwise(case=FEW_NAMES, implementation=IMPLEMENTATIONS, default=[torch.float32, torch.float64])
 def test_the_default_precision_is_nothing_to_a_step(case, implementation, default):
     results = []
     for dtype in (torch.float32, default):

@@ -2,13 +2,23 @@
 
 import inspect
 
-import pytest
 import torch
 from torch.optim import lr_scheduler as schedulers
 from torch.optim.swa_utils import SWALR, AveragedModel
 
-from tests.support.implementations import ALL, EACH, FEW, OTHERS, assert_alike, build_as, run, wide
+from tests.support.implementations import (
+    ALL,
+    EACH,
+    FEW_NAMES,
+    IMPLEMENTATIONS,
+    OTHER_IMPLEMENTATIONS,
+    assert_alike,
+    build_as,
+    run,
+    wide,
+)
 from tests.support.optimizers import CASES, build_plain, flat
+from tests.support.pairwise import pairwise
 
 STEPS = 12
 
@@ -54,7 +64,6 @@ SCHEDULERS = {
     schedulers.ChainedScheduler: chained,
     SWALR: lambda o, lr: SWALR(o, swa_lr=lr / 10, anneal_epochs=4),
 }
-KIND = pytest.mark.parametrize("kind", SCHEDULERS, ids=lambda kind: kind.__name__)
 
 
 class Recorded:
@@ -80,9 +89,7 @@ def test_every_scheduler_of_torch_is_tested():
     assert known - {schedulers.LRScheduler, schedulers._LRScheduler} == set(SCHEDULERS) - {SWALR}
 
 
-@KIND
-@EACH
-@FEW
+@pairwise(case=FEW_NAMES, implementation=IMPLEMENTATIONS, kind=SCHEDULERS)
 def test_without_strength_a_scheduler_leads_where_it_leads_the_plain_optimizer(case, implementation, kind):
     ours, theirs = wide(), wide()
     lr = CASES[case][1]["lr"]
@@ -96,9 +103,7 @@ def test_without_strength_a_scheduler_leads_where_it_leads_the_plain_optimizer(c
     torch.testing.assert_close(flat(ours), flat(theirs), rtol=1e-10, atol=1e-13)
 
 
-@KIND
-@OTHERS
-@FEW
+@pairwise(case=FEW_NAMES, implementation=OTHER_IMPLEMENTATIONS, kind=SCHEDULERS)
 def test_with_averaging_and_penalty_all_implementations_go_the_same_way(case, implementation, kind):
     results = []
     for name in ("one by one", implementation):
@@ -109,9 +114,11 @@ def test_with_averaging_and_penalty_all_implementations_go_the_same_way(case, im
     assert_alike(*results)
 
 
-@pytest.mark.parametrize("kind", [schedulers.OneCycleLR, schedulers.CyclicLR], ids=lambda kind: kind.__name__)
-@EACH
-@pytest.mark.parametrize("case", ["SGD momentum", "SGD Nesterov", "Adam", "AdamW"])
+@pairwise(
+    case=["SGD momentum", "SGD Nesterov", "Adam", "AdamW"],
+    implementation=IMPLEMENTATIONS,
+    kind=[schedulers.OneCycleLR, schedulers.CyclicLR],
+)
 def test_cycled_momenta_reach_the_step(case, implementation, kind):
     results = []
     for cycled in (True, False):

@@ -14,7 +14,8 @@ from tests.support.implementations import (
     EACH,
     FEW,
     IMPLEMENTATIONS,
-    OTHERS,
+    NAMES,
+    OTHER_IMPLEMENTATIONS,
     STEPS,
     assert_alike,
     build_as,
@@ -26,6 +27,7 @@ from tests.support.implementations import (
     wide,
 )
 from tests.support.optimizers import CASES, cosine, flat, identical
+from tests.support.pairwise import pairwise
 
 HALF, REST = range(STEPS // 2), range(STEPS // 2, STEPS)
 
@@ -41,9 +43,7 @@ COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda what: pickle.loads(pickle.
 WAYS = {"deepcopy": copy.deepcopy, "file": through_a_file, "as it is": lambda state: state}
 
 
-@pytest.mark.parametrize("way", WAYS)
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, way=WAYS)
 def test_training_goes_on_from_a_state_dict_to_the_last_bit(case, implementation, way):
     model = wide()
     optimizer = build_as(implementation, case, model)
@@ -63,9 +63,7 @@ def test_training_goes_on_from_a_state_dict_to_the_last_bit(case, implementation
     assert (flat(model) == 0).any()
 
 
-@pytest.mark.parametrize("how", COPIES)
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, how=COPIES)
 def test_a_copy_in_mid_training_goes_on_alike_and_apart(case, implementation, how):
     model = wide()
     optimizer = build_as(implementation, case, model)
@@ -96,9 +94,7 @@ def test_loading_in_mid_training_goes_back(case, implementation):
     assert torch.equal(first, flat(model))
 
 
-@pytest.mark.parametrize("after", IMPLEMENTATIONS)
-@pytest.mark.parametrize("before", IMPLEMENTATIONS)
-@ALL
+@pairwise(case=NAMES, before=IMPLEMENTATIONS, after=IMPLEMENTATIONS)
 def test_the_file_of_one_implementation_is_read_by_another(case, before, after):
     model, twin = wide(), wide(seed=1)
     optimizer, other = build_as(before, case, model), build_as(after, case, twin)
@@ -212,9 +208,7 @@ def forget_state(model, optimizer) -> None:
 CHANGES = [replace_weights, write_weights, write_state, replace_state, forget_state]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-@OTHERS
-@ALL
+@pairwise(case=NAMES, implementation=OTHER_IMPLEMENTATIONS, change=CHANGES)
 def test_what_is_changed_between_two_steps_holds_for_the_next(case, implementation, change):
     results = []
     for name in ("one by one", implementation):

@@ -12,6 +12,7 @@ from tests.support.optimizers import (
     EVERY,
     optim,
 )
+from tests.support.pairwise import pairwise
 
 RATES = {
     "constant": lambda t: 1.0,
@@ -56,9 +57,9 @@ def has_history_in_its_denominator(case: str) -> bool:
     return CASES[case][0] is optim.RMSprop and CASES[case][1].get("momentum", 0) > 0
 
 
-@pytest.mark.parametrize("averaging", [True, False], ids=["averaging", "plain"])
-@pytest.mark.parametrize("rates", RATES)
-@pytest.mark.parametrize("case", [case for case in CASES if not has_history_in_its_denominator(case)])
+@pairwise(
+    case=[case for case in CASES if not has_history_in_its_denominator(case)], rates=RATES, averaging=[True, False]
+)
 def test_the_threshold_is_lam_times_the_step_under_a_unit_gradient(case, rates, averaging):
     # the update is linear in the averaged gradient, so a constant gradient c moves a coordinate by c·τ
     decay = {"weight_decay": 0.0} if CASES[case][1].get("weight_decay") else {}

@@ -12,15 +12,23 @@ import torch
 from torch import nn
 
 import torchlasso as tl
-from tests.support.implementations import EACH, FEW, IMPLEMENTATIONS, assert_alike, options_of, random_gradients
+from tests.support.implementations import (
+    EACH,
+    FEW,
+    FEW_NAMES,
+    IMPLEMENTATIONS,
+    assert_alike,
+    options_of,
+    random_gradients,
+)
 from tests.support.optimizers import CASES
+from tests.support.pairwise import pairwise
 from torchlasso.optim.fused import device
 
-STEPS = 21
-SHAPES = [(6, 5), (4, 5), (3, 5)]
+STEPS = 15
+SHAPES = [(4, 3), (3, 3), (2, 3)]
 # name -> a penalty, and a λ for which some weights become zero
 PENALTIES = {"elements": (tl.L1(), 0.3), "MCP": (tl.MCP(gamma=3.0), 0.3), "rows": (tl.L1(over=tl.Rows()), 1.6)}
-EVERY = pytest.mark.parametrize("kind", PENALTIES)
 SCALES = {0: [1.0, 0.25, 0.0], STEPS // 3: [0.5, 0.5, 2.0], 2 * STEPS // 3: [1.0, 0.0, 1.0]}  # from a step on
 
 
@@ -121,9 +129,7 @@ def weighted_by_hand(case, kind, weigh=(0, 2), scaling: bool = False) -> torch.T
 # --- steps ---
 
 
-@EVERY
-@EACH
-@FEW
+@pairwise(case=FEW_NAMES, implementation=IMPLEMENTATIONS, kind=PENALTIES)
 def test_scales_are_as_lam_of_groups_of_their_own(case, implementation, kind):
     expected = scaled_by_hand(case, kind)
     assert_alike(scaled(case, kind, implementation), expected)
@@ -136,20 +142,19 @@ def test_scales_stay_with_their_parameters_where_some_have_no_gradient(case, imp
     assert_alike(scaled(case, "rows", implementation, silent=True), scaled_by_hand(case, "rows", silent=True))
 
 
-@pytest.mark.parametrize(
-    ("kind", "weigh"), [("elements", (0, 2)), ("elements", (0, 1, 2)), ("MCP", (0, 1, 2)), ("rows", (0, 2))], ids=str
+@pairwise(
+    case=FEW_NAMES,
+    implementation=IMPLEMENTATIONS,
+    weighed=[("elements", (0, 2)), ("elements", (0, 1, 2)), ("MCP", (0, 1, 2)), ("rows", (0, 2))],
 )
-@EACH
-@FEW
-def test_weights_are_as_lam_of_blocks_of_their_own(case, implementation, kind, weigh):
+def test_weights_are_as_lam_of_blocks_of_their_own(case, implementation, weighed):
+    kind, weigh = weighed
     expected = weighted_by_hand(case, kind, weigh)
     assert_alike(weighted(case, kind, implementation, weigh), expected)
     assert 0 < (expected == 0).sum() < len(expected)
 
 
-@pytest.mark.parametrize("kind", ["elements", "rows"])
-@EACH
-@FEW
+@pairwise(case=FEW_NAMES, implementation=IMPLEMENTATIONS, kind=["elements", "rows"])
 def test_scales_and_weights_multiply(case, implementation, kind):
     expected = weighted_by_hand(case, kind, scaling=True)
     assert_alike(weighted(case, kind, implementation, scaling=True), expected)
@@ -249,7 +254,7 @@ def test_the_penalty_of_weighted_rows():
     optimizer = make("SGD", ws, "rows")
     weights = optimizer.weights[ws[1]] = factors("rows", ws[1], 1, 0)
     norms = [w.detach().norm(dim=1) for w in ws]
-    expected = 1.6 * 5**0.5 * (norms[0].sum() + (weights * norms[1]).sum() + norms[2].sum())
+    expected = 1.6 * 3**0.5 * (norms[0].sum() + (weights * norms[1]).sum() + norms[2].sum())
     assert tl.penalty(optimizer.penalised_groups()).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
@@ -302,7 +307,7 @@ def test_a_group_that_is_added_later_has_scales():
 def test_what_there_is_for_each_parameter_is_not_shown():
     ws = parameters()
     optimizer = make("Adam", ws)
-    optimizer.weights[ws[0]] = torch.ones(6, 5, dtype=torch.float64)
+    optimizer.weights[ws[0]] = torch.ones_like(ws[0])
     shown = repr(optimizer)
     assert "lam: 0.3" in shown
     assert "penalty: L1(over=Elements())" in shown
@@ -319,9 +324,7 @@ def here(monkeypatch):
     monkeypatch.setattr(device, "_compiled", lambda step, shapes: step)
 
 
-@pytest.mark.parametrize("silent", [False, True])
-@EVERY
-@FEW
+@pairwise(case=FEW_NAMES, kind=PENALTIES, silent=[False, True])
 def test_scales_on_a_device(here, monkeypatch, case, kind, silent):
     taken, advance = [], device.advance
     monkeypatch.setattr(device, "advance", lambda *args: taken.append(args) or advance(*args))

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import torchlasso as tl
-from tests.support.implementations import ALL, EACH, FEW, assert_alike, options_of
+from tests.support.implementations import EACH, FEW, IMPLEMENTATIONS, NAMES, assert_alike, options_of
 from tests.support.optimizers import CASES
+from tests.support.pairwise import pairwise
 
 RATES = {"falling": [0.9**t for t in range(25)], "up and down": [1.0 - abs(t - 12) / 14 for t in range(25)]}
 FALLING = pytest.mark.parametrize("rates", RATES)
@@ -25,9 +26,7 @@ def step(optimizer, rate: float) -> None:
     optimizer.step()
 
 
-@FALLING
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, rates=RATES)
 def test_parameters_that_join_and_pause_are_as_they_are_alone(case, implementation, rates):
     present = [lambda t: True, lambda t: t >= 8, lambda t: t % 3 != 1, lambda t: t < 5 or t >= 15]
     together, alone = ([nn.Parameter(torch.linspace(-1, 1, 6).double()) for _ in present] for _ in range(2))
@@ -47,9 +46,7 @@ def test_parameters_that_join_and_pause_are_as_they_are_alone(case, implementati
     assert len({tuple(w.tolist()) for w in together}) == len(together)
 
 
-@FALLING
-@EACH
-@ALL
+@pairwise(case=NAMES, implementation=IMPLEMENTATIONS, rates=RATES)
 def test_the_threshold_is_lam_times_the_step_under_a_unit_gradient(case, implementation, rates):
     gradient = torch.tensor([1.0, 0.25, 3.0, 1e-3], dtype=torch.float64)
     w = nn.Parameter(torch.full_like(gradient, 1e3))

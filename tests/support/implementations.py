@@ -14,12 +14,14 @@ IMPLEMENTATIONS = {
     "fused": {"fused": True},
 }
 EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-OTHERS = pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name != "one by one"])
+OTHER_IMPLEMENTATIONS = [name for name in IMPLEMENTATIONS if name != "one by one"]
+OTHERS = pytest.mark.parametrize("implementation", OTHER_IMPLEMENTATIONS)
 # those that have them all; Adagrad has only torch's own fused step
 NAMES = [name for name, (base, _) in CASES.items() if base in (optim.SGD, optim.Adam, optim.AdamW)]
 ALL = pytest.mark.parametrize("case", NAMES)
 # where the options of the optimizer do not matter
-FEW = pytest.mark.parametrize("case", ["SGD momentum", "Adam", "AdamW"])
+FEW_NAMES = ["SGD momentum", "Adam", "AdamW"]
+FEW = pytest.mark.parametrize("case", FEW_NAMES)
 
 STEPS = 16  # of a training run, in which some weights become zero
 
