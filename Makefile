@@ -12,11 +12,12 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Two targets at once would install into one environment, and share the cores while tests run.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo docs wheel clean
+.PHONY: help setup lint test test-fast demo docs wheel clean
 
 help:
 	@echo 'make setup   create .venv with torchlasso and all that its tests need'
 	@echo 'make test    setup, then lint, then the tests'
+	@echo 'make test-fast   setup, then the quick tests: no whole runs, no other processes'
 	@echo 'make demo    setup, then train a network on handwritten digits to 98 % zeros, and draw its frontier'
 	@echo 'make docs    setup, then the documentation as a site, in build/site'
 	@echo 'make lint    setup, then ruff, mypy, the check of the layers and of spelling'
@@ -46,6 +47,11 @@ lint: setup
 WORKERS ?= 2
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# While editing: without the folders that train whole runs or start processes, and without tests marked slow.
+test-fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow' \
+		$(addprefix --ignore=tests/,cases cli distributed figures)
 
 # Given to the torchlasso of .venv by `make demo`, and to that of the wheel by `make wheel`.
 DEMO := train --data digits --model lenet-5 --sparsity 0.98 --epochs 100 --batch-size 32 --overwrite

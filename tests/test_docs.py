@@ -21,6 +21,8 @@ import torchlasso
 from torchlasso.cli.main import main
 from torchlasso.penalties import MCP
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)

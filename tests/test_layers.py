@@ -41,6 +41,7 @@ def test_the_lower_layers_import_only_torch(name: str) -> None:
     assert {each.partition(".")[0] for each in imported} <= {"torch", "torchlasso"} | sys.stdlib_module_names
 
 
+@pytest.mark.slow
 def test_importing_torchlasso_loads_no_optional_dependency() -> None:
     command = f"import sys, torchlasso; print([name for name in {OPTIONAL} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from torchlasso.cli.main import main
+from tests.support.hostile import assert_predict_refuses, damaged_copies, flip
 from torchlasso.export import read_onnx, to_onnx
 
 WEIGHT = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -143,12 +143,7 @@ def test_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], change: str)
     content = model()
     CHANGES[change](content)
     path = write(folder / "m.onnx", content)
-    with pytest.raises(SystemExit, match="2"):
-        main(["predict", str(path), "--data", "digits"])
-    out, err = capfd.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith(f"error: {path}")
-    assert len(err) <= 400, err
+    assert_predict_refuses(path, capfd, f"error: {path}")
 
 
 @pytest.mark.parametrize(
@@ -178,13 +173,8 @@ def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_damage(tmp_path: Path, capfd: pytest.CaptureFixture[str], seed: int) -> None:
     """Refused, or read as what it is by now: ONNX has no checksum. Never another error, and not a word."""
-    content, rng, path = model().SerializeToString(), random.Random(seed), tmp_path / "m.onnx"
-    for trial in range(25):
-        damaged = bytearray(content)
-        if trial % 5 == 0:
-            damaged = damaged[: rng.randrange(len(damaged))]
-        for _ in range(rng.choice([1, 1, 3]) if damaged else 0):
-            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+    path = tmp_path / "m.onnx"
+    for damaged in damaged_copies(model().SerializeToString(), seed):
         path.write_bytes(damaged)
         with suppress(ValueError):
             read_onnx(path)(torch.ones(3, 4))
@@ -200,7 +190,7 @@ def test_a_flipped_bit_of_an_exported_file_is_noticed(tmp_path: Path) -> None:
     refused = 0
     for _ in range(100):
         damaged = bytearray(content)
-        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        flip(damaged, rng)
         path.write_bytes(damaged)
         try:
             loaded = read_onnx(path)

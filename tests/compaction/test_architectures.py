@@ -26,6 +26,8 @@ from torchlasso.compaction import CompactionReport, compact
 from torchlasso.compaction.numbers import numbers_of
 from torchlasso.graph import Family, UnitMap, find_units
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest
 
 # Families that stay although units of them are zero: how their names end, and what the report says.

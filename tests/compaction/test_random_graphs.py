@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 from tests.support.units import slices_of
 from torchlasso.compaction import compact
 from torchlasso.graph import find_units
+
+pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest
 IMAGES, SIDE = 7, 4  # how many, and of how many pixels; the first is no number of heads or groups

@@ -286,6 +286,7 @@ def noisy_lasso(case: str, *, averaging: bool, seed: int = 1) -> tuple[torch.Ten
     return w.detach(), switches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NOISY)
 def test_under_noise_the_support_becomes_stable_and_right(case):
     # The noise of a gradient is five times λ. Measured over six seeds: with averaging 0 to 4 of 40 coordinates are

@@ -195,6 +195,7 @@ def _gradients(step: int) -> list[torch.Tensor]:
     return [w.grad for w in ws]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("case", ["AdamW", "SGD momentum"])
 def test_compiled_it_is_the_same_and_changed_numbers_compile_nothing(monkeypatch, case):

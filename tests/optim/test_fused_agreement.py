@@ -11,7 +11,9 @@ from tests.support.implementations import assert_alike
 from tests.support.pairwise import each_value
 from torchlasso.optim.fused import inductor, memory
 
-STEPS = 100
+pytestmark = pytest.mark.slow
+
+STEPS = 200
 OPTIMIZERS = {
     "SGD": (tl.ProxSGD, {"lr": 0.4}),
     "SGD momentum": (tl.ProxSGD, {"lr": 0.04, "momentum": 0.9}),
@@ -97,7 +99,7 @@ def train(case: str, penalised: dict, swing: float, dtype=torch.float64, steps: 
     zeros = []
     for step in range(steps):
         for group, (_, lam) in zip(optimizer.param_groups, penalised.values(), strict=False):
-            group["lam"] = lam * max(0.0, 1 + swing * math.sin(step / 4))
+            group["lam"] = lam * max(0.0, 1 + swing * math.sin(step / 6))
         optimizer.zero_grad()
         loss_of(model, step, dtype).backward()
         optimizer.step()

@@ -171,6 +171,7 @@ exit 1
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the compiler")
 def test_one_warning_for_all_kernels_of_a_compiler_that_does_not_work(tmp_path):
     compiler = tmp_path / "c++"

@@ -146,6 +146,7 @@ print(about[0])
 """
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_says_so_once_and_goes_on_with_foreach(tmp_path):
     environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(

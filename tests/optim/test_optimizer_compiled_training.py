@@ -8,6 +8,8 @@ from torch.optim import lr_scheduler as schedulers
 from tests.support.implementations import build_as, wide
 from tests.support.optimizers import batch, flat
 
+pytestmark = pytest.mark.slow
+
 # torch.compile meets these while it traces, in torch's own code
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),

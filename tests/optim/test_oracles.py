@@ -8,6 +8,8 @@ from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 import torchlasso as tl
 from torchlasso.optim.metrics import known_metrics
 
+pytestmark = pytest.mark.slow
+
 SGD, Adam = torch.optim.SGD, torch.optim.Adam
 # name -> (torch optimizer, options, learning rate for lasso-like problems with unit-scale curvature)
 CASES = {

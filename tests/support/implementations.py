@@ -15,7 +15,6 @@ IMPLEMENTATIONS = {
 }
 EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 OTHER_IMPLEMENTATIONS = [name for name in IMPLEMENTATIONS if name != "one by one"]
-OTHERS = pytest.mark.parametrize("implementation", OTHER_IMPLEMENTATIONS)
 # those that have them all; Adagrad has only torch's own fused step
 NAMES = [name for name, (base, _) in CASES.items() if base in (optim.SGD, optim.Adam, optim.AdamW)]
 ALL = pytest.mark.parametrize("case", NAMES)

@@ -1,11 +1,8 @@
-"""Hostile and damaged ``.pt2`` files: refused in one line, and no code of theirs is run."""
+"""Damaged ``.pt2`` files, and ones that are put together wrongly: refused in one line, or the model as it was."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import pickle
 import random
 import sys
 import zipfile
@@ -16,196 +13,28 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from torchlasso.cli.main import main
+from tests.support.hostile import damaged_copies
+from tests.support.pt2 import (
+    CONSTANTS,
+    MODEL,
+    SAMPLES,
+    SUM,
+    WEIGHTS,
+    edit,
+    entries_of,
+    good_file,
+    graph_of,
+    tensors_of,
+    write,
+)
 from torchlasso.export import read_pt2, to_pt2
-from torchlasso.export.operators import operator_of
-
-Entries = dict[str, bytes]
-MODEL, CONSTANTS = "archive/models/model.json", "archive/data/constants/model_constants_config.json"
-WEIGHTS = "archive/data/weights/model_weights_config.json"
-SAMPLES, SUM = "archive/data/sample_inputs/model.pt", "archive/extra/torchlasso.crc32"
-
-
-class Net(nn.Module):
-    """Has parameters, a constant, and a size that depends on the batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.shift = nn.Linear(4, 3), torch.arange(3.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (self.layer(x) + self.shift).relu() + x.new_ones(2 * x.shape[0] + 1).sum()
-
-
-class Touch:
-    """An object that makes a folder when it is unpickled."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.canary),)
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("good") / "model.pt2"
-    to_pt2(Net(), torch.randn(2, 4), path, metadata={"classes": ["a"]})
-    return path
-
-
-def entries_of(path: Path) -> Entries:
-    """Return all entries but the checksum: a stranger would leave it out."""
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if name != SUM}
-
-
-def write(path: Path, entries: Entries) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return path
-
-
-def pickled(canary: Path) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(Touch(canary), buffer)
-    return buffer.getvalue()
-
-
-def edit(entries: Entries, name: str, change: Callable[[Any], Any]) -> None:
-    """Change an entry that is JSON, in place."""
-    content = json.loads(entries[name])
-    change(content)
-    entries[name] = json.dumps(content).encode()
-
-
-def payload(name: str) -> dict[str, Any]:
-    return {"path_name": name, "is_param": False, "use_pickle": True, "tensor_meta": None}
-
-
-# Each makes a file that torch.export.load runs code of
-
-
-def weights_in_pickle(entries: Entries, canary: Path) -> None:
-    edit(entries, WEIGHTS, lambda config: config["config"]["layer.weight"].update(use_pickle=True))
-    entries["archive/data/weights/weight_0"] = pickled(canary)
-
-
-def a_constant_in_pickle(entries: Entries, canary: Path) -> None:
-    edit(entries, CONSTANTS, lambda config: config["config"]["shift"].update(use_pickle=True))
-    entries["archive/data/constants/tensor_0"] = pickled(canary)
-
-
-def an_opaque_constant(entries: Entries, canary: Path) -> None:
-    edit(entries, CONSTANTS, lambda config: config["config"].update(other=payload("opaque_obj_0")))
-    entries["archive/data/constants/opaque_obj_0"] = pickle.dumps(Touch(canary))
-
-
-def weights_of_an_old_archive(entries: Entries, canary: Path) -> None:
-    entries["archive/data/weights/model.pt"] = pickled(canary)
-
-
-def constants_of_an_old_archive(entries: Entries, canary: Path) -> None:
-    entries["archive/data/constants/model.pt"] = pickled(canary)
-
-
-def sample_inputs(entries: Entries, canary: Path) -> None:
-    entries[SAMPLES] = pickled(canary)
-
-
-def a_size(entries: Entries, canary: Path) -> None:
-    text = {"as_expr": {"expr_str": f"__import__('os').mkdir({str(canary)!r})", "hint": None}}
-    edit(entries, MODEL, lambda model: tensors_of(model)["x"]["sizes"].__setitem__(0, text))
-
-
-def a_number(entries: Entries, canary: Path) -> None:
-    values = {"mul": {"as_expr": {"expr_str": f"__import__('os').mkdir({str(canary)!r})", "hint": None}}}
-    edit(entries, MODEL, lambda model: graph_of(model)["sym_int_values"].update(values))
-
-
-def guards(entries: Entries, canary: Path) -> None:
-    edit(entries, MODEL, lambda model: model.update(guards_code=[f"__import__('os').mkdir({str(canary)!r})"]))
-
-
-def graph_of(model: Any) -> Any:
-    return model["graph_module"]["graph"]
-
-
-def tensors_of(model: Any) -> Any:
-    return graph_of(model)["tensor_values"]
-
-
-RUN_BY_TORCH = [
-    weights_in_pickle,
-    a_constant_in_pickle,
-    an_opaque_constant,
-    weights_of_an_old_archive,
-    constants_of_an_old_archive,
-    sample_inputs,
-    a_size,
-    a_number,
-]
-TORCH_REFUSES = [guards]
-
-
-@pytest.mark.parametrize("attack", RUN_BY_TORCH + TORCH_REFUSES)
-def test_code_in_the_file_is_not_run(
-    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], attack: Callable[[Entries, Path], None]
-) -> None:
-    canary, entries = tmp_path / "canary", entries_of(good)
-    attack(entries, canary)
-    path = write(tmp_path / "model.pt2", entries)
-    with pytest.raises(SystemExit, match="2"):
-        main(["predict", str(path), "--data", "digits"])
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith(f"error: {path} is damaged or no .pt2 file of torchlasso: ")
-    assert len(err) <= 400
-    assert not canary.exists()
-    if attack in RUN_BY_TORCH:  # so that the attack is one
-        with suppress(Exception):
-            torch.export.load(path)
-        assert canary.exists()
-
-
-TARGETS = [
-    "torch.load", "torch.hub.load", "torch.ops.load_library", "torch.ops.aten.from_file.default", "os.system",
-    "torch.ops.aten.save.default", "torch.ops.aten.resize_.default", "torch.ops.aten.set_.source_Tensor", "eval",
-    "torch.ops.aten.add.out", "torch.ops.aten.add.__class__", "torch.ops.aten.add._schema", "torch.ops.aten.add",
-    "torch.ops.aten", "torch.ops.aten.add.Tensor.__call__", "torch.ops.aten..Tensor", "torch.ops.aten.relu__.default",
-    "torch.ops.mine.open.default", "torch.ops.higher_order.run_with_rng_state", "torch.ops.prim.device.default",
-    "torch.ops.higher_order.triton_kernel_wrapper_functional", "_operator.attrgetter", "_operator.methodcaller",
-    "_operator.getitem", "_operator.__loader__", "math.__spec__", "builtins.getattr", "torch.sym_fresh_size",
-    "#aoti", "", "torch.serialization.load", "torch.ops.aten.__class__.__base__", "xtorch.ops.aten.add.Tensor",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_a_call_of_something_else(good: Path, tmp_path: Path, target: str) -> None:
-    with pytest.raises(ValueError, match="may not call"):
-        operator_of(target)
-    entries = entries_of(good)
-    edit(entries, MODEL, lambda model: graph_of(model)["nodes"][0].update(target=target))
-    with pytest.raises(ValueError, match=r"model\.pt2 is damaged or no .* may not call"):
-        read_pt2(write(tmp_path / "model.pt2", entries))
-
-
-def test_a_call_within_the_body_of_another(tmp_path: Path) -> None:
-    class Branches(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.cond(x.sum() > 0, lambda t: t.sin(), lambda t: t.cos(), (x,))
-
-    path = tmp_path / "model.pt2"
-    to_pt2(Branches(), torch.ones(2, 4), path)
-    entries = entries_of(path)
-    assert b"aten.cos.default" in entries[MODEL]
-    entries[MODEL] = entries[MODEL].replace(b"torch.ops.aten.cos.default", b"torch.load")
-    with pytest.raises(ValueError, match=r"may not call 'torch\.load'"):
-        read_pt2(write(path, entries))
+    return good_file(tmp_path_factory.mktemp("good"))
 
 
 def first_node(model: Any) -> Any:
@@ -253,16 +82,6 @@ def test_a_program_that_is_not_one(good: Path, tmp_path: Path, change: str) -> N
     with pytest.raises(ValueError, match=r"model\.pt2 is damaged or no \.pt2 file of torchlasso: .") as raised:
         read_pt2(write(tmp_path / "model.pt2", entries))
     assert "\n" not in str(raised.value)
-
-
-def test_classes_of_outputs_are_not_looked_up(good: Path, tmp_path: Path) -> None:
-    leaf = {"type": None, "context": None, "children_spec": []}
-    context = json.dumps({"default_factory_module": "os", "default_factory_name": "system", "dict_context": ["a"]})
-    spec = {"type": "collections.defaultdict", "context": context, "children_spec": [leaf]}
-    entries = entries_of(good)
-    edit(entries, MODEL, lambda model: call(model).update(out_spec=json.dumps([1, spec])))
-    (found,) = read_pt2(write(tmp_path / "model.pt2", entries))(torch.ones(2, 4))
-    assert torch.equal(found, read_pt2(good)(torch.ones(2, 4)))
 
 
 NAMES = [
@@ -356,14 +175,9 @@ def made_of_sizes(model: Any) -> Any:
 @pytest.mark.parametrize("seed", range(4))
 def test_damage(good: Path, tmp_path: Path, seed: int) -> None:
     """Cut off, or with bytes that were changed: refused, or the model as it was."""
-    rng, content, x = random.Random(seed), good.read_bytes(), torch.randn(3, 4)
-    expected, path = read_pt2(good)(x), tmp_path / "model.pt2"
-    for trial in range(25):
-        damaged = bytearray(content)
-        if trial % 5 == 0:
-            damaged = damaged[: rng.randrange(len(damaged))]
-        for _ in range(rng.choice([1, 1, 3]) if damaged else 0):
-            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+    x, path = torch.randn(3, 4), tmp_path / "model.pt2"
+    expected = read_pt2(good)(x)
+    for damaged in damaged_copies(good.read_bytes(), seed):
         path.write_bytes(damaged)
         with suppress(ValueError):
             assert torch.equal(read_pt2(path)(x), expected)
