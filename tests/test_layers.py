@@ -33,7 +33,8 @@ OPTIONAL = ("sklearn", "datasets", "PIL", "pyarrow", "matplotlib", "typer", "ric
 
 @pytest.mark.parametrize("name", LOWER)
 def test_the_lower_layers_import_only_torch(name: str) -> None:
-    files = (Path(torchlasso.__file__).parent / name).rglob("*.py")
+    folder = Path(torchlasso.__file__).parent
+    files = [*(folder / name).rglob("*.py"), *folder.glob(f"{name}.py")]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     imported = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     imported += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
