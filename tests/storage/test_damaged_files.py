@@ -233,7 +233,7 @@ ONE = struct.pack("<f", 1.0)
 W: dict[str, Any] = {"dtype": "U8", "shape": [5], "data_offsets": [0, 5]}
 GOOD = ["F32", [2, 4], 1, 0, "F32"]
 MADE: dict[str, tuple[dict[str, Any], str]] = {
-    "huge shape": ({"sparse": {"w": ["F32", [2**31, 2**20], 1, 0, "F32"]}}, "limit is 65,536"),
+    "huge shape": ({"sparse": {"w": ["F32", [2**31, 2**20], 1, 0, "F32"]}}, "the limit of 65,536"),
     "overflowing shape": ({"sparse": {"w": ["F32", [2**40, 2**40], 1, 0, "F32"]}}, "'w' cannot be float32 of shape"),
     "empty, but overflowing": ({"sparse": {"w": ["F32", [0, 2**63], 0, 0, "F32"]}}, "'w' cannot be float32 of shape"),
     "negative shape": ({"sparse": {"w": ["F32", [-2, -4], 1, 0, "F32"]}}, "its record is"),
@@ -259,9 +259,12 @@ MADE: dict[str, tuple[dict[str, Any], str]] = {
     "tied twice": ({"sparse": {"w": GOOD}, "tied": {"v": "w", "u": "v"}}, "'u' cannot be the same as 'v'"),
     "tied, but there": ({"sparse": {"w": GOOD}, "tied": {"w": "w"}}, "'w' cannot be the same as 'w'"),
     "tied to a list": ({"sparse": {"w": GOOD}, "tied": {"v": ["w"]}}, "'v' cannot be the same as ['w']"),
-    "overlapping": ({"sparse": {"w": GOOD}, "v": W}, "is damaged or no safetensors file"),
-    "with a hole": ({"sparse": {"w": GOOD}, "w": W | {"data_offsets": [1, 5]}}, "is damaged or no safetensors file"),
-    "beyond the end": ({"sparse": {"w": GOOD}, "w": W | {"data_offsets": [0, 2**40]}}, "is damaged or no safetensors"),
+    "overlapping": ({"sparse": {"w": GOOD}, "v": W}, "is damaged or not a safetensors file"),
+    "with a hole": ({"sparse": {"w": GOOD}, "w": W | {"data_offsets": [1, 5]}}, "is damaged or not a safetensors file"),
+    "beyond the end": (
+        {"sparse": {"w": GOOD}, "w": W | {"data_offsets": [0, 2**40]}},
+        "is damaged or not a safetensors",
+    ),
     "dtype not supported": ({"sparse": {}, "dtype": "F8_E8M0"}, "'w' is F8_E8M0, which is not supported"),
     "dense, empty, but overflowing": (
         {"sparse": {"w": GOOD}, "v": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [5, 5]}},

@@ -68,13 +68,13 @@ class WithState(nn.Module):
 
 
 UNSUITABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "no module": (lambda: {"w": torch.ones(1)}, TypeError, "{} is a torch.nn.Module, got dict"),
+    "no module": (lambda: {"w": torch.ones(1)}, TypeError, "{} must be a torch.nn.Module; got dict"),
     "lazy": (lambda: nn.LazyLinear(3), ValueError, "'weight' of {} has no values yet"),
-    "other state": (WithState, TypeError, "'_extra_state' of {}.state_dict() is no tensor but of type dict"),
+    "other state": (WithState, TypeError, "'_extra_state' of {}.state_dict() is not a tensor, but a dict"),
     "sparse layout": (
         lambda: with_buffer(torch.eye(3).to_sparse()),
         TypeError,
-        "'w' of {} is no plain tensor, but of layout torch.sparse_coo and torch.float32",
+        "'w' of {} is not a plain tensor: its layout is torch.sparse_coo, its dtype torch.float32",
     ),
 }
 
@@ -105,9 +105,9 @@ def test_names_and_dtypes_that_cannot_be_stored(path: Path) -> None:
 
 
 def test_metadata_of_ones_own(path: Path) -> None:
-    with pytest.raises(ValueError, match=r"the key 'torchlasso\.storage' of the metadata is taken"):
+    with pytest.raises(ValueError, match=r"metadata must not have the key 'torchlasso\.storage'"):
         tl.save(nn.ReLU(), path, metadata={container.KEY: ""})
-    with pytest.raises(TypeError, match=r"metadata is a dictionary of texts, got \{'a': 1\}"):
+    with pytest.raises(TypeError, match=r"metadata must be a dictionary of texts; got \{'a': 1\}"):
         tl.save(nn.ReLU(), path, metadata={"a": 1})
 
 
@@ -134,7 +134,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(path: Path, monkeyp
 
 
 def test_other_values_are_refused(path: Path) -> None:
-    with pytest.raises(ValueError, match=r"values is None, torch\.bfloat16 or torch\.float16, got torch\.int8"):
+    with pytest.raises(ValueError, match=r"values must be None, torch\.bfloat16 or torch\.float16; got torch\.int8"):
         tl.save(nn.Linear(2, 1), path, values=torch.int8)
 
 

@@ -1,4 +1,4 @@
-"""Files in which zeros cost next to nothing: safetensors with sparse tensors compressed, as ``docs/format.md`` says."""
+"""Files in which zeros take almost no space: safetensors with compressed sparse tensors (``docs/format.md``)."""
 
 from torchlasso.storage.loading import load, read
 from torchlasso.storage.saving import save

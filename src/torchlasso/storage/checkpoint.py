@@ -1,7 +1,7 @@
-"""Checkpoints: nested states of numbers, strings and tensors in one safetensors file, written whole or not at all.
+"""Checkpoints: nested states of numbers, strings and tensors in one safetensors file, written atomically.
 
-The tensors are stored as tensors and all else as JSON in the file's metadata: nothing is ever pickled or unpickled, and
-numbers come back to the last bit.
+Tensors are stored as tensors, and everything else as JSON in the file's metadata. Nothing is ever pickled or unpickled,
+and numbers are restored to the last bit.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def save_state(path: str | Path, state: Any) -> None:
     Examples:
         >>> import tempfile, torch
         >>> file = Path(tempfile.mkdtemp()) / "state.safetensors"
-        >>> save(file, {"epoch": 3, "betas": (0.9, 0.999), "w": torch.ones(2), 7: None})
-        >>> load(file)
+        >>> save_state(file, {"epoch": 3, "betas": (0.9, 0.999), "w": torch.ones(2), 7: None})
+        >>> load_state(file)
         {'epoch': 3, 'betas': (0.9, 0.999), 'w': tensor([1., 1.]), 7: None}
     """
     tensors: dict[str, Tensor] = {}
@@ -37,15 +37,15 @@ def save_state(path: str | Path, state: Any) -> None:
 
 
 def load_state(path: str | Path) -> Any:
-    """Read what :func:`save` wrote; tensors are on the CPU.
+    """Read a file of :func:`save_state`; tensors are on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or something else; the message names it.
+        ValueError: the file is damaged or not a checkpoint; the message names it.
     """
     tensors, metadata = read_tensors(path)
     if KEY not in metadata:
-        raise ValueError(f"{path} is not a checkpoint of torchlasso: it has no entry {KEY!r}")
+        raise ValueError(f"{path} is not a checkpoint of torchlasso: it lacks the entry {KEY!r}")
     try:
         return _unpack(json.loads(metadata[KEY]), tensors)
     except (KeyError, RecursionError, TypeError, ValueError) as error:
@@ -53,9 +53,9 @@ def load_state(path: str | Path) -> Any:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all, with a checksum over all of it.
+    """Write a safetensors file atomically, with a checksum over the whole file.
 
-    Tensors may share memory and be on any device. The same ones give the same bytes.
+    Tensors may share memory and be on any device. Equal tensors give equal bytes.
     """
     plain = {name: w.detach().cpu().resolve_conj().resolve_neg().contiguous() for name, w in tensors.items()}
     for name, w in plain.items():
@@ -71,11 +71,11 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         FileNotFoundError: there is no such file.
         MemoryError: its tensors need more memory than is free.
-        ValueError: it is not a safetensors file, or its checksum, if it has one, does not hold; the message names it.
+        ValueError: it is not a safetensors file, or it has a checksum that does not match; the message names it.
     """
     stored = Stored.open(path)
     need_memory(sum(outline.nbytes for outline in stored.outlines.values()), str(path))
-    # cloned: the memory is that of the file, and whoever changes the file changes it
+    # cloned: the memory is mapped from the file, and would change with it
     tensors = {name: stored.tensor(name).clone() for name in stored.outlines}
     return {name: tensors[entry] for name, entry in stored.names.items()}, dict(stored.file.metadata() or {})
 

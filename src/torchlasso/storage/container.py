@@ -1,4 +1,4 @@
-"""The safetensors file around the tensors: written whole or not at all, and checked before any tensor is made."""
+"""The safetensors file around the tensors: written atomically, and checked before any tensor is made."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from torchlasso.compaction.resizing import Resizing
 from torchlasso.storage.records import DTYPES, Record
 
 METADATA = "__metadata__"
-KEY = "torchlasso.storage"  # of the metadata, and of the version in their text
+KEY = "torchlasso.storage"  # the key of the metadata, and of the version in their text
 VERSION = 1
-UNSEALED = "00000000"  # stands where the checksum comes, while it is computed
-PIECE = 1 << 20  # bytes that are read at a time
-MOST = 1 << 62  # bytes of a tensor: beyond it torch's numbers overflow
+UNSEALED = "00000000"  # in the place of the checksum while it is computed
+PIECE = 1 << 20  # bytes read at a time
+MOST = 1 << 62  # the most bytes of a tensor: torch's numbers would overflow beyond it
 
 
 class Entry(NamedTuple):
-    """A tensor as it stands in the file."""
+    """A tensor's entry in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -44,16 +44,16 @@ def write(
     cut: Resizing,
     metadata: Mapping[str, str],
 ) -> None:
-    """Write the tensors, whole or not at all; the same ones give the same bytes.
+    """Write the tensors atomically; equal tensors give equal bytes.
 
-    By safetensors' own writer the bytes would differ: it has the metadata in any order.
+    This does not use safetensors' own writer, which puts the metadata in any order.
     """
     records = {name: record.to_json() for name, record in sparse.items()}
-    # first of all, so that its place is the same in each file
+    # first, so that its position is the same in every file
     extra = {"cut": cut.to_json()} if cut.tensors else {}
     layout = terse_json({KEY: VERSION, "crc32": UNSEALED, "sparse": records, "tied": tied, **extra})
     header: dict[str, Any] = {METADATA: {KEY: layout, **metadata}}
-    # the wide ones first, so that each begins at a multiple of its width
+    # wide dtypes first, so that each tensor begins at a multiple of its width
     names, end = sorted(entries, key=lambda name: (-DTYPES[entries[name].dtype].itemsize, name)), 0
     for name in names:
         dtype, shape, content = entries[name]
@@ -73,12 +73,12 @@ def write(
 
 
 def terse_json(content: Any) -> str:
-    """JSON in as few characters as it can have."""
+    """Return JSON in as few characters as possible."""
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
 
 
 class Outline(NamedTuple):
-    """The name, shape and type of a tensor to be read."""
+    """The name, shape and dtype of a tensor to read."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -93,22 +93,22 @@ class Outline(NamedTuple):
 
 @dataclass(frozen=True)
 class Stored:
-    """A file whose header and checksum are right, so that its tensors can be made one at a time."""
+    """A file with a correct header and checksum, whose tensors can be read one at a time."""
 
     path: str | Path
     file: Any
-    outlines: Mapping[str, Outline]  # of all tensors that it holds
+    outlines: Mapping[str, Outline]  # all tensors in the file
     sparse: Mapping[str, Record]
-    tied: Mapping[str, str]  # names under which a tensor is found, too
-    cut: Resizing  # what the model had lost
+    tied: Mapping[str, str]  # further names of tensors
+    cut: Resizing  # the removed sizes of the model
 
     @classmethod
     def open(cls, path: str | Path) -> Stored:
-        """Check all of a file but the tensors that are stored sparse.
+        """Check a whole file, except the contents of sparse tensors.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no safetensors file, damaged or of a later version; the message names it.
+            ValueError: it is not a safetensors file, is damaged or has a later version; the message names it.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file {path}")
@@ -130,14 +130,14 @@ class Stored:
 
     @property
     def names(self) -> dict[str, str]:
-        """The names of all tensors, and the one that each is stored under."""
+        """Return the names of all tensors, each with the name that the tensor is stored under."""
         return {**{name: name for name in self.outlines}, **self.tied}
 
     def tensor(self, name: str) -> Tensor:
-        """One of the tensors; its memory may be that of the file.
+        """Read one of the tensors; its memory may be mapped from the file.
 
         Raises:
-            ValueError: what is stored is no such tensor; the message names the file.
+            ValueError: the stored bytes are not such a tensor; the message names the file.
         """
         with _refusing(self.path, f"{name!r:.80}: "):
             tensor: Tensor = self.file.get_tensor(name)
@@ -150,7 +150,7 @@ class Stored:
 
 @contextmanager
 def _in_utf_8(path: str | Path) -> Iterator[str]:
-    """Another name for a file whose own is not UTF-8, which safetensors wants, as long as it is opened."""
+    """Give a file whose name is not UTF-8, which safetensors requires, another name while it is opened."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -162,17 +162,17 @@ def _in_utf_8(path: str | Path) -> Iterator[str]:
 
 @contextmanager
 def _refusing(path: str | Path, name: str = "") -> Iterator[None]:
-    """Say of an error in what a file holds which file it is."""
+    """Name the file in errors about its content."""
     try:
         yield
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error!s:.200})") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error!s:.200})") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {name}{error}") from error
 
 
 def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Record], dict[str, str], Resizing]:
-    """Return the sparse and tied tensors and the cuts; nothing for a safetensors file that is not ours."""
+    """Return the sparse and tied tensors and the removed sizes; empty for a safetensors file from other software."""
     if KEY not in metadata:
         if any(text.startswith(f'{{"{KEY}"') for text in metadata.values()):
             raise ValueError("it is damaged: its metadata are under another name")
@@ -189,7 +189,7 @@ def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Re
 
 
 def _checksum(path: str | Path, seal: str) -> str:
-    """The CRC-32 of the file as it was before the checksum came in."""
+    """Compute the CRC-32 of the file without its checksum."""
     with Path(path).open("rb") as file:
         length = file.read(8)
         total = zlib.crc32(length)

@@ -1,9 +1,9 @@
-"""A code of marked places in little more bits than their entropy.
+"""A code of marked positions with hardly more bits than their entropy.
 
-The gaps between the marks are Golomb–Rice coded: of a gap g, the lowest k bits as they are, and ⌊g/2ᵏ⌋ in unary, as so
-many zeros and a one. All gaps have the same k, the best for them; with k = 0 the code is the bitmask. The low bits of
-all gaps come first, the lowest bits of all, then the next ones, and so on, and the unary part last, so that whole
-arrays are coded at a time. Where more than half of the places are marked, those that are not are coded instead.
+The gaps between the marks are Golomb–Rice coded: for a gap g, the lowest k bits, and ⌊g/2ᵏ⌋ in unary, as that many
+zeros and a one. All gaps have the same k, the best for them; with k = 0 the code is the bitmask. The low bits come
+first: the lowest bit of all gaps, then the next bit, and so on. The unary parts come last. So whole arrays are coded at
+a time. If more than half of the positions are marked, the unmarked positions are coded instead.
 
 Golomb, "Run-length encodings", IEEE Transactions on Information Theory 12 (1966); Rice, "Some practical universal
 noiseless coding techniques", JPL Publication 79-22 (1979).
@@ -21,12 +21,12 @@ Flags = NDArray[np.bool_]
 ByteArray = NDArray[np.uint8]
 Integers = NDArray[np.integer[Any]]
 
-PIECE = 1 << 18  # places, or bits of the code, at a time, so that the integers made of them stay in the cache
-MOST_LOW_BITS = 48  # more would be the best only for a tensor of 2⁴⁷ weights
+PIECE = 1 << 18  # positions or bits at a time, so that the integers made from them stay in the cache
+MOST_LOW_BITS = 48  # more would be best only for a tensor of 2⁴⁷ weights
 
 
 def encode(marked: Flags) -> tuple[ByteArray, int]:
-    """The code, and its k.
+    """Encode the marks; return the code and its k.
 
     >>> code, low_bits = encode(np.array([0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0], bool))
     >>> low_bits, np.unpackbits(code)  # the gaps 5 and 3: low bits 1 1, then 001 01
@@ -47,20 +47,20 @@ def encode(marked: Flags) -> tuple[ByteArray, int]:
 
 
 def decode(code: ByteArray, low_bits: int, size: int, count: int) -> Flags:
-    """The flags of ``size`` places, ``count`` of them marked.
+    """Decode the flags of ``size`` positions, ``count`` of them marked.
 
-    What is allocated is ``size`` bytes and a multiple of the code's length.
+    It allocates ``size`` bytes and a multiple of the code's length.
 
     Raises:
-        ValueError: the code is not of so many places and marks.
+        ValueError: the code does not have this number of positions and marks.
     """
     if not 0 <= count <= size:
         raise ValueError(f"{count} of {size} places are marked")
     inverse = 2 * count > size
     count = size - count if inverse else count
-    unary = 8 * code.size - low_bits * count  # bits of the unary part, with up to 7 that fill the last byte
-    # Numbers that no encoder writes are refused, so that no sum below is too large for an integer: the best k has
-    # 2ᵏ ≤ 2·size/count, and the quotients sum up to at most size/2ᵏ.
+    unary = 8 * code.size - low_bits * count  # bits of the unary part, with up to 7 bits of padding
+    # Refuse numbers that no encoder writes, so that no sum below overflows: the best k has 2ᵏ ≤ 2·size/count, and the
+    # quotients sum up to at most size/2ᵏ.
     if not 0 <= low_bits <= MOST_LOW_BITS or count << low_bits > 2 * size or unary - count - 7 > size >> low_bits:
         raise ValueError(f"its positions cannot have {low_bits} low bits")
     if unary < count:
@@ -74,13 +74,13 @@ def decode(code: ByteArray, low_bits: int, size: int, count: int) -> Flags:
 
 
 def marked_places(marked: Flags) -> Iterator[Integers]:
-    """The places that are marked, an array for each piece."""
+    """Yield the marked positions, an array for each piece."""
     for start in range(0, marked.size, PIECE):
         yield start + np.flatnonzero(marked[start : start + PIECE])
 
 
 def _gaps(marked: Flags) -> Iterator[Integers]:
-    """Return the number of places between each mark and the one before, as integers of few bytes."""
+    """Return the number of positions between each mark and the one before, as small integers."""
     last, dtype = -1, np.min_scalar_type(marked.size)
     for places in marked_places(marked):
         if places.size:
@@ -89,7 +89,7 @@ def _gaps(marked: Flags) -> Iterator[Integers]:
 
 
 def _best_low_bits(gaps: list[Integers], size: int, count: int) -> int:
-    """The k whose code is the shortest; one more is only ever better while 2ᵏ < size/count."""
+    """Return the k with the shortest code; k + 1 can be better only while 2ᵏ < size/count."""
     candidates = range((2 * size // count).bit_length())
     lengths = [count * (k + 1) + sum(int((some >> k).sum()) for some in gaps) for k in candidates]
     return lengths.index(min(lengths))
@@ -97,7 +97,7 @@ def _best_low_bits(gaps: list[Integers], size: int, count: int) -> int:
 
 def _unary(numbers: Integers) -> Flags:
     ends = np.cumsum(numbers + 1) - 1
-    bits = np.zeros(int(ends[-1]) + 1, bool)  # numpy 1 makes a float of an unsigned number and a 1
+    bits = np.zeros(int(ends[-1]) + 1, bool)  # int: numpy 1 makes unsigned + 1 a float
     bits[ends] = True
     return bits
 
@@ -110,7 +110,7 @@ def _mark_bitmask(marked: Flags, code: ByteArray, count: int) -> None:
 
 
 def _mark_coded(marked: Flags, code: ByteArray, low_bits: int, count: int) -> None:
-    done, place, end = 0, -1, -1  # so many marks, the last one's place, and where its unary part ends
+    done, place, end = 0, -1, -1  # the number of marks, the position of the last one, and the end of its unary part
     unary = 8 * code.size - low_bits * count
     for start in range(0, unary, PIECE):
         ends = start + np.flatnonzero(_bits(code, low_bits * count + start, min(PIECE, unary - start)))

@@ -1,4 +1,4 @@
-"""Reading a model."""
+"""Load a model."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from torchlasso.storage.records import as_bytes
 from torchlasso.storage.state import members_of, tensors_of, tied
 
 SHOWN = 3  # names, or differences, in an error
-PARALLEL = "module."  # before all names of a model that was saved while DistributedDataParallel had it
+PARALLEL = "module."  # the prefix of all names in the state of a DistributedDataParallel
 
 
 def load(path: str | Path, *, into: nn.Module) -> None:
-    """Give ``into`` the parameters and buffers that :func:`save` wrote, or those of any safetensors file.
+    """Load the parameters and buffers of ``into`` from a file of :func:`save`, or from any safetensors file.
 
-    Names, shapes and dtypes have to be those of ``into.state_dict()``; of a tensor that has several names there, one is
-    enough. All of the file is checked before the first tensor changes, and sizes are checked before anything is
-    allocated, which is once more what the sparse tensors of ``into`` take. Nothing is unpickled.
+    Names, shapes and dtypes have to match ``into.state_dict()``; for a tensor with several names there, one is enough.
+    The whole file is checked before the first tensor changes, and sizes are checked before anything is allocated: at
+    most another copy of the sparse tensors of ``into``. Nothing is unpickled.
 
-    Where the model that was saved had been made smaller, by :func:`torchlasso.compact` or :func:`torchlasso.shrink_`,
-    ``into`` may be a fresh model of the full size. It is made as small first: its parameters stay the objects that they
-    are, and numbers of its modules, such as ``out_features`` or those of a config, become what they are in the smaller
-    model. Tensors without values, on the meta device, get them on the CPU.
+    If the saved model was made smaller by :func:`torchlasso.compact` or :func:`torchlasso.shrink_`, ``into`` may be a
+    fresh model of the full size. The same units are removed from it first: its parameters stay the same objects, and
+    numbers in its modules, such as ``out_features`` or numbers in a config, become those of the smaller model. Tensors
+    on the meta device get their values on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: ``into`` is no module, or something in its ``state_dict()`` is no plain tensor.
+        TypeError: ``into`` is not a module, or its ``state_dict()`` has an entry that is not a plain tensor.
         ValueError: the file is damaged or does not fit, and the message names it and says why; or ``into`` is sharded,
-            has tensors without values that the file has none for, or is to become smaller while something, such as
-            ``DistributedDataParallel``, holds on to its parameters.
+            has tensors without values that the file lacks, or has to become smaller while a wrapper such as
+            ``DistributedDataParallel`` holds its parameters.
 
     Examples:
         >>> import tempfile
@@ -73,13 +73,13 @@ def load(path: str | Path, *, into: nn.Module) -> None:
 
 
 def read(path: str | Path, *, limit: int = 2**32) -> dict[str, Tensor]:
-    """The tensors that :func:`save` wrote, or those of any safetensors file, under their names; on the CPU.
+    """Read the tensors of a file of :func:`save`, or of any safetensors file, by name and on the CPU.
 
-    A tensor with several names is one object. A few bytes can stand for any number of zeros, hence the limit.
+    A tensor with several names is one object. A few bytes can encode any number of zeros, hence the limit.
 
     Args:
-        path: of the file.
-        limit: how many bytes those may take that are stored sparse; the others take what the file has.
+        path: the path of the file.
+        limit: the most bytes for the tensors that are stored sparse; dense tensors take their size in the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -96,8 +96,8 @@ def read(path: str | Path, *, limit: int = 2**32) -> dict[str, Tensor]:
     stored = Stored.open(path)
     needed = sum(stored.outlines[name].nbytes for name in stored.sparse)
     if needed > limit:
-        raise ValueError(f"{path} has {needed:,} bytes of tensors that are stored sparse, and limit is {limit:,}")
-    # a dense one is cloned: its memory is that of the file, and whoever changes the file changes it
+        raise ValueError(f"{path} has {needed:,} bytes of sparse tensors, more than the limit of {limit:,}")
+    # dense tensors are cloned: their memory is mapped from the file, and would change with it
     tensors = {
         name: stored.tensor(name) if name in stored.sparse else stored.tensor(name).clone() for name in stored.outlines
     }
@@ -105,7 +105,7 @@ def read(path: str | Path, *, limit: int = 2**32) -> dict[str, Tensor]:
 
 
 def _plain(names: Mapping[str, str], ours: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names as they are without what wrapped the model that was saved."""
+    """Remove the prefix of a wrapper from the names of the saved model."""
     names = {plain_name(name): entry for name, entry in names.items()}
     if all(name.startswith(PARALLEL) for name in names) and not any(name.startswith(PARALLEL) for name in ours):
         names = {name.removeprefix(PARALLEL): entry for name, entry in names.items()}
@@ -113,7 +113,7 @@ def _plain(names: Mapping[str, str], ours: Mapping[str, Tensor]) -> dict[str, st
 
 
 def _found(names: Mapping[str, str], groups: list[list[str]]) -> dict[str, str]:
-    """Under which name each tensor is stored; what is not, under that of one that is the same in the model."""
+    """Find the stored name of each tensor; a tied tensor may be stored under another of its names."""
     found = dict(names)
     for group in groups:
         for entry in [names[name] for name in group if name in names][:1]:

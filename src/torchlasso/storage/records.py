@@ -1,4 +1,4 @@
-"""A tensor of which only the nonzero values are stored, and where they are."""
+"""A sparse tensor, stored as its nonzero values and their positions."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-INTEGERS = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}  # by their width in bytes
-NARROW = (torch.bfloat16, torch.float16)  # what the values of the wide ones may be stored as
+INTEGERS = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}  # by width in bytes
+NARROW = (torch.bfloat16, torch.float16)  # the dtypes that wider values may be rounded to
 WIDE = (torch.float64, torch.float32)
 
 
 @dataclass(frozen=True)
 class Record:
-    """The description of a stored tensor: its nonzero values, then the code of their places."""
+    """The description of a stored tensor: its nonzero values, then the code of their positions."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     nonzeros: int
-    low_bits: int  # of the code
-    values: torch.dtype  # what the values are stored as
+    low_bits: int  # k of the code
+    values: torch.dtype  # the dtype of the stored values
 
     def to_json(self) -> list[Any]:
-        """As it stands in the file."""
+        """Convert to the form in the file."""
         return [NAMES[self.dtype], list(self.shape), self.nonzeros, self.low_bits, NAMES[self.values]]
 
     @classmethod
     def from_json(cls, content: Any) -> Record:
-        """From what stands in the file.
+        """Convert from the form in the file.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the content is not such a record.
         """
         match content:
             case [str(name), [*shape], int(nonzeros), int(low_bits), str(stored)]:
@@ -67,10 +67,10 @@ class Record:
         raise ValueError(f"its record is {content!r:.80}")
 
     def unpack(self, data: ByteArray) -> Tensor:
-        """The tensor that these bytes are.
+        """Decode the tensor from its bytes.
 
         Raises:
-            ValueError: they are those of no such tensor.
+            ValueError: the bytes do not fit the record.
         """
         size, end = math.prod(self.shape), self.nonzeros * self.values.itemsize
         if not 0 <= end <= data.size:
@@ -86,9 +86,9 @@ class Record:
 
 
 def pack(w: Tensor, values: torch.dtype | None = None) -> tuple[Record, ByteArray]:
-    """The record of a contiguous tensor on the CPU, and its bytes.
+    """Encode a contiguous tensor on the CPU; return its record and its bytes.
 
-    Values of 32 or 64 bits are rounded to the type ``values``, unless one of them becomes zero or infinite by it.
+    Values of 32 or 64 bits are rounded to the dtype ``values``, unless one of them would become zero or infinite.
 
     >>> record, data = pack(torch.tensor([0.0, 0.5, 0.0, 0.0]))
     >>> record.nonzeros, len(data)
@@ -96,7 +96,7 @@ def pack(w: Tensor, values: torch.dtype | None = None) -> tuple[Record, ByteArra
     >>> record.unpack(data)
     tensor([0.0000, 0.5000, 0.0000, 0.0000])
     """
-    nonzero = w.reshape(-1).bool().numpy()  # what is no zero, as w != 0 says, but faster
+    nonzero = w.reshape(-1).bool().numpy()  # the same as w != 0, but faster
     code, low_bits = encode(nonzero)
     bits = _bits(w)
     kept = torch.from_numpy(np.concatenate([bits[:0], *(bits[places] for places in marked_places(nonzero))])).view(
@@ -109,12 +109,12 @@ def pack(w: Tensor, values: torch.dtype | None = None) -> tuple[Record, ByteArra
 
 
 def as_bytes(w: Tensor) -> ByteArray:
-    """The memory of a contiguous tensor on the CPU."""
+    """View the memory of a contiguous tensor on the CPU as bytes."""
     return _bits(w).view(np.uint8)
 
 
 def _bits(w: Tensor) -> NDArray[Any]:
-    """The bits of each of the elements, as an integer."""
+    """View the bits of each element as an integer."""
     return np.ascontiguousarray(w.reshape(-1).view(INTEGERS[w.itemsize]).numpy())
 
 

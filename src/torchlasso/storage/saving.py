@@ -1,4 +1,4 @@
-"""Writing a model."""
+"""Save a model."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ def save(
     values: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the parameters and buffers of ``model`` to a safetensors file in which zeros cost next to nothing.
+    """Save the parameters and buffers of ``model`` to a safetensors file in which zeros take almost no space.
 
-    A tensor with zeros is stored as its other values and a code of where they are: about N·(d·b + H(d)) bits for N
-    weights, a share d of them not zero, of b bits each, where H(d) = −d·log₂d − (1 − d)·log₂(1 − d) is the entropy of
-    zeros that are anywhere. Where that is not shorter the tensor is stored as it is, and a tensor with several names
-    once. The file is written whole or not at all; the same model gives the same bytes. ``docs/format.md`` tells how
-    to read it without this library. Of a model that was made smaller, by :func:`torchlasso.compact` or
-    :func:`torchlasso.shrink_`, the file says what it lost, so that it can be loaded into a model of the full size.
+    A sparse tensor is stored as its nonzero values and a code of their positions: about N·(d·b + H(d)) bits for N
+    weights of b bits each, a share d of them nonzero, where H(d) = −d·log₂d − (1 − d)·log₂(1 − d) is the entropy of
+    random positions. If this is not shorter, the tensor is stored dense. A tensor with several names is stored once.
+    The file is written atomically, and equal models give equal bytes. ``docs/format.md`` describes how to read it
+    without this library. If the model was made smaller by :func:`torchlasso.compact` or :func:`torchlasso.shrink_`, the
+    file records the removed sizes, so that it can be loaded into a model of the full size.
 
-    What is not zero, NaN and infinity too, comes back to the last bit; −0.0 is a zero, and comes back as 0.0 where its
-    tensor is stored as values and places.
+    Nonzero values, including NaN and infinity, are restored to the last bit. −0.0 counts as zero: a sparse tensor
+    restores it as 0.0.
 
     Args:
-        model: any module; what is stored is its ``state_dict()``. Where it is compiled by ``torch.compile`` or wrapped
-            for training, the names are those of the module inside.
-        path: of the file; one that exists is replaced.
-        values: ``torch.bfloat16`` or ``torch.float16``: round what is not zero to this type, and load it in its own.
-            A tensor in which a value would become zero or infinite by this keeps all its bits, as do those of 16 bits
-            and less, of integers and of complex numbers.
-        metadata: texts that the file has in its metadata as well.
+        model: any module; its ``state_dict()`` is stored. For a module compiled by ``torch.compile`` or wrapped for
+            training, the names are those of the module inside.
+        path: the path of the file; an existing file is replaced.
+        values: ``torch.bfloat16`` or ``torch.float16``: round nonzero values to this dtype; :func:`load` converts them
+            back. A tensor keeps all its bits if a value would become zero or infinite, or if its dtype has at most 16
+            bits or is an integer or complex type.
+        metadata: further texts for the metadata of the file.
 
     Raises:
-        TypeError: something in the model's ``state_dict()`` is no plain tensor, or of a dtype that cannot be stored; or
-            something in ``metadata`` is no text.
+        TypeError: an entry of the model's ``state_dict()`` is not a plain tensor, or has a dtype that cannot be stored;
+            or a value in ``metadata`` is not a text.
         ValueError: the model is sharded, or has tensors without values; ``values`` is another dtype; or ``metadata``
             has the key that this library uses.
 
@@ -64,12 +64,12 @@ def save(
         True
     """
     if values not in (None, *NARROW):
-        raise ValueError(f"values is None, torch.bfloat16 or torch.float16, got {values}")
+        raise ValueError(f"values must be None, torch.bfloat16 or torch.float16; got {values}")
     texts = dict(metadata or {})
     if not all(isinstance(text, str) for pair in texts.items() for text in pair):
-        raise TypeError(f"metadata is a dictionary of texts, got {metadata!r:.80}")
+        raise TypeError(f"metadata must be a dictionary of texts; got {metadata!r:.80}")
     if KEY in texts:
-        raise ValueError(f"the key {KEY!r} of the metadata is taken")
+        raise ValueError(f"metadata must not have the key {KEY!r}, which the format uses")
     state, model = tensors_of(model, "model"), unwrapped(model)
     cut, members = Resizing.of(model), members_of(model)
     state |= {name: members[name].detach() for name in cut.tensors if name not in state}
@@ -81,7 +81,7 @@ def save(
         if w.dtype not in NAMES or name == METADATA:
             raise TypeError(f"a safetensors file cannot hold {w.dtype} under the name {name!r}")
         record, data = pack(w, values)
-        # safetensors knows no complex numbers before version 0.7
+        # before version 0.7, safetensors does not support complex numbers
         if w.is_complex() or data.size + len(terse_json(terse_json({name: record.to_json()}))) < w.nbytes:
             sparse[name], entries[name] = record, Entry("U8", data.shape, data.data)
         else:

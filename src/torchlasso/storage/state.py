@@ -1,4 +1,4 @@
-"""The tensors of a model, and which of them are one."""
+"""The tensors of a model, and their ties."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ def tensors_of(model: nn.Module, argument: str, *, without_values: bool = False)
     """Return the tensors of ``model.state_dict()``, under their names in the plain model.
 
     Args:
-        model: may be compiled or wrapped.
-        argument: its name in errors.
-        without_values: accept tensors on the meta device.
+        model: a model, which may be compiled or wrapped.
+        argument: the name of the model in errors.
+        without_values: whether to accept tensors on the meta device.
 
     Raises:
-        TypeError: it is no model, or something in it is no plain tensor; the message names it.
+        TypeError: it is not a model, or it has an entry that is not a plain tensor; the message names it.
         ValueError: a tensor has no values, or only a part of them is here.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{argument} is a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"{argument} must be a torch.nn.Module; got {type(model).__name__}")
     state = {plain_name(name): w for name, w in unwrapped(model).state_dict().items()}
     for name, w in state.items():
         if not isinstance(w, Tensor):
-            raise TypeError(f"{name!r} of {argument}.state_dict() is no tensor but of type {type(w).__name__}")
+            raise TypeError(f"{name!r} of {argument}.state_dict() is not a tensor, but a {type(w).__name__}")
         if is_lazy(w) or (w.is_meta and not without_values):
             raise ValueError(f"{name!r} of {argument} has no values yet")
         if w.layout != torch.strided or w.is_quantized:
-            raise TypeError(f"{name!r} of {argument} is no plain tensor, but of layout {w.layout} and {w.dtype}")
+            raise TypeError(
+                f"{name!r} of {argument} is not a plain tensor: its layout is {w.layout}, its dtype {w.dtype}"
+            )
     if any_sharded(state.values()):
-        raise ValueError(f"{argument} is sharded over several processes; torch.distributed.checkpoint handles such")
+        raise ValueError(f"{argument} is sharded over several processes; use torch.distributed.checkpoint")
     return state
 
 
 def members_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers that modules of a model have, in the state or not, under all their names."""
+    """Return the parameters and buffers of a model's modules under all their names, in the state or not."""
     every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
     return {plain_name(name): w for name, w in every}
 
 
 def tied(tensors: Mapping[str, Tensor]) -> list[list[str]]:
-    """The names of each tensor that has several: those in the same memory, seen in the same way.
+    """Return the names of each tensor with several names: the same memory, viewed in the same way.
 
     >>> w = torch.ones(2, 2)
     >>> tied({"a": w, "b": w, "c": w.clone(), "d": w.T})
