@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import torchlasso as tl
+from torchlasso._core.running import as_arguments
 from torchlasso.graph import find_units
 from torchlasso.graph.axes import units_in
 from torchlasso.graph.precision import DOUBLE
-from torchlasso.graph.tracing import as_arguments
 
 sys.path.append(str(Path(__file__).parents[1]))  # for the architectures that the tests have
 

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 import torchlasso as tl
 from torchlasso import models as zoo
-from torchlasso.graph.tracing import as_arguments
-from torchlasso.inference.timing import clock
+from torchlasso._core.running import as_arguments
+from torchlasso._core.timing import clock
 
 ROUNDS = 15
 CALLS = 20  # in a row on a GPU, which is not waited for after each

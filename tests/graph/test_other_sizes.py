@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchlasso._core.running import as_arguments
 from torchlasso.graph.other_sizes import at_other_sizes
-from torchlasso.graph.tracing import as_arguments
 
 
 def found(model: Any, inputs: Any) -> tuple[Any, Any] | None:

@@ -7,12 +7,12 @@ from typing import Literal, overload
 from torch import nn
 
 from torchlasso._core.arguments import check_model
+from torchlasso._core.running import Inputs
 from torchlasso._core.wrappers import uncompiled
 from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.cutting import Cut
 from torchlasso.compaction.fitting import find_cut
 from torchlasso.compaction.report import CompactionReport, FamilyReport, Totals
-from torchlasso.graph.tracing import Inputs
 
 
 @overload

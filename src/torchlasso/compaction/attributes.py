@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from torchlasso._core.running import undisturbed
 from torchlasso.compaction.removal import Removal
-from torchlasso.control.live_channels import undisturbed
 from torchlasso.graph.axes import Dim
 from torchlasso.graph.operators import OperatorRule, Shaped, arguments, rule_of
 from torchlasso.graph.precision import Precision

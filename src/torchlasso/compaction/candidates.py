@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from torchlasso._core.kept import Key, kept
 from torchlasso.compaction.attributes import Own, dims_of, module_of
 from torchlasso.compaction.numbers import set_numbers_
 from torchlasso.compaction.removal import Removal
-from torchlasso.graph.kept import Key, kept
 from torchlasso.graph.structure import Structure
 
 MOST_VALUES = 3

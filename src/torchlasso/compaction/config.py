@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from torchlasso._core.running import Inputs, repeatable, run_once, tensors_in
 from torchlasso.compaction.numbers import Found, Keys, numbers_in, numbers_of, set_numbers_, with_number
 from torchlasso.compaction.resizing import Resizing, noting
 from torchlasso.compaction.verify import difference
-from torchlasso.graph.running import repeatable, tensors_in, throwaway
-from torchlasso.graph.tracing import Inputs, as_arguments
 
 TOLERANCE = 1e-5  # of outputs in the model's own precision, relative to the largest; nearly always they are equal
 MOST_BUILT = 64  # models without values that are built to find a config
@@ -221,10 +220,7 @@ def _share(model: nn.Module, built: nn.Module) -> bool:
 
 
 def _outputs(model: nn.Module, example_inputs: Inputs) -> list[Tensor]:
-    args, kwargs = as_arguments(example_inputs)
-    with torch.no_grad(), repeatable():
-        found = throwaway(model).eval()(*args, **kwargs)
-    return tensors_in(found)
+    return tensors_in(run_once(model, example_inputs))
 
 
 def _same(wanted: list[Tensor], model: nn.Module, example_inputs: Inputs) -> bool:

@@ -6,7 +6,8 @@ import inspect
 
 from torch import nn
 
-from torchlasso.graph.tracing import Inputs, Trace, as_arguments
+from torchlasso._core.running import Inputs, as_arguments
+from torchlasso.graph.tracing import Trace
 
 
 def left_out(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from torchlasso._core.arguments import check_inputs, check_model, check_whole
+from torchlasso._core.kept import found_at
+from torchlasso._core.running import Inputs, Running
 from torchlasso._core.text import first_line
 from torchlasso.compaction.attributes import module_of, own_numbers, uses_of
 from torchlasso.compaction.candidates import Assignment, Choice, Reads, assign_, candidates
@@ -25,12 +27,10 @@ from torchlasso.compaction.searching import Outcome, Search
 from torchlasso.compaction.verify import Reference
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.graph.axes import Axis, axes_of
-from torchlasso.graph.kept import found_at
 from torchlasso.graph.operators import all_dims, rule_of
 from torchlasso.graph.rules.pointwise import Make
 from torchlasso.graph.rules.shapes import Expand, Repeat, Reshape, Slice, Split
-from torchlasso.graph.running import Running
-from torchlasso.graph.tracing import Inputs, unexportable
+from torchlasso.graph.tracing import unexportable
 
 LONGEST = 256  # of what is tried beside the sizes of the example
 TOLD = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators that are told sizes

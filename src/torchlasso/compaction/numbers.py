@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from torchlasso.graph.kept import DEEPEST, children
+from torchlasso._core.kept import DEEPEST, children
 
 OF_TORCH = set(vars(nn.Module()))  # attributes that every module has
 

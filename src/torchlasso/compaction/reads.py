@@ -9,12 +9,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from torchlasso._core.kept import kept, put_
+from torchlasso._core.running import Inputs, Running, throwaway
 from torchlasso.compaction.candidates import Place, Reads
 from torchlasso.compaction.verify import run
-from torchlasso.graph.kept import kept, put_
 from torchlasso.graph.precision import Precision
-from torchlasso.graph.running import Running, throwaway
-from torchlasso.graph.tracing import Inputs
 
 BINARY = ("add", "sub", "mul", "floordiv", "mod", "pow", "truediv", "lshift", "rshift", "and", "or", "xor")
 COMPARED = ("lt", "le", "eq", "ne", "gt", "ge")

@@ -6,16 +6,13 @@ import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
-from torch.utils.flop_counter import FlopCounterMode
 
+from torchlasso._core.flops import counted_flops
 from torchlasso._core.readable import aligned, byte_size, percent
+from torchlasso._core.running import Inputs, run_once
 from torchlasso._core.wrappers import uncompiled
-from torchlasso.graph.running import repeatable
-from torchlasso.graph.tracing import Inputs, as_arguments
 
 
 @dataclass(frozen=True)
@@ -36,12 +33,9 @@ class Totals:
     @classmethod
     def of(cls, model: nn.Module, example_inputs: Inputs) -> Totals:
         """Measure a model, which runs once, in evaluation."""
-        args, kwargs = tree_map(_without_gradient, as_arguments(example_inputs))
         still = copy.deepcopy(uncompiled(model), {id(p): _without_gradient(p) for p in model.parameters()})
-        counter = FlopCounterMode(display=False)
-        # the counter does not see what is fused on a CPU
-        with repeatable(), torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
-            still.eval()(*args, **kwargs)
+        with counted_flops() as counter:
+            run_once(still, tree_map(_without_gradient, example_inputs))
         tensors = [*model.parameters(), *model.buffers()]
         return cls(
             sum(p.numel() for p in model.parameters()),

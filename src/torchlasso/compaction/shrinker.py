@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
+from torchlasso._core.running import Inputs, as_arguments
 from torchlasso.compaction.cutting import Cut
 from torchlasso.compaction.fitting import find_cut
 from torchlasso.compaction.folding import find_removal
@@ -18,7 +19,6 @@ from torchlasso.compaction.removal import Removal
 from torchlasso.compaction.shrinking import check_agreement
 from torchlasso.control import LambdaController
 from torchlasso.graph import find_units
-from torchlasso.graph.tracing import Inputs, as_arguments
 
 # What making a model smaller takes, in multiplications: some seconds. Counted and not timed, so that a run does the
 # same each time, and goes on after an interruption as if there had been none.

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from torchlasso._core.arguments import check_kind, check_model, check_sequence
+from torchlasso._core.running import Inputs
 from torchlasso.compaction.api import report_of
 from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.cutting import Cut
@@ -17,7 +18,6 @@ from torchlasso.compaction.optimizer_state import carry_, check_blocks
 from torchlasso.compaction.report import CompactionReport, Totals
 from torchlasso.control import LambdaController
 from torchlasso.distributed import processes
-from torchlasso.graph.tracing import Inputs
 
 
 def shrink_(

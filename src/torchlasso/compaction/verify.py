@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from torchlasso._core.running import Inputs, run_once, tensors_in
 from torchlasso._core.text import first_line
 from torchlasso.graph.other_sizes import at_other_sizes
 from torchlasso.graph.precision import DOUBLE, Precision
-from torchlasso.graph.running import repeatable, tensors_in, throwaway
-from torchlasso.graph.tracing import Inputs, as_arguments
 
 DROPOUT = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_",
            "feature_dropout", "feature_dropout_", "feature_alpha_dropout", "feature_alpha_dropout_")  # fmt: skip
@@ -93,11 +92,8 @@ def run(
         seed: of all random numbers.
         mode: what else is done to calls of torch's functions.
     """
-    args, kwargs = precision.tensors(as_arguments(inputs))
-    model = throwaway(model).train(training)
-    with torch.no_grad(), repeatable(seed), precision.running(), _NoDropout(), mode or contextlib.nullcontext():
-        found = model(*args, **kwargs)
-    return tensors_in(found)
+    within = precision.running(), _NoDropout(), mode or contextlib.nullcontext()
+    return tensors_in(run_once(model, precision.tensors(inputs), training=training, seed=seed, within=within))
 
 
 def difference(ours: list[Tensor], theirs: list[Tensor], least: Sequence[float] = ()) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from torchlasso.control.live_channels import ChannelTrace, Live, Probe, Site, undisturbed
+from torchlasso._core.running import undisturbed
+from torchlasso._core.timing import clock, interleaved
+from torchlasso.control.live_channels import Probe
+from torchlasso.control.sites import ChannelTrace, Live, Site
 from torchlasso.distributed.processes import take_from_first_
 
 # The widths at which a layer is timed, as shares of its channels on both sides, and how often it is at each.
@@ -214,16 +217,5 @@ class _Stopwatch(nn.Module):
         self.module = module
 
     def forward(self, *inputs: Tensor) -> float:
-        return statistics.median([self._once(*inputs) for _ in range(1 + RUNS)][1:])  # the first warms up
-
-    def _once(self, *inputs: Tensor) -> float:
-        _wait_for(inputs[0])
-        start = time.perf_counter()
-        self.module(*inputs)
-        _wait_for(inputs[0])
-        return time.perf_counter() - start
-
-
-def _wait_for(x: Tensor) -> None:
-    if x.device.type != "cpu":
-        torch.accelerator.synchronize(x.device)
+        run, now = partial(self.module, *inputs), clock(inputs[0].device)
+        return statistics.median(interleaved({"": run}, 0.0, now, rounds=(RUNS, RUNS))[""])

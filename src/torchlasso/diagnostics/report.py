@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from torchlasso._core.arguments import check_inputs, check_model
-from torchlasso._core.text import first_line
-from torchlasso.control.live_channels import undisturbed
+from torchlasso._core.flops import flops_of_modules
+from torchlasso._core.running import Inputs
 from torchlasso.diagnostics.record import LayerReport, SparsityReport
 from torchlasso.distributed.sharding import plain_class, reshard, whole
-from torchlasso.graph.tracing import Inputs, as_arguments
 from torchlasso.penalties.blocks import Blocks, Filters, InputChannels
 from torchlasso.selection import Group, check_groups, named_parameters, weights_of
 
@@ -59,7 +55,7 @@ def report(
     chosen = (
         weights if groups is None else {p for group in groups if group["penalty"] is not None for p in group["params"]}
     )
-    flops = {} if example_inputs is None else _flops(model, example_inputs)
+    flops = {} if example_inputs is None else flops_of_modules(model, example_inputs)
     layers = [
         _layer(name, module, whole(p), p in chosen, flops.get(module))
         for name, module, p in parameters
@@ -102,28 +98,3 @@ def _live(over: Blocks, w: Tensor) -> tuple[int, int, Tensor]:
     rows, rebuild = over.rows(w)
     live = (rows != 0).any(dim=1, keepdim=True)
     return len(rows), int(live.sum()), rebuild(live.to(rows.dtype).expand_as(rows)) != 0
-
-
-def _flops(model: nn.Module, example_inputs: Inputs) -> dict[nn.Module, float]:
-    """Count the FLOPs of each module with its submodules, in one run in evaluation."""
-    args, kwargs = as_arguments(example_inputs)
-    counter, found = FlopCounterMode(display=False), dict.fromkeys(model.modules(), 0.0)
-
-    def enter(module: nn.Module, _: Any) -> None:
-        found[module] -= counter.get_total_flops()
-
-    def leave(module: nn.Module, *_: Any) -> None:
-        found[module] += counter.get_total_flops()
-
-    handles = [module.register_forward_pre_hook(enter) for module in found]
-    handles += [module.register_forward_hook(leave) for module in found]
-    try:
-        # the counter does not see what is fused on a CPU
-        with undisturbed(model), counter, sdpa_kernel(SDPBackend.MATH):
-            model(*args, **kwargs)
-    except Exception as error:  # of a model of one's own, whatever it raises
-        raise ValueError(f"the forward pass on example_inputs failed: {first_line(error)}") from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from torchlasso._core.running import Inputs, as_arguments, quietly, undisturbed
 from torchlasso._core.text import first_line
 from torchlasso.compaction.verify import difference
-from torchlasso.control.live_channels import undisturbed
-from torchlasso.graph.running import quietly
-from torchlasso.graph.tracing import Inputs, as_arguments
 
 KEY = "torchlasso"  # what is kept beside a model, as JSON
 BATCHES = (1, 3)  # sizes on which an exported model is compared

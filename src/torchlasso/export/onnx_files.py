@@ -15,11 +15,10 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from torchlasso._core.extras import require
 from torchlasso._core.files import write_bytes
+from torchlasso._core.running import Inputs, as_arguments, quietly
 from torchlasso._core.text import first_line
 from torchlasso.export.exported import KEY, Exported, check, program_of
 from torchlasso.export.onnx_content import EXTRA, name_batch, seal_onnx, strip, unseal_onnx
-from torchlasso.graph.running import quietly
-from torchlasso.graph.tracing import Inputs, as_arguments
 
 MOST_BYTES = (1 << 31) - 1  # of one file of the format
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from torchlasso._core.files import write_bytes
+from torchlasso._core.running import Inputs
 from torchlasso._core.text import first_line
 from torchlasso.export.exported import Exported, check, program_of
 from torchlasso.export.program import Program
 from torchlasso.export.pt2_archive import BESIDE, read_archive, seal_archive
-from torchlasso.graph.tracing import Inputs
 
 # Reading a damaged file ends in one of these, wherever its content is not what it should be.
 DAMAGE = (AttributeError, ArithmeticError, EOFError, LookupError, MemoryError, NotImplementedError, RecursionError,

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from torchlasso._core.flops import counted_flops
 from torchlasso.graph.axes import Axis, axes_of
 from torchlasso.graph.operators import Shaped
 from torchlasso.graph.structure import Structure
@@ -36,10 +35,8 @@ def _flops(node: fx.Node) -> int:
     """The operations of a node, counted where nothing is computed."""
     target: Any = node.target
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda value: _empty(value.meta.get("val")))
-    counter = FlopCounterMode(display=False)
     try:
-        # the counter does not see what is fused on a CPU
-        with torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
+        with torch.no_grad(), counted_flops() as counter:
             target(*args, **kwargs)
     except Exception:  # of any kind: some operators cannot run without values, and do not multiply matrices
         return 0

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, fx
 
 from torchlasso._core.memory import trim
+from torchlasso._core.running import repeatable
 from torchlasso.graph.operators import Call, Reach, arguments, name_of, rule_of
 from torchlasso.graph.precision import Precision
 from torchlasso.graph.rules.contractions import Affine
 from torchlasso.graph.rules.opaque import VARYING
-from torchlasso.graph.running import repeatable
 from torchlasso.graph.structure import rule_in
 from torchlasso.graph.tracing import Trace, has_varying_size, is_varying_number
 

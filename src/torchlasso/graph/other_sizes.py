@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from torchlasso.graph.tracing import Inputs
+from torchlasso._core.running import Inputs
 
 TensorDim = tuple[int, int]  # a tensor, by its number among the leaves of the inputs, and one of its dimensions
 T = TypeVar("T")

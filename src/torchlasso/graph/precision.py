@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from torchlasso.graph.kept import kept, put_
+from torchlasso._core.kept import kept, put_
 
 CASTS = {"half": torch.float16, "bfloat16": torch.bfloat16, "float": torch.float32}
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, fx, nn
 
+from torchlasso._core.running import Inputs
 from torchlasso.graph.operators import arguments, rule_of
 from torchlasso.graph.rules.contractions import Linear
 from torchlasso.graph.rules.shapes import Check, Reshape
-from torchlasso.graph.tracing import Inputs
 from torchlasso.graph.units import UnitMap, find_units
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
+from torchlasso._core.running import Inputs, repeatable
 from torchlasso.graph.axes import Axis, pinned, same_counts
 from torchlasso.graph.operators import (
     Call,
@@ -23,8 +24,7 @@ from torchlasso.graph.operators import (
     rule_of,
 )
 from torchlasso.graph.rules.opaque import UNKNOWN, VARYING
-from torchlasso.graph.running import repeatable
-from torchlasso.graph.tracing import Inputs, Trace, has_varying_size, is_varying_number, trace
+from torchlasso.graph.tracing import Trace, has_varying_size, is_varying_number, trace
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from torchlasso._core.running import Inputs, as_arguments, as_tree, quietly, repeatable, run_once
 from torchlasso._core.text import first_line
 from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
-from torchlasso.graph.running import as_tree, quietly, repeatable, throwaway
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 CHECKS = (torch.ops.aten._assert_tensor_metadata.default,)  # of types, in a precision that is not the model's own
-
-Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,6 @@ class Trace:
     fixed: set[fx.Node]
     precision: Precision = DOUBLE
     single: str = ""
-
-
-def as_arguments(example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of a model: a tensor is the only one, a dict holds keyword arguments."""
-    if isinstance(example_inputs, dict):
-        return (), example_inputs
-    return (tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)), {}
 
 
 def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]) -> Trace:
@@ -97,11 +88,9 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], p
 
 def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str]:
     """Return the best precision in which a model runs, and why it is not float64 if it is not."""
-    exact = throwaway(DOUBLE.copied(model)).eval()
-    args, kwargs = DOUBLE.tensors(as_arguments(example_inputs))
+    exact, inputs = DOUBLE.copied(model), DOUBLE.tensors(example_inputs)
     try:
-        with repeatable(), DOUBLE.running(), torch.no_grad():
-            exact(*args, **kwargs)
+        run_once(exact, inputs, within=[DOUBLE.running()])
     except Exception as error:  # of any kind: it is the model's own code, and in float32 it may run
         return SINGLE, first_line(error)
     return DOUBLE, ""

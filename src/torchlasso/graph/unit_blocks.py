@@ -11,12 +11,12 @@ from torch import Tensor, fx, nn
 
 from torchlasso._core.arguments import check_inputs, check_kind, check_model
 from torchlasso._core.parametrized import computed_from
+from torchlasso._core.running import Inputs
 from torchlasso.graph.axes import Axis, Dim, Sum, resolve, units_in
 from torchlasso.graph.flops import flops_of_units
 from torchlasso.graph.operators import Call, Shaped, arguments, found_in, name_of, rule_of
 from torchlasso.graph.rules.shapes import Permute
 from torchlasso.graph.structure import Structure
-from torchlasso.graph.tracing import Inputs
 from torchlasso.graph.units import find_units
 from torchlasso.penalties.joint import Joint, Piece
 

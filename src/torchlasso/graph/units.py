@@ -11,13 +11,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
+from torchlasso._core.running import Inputs, run_once
 from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, pin, repeated, units_in
 from torchlasso.graph.flow import Flow, flow, unexpanded
 from torchlasso.graph.operators import Shaped, all_dims, rule_of
 from torchlasso.graph.other_sizes import at_other_sizes
-from torchlasso.graph.running import repeatable, throwaway
 from torchlasso.graph.structure import Structure, structure
-from torchlasso.graph.tracing import Inputs, Trace, as_arguments
+from torchlasso.graph.tracing import Trace
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,10 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
 
 def _at_other_sizes(model: nn.Module, example_inputs: Inputs, trace: Trace) -> UnitMap | None:
     """The units read from other inputs that the model accepts, for the weights that it had in a trace."""
-    exact = trace.precision.copied(model).eval()
+    exact = trace.precision.copied(model)
 
     def run(inputs: Inputs) -> None:
-        args, kwargs = trace.precision.tensors(as_arguments(inputs))
-        with repeatable(), trace.precision.running():
-            throwaway(exact)(*args, **kwargs)
+        run_once(exact, trace.precision.tensors(inputs), within=[trace.precision.running()])
 
     accepted = at_other_sizes(example_inputs, run)
     if accepted is None:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from torchlasso._core.arguments import check_inputs, check_model
+from torchlasso._core.running import Inputs
 from torchlasso._core.text import first_line
 from torchlasso.compaction import compacted
 from torchlasso.distributed.sharding import any_sharded
-from torchlasso.graph.tracing import Inputs
 from torchlasso.inference.choosing import ChosenExecution, choose_execution
 from torchlasso.inference.layers import find_layers, record
 from torchlasso.inference.record import AccelerationReport, LayerAcceleration

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from torchlasso._core.text import first_line
+from torchlasso._core.timing import clock, interleaved
 from torchlasso.graph.precision import DOUBLE
 from torchlasso.inference.executions import DENSE, executions
 from torchlasso.inference.layers import Layer
 from torchlasso.inference.matrix import InferenceModule
-from torchlasso.inference.timing import interleaved
 
 GAIN = 0.95  # what is chosen takes at most so much of the dense layer's time
 ROWS, SAMPLES = 256, 8  # so many rows of a linear layer, and samples of a convolution, are compared in float64
@@ -78,8 +78,8 @@ def choose_execution(layer: Layer, seconds: float) -> ChosenExecution:
             troubles.append(f"{name}: {first_line(error)}")
     if len(found) == 1:
         return ChosenExecution(layer, DENSE, layer.module, {}, "; ".join(troubles) or "it has too few zeros")
-    device = layer.weight.device
-    times = interleaved({name: partial(_visit, module, layer) for name, module in found.items()}, seconds, device)
+    now = clock(layer.weight.device)
+    times = interleaved({name: partial(_visit, module, layer) for name, module in found.items()}, seconds, now)
     medians = {name: statistics.median(each) for name, each in times.items()}
     best = min(medians, key=medians.__getitem__)
     if medians[best] > GAIN * medians[DENSE]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchlasso._core.running import Inputs, as_arguments
 from torchlasso._core.text import first_line
-from torchlasso.graph.tracing import Inputs, as_arguments
 
 
 @dataclass(eq=False)

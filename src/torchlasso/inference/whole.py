@@ -11,11 +11,11 @@ from functools import partial
 import torch
 from torch import nn
 
+from torchlasso._core.running import Inputs, as_arguments
 from torchlasso._core.text import first_line
+from torchlasso._core.timing import clock, interleaved
 from torchlasso.compaction.verify import disagreement
-from torchlasso.graph.tracing import Inputs, as_arguments
 from torchlasso.inference.choosing import ChosenExecution
-from torchlasso.inference.timing import interleaved
 
 # The shares of the layers, those first that win most, with which the whole model is tried.
 SHARES = (1.0, 0.5, 0.25, 0.0)
@@ -95,7 +95,7 @@ def quickest(
         smaller: whether the model is smaller than the original, so that it may be quicker without any choice.
     """
     args, kwargs = as_arguments(inputs)
-    device = next((p.device for p in original.parameters()), torch.device("cpu"))
+    now = clock(next((p.device for p in original.parameters()), torch.device("cpu")))
     ranked = sorted((choice for choice in choices if choice.replaces), key=lambda choice: choice.won, reverse=True)
     for count in dict.fromkeys(math.ceil(share * len(ranked)) for share in SHARES):
         kept = ranked[:count]
@@ -104,11 +104,11 @@ def quickest(
         tried = [choice if choice in kept else choice.undone(choice.why or SLOWER) for choice in choices]
         found = installed(model, tried)
         runs = {"before": partial(original, *args, **kwargs), "after": partial(found, *args, **kwargs)}
-        times = interleaved(runs, seconds / len(SHARES), device)
+        times = interleaved(runs, seconds / len(SHARES), now)
         pairs = zip(times["after"], times["before"], strict=False)  # until one of them drops out
         if statistics.median(after / before for after, before in pairs) <= GAIN:
             before, after = (1000 * statistics.median(times[name]) for name in ("before", "after"))
             return TimedModel(found, tried, before, after)
-    times = interleaved({"before": partial(original, *args, **kwargs)}, seconds / len(SHARES), device)
+    times = interleaved({"before": partial(original, *args, **kwargs)}, seconds / len(SHARES), now)
     before = 1000 * statistics.median(times["before"])
     return TimedModel(original, [choice.undone(choice.why or SLOWER) for choice in choices], before, before)

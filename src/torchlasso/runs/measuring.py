@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from torchlasso._core.timing import interleaved, wall_clock
 
 ROUNDS = 15  # the minimum, however long they take
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # on Linux
@@ -37,30 +40,15 @@ def latencies(models: Mapping[str, nn.Module], inputs: Mapping[str, Tensor], sec
         inputs: the inputs of each model, by the same names.
         seconds: the time for all models together; each runs at least 15 times.
     """
-    for name, model in models.items():
-        model.eval()(inputs[name])
-    found: dict[str, list[float]] = {name: [] for name in models}
-    end, rounds = time.perf_counter() + seconds, 0
-    while rounds < ROUNDS or time.perf_counter() < end:
-        for name, model in models.items():
-            x = inputs[name]
-            _wait_for(x)
-            start = time.perf_counter()
-            model(x)
-            _wait_for(x)
-            found[name].append(time.perf_counter() - start)
-        rounds += 1
+    runs = {name: partial(model.eval(), inputs[name]) for name, model in models.items()}
+    now = wall_clock(next(iter(inputs.values())).device)
+    found = interleaved(runs, seconds, now, rounds=(ROUNDS, math.inf), slow=math.inf)
     return {name: _summary(times) for name, times in found.items()}
 
 
 def _summary(times: list[float]) -> Timing:
     low, _, high = statistics.quantiles(times, n=4)
     return Timing(statistics.median(times), high - low)
-
-
-def _wait_for(x: Tensor) -> None:
-    if x.device.type != "cpu":
-        torch.accelerator.synchronize(x.device)
 
 
 def peak_memory(build: Callable[[], nn.Module], x: Tensor) -> int | None:

@@ -10,20 +10,54 @@ import logging
 import random
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from torchlasso.graph.kept import children
+from torchlasso._core.kept import children
+
+Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
+
+
+def as_arguments(example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a model: a tensor is the only one, a dict holds keyword arguments."""
+    if isinstance(example_inputs, dict):
+        return (), example_inputs
+    return (tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)), {}
 
 
 def throwaway(model: nn.Module) -> nn.Module:
     """Copy a model with all that its forward pass may write, such as buffers, counters and lists, but no parameters."""
     return copy.deepcopy(model, {id(p): p for p in model.parameters()})
+
+
+def run_once(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    training: bool = False,
+    seed: int = 0,
+    within: Iterable[AbstractContextManager[Any]] = (),
+) -> Any:
+    """Run a copy of a model on examples, without gradients, and leave no trace.
+
+    Args:
+        model: is not changed, whatever it keeps between calls.
+        inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
+        training: run it in training, or in evaluation.
+        seed: of all random numbers.
+        within: what to run it in, such as a mode of torch's functions.
+    """
+    args, kwargs = as_arguments(inputs)
+    model = throwaway(model).train(training)
+    with torch.no_grad(), repeatable(seed), ExitStack() as stack:
+        for context in within:
+            stack.enter_context(context)
+        return model(*args, **kwargs)
 
 
 def as_tree(outputs: Any) -> Any:
@@ -63,6 +97,22 @@ def repeatable(seed: int = 0) -> Iterator[None]:
             random.setstate(python)
             if numpy:
                 numpy.random.set_state(drawn)
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode; afterwards it and the random numbers are as they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    kind = {"device_type": next(iter(devices)).type} if devices else {}
+    with torch.random.fork_rng(devices, **kind):
+        try:
+            for module, _ in modes:
+                module.training = False
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
 
 class Running:

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from torchlasso.inference import timing
+from torchlasso._core import timing
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ class Machine:
 def test_functions_take_turns_until_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch)
     functions = {name: machine.taking(name, 9.0, 1.0) for name in "abc"}  # the first run is longer
-    times = timing.interleaved(functions, 27 + 3 * 5, CPU)
+    times = timing.interleaved(functions, 27 + 3 * 5, timing.clock(CPU))
     assert times == {name: [1.0] * 6 for name in "abc"}
     assert "".join(machine.calls) == "abc" + "abcbcacab" * 2
 
@@ -39,23 +39,35 @@ def test_functions_take_turns_until_the_time_is_up(monkeypatch: pytest.MonkeyPat
 def test_each_runs_three_times_at_least_and_25_times_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds, rounds in ((1e-9, 3), (1e9, 25)):
         machine = Machine(monkeypatch)
-        times = timing.interleaved({"a": machine.taking("a", 1.0), "b": machine.taking("b", 1.2)}, seconds, CPU)
+        times = timing.interleaved(
+            {"a": machine.taking("a", 1.0), "b": machine.taking("b", 1.2)}, seconds, timing.clock(CPU)
+        )
         assert [len(each) for each in times.values()] == [rounds, rounds]
 
 
 def test_what_is_much_slower_drops_out(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch)
     functions = {"slow": machine.taking("slow", 1.6), "a": machine.taking("a", 1.0), "b": machine.taking("b", 1.4)}
-    times = timing.interleaved(functions, 1e9, CPU)
+    times = timing.interleaved(functions, 1e9, timing.clock(CPU))
     assert {name: len(each) for name, each in times.items()} == {"slow": 3, "a": 25, "b": 25}
-    times = timing.interleaved({"a": machine.taking("a", 1.0), "slow": machine.taking("slow", 9.0)}, 1e9, CPU)
+    times = timing.interleaved(
+        {"a": machine.taking("a", 1.0), "slow": machine.taking("slow", 9.0)}, 1e9, timing.clock(CPU)
+    )
     assert {name: len(each) for name, each in times.items()} == {"a": 3, "slow": 3}
+
+
+def test_rounds_and_what_is_slow_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    functions = {"a": machine.taking("a", 1.0), "slow": machine.taking("slow", 9.0)}
+    for rounds, slow in (((7, 7), 10.0), ((5, float("inf")), float("inf"))):
+        times = timing.interleaved(functions, 1e-9, timing.clock(CPU), rounds=rounds, slow=slow)
+        assert times == {"a": rounds[0] * [1.0], "slow": rounds[0] * [9.0]}
 
 
 def test_one_that_was_held_up_once_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch)
     functions = {"a": machine.taking("a", 1.0), "b": machine.taking("b", 1.0, 50.0, 1.0)}
-    assert len(timing.interleaved(functions, 1e9, CPU)["b"]) == 25
+    assert len(timing.interleaved(functions, 1e9, timing.clock(CPU))["b"]) == 25
 
 
 def test_the_clock_goes_by_the_device_and_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:

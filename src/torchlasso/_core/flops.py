@@ -1,0 +1,55 @@
+"""Counting floating-point operations: of a run, by torch's counter, which reads the shapes of each operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from torchlasso._core.running import Inputs, as_arguments, undisturbed
+from torchlasso._core.text import first_line
+
+
+@contextmanager
+def counted_flops() -> Iterator[FlopCounterMode]:
+    """Count the operations of matrix products, convolutions and attentions, two for each multiplication and addition.
+
+    >>> import torch
+    >>> with counted_flops() as counter:
+    ...     _ = torch.nn.Linear(3, 2)(torch.ones(5, 3))
+    >>> counter.get_total_flops()
+    60
+    """
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):  # the counter does not see attention that is fused on a CPU
+        yield counter
+
+
+def flops_of_modules(model: nn.Module, example_inputs: Inputs) -> dict[nn.Module, float]:
+    """Count the operations of each module with its submodules, in one run in evaluation.
+
+    Raises:
+        ValueError: the model does not run on the inputs.
+    """
+    args, kwargs = as_arguments(example_inputs)
+    found = dict.fromkeys(model.modules(), 0.0)
+    with undisturbed(model), ExitStack() as stack, counted_flops() as counter:
+
+        def enter(module: nn.Module, _: Any) -> None:
+            found[module] -= counter.get_total_flops()
+
+        def leave(module: nn.Module, *_: Any) -> None:
+            found[module] += counter.get_total_flops()
+
+        for module in found:
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
+        try:
+            model(*args, **kwargs)
+        except Exception as error:  # of any kind: it is the model's own code
+            raise ValueError(f"the forward pass on example_inputs failed: {first_line(error)}") from error
+    return found

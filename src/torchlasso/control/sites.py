@@ -1,0 +1,165 @@
+"""The layers of a model as sites of channels: which weight maps them, which live, and the values that pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlasso.penalties.blocks import Filters, InputChannels
+
+# Values that differ by no more than this many units in the last place are one: computed in another order, as at the end
+# of a vector, the same sum differs by a few.
+ROUNDING = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A weight that maps input channels to output channels, and the modules that do so with it.
+
+    Attributes:
+        name: the weight's.
+        weight: the weight itself, as the optimizer has it.
+        owners: the modules: several where it is shared.
+        outputs, inputs: its channels.
+        transposed: whether its first dimension is that of the inputs, as in transposed convolutions.
+    """
+
+    name: str
+    weight: Tensor
+    owners: tuple[nn.Module, ...]
+    outputs: int
+    inputs: int
+    transposed: bool
+
+    @classmethod
+    def of(cls, model: nn.Module, name: str, module: nn.Module, weight: Tensor) -> Site:
+        """The site of a parameter with two or more dimensions."""
+        short, w = name.rpartition(".")[2], weight.detach()
+        filters, inputs = Filters().fit(module, short), InputChannels().fit(module, short)
+        owners = tuple(m for m in model.modules() if any(p is weight for p in m.parameters(recurse=False)))
+        counts = len(filters.rows(w)[0]), len(inputs.rows(w)[0])
+        return cls(name, weight, owners, *counts, transposed=filters.whole_along(w) != (0,))
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the channels: the last for a matrix, the one after the batch for a convolution."""
+        return 1 if self.weight.dim() > 2 else -1
+
+    @property
+    def groups(self) -> int:
+        """In how many groups the channels are: each input is read by the outputs of its group."""
+        return self.outputs * self.inputs * self.weight[0, 0].numel() // self.weight.numel()
+
+    @property
+    def biases(self) -> int:
+        """The number of parameters with one number for each output, beside the weight."""
+        beside = [p for p in self.owners[0].parameters(recurse=False) if p.shape == (self.outputs,)]
+        return len(beside) * self.outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """The channels of a weight that take part in the model's outputs.
+
+    Attributes:
+        groups: in how many groups they are.
+        outputs: (outputs,) something reads them.
+        inputs: (inputs,) they vary, and something reads them.
+    """
+
+    groups: int
+    outputs: Tensor
+    inputs: Tensor
+
+    @property
+    def weights(self) -> float:
+        """The share of weights between an input and an output that live.
+
+        >>> Live(1, outputs=torch.tensor([True, True, True, False]), inputs=torch.tensor([True, False])).weights
+        0.375
+        """
+        ends = self.outputs.view(self.groups, -1).sum(dim=1), self.inputs.view(self.groups, -1).sum(dim=1)  # (groups,)
+        return int(ends[0] @ ends[1]) * self.groups / (len(self.outputs) * len(self.inputs))
+
+    @property
+    def biases(self) -> float:
+        """The share of outputs that live."""
+        return int(self.outputs.sum()) / len(self.outputs)
+
+
+class ChannelTrace:
+    """The values that pass through the modules of a site in one run of the model."""
+
+    def __init__(self, site: Site, batch: int) -> None:
+        self.site, self.batch = site, batch
+        self.positions = 0.0  # at which the weight is multiplied, for each sample
+        self.visits: list[tuple[nn.Module, Tensor]] = []  # what ran, on what
+        self.starts: list[Tensor] = []  # inputs that no other site has a part in
+        self.misfits: list[nn.Module] = []  # what ran, but has no such channels
+        device = site.weight.device
+        self.outputs = torch.zeros(site.outputs, dtype=torch.bool, device=device)
+        self.inputs = torch.zeros(site.inputs, dtype=torch.bool, device=device)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot be said what lives, if it cannot."""
+        if self.misfits:
+            return f"its {type(self.misfits[0]).__name__} does not turn channels into channels, as a Linear does"
+        return None if self.visits else "the forward pass on example_inputs does not run its module"
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
+        """The hook before the module."""
+        dim = self.site.dim
+        if len(args) != 1 or not _has_channels(args[0], dim, self.site.inputs):
+            self.misfits.append(module)
+            return None
+        x: Tensor = args[0]
+        self.visits.append((module, x.detach()))
+        if not x.requires_grad:
+            x = x.detach().requires_grad_()
+            _on_gradient(x, partial(self._note, self.inputs, None))
+            self.starts.append(x)
+            return (x,)
+        varies = _varies(x.detach(), dim)
+        _on_gradient(x, partial(self._note, self.inputs, varies))  # of all that read it, not of this module alone
+        passed = x.view_as(x)
+        shape = [-1 if d == dim % x.dim() else 1 for d in range(x.dim())]
+        _on_gradient(passed, lambda grad: torch.where(varies.view(shape), grad, 0.0))
+        return (passed,)
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """The hook behind the module."""
+        site = self.site
+        if module in self.misfits or not (_has_channels(output, site.dim, site.outputs) and output.requires_grad):
+            self.misfits.append(module)
+            return
+        side, channels = (args[0], site.inputs) if site.transposed else (output, site.outputs)
+        self.positions += side.numel() / channels / self.batch
+        _on_gradient(output, partial(self._note, self.outputs, None))
+
+    def _note(self, found: Tensor, varies: Tensor | None, grad: Tensor) -> None:
+        read = (grad != 0).any(dim=_others(grad, self.site.dim))
+        found |= read if varies is None else read & varies
+
+
+def _on_gradient(x: Any, hook: Callable[[Tensor], Tensor | None]) -> None:
+    x.register_hook(hook)
+
+
+def _has_channels(x: Any, dim: int, count: int) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point() and x.dim() > 1 and x.shape[dim] == count
+
+
+def _others(x: Tensor, dim: int) -> tuple[int, ...]:
+    return tuple(d for d in range(x.dim()) if d != dim % x.dim())
+
+
+def _varies(x: Tensor, dim: int) -> Tensor:
+    """Mark the channels of ``x`` that are not constant over everything else."""
+    high, low = x.amax(_others(x, dim)), x.amin(_others(x, dim))
+    return high - low > ROUNDING * torch.finfo(x.dtype).eps * torch.maximum(high.abs(), low.abs())
