@@ -38,13 +38,14 @@ LONGEST = 400  # characters of an error
 
 
 def _command(words: tuple[str, ...]) -> None:
-    sections = writing.SECTIONS
+    sections = writing.sections
     if "--html" not in words:  # the other commands draw a page by the way
-        writing.SECTIONS = sections[:1]
+        head = min(sections().items())
+        writing.sections = lambda: dict([head])
     try:
         command_line(list(words))
     finally:
-        writing.SECTIONS = sections
+        writing.sections = sections
 
 
 def _read(path: Path) -> None:

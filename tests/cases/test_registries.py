@@ -16,6 +16,7 @@ from torchlasso.inference.executions import execution
 from torchlasso.optim import metrics
 from torchlasso.optim.fused import updates
 from torchlasso.penalties import blocks
+from torchlasso.runs.page.sections import section_at
 
 
 class Mine(Reader):
@@ -36,6 +37,7 @@ TWICE = {
     "operator": (lambda: rule("linear")(Unknown), "rule of 'aten.linear'", "contractions.Linear"),
     "metric": (lambda: metrics.metric_of(torch.optim.Adam)(metrics.RAdamMetric), "metric of", "AdamMetric"),
     "update": (lambda: updates.update_of(torch.optim.SGD)(lambda group: None), "update of", "_sgd"),
+    "section": (lambda: section_at(10)(lambda run: ""), "the section at 10", "won.won_section"),
     "execution": (lambda: execution("csr")(lambda layer: None), "way to run a layer 'csr'", "executions.csr"),
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 from torchlasso._core.files import read_json
 from torchlasso._core.readable import byte_size
 from torchlasso.html import paragraph, section, table
+from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 
 # Columns for the largest batch or the model, by the name in the file: the heading, and the format of a value.
@@ -24,6 +25,7 @@ LARGEST = 1e18  # larger numbers in the file are not measurements
 BenchRecord = Mapping[str, Any]  # a form of the model on batches of one size
 
 
+@section_at(100)
 def benched_section(run: Shown) -> str:
     """Compare the forms of the model in a table; empty if the file has no measurements."""
     record = read_json(run.folder.bench) if run.folder.bench.exists() else {}

@@ -7,9 +7,11 @@ from itertools import pairwise
 from torchlasso.figures import stability as draw
 from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.html import figure, paragraph, section
+from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown, support_of
 
 
+@section_at(80)
 def stability_section(run: Shown) -> str:
     """Show the share of weights that become zero or nonzero, by epoch or by point of a path."""
     if run.path is None:
@@ -32,6 +34,7 @@ def _along_path(run: Shown) -> list[float]:
     return [float((now != before).double().mean()) for before, now in pairwise(supports)]
 
 
+@section_at(90)
 def certificate_section(run: Shown) -> str:
     """Show the distance from a stationary point."""
     far = run.summary.stationarity

@@ -9,9 +9,11 @@ from typing import Any
 
 from torchlasso.html import section, table
 from torchlasso.runs.options import Options, PathOptions
+from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 
 
+@section_at(110)
 def configuration_section(run: Shown) -> str:
     """Show the command that repeats the run, and its options, except those that are empty."""
     options, inputs = run.experiment.options, run.experiment.inputs

@@ -10,12 +10,14 @@ from torchlasso.html import beside, figure, section, table
 from torchlasso.path import Point, badness
 from torchlasso.runs.options import DENSE
 from torchlasso.runs.page.points import Mark, shown_points, slider
+from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.summary import side_by_side
 
 MARK = "fill: none; stroke: var(--orange); stroke-width: 2.5"
 
 
+@section_at(20)
 def frontier_section(run: Shown) -> str:
     """Show the quality against the share of weights left."""
     if run.path is not None:

@@ -6,11 +6,13 @@ from torchlasso._core.readable import percent
 from torchlasso.figures import weights as draw
 from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.html import figure, grid, paragraph, section
+from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown, weights_by_name
 
 LAYERS = 6  # the number of layers with a histogram
 
 
+@section_at(70)
 def histograms_section(run: Shown) -> str:
     """Draw a histogram for each of the largest layers."""
     if not run.drawable:

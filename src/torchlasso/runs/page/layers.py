@@ -10,6 +10,7 @@ from torchlasso.diagnostics.record import LayerReport, SparsityReport
 from torchlasso.figures._embedding import pictured
 from torchlasso.figures._filters import MOST, filter_pixels
 from torchlasso.html import figure, paragraph, section
+from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown, weights_by_name
 
 CONVOLUTIONS = 3  # the number of convolutions with pictures of their filters
@@ -17,6 +18,7 @@ LONG = 24  # the most filters in a picture with one row per filter
 LARGEST = 40_000  # the most weights in a picture
 
 
+@section_at(40)
 def layers_section(run: Shown) -> str:
     """Show the table of the layers."""
     notes = ["A unit is live if any weight leads to it, an input if any weight reads it."]
@@ -28,6 +30,7 @@ def layers_section(run: Shown) -> str:
     return section("Layers", run.record.html_table(), paragraph(" ".join(notes), "note"))
 
 
+@section_at(50)
 def filters_section(run: Shown) -> str:
     """Show the filters of the first layers, if the model reads images."""
     shown = [_filters(layer, w, shape) for layer, w, shape in _of_images(run, run.model, run.record)]

@@ -10,6 +10,7 @@ from torchlasso.figures._inputs import pixel_map, pixels_on, ranked
 from torchlasso.graph import UnitMap, read_in, strengths_in
 from torchlasso.html import Bar, beside, figure, paragraph, section, table
 from torchlasso.runs.experiment import InputSpec
+from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 
 CLASSES = 10  # the most classes with a mean image
@@ -31,6 +32,7 @@ def mean_images(inputs: InputSpec, rows: tuple[Tensor, Tensor]) -> Tensor | None
     return inputs.standardizer.undone(torch.stack(means)).cpu()
 
 
+@section_at(60)
 def reading_section(run: Shown) -> str:
     """Show the inputs that the run's model reads."""
     try:

@@ -6,11 +6,13 @@ from torchlasso.figures import training as draw
 from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.figures._training import FRACTIONS, NAMES, points_of
 from torchlasso.html import figure, grid, section
+from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 
 DRAWN = ("loss", "val_error", "val_loss", "sparsity", "lam")
 
 
+@section_at(30)
 def training_section(run: Shown) -> str:
     """Draw the training curves of a run and its comparisons."""
     lines = run.metrics

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from torchlasso._core.readable import percent, short
 from torchlasso.diagnostics.record import SparsityReport
 from torchlasso.html import paragraph, tiles
+from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 
 Tile = tuple[str, str, str]
 
 
+@section_at(10)
 def won_section(run: Shown) -> str:
     """Show the head of a page."""
     options = run.experiment.options
