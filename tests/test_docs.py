@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 
 import torchlasso
 from torchlasso.cli.main import main
+from torchlasso.optim import Proximal
 from torchlasso.penalties import MCP
 
 pytestmark = pytest.mark.slow
@@ -66,6 +68,11 @@ def test_blocks_of_other_kinds_are_no_code() -> None:
 def test_the_class_that_the_page_on_penalties_shows_is_the_one_of_the_package() -> None:
     shown = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), flags=re.DOTALL)
     assert [text.strip() for text in shown] == [inspect.getsource(MCP).strip()]
+
+
+def test_the_step_that_the_page_on_mathematics_shows_is_the_reference() -> None:
+    shown = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "mathematics.md").read_text(), flags=re.DOTALL)
+    assert [text.strip() for text in shown] == [textwrap.dedent(inspect.getsource(Proximal._reference_step)).strip()]
 
 
 def public_names() -> dict[str, list[str]]:

@@ -40,8 +40,10 @@ class Rule:
 
     Examples:
         >>> import torchlasso as tl
-        >>> Rule("features.*", tl.L1(), scale=0.5).scale
-        0.5
+        >>> net = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> rules = [tl.Rule("0.*", tl.L1(over=tl.Columns()), scale=0.5), tl.Rule("*", tl.L1())]
+        >>> [(g["penalty"], g["lam"]) for g in tl.param_groups(net, rules, lam=1e-3) if g["penalty"]]
+        [(L1(over=Columns(weighted=True)), 0.0005), (L1(over=Elements()), 0.001)]
     """
 
     where: str | type[nn.Module] | tuple[type[nn.Module], ...] | Predicate

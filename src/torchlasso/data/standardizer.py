@@ -24,8 +24,8 @@ class Standardizer:
         ValueError: the lengths differ, or a ``std`` is not above 0.
 
     >>> scale = Standardizer.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-    >>> scale(torch.tensor([[2.0, 5.0]]))
-    tensor([[0., 0.]])
+    >>> scale(torch.tensor([[4.0, 5.0]]))
+    tensor([[2., 0.]])
     """
 
     mean: tuple[float, ...]

@@ -36,14 +36,15 @@ def report(
     to make the call.
 
     Examples:
-        >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
-        >>> _ = nn.init.zeros_(model[0].weight[0]), nn.init.ones_(model[2].weight)
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> _ = nn.init.zeros_(model[0].weight[2]), nn.init.zeros_(model[0].weight[:, 3])  # a unit and an input
+        >>> _ = nn.init.zeros_(model[2].weight[1, :2])
         >>> print(report(model))
         layer     shape  weights   zeros  live units  live inputs  size
-        0.weight  2×3          6  50.0 %         1/2          3/3  24 B
-        2.weight  1×2          2   0.0 %         1/1          2/2   8 B
+        0.weight  3×4         12  50.0 %         2/3          3/4  48 B
+        2.weight  2×3          6  33.3 %         2/2          3/3  24 B
         ───────────────────────────────────────────────────────────────
-        total                  8  37.5 %                           44 B
+        total                 18  44.4 %                           92 B
     """
     check_model("report: model", model)
     groups = None if groups is None else check_groups("report: groups", groups)

@@ -41,7 +41,9 @@ def filters(
 
     Examples:
         >>> import torchlasso as tl
-        >>> axes = tl.figures.filters(torch.ones(20, 1, 5, 5))
+        >>> w = torch.randn(24, 1, 5, 5)
+        >>> w[::6] = 0  # four are not drawn
+        >>> axes = tl.figures.filters(w)
         >>> axes.images[0].get_array().shape  # sixteen in a row, a pixel between them
         (11, 95, 4)
     """

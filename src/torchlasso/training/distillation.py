@@ -26,8 +26,9 @@ class Distillation:
 
     Examples:
         >>> term = Distillation(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), classes=True)
-        >>> term(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).item()
-        0.0
+        >>> unsure, wrong = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])  # of the first row
+        >>> [round(term(outputs, torch.tensor([0])).item(), 3) for outputs in (unsure, wrong)]
+        [0.105, 1.848]
     """
 
     outputs: Tensor
