@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchlasso as tl
-from tests.support.implementations import assert_alike, random_gradients
+from tests.support.implementations import assert_alike, by_reference, random_gradients
 from tests.support.optimizers import CASES, cosine, network
 from tests.support.pairwise import pairwise
 from torchlasso.optim.fused import device
@@ -53,7 +53,7 @@ def test_the_weights_are_those_of_the_reference(here, monkeypatch, case, penalty
     options = {"lam": PENALTIES[penalty], "averaging": averaging}
     result = train(build(case, ours, penalty, fused=True, **options), ours)
     monkeypatch.undo()
-    reference = train(build(case, theirs, penalty, fused=False, **options), theirs)
+    reference = train(by_reference(build(case, theirs, penalty, fused=False, **options)), theirs)
     assert_alike(result, reference)
     assert 0 < (reference == 0).sum() < len(reference)
 
@@ -76,7 +76,7 @@ def test_sgd_is_done_as_by_the_reference(here, monkeypatch, case):
     ours, theirs = weights(), weights()
     result = train(build(case, ours, fused=True), ours)
     monkeypatch.undo()
-    assert_alike(result, train(build(case, theirs, fused=False), theirs))
+    assert_alike(result, train(by_reference(build(case, theirs, fused=False)), theirs))
     assert (result == 0).any()
 
 
@@ -113,7 +113,7 @@ def test_it_goes_on_from_a_file_and_from_and_to_the_reference(here, monkeypatch,
     for group in optimizer.param_groups:
         group["fused"] = False
     result = train(optimizer, ws, range(12, STEPS))
-    plain = build(case, reference, fused=False)
+    plain = by_reference(build(case, reference, fused=False))
     for steps in (range(7), range(7, 12)):
         train(plain, reference, steps)
     assert_alike(result, train(plain, reference, range(12, STEPS)))
@@ -179,7 +179,7 @@ def test_a_captured_step_can_be_replayed_with_another_rate(here, monkeypatch, ca
             with torch.no_grad():
                 recorder.replay()
     monkeypatch.undo()
-    plain = build(case, theirs, fused=False)
+    plain = by_reference(build(case, theirs, fused=False))
     for step, rate in enumerate(rates):
         plain.param_groups[0]["lr"] = rate
         random_gradients(theirs, step)
@@ -211,7 +211,7 @@ def test_compiled_it_is_the_same_and_changed_numbers_compile_nothing(monkeypatch
     result = train(optimizer, ours, range(2, 8))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
     monkeypatch.undo()
-    plain = build(case, theirs, fused=False)
+    plain = by_reference(build(case, theirs, fused=False))
     train(plain, theirs, range(2))
     plain.param_groups[0]["lam"] = 0.2
     assert_alike(result, train(plain, theirs, range(2, 8)))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import torchlasso as tl
-from tests.support.implementations import assert_alike
+from tests.support.implementations import assert_alike, by_reference
 from tests.support.pairwise import each_value
 from torchlasso.optim.fused import inductor, memory
 
@@ -84,7 +84,7 @@ def over_blocks(name: str) -> dict:
     return {parameter: (cls(over=blocks), lam * share) for parameter, (blocks, share) in BLOCKS.items()}
 
 
-def train(case: str, penalised: dict, swing: float, dtype=torch.float64, steps: int = STEPS, **implementation):
+def train(case: str, penalised: dict, swing: float, dtype=torch.float64, steps: int = STEPS, fused: bool = True):
     """The penalised weights, and which of them were zero after each step. λ swings, and is 0 for a while beyond 1."""
     model = Network().to(dtype)
     params = dict(model.named_parameters())
@@ -94,7 +94,9 @@ def train(case: str, penalised: dict, swing: float, dtype=torch.float64, steps: 
         for p, (penalty, lam) in zip(ours, penalised.values(), strict=True)
     ]
     cls, options = OPTIMIZERS[case]
-    optimizer = cls([*groups, {"params": list(params.values()), "penalty": None}], **options, **implementation)
+    optimizer = cls([*groups, {"params": list(params.values()), "penalty": None}], **options, fused=fused)
+    if not fused:
+        by_reference(optimizer)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     zeros = []
     for step in range(steps):
@@ -110,7 +112,7 @@ def train(case: str, penalised: dict, swing: float, dtype=torch.float64, steps: 
 
 def both(*args, **kwargs):
     """By the reference, and by the fused step."""
-    return train(*args, **kwargs, foreach=False, fused=False), train(*args, **kwargs, fused=True)
+    return train(*args, **kwargs, fused=False), train(*args, **kwargs)
 
 
 def assert_same_training(theirs, ours, penalised) -> None:
