@@ -15,7 +15,7 @@ from tests.support.optimizers import CASES
 from torchlasso.optim.fused import device, updates
 
 STEPS = 30
-FUSED = [name for name, (base, _) in CASES.items() if base in updates.registry()]
+FUSED = [name for name, (base, _) in CASES.items() if base in updates.fused_updates()]
 WAYS = [(case, way) for way in IMPLEMENTATIONS for case in CASES if way != "fused" or case in FUSED]
 # name -> the penalty, and a λ for which some weights are zero and some are not
 PENALTIES = {"L1": (tl.L1(), 0.6), "rows": (tl.L1(over=tl.Rows()), 0.8)}
