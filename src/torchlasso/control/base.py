@@ -1,4 +1,4 @@
-"""The base of controllers: each is a factor on ``lam`` in every penalised group, beside those of others."""
+"""The base of controllers: each of them multiplies ``lam`` of every penalised group by a factor of its own."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def check_steps(steps: Any, name: str) -> None:
 
 
 class LambdaController(ABC):
-    """To ``lam`` what a learning-rate scheduler is to ``lr``: :meth:`step` is called after each ``optimizer.step()``.
+    """A scheduler of ``lam``, as torch's are of ``lr``: call :meth:`step` after each ``optimizer.step()``.
 
-    Controllers of one optimizer multiply: in every penalised group ``lam`` is ``initial_lam``, what it was before the
-    first of them, times ``lam_factors``, one number for each of them. So a group of twice the strength keeps that.
-    Where processes train together each has the same controllers and calls them alike; with gradient accumulation they
-    are called as often as the optimizer, not as the backward pass.
+    The factors of several controllers of one optimizer multiply: in every penalised group, ``lam`` is ``initial_lam``
+    (its value before the first controller) times the numbers in ``lam_factors`` (one for each controller). So the
+    ratios of the groups are kept. Where processes train together, make the same controllers in each and call them
+    alike. With gradient accumulation, call them as often as the optimizer, not as the backward pass.
 
     To resume, make the same controllers in the same order, then load the optimizer's and their ``state_dict``.
 
     Args:
-        optimizer: whose groups are controlled.
+        optimizer: the proximal optimizer that has the groups.
 
     Raises:
         TypeError: the optimizer is not a proximal one.
@@ -59,7 +59,7 @@ class LambdaController(ABC):
 
     @abstractmethod
     def _control(self) -> None:
-        """Set what is to hold after ``done`` steps."""
+        """Set λ for the step that follows ``done`` steps."""
 
     @property
     def lam(self) -> list[float]:
@@ -71,7 +71,7 @@ class LambdaController(ABC):
         return {"done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; to be called after the optimizer's."""
+        """Go on from a state. Load the optimizer's first."""
         self.done = int(state["done"])
 
     @property
@@ -80,14 +80,14 @@ class LambdaController(ABC):
         return True
 
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:  # noqa: B027 most keep nothing of the kind
-        """Let what is kept for each weight be that of the model by now, which became smaller.
+        """Keep of all tensors like the parameters the part that belongs to the model, which became smaller.
 
         Args:
-            smaller: (parameter, tensor like it was) ↦ what stays of the tensor.
+            smaller: (parameter, tensor of its former shape) ↦ the part of the tensor that stays.
         """
 
     def _groups(self) -> list[tuple[Group, Penalty]]:
-        """The penalised groups, those included that were added to the optimizer later."""
+        """Return the penalised groups, including groups that were added to the optimizer later."""
         groups, penalties = self.optimizer.param_groups, self.optimizer.penalties
         if len(groups) != len(penalties):
             raise ValueError(
@@ -97,7 +97,7 @@ class LambdaController(ABC):
         return [(group, penalty) for group, penalty in zip(groups, penalties, strict=True) if penalty is not None]
 
     def _write(self, group: Group, factor: float) -> None:
-        """Let ``factor`` be this controller's in ``group``."""
+        """Set the factor of this controller in ``group``."""
         group.setdefault("initial_lam", group["lam"])
         factors = group.setdefault("lam_factors", [])
         factors.extend([1.0] * (self._slot + 1 - len(factors)))

@@ -21,20 +21,20 @@ from torchlasso.control.live_channels import Probe
 from torchlasso.control.sites import ChannelTrace, Live, Site
 from torchlasso.distributed.processes import take_from_first_
 
-# The widths at which a layer is timed, as shares of its channels on both sides, and how often it is at each.
+# The widths at which a layer is timed, as shares of its channels on both sides, and the number of runs at each.
 WIDTHS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 RUNS = 7
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """A linear layer or convolution, as it is while it is dense.
+    """The cost of a dense linear layer or convolution.
 
     Attributes:
-        weights, biases: how many it has.
+        weights, biases: their numbers.
         size: the bytes of one of them.
         flops: of one sample: 2 for each weight and position, a multiplication and an addition.
-        seconds: what it takes at each of :data:`WIDTHS`, where times are asked for.
+        seconds: the time at each of :data:`WIDTHS`, if the target is a latency.
     """
 
     weights: int
@@ -45,7 +45,7 @@ class LayerCost:
 
     @classmethod
     def of(cls, trace: ChannelTrace, seconds: Sequence[float] = ()) -> LayerCost:
-        """The layer that is seen in a run of the model."""
+        """Return the layer of a trace."""
         w = trace.site.weight
         flops = 2 * w.numel() * trace.positions
         return cls(w.numel(), trace.site.biases, w.element_size(), flops, tuple(seconds))
@@ -56,10 +56,10 @@ class Cost(ABC):
     """The cost of a model: a sum over its layers, by their live shares, and a fixed part.
 
     Attributes:
-        what: the name of it.
-        counted: whether it is a number that can be asked for, and not only a share.
+        what: its name in messages.
+        counted: whether a target can be a number, and not only a share.
         layers: the layers, in the order of the probe.
-        fixed: what everything else costs.
+        fixed: the cost of everything else.
     """
 
     what: ClassVar[str]
@@ -90,18 +90,18 @@ class Cost(ABC):
         return left
 
     def least(self, sites: Iterable[Site]) -> float:
-        """Return what the model costs where one input and one output of each layer live."""
+        """Return the cost of the model with one live input and one live output in each layer."""
         sites = list(sites)
         ends = [(torch.arange(site.outputs) == 0, torch.arange(site.inputs) == 0) for site in sites]
         return self.left((Live(s.groups, *first) for s, first in zip(sites, ends, strict=True)), sites)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as numbers: times are not the same when they are taken again."""
+        """Return all numbers, since times would differ if they were taken again."""
         return asdict(self)
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Cost:
-        """The one that the state is of."""
+        """Return the cost that the state was taken from."""
         return cls(
             tuple(LayerCost(**{**layer, "seconds": tuple(layer["seconds"])}) for layer in state["layers"]),
             state["fixed"],
@@ -152,8 +152,8 @@ class Bytes(Cost):
 class Latency(Cost):
     """Seconds of a forward pass of the sample.
 
-    A layer that is narrower on one side than on the other is taken to need as long as one with as many weights that is
-    equally narrow on both. Grouped convolutions are timed as they are, and taken to need time by their weights.
+    The time of a layer is estimated by its number of weights: it is that of a layer with as many weights which is
+    equally narrow on both sides. The time of a grouped convolution is proportional to its weights.
     """
 
     what = "the latency"
@@ -166,7 +166,7 @@ class Latency(Cost):
             whole = _seconds(probe.model, {}, probe.inputs)
             rows = [_curve(trace) for trace in traces]
         times = torch.tensor([[whole] * len(WIDTHS), *rows], dtype=torch.float64)
-        take_from_first_([times])  # processes of one command have to go by the same
+        take_from_first_([times])  # all processes have to steer by the same times
         (whole, *_), *rows = times.tolist()
         layers = tuple(map(LayerCost.of, traces, rows))
         return cls(layers, max(0.0, whole - cls(layers).dense))
@@ -182,16 +182,16 @@ class Latency(Cost):
 
 
 def _curve(trace: ChannelTrace) -> list[float]:
-    """Seconds at each of the widths, no less at a larger one."""
+    """Return the seconds at each of the widths, increasing with the width."""
     site = trace.site
-    if site.groups > 1:  # which channels a narrower one would have depends on its groups
+    if site.groups > 1:  # the channels of a narrower one would depend on its groups
         whole = sum(_seconds(module, {}, (x,)) for module, x in trace.visits)
         return [whole * width**2 for width in WIDTHS]
     return list(accumulate((sum(_narrowed(site, *visit, width) for visit in trace.visits) for width in WIDTHS), max))
 
 
 def _narrowed(site: Site, module: nn.Module, x: Tensor, width: float) -> float:
-    """Seconds of ``module`` on ``x``, with a share of the channels on both sides."""
+    """Return the seconds of ``module`` on ``x`` with a share of the channels on both sides."""
     outputs, inputs = math.ceil(width * site.outputs), math.ceil(width * site.inputs)
     first, second = (inputs, outputs) if site.transposed else (outputs, inputs)
     tensors = {
@@ -202,7 +202,7 @@ def _narrowed(site: Site, module: nn.Module, x: Tensor, width: float) -> float:
 
 
 def _seconds(module: nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> float:
-    """Seconds of a forward pass with these tensors in place of the module's own, which are left as they are."""
+    """Return the seconds of a forward pass with these tensors in the place of the module's own."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     replaced = {f"module.{name}": tensor for name, tensor in {**buffers, **tensors}.items()}
     copies = tuple(x.detach().clone() for x in inputs)
@@ -210,7 +210,7 @@ def _seconds(module: nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[
 
 
 class _Stopwatch(nn.Module):
-    """Its forward pass gives the seconds of that of a module: the median of a few."""
+    """A module whose forward pass returns the median time of forward passes of another module."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -10,23 +10,24 @@ from torch import Tensor
 
 from torchlasso.distributed.sharding import local
 
-FAR = 255  # strides: what is further away does not count as on its way
+FAR = 255  # strides: a weight further from zero does not count as moving there
 TENSORS = ("ages", "then", "strides_left")
 
 
 class Forecast:
-    """A prediction of the weights that stay: those that were never zero in a recent window, nor are about to be.
+    """A prediction of the weights that stay: weights that were never zero in a recent window and will not be soon.
 
-    While the learning rate is high, the noise of mini-batches keeps reviving weights whose place in the end is at zero:
-    at any moment far more are alive than will be. But these were zero at least once lately, which the others were not.
-    And a weight that λ has just become too large for takes its time to get to zero: it is on its way, at about the
-    speed that it had lately. Kept are, for each weight, one byte that says how many samples ago it was zero, its
-    magnitude some samples ago, and one byte for how soon it would be zero at the speed that it had since.
+    While the learning rate is high, the noise of mini-batches keeps reviving weights that will be zero in the end: at
+    any moment, far more weights are alive than will be. But these weights were zero at least once lately, and weights
+    that stay were not. Further, a weight does not become zero at once when λ becomes too large for it: it moves
+    towards zero at about its recent speed. So the forecast keeps for each weight one byte with the number of samples
+    since it was last zero, its magnitude some samples ago, and one byte with the time until it would be zero at its
+    speed since then.
 
     Args:
         params: the weights.
         samples: the length of the longest window, at most 255.
-        stride: over how many samples a speed is taken.
+        stride: the number of samples over which a speed is measured.
     """
 
     def __init__(self, params: Sequence[Tensor], samples: int, stride: int) -> None:
@@ -38,7 +39,7 @@ class Forecast:
         self.follow(params)
 
     def follow(self, params: Sequence[Tensor]) -> None:
-        """Go on with these weights: of those that are new nothing is noted yet, others are forgotten."""
+        """Go on with these weights: new ones start without a past, and others are forgotten."""
         known = {p: i for i, p in enumerate(self.params)}
         shards = [local(p.detach()) for p in params]
         fresh: dict[str, Callable[[Tensor], Tensor]] = {
@@ -54,7 +55,7 @@ class Forecast:
 
     @torch.no_grad()
     def sample(self) -> None:
-        """Note which weights are zero now, and how fast the others go there."""
+        """Record the weights that are zero now, and the speed of the others."""
         shards = [local(p.detach()) for p in self.params]
         for age, w in zip(self.ages, shards, strict=True):
             age.add_(1).clamp_(max=self.samples).mul_(w != 0)
@@ -67,11 +68,11 @@ class Forecast:
                 then.copy_(now)
 
     def alive(self, window: int, ahead: float) -> list[Tensor]:
-        """Mark the weights that were zero in none of the last ``window`` samples, nor will be for ``ahead`` samples.
+        """Mark the weights that were not zero in the last ``window`` samples and will not be for ``ahead`` samples.
 
         Args:
             window: at least 1.
-            ahead: how far to look, in samples.
+            ahead: the horizon, in samples.
 
         Returns:
             A mask for each parameter, of this process's shard.
@@ -81,7 +82,7 @@ class Forecast:
         return [(age >= min(window, self.samples)) & (left > strides) for age, left in pairs]
 
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
-        """Let what was noted be that of the weights that are left."""
+        """Keep the records of the weights that are left."""
         for name in TENSORS:
             setattr(self, name, [smaller(p, t) for p, t in zip(self.params, getattr(self, name), strict=True)])
 

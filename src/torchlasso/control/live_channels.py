@@ -19,16 +19,16 @@ from torchlasso.control.sites import ChannelTrace, Live, Site
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.selection import named_parameters, weights_of
 
-# Functions that are flat on one side, and what the slope is there instead while it is looked what lives.
+# Functions that are flat on one side, with the slope that replaces it there while the live channels are searched.
 RECTIFIERS = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "hardswish", "hardswish_")
 SLOPE = 0.3
 
 
 class Awake(TorchFunctionMode):
-    """Rectifiers let pass some of what they would hold back.
+    """Rectifiers with a small slope where they are flat.
 
-    A unit behind one that no sample wakes would be taken for a constant else. That is not so for other samples, and a
-    λ that falls since such units seem to be gone never brings them to zero.
+    Without it, a unit behind a rectifier that no sample activates would be taken for a constant. Other samples may
+    activate it; and if λ fell because such units seem to be gone, it would never bring them to zero.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -40,16 +40,17 @@ class Awake(TorchFunctionMode):
 
 
 class Probe:
-    """Runs a model on a sample to see which channels live, and leaves the model as it was.
+    """A run of a model on a sample that finds the live channels, and leaves the model as it was.
 
-    An output lives if the model's outputs have a gradient with respect to it, an input if it also varies over the
-    sample; of gradients that come back through an input which does not vary nothing counts. So a channel is dead if its
-    value is a constant or if nothing reads it, and what a residual connection ties together lives and dies together: a
-    filter that adds zeros to a stream cannot go while others add to it what is read. What the model is given and what
-    it returns keep their channels, but for inputs that have no weight.
+    *Live* here means: an output lives if the model's outputs have a gradient with respect to it, and an input if it
+    also varies over the sample. Gradients that come back through a constant input do not count. So a channel is dead if
+    its value is a constant or if nothing reads it, and channels that a residual connection ties together live and die
+    together: a filter that adds zeros to a stream has to stay while others add values to it that are read. The inputs
+    and outputs of the model keep their channels, except for inputs without a weight.
 
-    That is an estimate of what can be removed: that a constant may not be foldable at the padding of a convolution is
-    not seen, and a unit that no sample wakes, behind something flat that is no ReLU, is taken for a constant.
+    This is an estimate of what compaction can remove. It does not see that a constant may not be foldable at the
+    padding of a convolution, and it takes a unit for a constant if no sample activates it and the activation is flat
+    but not a ReLU.
 
     Args:
         model: the model.
@@ -85,7 +86,7 @@ class Probe:
             if trace.trouble and trace.site.weight in chosen:
                 way_out = "leave it alone with a Rule, or use TargetSparsity"
                 raise ValueError(f"{trace.site.name} is penalised, but {trace.trouble}; {way_out}")
-        # a layer without a penalty shrinks with its neighbours all the same, if it is seen to have channels
+        # a layer without a penalty shrinks with its neighbours, too, if it has channels
         self.sites = [trace.site for trace in traces if not trace.trouble]
         if not any(site.weight in chosen for site in self.sites):
             raise ValueError("nothing that is penalised is the weight of a layer")
@@ -101,22 +102,22 @@ class Probe:
             raise ValueError("example_inputs must be a batch of varied samples, a tensor or a tuple of tensors")
 
     def __call__(self, alive: Sequence[Tensor]) -> list[Live]:
-        """Return masks of the channels that live if only these weights are there, in the order of params."""
+        """Return masks of the channels that live if only these weights are nonzero, in the order of params."""
         traces = self._run(self.sites, dict(zip(self.params, alive, strict=True)))
         return [Live(trace.site.groups, trace.outputs.cpu(), trace.inputs.cpu()) for trace in traces]
 
     def follow(self, params: Sequence[Tensor]) -> None:
-        """Let these be the penalised parameters from now on.
+        """Take these as the penalised parameters from now on.
 
         Raises:
-            ValueError: one of them is not the model's.
+            ValueError: one of them does not belong to the model.
         """
         if len(params) != len(self.params) or any(a is not b for a, b in zip(params, self.params, strict=True)):
             self.params = list(params)
             self._check()
 
     def refresh(self) -> None:
-        """Look at the layers anew, after the model became smaller."""
+        """Read the layers again after the model became smaller."""
         owners = {name: module for name, module, _ in named_parameters(self.model)}
         self.sites = [Site.of(self.model, site.name, owners[site.name], site.weight) for site in self.sites]
 
@@ -144,7 +145,7 @@ class Probe:
         return traces
 
     def _forward(self, alive: Mapping[Tensor, Tensor]) -> Any:
-        # detached: the gradients of weights are not needed, and those that they hold stay
+        # detached: the gradients of weights are not needed, and the present ones have to stay
         weights = {name: (p * alive[p] if p in alive else p).detach() for name, p in self.model.named_parameters()}
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         inputs = tuple(x.detach().clone() for x in self.inputs)

@@ -1,4 +1,4 @@
-"""Reweighting: what is large is penalised less."""
+"""Reweighting: large blocks are penalised less."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from torchlasso.selection import Group
 class Reweighted(LambdaController):
     """The reweighted lasso: λ of each block times (θ/(r+θ))^q, r the block's magnitude after the last step.
 
-    A zero has the whole λ, what is large hardly any, so the bias of L1 is gone where it hurts. With q = 1 and L1 the
-    stationary points are those of the log-sum penalty; each step is still a convex one (Candès, Wakin and Boyd 2008).
-    With a ``reference`` the weights come from its magnitudes instead, once and for all: the adaptive lasso (Zou 2006).
+    A zero has the whole λ and a large block hardly any, so large blocks are not shrunk as L1 would shrink them. With
+    q = 1 and L1 the stationary points are those of the log-sum penalty; each step is still convex (Candès, Wakin and
+    Boyd 2008). With a ``reference``, the weights come from its magnitudes instead and stay fixed: the adaptive lasso
+    (Zou 2006).
 
     Args:
         optimizer: whose λ is controlled.
-        theta: θ > 0, the magnitude at which λ is down to 2^−q of itself.
+        theta: θ > 0, the magnitude at which λ is multiplied by 2^−q.
         q: the power, above 0.
-        reference: parameter ↦ what its magnitudes are taken from, such as
-            ``dict(zip(model.parameters(), trained.parameters()))``; without an entry a parameter is not weighted.
+        reference: parameter ↦ the tensor whose magnitudes are used, such as
+            ``dict(zip(model.parameters(), trained.parameters()))``; a parameter without an entry is not weighted.
 
     Raises:
         ValueError: θ or q is not above 0; a penalty has no magnitudes; a reference has another shape.
@@ -83,11 +84,11 @@ class Reweighted(LambdaController):
                 if source is None or all(p in source for p in params):
                     views = over.views([p if source is None else source[p].to(p) for p in params])
                     found = [self._weights(over.as_view(), w) for w in views]
-                    # those of one set are kept with its first parameter
+                    # the weights of joint blocks are kept with their first parameter
                     self.optimizer.weights[params[0]] = found[0] if len(found) == 1 else torch.cat(found)
 
     def _weights(self, over: Blocks, w: Tensor) -> Tensor:
-        # each weight by itself stays on its shard; a block may be cut by the sharding, so that all of it is gathered
+        # single weights stay on their shard; a block may be cut by the sharding, so it is gathered
         r, _ = over.decompose(w.detach() if over.single else whole(w.detach()))
         weights: Tensor = r.add(self.theta).reciprocal_().mul_(self.theta)
         return weights if self.q == 1 else weights.pow_(self.q)

@@ -11,15 +11,15 @@ from torchlasso.optim import Proximal
 
 
 class Warmup(LambdaController):
-    """λ times a function of the share of ``steps`` that is done: by default a line from 0 to 1, and 1 from then on.
+    """A factor on λ that depends on the share of ``steps`` done: by default a line from 0 to 1, and 1 afterwards.
 
     Args:
         optimizer: whose λ is controlled.
-        steps: how many steps of the optimizer it takes.
-        shape: the share that is done, from 0 to 1, ↦ what λ is multiplied by, at least 0: any schedule of λ.
+        steps: the number of steps of the optimizer that it takes.
+        shape: the share done, from 0 to 1, ↦ the factor on λ, at least 0: any schedule of λ.
 
     Raises:
-        ValueError: ``steps`` is below 1, or the function gives something that is no factor.
+        ValueError: ``steps`` is below 1, or the function does not return a finite factor of at least 0.
 
     Examples:
         >>> import torch, torchlasso as tl

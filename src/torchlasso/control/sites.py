@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from torchlasso.penalties.blocks import Filters, InputChannels
 
-# Values that differ by no more than this many units in the last place are one: computed in another order, as at the end
-# of a vector, the same sum differs by a few.
+# Values that differ by at most this many units in the last place count as equal: the same sum, computed in another
+# order as at the end of a vector, differs by a few.
 ROUNDING = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A weight that maps input channels to output channels, and the modules that do so with it.
+    """A weight that maps input channels to output channels, and the modules that use it.
 
     Attributes:
-        name: the weight's.
-        weight: the weight itself, as the optimizer has it.
-        owners: the modules: several where it is shared.
-        outputs, inputs: its channels.
-        transposed: whether its first dimension is that of the inputs, as in transposed convolutions.
+        name: of the weight.
+        weight: the parameter.
+        owners: the modules; several if the weight is shared.
+        outputs, inputs: the numbers of channels.
+        transposed: whether the first dimension is that of the inputs, as in transposed convolutions.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Site:
 
     @classmethod
     def of(cls, model: nn.Module, name: str, module: nn.Module, weight: Tensor) -> Site:
-        """The site of a parameter with two or more dimensions."""
+        """Return the site of a parameter with two or more dimensions."""
         short, w = name.rpartition(".")[2], weight.detach()
         filters, inputs = Filters().fit(module, short), InputChannels().fit(module, short)
         owners = tuple(m for m in model.modules() if any(p is weight for p in m.parameters(recurse=False)))
@@ -52,7 +52,7 @@ class Site:
 
     @property
     def groups(self) -> int:
-        """In how many groups the channels are: each input is read by the outputs of its group."""
+        """The number of groups of channels: each input is read by the outputs of its group."""
         return self.outputs * self.inputs * self.weight[0, 0].numel() // self.weight.numel()
 
     @property
@@ -67,9 +67,9 @@ class Live:
     """The channels of a weight that take part in the model's outputs.
 
     Attributes:
-        groups: in how many groups they are.
-        outputs: (outputs,) something reads them.
-        inputs: (inputs,) they vary, and something reads them.
+        groups: the number of groups of channels.
+        outputs: (outputs,) whether something reads them.
+        inputs: (inputs,) whether they vary and something reads them.
     """
 
     groups: int
@@ -78,7 +78,7 @@ class Live:
 
     @property
     def weights(self) -> float:
-        """The share of weights between an input and an output that live.
+        """The share of weights between a live input and a live output.
 
         >>> Live(1, outputs=torch.tensor([True, True, True, False]), inputs=torch.tensor([True, False])).weights
         0.375
@@ -88,7 +88,7 @@ class Live:
 
     @property
     def biases(self) -> float:
-        """The share of outputs that live."""
+        """The share of live outputs."""
         return int(self.outputs.sum()) / len(self.outputs)
 
 
@@ -98,16 +98,16 @@ class ChannelTrace:
     def __init__(self, site: Site, batch: int) -> None:
         self.site, self.batch = site, batch
         self.positions = 0.0  # at which the weight is multiplied, for each sample
-        self.visits: list[tuple[nn.Module, Tensor]] = []  # what ran, on what
-        self.starts: list[Tensor] = []  # inputs that no other site has a part in
-        self.misfits: list[nn.Module] = []  # what ran, but has no such channels
+        self.visits: list[tuple[nn.Module, Tensor]] = []  # the modules that ran, and their inputs
+        self.starts: list[Tensor] = []  # inputs that no other site contributes to
+        self.misfits: list[nn.Module] = []  # modules that ran without such channels
         device = site.weight.device
         self.outputs = torch.zeros(site.outputs, dtype=torch.bool, device=device)
         self.inputs = torch.zeros(site.inputs, dtype=torch.bool, device=device)
 
     @property
     def trouble(self) -> str | None:
-        """Why it cannot be said what lives, if it cannot."""
+        """The reason why the live channels cannot be found, if there is one."""
         if self.misfits:
             return f"its {type(self.misfits[0]).__name__} does not turn channels into channels, as a Linear does"
         return None if self.visits else "the forward pass on example_inputs does not run its module"
@@ -126,7 +126,7 @@ class ChannelTrace:
             self.starts.append(x)
             return (x,)
         varies = _varies(x.detach(), dim)
-        _on_gradient(x, partial(self._note, self.inputs, varies))  # of all that read it, not of this module alone
+        _on_gradient(x, partial(self._note, self.inputs, varies))  # from all readers, not from this module alone
         passed = x.view_as(x)
         shape = [-1 if d == dim % x.dim() else 1 for d in range(x.dim())]
         _on_gradient(passed, lambda grad: torch.where(varies.view(shape), grad, 0.0))

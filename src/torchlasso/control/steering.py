@@ -1,4 +1,4 @@
-"""Steering: λ is made such that what is left at the end of training is what was asked for, and no sooner."""
+"""Steering: choose λ such that the share left at the end of training is the target, and is not reached sooner."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty
 from torchlasso.selection import Group
 
-# Measured in docs/results, on fixed λ: what is left, as odds, goes about as this power of 1/λ.
+# The odds of a weight to be left are about proportional to this power of 1/λ; measured in docs/results, on fixed λ.
 ELASTICITY = 0.8
-# The share of training after which λ has hardly an effect any more, since the learning rate has fallen.
+# The share of training after which λ has hardly any effect, since the learning rate has fallen.
 HORIZON = 0.9
 # Samples of the support in all of training, and in the longest window of the forecast.
 SAMPLES, WINDOW = 400, 20
-# A weight is taken to be on its way to zero if it would be there so many samples from now, at the speed it had over
-# the last few.
+# A weight counts as moving to zero if it would be zero so many samples from now, at its speed over the last few.
 AHEAD, STRIDE = 40, 5
-# The forecast exceeds what will be left, as log odds, by this much at the start, and by nothing at the horizon.
+# The forecast exceeds the final share, in log odds, by this much at the start, and by nothing at the horizon.
 EXCESS = 0.4
 # How many times as fast as would just do: the error is gone before the last moment.
 HASTE = 4.0
@@ -47,33 +46,33 @@ PATIENCE, LEAST_PATIENCE = 0.05, 10
 
 
 class TargetMissed(UserWarning):
-    """Training ended elsewhere than was asked for; the message says where, and what may be the reason."""
+    """A warning: training ended away from the target. The message says where, and a likely reason."""
 
 
 class Idle(UserWarning):
-    """A parameter is not steered, since it has no gradient or its λ is 0; the message names it."""
+    """A warning: a parameter is not steered, since it has no gradient or its λ is 0. The message names it."""
 
 
 class Steered(LambdaController):
-    """A controller that steers λ towards a share that is to be left of something at the end of training.
+    """A controller that steers λ so that a given share of something is left at the end of training.
 
-    λ rises along a line over the first part of training. All the while its strength is steered by the error of a
-    forecast (:class:`Forecast`) in log odds, so fast that the error would be gone at the time from which λ has no
-    effect any more: slowly while there is time, since what is forced early, at a high learning rate, costs accuracy.
+    λ rises along a line over the first part of training. Throughout, its strength is steered by the error of a
+    forecast (:class:`Forecast`) in log odds, just fast enough for the error to be gone when λ has no more effect. It
+    is slow while there is time, since zeros that are forced early, at a high learning rate, cost accuracy.
 
     Args:
-        optimizer: whose λ is controlled; the present λ is where it starts.
-        shares: what is to be left of each unit, above 0 and below 1; a unit are groups that are steered together, by
-            one strength. :meth:`_unit_of` says of which unit a group is.
+        optimizer: the proximal optimizer; λ starts at its present value.
+        shares: the share of each unit that is to be left, above 0 and below 1. A unit is a set of groups that are
+            steered together, by one strength; :meth:`_unit_of` returns the unit of a group.
         steps: of the whole training.
         warmup: the share of training over which λ rises.
         allow_empty: whether all weights of a layer may become zero.
-        tolerance: a share further from what was asked for is warned of at the end.
+        tolerance: the largest distance from the target without a warning at the end.
     """
 
     what = "share"
-    idle = "it does not count until it has one"  # what is said of a parameter without a gradient
-    for_good = False  # whether what dies hardly comes back, as whole units behind a ReLU do not
+    idle = "it does not count until it has one"  # the end of the warning of a parameter without a gradient
+    for_good = False  # whether dead blocks hardly come back, such as whole units behind a ReLU
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class Steered(LambdaController):
         self.every = max(1, steps // SAMPLES)
         self.strengths = [0.0] * len(self.shares)  # logarithms
         self.unit: dict[Tensor, int | None] = {}  # of each parameter; None where it is not steered
-        self.waiting: dict[Tensor, int] = {}  # for how many steps each has had no gradient
+        self.waiting: dict[Tensor, int] = {}  # the number of steps without a gradient
         self._told: set[Tensor] = set()
         self._forecast = Forecast([], WINDOW, STRIDE)
         self._follow()
@@ -110,14 +109,14 @@ class Steered(LambdaController):
 
     @abstractmethod
     def _unit_of(self, group: Group) -> int | None:
-        """The unit of a group that is new; None where there is none for it, which is said."""
+        """Return the unit of a new group, or None after a warning if there is none for it."""
 
     @abstractmethod
     def _left(self, alive: Sequence[Tensor]) -> list[float]:
         """Return the share that is left in each unit, NaN where nothing of a unit counts.
 
         Args:
-            alive: marks of the weights that are alive: masks of the local shards, in order, which may be written to.
+            alive: masks of the live weights of the local shards, in order; they may be written to.
         """
 
     @property
@@ -127,12 +126,12 @@ class Steered(LambdaController):
         return self._left([local(p.detach()) != 0 for p in self.params])
 
     def counts(self, p: Tensor) -> bool:
-        """Return whether a penalised parameter is steered: not where it has had no gradient for long."""
+        """Return whether a penalised parameter is steered, which ends when it has had no gradient for long."""
         patience = max(LEAST_PATIENCE, PATIENCE * self.steps)
         return self.unit.get(p) is not None and p.requires_grad and self.waiting.get(p, 0) < patience
 
     def _follow(self) -> None:
-        """Take in the groups that were added to the optimizer, and forget those that are gone."""
+        """Add the groups that were added to the optimizer, and forget the groups that are gone."""
         params = self.params
         if len(params) == len(self.unit) and all(p in self.unit for p in params):
             return
@@ -146,7 +145,7 @@ class Steered(LambdaController):
         self._forecast.follow(params)
 
     def _watch(self) -> None:
-        """Note which parameters have no gradient; where none has one, the gradients are gone already."""
+        """Record the parameters without a gradient. If none has one, the gradients were set to None already."""
         if not any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"]):
             return
         for p in self.unit:
@@ -204,7 +203,7 @@ class Steered(LambdaController):
                 self._write(group, math.exp(self.strengths[unit]) * self._ramp())
 
     def _protect(self) -> None:
-        """Lower λ of the layers that have hardly a block left."""
+        """Lower λ of layers that have hardly any blocks left."""
         for group, penalty in self._groups():
             full = group.get("full_scales", [1.0] * len(group["params"]))
             scales = zip(group["params"], group["lam_scales"], full, strict=True)
@@ -212,7 +211,7 @@ class Steered(LambdaController):
 
     def _look_back(self) -> None:
         for share, left in zip(self.shares, self.left, strict=True):
-            if abs(left - share) > self.tolerance:  # not where nothing is left to be steered
+            if abs(left - share) > self.tolerance:  # False for NaN: nothing is left to be steered
                 warnings.warn(TargetMissed(self._why(share, left)), stacklevel=4)
 
     def _why(self, share: float, left: float) -> str:
@@ -228,7 +227,7 @@ class Steered(LambdaController):
 
     @property
     def can_lose(self) -> bool:
-        """Not where less is left than is asked for: λ will fall, and some of it has to come back."""
+        """Return False while less is left than the target: λ will fall, and some weights have to come back."""
         return all(left >= share for left, share in zip(self.left, self.shares, strict=True))
 
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
@@ -253,13 +252,13 @@ class Steered(LambdaController):
 
 
 def _start(pair: tuple[Group, Penalty]) -> float:
-    """λ of a group before any controller."""
+    """Return λ of a group before any controller."""
     group, _ = pair
     return float(group["initial_lam"] if "initial_lam" in group else group["lam"])
 
 
 def _blocks_left(penalty: Penalty, p: Tensor) -> tuple[int, int]:
-    """Count the live blocks of a parameter, and all of them; of joint blocks the weights count."""
+    """Count the live blocks of a parameter, and all its blocks. Of joint blocks, count weights."""
     if penalty.over.names:
         return int(p.detach().count_nonzero()), p.numel()
     support = penalty.support(p.detach())

@@ -1,4 +1,4 @@
-"""A target for what the model costs."""
+"""A target for the cost of the model."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ COSTS: dict[str, type[Cost]] = {"flops": Flops, "parameters": Parameters, "bytes
 
 
 class TargetBudget(Steered):
-    """Find the λ at which training ends with a model that costs what was asked for; one knob instead of λ.
+    """A search for the λ at which training ends with a model of a given cost: a target instead of λ.
 
-    For penalties of whole units, such as ``L1(over=Filters())`` or ``L1(over=Rows())``; the last layer is best left
-    alone by a :class:`~torchlasso.Rule`. What counts is not zeros but the channels that they make useless, since their
-    values do not vary or nothing reads them: cost = Σ over linear layers and convolutions of their dense cost times the
-    share of their weights between channels that live. Norms and all else count in full in parameters, bytes and
-    latency, and for nothing in FLOPs.
+    Use it with penalties of whole units, such as ``L1(over=Filters())`` or ``L1(over=Rows())``, and leave the last
+    layer out with a :class:`~torchlasso.Rule`. The cost does not count zeros but live channels: cost = Σ over linear
+    layers and convolutions of their dense cost times the share of their weights between live channels. A channel is
+    dead if its value does not vary or nothing reads it. Norms and everything else count in full in parameters, bytes
+    and latency, and not at all in FLOPs.
 
-    What lives is estimated from a sample, as :class:`~torchlasso.control.live_channels.Probe` says, up to 400 times
-    in all of training, each time at little more than a forward and a backward pass of the sample. The model stays as
-    it is.
-    Training has to be as long as ``steps`` says, with a learning rate that falls towards its end; then the target is
-    met within about a point or one unit, whichever is more. A start of λ that is far too large is made good less well
-    than one that is too small: what is dead early may not come back.
+    The live channels are estimated from a sample (:class:`~torchlasso.control.live_channels.Probe`) up to 400 times
+    in the whole training, each time for little more than a forward and a backward pass of the sample. The model is not
+    changed. Train for ``steps`` steps with a learning rate that falls towards the end; then the target is met within
+    about a percentage point or one unit, whichever is more. Start with a λ that is too small rather than too large:
+    channels that die early may not come back.
 
-    Exactly one of the four is given: below 1 a share of what the dense model costs, from 1 on a number.
+    Give exactly one of the four targets: below 1 it is a share of the dense model's cost, above 1 a number.
 
     Args:
-        optimizer: whose λ is controlled, and is where the search starts; the ratios of groups stay.
+        optimizer: the proximal optimizer; the search starts at its λ, and the ratios of its groups stay.
         model: the model that it trains; of a wrapper such as ``DistributedDataParallel`` the module inside.
-        example_inputs: what the model is called with, a tensor or a tuple of tensors: a batch of 16 to 64 varied
-            samples. Where processes train together, all have to give the same.
+        example_inputs: the model's inputs, a tensor or a tuple of tensors: a batch of 16 to 64 varied samples. Where
+            processes train together, all have to give the same.
         flops: floating-point operations of a forward pass of one sample, 2 for a multiplication and an addition. A
             share is below 1, a number whole and above 1.
-        parameters: how many.
-        bytes: what the parameters take.
+        parameters: the number of parameters.
+        bytes: the bytes of the parameters.
         latency: seconds of a forward pass of ``example_inputs``, as a share only. Each layer is timed at a few widths
             when the controller is made; no two processes find the same, so where several train together the others
             have to load the ``state_dict`` of the first.
-        steps: how many steps of the optimizer the whole training has.
+        steps: the number of steps of the optimizer in the whole training.
         warmup: the share of training over which λ rises along a line.
         allow_empty: whether a layer may lose all its weights. Otherwise λ is lowered where hardly any are left.
 
     Raises:
-        ValueError: not one of the four is given, or it cannot be reached; λ of a group is 0; the parameters are not the
-            model's, or are sharded; the model cannot be run on the sample, or a penalised weight is not seen in it.
+        ValueError: none or several of the four are given, or the target cannot be reached; λ of a group is 0; the
+            parameters are not the model's, or are sharded; the model cannot be run on the sample, or a penalised
+            weight does not take part in that run.
 
     Warns:
         TargetMissed: at the end, if the share is more than a point away; it says why.
@@ -104,9 +104,9 @@ class TargetBudget(Steered):
             raise ValueError(f"TargetBudget: give one of {', '.join(asked)}; got {', '.join(given) or 'none'}")
         [(name, wanted)] = given.items()
         check_positive(f"TargetBudget: {name}", wanted)
-        LambdaController.__init__(self, optimizer)  # says so if the optimizer is none whose groups can be asked for
+        LambdaController.__init__(self, optimizer)  # raises an error if the optimizer is not a proximal one
         groups = self._groups()
-        # a unit whose bias is zero, too, has no gradient behind a ReLU
+        # behind a ReLU, a unit with a zero bias has no gradient
         self.for_good = any(penalty.over.names for _, penalty in groups)
         kind = COSTS[name]
         self.what = kind.what

@@ -21,25 +21,25 @@ SCOPES = ("model", "group")
 
 
 class TargetSparsity(Steered):
-    """Find the λ at which training ends with a share of exact zeros; one knob instead of λ.
+    """A search for the λ at which training ends with a given share of exact zeros: a target instead of λ.
 
-    The share is of all penalised weights, or of those of each group. λ of the groups is where the search starts, and
-    in the scope of a model their ratios stay. Training has to be as long as ``steps`` says, with a learning rate that
-    falls towards its end, as it does under a cosine or a line: then the share is met within about 0.1 point.
+    The share is that of all penalised weights, or of the weights of each group. The search starts at the present λ of
+    the groups, and in the scope of a model their ratios stay. Train for ``steps`` steps with a learning rate that falls
+    towards the end, as it does under a cosine or a line: then the share is met within about 0.1 percentage points.
 
     Under a penalty of whole blocks, such as ``L1(over=Rows())``, the weights of a block count as zero when all of them
-    are: single ones that decay until they underflow, as those that read a dead unit do, are not of its making. A group
-    that is added to the optimizer later is steered with the others, from what its λ is then. A parameter that has had
-    no gradient for a twentieth of training, or is frozen, does not count until it has one.
+    are zero: single weights that decay until they underflow, such as the weights that read a dead unit, do not count.
+    A group that is added to the optimizer later is steered with the others, from its λ at that time. A parameter that
+    is frozen, or has had no gradient for a twentieth of training, does not count until it has one.
 
     Args:
-        optimizer: whose λ is controlled.
-        target: the share of zeros, above 0 and below 1; in the scope of groups also one for each penalised group.
-        steps: how many steps of the optimizer the whole training has.
+        optimizer: the proximal optimizer.
+        target: the share of zeros, above 0 and below 1; in the scope of groups also a list, one for each group.
+        steps: the number of steps of the optimizer in the whole training.
         scope: ``"model"``: zeros of all groups count together; ``"group"``: each group meets the target.
         warmup: the share of training over which λ rises along a line.
         allow_empty: whether a layer may lose all its weights. Otherwise λ is lowered where hardly any are left.
-        tolerance: how far from its target the share may end without a warning.
+        tolerance: the largest distance from the target without a warning.
 
     Raises:
         ValueError: the target is not between 0 and 1, or leaves less than a weight for each layer; λ of a group is 0.
@@ -99,7 +99,7 @@ class TargetSparsity(Steered):
         if not is_number(tolerance) or tolerance < 0:
             raise ValueError(f"TargetSparsity: tolerance must be a number of at least 0; got {shown(tolerance)}")
         self.scope, self.later = scope, None if several else 1 - targets[0]
-        self.sizes: dict[Tensor, int] = {}  # what is taken out counts as zeros
+        self.sizes: dict[Tensor, int] = {}  # of the full model: weights that were removed count as zeros
         self._made = 0
         super().__init__(
             optimizer,

@@ -22,32 +22,32 @@ from torchlasso.penalties import L1, Penalty, check_strength
 from torchlasso.penalties.blocks import Strength
 from torchlasso.selection import Group
 
-# With fused=None, so many weights or more are stepped by kernels. Measured in docs/results: below, what a step gains
-# by them does not make up for the seconds that they take at the first.
+# With fused=None, kernels are used from so many weights on. Measured in docs/results: with fewer, the gain of the steps
+# does not make up for the seconds of compilation at the first.
 MANY = 1_000_000
 
 
 class Proximal(Optimizer):
     """Mixin over a torch optimizer: its update, then w ← prox_{τλΩ}(w) with τ from the unit-gradient rule.
 
-    Each parameter group has ``lam``, a plain number that schedulers of λ may write as those of the rate write
-    ``lr``; its penalty is kept in the list ``penalties``, parallel to ``param_groups``. Groups come from
-    :func:`torchlasso.param_groups`, or get ``penalty`` and ``lam`` from the arguments of the same name. What else
-    multiplies λ is ``lam_scales`` in each group, a number for each parameter, and ``weights``, which has for some
-    parameters a tensor with a weight for every block; both are for controllers to write (:mod:`torchlasso.control`).
+    Each parameter group has ``lam``, a number that schedulers of λ may write as schedulers of the rate write ``lr``.
+    The penalties are in the list ``penalties``, parallel to ``param_groups``. Groups come from
+    :func:`torchlasso.param_groups`, or get ``penalty`` and ``lam`` from the arguments of the same name. λ is also
+    multiplied by ``lam_scales`` of the group, a number for each parameter, and by ``weights``, which has a tensor with
+    a weight for every block of some parameters; controllers write both (:mod:`torchlasso.control`).
 
-    With ``averaging`` the optimizer averages gradients over a window that grows as the learning rate falls,
-    1 − β_t = (1 − β)·(lr_t/lr_peak)², lr_peak the largest rate so far, while the update under a constant gradient stays
-    as long as it is: without it the noise of mini-batches revives zeros however small the rate (Xiao 2010; Lee and
-    Wright 2012 on why proximal stochastic gradients do not identify the support). An optimizer that averages no
-    gradients has nothing to lengthen.
+    With ``averaging``, the optimizer averages gradients over a window that grows as the learning rate falls,
+    1 − β_t = (1 − β)·(lr_t/lr_peak)², lr_peak the largest rate so far, and the update under a constant gradient keeps
+    its length. Without it, the noise of mini-batches revives zeros at every rate (Xiao 2010; Lee and Wright 2012 on why
+    proximal stochastic gradients do not identify the support). An optimizer that does not average gradients is not
+    changed.
 
-    With ``fused=True`` :class:`ProxSGD`, :class:`ProxAdam` and :class:`ProxAdamW` do update and prox in one pass over
-    memory, with kernels that torch's compiler makes at the first step (seconds, once on a machine); what cannot be a
-    part of them (an odd memory layout, a prox over columns) is done as without it, and where there is no compiler a
-    warning says so, once. ``fused=None`` does so on a CPU from a million weights on, where it pays. On other devices
-    ``fused=True`` also computes all numbers of the step there, so that the host waits for nothing, and with
-    ``capturable=True`` it can be captured in a graph.
+    With ``fused=True``, :class:`ProxSGD`, :class:`ProxAdam` and :class:`ProxAdamW` do update and prox in one pass over
+    memory, with kernels that torch's compiler makes at the first step (seconds, once on a machine). Parameters that
+    they do not support (an odd memory layout, a prox over columns) fall back to torch's step and a prox after it, and
+    a warning says once if there is no compiler. ``fused=None`` uses kernels on a CPU from a million weights on, where
+    they pay. On other devices, ``fused=True`` also computes all numbers of the step there, so that the host does not
+    wait, and with ``capturable=True`` the step can be captured in a graph.
 
     Raises:
         ValueError: no group has a penalty; λ is negative or not finite; the penalty has no sound prox in the
@@ -74,7 +74,7 @@ class Proximal(Optimizer):
         self.names = {}
         self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging}
         super().__init__(params, *args, **kwargs)
-        # A fused base would skip its update after an overflow by itself, unseen by the prox: the scaler has to.
+        # A fused base would skip its update after an overflow without telling the prox: the scaler has to.
         self._step_supports_amp_scaling = False
         if not any(self.penalties):
             raise ValueError(
@@ -104,11 +104,11 @@ class Proximal(Optimizer):
             self.names.update(zip(group["params"], names, strict=True))
 
     def name_of(self, p: Tensor) -> str:
-        """Return what a parameter is called in messages: its name, or its shape where its group came without names."""
+        """Return the name of a parameter in messages, or its shape if its group came without names."""
         return self.names.get(p, f"a parameter of shape {tuple(p.shape)}")
 
     def penalised_groups(self) -> list[Group]:
-        """The groups that have a penalty, as :func:`torchlasso.param_groups` gives them, and what multiplies λ."""
+        """Return the groups with a penalty, as :func:`torchlasso.param_groups` does, and the factors on their λ."""
         return [
             {
                 "params": group["params"],
@@ -128,7 +128,7 @@ class Proximal(Optimizer):
             found += penalty.over.strengths(params, scales, self.weights.get(params[0]))
         return found
 
-    @_disable_dynamo  # torch.compile leaves the step as it is, which has kernels of its own
+    @_disable_dynamo  # the step has its own kernels, so torch.compile leaves it alone
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one update and its prox. ``closure`` is evaluated first, at the sparse weights, with gradients enabled."""
         loss = None
@@ -278,7 +278,7 @@ class Proximal(Optimizer):
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # torch calls this on load_state_dict too: what the plain optimizer's file lacks is taken from here
+        # torch also calls this in load_state_dict: options that a file of the plain optimizer lacks are kept
         for new, old in zip(state["param_groups"], self.__dict__.get("param_groups", []), strict=False):
             for key in ("lam", "lam_scales", "averaging", "lr_peak"):
                 new.setdefault(key, old[key])

@@ -1,17 +1,18 @@
 """Metrics: how far each torch optimizer's own update moves a coordinate under a constant unit gradient.
 
-This distance τ is what λ is multiplied by to give the threshold of a proximal step. With it a zero stays zero exactly
-where its averaged gradient is at most λ, and a non-zero rests where its gradient is −λ sign(w): the fixed points are
-the stationary points of loss + λ·penalty, whatever the learning rate or the optimizer's scaling.
+This distance τ times λ is the threshold of a proximal step. With it, a zero stays zero exactly if its averaged gradient
+is at most λ, and a nonzero weight rests if its gradient is −λ sign(w): the fixed points are the stationary points of
+loss + λ·penalty, for any learning rate and any scaling by the optimizer.
 
-A coordinate that has had no gradient has no metric of its own yet: ε alone would make τ lr/ε, and wipe what no batch
-has drawn so far. For it gradients of size λ(1 + 100/t) are assumed, t the updates so far; see :func:`or_unseen`.
+A coordinate that has had no gradient has no metric yet: with ε alone, τ would be lr/ε, and the prox would erase every
+weight that no batch has drawn so far. For it, gradients of size λ(1 + 100/t) are assumed after t updates; see
+:func:`floored_unless_seen`.
 
-Two more things are known here: where an optimizer keeps the coefficient β of its averaging of gradients, and the gain
-of that averaging, the value that its buffer would hold had every gradient been one.
+A metric also knows the coefficient β of the optimizer's averaging of gradients, and the gain of that averaging: the
+value that its buffer would have if every gradient had been one.
 
-Adadelta has no metric: its step length feeds on its own updates, and where gradients rest at −λ sign(w) instead of zero
-it grows for ever.
+Adadelta has no metric: its step length depends on its own updates, and it grows without bound where gradients rest at
+−λ sign(w) instead of zero.
 """
 
 from __future__ import annotations
@@ -33,10 +34,33 @@ Number = Any  # a float; a tensor on a device whose numbers the host does not wa
 
 
 class Metric(ABC):
-    """The metric of a torch optimizer, which the proximal step needs. Stateless.
+    """The metric of a torch optimizer, which the proximal step needs. It has no state.
 
-    ``group`` is the optimizer's parameter group as it holds for this step, ``state`` the parameter's state after the
-    optimizer's update, ``gain`` the gain after it.
+    In its methods ``group`` is a parameter group with the options of the present step (``lam`` is λ of the group),
+    ``state`` the parameter's state after the optimizer's update, and ``gain`` the gain after it.
+
+    Examples:
+        A metric for sign descent, whose updates have the length of the rate whatever the gradient:
+
+        >>> import torchlasso as tl
+        >>> class SignSGD(torch.optim.Optimizer):
+        ...     def __init__(self, params, lr=0.01):
+        ...         super().__init__(params, {"lr": lr, "foreach": None, "fused": None})
+        ...     @torch.no_grad()
+        ...     def step(self):
+        ...         for group in self.param_groups:
+        ...             for p in group["params"]:
+        ...                 p.sub_(group["lr"] * p.grad.sign())
+        >>> class SignMetric(tl.optim.Metric):
+        ...     diagonal = False
+        ...     def step_size(self, group, state, gain):
+        ...         return group["lr"]
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, 0.1]))
+        >>> optimizer = tl.proximal(SignSGD, metric=SignMetric())([w], penalty=tl.L1(), lam=0.5)
+        >>> w.grad = torch.tensor([-2.0, 0.0])
+        >>> optimizer.step()
+        >>> w.data  # one rate up, half a rate down; half a rate down
+        tensor([1.0050, 0.0950])
     """
 
     diagonal: ClassVar[bool] = True  # whether τ differs from coordinate to coordinate
@@ -44,40 +68,40 @@ class Metric(ABC):
 
     @abstractmethod
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
-        """τ: a number where it is the same for all coordinates, else a tensor like the parameter."""
+        """Return τ: a number if it is the same for all coordinates, else a tensor like the parameter."""
 
     def averaging(self, group: Group) -> Number:
-        """β, the coefficient of the averaging of gradients; 0 without one."""
+        """Return β, the coefficient of the averaging of gradients, or 0 without averaging."""
         return 0.0
 
     def with_averaging(self, group: Group, share: Number, age: Number, gain: Number, plain: Number) -> Group:
-        """The group's options for one step in which 1 − β is ``share`` times what it says.
+        """Return the options to change for one step in which 1 − β is multiplied by ``share``.
 
-        They make up for what the optimizer assumes of a constant β, so that the update under a constant gradient stays
-        as long as it would be with it.
+        They correct for the optimizer's assumption of a constant β, so that the update under a constant gradient keeps
+        the length that it would have with the β of the group.
 
         Args:
-            group: the options as they are.
+            group: the options of the group.
             share: in (0, 1].
-            age: how many updates the parameter has had before this one.
+            age: the number of updates of the parameter before this one.
             gain: the gain before this step.
-            plain: the gain after this step, had β always been what the group says.
+            plain: the gain after this step if β had always been that of the group.
         """
         return {}
 
     def gain(self, group: Group, before: Number) -> Number:
-        """The gain after one more step: the recursion of the averaging buffer, fed with ones."""
+        """Return the gain after one more step: the recursion of the averaging buffer, fed with ones."""
         return 1.0
 
     def first_gain(self, group: Group, state: State) -> float:
-        """The gain that a state found in a file of the plain optimizer must have, had its β been constant."""
+        """Return the gain of a state in a file of the plain optimizer, whose β was constant."""
         return 1.0
 
     def guard(self, group: Group, state: State) -> None:  # noqa: B027 — most need none
-        """Called before the optimizer's update, to keep rounding from making a NaN of its denominator."""
+        """Change the state before the optimizer's update, so that rounding does not make its denominator NaN."""
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)  # there is no state to tell two of a class apart
+        return type(self) is type(other)  # instances have no state
 
     def __hash__(self) -> int:
         return hash(type(self))
@@ -87,7 +111,7 @@ _REGISTRY: Registry[type[Optimizer], Metric] = Registry("metric of")
 
 
 def metric_of(*optimizers: type[Optimizer]) -> Callable[[type[Metric]], type[Metric]]:
-    """Class decorator: the metric of these optimizer classes (of them exactly, not of what is derived from them)."""
+    """Register the decorated class as the metric of these optimizer classes, but not of classes derived from them."""
 
     def entered(cls: type[Metric]) -> type[Metric]:
         for optimizer in optimizers:
@@ -98,7 +122,7 @@ def metric_of(*optimizers: type[Optimizer]) -> Callable[[type[Metric]], type[Met
 
 
 def known_metrics() -> Mapping[type[Optimizer], Metric]:
-    """All torch optimizers whose metric is known."""
+    """Return all torch optimizers with a known metric."""
     return _REGISTRY
 
 
@@ -109,7 +133,7 @@ def age_of(state: State) -> int:
 
 # Gradients that were never above this, or above ε, count as none. It is the ε of Adam.
 SILENT = 1e-8
-# How many updates make it half certain that a coordinate without a gradient has none.
+# After this many updates, a coordinate without a gradient is half certain to have none.
 PATIENCE = 100
 
 
@@ -119,31 +143,31 @@ def silent_below(eps: Number) -> Number:
 
 
 def assumed(lam: Number, age: Number) -> Number:
-    """Return the size that is assumed of gradients that ``age`` updates have not shown.
+    """Return the assumed size of gradients that ``age`` updates have not shown.
 
-    With it the prox moves a single weight by at most lr·t/(t + 100) in update t: hardly at all in the first ones, and
-    in the end as far as a gradient of size λ would. Any positive size leaves the stationary points what they are, since
-    the update itself does not move such a coordinate.
+    With it, the prox moves a single weight by at most lr·t/(t + 100) in update t: hardly at all in the first updates,
+    and in the end as far as a gradient of size λ would. Any positive size has the same stationary points, since the
+    update itself does not move such a coordinate.
     """
     return lam * (1 + PATIENCE / age)
 
 
-def or_unseen(root: Tensor, size: Tensor, group: Group, state: State) -> Tensor:
-    """Return ``root``, a metric without ε, or what is assumed of it where there has been no gradient.
+def floored_unless_seen(root: Tensor, size: Tensor, group: Group, state: State) -> Tensor:
+    """Return ``root``, a metric without ε, but at least the assumed size where there has been no gradient.
 
     Args:
         root: like the parameter.
-        size: how large the gradients have been, like the parameter.
+        size: the size of the gradients so far, like the parameter.
         group, state: of the parameter.
     """
     if torch.finfo(root.dtype).tiny > SILENT**2:
-        return root  # float16 keeps no squares so small, so that a zero does not say that there was no gradient
+        return root  # in float16, where such a square underflows, a zero does not mean that there was no gradient
     least = assumed(group["lam"], age_of(state))
     return torch.where(size <= silent_below(group["eps"]), root.clamp_min(least), root)
 
 
 class _Momentum(Metric):
-    """Heavy-ball averaging: buf ← μ·buf + g, which grows longer with μ; the rate takes that out again."""
+    """Heavy-ball averaging: buf ← μ·buf + g, whose length grows with μ; the rate corrects for that."""
 
     def averaging(self, group: Group) -> Number:
         return group["momentum"]
@@ -163,12 +187,12 @@ class _Momentum(Metric):
 
 
 def has_momentum(group: Group) -> bool:
-    """Return whether gradients are averaged; a tensor is not looked into, and there is one only where they are."""
+    """Return whether there is momentum. A tensor is not read: it stands for a momentum above zero."""
     return isinstance(group["momentum"], Tensor) or group["momentum"] != 0
 
 
 def after_first(before: Number, later: float | Tensor, first: float) -> Number:
-    """``later``, or ``first`` where the gain before was zero."""
+    """Return ``later``, or ``first`` where the gain before was zero."""
     if not isinstance(before, Tensor):
         return later if before else first
     there = (before != 0).to(before.dtype)
@@ -208,11 +232,13 @@ class RMSpropMetric(_Momentum):
         size = root = state["square_avg"].sqrt()
         if group["centered"]:
             root = state["square_avg"].addcmul(state["grad_avg"], state["grad_avg"], value=-1).sqrt_()
-        return group["lr"] * self._length(group, gain) / or_unseen(root, size, group, state).add_(group["eps"])  # type: ignore[no-any-return]
+        return (
+            group["lr"] * self._length(group, gain) / floored_unless_seen(root, size, group, state).add_(group["eps"])
+        )  # type: ignore[no-any-return]
 
     def guard(self, group: Group, state: State) -> None:
-        # A coordinate that rests has the constant gradient −λ: its centred variance v − ḡ² is zero but for rounding,
-        # which torch takes the root of. Kept above the rounding error, v stays above ḡ² through the next update.
+        # A coordinate that rests has the constant gradient −λ, so its centred variance v − ḡ² is only rounding, of
+        # which torch takes the root. If v is kept above the rounding error, it stays above ḡ² in the next update.
         if group["centered"] and "grad_avg" in state:
             floor = 1 + 64 * torch.finfo(state["square_avg"].dtype).eps
             torch.maximum(state["square_avg"], state["grad_avg"].square() * floor, out=state["square_avg"])
@@ -223,7 +249,7 @@ class AdagradMetric(Metric):
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
         lr = group["lr"] / (1 + (age_of(state) - 1) * group["lr_decay"])
         root = state["sum"].sqrt()
-        return lr / or_unseen(root, root, group, state).add_(group["eps"])  # type: ignore[no-any-return]
+        return lr / floored_unless_seen(root, root, group, state).add_(group["eps"])  # type: ignore[no-any-return]
 
 
 class _Betas(Metric):
@@ -236,8 +262,8 @@ class _Betas(Metric):
         first, second = group["betas"]
         first = 1 - (1 - first) * share
         gain = self.gain({"betas": (first, second)}, gain)
-        # torch divides by 1 − β₁ᵗ, right is the gain, 1 − Π β₁: the rate makes up for it, and the decoupled decay,
-        # which is multiplied by the rate, for that
+        # torch divides by 1 − β₁ᵗ instead of the gain, 1 − Π β₁: the rate corrects for it, and the decoupled decay,
+        # which torch multiplies by the rate, for the corrected rate
         correction = (1 - first ** (age + 1)) / gain
         options: Group = {"betas": (first, second), "lr": group["lr"] * correction}
         if group.get("decoupled_weight_decay"):
@@ -252,7 +278,7 @@ class _Betas(Metric):
         return 1 - float(group["betas"][0]) ** age_of(state)
 
     def _rate(self, group: Group, state: State, gain: float) -> float | Tensor:
-        """The step under a constant unit gradient before the division by the denominator."""
+        """Return the step under a constant unit gradient before the division by the denominator."""
         return group["lr"] * (gain / (1 - float(group["betas"][0]) ** age_of(state)))  # type: ignore[no-any-return]
 
 
@@ -262,7 +288,7 @@ class AdamMetric(_Betas):
         square = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
         correction = (1 - float(group["betas"][1]) ** age_of(state)) ** 0.5
         root = square.sqrt() / correction
-        return self._rate(group, state, gain) / or_unseen(root, root, group, state).add_(group["eps"])
+        return self._rate(group, state, gain) / floored_unless_seen(root, root, group, state).add_(group["eps"])
 
 
 @metric_of(torch.optim.Adamax)
@@ -270,7 +296,7 @@ class AdamaxMetric(_Betas):
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
         # torch adds ε to every gradient
         norm, size = state["exp_inf"], state["exp_inf"] - group["eps"]
-        return self._rate(group, state, gain) / or_unseen(norm, size, group, state)
+        return self._rate(group, state, gain) / floored_unless_seen(norm, size, group, state)
 
 
 @metric_of(torch.optim.RAdam)
@@ -278,15 +304,15 @@ class RAdamMetric(_Betas):
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
         age, second = age_of(state), float(group["betas"][1])
         correction = 1 - second**age
-        limit = 2 / (1 - second) - 1  # ρ∞, the longest simple average that the exponential one stands for
+        limit = 2 / (1 - second) - 1  # ρ∞, the length of the simple average that the exponential one approximates
         rho = limit - 2 * age * second**age / correction
         rate, square = self._rate(group, state, gain), state["exp_avg_sq"]
-        if rho <= 5:  # too few steps to know the variance: a plain momentum step, the same for all coordinates
+        if rho <= 5:  # too few steps for an estimate of the variance: a plain momentum step
             return torch.ones_like(square) * rate
         rectifier = ((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) ** 0.5
-        # not corrected for its bias: what is assumed has to be as small
+        # torch does not correct it for its bias, so ε is scaled instead
         root = square.sqrt() / correction**0.5
-        return rate * rectifier / or_unseen(root, root, group, state).add_(group["eps"] / correction**0.5)  # type: ignore[no-any-return]
+        return rate * rectifier / floored_unless_seen(root, root, group, state).add_(group["eps"] / correction**0.5)  # type: ignore[no-any-return]
 
 
 @metric_of(torch.optim.NAdam)
@@ -294,7 +320,7 @@ class NAdamMetric(_Betas):
     def with_averaging(self, group: Group, share: float, age: int, gain: float, plain: float) -> Group:
         if share == 1:
             return {}
-        # NAdam keeps the product of its own momenta, so that a changing β₁ needs no making up; but it also adds the
+        # NAdam keeps the product of its own momenta, so a changing β₁ needs no correction; but it also adds the
         # gradient of the step itself, with weight 1 − μ_t, which has to fall by the same share
         first, second = group["betas"]
         mu = 1 - share * (1 - self._momentum(group, age + 1))
@@ -308,7 +334,7 @@ class NAdamMetric(_Betas):
         # the gradient of this step, and the average, each with its own correction
         rate = group["lr"] * ((1 - mu) / (1 - product) + mu_next * gain / (1 - product * mu_next))
         root = (state["exp_avg_sq"] / (1 - second**age)).sqrt_()
-        return rate / or_unseen(root, root, group, state).add_(group["eps"])  # type: ignore[no-any-return]
+        return rate / floored_unless_seen(root, root, group, state).add_(group["eps"])  # type: ignore[no-any-return]
 
     def _momentum(self, group: Group, age: int) -> float:
         return float(group["betas"][0] * (1 - 0.5 * 0.96 ** (age * group["momentum_decay"])))

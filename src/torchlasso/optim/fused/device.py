@@ -1,7 +1,7 @@
-"""The fused step on devices that the host does not wait for: all of it, its numbers included, is computed there.
+"""The fused step on devices that the host does not wait for: everything, including its numbers, is computed there.
 
-Gains and the largest rate are tensors in the groups then, rates may be tensors, and nothing is read back; so a step can
-be captured in a graph and replayed.
+Gains and the largest rate are tensors in the groups, rates may be tensors, and nothing is read back, so a step can be
+captured in a graph and replayed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from torchlasso.optim.metrics import Metric, Number
 from torchlasso.penalties import L1, Penalty, check_strength
 from torchlasso.selection import Group
 
-# The options of a group that are numbers, which may change without a new compilation, and those that are not.
+# Numeric options of a group, which may change without a new compilation, and other options.
 NUMBERS = ("lr", "lam", "betas", "eps", "weight_decay", "momentum", "dampening")
 FIXED = ("averaging", "decoupled_weight_decay", "nesterov")
-_NUMBERS = itertools.count()  # for the names of what is compiled
+_NUMBERS = itertools.count()  # for the names of compiled functions
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class GroupStep:
     Attributes:
         step: of one of them.
         metric: of the optimizer.
-        fixed: the options of the group that are not numbers, or are 0 and would be idle.
+        fixed: the options of the group that are not numbers, or are 0 and have no effect.
     """
 
     step: FusedStep
@@ -84,9 +84,9 @@ def _of_member(number: Number, i: int, w: Tensor) -> Tensor:
 
 @functools.cache
 def _compiled(step: GroupStep, shapes: tuple[torch.Size, ...]) -> Callable[..., None]:
-    """The compiled step for members of these shapes, which torch.compile takes for constants.
+    """Return the compiled step for members of these shapes, which are constants for torch.compile.
 
-    It counts how often it compiled a code object, and refuses the ninth time: so each step has one of its own.
+    torch.compile refuses to compile a code object for the ninth time, so each step has its own.
     """
     call = GroupStep.__call__
     code = call.__code__.replace(co_name=f"step_{next(_NUMBERS)}")
@@ -96,7 +96,7 @@ def _compiled(step: GroupStep, shapes: tuple[torch.Size, ...]) -> Callable[..., 
 
 
 def is_for(group: Group, penalty: Penalty | None, weighted: bool) -> bool:
-    """Return whether the step of a group is done here: asked for, on a device, its penalty fit to be compiled."""
+    """Return whether the step of a group is done here: requested, on a device, with a penalty that can be compiled."""
     wanted = group.get("fused") or group.get("capturable")
     fits = penalty is None or (has_template(penalty) and not weighted and not penalty.over.names)
     return bool(wanted) and _are_on_device(group["params"]) and fits
@@ -150,18 +150,18 @@ def advance(
 
 
 def keep_on_device(group: Group) -> None:
-    """Let gains and largest rate be tensors on the device of the parameters."""
+    """Make the gains and the largest rate tensors on the device of the parameters."""
     device = group["params"][0].device
     for name in ("gains", "plain_gains", "lr_peak"):
         if not isinstance(group[name], Tensor):
-            # with a dimension: what a compiled function writes into a tensor without one can be lost
+            # with one dimension, since writes of a compiled function into a tensor without one can be lost
             group[name] = torch.tensor(group[name], dtype=torch.float64, device=device).reshape(-1)
 
 
 def _tensors(value: Any, device: torch.device) -> Any:
-    """Numbers as tensors, which a compiled function takes without being compiled for their values.
+    """Return numbers as tensors, so that a function is not compiled for their values.
 
-    They are filled in there: to copy a number to a device is to wait for it.
+    They are filled on the device: to copy a number there is to wait for it.
     """
     if isinstance(value, tuple):
         return tuple(_tensors(each, device) for each in value)

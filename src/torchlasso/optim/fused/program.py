@@ -1,4 +1,4 @@
-"""Steps: what is compiled for the fused step, an update of torch's and then the prox in its metric."""
+"""Fused steps as functions to compile: an update of a torch optimizer, then the prox in its metric."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from torchlasso.penalties.magnitudes import computed, divide, scaled_norms
 
 @dataclass(frozen=True)
 class Template:
-    """A penalty without its numbers, which a step is given as it is given λ.
+    """A penalty without its numbers, which are arguments of a step, as λ is.
 
     Attributes:
         penalty: the class.
         fixed: its other fields, with their values.
-        numbers: the names of its numbers.
+        numbers: the names of its numeric fields.
     """
 
     penalty: type[Penalty]
@@ -89,16 +89,16 @@ class FusedStep(KernelSource):
         z, tau, new = self.update.apply(w, grad, buffers, numbers)
         if not is_elementwise(penalty):
             return penalty.prox(z, lam, tau), new, []
-        # what ``prox`` is for single weights; this way of giving r its sign is the fastest where it is compiled
+        # the same as ``prox`` for single weights; compiled, this way to give r its sign is the fastest
         r = penalty.prox_phi(z.abs(), lam, tau)
         return torch.where(z < 0, 0.0 - r, r), new, []
 
 
 @dataclass(frozen=True)
 class RowStep(FusedStep):
-    """The same where the blocks of the penalty are rows: the penalty is that of a row's norm, its λ that of the row.
+    """A fused step for blocks that are rows: the penalty is that of a row's norm, and λ that of the row.
 
-    Under a step for each coordinate the prox is done only for those rows for which it is easy, and says which.
+    With a τ for each coordinate, the prox is done only for rows for which it is easy, and the step returns which.
     """
 
     @property
@@ -108,7 +108,7 @@ class RowStep(FusedStep):
     def _step(
         self, penalty: Any, lam: Tensor, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
     ) -> tuple[Tensor, Buffers, list[Tensor]]:
-        # what there is one of for a row is an output, or inductor would compute it again for every weight
+        # a value for each row has to be an output, or inductor would compute it again for every weight
         if self.update.diagonal:
             start = torch.linalg.vector_norm(w, dim=1)
             scaled, metric, reach, new = self.update.apply_scaled(w, grad, buffers, numbers)
@@ -138,5 +138,5 @@ def is_rowwise(penalty: Penalty | None, update: Update) -> TypeGuard[Separable]:
 
 
 def has_template(penalty: Penalty) -> bool:
-    """Return whether the penalty is a frozen dataclass, whose numbers can be told from its other fields."""
+    """Return whether the penalty is a frozen dataclass, so that its numbers are known."""
     return is_dataclass(penalty) and type(penalty).__hash__ is not None

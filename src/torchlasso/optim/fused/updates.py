@@ -1,7 +1,7 @@
 """Updates: a step of torch's SGD, Adam and AdamW as arithmetic on weights, for a compiler to fuse with the prox.
 
-All that changes from step to step (rates, coefficients of averaging, corrections of bias) is in numbers, which are
-computed outside and handed over in a tensor, so that no change of them is a change of the code.
+Values that change from step to step (rates, coefficients of averaging, corrections of bias) are computed outside and
+passed as numbers in a tensor, so that a change of them does not change the code.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Update(ABC):
     """One torch optimizer's update, with the options that change its code. Its formulas are those of torch.
 
     Args:
-        ascends: the objective is maximised.
-        decays: weight decay is a part of the gradient.
+        ascends: whether the objective is maximised.
+        decays: whether weight decay is a part of the gradient.
     """
 
     diagonal: ClassVar[bool] = False  # whether τ differs from weight to weight
@@ -41,37 +41,37 @@ class Update(ABC):
         return ()
 
     def start(self, p: Tensor) -> dict[str, Tensor]:
-        """The state of a parameter before its first step, as torch has it."""
+        """Return the state of a parameter before its first step, in torch's form."""
         return {name: torch.zeros_like(p, memory_format=torch.preserve_format) for name in self.buffers}
 
     def _direction(self, w: Tensor, grad: Tensor, decay: Tensor) -> Tensor:
-        """The gradient, turned round or with the weight decay added."""
+        """Return the gradient, with the opposite sign or the weight decay added."""
         grad = -grad if self.ascends else grad
         return grad + decay * w if self.decays else grad
 
     @abstractmethod
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
-        """The weights after the update, the step size τ of the prox (a number or like ``w``) and the new buffers."""
+        """Return the weights after the update, τ of the prox (a number or like ``w``) and the new buffers."""
 
     def apply_scaled(
         self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
     ) -> tuple[Tensor, Tensor, Tensor, Buffers]:
-        """The same without a division, where τ is c/d with a d for each weight: d z, d, c and the new buffers."""
+        """Do the same without a division where τ is c/d for a tensor d; return d·z, d, c and the new buffers."""
         raise NotImplementedError
 
     def step_size(self, buffers: Buffers, numbers: Sequence[float]) -> Tensor:
-        """τ again, like the weights, after an update that left these buffers."""
+        """Return τ, like the weights, from the buffers after an update."""
         raise NotImplementedError
 
     @abstractmethod
     def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
-        """The numbers of a step.
+        """Return the numbers of a step.
 
         Args:
-            group: the options that the step is done with.
+            group: the options of the step.
             lam: λ of the group, without the scales of its members, which change when a model shrinks.
-            age: how many updates the parameters will then have had.
-            before: the gain of the averaging before the step; ``gain``: after it.
+            age: the number of updates of the parameters, including this one.
+            before, gain: the gain of the averaging before and after the step.
         """
 
 
@@ -79,7 +79,7 @@ _REGISTRY: Registry[type[Optimizer], Callable[[Group], Update]] = Registry("upda
 
 
 def update_of(*optimizers: type[Optimizer]) -> Callable[[Callable[[Group], Update]], Callable[[Group], Update]]:
-    """Decorator: the function gives the update that these optimizer classes do with the options of a group."""
+    """Register the decorated function: it returns the update of these optimizers with the options of a group."""
 
     def entered(choose: Callable[[Group], Update]) -> Callable[[Group], Update]:
         for optimizer in optimizers:
@@ -90,7 +90,7 @@ def update_of(*optimizers: type[Optimizer]) -> Callable[[Callable[[Group], Updat
 
 
 def fused_updates() -> Mapping[type[Optimizer], Callable[[Group], Update]]:
-    """The optimizer classes that have a fused step."""
+    """Return the optimizer classes that have a fused step."""
     return _REGISTRY
 
 
@@ -139,8 +139,8 @@ def _sgd(group: Group) -> Update:
 class Adam(Update):
     """m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², w ← w − lr·m̂/(√v̂ + ε), after a decay of w where it is decoupled.
 
-    With v̂ = v/c the last is w − √c·lr·m̂/(√v + √c·ε): a multiplication less. The metric of the prox is this denominator
-    wherever there has been a gradient; see :func:`~torchlasso.optim.metrics.or_unseen`.
+    With v̂ = v/c the last is w − √c·lr·m̂/(√v + √c·ε), which saves a multiplication. The metric of the prox is this
+    denominator wherever there has been a gradient; see :func:`~torchlasso.optim.metrics.floored_unless_seen`.
 
     Args:
         amsgrad: the largest v so far takes the place of v.
@@ -179,7 +179,7 @@ class Adam(Update):
         return (mean, square, torch.maximum(buffers[2], square)) if self.amsgrad else (mean, square)
 
     def _metric(self, root: Tensor, numbers: Sequence[Any]) -> Tensor:
-        """Return √v + √c·ε, or what is assumed of it where there has been no gradient."""
+        """Return √v + √c·ε, with the assumed size in the place of √v where there has been no gradient."""
         *_, eps, _, _, silent, least = numbers
         metric: Tensor = torch.where(root <= silent, root.clamp_min(least), root) + eps
         return metric
@@ -194,7 +194,7 @@ class Adam(Update):
         root = (1 - second**age) ** 0.5
         lr_hat = root * lr / (1 - first**age)
         eps, least = group["eps"], assumed(lam, age)
-        # in float16 a square that is zero does not mean that there was no gradient
+        # in float16 a zero square does not mean that there was no gradient
         half = any(p.dtype == torch.float16 for p in group.get("params", ()))
         averages, rates = [1 - first, 1 - second], [root * eps, lr_hat, lr_hat * gain]
         silent = -1.0 if half else root * silent_below(eps)
