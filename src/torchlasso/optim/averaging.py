@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.optim.metrics import Metric, Number
+from torchlasso.optim.metrics import Metric
+from torchlasso.optim.unseen import Number
 from torchlasso.selection import Group
 
 # The averaging window grows with this power of lr_peak / lr. Measured in docs/results: with 1 the support goes on

@@ -17,7 +17,8 @@ from torchlasso.optim.checks import check_group
 from torchlasso.optim.fused import device, updates
 from torchlasso.optim.fused.cpu import Launch, launches_of
 from torchlasso.optim.fused.program import is_elementwise
-from torchlasso.optim.metrics import Metric, age_of
+from torchlasso.optim.metrics import Metric
+from torchlasso.optim.unseen import age_of
 from torchlasso.penalties import L1, Penalty, check_strength
 from torchlasso.penalties.blocks import Strength
 from torchlasso.selection import Group

@@ -6,7 +6,7 @@ loss + λ·penalty, for any learning rate and any scaling by the optimizer.
 
 A coordinate that has had no gradient has no metric yet: with ε alone, τ would be lr/ε, and the prox would erase every
 weight that no batch has drawn so far. For it, gradients of size λ(1 + 100/t) are assumed after t updates; see
-:func:`floored_unless_seen`.
+:mod:`torchlasso.optim.unseen`.
 
 A metric also knows the coefficient β of the optimizer's averaging of gradients, and the gain of that averaging: the
 value that its buffer would have if every gradient had been one.
@@ -20,17 +20,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from torchlasso._core.registry import Registry
+from torchlasso.optim.unseen import Number, State, age_of, floored_unless_seen
 from torchlasso.selection import Group
-
-State = Mapping[str, Any]
-Number = Any  # a float; a tensor on a device whose numbers the host does not wait for
 
 
 class Metric(ABC):
@@ -126,46 +124,6 @@ def known_metrics() -> Mapping[type[Optimizer], Metric]:
     return _REGISTRY
 
 
-def age_of(state: State) -> int:
-    """Return the number of updates that a parameter has had."""
-    return int(state.get("step", 0))
-
-
-# Gradients that were never above this, or above ε, count as none. It is the ε of Adam.
-SILENT = 1e-8
-# After this many updates, a coordinate without a gradient is half certain to have none.
-PATIENCE = 100
-
-
-def silent_below(eps: Number) -> Number:
-    """Return the size below which gradients count as none: about the smaller of ε and 1e-8."""
-    return SILENT * eps / (SILENT + eps)
-
-
-def assumed(lam: Number, age: Number) -> Number:
-    """Return the assumed size of gradients that ``age`` updates have not shown.
-
-    With it, the prox moves a single weight by at most lr·t/(t + 100) in update t: hardly at all in the first updates,
-    and in the end as far as a gradient of size λ would. Any positive size has the same stationary points, since the
-    update itself does not move such a coordinate.
-    """
-    return lam * (1 + PATIENCE / age)
-
-
-def floored_unless_seen(root: Tensor, size: Tensor, group: Group, state: State) -> Tensor:
-    """Return ``root``, a metric without ε, but at least the assumed size where there has been no gradient.
-
-    Args:
-        root: like the parameter.
-        size: the size of the gradients so far, like the parameter.
-        group, state: of the parameter.
-    """
-    if torch.finfo(root.dtype).tiny > SILENT**2:
-        return root  # in float16, where such a square underflows, a zero does not mean that there was no gradient
-    least = assumed(group["lam"], age_of(state))
-    return torch.where(size <= silent_below(group["eps"]), root.clamp_min(least), root)
-
-
 class _Momentum(Metric):
     """Heavy-ball averaging: buf ← μ·buf + g, whose length grows with μ; the rate corrects for that."""
 
@@ -232,9 +190,8 @@ class RMSpropMetric(_Momentum):
         size = root = state["square_avg"].sqrt()
         if group["centered"]:
             root = state["square_avg"].addcmul(state["grad_avg"], state["grad_avg"], value=-1).sqrt_()
-        return (
-            group["lr"] * self._length(group, gain) / floored_unless_seen(root, size, group, state).add_(group["eps"])
-        )  # type: ignore[no-any-return]
+        metric = floored_unless_seen(root, size, group, state).add_(group["eps"])
+        return group["lr"] * self._length(group, gain) / metric  # type: ignore[no-any-return]
 
     def guard(self, group: Group, state: State) -> None:
         # A coordinate that rests has the constant gradient −λ, so its centred variance v − ḡ² is only rounding, of

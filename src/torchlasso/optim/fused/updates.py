@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from torchlasso._core.registry import Registry
-from torchlasso.optim.metrics import Number, after_first, assumed, silent_below
+from torchlasso.optim.metrics import after_first
+from torchlasso.optim.unseen import Number, assumed, silent_below
 from torchlasso.selection import Group
 
 Buffers = tuple[Tensor, ...]
@@ -140,7 +141,7 @@ class Adam(Update):
     """m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², w ← w − lr·m̂/(√v̂ + ε), after a decay of w where it is decoupled.
 
     With v̂ = v/c the last is w − √c·lr·m̂/(√v + √c·ε), which saves a multiplication. The metric of the prox is this
-    denominator wherever there has been a gradient; see :func:`~torchlasso.optim.metrics.floored_unless_seen`.
+    denominator wherever there has been a gradient; see :func:`~torchlasso.optim.unseen.floored_unless_seen`.
 
     Args:
         amsgrad: the largest v so far takes the place of v.
