@@ -1,4 +1,4 @@
-"""From zeros to a model that runs faster."""
+"""Faster inference with models that have zeros."""
 
 from torchlasso.inference.accelerating import accelerate
 from torchlasso.inference.record import AccelerationReport, LayerAcceleration

@@ -1,4 +1,4 @@
-"""Run the layers of a model in the ways that are quickest with its zeros, on this machine."""
+"""Run each layer of a model in the fastest way for its zeros, on this machine."""
 
 from __future__ import annotations
 
@@ -47,36 +47,35 @@ def accelerate(
     compact_first: bool = True,
     return_report: bool = False,
 ) -> nn.Module | tuple[nn.Module, AccelerationReport]:
-    """A model for inference with the same outputs, each of whose layers runs in the way that is quickest here.
+    """Make a model for inference with the same outputs, in which each layer runs in the fastest way on this machine.
 
-    Linear layers and convolutions that have zeros are timed in several ways, and those that give something else are
-    left out: as they are (``dense``); without the rows and columns, or filters and input channels, that are zero
-    (``channels``); by single weights, with MKL (``csr``) or in C++, where a compiler works (``compiled``); linear
-    layers by square blocks (``blocks-4`` to ``blocks-32``) and, on GPUs that can, by two of each four weights
-    (``2:4``). What is chosen is for this machine, as many threads as torch uses now, and batches as large as the
-    example's; the outputs are right for any.
+    Linear layers and convolutions with zeros are timed in several ways, and ways with different outputs are left out:
+    unchanged (``dense``); without zero rows and columns, or zero filters and input channels (``channels``); by single
+    weights, with MKL (``csr``) or in C++ if there is a compiler (``compiled``); linear layers also by square blocks
+    (``blocks-4`` to ``blocks-32``) and, on GPUs that support it, with 2:4 sparsity (``2:4``). The choice is for this
+    machine, torch's current number of threads and the batch size of the example; the outputs are right for all sizes.
 
     Args:
         model: any module; it is not changed.
-        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, as the model will be given.
-        seconds: about how long timing may take, half of it for the layers and half for the whole model. All is timed
-            three times at least, which may be longer; compaction, compilation and checks come on top.
-        compact_first: take out units that make no difference first, as :func:`torchlasso.compact` does, where the model
+        example_inputs: inputs of the model: a tensor, a tuple of arguments or a dict of keyword arguments.
+        seconds: the approximate time for timing, half of it for the layers and half for the whole model. Each way is
+            timed at least three times, which may take longer; compaction, compilation and checks come on top.
+        compact_first: whether to remove units without effect first, as :func:`torchlasso.compact` does, if the model
             can be exported.
-        return_report: return the choices and the timings, too.
+        return_report: whether to return the choices and timings as well.
 
     Returns:
-        A copy of the model in evaluation, whose parameters have no gradient, with plain modules in the place of layers;
-        and, where asked for, the report. It cannot be trained. Each of those modules gave what the layer gives, up to
-        the rounding of a sum, and the whole model what the original gives, in float64. If the whole model did not win
-        3 % by it, fewer layers are replaced, or none.
+        A copy of the model in evaluation mode, with plain modules in the place of layers and without gradients; it
+        cannot be trained. With ``return_report``, also the report. Each new module was checked against its layer up to
+        the rounding of a sum, and the whole model against the original, in float64. If the whole model does not gain at
+        least 3 %, fewer layers are replaced, or none.
 
-        A layer stays as it is, and the report says why, if the model does not call it, as ``nn.MultiheadAttention``
-        does not call its projections; if the model needs its weight, as the fast path of ``nn.TransformerEncoderLayer``
-        does, unless ``torch.backends.mha.set_fastpath_enabled(False)`` was called; or if it is parametrised or masked,
-        in groups, has hooks or a class with a forward pass of its own. Two differences are left: where an input is
-        infinite or NaN, a weight that is zero makes a dense layer give NaN, but not a sparse one; and sparse layers do
-        not run under ``torch.autocast``.
+        A layer stays unchanged, and the report says why, if the model does not call it, as with the projections of
+        ``nn.MultiheadAttention``; if the model needs its weight, as the fast path of ``nn.TransformerEncoderLayer``
+        does unless ``torch.backends.mha.set_fastpath_enabled(False)`` was called; or if it is parametrised, masked or
+        grouped, has hooks, or has a custom forward pass. Two differences remain: if an input is infinite or NaN, a zero
+        weight makes a dense layer return NaN, but not a sparse one; and sparse layers do not run under
+        ``torch.autocast``.
 
     Raises:
         ValueError: the model cannot be copied, does not run on the inputs, has weights that are not finite or is
@@ -95,11 +94,13 @@ def accelerate(
     if isinstance(seconds, bool) or not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
         raise ValueError(f"seconds must be a finite number above 0; got {seconds!r}")
     if any_sharded(model.parameters()):
-        raise ValueError("model is sharded, and accelerate needs whole parameters")
-    # a model may write into what it is given
+        raise ValueError("model must not be sharded: accelerate needs whole parameters")
+    # a model may write to its inputs
     inputs = tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, example_inputs)
     original = _copied(model).eval()
-    small, compaction = _compacted(original, inputs) if compact_first else (None, "Not compacted: not asked for.")
+    small, compaction = (
+        _compacted(original, inputs) if compact_first else (None, "Not compacted: compact_first is False.")
+    )
     base = _copied(original) if small is None else small
     layers = find_layers(base)
     record(base, layers, inputs)
@@ -108,7 +109,7 @@ def accelerate(
     choices = working(original, base, choices, inputs)
     found = quickest(original, base, choices, inputs, seconds / 2, smaller=small is not None)
     if small is not None and found.model is original:
-        compaction += " The whole model is not quicker with that, and nothing went."
+        compaction += " The whole model is not faster with it, so no unit was removed."
     report = AccelerationReport(tuple(map(_reported, found.choices)), compaction, found.before, found.after)
     fast = found.model.requires_grad_(False)
     return (fast, report) if return_report else fast
@@ -116,18 +117,18 @@ def accelerate(
 
 @torch.no_grad()
 def _copied(model: nn.Module) -> nn.Module:
-    """A copy, whose parameters are leaves also where a scripted module would make them anew."""
+    """Copy a model; its parameters are leaves, even if a scripted module would make them anew."""
     try:
         return copy.deepcopy(model)
-    except Exception as error:  # of any kind: modules may say how they are copied
+    except Exception as error:  # any exception: modules may define their own copying
         raise ValueError(f"model cannot be copied: {first_line(error)}") from error
 
 
 def _compacted(model: nn.Module, inputs: Inputs) -> tuple[nn.Module | None, str]:
-    """The smaller model, if it is smaller, and what became of it."""
+    """Compact a model; return it if it became smaller, and a sentence about the outcome."""
     try:
         small, report, _ = compacted(model, inputs)
-    except (RuntimeError, ValueError) as error:  # it cannot be exported
+    except (RuntimeError, ValueError) as error:  # the model cannot be exported
         return None, f"Not compacted: {error}"
     return (small if report.removed else None), f"Compaction: {report.verdict}"
 

@@ -1,4 +1,4 @@
-"""Layers without the channels that make no difference."""
+"""Layers without their zero channels."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torchlasso.inference.matrix import InferenceModule
 
 
 class LiveChannels(InferenceModule):
-    """A smaller layer that reads some of the input channels and gives some of the output channels.
+    """A smaller layer that reads some of the input channels and computes some of the output channels.
 
-    The other outputs are the bias there.
+    The other outputs are constant: their bias.
 
     Args:
-        inner: the layer of what lives.
-        dim: the dimension of inputs and outputs that is the channels, from the last on.
-        inputs: which input channels are read; None for all.
-        outputs: which output channels there are; None for all.
-        bias: of all outputs, (outputs,).
+        inner: the layer of the live channels.
+        dim: the dimension of the channels in inputs and outputs, a negative index.
+        inputs: the indices of the input channels that are read; None for all.
+        outputs: the indices of the output channels that are computed; None for all.
+        bias: the bias of all outputs, (outputs,).
 
     Examples:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The choice of the quickest way to run a layer among those with the same outputs."""
+"""Choose the fastest way to run a layer among the ways with the same outputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torchlasso.inference.executions import DENSE, executions
 from torchlasso.inference.layers import Layer
 from torchlasso.inference.matrix import InferenceModule
 
-GAIN = 0.95  # what is chosen takes at most so much of the dense layer's time
-ROWS, SAMPLES = 256, 8  # so many rows of a linear layer, and samples of a convolution, are compared in float64
+GAIN = 0.95  # the chosen way takes at most this share of the dense layer's time
+ROWS, SAMPLES = 256, 8  # the rows of a linear layer, and samples of a convolution, compared in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +29,9 @@ class ChosenExecution:
     Attributes:
         layer: the layer.
         execution: the name of the way.
-        module: that runs it so.
-        seconds: of all its calls in one run of the model, by the names of the ways that were timed.
-        why: why it is run as it is, if it is.
+        module: the module that runs the layer in this way.
+        seconds: the time of all its calls in one run of the model, by the names of the timed ways.
+        why: the reason if it stays dense.
     """
 
     layer: Layer
@@ -42,27 +42,27 @@ class ChosenExecution:
 
     @property
     def replaces(self) -> bool:
-        """Return whether the layer is run in another way."""
+        """Return whether the layer runs in another way than dense."""
         return self.module is not self.layer.module
 
     @property
     def any_precision(self) -> bool:
-        """Return whether it can run in float64 and on a CPU."""
+        """Return whether the module can run in float64 and on a CPU."""
         return not isinstance(self.module, InferenceModule) or self.module.any_precision
 
     @property
     def won(self) -> float:
-        """Seconds that a run of the model takes less."""
+        """The seconds saved in a run of the model."""
         return self.seconds[DENSE] - self.seconds[self.execution] if self.replaces else 0.0
 
     def undone(self, why: str) -> ChosenExecution:
-        """The layer as it is."""
+        """Return the choice of the dense layer."""
         return ChosenExecution(self.layer, DENSE, self.layer.module, self.seconds, why)
 
 
 @torch.no_grad()
 def choose_execution(layer: Layer, seconds: float) -> ChosenExecution:
-    """The quickest way to run a layer on what it was given, in about so many seconds."""
+    """Choose the fastest way to run a layer on its inputs, within about this many seconds."""
     found, troubles = {DENSE: layer.module}, list[str]()
     if layer.why:
         return ChosenExecution(layer, DENSE, layer.module, {}, layer.why)
@@ -73,7 +73,7 @@ def choose_execution(layer: Layer, seconds: float) -> ChosenExecution:
             if module is not None and examples.fit(module):
                 found[name] = module
             elif module is not None:
-                troubles.append(f"{name} gives something else")
+                troubles.append(f"{name} has other outputs")
         except (RuntimeError, ValueError) as error:  # torch has no such product for this device or precision
             troubles.append(f"{name}: {first_line(error)}")
     if len(found) == 1:
@@ -83,7 +83,7 @@ def choose_execution(layer: Layer, seconds: float) -> ChosenExecution:
     medians = {name: statistics.median(each) for name, each in times.items()}
     best = min(medians, key=medians.__getitem__)
     if medians[best] > GAIN * medians[DENSE]:
-        return ChosenExecution(layer, DENSE, layer.module, medians, "; ".join(["nothing is quicker", *troubles]))
+        return ChosenExecution(layer, DENSE, layer.module, medians, "; ".join(["nothing is faster", *troubles]))
     return ChosenExecution(layer, best, found[best], medians)
 
 
@@ -96,8 +96,8 @@ def _visit(module: nn.Module, layer: Layer) -> None:
 class Examples:
     """Inputs and outputs of a layer in float64, with the error that rounding allows.
 
-    A sum of n products is off by about ε √n times the sum of their absolute values, in whatever order it is taken.
-    Compared are the first rows, since float64 is slow: rows do not depend on each other.
+    In any order of summation, a sum of n products has an error of about ε √n times the sum of their absolute values.
+    Only the first rows are compared, since float64 is slow and rows do not depend on each other.
     """
 
     layer: Layer
@@ -132,7 +132,7 @@ class Examples:
 
 
 def _some(layer: Layer, x: Tensor) -> Tensor:
-    """The first rows or samples of what a layer is given, or of what it gives."""
+    """Return the first rows or samples of a layer's inputs or outputs."""
     if layer.convolves:
         return x[:SAMPLES] if x.dim() == layer.weight.dim() else x  # else a single sample
     return x.reshape(-1, x.shape[-1])[:ROWS]

@@ -1,4 +1,4 @@
-"""Sums of sparse products as a compiled function, which keeps what it sums up in registers."""
+"""Sums of sparse products as a compiled function that keeps the sums in registers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torchlasso.inference.matrix import SparseMatrix
 
 # y[n, o, p] = bias[o] + Σ_k Σ_j values[j] x_k[n, col[j], p], with j the entries of row k·outputs + o of the matrix.
-# It is done in tiles of 8, 4, 2 and 1 vectors of pixels p. The last tile ends where the pixels do, and may overlap the
-# one before, which does no harm. Fewer pixels than a vector has are done one by one.
+# The pixels p are processed in tiles of 8, 4, 2 and 1 vectors. The last tile ends at the last pixel, and may overlap
+# the tile before, which is harmless. Fewer pixels than a vector are processed one by one.
 SOURCE = r"""
 #include <algorithm>
 #include <cstdint>
@@ -100,12 +100,12 @@ FUNCTIONS = {torch.float32: "of_float", torch.float64: "of_double"}
 
 @functools.cache
 def library() -> Any:
-    """The compiled functions; None where nothing can be compiled. They are kept on disk by inductor."""
-    from torch._inductor import config  # imported where they are needed: it takes seconds
+    """Return the compiled functions, or None if nothing can be compiled. Inductor caches them on disk."""
+    from torch._inductor import config  # imported only here: the import takes seconds
     from torch._inductor.codecache import CppCodeCache
 
     options = {
-        "cpp.vec_isa_ok": True,  # what the processor says it has is not tried out first, which would take seconds
+        "cpp.vec_isa_ok": True,  # trust the processor's flags: trying them out would take seconds
         "cpp_cache_precompile_headers": False,
         "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum in one instruction, rounded once
     }
@@ -113,12 +113,12 @@ def library() -> Any:
         with warnings.catch_warnings(), config.patch(options):
             warnings.simplefilter("ignore")
             return CppCodeCache.load(SOURCE)
-    except Exception:  # of whatever kind keeps a compiler from working
+    except Exception:  # any exception: a compiler can fail in many ways
         return None
 
 
 def applies(x: Tensor, matrix: SparseMatrix) -> bool:
-    """Return whether compiled code can multiply such a matrix by such a tensor: without a gradient."""
+    """Return whether compiled code can multiply the matrix by the tensor; it needs no gradient."""
     plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype == matrix.values.dtype and x.dtype in FUNCTIONS
     return plain and not (x.requires_grad and torch.is_grad_enabled()) and library() is not None
 
@@ -129,12 +129,12 @@ def sum_products(
     """Write the sum of products of matrices with rows of pixels, and the bias, into the first pixels of ``out``.
 
     Args:
-        matrix: the matrices, below each other.
-        rows: for each of them the rows, (batch, inputs, pixels), contiguous and of one shape.
-        starts: the pixel of those that is the first to be multiplied by.
-        length: how many pixels are, from there on.
+        matrix: the matrices, stacked vertically.
+        rows: the rows for each matrix, (batch, inputs, pixels), contiguous and of one shape.
+        starts: the first pixel to multiply, for each matrix.
+        length: the number of pixels from there on.
         bias: (outputs,).
-        out: contiguous, (batch, outputs, at least so many pixels).
+        out: contiguous, (batch, outputs, at least ``length`` pixels).
     """
     batch, inputs, pixels = rows[0].shape
     numbers = (batch, out.shape[1], len(rows), length, inputs * pixels, pixels, out.shape[2], torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""Convolutions that multiply by what is not zero only."""
+"""Convolutions that multiply by nonzero weights only."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torchlasso.inference.window import Layout, Window, layout
 
 
 class SparseConvolution(InferenceModule):
-    """A convolution in 1, 2 or 3 dimensions with a sparse weight: the sum over the places of its kernel.
+    """A convolution in 1, 2 or 3 dimensions with a sparse weight, as a sum over the positions of its kernel.
 
-    y[o, p] = b[o] + Σ_k Σ_i W[o, i, k] x[i, s·p + d·k], with stride s and dilation d. For each place k the inner sum is
-    the product of a sparse matrix and the padded input, shifted: of pixels that are one long row, with those at the
-    borders computed for nothing, a shifted row is a part of the row, and is not copied. With a stride, the input is cut
-    into grids of every s-th pixel, of which the same holds.
+    y[o, p] = b[o] + Σ_k Σ_i W[o, i, k] x[i, s·p + d·k], with stride s and dilation d. For each position k, the inner
+    sum is the product of a sparse matrix and the shifted, padded input. The pixels form one long row, so a shifted row
+    is a part of the row and is not copied; the results at the borders are computed but not used. With a stride, the
+    input is cut into grids of every s-th pixel, and the same holds for each grid.
 
     Args:
         conv: the convolution, with one group.
-        compiled: let a compiled function do all places at once, where it can.
+        compiled: whether a compiled function processes all positions at once, if it applies.
 
     Raises:
-        ValueError: it has several groups.
+        ValueError: the convolution has several groups.
 
     Examples:
         >>> import torch
@@ -46,20 +46,20 @@ class SparseConvolution(InferenceModule):
         self.in_channels, self.out_channels, self.kernel_size = conv.in_channels, conv.out_channels, conv.kernel_size
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, 1
         self.padding_mode, self.compiled = conv.padding_mode, compiled
-        self.around = tuple(conv._reversed_padding_repeated_twice)  # the padding as F.pad takes it
+        self.around = tuple(conv._reversed_padding_repeated_twice)  # in the format of F.pad
         places = list(itertools.product(*map(range, conv.kernel_size)))
-        w = conv.weight.detach().flatten(2).permute(2, 0, 1)  # (places, outputs, inputs)
+        w = conv.weight.detach().flatten(2).permute(2, 0, 1)  # (positions, outputs, inputs)
         live = w.flatten(1).any(dim=1)
         there = tuple(place for place, lives in zip(places, live.tolist(), strict=True) if lives)
         self.window = Window(conv.kernel_size, conv.stride, conv.dilation, there)
-        self.matrix = SparseMatrix(w[live].flatten(0, 1))  # the matrices of all these places below each other
+        self.matrix = SparseMatrix(w[live].flatten(0, 1))  # the matrices of these positions, stacked vertically
         self.register_buffer("bias", None if conv.bias is None else conv.bias.detach().clone())
 
     def forward(self, input: Tensor) -> Tensor:
         single = input.dim() == len(self.kernel_size) + 1
         x = input[None] if single else input
         if x.dim() != len(self.kernel_size) + 2 or x.shape[1] != self.in_channels:
-            raise ValueError(f"input must have {self.in_channels} channels, got {tuple(input.shape)}")
+            raise ValueError(f"input must have {self.in_channels} channels; got the shape {tuple(input.shape)}")
         x = self._padded(x)
         how = layout(self.window, tuple(x.shape[2:]))
         out = self._sum(self._grids(x, how), how, x)
@@ -73,14 +73,14 @@ class SparseConvolution(InferenceModule):
         return F.pad(x, self.around, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
 
     def _grids(self, x: Tensor, how: Layout) -> list[Tensor]:
-        """For each place the grid that it reads as one row of pixels: (batch, inputs, pixels)."""
-        if any(how.lacking):  # pixels of which no output is made
+        """Return the grid that each position reads, as one row of pixels: (batch, inputs, pixels)."""
+        if any(how.lacking):  # padding that no output reads
             x = F.pad(x, [n for lacking in reversed(how.lacking) for n in (0, lacking)])
         found = [x[(slice(None), slice(None), *cut)].flatten(2).contiguous() for cut in how.cuts]
         return [found[i] for i in how.grids]
 
     def _sum(self, grids: list[Tensor], how: Layout, like: Tensor) -> Tensor:
-        """The bias and the products at all places: (batch, outputs, pixels)."""
+        """Sum the bias and the products at all positions: (batch, outputs, pixels)."""
         shape = (len(like), self.out_channels, how.pixels)
         if grids and self.compiled and applies(like, self.matrix):
             out = like.new_empty(shape)

@@ -1,6 +1,6 @@
-"""The ways to run a layer: each makes a module that gives what the layer gives, or nothing where it does not apply.
+"""The ways to run a layer: each function makes a module with the layer's outputs, or returns None if it does not apply.
 
-A new one is a function in this file with ``@execution(name)``; it is tried, checked and timed like the others.
+A new way is a function in this file with ``@execution(name)``; it is tried, checked and timed like the others.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from torchlasso.inference.semistructured import SemiStructuredLinear, fits
 Execution = Callable[[Layer], nn.Module | None]
 
 DENSE = "dense"
-WORTH = 0.6  # zeros over weights from which on it is worth trying what goes by single weights
-FULL = 0.8  # of the weights in the blocks that are kept so many are not zero, or it is no matrix of blocks
+WORTH = 0.6  # the share of zeros from which on single weights are tried
+FULL = 0.8  # the least share of nonzero weights within the kept blocks
 
 _EXECUTIONS: Registry[str, Execution] = Registry("way to run a layer")
 
 
 def execution(name: str) -> Callable[[Execution], Execution]:
-    """Function decorator: the way to run a layer is tried, and reported by ``name``."""
+    """Register a function as a way to run a layer, reported as ``name``."""
 
     def entered(function: Execution) -> Execution:
         _EXECUTIONS.enter(name, function)
@@ -42,7 +42,7 @@ def execution(name: str) -> Callable[[Execution], Execution]:
 
 
 def executions() -> Mapping[str, Execution]:
-    """All ways to run a layer, but for the dense one that it comes with.
+    """Return all ways to run a layer, except the dense one.
 
     >>> list(executions())
     ['channels', 'csr', 'compiled', 'blocks-4', 'blocks-8', 'blocks-16', 'blocks-32', '2:4']
@@ -52,7 +52,7 @@ def executions() -> Mapping[str, Execution]:
 
 @execution("channels")
 def channels(layer: Layer) -> nn.Module | None:
-    """Dense, of the rows and columns (filters and input channels) that are not zero."""
+    """Make a dense layer of the nonzero rows and columns (filters and input channels)."""
     there = layer.weight != 0
     outputs, inputs = (there.transpose(0, dim).flatten(1).any(dim=1) for dim in (0, 1))
     if outputs.all() and inputs.all():
@@ -67,7 +67,7 @@ def channels(layer: Layer) -> nn.Module | None:
 
 
 def _layer_like(layer: Layer, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """A layer of the same kind with fewer channels."""
+    """Make a layer of the same kind with fewer channels."""
     made: nn.Linear | nn.Conv2d
     if layer.convolves:
         made = copy.deepcopy(cast(nn.Conv2d, layer.module))
@@ -81,22 +81,22 @@ def _layer_like(layer: Layer, weight: Tensor, bias: Tensor | None) -> nn.Module:
 
 @execution("csr")
 def csr(layer: Layer) -> nn.Module | None:
-    """By the weights that are not zero, in compressed rows, which MKL multiplies by."""
+    """Multiply by the nonzero weights in compressed rows, with MKL."""
     return _by_weights(layer, compiled=False) if layer.sparsity >= WORTH else None
 
 
 @execution("compiled")
 def compiled(layer: Layer) -> nn.Module | None:
-    """By the same in compiled code, in linear layers for batches that are not small.
+    """Multiply by the nonzero weights in compiled code; in linear layers only for batches that are not small.
 
     Raises:
-        RuntimeError: no compiler works.
+        RuntimeError: there is no working compiler.
     """
     if layer.sparsity < WORTH or layer.weight.device.type != "cpu" or layer.weight.dtype not in FUNCTIONS:
         return None
     small = all(x.numel() < MANY * x.shape[-1] for x in layer.visits)
     mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    if not layer.convolves and (small or not mkl):  # to which small batches are left
+    if not layer.convolves and (small or not mkl):  # MKL is faster for small batches
         return None
     if library() is None:
         raise RuntimeError("nothing could be compiled")
@@ -110,7 +110,7 @@ def _by_weights(layer: Layer, compiled: bool) -> nn.Module:
 
 
 def by_blocks(layer: Layer, size: int) -> nn.Module | None:
-    """By the square blocks of a matrix that are not zero, where those have few zeros."""
+    """Multiply by the nonzero square blocks of a matrix, if these blocks have few zeros."""
     if layer.sparsity < WORTH or layer.convolves or any(n % size for n in layer.weight.shape):
         return None
     there = (blocks_of(layer.weight, size) != 0).any(dim=-1).any(dim=-1)
@@ -125,7 +125,7 @@ for _size in (4, 8, 16, 32):
 
 @execution("2:4")
 def two_of_four(layer: Layer) -> nn.Module | None:
-    """By two of each four weights, on GPUs that can."""
+    """Multiply with 2:4 sparsity, on GPUs that support it."""
     if layer.convolves or not layer.weight.is_cuda or not fits(layer.weight):
         return None
     return SemiStructuredLinear(layer.weight, layer.bias)

@@ -1,4 +1,4 @@
-"""The layers of a model that may be run in another way, and what they are given when the model runs."""
+"""The layers of a model that may run in another way, and their inputs in a run of the model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Layer:
     """A linear layer or convolution.
 
     Attributes:
-        names: of the module, wherever it is in the model.
-        module: the layer as it is.
-        weight: (outputs, inputs of a group, ...), whichever way round the layer keeps it.
-        sparsity: zeros over weights.
-        why: why it can only be run as it is; an empty string if that is not so.
-        visits: the inputs of all of its calls in one run of the model; those that are alike are one tensor.
+        names: all names of the module in the model.
+        module: the original layer.
+        weight: (outputs, inputs of a group, ...), whether or not the layer stores it transposed.
+        sparsity: the share of zeros.
+        why: the reason if it can only run dense; otherwise an empty string.
+        visits: the inputs of all its calls in one run of the model; equal inputs are one tensor.
     """
 
     names: list[str]
@@ -38,12 +38,12 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The first of its names."""
+        """The first name."""
         return self.names[0]
 
     @property
     def bias(self) -> Tensor | None:
-        """One number for each output."""
+        """The bias: one number for each output."""
         bias = self.module._parameters.get("bias")
         return None if bias is None else bias.detach()
 
@@ -64,7 +64,7 @@ class Layer:
 
 
 def find_layers(model: nn.Module) -> list[Layer]:
-    """The linear layers and convolutions of a model, also those of classes that inherit their forward pass.
+    """Find the linear layers and convolutions of a model, including classes that inherit their forward pass.
 
     Raises:
         ValueError: a weight is not finite.
@@ -73,7 +73,7 @@ def find_layers(model: nn.Module) -> list[Layer]:
     for name, module in model.named_modules(remove_duplicate=False):
         if module in found:
             found[module].names.append(name)
-        elif layout := layouts.get(getattr(type(module), "forward", None)):  # scripted modules have none
+        elif layout := layouts.get(getattr(type(module), "forward", None)):  # scripted modules have no such forward
             if is_lazy(module.weight):
                 continue
             weight = layout(cast(Tensor, module.weight).detach())
@@ -86,28 +86,28 @@ def find_layers(model: nn.Module) -> list[Layer]:
 
 
 def _layouts() -> dict[Any, Callable[[Tensor], Tensor]]:
-    """By the forward pass of a class: from the weight as it keeps it to (outputs, inputs, ...)."""
+    """Return functions from a layer's weight to (outputs, inputs, ...), by the forward pass of its class."""
     classes = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     known: dict[Any, Callable[[Tensor], Tensor]] = {cls.forward: lambda w: w for cls in classes}
-    loaded = sys.modules.get("transformers.pytorch_utils")  # what a model has such layers from is loaded
+    loaded = sys.modules.get("transformers.pytorch_utils")  # loaded already if a model has such layers
     if loaded is not None:
         known[loaded.Conv1D.forward] = torch.t
     return known
 
 
 def _why_not(module: nn.Module) -> str:
-    """Why a layer has to stay as it is, if it has to."""
+    """Return the reason if a layer has to stay dense, or an empty string."""
     if "weight" not in module._parameters:
-        return "its weight is computed, and no parameter"  # parametrised, or masked
+        return "its weight is computed and not a parameter"  # parametrised, or masked
     if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
-        return "it has hooks or a forward pass of its own"
+        return "it has hooks or a custom forward pass"
     if not module._parameters["weight"].is_floating_point():  # type: ignore[union-attr]
-        return "its weights are no real numbers"
+        return "its weights are not real numbers"
     return "its channels are in groups" if getattr(module, "groups", 1) > 1 else ""
 
 
 def record(model: nn.Module, layers: Iterable[Layer], inputs: Inputs) -> None:
-    """Run a model once, and keep what those of its layers are given that may be run in another way.
+    """Run a model once, and record the inputs of the layers that may run in another way.
 
     Raises:
         ValueError: the model does not run on the inputs.
@@ -119,7 +119,7 @@ def record(model: nn.Module, layers: Iterable[Layer], inputs: Inputs) -> None:
             stack.callback(layer.module.register_forward_pre_hook(layer.enter, with_kwargs=True).remove)
         try:
             model(*args, **kwargs)
-        except Exception as error:  # of any kind: it is the model's own code
+        except Exception as error:  # any exception: this is the model's own code
             raise ValueError(f"model does not run on example_inputs: {first_line(error)}") from error
     for layer in free:
         if not (layer.visits or layer.why):

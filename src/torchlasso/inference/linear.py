@@ -1,4 +1,4 @@
-"""Linear layers that multiply by what is not zero only."""
+"""Linear layers that multiply by nonzero weights only."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch import Tensor
 from torchlasso.inference.compiled import applies, sum_products
 from torchlasso.inference.matrix import InferenceModule, SparseMatrix
 
-WIDTH = 64  # columns that are multiplied at once: more of the input would leave the cache before it is read again
-FEW = 2  # up to so many columns, the product with a vector is quicker than that with a matrix
-MANY = 16  # from so many columns on, the compiled function has vectors to work with
+WIDTH = 64  # columns multiplied at a time: a larger part of the input would leave the cache before it is read again
+FEW = 2  # up to this many columns, products with vectors are faster than a product with a matrix
+MANY = 16  # from this many columns on, the compiled function can use vectors
 
 
 class SparseLinear(InferenceModule):
-    """y = x Wᵀ + b with a sparse W, for an ``nn.Linear``: W is multiplied by transposed inputs, which MKL is good at.
+    """A linear layer y = x Wᵀ + b with a sparse W: W is multiplied by transposed inputs, which is fast in MKL.
 
     Args:
         weight: W, (outputs, inputs).
         bias: b, (outputs,).
         block: see :class:`SparseMatrix`.
-        compiled: let a compiled function do it, where it can and there are many columns. It needs single entries.
+        compiled: whether a compiled function is used for many columns, if it applies; it needs single entries.
 
     Examples:
         >>> SparseLinear(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.ones(2))(torch.tensor([1.0, 10.0]))
@@ -37,7 +37,7 @@ class SparseLinear(InferenceModule):
 
     @property
     def weight(self) -> Tensor:
-        """W as one of torch's sparse tensors, for a model that asks for its precision or multiplies by it."""
+        """W as a sparse tensor of torch, for models that read its dtype or multiply by it."""
         return self.matrix.tensor()
 
     def forward(self, input: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A matrix that is kept without its zeros."""
+"""A sparse matrix without its zeros."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 
 class InferenceModule(nn.Module):
-    """A module that cannot be trained: what it multiplies by are buffers, and their zeros are gone."""
+    """A module that cannot be trained: its weights are buffers without the zeros."""
 
-    any_precision: ClassVar[bool] = True  # whether it can run in float64 and on a CPU
+    any_precision: ClassVar[bool] = True  # whether the module can run in float64 and on a CPU
 
     def __init__(self) -> None:
         super().__init__()
         self.training = False
 
     def train(self, mode: bool = True) -> InferenceModule:
-        """Refuse to be trained.
+        """Refuse training mode.
 
         Raises:
             ValueError: ``mode`` is true.
@@ -36,12 +36,12 @@ class InferenceModule(nn.Module):
 class SparseMatrix(InferenceModule):
     """Compressed rows, in torch's CSR layout or, in square blocks, in its BSR layout.
 
-    What it is made of are plain tensors, so that ``state_dict``, ``to`` and ``deepcopy`` are those of any module. Their
-    indices have 32 bits, since MKL's have: others would be converted in every product.
+    It consists of plain tensors, so ``state_dict``, ``to`` and ``deepcopy`` work as usual. The indices have 32 bits, as
+    in MKL: others would be converted in every product.
 
     Args:
         w: the matrix, (rows, columns).
-        block: height and width of a block; 1 keeps single entries.
+        block: the height and width of a block; 1 for single entries.
 
     Raises:
         ValueError: ``block`` does not divide both sizes.
@@ -71,11 +71,11 @@ class SparseMatrix(InferenceModule):
         self.register_buffer("values", values.flatten() if block == 1 else values)
 
     def tensor(self) -> Tensor:
-        """It as one of torch's sparse tensors, which shares its memory."""
+        """Return the matrix as a sparse tensor of torch that shares its memory."""
         return self._as_tensor(self.crow, self.col, self.values, self.size[0])
 
     def parts(self, rows: int) -> list[Tensor]:
-        """It cut into matrices of so many rows each."""
+        """Cut the matrix into matrices of ``rows`` rows each."""
         found = []
         for i, (start, end) in enumerate(pairwise(self.crow[::rows].tolist())):
             crow = self.crow[i * rows : (i + 1) * rows + 1] - start
@@ -88,7 +88,7 @@ class SparseMatrix(InferenceModule):
         return torch.sparse_compressed_tensor(crow, col, values, size, layout=layout, check_invariants=False)
 
     def forward(self, input: Tensor, shift: Tensor | None = None) -> Tensor:
-        """The product with a matrix or vector, and ``shift`` added, which broadcasts to it."""
+        """Multiply by a matrix or vector, and add ``shift``, which is broadcast."""
         w = self.tensor()
         if shift is None:
             return w @ input
@@ -100,14 +100,14 @@ class SparseMatrix(InferenceModule):
 
 
 def blocks_of(w: Tensor, block: int) -> Tensor:
-    """A matrix in square blocks: (block rows, block columns, block, block)."""
+    """Cut a matrix into square blocks: (block rows, block columns, block, block)."""
     rows, columns = w.shape
     return w.reshape(rows // block, block, columns // block, block).transpose(1, 2)
 
 
 @functools.cache
 def _silence() -> None:
-    """Let torch say once, where nobody listens, that its sparse tensors may change."""
+    """Trigger torch's one-time warning that its sparse tensors may change, and suppress it."""
     empty = torch.zeros(1, dtype=torch.int32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""The report of an acceleration: a frozen record, of which text and a dictionary are views."""
+"""The report of an acceleration: a frozen record, with views as text and as a dictionary."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class LayerAcceleration:
     """The way to run one layer.
 
     Attributes:
-        name: the module's.
-        kind: its class.
-        shape: of its weight, (outputs, inputs, ...).
-        sparsity: zeros over weights.
-        execution: the way that was chosen.
-        milliseconds: of all its calls in one run of the model, by the ways that were timed.
-        why: why it is dense, if it is.
+        name: the name of the module.
+        kind: the class of the module.
+        shape: the shape of its weight, (outputs, inputs, ...).
+        sparsity: the share of zeros.
+        execution: the name of the chosen way.
+        milliseconds: the time of all its calls in one run of the model, by the timed ways.
+        why: the reason if it stays dense.
     """
 
     name: str
@@ -37,8 +37,8 @@ class AccelerationReport:
 
     Attributes:
         layers: linear layers and convolutions, in the model's order.
-        compaction: what became of taking units out first.
-        before, after: milliseconds of one run of the model on the example inputs, as it was and as it is now.
+        compaction: the outcome of the compaction.
+        before, after: milliseconds of one run on the example inputs, for the original and for the new model.
     """
 
     layers: tuple[LayerAcceleration, ...]
@@ -52,7 +52,7 @@ class AccelerationReport:
         return self.before / self.after
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as numbers, strings and lists."""
+        """Convert to numbers, strings and lists."""
         return {"speedup": self.speedup, **asdict(self)}
 
     @property

@@ -1,4 +1,4 @@
-"""Linear layers with two zeros in each four weights, which some GPUs multiply by at twice the speed."""
+"""Linear layers with 2:4 sparsity, which some GPUs multiply at up to twice the speed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torchlasso.inference.matrix import InferenceModule
 
 
 class SemiStructuredLinear(InferenceModule):
-    """y = x Wᵀ + b for a W on a CUDA device, of each four consecutive inputs of which at most two are not zero.
+    """A linear layer y = x Wᵀ + b on a CUDA device, with at most two nonzero weights in each four consecutive inputs.
 
     Args:
         weight: W, (outputs, inputs).
         bias: b, (outputs,).
 
     Raises:
-        RuntimeError: torch has no such product for this device, shape or precision.
+        RuntimeError: torch has no such product for this device, shape or dtype.
     """
 
     any_precision: ClassVar[bool] = False
@@ -35,7 +35,7 @@ class SemiStructuredLinear(InferenceModule):
 
 
 def fits(weight: Tensor) -> bool:
-    """Return whether of each four consecutive inputs at most two have a weight that is not zero.
+    """Return whether at most two weights in each four consecutive inputs are nonzero.
 
     >>> import torch
     >>> fits(torch.tensor([[1.0, 0.0, 2.0, 0.0]])), fits(torch.tensor([[1.0, 3.0, 2.0, 0.0]]))

@@ -1,4 +1,4 @@
-"""A whole model whose layers are run in chosen ways: whether it works, and how long it takes."""
+"""Check and time a whole model whose layers run in the chosen ways."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from torchlasso._core.timing import clock, interleaved
 from torchlasso.compaction.verify import disagreement
 from torchlasso.inference.choosing import ChosenExecution
 
-# The shares of the layers, those first that win most, with which the whole model is tried.
+# The shares of the layers, by decreasing gain, with which the whole model is tried.
 SHARES = (1.0, 0.5, 0.25, 0.0)
 
-GAIN = 0.97  # of the original's time is what the model takes at most, or its layers stay
+GAIN = 0.97  # the model takes at most this share of the original's time, or its layers stay
 
-SLOWER = "the whole model is not quicker with it"
+SLOWER = "the whole model is not faster with it"
 
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model, how its layers are run, and milliseconds of a run: of the model as it was, and of this one."""
+    """A model, the choices for its layers, and milliseconds of a run of the original and of this model."""
 
     model: nn.Module
     choices: list[ChosenExecution]
@@ -36,7 +36,7 @@ class TimedModel:
 
 
 def installed(model: nn.Module, choices: Iterable[ChosenExecution]) -> nn.Module:
-    """The model with its layers run in these ways; it is changed, unless it is such a layer itself."""
+    """Replace the layers of a model by the chosen modules, in place; return the model or the replaced layer itself."""
     for choice in choices:
         for name in choice.layer.names:
             if not name:
@@ -48,15 +48,15 @@ def installed(model: nn.Module, choices: Iterable[ChosenExecution]) -> nn.Module
 def working(
     original: nn.Module, model: nn.Module, choices: list[ChosenExecution], inputs: Inputs
 ) -> list[ChosenExecution]:
-    """The choices with which the model gives what the original gives; a layer with which it does not stays as it is."""
+    """Return the choices with which the model has the original's outputs; other layers stay dense."""
 
     def failure(tried: list[ChosenExecution]) -> str:
         args, kwargs = as_arguments(inputs)
         try:
             with torch.no_grad():
                 installed(model, tried)(*args, **kwargs)
-        except Exception as error:  # of any kind: it is the model's own code, which may want a layer's weight
-            return f"the model needs it as it is: {first_line(error, 80)}"
+        except Exception as error:  # any exception: this is the model's own code, which may need a layer's weight
+            return f"the model needs it unchanged: {first_line(error, 80)}"
         return ""
 
     def difference(tried: list[ChosenExecution]) -> str:
@@ -69,7 +69,7 @@ def working(
 
 
 def _without(trouble: Callable[[list[ChosenExecution]], str], choices: list[ChosenExecution]) -> list[ChosenExecution]:
-    """The choices without those that give trouble alone, and without any if there is trouble still."""
+    """Drop the choices that fail alone, and all choices if the rest still fails together."""
     if not trouble(choices):
         return choices
     dense, kept = [choice.undone("") for choice in choices], list[ChosenExecution]()
@@ -84,15 +84,15 @@ def _without(trouble: Callable[[list[ChosenExecution]], str], choices: list[Chos
 def quickest(
     original: nn.Module, model: nn.Module, choices: list[ChosenExecution], inputs: Inputs, seconds: float, smaller: bool
 ) -> TimedModel:
-    """The model with all choices, or with those that win most, or the original: the first that is quicker.
+    """Return the first faster model: with all choices, with the choices of most gain, or the original.
 
     Args:
-        original: the model as it was.
-        model: the same, whose layers the choices are of; it is changed.
-        choices: the ways to run them.
-        inputs: of the model.
-        seconds: about how long timing may take.
-        smaller: whether the model is smaller than the original, so that it may be quicker without any choice.
+        original: the original model.
+        model: a copy that contains the layers of the choices; it is changed.
+        choices: the choices for its layers.
+        inputs: inputs of the model.
+        seconds: the approximate time for timing.
+        smaller: whether the model is smaller than the original, so that it may be faster without any choice.
     """
     args, kwargs = as_arguments(inputs)
     now = clock(next((p.device for p in original.parameters()), torch.device("cpu")))
@@ -105,7 +105,7 @@ def quickest(
         found = installed(model, tried)
         runs = {"before": partial(original, *args, **kwargs), "after": partial(found, *args, **kwargs)}
         times = interleaved(runs, seconds / len(SHARES), now)
-        pairs = zip(times["after"], times["before"], strict=False)  # until one of them drops out
+        pairs = zip(times["after"], times["before"], strict=False)  # until one drops out
         if statistics.median(after / before for after, before in pairs) <= GAIN:
             before, after = (1000 * statistics.median(times[name]) for name in ("before", "after"))
             return TimedModel(found, tried, before, after)

@@ -15,7 +15,7 @@ class Window:
 
     Attributes:
         kernel, stride, dilation: its sizes.
-        places: those of the kernel at which there is a weight.
+        places: the positions of the kernel with a nonzero weight.
     """
 
     kernel: PerDimension
@@ -26,16 +26,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Layout:
-    """An input as rows of pixels, each of a grid of every s-th pixel along each dimension, s being the stride.
+    """An input as rows of pixels, one for each grid of every s-th pixel along each dimension, with s the stride.
 
     Attributes:
-        sizes: of the output.
-        widths: of the grids.
-        lacking: how many pixels the input lacks, at the end of each dimension, for all grids to have these widths.
+        sizes: the sizes of the output.
+        widths: the widths of the grids.
+        lacking: the pixels to add at the end of each dimension, so that all grids have these widths.
         cuts: the grids, as slices of the input.
-        grids: for each place of the kernel which of them it reads.
-        starts: for each place of the kernel the first pixel that it reads, in the row of its grid.
-        length: how many it reads from there on: with those between the lines of the output, which are for nothing.
+        grids: the index of the grid that each position of the kernel reads.
+        starts: the first pixel that each position of the kernel reads, in the row of its grid.
+        length: the number of pixels read from there on, including unused ones between the lines of the output.
     """
 
     sizes: PerDimension
@@ -54,17 +54,17 @@ class Layout:
 
 @functools.lru_cache(maxsize=1024)
 def layout(window: Window, pixels: PerDimension) -> Layout:
-    """Return the layout of an input with so many pixels along each dimension, padding included.
+    """Return the layout of an input with these numbers of pixels along each dimension, including padding.
 
     Raises:
-        ValueError: it is smaller than the kernel.
+        ValueError: the input is smaller than the kernel.
     """
     dims = range(len(pixels))
     kernel, stride, dilation = window.kernel, window.stride, window.dilation
     sizes = tuple((pixels[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in dims)
     if min(sizes) < 1:
-        raise ValueError(f"input must not be smaller than the kernel, {kernel}; got {pixels} pixels, padding included")
-    # place k of the kernel reads the grid that begins at pixel `first`, from its pixel `shift` on
+        raise ValueError(f"input must not be smaller than the kernel, {kernel}; got {pixels} pixels, including padding")
+    # position k of the kernel reads the grid that begins at pixel `first`, from its pixel `shift` on
     steps = [[divmod(dilation[i] * k[i], stride[i]) for i in dims] for k in window.places]
     shifts = [tuple(shift for shift, _ in step) for step in steps]
     firsts = [tuple(first for _, first in step) for step in steps]
