@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ def test_no_writer_follows_a_link(tmp_path: Path, name: str) -> None:
     """Neither under the names that were foreseeable, nor where the file itself is to be."""
     folder, precious = tmp_path / "run", tmp_path / "precious"
     folder.mkdir()
+    torch.manual_seed(0)
     WRITERS[name](folder)
     (written,) = folder.iterdir()
     content, wanted = written.read_bytes(), written.name
@@ -47,6 +49,7 @@ def test_no_writer_follows_a_link(tmp_path: Path, name: str) -> None:
     precious.write_text("mine")
     for link in (wanted, f".{wanted}.part", f"{wanted}.tmp", LEFT):
         (folder / link).symlink_to(precious)
+    torch.manual_seed(0)
     WRITERS[name](folder)
     assert precious.read_text() == "mine"
     assert not (folder / wanted).is_symlink()
@@ -141,6 +144,29 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         write_text(tmp_path / "nowhere" / "file", "x")
     assert caught.value.filename == str(tmp_path / "nowhere" / "file")
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "figure"])
+def test_the_place_of_a_folder_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Neither a folder of the name that was asked for nor, for an empty text, the current one."""
+    monkeypatch.chdir(tmp_path)
+
+    class Named:
+        """Gives the same path, whatever name is asked for in it."""
+
+        def __init__(self, path: str | Path) -> None:
+            self.path = path
+
+        def __truediv__(self, other: str) -> Any:
+            return self.path
+
+    (tmp_path / "folder.pt2").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"a file cannot take the place of this folder: .*folder\.pt2"):
+        WRITERS[name](Named(tmp_path / "folder.pt2"))  # type: ignore[arg-type]
+    if name not in ("onnx", "pt2"):
+        with pytest.raises(ValueError, match=r"^path must name a file; got an empty text$"):
+            WRITERS[name](Named(""))  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.pt2"]
 
 
 def test_a_name_of_full_length_can_be_written(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ def half(outputs, targets):
 
 def smoothed(outputs, targets):
     return nn.functional.cross_entropy(outputs, targets, label_smoothing=0.5)
+
+
+def refusing(outputs, targets):
+    assert outputs is None
 """
 
 
@@ -56,3 +60,9 @@ def test_a_loss_of_one_s_own_is_trained_with_and_resumed(
     before = weights(tmp_path / "half")
     assert cli.resume(tmp_path / "half", "--allow-code", f"{losses}:half").code == 0
     assert weights(tmp_path / "half") == before
+
+
+def test_an_error_without_a_message_is_named_by_its_class(cli: Any, amounts: Path, tmp_path: Path, losses: str) -> None:
+    ended = cli.train(amounts, tmp_path / "run", "--loss", f"{losses}:refusing")
+    cli.assert_refused(ended, "the first step fails", "AssertionError")
+    assert not (tmp_path / "run").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -396,3 +397,14 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
     nn.init.constant_(model[2].weight[3, :2], value)
     with pytest.raises(ValueError, match="model has weights that are not finite, in 2"):
         tl.accelerate(model, torch.randn(3, 20), compact_first=False)
+
+
+def test_inputs_of_a_wrong_shape_are_refused_in_one_line(
+    sparsified: Sparsified, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    net = sparsified(mlp(), 0.5)
+    with pytest.raises(ValueError, match=r"^model does not run on example_inputs: mat1 and mat2 shapes") as error:
+        tl.accelerate(net, torch.ones(2, 5))
+    assert "\n" not in str(error.value)
+    assert not [record for record in caplog.records if record.levelno >= logging.INFO]
+    assert capfd.readouterr() == ("", "")

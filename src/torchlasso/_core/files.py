@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -26,8 +27,16 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     A reader of ``path``, also after a crash or on a full disk, finds the old file or the new one, never a part. The
     file is new, under a name that nobody can foresee, so that no link that lies in the folder is followed. Such files
     of processes that were killed are removed.
+
+    Raises:
+        IsADirectoryError: there is a folder of this name.
+        ValueError: ``path`` is an empty text.
     """
+    if not str(path):
+        raise ValueError("path must name a file; got an empty text")
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a file cannot take the place of this folder", str(path))
     sweep(path.parent)
     try:
         temporary, file = _create(path.parent)

@@ -54,7 +54,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path, allowed: Collection[str] = ()) -> None:
         if not str(path):
-            raise ValueError("--out must name a folder; got an empty text")
+            raise ValueError("a run is named by its folder; got an empty text")
         self.path = Path(path)
         self.allowed = allowed
         self.config = self.path / "config.json"
