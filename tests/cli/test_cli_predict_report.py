@@ -157,13 +157,13 @@ def test_the_report_as_json(cli: Any, finished: Path) -> None:
     assert {layer["name"]: layer["zeros"] for layer in found["report"]["layers"]} == zeros
 
 
-@pytest.mark.usefixtures("whole_pages")
 def test_the_run_of_a_report_is_not_called_an_option(cli: Any) -> None:
     ended = cli("report", "")
     cli.assert_refused(ended, "a run is named by its folder; got an empty text")
     assert "--out" not in ended.err
 
 
+@pytest.mark.usefixtures("whole_pages")
 def test_the_report_as_a_page(cli: Any, copied: Callable[..., Path]) -> None:
     run = copied()
     expected = (run / "report.html").read_text().replace(run.name, "NAME").replace("Run classes", "Run NAME")
