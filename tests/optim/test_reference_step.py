@@ -59,6 +59,7 @@ def train(optimizer: tl.Proximal, step: object, ws: list[nn.Parameter]) -> list[
         random_gradients(everything, t)
         ws[0].grad[0] *= t >= 12  # never had a gradient until then
         ws[0].grad[:, 1] = 0.0
+        ws[1].grad[0] *= t >= 20
         if t < 5:
             ws[1].grad = None
         set_rate(optimizer, t)
