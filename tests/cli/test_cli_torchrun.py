@@ -150,7 +150,7 @@ def test_an_interrupted_run_goes_on_in_as_many_processes_and_in_one(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert f"interrupted; resume with: torchlasso train --resume --out {run} --allow-code {models}:noisy\n" in err
-    assert err.count("interrupted; go on") == 1
+    assert err.count("interrupted; resume") == 1
     assert "error: " not in err
     assert 1 < len(cli.metrics(run)) < 25
     assert not list(run.rglob("*.part"))
@@ -200,7 +200,7 @@ def test_the_shares_of_a_batch_make_up_the_batch(monkeypatch: pytest.MonkeyPatch
     values = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows, means, counted = torch.arange(n), [], []
     for rank in range(size):
-        monkeypatch.setattr(processes, "_group", processes._Group(rank, size))
+        monkeypatch.setattr(processes, "_group", processes._Processes(rank, size))
         own, share = processes.own_rows(rows)
         assert len(own) > 1 or n == 1
         means.append(share * values[own].mean().item())
@@ -213,7 +213,7 @@ def test_the_randomness_of_the_first_process_is_that_of_one_alone(monkeypatch: p
     drawn = []
     with torch.random.fork_rng():
         for rank in range(3):
-            monkeypatch.setattr(processes, "_group", processes._Group(rank, 3))
+            monkeypatch.setattr(processes, "_group", processes._Processes(rank, 3))
             torch.manual_seed(5)
             processes.own_randomness()
             drawn.append(torch.rand(1).item())

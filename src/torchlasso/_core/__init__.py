@@ -1,1 +1,1 @@
-"""The foundations: specifications by name, files, extras."""
+"""The foundations: registries, specifications by name, files, optional packages, running a model."""

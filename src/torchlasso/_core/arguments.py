@@ -1,4 +1,4 @@
-"""Checks of arguments: a call that is wrong says so in one line, before anything is done."""
+"""Checks of arguments: a wrong call raises an error of one line before anything is done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-LONGEST = 80  # characters of a value that are shown
+LONGEST = 80  # the most characters of a value in a message
 
 
 def shown(value: Any) -> str:
@@ -56,14 +56,14 @@ def check_inputs(name: str, value: Any) -> None:
 
 
 def check_sequence(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:
-    """Raise ``TypeError`` unless a value is a list, or the like, of things of a class."""
+    """Raise ``TypeError`` unless a value is a sequence of instances of a class."""
     several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | nn.Module | Optimizer)
     if not several or (isinstance(value, Collection) and not all(isinstance(item, kind) for item in value)):
         raise TypeError(f"{name} must be {expected}; got {shown(value)}")
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number, and neither a truth value nor text.
+    """Return whether a value is a finite number, and neither a boolean nor text.
 
     >>> is_number(0.5), is_number(True), is_number("0.5"), is_number(float("nan"))
     (True, False, False, False)

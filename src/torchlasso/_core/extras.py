@@ -1,4 +1,4 @@
-"""Optional dependencies: imported where they are used; where one is missing, it is said how to get it."""
+"""Optional dependencies, imported where they are used; an error says how to install a missing one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def require(module: str, extra: str, purpose: str) -> Any:
-    """Import an optional dependency, or say which extra of torchlasso brings it.
+    """Import an optional dependency, or name the extra of torchlasso that installs it.
 
     Raises:
         ValueError: it is not installed.

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON in them."""
+"""Files that are written atomically, and JSON files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import Any, BinaryIO
 
 from torchlasso._core.locks import NOT_THROUGH_LINKS, lock
 
-PART = re.compile(r"\.torchlasso-[0-9a-f]{16}\.part")  # names of files that are being written
+PART = re.compile(r"\.torchlasso-[0-9a-f]{16}\.part")  # the names of files while they are written
 UNUSUAL = re.compile(r"[^\n\x20-\x7e]")
-MOST = 1 << 25  # bytes of JSON that are read: parsed, the worst of it takes twenty times as much
+MOST = 1 << 25  # the most bytes of JSON to read: parsing can take twenty times as much memory
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file beside ``path`` for writing; it takes the place of ``path`` at the end, and goes after an error.
+    """Open a temporary file beside ``path`` for writing; it replaces ``path`` at the end, or is removed after an error.
 
-    A reader of ``path``, also after a crash or on a full disk, finds the old file or the new one, never a part. The
-    file is new, under a name that nobody can foresee, so that no link that lies in the folder is followed. Such files
-    of processes that were killed are removed.
+    A reader of ``path`` finds either the old or the new file, never a part, even after a crash or on a full disk. The
+    temporary file is new and has an unpredictable name, so that no existing link is followed. Temporary files of killed
+    processes are removed.
 
     Raises:
         IsADirectoryError: there is a folder of this name.
@@ -49,28 +49,28 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.filename is None or PART.fullmatch(Path(error.filename).name):  # name the file that was wanted
+        if error.filename is None or PART.fullmatch(Path(error.filename).name):  # name the requested file
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def _create(folder: Path) -> tuple[Path, BinaryIO]:
-    """Make a new file, locked as long as it is open, which tells it from what a killed process left."""
+    """Create a new file and lock it while it is open; leftovers of killed processes are not locked."""
     while True:
         path = folder / f".torchlasso-{secrets.token_hex(8)}.part"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOT_THROUGH_LINKS, 0o666)
         file = os.fdopen(descriptor, "wb")
         lock(descriptor, wait=True)
-        if os.fstat(descriptor).st_nlink:  # else another process removed it before it was locked
+        if os.fstat(descriptor).st_nlink:  # otherwise another process removed it before it was locked
             return path, file
         file.close()
 
 
 def sweep(folder: Path) -> None:
-    """Remove the files in a folder that processes of this user left when they were killed."""
+    """Remove temporary files in a folder that killed processes of this user left behind."""
     with suppress(OSError):  # a folder that cannot be read
         for name in filter(PART.fullmatch, os.listdir(folder)):  # noqa: PTH208  (names are all that is needed)
-            with suppress(OSError):  # gone, a link, or of another user
+            with suppress(OSError):  # removed already, a link, or owned by another user
                 _remove_unless_in_use(folder / name)
 
 
@@ -85,23 +85,23 @@ def _remove_unless_in_use(path: Path) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     with replacing(path) as file:
         file.write(content)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all; what UTF-8 cannot hold, such as half a character, is escaped."""
+    """Write a text file atomically; characters that UTF-8 cannot encode, such as half of a pair, are escaped."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, as_json(content))
 
 
 def as_json(content: Any) -> str:
-    r"""Return the text of a JSON file, in which what a terminal obeys is escaped.
+    r"""Return the text of a JSON file, with terminal control characters escaped.
 
     >>> print(as_json(["λ", "\x9b2J", "\udcff"]), end="")
     [
@@ -123,7 +123,7 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not one, or larger than any that is written here; the message names it.
+        ValueError: it is not a JSON file, or is larger than any file of this package; the message names it.
     """
     return parse_json(read_text(path), path)
 
@@ -135,10 +135,10 @@ def read_json_lines(path: str | Path) -> list[Any]:
 
 
 def parse_json(text: str, origin: object) -> Any:
-    """Parse JSON as its standard has it, without NaN and infinity.
+    """Parse standard JSON, without NaN and infinity.
 
     Raises:
-        ValueError: it is something else; the message names ``origin``.
+        ValueError: the text is not such JSON; the message names ``origin``.
 
     >>> parse_json("[1e999]", "a.json")
     Traceback (most recent call last):
@@ -160,8 +160,8 @@ def _number(text: str) -> float:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file of a size that this package writes, with the errors of :func:`read_json`."""
-    if not Path(path).is_file():  # nor a pipe, which would never end
+    """Read a text file of limited size, with the errors of :func:`read_json`."""
+    if not Path(path).is_file():  # this also refuses pipes, which might never end
         raise FileNotFoundError(f"there is no file {path}")
     with Path(path).open("rb") as file:
         content = file.read(MOST + 1)

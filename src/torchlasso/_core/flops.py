@@ -1,4 +1,4 @@
-"""Counting floating-point operations: of a run, by torch's counter, which reads the shapes of each operator."""
+"""Count the floating-point operations of a run with torch's counter, which reads the shapes of each operator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def counted_flops() -> Iterator[FlopCounterMode]:
     60
     """
     counter = FlopCounterMode(display=False)
-    with counter, sdpa_kernel(SDPBackend.MATH):  # the counter does not see attention that is fused on a CPU
+    with counter, sdpa_kernel(SDPBackend.MATH):  # the counter does not see fused attention on a CPU
         yield counter
 
 
@@ -50,6 +50,6 @@ def flops_of_modules(model: nn.Module, example_inputs: Inputs) -> dict[nn.Module
             stack.callback(module.register_forward_hook(leave).remove)
         try:
             model(*args, **kwargs)
-        except Exception as error:  # of any kind: it is the model's own code
+        except Exception as error:  # any exception: this is the model's own code
             raise ValueError(f"the forward pass on example_inputs failed: {first_line(error)}") from error
     return found

@@ -1,4 +1,4 @@
-"""Functions named by text, ``package.module:function``: importing them, and who may name one."""
+"""Functions named by text, ``package.module:function``: their import, and the user's consent to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_function_name(text: str) -> bool:
 def import_function(text: str) -> Callable[..., Any]:
     """Import the function that ``package.module:function`` names; the current folder counts as importable.
 
-    A name from a file has to go through :func:`need_consent` before.
+    Check a name from a file with :func:`need_consent` first.
     """
     module_name, _, function_name = text.partition(":")
     try:
@@ -41,15 +41,15 @@ def import_function(text: str) -> Callable[..., Any]:
 
 
 def need_consent(origin: Path, names: Iterable[str | None], allowed: Collection[str]) -> None:
-    """Refuse a file that names functions which the user has not allowed, or which came with it.
+    """Refuse a file that names functions which the user has not allowed, or which lie in the same run folder.
 
     Args:
-        origin: the file. If it is in the folder of a run, whatever else is in there came with it, and is not imported.
+        origin: the file. If it is in the folder of a run, no code in that folder is imported.
         names: its entries that may name functions.
-        allowed: the names of functions that the user gave.
+        allowed: the functions that the user allowed.
 
     Raises:
-        ValueError: a function is not allowed, and the message says how to allow it, or it is in the folder of the run.
+        ValueError: a function is not allowed, and the message says how to allow it; or it is in the folder of the run.
 
     >>> need_consent(Path("run/config.json"), ["mlp", "sent.evil:build"], [])
     Traceback (most recent call last):
@@ -66,7 +66,7 @@ def need_consent(origin: Path, names: Iterable[str | None], allowed: Collection[
 
 
 def _places_of(name: str) -> list[Path]:
-    """Return where the package or module of a function lies; nothing is imported."""
+    """Return the paths of a function's package or module, without importing anything."""
     top = name.partition(":")[0].partition(".")[0]
     if top in sys.modules:
         module = sys.modules[top]
@@ -80,7 +80,7 @@ def _places_of(name: str) -> list[Path]:
 
 @contextmanager
 def _from_here() -> Iterator[None]:
-    """Let modules of the current folder be found; afterwards only those that nothing else is called like."""
+    """Find modules in the current folder first; afterwards keep it last on the path, so that it shadows nothing."""
     here = str(Path.cwd())
     known = here in sys.path
     if not known:

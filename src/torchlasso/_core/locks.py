@@ -1,4 +1,4 @@
-"""Advisory locks on files: they end with the process that holds them, however it ends."""
+"""Advisory locks on files; they end with the process that holds them, even if it is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0)  # of os.open
 
 
 def lock(descriptor: int, *, wait: bool = False) -> bool | None:
-    """Lock an open file; return False where another holder has it, None where the file system has no locks."""
+    """Lock an open file; return False if another holder has it, and None if the file system has no locks."""
     if fcntl is None:
         return None
     try:
@@ -30,17 +30,17 @@ def lock(descriptor: int, *, wait: bool = False) -> bool | None:
 
 @contextmanager
 def held(path: str | Path, taken: str) -> Iterator[None]:
-    """Hold the lock of the file ``path``, which is made for it and removed at the end.
+    """Hold a lock on the file ``path``, which is created for it and removed at the end.
 
-    A file that a killed process left is taken over. Where the file system has no locks, nothing is locked.
+    A file left by a killed process is reused. If the file system has no locks, nothing is locked.
 
     Args:
-        path: of the lock's own file.
-        taken: the message of the error where another process holds the lock.
+        path: the path of the lock file.
+        taken: the error message if another process holds the lock.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: the file cannot be made, or a link lies there.
+        BlockingIOError: another process holds the lock.
+        OSError: the file cannot be created, or there is a link in its place.
 
     Examples:
         >>> import tempfile
@@ -56,13 +56,13 @@ def held(path: str | Path, taken: str) -> Iterator[None]:
         if lock(descriptor) is False:
             os.close(descriptor)
             raise BlockingIOError(taken)
-        with suppress(FileNotFoundError):  # removed by the one that held the lock until now
+        with suppress(FileNotFoundError):  # removed by the previous holder of the lock
             if os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False)):
                 break
         os.close(descriptor)
     try:
         yield
     finally:
-        with suppress(OSError):  # the run is over, and a file that stays behind is taken over
+        with suppress(OSError):  # the run is over, and a remaining file is reused
             path.unlink()
         os.close(descriptor)

@@ -1,8 +1,8 @@
 """Weights that are computed from other parameters: by torch's parametrizations, its older hooks, or a pruning mask.
 
-Such a parameter is not the weight. A penalty drives it to zero, and it depends on the computation whether the weight is
-zero then: it is where the magnitude of a weight normalisation is zero; where its direction is, the weight is 0/0, and
-where a low-rank correction is, it is whatever it corrects. So the computation itself is asked.
+A penalty drives a parameter to zero, but whether the weight is zero then depends on the computation. If the magnitude
+of a weight normalisation is zero, the weight is zero; if its direction is zero, the weight is 0/0; and if a low-rank
+correction is zero, the weight is the uncorrected one. So this module runs the computation to find out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 
 class _Hooked(nn.Module):
-    """A module that computes a weight by a hook before it runs: its forward pass is only that computation."""
+    """A wrapper for a module that computes a weight in a hook; its forward pass is only that computation."""
 
     def __init__(self, module: nn.Module, hook: WeightNorm | SpectralNorm | BasePruningMethod, name: str) -> None:
         super().__init__()
@@ -41,9 +41,9 @@ class ComputedWeight:
     """A weight that is computed from parameters.
 
     Attributes:
-        name: its own name, such as ``"0.weight"``.
-        computation: a module whose forward pass, without arguments, is the weight.
-        parameters: those of the computation, by their names there.
+        name: the name of the weight, such as ``"0.weight"``.
+        computation: a module whose forward pass, without arguments, returns the weight.
+        parameters: the parameters of the computation, by their names there.
     """
 
     name: str
@@ -51,16 +51,16 @@ class ComputedWeight:
     parameters: Mapping[str, nn.Parameter]
 
     def keeps_zeros_of(self, params: Collection[Tensor]) -> bool:
-        """Return whether the weight is zero where these parameters are, whatever the others are."""
+        """Return whether the weight is zero if these parameters are zero, whatever the others are."""
         found = self._where_zero(params)
         return found is not None and not bool(found.any())
 
     def breaks_at_zeros_of(self, params: Collection[Tensor]) -> bool:
-        """Return whether there is no weight, or no gradient, where these parameters are zero."""
+        """Return whether the weight or its gradient is not finite if these parameters are zero."""
         return self._where_zero(params) is None
 
     def _where_zero(self, params: Collection[Tensor]) -> Tensor | None:
-        """Return the weight where these parameters are zero, the others random; None where something is not finite."""
+        """Return the weight for zeros in these parameters and random values in the others; None if it is not finite."""
         zeroed = {id(p) for p in params}
         generator = torch.Generator().manual_seed(0)
         values = {
@@ -74,7 +74,7 @@ class ComputedWeight:
                 w = functional_call(self.computation, {**values, **buffers}, ())
                 grads = torch.autograd.grad(w.sum(), list(values.values()), allow_unused=True)
                 finite = all(bool(t.isfinite().all()) for t in (w, *grads) if t is not None)
-            except Exception:  # of the user's own code, which may refuse such values
+            except Exception:  # any exception: the user's code may refuse such values
                 return None
         return w.detach() if finite else None
 
@@ -84,12 +84,12 @@ class ComputedWeight:
 
     @cached_property
     def penalisable(self) -> frozenset[nn.Parameter]:
-        """The parameters each of which makes the weight zero where it is zero itself."""
+        """The parameters that each make the weight zero by being zero."""
         return frozenset(p for p in self.parameters.values() if self.keeps_zeros_of([p]))
 
     @cached_property
     def together(self) -> frozenset[nn.Parameter]:
-        """The parameters that make the weight zero where all of them are zero; empty where none do."""
+        """The parameters that together make the weight zero by being zero; empty if there are none."""
         sound = frozenset(p for p in self.parameters.values() if not self.breaks_at_zeros_of([p]))
         return sound if sound and self.keeps_zeros_of(sound) else frozenset()
 
@@ -114,5 +114,5 @@ def computed_weights(model: nn.Module) -> Iterator[ComputedWeight]:
 
 
 def computed_from(model: nn.Module) -> dict[Tensor, ComputedWeight]:
-    """Map each parameter that a weight is computed from to that weight."""
+    """Map each parameter of a computed weight to that weight."""
     return {p: weight for weight in computed_weights(model) for p in weight.parameters.values()}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def percent(fraction: float) -> str:
-    """A fraction as a percentage; 100.0 % only for all.
+    """Format a fraction as a percentage; 100.0 % only for exactly 1.
 
     >>> percent(0.9271), percent(0.99999)
     ('92.7 %', '99.9 %')
@@ -16,7 +16,7 @@ def percent(fraction: float) -> str:
 
 
 def byte_size(count: int) -> str:
-    """Bytes for people.
+    """Format a number of bytes for people.
 
     >>> byte_size(512), byte_size(999_999), byte_size(1_066_440)
     ('512 B', '1 MB', '1.07 MB')
@@ -25,7 +25,7 @@ def byte_size(count: int) -> str:
 
 
 def short(count: float) -> str:
-    """A large number for people, with room for a unit after it.
+    """Format a large number for people, with room for a unit after it.
 
     >>> short(512), short(999_999), short(1_066_440)
     ('512 ', '1 M', '1.07 M')
@@ -37,7 +37,7 @@ def short(count: float) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Rows of cells as lines of text; so many columns are aligned at the left, the others at the right."""
+    """Format rows of cells as lines of text; the first ``left`` columns are left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = (
         [

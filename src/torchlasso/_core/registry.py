@@ -1,4 +1,4 @@
-"""Registries: objects that are known by a name, each name once."""
+"""Registries: objects by name, with each name once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 
 class Registry(Mapping[K, V]):
-    """A mapping from names to objects of one kind, in the order in which they were entered.
+    """A mapping from names to objects of one kind, in the order of their registration.
 
     Args:
         kind: the word for an object in messages.

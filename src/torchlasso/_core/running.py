@@ -1,4 +1,4 @@
-"""Run a user's model without a trace: neither in the model nor in any source of random numbers."""
+"""Run a user's model without side effects on the model or on random number generators."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
 
 def as_arguments(example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of a model: a tensor is the only one, a dict holds keyword arguments."""
+    """Return the positional and keyword arguments of a model: a tensor is a single argument, a dict has keywords."""
     if isinstance(example_inputs, dict):
         return (), example_inputs
     return (tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)), {}
 
 
 def throwaway(model: nn.Module) -> nn.Module:
-    """Copy a model with all that its forward pass may write, such as buffers, counters and lists, but no parameters."""
+    """Copy a model with everything that its forward pass may write, such as buffers and lists, but share parameters."""
     return copy.deepcopy(model, {id(p): p for p in model.parameters()})
 
 
@@ -43,14 +43,14 @@ def run_once(
     seed: int = 0,
     within: Iterable[AbstractContextManager[Any]] = (),
 ) -> Any:
-    """Run a copy of a model on examples, without gradients, and leave no trace.
+    """Run a copy of a model on examples, without gradients and without side effects.
 
     Args:
-        model: is not changed, whatever it keeps between calls.
+        model: the model; it is not changed, even if it keeps state between calls.
         inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
-        training: run it in training, or in evaluation.
-        seed: of all random numbers.
-        within: what to run it in, such as a mode of torch's functions.
+        training: whether to run in training or in evaluation mode.
+        seed: the seed of all random numbers.
+        within: a context to run in, such as a mode of torch's functions.
     """
     args, kwargs = as_arguments(inputs)
     model = throwaway(model).train(training)
@@ -61,7 +61,7 @@ def run_once(
 
 
 def as_tree(outputs: Any) -> Any:
-    """Write the objects among outputs of which torch does not know the parts, such as dataclasses, as dictionaries."""
+    """Convert output objects whose parts torch does not know, such as dataclasses, to dictionaries."""
 
     def opened(leaf: Any) -> Any:
         if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
@@ -78,9 +78,9 @@ def tensors_in(outputs: Any) -> list[Tensor]:
 
 @contextlib.contextmanager
 def repeatable(seed: int = 0) -> Iterator[None]:
-    """Draw the same random numbers each time, from torch, numpy and Python, and compile nothing.
+    """Seed torch, numpy and Python so that random numbers repeat, and compile nothing.
 
-    Afterwards all generators are as they were.
+    Afterwards all generators have their previous states.
     """
     numpy = sys.modules.get("numpy")  # a model that draws from it has loaded it
     python, drawn = random.getstate(), numpy and numpy.random.get_state()
@@ -101,7 +101,7 @@ def repeatable(seed: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode; afterwards it and the random numbers are as they were."""
+    """Put a model in evaluation mode; afterwards restore it and the random number generators."""
     modes = [(module, module.training) for module in model.modules()]
     devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
     kind = {"device_type": next(iter(devices)).type} if devices else {}
@@ -116,11 +116,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 class Running:
-    """The modules of a model that are running, by their paths.
+    """The currently running modules of a model, by path.
 
     Attributes:
         paths: the innermost last. After an error, the last is the module in which it was raised.
-        entered: how many have started to run.
+        entered: the number of modules that have started to run.
     """
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class Running:
 
     @contextlib.contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        """Follow a model, and copies that are made of it meanwhile."""
+        """Follow a model, and copies that are made of it in this context."""
 
         def enter(path: str) -> None:
             self.paths.append(path)
@@ -148,13 +148,13 @@ class Running:
             yield
 
     def leave(self) -> None:
-        """Note that the innermost module has ended."""
+        """Record that the innermost module has ended."""
         self.paths.pop()
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keep torch from writing about an export: what matters is raised, too, and it writes whole graphs."""
+    """Suppress torch's output during an export: it writes whole graphs, and raises everything that matters."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

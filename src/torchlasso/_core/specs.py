@@ -1,4 +1,4 @@
-"""Things named by text: ``mcp:gamma=3``, and the error for an unknown name."""
+"""Specifications by text, such as ``mcp:gamma=3``, and the error for an unknown name."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ OptionValue = bool | int | float | str | tuple[float, ...]
 def parse_spec(text: str) -> tuple[str, dict[str, OptionValue]]:
     """Split ``name:key=value,key=value`` into its name and its options.
 
-    Values that look like whole numbers, numbers or true/false become such, and numbers with slashes between them a
-    tuple.
+    Whole numbers, decimal numbers and true/false are converted, and numbers with slashes between them become a tuple.
 
     >>> parse_spec("mcp:gamma=3")
     ('mcp', {'gamma': 3})
@@ -48,13 +47,13 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def import_modules(package: str, path: Iterable[str]) -> None:
-    """Import every module of a package, so that what they register is known: a new one is one file."""
+    """Import every module of a package, so that they register their objects."""
     for module in pkgutil.iter_modules(path):
         importlib.import_module(f"{package}.{module.name}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for an unknown name: says what is known, and the nearest of it.
+    """Make the error for an unknown name: it lists the known names and suggests the nearest one.
 
     >>> str(unknown("penalty", "mpc", ["l1", "mcp"]))
     "unknown penalty 'mpc'; did you mean 'mcp'? There are: l1, mcp"

@@ -1,4 +1,4 @@
-"""Text of strangers as it can be shown: names out of files may hold what a terminal obeys."""
+"""Printable forms of text from files, which may contain terminal control sequences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ UNUSUAL = re.compile(r"[^\x20-\x7e]")
 
 
 def printable(text: str) -> str:
-    r"""Escape what is not to be seen: control characters, marks that turn the writing around, bytes that are not UTF-8.
+    r"""Escape control characters, marks that change the direction of writing, and bytes that are not UTF-8.
 
     >>> printable("cat"), printable("\x1b[2Jcat\n"), printable("\udcff\u202e")
     ('cat', '\\x1b[2Jcat\\n', '\\udcff\\u202e')
@@ -21,7 +21,7 @@ def _escaped(c: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    r"""Escape lines of text, the ends of lines excepted.
+    r"""Escape text, except for line breaks.
 
     >>> printable_lines("two\nlines\x07")
     'two\nlines\\x07'
@@ -30,7 +30,7 @@ def printable_lines(text: str) -> str:
 
 
 def one_line(text: str, most: int) -> str:
-    """Put text on one line of at most so many characters, without its middle where it is longer.
+    """Put text on one line of at most ``most`` characters; a longer text loses its middle.
 
     >>> one_line("one\\n two", 20), one_line("a" * 9 + "b" * 9, 7)
     ('one two', 'aaa…bbb')
@@ -43,7 +43,7 @@ def one_line(text: str, most: int) -> str:
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """Return the first line of an error's message, or the error's class where it has none.
+    """Return the first line of an error's message, or the error's class if it has no message.
 
     >>> first_line(OSError("one\\n  two")), first_line(AssertionError())
     ('one', 'AssertionError')

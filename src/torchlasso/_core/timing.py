@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-LEAST, MOST = 3, 25  # so many rounds
-SLOW = 1.5  # a function that takes so many times as long as the quickest is not timed any further
+LEAST, MOST = 3, 25  # rounds
+SLOW = 1.5  # functions slower than the fastest by this factor are not timed any further
 
 
 def interleaved(
@@ -23,16 +23,16 @@ def interleaved(
     rounds: tuple[float, float] = (LEAST, MOST),
     slow: float = SLOW,
 ) -> dict[str, list[float]]:
-    """Return the seconds that each function takes, round by round.
+    """Return the seconds that each function takes, for each round.
 
-    The first run of each warms up. Then there are rounds of all, each in another order, until the time is up.
+    After a warm-up, all functions run in rounds, each in a different order, until the time is up.
 
     Args:
-        functions: by name.
-        seconds: about how long it may take altogether.
-        now: the clock to time them by, such as :func:`clock`.
-        rounds: how many there are at least and at most.
-        slow: a function whose median is so many times that of the quickest drops out after the least rounds.
+        functions: the functions, by name.
+        seconds: the approximate time for everything.
+        now: the clock, such as :func:`clock`.
+        rounds: the least and the largest number of rounds.
+        slow: a function drops out after the least rounds if its median is more than this factor above the fastest one.
     """
     end = time.perf_counter() + seconds
     for function in functions.values():
@@ -53,14 +53,14 @@ def interleaved(
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Return a clock to choose by: this thread's time if it does all the work, without that of other processes."""
-    # elsewhere than under POSIX a thread's time is known to some hundredths of a second
+    """Return a clock for comparisons: this thread's CPU time if it does all the work, else the time that passes."""
+    # except under POSIX, a thread's time has a resolution of some hundredths of a second only
     alone = device.type == "cpu" and torch.get_num_threads() == 1 and os.name == "posix"
     return time.thread_time if alone else wall_clock(device)
 
 
 def wall_clock(device: torch.device) -> Callable[[], float]:
-    """Return a clock of the time that passes, which waits for the device."""
+    """Return a clock of the time that passes; it waits for the device."""
     return time.perf_counter if device.type == "cpu" else lambda: _waited(device)
 
 

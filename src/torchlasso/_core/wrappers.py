@@ -1,4 +1,4 @@
-"""A model and the names of its tensors as they are without what wraps them for training or for speed."""
+"""Remove wrappers for training or speed from a model and from the names of its tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-COMPILED = "_orig_mod"  # where torch.compile keeps the module that it wraps, and so a part of its names
+COMPILED = "_orig_mod"  # the attribute of torch.compile for the wrapped module, and so a part of its names
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -28,7 +28,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """Return the module inside ``torch.compile``, also where only parts of a model are compiled.
+    """Return the module inside ``torch.compile``, also if only parts of a model are compiled.
 
     The model is not changed: if parts are compiled, the result is a copy that shares its parameters and buffers.
     """
@@ -44,7 +44,7 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def plain_name(name: str) -> str:
-    """Return the name of a module or tensor as it is where nothing is compiled.
+    """Return the name of a module or tensor without the parts added by ``torch.compile``.
 
     >>> plain_name("layers.0._orig_mod.weight")
     'layers.0.weight'

@@ -1,4 +1,4 @@
-"""The sparsity report: a frozen record, of which text, a dictionary and a page are views."""
+"""The sparsity report: a frozen record, with views as text, as a dictionary and as a page."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from torchlasso._core.files import write_text
 from torchlasso._core.readable import aligned, byte_size, percent, short
 from torchlasso.html import Bar, document, table
 
-TAG = re.compile(r"(\\*)(\[[a-z#/@][^[]*?])")  # what rich would take for markup in a layer's name
+TAG = re.compile(r"(\\*)(\[[a-z#/@][^[]*?])")  # parts of a layer's name that rich would read as markup
 HEAD = ("layer", "shape", "weights", "zeros", "live units", "live inputs", "size")
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One weight tensor.
+    """The zeros of one weight tensor.
 
     Attributes:
-        name: the parameter's name.
+        name: the name of the parameter.
         kind: the class of its layer.
-        shape: its shape.
-        weights, zeros: how many weights it has, and how many of them are exactly zero.
-        units, live_units: output units (neurons, filters), and those with an incoming weight that is not zero.
-        inputs, live_inputs: input units, and those that are read by a weight that is not zero.
-        bytes: what it takes as it is stored, zeros included.
+        shape: the shape of the tensor.
+        weights, zeros: the number of weights, and the number that is exactly zero.
+        units, live_units: the number of output units (neurons, filters), and the number with a nonzero incoming weight.
+        inputs, live_inputs: the number of input units, and the number read by a nonzero weight.
+        bytes: the size of the tensor, including zeros.
         penalised: whether it has a penalty.
-        live_weights: weights between a live unit and a live input, zeros among them included: what it would have left
-            without the others.
-        flops: of one run on the example inputs, two for each multiplication and addition; None where none were given.
+        live_weights: the number of weights between a live unit and a live input, including zeros: the size without the
+            other units and inputs.
+        flops: the operations of one run on the example inputs, two for each multiplication and addition; None without
+            example inputs.
     """
 
     name: str
@@ -49,12 +50,12 @@ class LayerReport:
 
     @property
     def sparsity(self) -> float:
-        """Zeros over weights."""
+        """The share of zeros."""
         return self.zeros / self.weights
 
     @property
     def live_flops(self) -> float | None:
-        """The FLOPs between live units and live inputs."""
+        """The FLOPs of the live units and live inputs only."""
         return None if self.flops is None else self.flops * self.live_weights / self.weights
 
 
@@ -64,8 +65,8 @@ class SparsityReport:
 
     Attributes:
         layers: the weight tensors, in the model's order.
-        parameters: all parameters of the model, biases and normalisation included.
-        bytes: what they take as they are stored.
+        parameters: the number of all parameters, including biases and normalisation.
+        bytes: the size of all parameters.
     """
 
     layers: tuple[LayerReport, ...]
@@ -89,11 +90,11 @@ class SparsityReport:
 
     @property
     def sparsity(self) -> float:
-        """Zeros over penalised weights."""
+        """The share of zeros among the penalised weights."""
         return self.zeros / self.penalised if self.penalised else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as numbers, strings and lists."""
+        """Convert to numbers, strings and lists."""
         totals = {
             key: getattr(self, key) for key in ("sparsity", "zeros", "nonzero", "penalised", "parameters", "bytes")
         }
@@ -104,7 +105,7 @@ class SparsityReport:
         return "\n".join(self._lines())
 
     def __rich__(self) -> str:
-        """The same table with rich's markup, for ``rich.print``."""
+        """Format the table with rich's markup, for ``rich.print``."""
         head, *rows, rule, total = (TAG.sub(r"\1\1\\\2", line) for line in self._lines())
         return "\n".join([f"[bold]{head}[/bold]", *rows, f"[dim]{rule}[/dim]", f"[bold]{total}[/bold]"])
 
@@ -113,8 +114,8 @@ class SparsityReport:
 
         Args:
             path: the file to write.
-            title: the page's heading.
-            above: HTML to put above the table, instead of the sentence with the totals.
+            title: the heading of the page.
+            above: HTML above the table, instead of the sentence with the totals.
         """
         if above is None:
             zeros = f"{percent(self.sparsity)} of {self.penalised:,} penalised weights are exactly zero"
@@ -122,7 +123,7 @@ class SparsityReport:
         write_text(path, document(title, f"{above}<section><h2>Layers</h2>{self.html_table()}</section>"))
 
     def html_table(self) -> str:
-        """The layers as a table in HTML, with bars; with the FLOPs, where they are known."""
+        """Format the layers as an HTML table with bars, and with the FLOPs if they are known."""
         counted = any(layer.flops for layer in self.layers)
         rows: list[list[str | Bar]] = []
         for layer, cells in zip(self.layers, self._cells(), strict=True):

@@ -24,16 +24,16 @@ def report(
 
     Args:
         model: any module.
-        groups: the groups it was trained with (of ``param_groups``, or ``optimizer.penalised_groups()``), which say
-            what is penalised; without them every weight counts as penalised.
-        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, on which the model is run to
-            count the FLOPs of its layers.
+        groups: the groups of the training (from ``param_groups``, or ``optimizer.penalised_groups()``), which determine
+            the penalised weights; without them, every weight counts as penalised.
+        example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments; the model runs on them to count
+            the FLOPs of its layers.
 
     Raises:
         ValueError: the model cannot be run on ``example_inputs``.
 
     A model that is sharded over several processes is counted as a whole, one weight after the other; every process has
-    to make the call.
+    to call this function.
 
     Examples:
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -50,7 +50,7 @@ def report(
     groups = None if groups is None else check_groups("report: groups", groups)
     if example_inputs is not None:
         check_inputs("report: example_inputs", example_inputs)
-    reshard(model)  # so that its parameters are those of the groups
+    reshard(model)  # so that its parameters are the same objects as in the groups
     parameters = list(named_parameters(model))
     weights = {p for _, _, p in weights_of(model)}
     chosen = (
@@ -95,7 +95,7 @@ def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool, flops: floa
 
 
 def _live(over: Blocks, w: Tensor) -> tuple[int, int, Tensor]:
-    """Count units or inputs and those that live, and mark the weights of these."""
+    """Count the units or inputs and the live ones among them, and mark the weights of the live ones."""
     rows, rebuild = over.rows(w)
     live = (rows != 0).any(dim=1, keepdim=True)
     return len(rows), int(live.sum()), rebuild(live.to(rows.dtype).expand_as(rows)) != 0

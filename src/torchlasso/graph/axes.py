@@ -1,9 +1,10 @@
 """Axes, which make up the dimensions of tensors, and the laws by which two dimensions are the same.
 
-A dimension is an axis, or a product of dimensions (as after a flatten: what comes first varies slowest), or a sum of
-dimensions one after the other (as after a concatenation). Axes start out apart. Where an operator needs two dimensions
-to have the same meaning, such as those of the two terms of a sum, they are unified: axes are bound to one another, or
-to a product or a sum. What is not bound in the end are the axes of the network: an index into one of them is a unit.
+A dimension is an axis, a product of dimensions (as after a flatten; the first part varies slowest), or a sum of
+dimensions (as after a concatenation). At first, all axes are separate. If an operator needs two dimensions to have the
+same meaning, such as the dimensions of two terms of a sum, they are unified: axes are bound to one another, or to a
+product or a sum. The axes that are not bound in the end are the axes of the network: an index into one of them is a
+unit.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class Axis:
-    """So many indices that any of them can be left out, unless the axis is pinned: then all stay, for these reasons."""
+    """An axis of ``size`` indices. Any index can be removed, unless there are reasons that pin the axis: all stay."""
 
     size: int
     pins: list[str] = field(default_factory=list)
     bound: Dim | None = None
-    tied: Axis | None = None  # one of those that must keep as many indices as this one
+    tied: Axis | None = None  # an axis that must keep as many indices as this one
 
     def __repr__(self) -> str:
         return f"Axis({self.size}{', pinned' if self.pins else ''})" if self.bound is None else repr(self.bound)
@@ -56,19 +57,19 @@ Dim = Axis | Product | Sum
 
 
 def pinned(size: int, reason: str) -> Axis:
-    """A new axis that stays as it is."""
+    """Make a new pinned axis."""
     return Axis(size, [reason])
 
 
 def product(parts: Iterable[Dim]) -> Dim:
-    """The product of dimensions; of none, a pinned axis of size 1. Beside others those of size 1 add nothing."""
+    """Multiply dimensions, ignoring those of size 1; the empty product is a pinned axis of size 1."""
     parts = tuple(flat for part in parts for flat in _parts(part, Product))
     parts = tuple(part for part in parts if part.size != 1) or parts
     return parts[0] if len(parts) == 1 else Product(parts) if parts else pinned(1, "there is only one")
 
 
 def concatenated(parts: Iterable[Dim]) -> Dim:
-    """The sum of dimensions."""
+    """Add dimensions, as a concatenation does."""
     parts = tuple(flat for part in parts for flat in _parts(part, Sum))
     return parts[0] if len(parts) == 1 else Sum(parts)
 
@@ -79,7 +80,7 @@ def _parts(dim: Dim, kind: type[Product] | type[Sum]) -> tuple[Dim, ...]:
 
 
 def resolve(dim: Dim) -> Dim:
-    """Return the present structure of a dimension."""
+    """Return the current structure of a dimension."""
     if isinstance(dim, Axis):
         if dim.bound is None:
             return dim
@@ -89,7 +90,7 @@ def resolve(dim: Dim) -> Dim:
 
 
 def axes_of(dim: Dim) -> Iterator[Axis]:
-    """The axes that a dimension is made of, in order, each as often as it occurs."""
+    """Yield the axes of a dimension in order, each as often as it occurs."""
     dim = resolve(dim)
     if isinstance(dim, Axis):
         yield dim
@@ -99,7 +100,7 @@ def axes_of(dim: Dim) -> Iterator[Axis]:
 
 
 def repeated(dim: Dim) -> set[Axis]:
-    """Axes that are combined with themselves, as in all pairs of one axis: an index then belongs to two units."""
+    """Return axes that are combined with themselves, as in all pairs of an axis: an index then belongs to two units."""
     dim = resolve(dim)
     if isinstance(dim, Axis):
         return set()
@@ -111,17 +112,17 @@ def repeated(dim: Dim) -> set[Axis]:
 
 
 def pin(dim: Dim, reason: str) -> None:
-    """Let all axes of a dimension stay as they are."""
+    """Pin all axes of a dimension."""
     for axis in axes_of(dim):
         if reason not in axis.pins:
             axis.pins.append(reason)
 
 
-Meet = Callable[[Axis, Axis], None]  # what is done to two axes of one size that have to be the same in some way
+Meet = Callable[[Axis, Axis], None]  # a function that makes two axes of one size the same in some way
 
 
 def unify(a: Dim, b: Dim, reason: str) -> None:
-    """Let two dimensions of one size be the same; where that cannot be written down, pin both, for the reason."""
+    """Unify two dimensions of one size; if that cannot be expressed, pin both, for the reason."""
     _meet(a, b, reason, _bind)
 
 
@@ -134,7 +135,7 @@ def _meet(a: Dim, b: Dim, reason: str, meet: Meet) -> None:
     if isinstance(b, Axis) and not isinstance(a, Axis):
         a, b = b, a
     if isinstance(a, Axis):
-        if any(other is a for other in axes_of(b)):  # a part cannot be the whole
+        if any(other is a for other in axes_of(b)):  # an axis cannot be a part of itself
             pin(b, reason)
         elif isinstance(b, Axis):
             meet(a, b)
@@ -149,13 +150,13 @@ def _meet(a: Dim, b: Dim, reason: str, meet: Meet) -> None:
 
 
 def _like(dim: Dim) -> Dim:
-    """New axes that make up a dimension as others do."""
+    """Make a dimension of the same structure from new axes."""
     dim = resolve(dim)
     return Axis(dim.size) if isinstance(dim, Axis) else type(dim)(tuple(map(_like, dim.parts)))
 
 
 def _bind(axis: Axis, dim: Dim) -> None:
-    """Let an axis that is not bound be a dimension from now on."""
+    """Bind a free axis to a dimension."""
     for why in axis.pins:
         pin(dim, why)
     axis.bound = dim
@@ -165,7 +166,7 @@ Division = Callable[[Dim, int], "tuple[Dim, Dim] | None"]
 
 
 def _align(ours: list[Dim], theirs: list[Dim], divide: Division, reason: str, meet: Meet) -> None:
-    """Let two lists of parts meet from the front, dividing whichever part is larger."""
+    """Match two lists of parts from the front, dividing the larger part each time."""
     while ours and theirs:
         a, b = resolve(ours.pop(0)), resolve(theirs.pop(0))
         if a.size != b.size:
@@ -189,7 +190,7 @@ def _align(ours: list[Dim], theirs: list[Dim], divide: Division, reason: str, me
 
 
 def _gather(parts: list[Dim], size: int) -> tuple[Dim, list[Dim]] | None:
-    """As many parts as it takes for a product of this size, the last of them divided where need be; and the others."""
+    """Take parts until their product has this size, dividing the last one if necessary; also return the other parts."""
     taken: list[Dim] = []
     for place, part in enumerate(map(resolve, parts)):
         if size % part.size == 0:
@@ -247,7 +248,7 @@ def _cut_anywhere(dim: Dim, first: int) -> tuple[Dim, Dim] | None:
 
 
 def sliced(dim: Dim, start: int, stop: int, reason: str) -> Dim:
-    """The part of a dimension between two indices; where that cannot be written down, a new axis, and all is pinned."""
+    """Return the part of a dimension between two indices; if that cannot be expressed, pin it and return a new axis."""
     size = stop - start
     if size == dim.size:
         return dim
@@ -261,7 +262,7 @@ def sliced(dim: Dim, start: int, stop: int, reason: str) -> Dim:
 
 
 def same_count(dims: Sequence[Dim]) -> None:
-    """Let the axes of dimensions that are divided alike keep equally many indices, though not the same ones."""
+    """Make the axes of equally divided dimensions keep equally many indices, though not the same ones."""
     for first, *others in zip(*map(axes_of, dims), strict=False):
         for axis in others:
             ours, theirs = count_of(first), count_of(axis)
@@ -270,8 +271,8 @@ def same_count(dims: Sequence[Dim]) -> None:
 
 
 def same_counts(several: Sequence[Sequence[Dim]], reason: str) -> None:
-    """Let the dimensions in each list keep equally many indices, divided alike; where they cannot be, pin them."""
-    while any(_divide_alike(dims, reason) for dims in several):  # what divides one list may divide another
+    """Make the dimensions in each list keep equally many indices, divided alike; pin them if that is impossible."""
+    while any(_divide_alike(dims, reason) for dims in several):  # dividing one list may divide another
         pass
     for dims in several:
         if len({tuple(axis.size for axis in axes_of(dim)) for dim in dims}) == 1:
@@ -282,7 +283,7 @@ def same_counts(several: Sequence[Sequence[Dim]], reason: str) -> None:
 
 
 def _divide_alike(dims: Sequence[Dim], reason: str) -> bool:
-    """Let dimensions of one size be made of parts of the same sizes; returns whether any had to be divided for it."""
+    """Divide dimensions of one size into parts of the same sizes; return whether any had to be divided."""
     before = [len(list(axes_of(dim))) for dim in dims]
     for dim in dims[1:]:
         _meet(dims[0], dim, reason, lambda ours, theirs: None)
@@ -290,7 +291,7 @@ def _divide_alike(dims: Sequence[Dim], reason: str) -> bool:
 
 
 def count_of(axis: Axis) -> Axis:
-    """The same for all axes that must keep equally many indices."""
+    """Return a representative, the same for all axes that must keep equally many indices."""
     while axis.tied is not None:
         axis = axis.tied
     return axis

@@ -14,10 +14,10 @@ from torchlasso.graph.structure import Structure
 
 
 def flops_of_units(structure: Structure) -> dict[Axis, float]:
-    """For each axis the floating-point operations that go with one of its units, in a run on the example inputs.
+    """Return for each axis the floating-point operations of one of its units, in a run on the example inputs.
 
-    Of a matrix product, convolution or attention of which a dimension is n units that is one n-th: what makes a unit
-    and what reads it both count, so that a layer counts with its outputs and with its inputs.
+    If a dimension of a matrix product, convolution or attention consists of n units, each has one n-th of its
+    operations. The layer that computes a unit and the layers that read it both count.
     """
     found: dict[Axis, float] = {}
     for node in structure.trace.nodes:
@@ -32,13 +32,13 @@ def flops_of_units(structure: Structure) -> dict[Axis, float]:
 
 
 def _flops(node: fx.Node) -> int:
-    """The operations of a node, counted where nothing is computed."""
+    """Count the operations of a node, without computing values."""
     target: Any = node.target
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda value: _empty(value.meta.get("val")))
     try:
         with torch.no_grad(), counted_flops() as counter:
             target(*args, **kwargs)
-    except Exception:  # of any kind: some operators cannot run without values, and do not multiply matrices
+    except Exception:  # any exception: some operators cannot run without values; they do not multiply matrices
         return 0
     return counter.get_total_flops()
 

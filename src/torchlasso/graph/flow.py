@@ -1,8 +1,8 @@
-"""The elements of a model's values that depend on its inputs, and those that matter to its outputs.
+"""The elements of a model's values that depend on its inputs, and the elements that matter to its outputs.
 
-Only signs are followed, in float32, and every value is let go of behind its last reader. What is kept of it takes
-little memory: bools and constants, with one element wherever all along a dimension are equal. Parameters never depend
-on the inputs, so that nothing is kept for them, and they are widened only inside the operators that read them.
+Only signs are followed, in float32, and every value is dropped after its last reader. The records of values take little
+memory: bools and constants, with one element along dimensions where all elements are equal. Parameters never depend on
+the inputs, so they need no records, and they are widened only inside the operators that read them.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Flow:
     """The elements of one value.
 
     Attributes:
-        kept: in a run on the example inputs: all elements of a parameter, of a value that an operator other than a
-            layer adds up, and of the result of such an operator; of other values those that do not depend on the
+        kept: values in a run on the example inputs. Parameters, values that an operator other than a layer adds up, and
+            results of such operators have all elements; other values have the elements that do not depend on the
             inputs, and 0 elsewhere.
-        depends: whether an element may depend on the inputs; others have this value whatever the inputs are.
-        matters: whether another value of an element that depends on the inputs might change the outputs.
-        precision: of the run.
+        depends: whether an element may depend on the inputs; other elements have this value for all inputs.
+        matters: whether a different value of an element that depends on the inputs might change the outputs.
+        precision: the precision of the run.
     """
 
     kept: Tensor
@@ -46,12 +46,12 @@ class Flow:
 
     @property
     def value(self) -> Tensor:
-        """The kept value, in the precision of the run."""
+        """Return the kept value in the precision of the run."""
         return self.precision.widened(self.kept)  # type: ignore[no-any-return]
 
 
 class _Sign(torch.autograd.Function):
-    """1 where a number is above 0; backwards the same is done to the gradient, so that no number grows or vanishes."""
+    """1 for numbers above 0; the backward pass does the same to gradients, so that no number grows or vanishes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, note: Callable[[Tensor], None]) -> Tensor:
@@ -72,9 +72,9 @@ class _Run:
     """One run of a trace.
 
     Attributes:
-        reached: what is known of each value that is still to be read.
+        reached: the records of all values with readers to come.
         kept, depends, matters: see :class:`Flow`.
-        leaves: where dependence begins.
+        leaves: the values at which dependence begins.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -87,7 +87,7 @@ class _Run:
         self._added = set(_added_up(trace))
 
     def forward(self) -> list[Tensor]:
-        """Run all operators; returns which elements of the outputs depend on the inputs."""
+        """Run all operators; return the elements of the outputs that depend on the inputs."""
         last = {x: node for node in self.trace.nodes for x in (node, *node.all_input_nodes)}
         ending: dict[fx.Node, list[fx.Node]] = {}
         for x, node in last.items():
@@ -113,7 +113,7 @@ class _Run:
         return self._reach(node, value, _all(GIVEN if given else FIXED, value))
 
     def _reach(self, node: fx.Node, value: Any, depends: Tensor) -> Reach:
-        if not depends.requires_grad:  # made out of nothing
+        if not depends.requires_grad:  # created without inputs
             if not depends.any():
                 return Reach(value, _all(FIXED, depends))
             depends = depends.float().requires_grad_()
@@ -134,10 +134,10 @@ class _Run:
         rule = rule_in(node)
         with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
             depends = rule.reach(call)
-            if depends is None and is_varying_number(node):  # such as how many rows were chosen
+            if depends is None and is_varying_number(node):  # such as the number of selected rows
                 depends = sum((known.depends.sum() for known in call.tensors), torch.ones(()))
             elif rule is VARYING or (not rule.local and any(map(has_varying_size, node.all_input_nodes))):
-                # of another number of constants something else is made, except perhaps of zeros
+                # another number of constants gives other results, except perhaps for zeros
                 depends = depends if call.several or depends is None else depends + torch.as_tensor(value != 0)
         if depends is None:
             return value
@@ -171,12 +171,12 @@ def flow(trace: Trace) -> dict[fx.Node, Flow]:
         for node, kept in run.kept.items()
     }
     del run, outputs
-    trim()  # all values were there at once, and little is left of them
+    trim()  # the values took much memory, and most of it is free now
     return found
 
 
 def _added_up(trace: Trace) -> list[fx.Node]:
-    """Values that an operator other than a layer adds up, and its results."""
+    """Return the values that an operator other than a layer adds up, and its results."""
     found = []
     for node in trace.nodes:
         rule = rule_of(node.target) if node.op == "call_function" else None
@@ -194,12 +194,12 @@ def unexpanded(x: Tensor) -> Tensor:
 
 
 def _all(value: Tensor, like: Tensor) -> Tensor:
-    """The same number everywhere, in the memory of one."""
+    """Expand one number to a shape, in the memory of one element."""
     return value.expand(like.shape)
 
 
 def _lean(x: Tensor) -> Tensor:
-    """A copy of a tensor that takes the memory of one element along dimensions where all are equal."""
+    """Copy a tensor with the memory of one element along dimensions where all elements are equal."""
     lean = unexpanded(x)
     for place, size in enumerate(lean.shape):
         first = lean.narrow(place, 0, 1) if size > 1 else lean
@@ -214,7 +214,7 @@ def _constant(value: Tensor, depends: Tensor) -> Tensor:
 
 
 def _pack(x: Tensor) -> tuple[Tensor, torch.dtype]:
-    """Keep a factor for the gradient: only whether it is zero counts."""
+    """Pack a factor for the gradient; it matters only whether it is zero."""
     return (x != 0 if x.is_floating_point() else x), x.dtype
 
 

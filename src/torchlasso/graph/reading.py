@@ -1,4 +1,4 @@
-"""The elements of its inputs that a model reads, and how strongly."""
+"""The elements of the inputs that a model reads, and the strengths with which it reads them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torchlasso.graph.units import UnitMap, find_units
 
 
 def inputs_read(model: nn.Module, example_inputs: Inputs) -> Tensor:
-    """Mark the elements of the inputs that can make a difference to the outputs.
+    """Return a mask of the elements of the inputs that can change the outputs.
 
     Args:
-        model: any that ``torch.export`` can export, with one tensor as its inputs; it is not changed.
-        example_inputs: rows of it.
+        model: any model that ``torch.export`` can export, with one tensor as its input; it is not changed.
+        example_inputs: rows of this tensor.
 
     Returns:
         bool, of the shape of one row.
@@ -39,15 +39,15 @@ def inputs_read(model: nn.Module, example_inputs: Inputs) -> Tensor:
 
 
 def read_in(units: UnitMap) -> Tensor:
-    """:func:`inputs_read`, of a model whose units are known: for other weights, ``units.now(model)``."""
+    """Do what :func:`inputs_read` does for a model with known units; for new weights, pass ``units.now(model)``."""
     return units.flows[_given(units)].matters.any(dim=0)
 
 
 def strengths_in(units: UnitMap) -> Tensor | None:
-    """Return the strength with which each element of the inputs is read, where linear layers alone read them.
+    """Return the strength with which each element of the inputs is read, if only linear layers read them.
 
-    The Euclidean norm of all weights by which it makes a difference to the outputs, float64, of the shape of one row;
-    None where something else than linear layers reads the inputs.
+    The strength is the Euclidean norm of all weights through which the element can change the outputs: float64, of the
+    shape of one row. If anything but linear layers reads the inputs, it is None.
     """
     node = _given(units)
     shape = units.flows[node].value.shape[1:]
@@ -74,7 +74,7 @@ def _given(units: UnitMap) -> fx.Node:
 
 
 def _readers(node: fx.Node) -> Iterator[fx.Node | None]:
-    """The linear layers that read a value, as it is or in another shape; None for anything else that does."""
+    """Yield the linear layers that read a value, possibly reshaped, and None for any other reader."""
     for user in node.users:
         rule = rule_of(user.target) if user.op == "call_function" else None
         if isinstance(rule, Reshape):

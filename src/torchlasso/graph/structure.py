@@ -32,11 +32,11 @@ class Structure:
     """The operators, dimensions and parameters of a model.
 
     Attributes:
-        trace: its operators.
+        trace: the operators.
         shapes: the dimensions of each value.
-        parameters: those of each parameter and buffer, by name.
+        parameters: the dimensions of each parameter and buffer, by name.
         alike: dimensions that keep equally many indices.
-        unknown: operators that are not understood, whose dimensions are pinned, and how often each occurs.
+        unknown: unknown operators, whose dimensions are pinned, and the number of times that each occurs.
     """
 
     trace: Trace
@@ -72,7 +72,7 @@ def _placeholder(found: Structure, node: fx.Node) -> Any:
     if not isinstance(tensor, Tensor):
         return tensor
     name = found.trace.names.get(node)
-    if name is not None:  # one that several modules share is one
+    if name is not None:  # a shared parameter is followed once
         if name not in found.parameters:
             found.parameters[name] = [_axis(size) for size in tensor.shape]
         return Shaped(found.parameters[name], tensor.dtype)
@@ -87,13 +87,13 @@ def _axis(size: int) -> Axis:
 
 
 def rule_in(node: fx.Node) -> OperatorRule:
-    """Return what is known of a call."""
+    """Return the rule of a call."""
     rule = rule_of(node.target) or UNKNOWN
     return rule if rule.local or not any(map(is_varying_number, node.all_input_nodes)) else VARYING
 
 
 def _results(traced: Trace) -> dict[fx.Node, Any]:
-    """The results of all calls, without data; where sizes depend on the values of the inputs, as in the example."""
+    """Return the results of all calls without data; sizes that depend on values of the inputs are as in the example."""
     calls = [node for node in traced.nodes if node.op == "call_function"]
     if not any(is_varying_number(node) or has_varying_size(node) for node in calls):
         return {node: node.meta.get("val") for node in calls}

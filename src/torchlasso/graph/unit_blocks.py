@@ -1,4 +1,4 @@
-"""Units as blocks: the weights, biases, scales and shifts that make each of them."""
+"""Units as blocks: the weights, biases, scales and shifts that compute each of them."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ from torchlasso.penalties.joint import Joint, Piece
 
 
 class Units(Joint):
-    """The units of a model that can be removed: each with all the parameters that make it, as one block.
+    """The removable units of a model: one block for each unit, with all parameters that compute it.
 
-    A neuron's or channel's block are its incoming weights, its bias, and the scale and shift of its normalisation; of
-    what a residual connection adds up, those of all layers that add to it; of an attention head the rows of its
-    queries, keys and values. A block that is zero makes a unit that is zero for all inputs, and that
-    :func:`torchlasso.compact` takes out. The weights that read it belong to the blocks of the units that they make.
+    The block of a neuron or channel contains its incoming weights, its bias, and the scale and shift of its
+    normalisation. If a residual connection adds several layers, the block contains these parameters of all of them. The
+    block of an attention head contains the rows of its queries, keys and values. If a block is zero, its unit is zero
+    for all inputs, and :func:`torchlasso.compact` removes it. The weights that read a unit belong to the blocks of the
+    units that they compute.
 
-    The penalty of a group of parameters, λ Σ_u √|u| ‖w_u‖₂ for ``L1``: the group lasso of Yuan and Lin (2006).
+    With ``L1``, the penalty is λ Σ_u √|u| ‖w_u‖₂: the group lasso of Yuan and Lin (2006).
 
     Args:
-        model: any that ``torch.export`` can export.
+        model: any model that ``torch.export`` can export.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
-        only: a pattern (as of ``fnmatch``) for the names of the families of units, which are those of the first
-            parameter of each and the dimension; ``"*"`` for all.
+        only: a pattern (as in ``fnmatch``) for the names of the families of units: the name of the first parameter and
+            the dimension; ``"*"`` for all.
         weighted: see :class:`~torchlasso.penalties.blocks.Partition`.
-        by: ``"size"``: λ of a unit goes by its √|u|. ``"flops"``: by the operations that go with it, in what makes it
-            and in what reads it, so that those go first that cost the most (as in MorphNet, Gordon et al. 2018); on
-            average over the units it is what it would be by size.
+        by: ``"size"``: λ of a unit is proportional to √|u|. ``"flops"``: λ is proportional to the operations of the
+            unit, in the layers that compute and read it, so that the most expensive units are removed first (as in
+            MorphNet, Gordon et al. 2018); the average over all units is the same as by size.
 
     Raises:
-        ValueError: the model cannot be exported, or has no such unit; ``by`` is neither of the two, or ``"flops"``
-            and the model has no matrix product.
+        ValueError: the model cannot be exported or has no such unit; ``by`` is not one of the two, or is ``"flops"``
+            for a model without matrix products.
 
     Examples:
         >>> import torchlasso as tl
@@ -115,10 +116,10 @@ def _by_flops(structure: Structure, axes: list[Axis], sizes: list[int], weighted
 def _made(
     structure: Structure, name: str, chosen: Collection[Axis], read: Collection[tuple[str, int]]
 ) -> Iterator[tuple[int, Axis, Tensor]]:
-    """The slices of a parameter that make units: dimension, axis, and the indices (n_units, slices).
+    """Yield the slices of a parameter that compute units: dimension, axis, and the indices (n_units, slices).
 
-    Each element makes at most one unit: where it could be of several, as of a head and of one of its dimensions, it is
-    of that which comes first.
+    Each element belongs to at most one unit. If it could belong to several, such as a head and one of its dimensions,
+    it belongs to the first.
     """
     for place, dim in enumerate(structure.parameters.get(name, ())):
         owners = _owners(dim, chosen) if (name, place) not in read else []
@@ -132,7 +133,7 @@ def _made(
 
 
 def _owners(dim: Dim, chosen: Collection[Axis]) -> list[Axis | None]:
-    """The axis to a unit of which each index of a dimension belongs."""
+    """Return the axis whose unit each index of a dimension belongs to."""
     dim = resolve(dim)
     if isinstance(dim, Axis):
         return [dim if dim in chosen else None] * dim.size
@@ -146,7 +147,7 @@ def _owners(dim: Dim, chosen: Collection[Axis]) -> list[Axis | None]:
 
 
 def _read_along(structure: Structure) -> set[tuple[str, int]]:
-    """Parameters, and the dimensions along which they are added up, and so read units instead of making them."""
+    """Return parameters and their dimensions that are summed over: these read units instead of computing them."""
     found = set()
     for node in structure.trace.nodes:
         rule = rule_of(node.target) if node.op == "call_function" else None
@@ -160,7 +161,7 @@ def _read_along(structure: Structure) -> set[tuple[str, int]]:
 
 
 def _place_in(structure: Structure, node: fx.Node, place: int) -> tuple[str, int] | None:
-    """Return the parameter and its dimension that one of a value is, if the value permutes a parameter."""
+    """Return the parameter and dimension behind a dimension of a value, if the value permutes a parameter."""
     while isinstance(rule_of(node.target), Permute):
         rank = len(structure.shapes[node].dims)
         place = Permute.order(Call(name_of(node.target), arguments(node), None), rank)[place]

@@ -1,4 +1,4 @@
-"""Operators that multiply and add up: where a dimension ends."""
+"""Operators that multiply and add up: a dimension ends there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MATCH = "{} needs equal sizes"
 
 
 class Affine(OperatorRule):
-    """An input, a weight and perhaps a bias."""
+    """Operators with an input, a weight and perhaps a bias."""
 
     adds_up = True
 
@@ -42,7 +42,7 @@ class Linear(Affine):
 
     def shape(self, call: Call[Shaped]) -> Any:
         *batch, columns = call["input"].dims
-        *made, consumed = call["weight"].dims  # a vector makes a single number
+        *made, consumed = call["weight"].dims  # with a vector, the result is a single number
         unify(columns, consumed, MATCH.format(call.name))
         if isinstance(call["bias"], Shaped):
             for a, b in zip(made, call["bias"].dims, strict=True):
@@ -61,7 +61,7 @@ class Linear(Affine):
 
 @rule("bilinear")
 class Bilinear(OperatorRule):
-    """x₁ᵀ W x₂ + b for each of several W."""
+    """Bilinear layers: x₁ᵀ W x₂ + b for each of several W."""
 
     adds_up = True
 
@@ -88,7 +88,7 @@ class Bilinear(OperatorRule):
 
 @rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 class Convolution(Affine):
-    """Convolutions of any number of dimensions, in groups, transposed or not."""
+    """Convolutions with any number of dimensions, grouped or not, transposed or not."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, weight = call["input"].dims, call["weight"].dims
@@ -97,7 +97,7 @@ class Convolution(Affine):
         for dim in (*dims[len(dims) - spatial :], *weight[2:]):
             pin(dim, f"{call.name} goes along it")
         channels, reason = dims[len(dims) - spatial - 1], MATCH.format(call.name)
-        if groups > 1:  # the whole of one side, and a group's part of the other
+        if groups > 1:  # all channels of one side, and a group's channels of the other
             group, inner = Axis(groups), Axis(channels.size // groups)
             unify(channels, product([group, inner]), reason)
             if self._transposed(call):
@@ -136,7 +136,7 @@ class Convolution(Affine):
 
 @rule("matmul", "mm", "bmm", "mv", "dot")
 class Matmul(OperatorRule):
-    """Matrix products, of stacks of matrices too."""
+    """Matrix products, including stacks of matrices."""
 
     adds_up = True
 
@@ -177,7 +177,7 @@ class ShiftedMatmul(Matmul):
 
 @rule("scaled_dot_product_attention")
 class Attention(OperatorRule):
-    """softmax(q kᵀ / √d + mask) v; where the scale comes from the size of the heads that size is pinned."""
+    """Attention, softmax(q kᵀ / √d + mask) v; if the scale comes from the size of the heads, that size is pinned."""
 
     adds_up = True
 
@@ -211,5 +211,5 @@ class Attention(OperatorRule):
         scores = bilinear(torch.matmul, q, turned)
         if isinstance(call["attn_mask"], Reach):
             scores = scores + call["attn_mask"].depends
-        chosen = scores.sum(dim=-1, keepdim=True).expand(scores.shape)  # softmax: each out of all
+        chosen = scores.sum(dim=-1, keepdim=True).expand(scores.shape)  # softmax: each element depends on all
         return chosen @ v.nonzero + torch.ones_like(scores) @ v.depends

@@ -12,9 +12,9 @@ from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pi
 
 @rule("masked_select", "nonzero", "where.default", "masked_scatter", "take", "put")
 class Pick(OperatorRule):
-    """Elements by their place: no dimension can become smaller, and any element may depend on any."""
+    """Operators that pick elements by position: no dimension can shrink, and any element may depend on any other."""
 
-    before, after = "{} picks from it", "made by {}"  # why dimensions of its inputs and of its results are pinned
+    before, after = "{} picks from it", "made by {}"  # the reasons to pin the dimensions of inputs and results
 
     def shape(self, call: Call[Shaped]) -> Any:
         for tensor in call.tensors:
@@ -33,19 +33,19 @@ class Pick(OperatorRule):
 
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu")
 class Recurrent(Pick):
-    """Recurrent layers are not followed: nothing that they touch can go."""
+    """Recurrent layers, which are not followed: no unit that they touch can be removed."""
 
     before = after = "{} is recurrent, which is not followed"
 
 
 class Unknown(Pick):
-    """Operators of which nothing is known, and so nothing guessed."""
+    """Unknown operators, about which nothing is assumed."""
 
     before = after = "{} is not understood"
 
 
 class Varying(Pick):
-    """Operators that are given a number, such as the end of a slice, that depends on the inputs."""
+    """Operators with a number as an argument, such as the end of a slice, that depends on the inputs."""
 
     before = after = "{} is given a number that depends on the inputs"
 

@@ -1,4 +1,4 @@
-"""Operators that read or write elements at indices: the dimensions that are indexed stay, the others go through."""
+"""Operators that read or write elements at indices: indexed dimensions are pinned, the others pass through."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torchlasso.graph.rules.shapes import Rearrangement
 
 
 def differing(x: Reach, places: Sequence[int]) -> Tensor:
-    """1 where it matters which index along some dimensions is read, since the elements there are not all the same."""
+    """Return 1 where the elements along some dimensions differ, so that the choice of an index matters."""
     first: Tensor = x.value
     for place in places:
         first = first.narrow(place, 0, 1)
@@ -34,13 +34,13 @@ def differing(x: Reach, places: Sequence[int]) -> Tensor:
 
 
 def anywhere(found: Tensor, places: Sequence[int]) -> Tensor:
-    """Each element out of all along some dimensions."""
+    """Make each element depend on all elements along some dimensions."""
     return found.sum(tuple(places), keepdim=True).expand(found.shape) if places else found
 
 
 @rule("gather")
 class Gather(OperatorRule):
-    """Elements along one dimension, other ones for each index into the others."""
+    """Elements along one dimension, with different indices for each position in the others."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, index = call["self"].dims, list(call["index"].dims)
@@ -90,7 +90,7 @@ class Indexed(OperatorRule):
     """Reading or writing ``x[i, :, j]``, where the indices are tensors of numbers or masks."""
 
     def places(self, call: Call[Any]) -> list[int]:
-        """The dimensions that are indexed."""
+        """Return the indexed dimensions."""
         found, place = list[int](), 0
         for index in call["indices"]:
             taken = rank_of(index) if is_mask(index) else 1
@@ -108,19 +108,19 @@ def rank_of(known: Shaped | Reach) -> int:
 
 
 def where_of(call: Call[Reach]) -> list[Tensor | None]:
-    """The indices in the example."""
+    """Return the indices in the example."""
     return [None if index is None else index.value for index in call["indices"]]
 
 
 def chosen(call: Call[Reach]) -> Tensor:
-    """More than 0 if any index depends on the inputs."""
+    """Return a number above 0 if any index depends on the inputs."""
     indices = [index for index in call["indices"] if index is not None]
     return sum((index.depends.sum() for index in indices), torch.zeros((), dtype=call["self"].depends.dtype))
 
 
 @rule("index")
 class Index(Indexed):
-    """``x[i, :, j]``."""
+    """Reading ``x[i, :, j]``."""
 
     local = True
 
@@ -141,14 +141,14 @@ class Index(Indexed):
 
 @rule("index_put", "_unsafe_index_put")
 class IndexPut(Indexed):
-    """``x[i, :, j] = y``, or added to it."""
+    """Writing ``x[i, :, j] = y``, or adding to it."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, reason = call["self"].dims, f"{call.name} writes into it"
         indices = [index for index in call["indices"] if index is not None]
         values, places = call["values"].dims, self.places(call)
         if len(indices) == 1 and is_mask(indices[0]) and all(dim.size == 1 for dim in values):
-            for place, dim in zip(places, indices[0].dims, strict=True):  # each element for itself
+            for place, dim in zip(places, indices[0].dims, strict=True):  # each element separately
                 unify(dims[place], dim, reason)
             return list(dims)
         pin_all((dims[place] for place in places), reason)
@@ -185,7 +185,7 @@ class IndexPut(Indexed):
 
 @rule("scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_reduce", "index_fill")
 class Scatter(OperatorRule):
-    """Elements written or added along one dimension at indices, which may be others for each index into the others."""
+    """Elements written or added along one dimension, with different indices for each position in the others."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, reason = list(call["self"].dims), f"{call.name} writes into it"
@@ -207,7 +207,7 @@ class Scatter(OperatorRule):
         place = call.axis(x.depends.dim())
 
         def along(found: Tensor) -> Tensor:
-            """Each element of the result out of all along the dimension."""
+            """Make each element of the result depend on all elements along the dimension."""
             if found.dim() != x.depends.dim() or any(
                 k != place and found.shape[k] != size for k, size in enumerate(x.depends.shape)
             ):
@@ -223,7 +223,7 @@ class Scatter(OperatorRule):
 
 @rule("slice_scatter")
 class SliceScatter(Rearrangement):
-    """``x[:, a:b] = y``."""
+    """Writing ``x[:, a:b] = y``."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, src, reason = list(call["self"].dims), list(call["src"].dims), f"{call.name} writes into it"
@@ -244,7 +244,7 @@ class SliceScatter(Rearrangement):
 
 @rule("select_scatter")
 class SelectScatter(Rearrangement):
-    """``x[:, i] = y``."""
+    """Writing ``x[:, i] = y``."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, reason = list(call["self"].dims), f"{call.name} writes into it"
@@ -276,7 +276,7 @@ class Windows(Rearrangement):
 
 @rule("im2col", "col2im")
 class Patches(Rearrangement):
-    """All patches of an image, (channels × places in a patch, patches), or an image that is the sum of its patches."""
+    """All patches of an image, (channels × positions in a patch, patches), or an image as the sum of its patches."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, reason = call["self"].dims, f"made by {call.name}"

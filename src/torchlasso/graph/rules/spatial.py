@@ -1,4 +1,4 @@
-"""Operators that mix the places of an image or a sequence and leave its channels apart."""
+"""Operators that mix the positions of an image or a sequence and keep its channels separate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pi
       "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "reflection_pad1d", "reflection_pad2d",
       "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d", "lp_pool2d")  # fmt: skip
 class Spatial(OperatorRule):
-    """Mixes places and leaves channels apart; any place may depend on any other of the same channel."""
+    """Operators on each channel separately; any position may depend on any other position in its channel."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call.tensors[0].dims
@@ -42,7 +42,7 @@ class Spatial(OperatorRule):
 
 @rule("pixel_shuffle")
 class PixelShuffle(OperatorRule):
-    """Channels that become places: r·r of them go together."""
+    """Channels that become positions, r·r channels together."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         *batch, channels, _, _ = call["self"].dims
@@ -58,7 +58,7 @@ class PixelShuffle(OperatorRule):
 
 @rule("grid_sampler_2d", "grid_sampler_3d")
 class GridSample(OperatorRule):
-    """Each channel read at places that are computed."""
+    """Each channel read at computed positions."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         batch, channels, *places = call["input"].dims
