@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import torchlasso as tl
 from torchlasso import data, models
+from torchlasso.cli.main import main
 from torchlasso.runs.folder import RunFolder
 from torchlasso.training.trainer import Plan, Trainer
 
@@ -212,12 +214,35 @@ MOMENTS = [
 ]
 
 
+SHORT = ("--epochs", "3", "--validation", "0.2")  # eight steps an epoch
+
+
+@pytest.fixture(scope="module")
+def whole_of(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a run that was not interrupted, by what it is given; not to be written to."""
+
+    @functools.cache
+    def trained(given: str) -> Path:
+        out = tmp_path_factory.mktemp("whole") / "run"
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "--data", str(wide), "--out", str(out), *OPTIONS, *SHORT, *given.split(" ")])
+        assert ended.value.code == 0
+        return out
+
+    return trained
+
+
 @pytest.mark.parametrize(("given", "step"), MOMENTS)
 def test_an_interrupted_run_goes_on_to_the_last_bit(
-    cli: Any, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, step: int
+    cli: Any,
+    wide: Path,
+    whole_of: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+    step: int,
 ) -> None:
-    options = ["--epochs", "3", "--validation", "0.2", *given.split(" ")]  # eight steps an epoch
-    train(cli, wide, tmp_path / "whole", *options)
+    options, run, whole = [*SHORT, *given.split(" ")], tmp_path / "run", whole_of(given)
     with monkeypatch.context() as patch:
         function, calls = LambdaLR.step, 0
 
@@ -229,18 +254,17 @@ def test_an_interrupted_run_goes_on_to_the_last_bit(
             function(scheduler, *args)
 
         patch.setattr(LambdaLR, "step", interrupted)
-        assert cli("train", "--data", wide, "--out", tmp_path / "run", *OPTIONS, *options).code == 130
-    assert cli.resume(tmp_path / "run").code == 0
-    left, right = cli.contents(tmp_path / "run"), cli.contents(tmp_path / "whole")
+        assert cli("train", "--data", wide, "--out", run, *OPTIONS, *options).code == 130
+    assert cli.resume(run).code == 0
+    left, right = cli.contents(run), cli.contents(whole)
     assert set(left) == set(right)
     for name in right:
         if name.endswith("model.safetensors") or name.endswith("config.json"):
             assert left[name] == right[name], name
         if name.endswith("metrics.jsonl"):
-            folders = ((tmp_path / run / name).parent for run in ("run", "whole"))
-            resumed, whole = (cli.metrics(folder, timed=False) for folder in folders)
-            assert resumed == whole, name
-    assert cli.summary(tmp_path / "run", timed=False) == cli.summary(tmp_path / "whole", timed=False)
+            resumed, expected = (cli.metrics((folder / name).parent, timed=False) for folder in (run, whole))
+            assert resumed == expected, name
+    assert cli.summary(run, timed=False) == cli.summary(whole, timed=False)
 
 
 @pytest.mark.parametrize("given", [" ".join(COMBINED), "--bytes 0.5 --over rows --refit 1"])

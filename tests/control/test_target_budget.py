@@ -102,7 +102,6 @@ RESIDUAL = {"model": Residual, "data": images, "over": tl.Filters(), "steps": 40
 @pytest.mark.parametrize(
     ("case", "budget"),
     [
-        (LONG, {"flops": 0.5}),
         (LONG, {"flops": 0.2}),
         (LONG, {"parameters": 0.4}),
         (LONG, {"bytes": 0.5}),
