@@ -38,12 +38,12 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def small() -> nn.Module:
     """Of 6 inputs, 4 of 8 neurons and 2 outputs."""
-    return compacted(MODELS["linear"])[1]
+    return compacted("linear")[1]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_it_loads_into_a_fresh_model_of_the_full_size(name: str, path: Path):
-    full, small = compacted(MODELS[name])
+    full, small = compacted(name)
     went = sum(w.numel() for w in full.parameters()) - sum(w.numel() for w in small.parameters())
     assert bool(went) == (name not in ("nothing", *(n for n in MODELS if "heads in a" in n and n not in HEADS_GO)))
     tl.save(small, path)
@@ -156,7 +156,7 @@ def test_an_optimizer_made_before_trains_the_smaller_model(small: nn.Module, pat
 
 @pytest.mark.parametrize("name", ["linear", "convolutions", "buffer", "tied"])
 def test_a_model_without_values_gets_them(name: str, path: Path):
-    _, small = compacted(MODELS[name])
+    _, small = compacted(name)
     tl.save(small, path)
     with torch.device("meta"):
         other = MODELS[name].build()

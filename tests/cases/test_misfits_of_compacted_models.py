@@ -13,7 +13,6 @@ from torch import nn
 
 import torchlasso as tl
 from tests.support.compacted import (
-    MODELS,
     ROWS,
     check_same,
     compacted,
@@ -32,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def small() -> nn.Module:
     """Of 6 inputs, 4 of 8 neurons and 2 outputs."""
-    return compacted(MODELS["linear"])[1]
+    return compacted("linear")[1]
 
 
 def test_a_model_between_forward_and_backward_is_refused(small: nn.Module, path: Path):
@@ -125,7 +124,7 @@ def test_a_model_whose_own_code_fails_is_as_it_was(small: nn.Module, path: Path)
 
 def test_numbers_that_say_something_else_are_not_ignored(path: Path):
     """Two heads of three, or one of six: the same shapes, another function."""
-    _, small = compacted(MODELS["heads in a number"])
+    _, small = compacted("heads in a number")
     tl.save(small, path)
     other = copy.deepcopy(small)
     for module in other.modules():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -167,7 +168,10 @@ def kill_heads(model: nn.Module) -> nn.Module:
     return model
 
 
-def compacted(model: Model) -> tuple[nn.Module, nn.Module]:
+@functools.cache
+def compacted(name: str) -> tuple[nn.Module, nn.Module]:
+    """Return a model of the full size and the compacted one; not to be changed, since tests share them."""
+    model = MODELS[name]
     full = kill_heads(filled(model.build(), model.zeros))
     return full, tl.compact(full, model.inputs)
 
