@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from torchlasso.training.distillation import Distillation
 
+pytestmark = pytest.mark.slow
+
 ROWS = torch.tensor([4, 0, 7, 2, 2])
 
 

@@ -6,6 +6,8 @@ from torch import nn
 
 import torchlasso as tl
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 LAM = 0.05
 OPTIONS = {tl.ProxSGD: {"lr": 0.1, "momentum": 0.9}, tl.ProxAdam: {"lr": 0.05}, tl.ProxAdamW: {"lr": 0.05}}

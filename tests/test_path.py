@@ -16,6 +16,8 @@ import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, collapsed, follow
 from torchlasso.training.trainer import Plan, Step, Trainer
 
+pytestmark = pytest.mark.slow
+
 CROSS_ENTROPY, MSE = nn.functional.cross_entropy, nn.functional.mse_loss
 Rows = tuple[Tensor, Tensor]
 State = dict[str, Tensor]

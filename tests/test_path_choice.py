@@ -14,6 +14,8 @@ import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, choose, collapsed, folds_of, pooled
 from torchlasso.training.trainer import Evaluation, Loss, Plan
 
+pytestmark = pytest.mark.slow
+
 
 def made(index: int, value: float | None, sparsity: float, spread: float | None = 0.0, *, loss: bool = False) -> Point:
     """A point with this validation error, or loss."""

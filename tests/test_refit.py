@@ -15,6 +15,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torchlasso.optim.metrics import known_metrics
 from torchlasso.training.refit import freeze_zeros
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[[Iterable[Any]], Optimizer]
 
 MAKERS: dict[str, Maker] = {

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 import torchlasso as tl
 
+pytestmark = pytest.mark.slow
+
 X = torch.randn(24, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.arange(24) % 3
 DEAD = {"0": [0, 2, 5], "4": [1]}  # channels and neurons that are dead on both sides, and so stay dead

@@ -12,6 +12,8 @@ from tests.support.implementations import same
 from tests.support.optimizers import backward, flat, identical, network
 from torchlasso.storage import checkpoint
 
+pytestmark = pytest.mark.slow
+
 STEPS = 40
 HALF, REST = range(STEPS // 2), range(STEPS // 2, STEPS)
 OPTIMIZERS = {

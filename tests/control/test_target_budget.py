@@ -12,6 +12,8 @@ from torch import nn
 import torchlasso as tl
 from torchlasso.control.costs import WIDTHS
 
+pytestmark = pytest.mark.slow
+
 
 def mlp() -> nn.Sequential:
     model = nn.Sequential(nn.Linear(12, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU())

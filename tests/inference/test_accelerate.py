@@ -23,6 +23,8 @@ from torchlasso.inference import AccelerationReport, LayerAcceleration
 from torchlasso.inference.convolution import SparseConvolution
 from torchlasso.inference.linear import SparseLinear
 
+pytestmark = pytest.mark.slow
+
 Prefer = Callable[..., None]
 Sparsified = Callable[..., nn.Module]
 

@@ -7,6 +7,8 @@ from tests.support.implementations import EACH, FEW, IMPLEMENTATIONS, NAMES, STE
 from tests.support.optimizers import cosine, flat, identical, network
 from tests.support.pairwise import each_value, pairwise
 
+pytestmark = pytest.mark.slow
+
 CLIP = 0.05
 
 

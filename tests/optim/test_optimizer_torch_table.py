@@ -19,6 +19,8 @@ from torch.testing._internal.common_optimizers import (  # noqa: E402
 )
 from torch.testing._internal.common_utils import TestCase  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 # to import torch's tests is to forbid all others in this process to set flags of torch.backends
 torch.backends.__allow_nonbracketed_mutation_flag = _allowed
 

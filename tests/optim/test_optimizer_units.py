@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 import torchlasso as tl
 
+pytestmark = pytest.mark.slow
+
 
 class Residual(nn.Module):
     """Two layers that add to one stream, a normalised branch, and a head."""
@@ -148,7 +150,6 @@ def test_a_unit_that_died_is_zero_in_all_its_tensors_and_can_go(optimizer, lr, l
     assert small.first.out_channels == int((~dead).sum())
 
 
-@pytest.mark.slow
 def test_it_finds_a_stationary_point():
     model = residual().double()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=units(model)), lam=0.03), lr=0.02)
@@ -195,7 +196,6 @@ def test_a_parameter_without_a_gradient_keeps_its_values():
     assert torch.equal(model.norm.bias, before)
 
 
-@pytest.mark.slow
 def test_controllers_know_units():
     model = residual()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=units(model)), lam=0.01), lr=0.02)
@@ -213,7 +213,6 @@ def test_controllers_know_units():
     assert sum(int((p == 0).sum()) for p in params) / sum(p.numel() for p in params) == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.slow
 def test_a_budget_is_met_by_units():
     torch.manual_seed(0)
     net = nn.Sequential(

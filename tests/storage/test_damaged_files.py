@@ -22,6 +22,8 @@ from torch import Tensor, nn
 import torchlasso as tl
 from torchlasso.storage import container, read
 
+pytestmark = pytest.mark.slow
+
 MEMORY = 1 << 21  # bytes that a load may take besides 20 times the file, which has 4 kB; a megabyte is read at a time
 LIMIT = 1 << 16
 SEAL = b'crc32\\":\\"'
