@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,15 +19,18 @@ from torchlasso._core.text import first_line
 def counted_flops() -> Iterator[FlopCounterMode]:
     """Count the operations of matrix products, convolutions and attentions, two for each multiplication and addition.
 
-    >>> import torch
     >>> with counted_flops() as counter:
     ...     _ = torch.nn.Linear(3, 2)(torch.ones(5, 3))
     >>> counter.get_total_flops()
     60
     """
-    counter = FlopCounterMode(display=False)
-    with counter, sdpa_kernel(SDPBackend.MATH):  # the counter does not see fused attention on a CPU
-        yield counter
+    counter, fast = FlopCounterMode(display=False), torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see attention that is one operator,
+    try:
+        with counter, sdpa_kernel(SDPBackend.MATH):  # nor that which is fused on a CPU
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def flops_of_modules(model: nn.Module, example_inputs: Inputs) -> dict[nn.Module, float]:

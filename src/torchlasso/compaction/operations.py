@@ -6,7 +6,7 @@ import math
 
 from torchlasso.compaction.removal import Removal
 from torchlasso.graph.axes import Dim
-from torchlasso.graph.operators import Shaped, all_dims, arguments, rule_of
+from torchlasso.graph.operators import Call, Shaped, all_dims, arguments, name_of, rule_of
 from torchlasso.graph.rules.contractions import Affine, Attention, Matmul
 from torchlasso.graph.structure import Structure
 
@@ -26,8 +26,10 @@ def multiplications(structure: Structure, removal: Removal) -> int:
         out = [size(dim) for dim in all_dims(structure.shapes[node])]
         if isinstance(rule, Affine):
             weight = [size(dim) for dim in all_dims(structure.shapes[args["weight"]])]
-            made = out[len(out) - 1 - rule.after(len(weight))]
-            total += math.prod(out) // made * math.prod(weight)
+            ((_, consumed),) = rule.reads(Call(name_of(node.target), args, None))
+            # for each number on the side whose channels are the first dimension of the weight: transposed, the inputs
+            side = out if consumed else [size(dim) for dim in all_dims(structure.shapes[args["input"]])]
+            total += math.prod(side) * math.prod(weight[1:])
         elif isinstance(rule, Attention):
             query, key = (all_dims(structure.shapes[args[name]]) for name in ("query", "key"))
             total += (math.prod(map(size, query)) + math.prod(out)) * size(key[-2])
