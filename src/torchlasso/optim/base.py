@@ -192,17 +192,15 @@ class Proximal(Optimizer):
         if penalty is None or not group["lam"]:
             return
         over, prox, lam = penalty.over, penalty.as_view().prox, float(group["lam"])
-        for members in over.together(range(len(group["params"]))):
-            found = [step_of(i) for i in members]
-            if all(step is None for step in found):
-                continue
-            params = [group["params"][i] for i in members]
-            lams = over.strengths(params, [lam * group["lam_scales"][i] for i in members], self.weights.get(params[0]))
-            steps = over.steps(params, [0.0 if step is None else step for step in found])
+        columns = (range(len(group["params"])), group["params"], [lam * scale for scale in group["lam_scales"]])
+        for members, params, lams in zip(*map(over.together, columns), strict=True):
+            steps = over.steps(params, [step_of(i) for i in members])
+            strengths = over.strengths(params, lams, self.weights.get(params[0]))
             new = []
-            for w, strength, step in zip(over.views(params), lams, steps, strict=True):
-                idle = not isinstance(strength, Tensor) and not strength
-                new.append(w if idle else prox(w, strength, step))
+            for w, strength, step in zip(over.views(params), strengths, steps, strict=True):
+                if step is not None and (isinstance(strength, Tensor) or strength):
+                    w = prox(w, strength, step)
+                new.append(w)
             over.put_(params, new)
 
     def _step_of(self, buckets: Sequence[Bucket]) -> Callable[[int], Strength | None]:

@@ -102,10 +102,11 @@ class Joint(Blocks):
             for piece, part in zip(pieces, torch.split(matrix, sizes, dim=1), strict=True):
                 piece.put_(tensors[piece.tensor], part)
 
-    def steps(self, tensors: Sequence[Tensor], steps: Sequence[Strength]) -> list[Strength]:
+    def steps(self, tensors: Sequence[Tensor], steps: Sequence[Strength | None]) -> list[Strength | None]:
         if not any(isinstance(step, Tensor) or step != steps[0] for step in steps):
             return [steps[0]] * len(self.families)
-        return [*self.views([torch.zeros_like(p) + step for p, step in zip(tensors, steps, strict=True)])]
+        every = [torch.zeros_like(p) + (0.0 if step is None else step) for p, step in zip(tensors, steps, strict=True)]
+        return [*self.views(every)]
 
     def strengths(
         self, tensors: Sequence[Tensor], lams: Sequence[float], weights: Tensor | None = None

@@ -112,8 +112,8 @@ class Blocks(ABC):
             if view is not tensor:
                 tensor.copy_(view)
 
-    def steps(self, tensors: Sequence[Tensor], steps: Sequence[Strength]) -> list[Strength]:
-        """Return the step of each view, a number or a tensor like it, given the steps of the tensors."""
+    def steps(self, tensors: Sequence[Tensor], steps: Sequence[Strength | None]) -> list[Strength | None]:
+        """Return the step of each view, a number or a tensor like it; None, as for a tensor, where it stays."""
         return list(steps)
 
     def strengths(
