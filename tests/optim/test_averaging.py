@@ -236,7 +236,7 @@ def test_the_threshold_of_a_parameter_that_joins_late_is_that_of_its_own_steps(c
 
 # --- a stable support ---
 
-LAM, STEPS = 0.1, 750
+LAM, STEPS = 0.1, 1500
 # name -> rate; each is stable, and ends near the solution both with averaging and without
 NOISY = {
     "SGD momentum": 0.01,
