@@ -142,7 +142,7 @@ def test_reweighted_the_weights_that_are_left_are_larger(cli: Any, wide: Path, t
 def test_a_target_that_is_missed_is_said_in_a_line(cli: Any, wide: Path, tmp_path: Path) -> None:
     ended = train(cli, wide, tmp_path / "run", "--sparsity", "0.9", "--epochs", "1", "--lam", "1e-8")
     (line,) = (line for line in ended.out.splitlines() if line.startswith("TargetSparsity: "))
-    assert "training ended with 100.00 % of the weights left, 10.00 % was asked for" in line
+    assert "training ended with 100.00 % of the weights left instead of 10.00 %" in line
     assert "Warning" not in ended.out
     assert cli.summary(tmp_path / "run")["sparsity"] == 0
     ended = train(cli, wide, tmp_path / "other", "--flops", "0.1", "--over", "rows", "--epochs", "1", "--lam", "1e-8")

@@ -145,17 +145,15 @@ def drive(control: tl.TargetSparsity, steps: int, grad: float = 1e-3) -> None:
 
 def test_a_start_that_is_far_too_small_is_told():
     control = tl.TargetSparsity(optimizer_of(lam=1e-12), 0.9, steps=50)
-    reason = (
-        r"(λ was still on its way: give it more steps, or a start nearer to where it came|λ came to .* as far from)"
-    )
-    message = rf"^TargetSparsity: training ended with 100\.00 % of the weights left, 10\.00 % was asked for; {reason}"
+    reason = r"(λ was still changing: use more steps, or start nearer to its last value|λ reached .* its limit)"
+    message = rf"^TargetSparsity: training ended with 100\.00 % of the weights left instead of 10\.00 %; {reason}"
     with pytest.warns(tl.TargetMissed, match=message):
         drive(control, 50)
 
 
 def test_too_few_steps_are_told():
     control = tl.TargetSparsity(optimizer_of(), 0.9, steps=3)
-    with pytest.warns(tl.TargetMissed, match="λ was still on its way: give it more steps"):
+    with pytest.warns(tl.TargetMissed, match="λ was still changing: use more steps"):
         drive(control, 3)
 
 
@@ -175,7 +173,7 @@ def test_each_group_that_is_missed_is_told():
     with pytest.warns(tl.TargetMissed) as told:
         drive(control, 3)
     assert len(told) == 2
-    assert [f"{share} % was asked for" in str(one.message) for share, one in zip(("10.00", "25.00"), told, strict=True)]
+    assert [f"instead of {share} %" in str(one.message) for share, one in zip(("10.00", "25.00"), told, strict=True)]
 
 
 def test_it_is_told_once_at_the_end_and_lam_stays_from_then_on():

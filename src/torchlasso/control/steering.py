@@ -220,10 +220,10 @@ class Steered(LambdaController):
         if left > share and min(scales) < 1:
             why = "a layer that would have become empty was kept (allow_empty=False)"
         elif max(map(abs, self.strengths)) == FURTHEST:
-            why = f"λ came to {max(self.lam):.3g}, as far from its start as it may"
+            why = f"λ reached {max(self.lam):.3g}, its limit for this start"
         else:
-            why = f"λ was still on its way: give it more steps, or a start nearer to where it came, {max(self.lam):.3g}"
-        return f"{ended}, {100 * share:.2f} % was asked for; {why}"
+            why = f"λ was still changing: use more steps, or start nearer to its last value, {max(self.lam):.3g}"
+        return f"{ended} instead of {100 * share:.2f} %; {why}"
 
     @property
     def can_lose(self) -> bool:
