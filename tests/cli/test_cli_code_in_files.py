@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from torchlasso.export import to_pt2
-from torchlasso.runs.card import Card
+from torchlasso.runs.card import ModelCard
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.folder import RunFolder
 
@@ -137,7 +137,7 @@ def test_a_card_that_names_a_loss(
     cli: Any, finished: Path, classes: Path, tmp_path: Path, canary: Path, form: str
 ) -> None:
     run = open_run(str(finished / "classes"))
-    card = Card.of(run.experiment).to_dict() | {"loss_name": EVIL}
+    card = ModelCard.of(run.experiment).to_dict() | {"loss_name": EVIL}
     path = tmp_path / f"model.{form}"
     if form == "pt2":
         to_pt2(run.model, run.experiment.example, path, metadata=card)

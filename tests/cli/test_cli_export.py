@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import torchlasso as tl
 from torchlasso.export import to_pt2
-from torchlasso.runs.card import Card
+from torchlasso.runs.card import ModelCard
 from torchlasso.runs.finished import open_run
 
 UNITS = ("--over", "units", "--model", "mlp:width=24,depth=2", "--lam", "0.002", "--epochs", "20")
@@ -140,6 +140,6 @@ def test_a_card_that_does_not_fit_the_model(
             return {"more": x, "several": (x[:, :3], x), "whole numbers": x[:, :3].long()}[outputs]
 
     run = open_run(str(finished / "classes"))
-    card = Card.of(run.experiment).to_dict()
+    card = ModelCard.of(run.experiment).to_dict()
     to_pt2(Other(), run.experiment.example, tmp_path / "m.pt2", metadata=card)
     cli.assert_refused(cli("predict", tmp_path / "m.pt2", "--data", classes), "outputs", "(120, 3)")

@@ -39,7 +39,7 @@ def trim() -> None:
 
 
 def available() -> int:
-    """The bytes that can be allocated: those of the machine, of its container and of the process's own limit."""
+    """Return the bytes that can be allocated: those of the machine, of its container and of the process's own limit."""
     return max(0, min(_limits(), default=ENDLESS))
 
 

@@ -22,7 +22,7 @@ from torchlasso.runs.finished import open_run
 from torchlasso.runs.folder import CODE
 from torchlasso.runs.measuring import latencies, peak_memory
 from torchlasso.runs.variants import Variant, variants
-from torchlasso.training.trainer import Evaluation, judge, outputs_of
+from torchlasso.training.trainer import Evaluation, evaluate_outputs, outputs_of
 
 MOST_THREADS = 1024  # with too many, OpenMP ends the process
 
@@ -144,7 +144,7 @@ def _measure(
 def _judged(model: nn.Module, form: Variant, experiment: Experiment, test: tuple[Tensor, Tensor]) -> Evaluation:
     x, y = test
     with torch.inference_mode():
-        return judge(outputs_of(model, x.to(form.dtype)).float(), experiment.loss, y)
+        return evaluate_outputs(outputs_of(model, x.to(form.dtype)).float(), experiment.loss, y)
 
 
 def _device(x: Tensor) -> str:

@@ -16,7 +16,7 @@ from torchlasso._core.readable import byte_size
 from torchlasso._core.specs import unknown
 from torchlasso.cli import options, screen
 from torchlasso.export import to_onnx, to_pt2
-from torchlasso.runs.card import Card
+from torchlasso.runs.card import ModelCard
 from torchlasso.runs.finished import FinishedRun, open_run
 from torchlasso.runs.replaced import refuse_others
 from torchlasso.runs.weights import told
@@ -82,7 +82,7 @@ def export(
         refuse_others((), [finished.folder.exported])  # a link could lead out of the run
     path = Path(out) if out else finished.folder.exported / f"{'compact' if compact else 'model'}{chosen.ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    chosen.write(finished, path, Card.of(finished.experiment).to_dict())
+    chosen.write(finished, path, ModelCard.of(finished.experiment).to_dict())
     count = path.stat().st_size
     if as_json:
         print(files.as_json({"file": str(path), "format": format_, "bytes": count}), end="")

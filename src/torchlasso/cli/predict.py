@@ -20,7 +20,7 @@ from torchlasso.data.records import Labels
 from torchlasso.distributed.processes import by_first
 from torchlasso.runs.card import open_model
 from torchlasso.runs.experiment import InputSpec
-from torchlasso.training.trainer import judge, outputs_of
+from torchlasso.training.trainer import evaluate_outputs, outputs_of
 
 
 def predict(
@@ -57,7 +57,7 @@ def predict(
         head, lines = [*head, "file"], [[*line, name] for line, name in zip(lines, part.names, strict=True)]
     _write(out, [head, *lines])
     if y is not None:
-        found = judge(outputs, card.loss, y)
+        found = evaluate_outputs(outputs, card.loss, y)
         error = "" if found.error is None else f"error {percent(found.error)}, "
         screen.errors.print(f"{len(x):,} rows: {error}loss {found.loss:.4f}")
 

@@ -64,7 +64,7 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
 
 @torch.no_grad()
 def lambda_max(groups: Iterable[Group]) -> float:
-    """The least λ for which w = 0 is stationary, from the gradients that the parameters hold at w = 0.
+    """Return the least λ for which w = 0 is stationary, from the gradients that the parameters hold at w = 0.
 
     Of use where the output is linear in the penalised weights; in a deeper network every gradient vanishes at w = 0,
     and the result is 0.

@@ -1,4 +1,4 @@
-"""A model in the format of another runtime, its batches, and whether it still gives the same outputs."""
+"""A model in the format of another runtime: its batches, and the comparison of its outputs with the original's."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torchlasso._core.running import Inputs, as_arguments, quietly, undisturbed
 from torchlasso._core.text import first_line
 from torchlasso.compaction.verify import difference
 
-KEY = "torchlasso"  # what is kept beside a model, as JSON
+KEY = "torchlasso"  # of the metadata of a model, as JSON
 BATCHES = (1, 3)  # sizes on which an exported model is compared
-# Of outputs, relative to the largest: another order of additions, through many layers.
+# Of outputs, relative to the largest: additions in another order, through many layers.
 TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 TOLERANCE = 1e-4  # of all other types
 
 
 class Exported(nn.Module):
-    """An exported model, to be called as the original was: in evaluation, on the CPU.
+    """An exported model, called like the original: in evaluation, on the CPU.
 
     Attributes:
-        metadata: what was written beside it.
+        metadata: the entries stored with the model.
     """
 
     def __init__(self, function: Callable[..., Any], metadata: Mapping[str, Any]) -> None:
@@ -45,7 +45,7 @@ class Exported(nn.Module):
 
 
 def batch_of(inputs: Inputs, size: int) -> Inputs:
-    """Inputs with so many rows, those of ``inputs`` over and over."""
+    """Repeat the rows of inputs until there are so many."""
     rows = rows_of(inputs)
 
     def taken(leaf: Any) -> Any:
@@ -88,7 +88,7 @@ def program_of(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram
 
 
 def for_any_batch(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """Arguments to export a model with, positional and by keyword, and which of their dimensions are the batch."""
+    """Return the positional and keyword arguments for an export, and the dimensions of them that are the batch."""
     inputs = batch_of(inputs, max(2, rows_of(inputs)))  # a size of 1 would be taken for a fixed one
     args, kwargs = as_arguments(inputs)
     rows, batch = rows_of(inputs), torch.export.Dim("batch")

@@ -36,7 +36,7 @@ def to_onnx(
         model: any that ``torch.export`` can export; it is not changed. It is exported as it is in evaluation.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, batches of one size.
         path: the file to write, whole or not at all.
-        metadata: what to keep beside it, under ``torchlasso`` in the file's metadata, as JSON.
+        metadata: entries to store under ``torchlasso`` in the metadata of the file, as JSON.
 
     Raises:
         ValueError: the model cannot be exported, onnxruntime cannot run it on a CPU (it has few operators in bfloat16,

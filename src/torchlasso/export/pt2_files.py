@@ -38,7 +38,7 @@ def to_pt2(
             evaluation.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, batches of one size.
         path: the file to write, whole or not at all; torch wants its name to end in ``.pt2``.
-        metadata: what to keep beside it, as JSON in the file ``torchlasso.json`` of the archive.
+        metadata: entries to store as JSON in the file ``torchlasso.json`` of the archive.
 
     Raises:
         ValueError: the model cannot be exported, it calls operators other than torch's, or the name of the file has

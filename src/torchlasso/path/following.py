@@ -23,8 +23,8 @@ from torchlasso.training.trainer import (
     Step,
     Trainer,
     evaluate,
+    evaluate_outputs,
     full_gradient,
-    judge,
     outputs_of,
     sparsity,
 )
@@ -198,7 +198,7 @@ def _spread(model: nn.Module, loss: Loss, found: Evaluation, x: Tensor, y: Tenso
         return math.sqrt(share * (1 - share) / len(y))
     outputs = outputs_of(model, x)
     chunks = zip(outputs.chunk(CHUNKS), y.chunk(CHUNKS), strict=True)
-    losses = torch.tensor([judge(some, loss, wanted).loss for some, wanted in chunks])
+    losses = torch.tensor([evaluate_outputs(some, loss, wanted).loss for some, wanted in chunks])
     spread = float(losses.std()) if len(losses) > 1 else 0.0
     return spread / math.sqrt(len(losses))
 
@@ -211,7 +211,7 @@ def collapsed(points: Sequence[Point], recipe: Recipe, validation: LabelledRows 
     best, y = min(known), validation[1]
     if y.is_floating_point():
         mean = y.mean(dim=0, keepdim=True).expand_as(y)
-        constant = judge(mean, recipe.loss, y).loss
+        constant = evaluate_outputs(mean, recipe.loss, y).loss
     else:
         constant = 1 - int(y.bincount().max()) / len(y)
     return bool(known[-1] > best + recipe.collapse * max(0.0, constant - best))

@@ -22,7 +22,7 @@ READERS: dict[str, Callable[[str], Exported]] = {".onnx": read_onnx, ".pt2": rea
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """A model card: everything needed to use a model.
 
     Attributes:
@@ -40,7 +40,7 @@ class Card:
     torchlasso: str = field(default=torchlasso.__version__)
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Card:
+    def of(cls, experiment: Experiment) -> ModelCard:
         """Make the card of an experiment's model."""
         options = experiment.options
         return cls(options.model, experiment.inputs, options.loss, options.label, options.ignore)
@@ -70,7 +70,7 @@ class _Described(nn.Module):
         return found
 
 
-def open_model(path: str, allowed: Collection[str] = ()) -> tuple[Card, nn.Module]:
+def open_model(path: str, allowed: Collection[str] = ()) -> tuple[ModelCard, nn.Module]:
     """Open the model of a finished run, or an exported model.
 
     Args:
@@ -87,10 +87,10 @@ def open_model(path: str, allowed: Collection[str] = ()) -> tuple[Card, nn.Modul
         exported = reader(path)
         if not exported.metadata:
             raise ValueError(f"{path} was not written by torchlasso export: it has no description of its inputs")
-        card = parse_record(Card, exported.metadata, path)
+        card = parse_record(ModelCard, exported.metadata, path)
         need_consent(Path(path), [card.loss_name], allowed)
         return card, _Described(exported, card.inputs.outputs)
     if Path(path).is_file():
         raise ValueError(f"{path} is neither the folder of a run nor a file {' or '.join(READERS)}")
     run = open_run(path, allowed, uses=("model", "loss"))
-    return Card.of(run.experiment), run.model
+    return ModelCard.of(run.experiment), run.model

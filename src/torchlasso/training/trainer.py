@@ -221,10 +221,10 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Evaluation:
     """Evaluate ``model`` on rows."""
-    return judge(outputs_of(model, x), loss, y)
+    return evaluate_outputs(outputs_of(model, x), loss, y)
 
 
-def judge(outputs: Tensor, loss: Loss, y: Tensor) -> Evaluation:
+def evaluate_outputs(outputs: Tensor, loss: Loss, y: Tensor) -> Evaluation:
     """Compare outputs with their targets; integer targets are classes."""
     value = loss(outputs, y).item()
     if y.is_floating_point():
