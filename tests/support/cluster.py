@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-PATIENCE = 100  # seconds for one launch
-WAIT = timedelta(seconds=30)  # of one process for the others: one that failed leaves them waiting
+PATIENCE = 280  # seconds for one launch, which takes about 40 where nothing else runs
+WAIT = timedelta(seconds=60)  # of one process for the others: one that failed leaves them waiting
 ROOT = str(Path(__file__).parents[2])  # where `tests` is found by the script
 
 
