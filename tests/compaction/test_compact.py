@@ -15,7 +15,7 @@ from torch.nn.utils import prune
 import torchlasso as tl
 from tests.support.architectures import ARCHITECTURES
 from torchlasso.compaction import CompactionReport, compact
-from torchlasso.compaction.fitting import find_cut
+from torchlasso.compaction.pipeline import find_cut
 from torchlasso.compaction.verify import difference
 
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest

@@ -132,4 +132,4 @@ def test_a_few_runs_are_enough():
 
     model = Pooled()
     at_other_sizes(torch.zeros(2, 3, 8, 8), run)
-    assert len([shape for shape in runs if shape[1] == 3]) == 3  # others fail at the first layer
+    assert len([shape for shape in runs if shape[1] == 3]) == 1  # others fail at the first layer

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tests.support.units import slices_of
 from torchlasso.graph import find_units
+from torchlasso.graph.structure import structure
 
 
 class Residual(nn.Module):
@@ -253,3 +254,40 @@ def test_pairs_of_units_pin_them():
     units = find_units(Pairs(), torch.randn(2, 4))
     assert not units.removable
     assert next(family for family in units.families if family.size == 3).pins == ("it is combined with itself",)
+
+
+class Packed(nn.Module):
+    """Sequences one after the other: what comes after an end is told by differences, as in transformers' masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.norm, self.out = nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        starts = torch.diff(positions, prepend=positions[:, :1] - 1, dim=-1) != 1
+        kept = (positions > 0) & ~starts  # (batch, length)
+        y = self.norm(self.hidden(x).transpose(1, 2)).transpose(1, 2)
+        return self.out(nn.functional.dropout(y, training=self.training).relu() * kept[..., None])
+
+
+def test_a_model_of_known_operators_is_read_as_it_is_exported():
+    inputs = torch.randn(2, 4, 3), torch.tensor([[0, 1, 2, 3], [0, 1, 0, 1]])
+    read = structure(Packed().eval(), inputs)
+    names = {str(node.target) for node in read.trace.nodes}
+    assert {"aten.diff.default", "aten.__and__.Tensor", "aten.batch_norm.default"} <= names
+    assert not read.unknown
+    (hidden,) = find_units(Packed().eval(), inputs).removable
+    assert hidden.size == 6
+
+
+def test_what_trains_in_evaluation_is_not_read_as_it_is_exported():
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.out = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(nn.functional.dropout(self.hidden(x), training=True))
+
+    read = structure(Dropped().eval(), torch.randn(2, 3))
+    assert "aten.native_dropout.default" in {str(node.target) for node in read.trace.nodes}

@@ -6,9 +6,10 @@ And memory that was freed, given back to the system.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -36,6 +37,18 @@ def trim() -> None:
     """Give memory back that was freed, where the C library keeps it for later (glibc does)."""
     with suppress(AttributeError, OSError, TypeError):  # another C library, or Windows
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Look for no garbage meanwhile: many small objects are made that live, and each look is at all of a process."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def available() -> int:

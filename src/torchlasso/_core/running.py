@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import io
 import logging
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from torchlasso._core.copying import copied
 from torchlasso._core.kept import children
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
@@ -32,7 +32,7 @@ def as_arguments(example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any
 
 def throwaway(model: nn.Module) -> nn.Module:
     """Copy a model with everything that its forward pass may write, such as buffers and lists, but share parameters."""
-    return copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    return copied(model, {id(p): p for p in model.parameters()})
 
 
 def run_once(

@@ -11,7 +11,7 @@ from torchlasso._core.running import Inputs
 from torchlasso._core.wrappers import uncompiled
 from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.cutting import Cut
-from torchlasso.compaction.fitting import find_cut
+from torchlasso.compaction.pipeline import find_cut
 from torchlasso.compaction.report import CompactionReport, FamilyReport, Totals
 
 

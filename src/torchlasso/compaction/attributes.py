@@ -130,7 +130,7 @@ def uses_of(structure: Structure, removal: Removal) -> dict[str, Use]:
             args = arguments(node)
             x, y = dims_of(structure, args.get("input")), dims_of(structure, node)
             place = _channels(structure, node, args, len(x))
-            found.setdefault(module_of(node), Use(*(len(removal.indices(dims[place])) for dims in (x, y))))
+            found.setdefault(module_of(node), Use(*(removal.size(dims[place]) for dims in (x, y))))
     return found
 
 

@@ -49,7 +49,7 @@ def changed_sizes(structure: Structure, removal: Removal) -> dict[str, dict[int,
         if node.op == "call_function":
             here = seen.setdefault(module_of(node), {})
             for dim in itertools.chain(*(dims_of(structure, x) for x in (*node.all_input_nodes, node))):
-                here.setdefault(dim.size, {})[len(removal.indices(dim))] = None
+                here.setdefault(dim.size, {})[removal.size(dim)] = None
     return seen
 
 

@@ -6,6 +6,7 @@ all tensors and numbers of the smaller model and computes the same outputs.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import re
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from torchlasso._core.memory import uncollected
 from torchlasso._core.running import Inputs, repeatable, run_once, tensors_in
 from torchlasso.compaction.numbers import Found, Keys, numbers_in, numbers_of, set_numbers_, with_number
 from torchlasso.compaction.resizing import Resizing, noting
@@ -33,6 +35,7 @@ UNTRUE = (
 )
 
 
+@uncollected()
 def update_config_(model: nn.Module, example_inputs: Inputs) -> str:
     """Make the config of a model that became smaller true, where that is possible.
 
@@ -42,11 +45,14 @@ def update_config_(model: nn.Module, example_inputs: Inputs) -> str:
     config, cut = vars(model).get("config"), Resizing.of(model)
     if not (_is_config(config) and cut.tensors):
         return ""
-    wanted, old = _outputs(model, example_inputs), dict(numbers_in(config))
+    wanted, old = functools.cache(lambda: _outputs(model, example_inputs)), dict(numbers_in(config))
     for found in _fitting(model, config, cut):
         with noting(model):
+            outputs = wanted()  # before anything of it changes
             undo = set_numbers_(model, _numbers_to_set(model, found))
-            if _share(model, found.built) and all(_same(wanted, each, example_inputs) for each in (model, found.built)):
+            if _share(model, found.built) and all(
+                _same(outputs, each, example_inputs) for each in (model, found.built)
+            ):
                 return "; ".join(
                     f"config.{'.'.join(map(str, keys))}: {old[keys]} -> {n}" for keys, n in found.numbers.items()
                 )

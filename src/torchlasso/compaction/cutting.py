@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchlasso._core.copying import copied
 from torchlasso.compaction.attributes import own_numbers, set_own_, uses_of
 from torchlasso.compaction.candidates import Assignment, assign_
 from torchlasso.compaction.removal import Removal
@@ -68,16 +68,20 @@ class Cut:
         """A copy of a model that is cut; the model is not changed, and only what stays is copied."""
         dims = self.units.structure.parameters
         cut = [p for name, p in model.named_parameters() if any(map(self.removal.touches, dims.get(name, ())))]
-        small = copy.deepcopy(model, {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in cut})
+        small = copied(model, {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in cut})
         self.apply_(small)
         return small
 
     def apply_(self, model: nn.Module, precision: Precision | None = None) -> list[tuple[Tensor, list[Dim]]]:
         """Cut a model, or a copy in a precision; returns its tensors that are smaller now, and their old dimensions."""
+        with noting(model):
+            return self.try_(model, precision)
+
+    def try_(self, model: nn.Module, precision: Precision | None = None) -> list[tuple[Tensor, list[Dim]]]:
+        """Cut a copy of a model that is only tried: nothing is noted on it of the sizes that it had."""
         structure = self.units.structure
         before = own_numbers(model, uses_of(structure, Removal({})), precision)
-        with noting(model):
-            changed = cut_(model, structure.parameters, self.removal)
-            assign_(model, self.numbers)
-            set_own_(before, own_numbers(model, uses_of(structure, self.removal), precision))
+        changed = cut_(model, structure.parameters, self.removal)
+        assign_(model, self.numbers)
+        set_own_(before, own_numbers(model, uses_of(structure, self.removal), precision))
         return changed

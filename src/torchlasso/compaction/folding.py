@@ -189,15 +189,14 @@ class Folding:
         return change
 
     def _same_without(self, node: fx.Node, removal: Removal) -> bool:
-        """Return whether the result would be the same with zeros for the removed units."""
+        """Return whether the result is the same without the removed units."""
 
-        def masked(x: fx.Node) -> Tensor:
-            return self.flows[x].value * ~removal.going(self._dims(x))
+        def left(x: fx.Node) -> Any:
+            return self.trace.precision.widened(removal.sliced(self.flows[x].kept, self._dims(x)))
 
         target: Any = node.target
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), masked)
-        dims = self._dims(node)
-        return self._close(removal.sliced(target(*args, **kwargs), dims), removal.sliced(self.flows[node].value, dims))
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), left)
+        return self._close(target(*args, **kwargs), left(node))
 
     def _close(self, a: Tensor, b: Tensor) -> bool:
         scale = max(1.0, *(float(tensor.abs().max()) for tensor in (a, b) if tensor.numel()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from torchlasso.compaction.removal import Removal
-from torchlasso.graph.axes import Dim
 from torchlasso.graph.operators import Call, Shaped, all_dims, arguments, name_of, rule_of
 from torchlasso.graph.rules.contractions import Affine, Attention, Matmul
 from torchlasso.graph.structure import Structure
@@ -13,11 +12,7 @@ from torchlasso.graph.structure import Structure
 
 def multiplications(structure: Structure, removal: Removal) -> int:
     """Count the multiplications of layers, matrix products and attentions in one run after a removal."""
-
-    def size(dim: Dim) -> int:
-        return len(removal.indices(dim)) if removal.touches(dim) else dim.size
-
-    total = 0
+    total, size = 0, removal.size
     for node in structure.trace.nodes:
         rule = rule_of(node.target) if node.op == "call_function" else None
         if not isinstance(rule, Affine | Attention | Matmul) or not isinstance(structure.shapes[node], Shaped):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, indices
+from torchlasso.graph.axes import Axis, Dim, Sum, axes_of, count_of, indices, resolve
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class Removal:
 
     def _kept(self, axis: Axis) -> Tensor:
         return (~self.gone[axis]).nonzero().flatten() if axis in self.gone else torch.arange(axis.size)
+
+    def size(self, dim: Dim) -> int:
+        """Return the number of indices of a dimension that stay."""
+        dim = resolve(dim)
+        if isinstance(dim, Axis):
+            return int((~self.gone[dim]).sum()) if dim in self.gone else dim.size
+        sizes = map(self.size, dim.parts)
+        return sum(sizes) if isinstance(dim, Sum) else math.prod(sizes)
 
     def touches(self, dim: Dim) -> bool:
         """Return whether a dimension becomes smaller."""

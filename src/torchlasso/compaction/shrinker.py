@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from torchlasso._core.running import Inputs, as_arguments
 from torchlasso.compaction.cutting import Cut
-from torchlasso.compaction.fitting import find_cut
 from torchlasso.compaction.folding import find_removal
 from torchlasso.compaction.operations import multiplications
 from torchlasso.compaction.optimizer_state import carry_
+from torchlasso.compaction.pipeline import find_cut
 from torchlasso.compaction.removal import Removal
 from torchlasso.compaction.shrinking import check_agreement
 from torchlasso.control import LambdaController

@@ -13,8 +13,8 @@ from torchlasso._core.running import Inputs
 from torchlasso.compaction.api import report_of
 from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.cutting import Cut
-from torchlasso.compaction.fitting import find_cut
 from torchlasso.compaction.optimizer_state import carry_, check_blocks
+from torchlasso.compaction.pipeline import find_cut
 from torchlasso.compaction.report import CompactionReport, Totals
 from torchlasso.control import LambdaController
 from torchlasso.distributed import processes

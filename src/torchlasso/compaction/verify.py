@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,15 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from torchlasso._core.running import Inputs, run_once, tensors_in
+from torchlasso._core.running import Inputs
 from torchlasso._core.text import first_line
 from torchlasso.graph.other_sizes import at_other_sizes
+from torchlasso.graph.outputs import run
 from torchlasso.graph.precision import DOUBLE, Precision
-
-DROPOUT = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_",
-           "feature_dropout", "feature_dropout_", "feature_alpha_dropout", "feature_alpha_dropout_")  # fmt: skip
 
 # Random tensors, and a number for all of their elements: of the uniform, the normal and the Bernoulli distribution.
 EVEN = {"rand": 0.37, "rand_like": 0.37, "randn": 0.73, "randn_like": 0.73, "bernoulli": 1, "bernoulli_": 1}
@@ -31,20 +28,6 @@ ADDED_UP = ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm
             "scaled_dot_product_attention", "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
             "multi_head_attention_forward")  # fmt: skip
 ROUNDED = 16
-
-
-class _NoDropout(TorchFunctionMode):
-    """Nothing is dropped, since that would differ between models of different sizes."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        if name in DROPOUT:
-            return args[0] if args else kwargs["input"]
-        if "dropout_p" in kwargs:
-            kwargs = {**kwargs, "dropout_p": 0.0}
-        elif name == "scaled_dot_product_attention" and len(args) > 4:
-            args = (*args[:4], 0.0, *args[5:])
-        return func(*args, **kwargs)
 
 
 class _EvenNoise(TorchFunctionMode):
@@ -72,28 +55,6 @@ class _Rounding(TorchFunctionMode):
             return value
         off = torch.randn_like(value)
         return value * (1 + ROUNDED * torch.finfo(off.dtype).eps * off)
-
-
-def run(
-    model: nn.Module,
-    inputs: Inputs,
-    training: bool,
-    precision: Precision = DOUBLE,
-    seed: int = 0,
-    mode: TorchFunctionMode | None = None,
-) -> list[Tensor]:
-    """Return the tensors that a model gives, without dropout and with the same random numbers each time.
-
-    Args:
-        model: in this precision; it is not changed, whatever it keeps between calls.
-        inputs: of the model; likewise.
-        training: run it in training, or in evaluation.
-        precision: of the run.
-        seed: of all random numbers.
-        mode: what else is done to calls of torch's functions.
-    """
-    within = precision.running(), _NoDropout(), mode or contextlib.nullcontext()
-    return tensors_in(run_once(model, precision.tensors(inputs), training=training, seed=seed, within=within))
 
 
 def difference(ours: list[Tensor], theirs: list[Tensor], least: Sequence[float] = ()) -> float:
@@ -143,6 +104,10 @@ class Situation:
     outputs: list[Tensor]
 
 
+def _shapes(of: Any) -> tuple[torch.Size, ...]:
+    return tuple(leaf.shape for leaf in tree_leaves(of) if isinstance(leaf, Tensor))
+
+
 class Reference:
     """A model that others are compared with, run once in each situation.
 
@@ -150,35 +115,49 @@ class Reference:
         model: in this precision; it is not changed.
         example_inputs: of the model.
         precision: to run all models in.
+        outputs: of the model on the example, if they are known.
 
     Attributes:
         why_not_trained: why nothing is compared in training; an empty string if it is.
         random: whether outputs were left out that depend on random numbers.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs, precision: Precision) -> None:
+    def __init__(
+        self, model: nn.Module, example_inputs: Inputs, precision: Precision, outputs: list[Tensor] | None = None
+    ) -> None:
         self.model, self.example_inputs, self.precision = model, example_inputs, precision
         self.why_not_trained, self.random = "", False
         self._beyond: dict[int, list[Situation]] = {}
+        self._outputs = {} if outputs is None else {_shapes(example_inputs): outputs}
 
     def given(self, model: nn.Module, situation: Situation) -> list[Tensor]:
         """Run another model in a situation."""
         return run(model, situation.inputs, situation.training, self.precision)
 
-    @cached_property
-    def evaluated(self) -> list[Situation]:
-        """The example, and inputs of other sizes if the model accepts any, in evaluation."""
-        return [Situation(self.example_inputs, False, self._evaluate(self.example_inputs)), *self.beyond(0)]
+    def evaluated(self, size: int = 0) -> Iterator[Situation]:
+        """Yield inputs in evaluation: the example, and other sizes if the model accepts any.
+
+        Args:
+            size: one more is larger than this, if the model accepts it.
+        """
+        yield Situation(self.example_inputs, False, self._evaluate(self.example_inputs))
+        yield from self.beyond(0)
+        known = [_shapes(situation.inputs) for situation in self.beyond(0)]
+        yield from (s for s in (self.beyond(size) if size else ()) if _shapes(s.inputs) not in known)
 
     def beyond(self, size: int) -> list[Situation]:
-        """Inputs of other sizes than the example, larger than this one if the model accepts any, in evaluation."""
+        """Return inputs of other sizes than the example, larger than this one if the model accepts any, or none."""
         if size not in self._beyond:
             other = at_other_sizes(self.example_inputs, self._evaluate, size)
             self._beyond[size] = [Situation(other[0], False, other[1])] if other else []
         return self._beyond[size]
 
     def _evaluate(self, inputs: Inputs) -> list[Tensor]:
-        return run(self.model, inputs, False, self.precision)
+        """Run the model in evaluation, once for inputs of each shape: their values are those of the example."""
+        shapes = _shapes(inputs)
+        if shapes not in self._outputs:
+            self._outputs[shapes] = run(self.model, inputs, False, self.precision)
+        return self._outputs[shapes]
 
     @cached_property
     def repeated(self) -> list[Situation]:
@@ -260,5 +239,5 @@ def disagreement(model: nn.Module, other: nn.Module, inputs: Inputs) -> str:
         An empty string if they differ in nothing.
     """
     reference, copied = Reference(DOUBLE.copied(model), inputs, DOUBLE), DOUBLE.copied(other)
-    situations = (s for s in (*reference.evaluated, *reference.repeated) if not s.training)
+    situations = (s for s in (*reference.evaluated(), *reference.repeated) if not s.training)
     return next((error for s in situations if (error := reference.misses(copied, s))), "")

@@ -46,8 +46,8 @@ class Reach:
     @property
     def nonzero(self) -> Tensor:
         """1 where an element may be other than zero, else 0."""
-        nonzero: Tensor = (self.depends.detach() > 0) | (self.value != 0)
-        return nonzero.float()
+        nonzero: Tensor = self.value != 0
+        return (nonzero if self.fixed else nonzero | (self.depends.detach() > 0)).float()
 
     @property
     def fixed(self) -> bool:

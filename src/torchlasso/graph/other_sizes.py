@@ -44,7 +44,7 @@ def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T], beyond: i
         ((3, 3, 9, 10), (3, 2))
     """
     search = _SizeSearch(example_inputs, run, beyond)
-    for places in _apart(list(search.sizes), search.sizes.__getitem__):
+    for places in search.change_at_once(_apart(list(search.sizes), search.sizes.__getitem__)):
         search.change(places)
     return search.accepted
 
@@ -64,15 +64,28 @@ class _SizeSearch(Generic[T]):
         }
         self.accepted: tuple[Inputs, T] | None = None
 
+    def change_at_once(self, groups: list[list[TensorDim]]) -> list[list[TensorDim]]:
+        """Change all groups of equal sizes in one run, or all but one; return those that are left as they are."""
+        for left in ([], *([group] for group in groups)) if len(groups) > 1 else ():
+            sizes: dict[TensorDim, int] = {}
+            for places in (group for group in groups if group not in left):
+                size = self.sizes[places[0]]
+                for part in _apart(places, lambda place: place[1]):  # no two are equal afterwards
+                    size = self.candidates(part, size)[0]
+                    sizes |= dict.fromkeys(part, size)
+            if self.accepts(sizes):
+                return left
+        return groups
+
     def change(self, places: list[TensorDim]) -> None:
         """Change these sizes, which are equal, together if the model accepts it; then parts of them apart."""
         size = self.sizes[places[0]]
-        together = any(self.accepts(places, other) for other in self.candidates(places, size))
+        together = any(self.accepts(dict.fromkeys(places, other)) for other in self.candidates(places, size))
         parts = _apart(places, lambda place: place[1])
         if together:
             for part in parts[1:]:  # the others then differ from these
                 near = self.candidates(part, max(self.sizes[place] for place in places))[:2]
-                any(self.accepts(part, other) for other in (*near, size))
+                any(self.accepts(dict.fromkeys(part, other)) for other in (*near, size))
         else:
             parts = parts if len(parts) > 1 else _apart(places, lambda place: place[0])
             for part in parts if len(parts) > 1 else ():
@@ -85,9 +98,9 @@ class _SizeSearch(Generic[T]):
             larger = [*_larger(self.beyond), *larger]
         return [other for other in dict.fromkeys([*larger, size - 1, size // 2]) if other > 0]
 
-    def accepts(self, places: Iterable[TensorDim], size: int) -> bool:
-        """Try a size, beside those that are accepted already; whether the model runs."""
-        sizes = self.sizes | dict.fromkeys(places, size)
+    def accepts(self, sizes: dict[TensorDim, int]) -> bool:
+        """Try sizes, beside those that are accepted already; whether the model runs."""
+        sizes = self.sizes | sizes
         leaves = list(self.leaves)
         for (i, k), new in sizes.items():
             leaves[i] = _resized(leaves[i], k, new)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from torchlasso._core.copying import copied
 from torchlasso._core.kept import kept, put_
 
 CASTS = {"half": torch.float16, "bfloat16": torch.bfloat16, "float": torch.float32}
@@ -81,10 +81,11 @@ class Precision:
         """Copy a model in this precision, its buffers and the tensors that are attributes of modules, too."""
         memo: dict[int, Any] = {id(buffer): self.tensor(buffer.detach()) for buffer in model.buffers()}
         memo |= {id(p): parameter(p) for p in model.parameters()}
-        model = copy.deepcopy(model, memo)
+        model = copied(model, memo)
         registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+        seen = set[int]()
         for module in model.modules():
-            for keys, value in kept(module):
+            for keys, value in kept(module, seen):
                 if isinstance(value, Tensor) and id(value) not in registered:
                     put_(module, keys, self.tensor(value))
         return model

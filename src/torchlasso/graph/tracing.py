@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from torchlasso._core.running import Inputs, as_arguments, as_tree, quietly, repeatable, run_once
+from torchlasso._core.running import Inputs, as_arguments, as_tree, quietly, repeatable
 from torchlasso._core.text import first_line
+from torchlasso.graph.operators import arguments
+from torchlasso.graph.outputs import run
 from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ class Trace:
         fixed: placeholders of tensors that are neither parameters nor buffers, and so cannot become smaller.
         precision: float64, or float32 for a model that cannot run in float64.
         single: why it cannot.
+        outputs: of the model on the example, where they are known.
     """
 
     nodes: list[fx.Node]
@@ -40,6 +44,7 @@ class Trace:
     fixed: set[fx.Node]
     precision: Precision = DOUBLE
     single: str = ""
+    outputs: list[Tensor] | None = None
 
 
 def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]) -> Trace:
@@ -55,15 +60,18 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     """
     try:
         with quietly():
-            precision, single = _precision(model, example_inputs)
+            precision, single, outputs = _precision(model, example_inputs)
             args, kwargs = precision.tensors(as_arguments(example_inputs))
             with repeatable(), precision.running(), torch.enable_grad():
-                program = _exported(model, args, kwargs, precision).run_decompositions(_table(known))
+                program = _exported(model, args, kwargs, precision)
+                if not all(_is_final(node, known) for node in program.graph.nodes):
+                    program = program.run_decompositions(_table(known))
+                program.graph.eliminate_dead_code()
     except Exception as error:  # of many kinds, from Dynamo to the model's own code
         raise ValueError(
             f"{type(model).__name__} cannot be exported, so its units are unknown: {_why(error)}"
         ) from error
-    return replace(_read(model, program, args, kwargs, precision), single=single)
+    return replace(_read(model, program, args, kwargs, precision), single=single, outputs=outputs)
 
 
 def unexportable(model: nn.Module, example_inputs: Inputs, precision: Precision) -> str:
@@ -86,14 +94,13 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], p
     return export(exact, args, kwargs, strict=False)
 
 
-def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str]:
-    """Return the best precision in which a model runs, and why it is not float64 if it is not."""
-    exact, inputs = DOUBLE.copied(model), DOUBLE.tensors(example_inputs)
+def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str, list[Tensor] | None]:
+    """Return the best precision in which a model runs, why it is not float64 if it is not, and the outputs if it is."""
     try:
-        run_once(exact, inputs, within=[DOUBLE.running()])
+        outputs = run(DOUBLE.copied(model), example_inputs, training=False)
     except Exception as error:  # of any kind: it is the model's own code, and in float32 it may run
-        return SINGLE, first_line(error)
-    return DOUBLE, ""
+        return SINGLE, first_line(error), None
+    return DOUBLE, "", outputs
 
 
 def _why(error: Exception) -> str:
@@ -109,6 +116,16 @@ def _why(error: Exception) -> str:
         f"its forward pass needs a number that depends on the values of its inputs{place}, for a branch or a size; "
         "write a branch with torch.where or torch.cond, and give a size as a number"
     )
+
+
+def _is_final(node: fx.Node, known: Callable[[Any], bool]) -> bool:
+    """Return whether a node can stay as it is: one that writes into a tensor, or trains, is written as others."""
+    if node.op != "call_function" or node.target is operator.getitem:
+        return node.op in ("placeholder", "call_function", "output")
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable or not known(node.target):
+        return False
+    given = arguments(node)
+    return not (given.get("train") or given.get("training"))
 
 
 def _table(known: Callable[[Any], bool]) -> dict[Any, Any]:

@@ -101,7 +101,7 @@ class UnitMap:
             units = self.at_other_sizes()
             return units and units._with(weights)
 
-        structure = replace(self.structure, trace=replace(trace, tensors=tensors))
+        structure = replace(self.structure, trace=replace(trace, tensors=tensors, outputs=None))
         return UnitMap(structure, self.families, functools.cache(others))
 
     def idle(self) -> dict[Axis, Tensor]:

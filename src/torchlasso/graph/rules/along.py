@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torchlasso.graph.axes import pin, pinned
-from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, rule
+from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, pin_all, rule
 
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "argsort", "logcumsumexp",
@@ -48,6 +48,23 @@ class TopK(Along):
         if depends.dim() == 0:
             return call.each(depends)
         return call.each(depends.sum(call["dim"], keepdim=True).expand(call.value[0].shape))
+
+
+@rule("diff")
+class Difference(Along):
+    """Neighbours along one dimension, also of what is put before and after it."""
+
+    def shape(self, call: Call[Shaped]) -> Any:
+        for other in call.tensors[1:]:
+            pin_all(other.dims, f"{call.name} goes along it")
+        out = list(super().shape(call))
+        place = call.axis(len(out))
+        out[place] = pinned(call.value.shape[place], f"made by {call.name}")
+        return out
+
+    def reach(self, call: Call[Reach]) -> Any:
+        others: Any = sum(other.depends.sum() for other in call.tensors[1:])
+        return (call["self"].depends.sum(call["dim"], keepdim=True) + others).expand(call.value.shape)
 
 
 @rule("_fft_r2c", "_fft_c2r", "_fft_c2c")

@@ -42,22 +42,28 @@ class Norm(OperatorRule):
         return list(dims)
 
 
-@rule("_native_batch_norm_legit_no_training")
+@rule("batch_norm", "_native_batch_norm_legit_no_training")
 class BatchNorm(Norm):
     """Each channel for itself. In training a constant channel becomes its shift: it has to be so in evaluation, too."""
 
     def shape(self, call: Call[Shaped]) -> Any:
-        saved = [all_pinned(value.shape, f"made by {call.name}") for value in call.value[1:]]
-        return (super().shape(call), *saved)
+        out = super().shape(call)
+        if not call.several:
+            return out
+        return (out, *(all_pinned(value.shape, f"made by {call.name}") for value in call.value[1:]))
 
     def reach(self, call: Call[Reach]) -> Any:
         x, bias = call["input"], call.get("bias")
         around = [1, -1] + [1] * (x.depends.dim() - 2)
         shift = bias.value.reshape(around) if isinstance(bias, Reach) else 0.0
-        differs = ((call.value[0] - shift).abs() > SAME).float()
+        value = call.value[0] if call.several else call.value
+        differs = ((value - shift).abs() > SAME).float()
         whole = x.depends.amax([place for place in range(x.depends.dim()) if place != 1], keepdim=True)
-        found = scaled(call, x.depends, x.depends.dim() - 2) + differs * (whole == 0)
-        return (found, *(torch.zeros(value.shape) for value in call.value[1:]))
+        return self._results(call, scaled(call, x.depends, x.depends.dim() - 2) + differs * (whole == 0))
+
+    def _results(self, call: Call[Reach], found: Tensor) -> Any:
+        """The dependence of the normalised elements, and of what some operators save beside them."""
+        return (found, *(torch.zeros(value.shape) for value in call.value[1:])) if call.several else found
 
 
 @rule("_native_batch_norm_legit")
@@ -67,8 +73,9 @@ class BatchStatistics(BatchNorm):
     def reach(self, call: Call[Reach]) -> Any:
         depends = call["input"].depends
         places = [place for place in range(depends.dim()) if place != 1]
-        found = scaled(call, depends.sum(places, keepdim=True).expand(depends.shape), len(places) - 1)
-        return (found, *(torch.zeros(value.shape) for value in call.value[1:]))
+        return self._results(
+            call, scaled(call, depends.sum(places, keepdim=True).expand(depends.shape), len(places) - 1)
+        )
 
 
 @rule("instance_norm")

@@ -12,8 +12,9 @@ from torchlasso.graph.axes import Axis, pinned, unify
 from torchlasso.graph.operators import Call, Dims, OperatorRule, Reach, Shaped, all_pinned, pin_all, rule
 
 
-@rule("pointwise", "hardswish", "_to_copy", "to", "contiguous", "dropout", "type_as", "expand_as", "fill", "copy",
-      "triu", "tril", "alias", "detach", "lift_fresh_copy", "alpha_dropout", "feature_dropout")  # fmt: skip
+@rule("pointwise", "hardswish", "_to_copy", "to", "contiguous", "dropout", "type_as", "fill", "copy",
+      "triu", "tril", "alias", "detach", "lift_fresh_copy", "alpha_dropout", "feature_dropout",
+      "__and__", "__or__", "__xor__")  # fmt: skip
 class Pointwise(OperatorRule):
     """Each element out of those at the same place, with broadcasting: the dimensions are the same."""
 

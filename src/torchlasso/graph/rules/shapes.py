@@ -31,7 +31,7 @@ def _depends(value: Any) -> Any:
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "squeeze_copy", "ravel",
-      "_reshape_alias", "view_as", "reshape_as")  # fmt: skip
+      "_reshape_alias")  # fmt: skip
 class Reshape(Rearrangement):
     """The same elements in the same order: the product of all dimensions stays what it was."""
 
@@ -74,6 +74,8 @@ class Permute(Rearrangement):
         if "source" in call.args:
             named = torch.empty(tuple(range(rank)), device="meta")  # each dimension's size is its number
             return list(named.movedim(call["source"], call["destination"]).shape)
+        if call.name == "numpy_T":
+            return list(reversed(range(rank)))
         places = [call.axis(rank, name) for name in call.args if name != "self"] or [rank - 2, rank - 1]
         order = list(range(rank))
         if rank > 1:

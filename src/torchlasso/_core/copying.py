@@ -1,0 +1,45 @@
+"""Copy a model as ``copy.deepcopy`` does, in a fraction of the time: a model is copied before each of its runs."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from types import FunctionType
+from typing import Any
+
+from torch import nn
+
+ATOMS = (type(None), bool, int, float, str, FunctionType)  # what deepcopy gives back as it is
+
+
+def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """Copy a model and everything that belongs to it.
+
+    Args:
+        model: it is not changed.
+        memo: what takes the place of objects in the copy, by their ``id``; other copies are added to it.
+    """
+    plain = [module for module in model.modules() if id(module) not in memo and _is_plain(module)]
+    for module in plain:  # before their attributes, which may lead back to them
+        memo[id(module)] = type(module).__new__(type(module))
+    for module in plain:
+        state = {name: _part(value, memo) for name, value in module.__getstate__().items()}  # type: ignore[no-untyped-call]
+        memo[id(module)].__setstate__(state)
+    found: nn.Module = copy.deepcopy(model, memo)
+    return found
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Return True for a module that is copied attribute by attribute."""
+    cls: Any = type(module)
+    default = cls.__reduce_ex__ is object.__reduce_ex__ and cls.__reduce__ is object.__reduce__
+    return default and cls.__getstate__ is nn.Module.__getstate__ and not hasattr(cls, "__deepcopy__")
+
+
+def _part(value: Any, memo: dict[int, Any]) -> Any:
+    """Copy an attribute; most are numbers, and dictionaries that are empty or hold functions."""
+    if type(value) in ATOMS:
+        return value
+    if type(value) in (dict, OrderedDict) and all(type(part) in ATOMS for item in value.items() for part in item):
+        return memo.setdefault(id(value), value.copy())
+    return copy.deepcopy(value, memo)

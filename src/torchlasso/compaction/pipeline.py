@@ -1,0 +1,199 @@
+"""The pipeline of compaction: plan, apply to a copy, search its sizes, verify. Less goes until the copy is right."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+
+from torch import nn
+
+from torchlasso._core.arguments import check_inputs, check_model, check_whole
+from torchlasso._core.memory import uncollected
+from torchlasso._core.running import Inputs
+from torchlasso.compaction.attributes import module_of
+from torchlasso.compaction.cutting import Cut
+from torchlasso.compaction.exercised import left_out, unread
+from torchlasso.compaction.fitting import Fitting
+from torchlasso.compaction.folding import find_removal
+from torchlasso.compaction.reads import numbers_read
+from torchlasso.compaction.report import Checked
+from torchlasso.compaction.verify import Reference
+from torchlasso.graph import UnitMap, find_units
+from torchlasso.graph.axes import Axis, axes_of
+from torchlasso.graph.operators import all_dims, rule_of
+from torchlasso.graph.rules.pointwise import Make
+from torchlasso.graph.rules.shapes import Expand, Repeat, Reshape, Slice, Split
+
+TOLD = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators that are told sizes
+MOST_TRIALS = 8  # to keep fewer units than all modules of a class that failed need
+
+Stays = dict[Axis, str]  # axes of which no unit goes, and why
+
+
+@uncollected()
+def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, units: UnitMap | None = None) -> Cut:
+    """Find the largest removal that a copy of the model bears. ``units``: of the model as it is, if they are known."""
+    check_model("model", model)
+    check_inputs("example_inputs", example_inputs)
+    check_whole("multiple_of", multiple_of)
+    attempts = Attempts(model, example_inputs, multiple_of, units or find_units(model, example_inputs))
+    stays, error = stays_for_outputs(attempts, stays_for_sizes(attempts))
+    if error:
+        raise ValueError(
+            f"{type(model).__name__} cannot be compacted: a copy of it does not give the same outputs ({error})"
+        )
+    fitting, reference, trace = exportable(attempts, stays), attempts.reference, attempts.units.structure.trace
+    checked = Checked(
+        left_out(model, example_inputs),
+        unread(model, trace),
+        bool(reference.beyond(0)),
+        reference.why_not_trained,
+        reference.random,
+        trace.single,
+    )
+    return Cut(attempts.units, fitting.removal, fitting.found or [], checked)
+
+
+class Attempts:
+    """Removals from a model, each tried on a copy of it.
+
+    Attributes:
+        model: in the precision of the comparison.
+        units: of it.
+        reference: the model that the copies are compared with.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Inputs, multiple_of: int, units: UnitMap) -> None:
+        trace = units.structure.trace
+        self.model, self.units, self._multiple_of = trace.precision.copied(model), units, multiple_of
+        self.reference = Reference(self.model, example_inputs, trace.precision, trace.outputs)
+        self._reads = functools.cache(lambda: numbers_read(self.model, example_inputs, trace.precision))
+        self._last: tuple[object, Fitting] | None = None
+
+    def __call__(self, stays: Stays, traced: bool = False) -> Fitting:
+        """Plan the largest removal without these units, apply it to a copy, and search the copy's sizes.
+
+        The last copy that was right is kept, since searches end with it.
+        """
+        key = frozenset(stays.items()), traced
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        removal = find_removal(self.units, self._multiple_of, stays)
+        fitting = Fitting(self.units, removal, self.reference, self._reads, traced)
+        if fitting.found is not None:
+            self._last = key, fitting
+        return fitting
+
+    def error(self, fitting: Fitting) -> str:
+        """Verify a copy in all situations and say what is wrong; an empty string if nothing is."""
+        name = type(self.model).__name__
+        if fitting.found is None:
+            return f"{name} could not run without it ({fitting.error})"
+        for situation, error in self.reference.disagreements(fitting.small):
+            if situation.training:  # where other operators run than were read
+                return f"it is needed in training ({error})"
+            return f"{name} could not run without it ({error})"
+        return ""
+
+
+def stays_for_sizes(attempt: Attempts) -> Stays:
+    """Search the units that have to stay for modules to know their sizes; none if that is not why a copy fails."""
+    stays: Stays = {}
+    fitting = attempt(stays)
+    while fitting.found is None:
+        more = _with_module(attempt, fitting, stays)
+        if not more.keys() - stays.keys():  # the module in which it failed has nothing to do with it
+            return {}
+        stays = more
+        fitting = attempt(stays)
+    # what had to stay for one module may be enough for another, in which it failed before
+
+    def enough(some: list[Axis]) -> bool:
+        return attempt({axis: stays[axis] for axis in some}).found is not None
+
+    return {axis: stays[axis] for axis in _fewest(list(stays), enough, MOST_TRIALS)}
+
+
+def stays_for_outputs(attempt: Attempts, stays: Stays) -> tuple[Stays, str]:
+    """Search the units that have to stay as well for the outputs to be the same, and say what then is still wrong."""
+    fitting = attempt(stays)
+    error = attempt.error(fitting)
+    if error:
+        axes = [axis for axis, gone in fitting.removal.gone.items() if gone.any()]
+        needed = _fewest(axes, lambda some: not attempt.error(attempt(stays | dict.fromkeys(some, error))))
+        stays = stays | dict.fromkeys(needed, error)
+        error = attempt.error(attempt(stays))
+    if error:
+        stays = {family.axis: error for family in attempt.units.removable}
+        error = attempt.error(attempt(stays))
+    return stays, error
+
+
+def exportable(attempt: Attempts, stays: Stays) -> Fitting:
+    """Search numbers with which the copy can be exported, too: another path through the code may need them."""
+    fitting = attempt(stays)
+    if fitting.unsure and fitting.untraceable():
+        again = attempt(stays, traced=True)
+        return fitting if attempt.error(again) else again
+    return fitting
+
+
+def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool], trials: int = 256) -> list[Axis]:
+    """Few of a list that are enough, where all are and none is not.
+
+    None of them can be left out alone, if trials do not run out.
+    """
+    needed, size = of, len(of) // 2
+    while size and trials > 0:
+        for start in range(0, len(of), size):
+            without = [axis for axis in needed if axis not in of[start : start + size]]
+            if trials > 0 and len(without) < len(needed):
+                trials -= 1
+                needed = without if enough(without) else needed
+        size //= 2
+    return needed
+
+
+def _with_module(attempt: Attempts, fitting: Fitting, stays: Stays) -> Stays:
+    """Add few axes, without which the modules of the class that failed do not know their sizes."""
+    units, model = attempt.units, attempt.model
+    path, roles = _roles(units, model, fitting.failed)
+    cls = type(model.get_submodule(path))
+    reason = f"{cls.__name__} could not run without it ({fitting.error})"
+
+    def with_roles(which: Iterable[int]) -> Stays:
+        return stays | {axis: reason for role in which for axis in roles[role]}
+
+    needed = list(range(len(roles)))
+    for role in range(len(roles)):
+        others = [other for other in needed if other != role]
+        tried = attempt(with_roles(others))
+        if tried.found is not None or type(model.get_submodule(_roles(units, model, tried.failed)[0])) is not cls:
+            needed = others
+    return with_roles(needed)
+
+
+def _roles(units: UnitMap, model: nn.Module, path: str) -> tuple[str, list[list[Axis]]]:
+    """Axes that operators are told sizes of, in the module of a path or one around it, and in others of its class.
+
+    Returns:
+        The path of the module, and its axes in the order in which they occur: for each also those that occur at the
+        same place in other modules of the class. Axes of which all units stay anyway are not among them.
+    """
+    removable = {family.axis for family in units.removable}
+    told: dict[str, dict[Axis, None]] = {}
+    for node in units.structure.trace.nodes:
+        if node.op == "call_function" and isinstance(rule_of(node.target), TOLD):
+            for value in (node, *node.all_input_nodes):
+                axes = (axis for dim in all_dims(units.structure.shapes.get(value)) for axis in axes_of(dim))
+                told.setdefault(module_of(node), {}).update(dict.fromkeys(axis for axis in axes if axis in removable))
+    while path and not told.get(path):
+        path = path.rpartition(".")[0]
+    if not told.get(path):
+        return path, []
+    cls = type(model.get_submodule(path))
+    alike = [list(axes) for other, axes in told.items() if type(model.get_submodule(other)) is cls]
+    idle = {axis for axis, units_of in units.idle().items() if units_of.any()}
+    columns = ([axis for axis in column if axis in idle] for column in itertools.zip_longest(*alike))
+    return path, [column for column in columns if column]
