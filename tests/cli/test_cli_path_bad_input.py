@@ -62,7 +62,7 @@ BAD = [
     ("--lams 1,x", "--lams", "1,x"),
     ("--lams 1,2,3", "--lams", "3"),
     ("--lams 2,1", "2", "1"),
-    ("--lams 1,1", "rise"),
+    ("--lams 1,1", "increase"),
     ("--lams 0,1", "above 0"),
     ("--lams -1,1", "above 0"),
     ("--lams nan,1", "nan"),

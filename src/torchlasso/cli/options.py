@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from torchlasso._core.functions import is_function_name
+from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import options_of
 
 Out = Annotated[str, typer.Option(help="Folder of the run.")]
@@ -95,3 +96,14 @@ def allowed(*given: str | None, by: list[str] | None) -> frozenset[str]:
         if not is_function_name(name):
             raise ValueError(f"--allow-code must name a function, package.module:function; got {name!r}")
     return frozenset(name for name in (*given, *(by or [])) if name is not None and is_function_name(name))
+
+
+def folder_of(out: str, given: Mapping[str, Any], by: list[str] | None) -> RunFolder:
+    """Return the folder of a training, whose files may name the functions that the command line names.
+
+    Raises:
+        ValueError: ``--out`` is empty, or see :func:`allowed`.
+    """
+    if not out:
+        raise ValueError("--out must name a folder; got an empty text")
+    return RunFolder(out, allowed(given["data"], given["model"], given["loss"], by=by))

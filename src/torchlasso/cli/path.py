@@ -9,7 +9,6 @@ import typer
 from torchlasso.cli import options
 from torchlasso.cli.screen import Screen
 from torchlasso.cli.starting import started
-from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import PATH, Options, PathOptions
 from torchlasso.runs.path import run_path
 
@@ -30,7 +29,7 @@ def path(
     """
     given = options.parsed(Options, PATH, values)
     given["path"] = PathOptions(**options.parsed(PathOptions, PATH, values))
-    folder = RunFolder(out, options.allowed(given["data"], given["model"], given["loss"], by=allow_code))
+    folder = options.folder_of(out, given, by=allow_code)
     start = started(context, given, folder, resume=resume, overwrite=overwrite, as_json=as_json)
     with start as (experiment, rows):
         run_path(experiment, rows, folder, Screen())

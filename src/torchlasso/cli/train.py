@@ -9,7 +9,6 @@ import typer
 from torchlasso.cli import options
 from torchlasso.cli.screen import Screen
 from torchlasso.cli.starting import started
-from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import TRAIN, Options
 from torchlasso.runs.train import run_training
 
@@ -32,7 +31,7 @@ def train(
     batch is split among the processes. A batch norm sees only the part of its process, and dropout differs by process.
     """
     given = options.parsed(Options, TRAIN, values)
-    folder = RunFolder(out, options.allowed(given["data"], given["model"], given["loss"], by=allow_code))
+    folder = options.folder_of(out, given, by=allow_code)
     start = started(context, given, folder, resume=resume, overwrite=overwrite, as_json=as_json)
     with start as (experiment, rows):
         run_training(experiment, rows, folder, Screen())
