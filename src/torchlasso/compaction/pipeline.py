@@ -101,13 +101,16 @@ def stays_for_sizes(attempt: Attempts) -> Stays:
     """Search the units that have to stay for modules to know their sizes; none if that is not why a copy fails."""
     stays: Stays = {}
     fitting = attempt(stays)
+    classes = 0  # in whose modules it failed, one after the other
     while fitting.found is None:
         more = _with_module(attempt, fitting, stays)
         if not more.keys() - stays.keys():  # the module in which it failed has nothing to do with it
             return {}
-        stays = more
+        stays, classes = more, classes + 1
         fitting = attempt(stays)
-    # what had to stay for one module may be enough for another, in which it failed before
+    if classes < 2:  # of what stays for the modules of one class nothing can be left out
+        return stays
+    # what has to stay for one class may be enough for another, in which it failed before
 
     def enough(some: list[Axis]) -> bool:
         return attempt({axis: stays[axis] for axis in some}).found is not None
