@@ -44,6 +44,6 @@ def test_a_link_in_the_place_of_a_folder(
     with pytest.raises(SystemExit) as ended:
         main([word.format(run=copy) for word in command])
     assert ended.value.code == 2
-    said = f"{copy / name} is a link, and a run has a folder there; nothing was replaced"
+    said = f"{copy / name} is a link, but a run writes a folder there; nothing was replaced"
     assert capsys.readouterr().err == f"error: {said}\n"
     assert not list(elsewhere.iterdir())
