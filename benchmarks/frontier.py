@@ -63,7 +63,7 @@ class Recipe:
         return self.teacher + self.epochs + self.refit
 
 
-# What the trials on validation images came to; docs/results tells how.
+# Chosen by trials on validation images, which docs/results describes.
 CHOSEN = {
     "lenet-300-100": Recipe(lr=2e-3, lam=5e-3, teacher=25, start="teacher"),
     "lenet-5": Recipe(

@@ -30,17 +30,6 @@ from torchlasso.compaction.resizing import NOTE, noting
 from torchlasso.storage import read
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "small.safetensors"
-
-
-@pytest.fixture(scope="module")
-def small() -> nn.Module:
-    """Of 6 inputs, 4 of 8 neurons and 2 outputs."""
-    return compacted("linear")[1]
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_it_loads_into_a_fresh_model_of_the_full_size(name: str, path: Path):
     full, small = compacted(name)

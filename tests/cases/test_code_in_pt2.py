@@ -24,7 +24,6 @@ from tests.support.pt2 import (
     Entries,
     edit,
     entries_of,
-    good_file,
     graph_of,
     tensors_of,
     write,
@@ -41,11 +40,6 @@ class Touch:
 
     def __reduce__(self) -> Any:
         return os.mkdir, (str(self.canary),)
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return good_file(tmp_path_factory.mktemp("good"))
 
 
 def pickled(canary: Path) -> bytes:

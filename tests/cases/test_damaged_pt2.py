@@ -24,17 +24,11 @@ from tests.support.pt2 import (
     WEIGHTS,
     edit,
     entries_of,
-    good_file,
     graph_of,
     tensors_of,
     write,
 )
 from torchlasso.export import read_pt2, to_pt2
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return good_file(tmp_path_factory.mktemp("good"))
 
 
 def first_node(model: Any) -> Any:

@@ -23,17 +23,6 @@ from tests.support.compacted import (
 from torchlasso.compaction.resizing import NOTE
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "small.safetensors"
-
-
-@pytest.fixture(scope="module")
-def small() -> nn.Module:
-    """Of 6 inputs, 4 of 8 neurons and 2 outputs."""
-    return compacted("linear")[1]
-
-
 def test_a_model_between_forward_and_backward_is_refused(small: nn.Module, path: Path):
     tl.save(small, path)
     model = layers()

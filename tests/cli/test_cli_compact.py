@@ -21,7 +21,7 @@ SHRINKING = (*UNITS, "--shrink", "--reweight", "0.5", "--sparsity", "0.8", "--la
 
 
 def pays_at_once(patch: pytest.MonkeyPatch) -> None:
-    """What is as small as these models becomes smaller as soon as it can."""
+    """Models as small as those of these tests, too, are made smaller as soon as a unit is dead."""
     patch.setattr(importlib.import_module("torchlasso.compaction.shrinker"), "PRICE", 1.0)
 
 

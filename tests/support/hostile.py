@@ -1,4 +1,4 @@
-"""What the tests of hostile and damaged files share: how such a file is refused, and how one is damaged."""
+"""Checks that a hostile file is refused, and damaged copies of a file."""
 
 from __future__ import annotations
 
