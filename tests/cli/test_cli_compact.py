@@ -22,7 +22,7 @@ SHRINKING = (*UNITS, "--shrink", "--reweight", "0.5", "--sparsity", "0.8", "--la
 
 def pays_at_once(patch: pytest.MonkeyPatch) -> None:
     """Models as small as those of these tests, too, are made smaller as soon as a unit is dead."""
-    patch.setattr(importlib.import_module("torchlasso.compaction.shrinker"), "PRICE", 1.0)
+    patch.setattr(importlib.import_module("torchlasso.compaction.while_training"), "PRICE", 1.0)
 
 
 @pytest.fixture

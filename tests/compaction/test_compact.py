@@ -15,7 +15,7 @@ from torch.nn.utils import prune
 import torchlasso as tl
 from tests.support.architectures import ARCHITECTURES
 from torchlasso.compaction import CompactionReport, compact
-from torchlasso.compaction.pipeline import find_cut
+from torchlasso.compaction.pipeline import find_compaction
 from torchlasso.compaction.verify import difference
 
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest
@@ -706,7 +706,7 @@ def test_parameters_that_are_cut_are_the_same_objects_with_their_gradients():
     before = copy.deepcopy(net)
     parameters = list(net.parameters())
     grads = [p.grad for p in parameters]
-    changed = find_cut(net, x).apply_(net)
+    changed = find_compaction(net, x).apply_(net)
     assert [id(p) for p in net.parameters()] == [id(p) for p in parameters]
     assert [id(p) for p, _ in changed] == [id(p) for p in parameters[:3]]
     kept = [0, 2, 3, 4, 5, 6]

@@ -2,7 +2,6 @@
 
 from torchlasso.compaction.api import compact, compacted
 from torchlasso.compaction.report import CompactionReport
-from torchlasso.compaction.shrinker import Shrinker, restore_
-from torchlasso.compaction.shrinking import shrink_
+from torchlasso.compaction.while_training import Shrinker, restore_, shrink_
 
 __all__ = ["CompactionReport", "Shrinker", "compact", "compacted", "restore_", "shrink_"]

@@ -9,9 +9,9 @@ from torch import nn
 from torchlasso._core.arguments import check_model
 from torchlasso._core.running import Inputs
 from torchlasso._core.wrappers import uncompiled
+from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.config import update_config_
-from torchlasso.compaction.cutting import Cut
-from torchlasso.compaction.pipeline import find_cut
+from torchlasso.compaction.pipeline import find_compaction
 from torchlasso.compaction.report import CompactionReport, FamilyReport, Totals
 
 
@@ -70,30 +70,32 @@ def compact(
 
 def compacted(
     model: nn.Module, example_inputs: Inputs, multiple_of: int = 1
-) -> tuple[nn.Module, CompactionReport, Cut]:
-    """Return a smaller model with the same outputs, the report, and the cut that makes it."""
-    small, config, cut = _small(model, example_inputs, multiple_of)
+) -> tuple[nn.Module, CompactionReport, Compaction]:
+    """Return a smaller model with the same outputs, the report, and the compaction that makes it."""
+    small, config, compaction = _small(model, example_inputs, multiple_of)
     before, after = (Totals.of(each, example_inputs) for each in (uncompiled(model), small))
-    return small, report_of(cut, before, after, config), cut
+    return small, report_of(compaction, before, after, config), compaction
 
 
-def _small(model: nn.Module, example_inputs: Inputs, multiple_of: int) -> tuple[nn.Module, str, Cut]:
-    """Return a smaller model, what became of its config, and the cut."""
+def _small(model: nn.Module, example_inputs: Inputs, multiple_of: int) -> tuple[nn.Module, str, Compaction]:
+    """Return a smaller model, what became of its config, and the compaction."""
     check_model("compact: model", model)
     model = uncompiled(model)
-    cut = find_cut(model, example_inputs, multiple_of)
-    small = cut.applied_to_copy(model)
-    return small, update_config_(small, example_inputs), cut
+    compaction = find_compaction(model, example_inputs, multiple_of)
+    small = compaction.applied_to_copy(model)
+    return small, update_config_(small, example_inputs), compaction
 
 
-def report_of(cut: Cut, before: Totals, after: Totals, config: str) -> CompactionReport:
-    """Return the report of a cut."""
-    gone, stays = cut.removal.gone, cut.removal.stays
+def report_of(compaction: Compaction, before: Totals, after: Totals, config: str) -> CompactionReport:
+    """Return the report of a compaction."""
+    gone, stays = compaction.removal.gone, compaction.removal.stays
     families = []
-    for family in cut.units.families:
+    for family in compaction.units.families:
         if family.pins and (family.size == 1 or all(place != 0 for _, place in family.places)):
             continue  # places of a kernel, inputs: nobody asks why these stay
         left = int((~gone[family.axis]).sum()) if family.axis in gone else family.size
         why = (*family.pins, *stays.get(family.axis, ()))
         families.append(FamilyReport(family.name, family.size, left, why))
-    return CompactionReport(tuple(families), dict(cut.units.structure.unknown), before, after, config, cut.checked)
+    return CompactionReport(
+        tuple(families), dict(compaction.units.structure.unknown), before, after, config, compaction.checked
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchlasso.compaction.cutting import Cut
+from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.removal import Removal
 from torchlasso.control import LambdaController
 from torchlasso.graph.axes import Dim
@@ -31,26 +31,28 @@ def check_blocks(optimizer: Optimizer) -> None:
             )
 
 
-def carry_(cut: Cut, model: nn.Module, optimizer: Optimizer, controllers: Iterable[LambdaController]) -> None:
-    """Cut a model, and everything that has something for each of its weights."""
+def apply_with_optimizer_(
+    compaction: Compaction, model: nn.Module, optimizer: Optimizer, controllers: Iterable[LambdaController]
+) -> None:
+    """Apply a compaction to a model, and to its optimizer, penalties and controllers."""
     check_blocks(optimizer)
-    carried = Carried(cut.removal, cut.apply_(model))
+    slicing = Slicing(compaction.removal, compaction.apply_(model))
     for p, state in optimizer.state.items():
         for key, value in state.items():
-            state[key] = carried.smaller(p, value)
+            state[key] = slicing.sliced(p, value)
     if isinstance(optimizer, Proximal):
         owners: Owners = {p: (module, name.rpartition(".")[2]) for name, module, p in named_parameters(model)}
         for i, group in enumerate(optimizer.param_groups):
             old = optimizer.penalties[i]
             if old is not None:
-                optimizer.penalties[i] = new = carried.penalty(group, old, owners)
-                carried.weights(optimizer.weights, group["params"], old.over, new.over)
+                optimizer.penalties[i] = new = slicing.penalty(group, old, owners)
+                slicing.weights(optimizer.weights, group["params"], old.over, new.over)
     for control in controllers:
-        control.resize(carried.smaller)
+        control.resize(slicing.sliced)
 
 
-class Carried:
-    """A cut, as applied to the tensors that belong to the parameters.
+class Slicing:
+    """The slices of a model that stay, for the tensors that belong to its parameters.
 
     Args:
         removal: what went.
@@ -60,8 +62,8 @@ class Carried:
     def __init__(self, removal: Removal, changed: list[tuple[Tensor, list[Dim]]]) -> None:
         self.removal, self.dims = removal, dict(changed)
 
-    def smaller(self, p: Tensor, value: Any) -> Any:
-        """Cut a tensor of the shape that a parameter had, or with 1 in the place of some of its sizes."""
+    def sliced(self, p: Tensor, value: Any) -> Any:
+        """Slice a tensor of the shape that a parameter had, or with 1 in the place of some of its sizes."""
         dims = self.dims.get(p)
         if dims is None or not isinstance(value, Tensor) or value.dim() != len(dims):
             return value
@@ -100,7 +102,7 @@ class Carried:
     def _blocks(self, params: Sequence[Tensor], kept: Tensor, old: Blocks, new: Blocks) -> Tensor:
         """Return what is left of a tensor with one number for each block: its place is written on its weights."""
         if old.single:
-            sliced: Tensor = self.smaller(params[0], kept)
+            sliced: Tensor = self.sliced(params[0], kept)
             return sliced
         marks = [torch.zeros(self._as_it_was(p).shape, dtype=torch.float64) for p in params]
         marked, start = [], 0
@@ -110,7 +112,7 @@ class Carried:
             marked.append(restore(places[:, None].expand_as(rows)))
             start += len(rows)
         old.put_(marks, marked)
-        left = new.views([self.smaller(p, mark) for p, mark in zip(params, marks, strict=True)])
+        left = new.views([self.sliced(p, mark) for p, mark in zip(params, marks, strict=True)])
         found = torch.cat([new.as_view().rows(view)[0][:, 0] for view in left])
         return kept[found.long().to(kept.device)]
 

@@ -11,11 +11,11 @@ from torch import nn
 from torchlasso._core.arguments import check_inputs, check_model, check_whole
 from torchlasso._core.memory import uncollected
 from torchlasso._core.running import Inputs
+from torchlasso.compaction.apply import Compaction
+from torchlasso.compaction.attempt import Attempt
 from torchlasso.compaction.attributes import module_of
-from torchlasso.compaction.cutting import Cut
 from torchlasso.compaction.exercised import left_out, unread
-from torchlasso.compaction.fitting import Fitting
-from torchlasso.compaction.folding import find_removal
+from torchlasso.compaction.plan import plan_removal
 from torchlasso.compaction.reads import numbers_read
 from torchlasso.compaction.report import Checked
 from torchlasso.compaction.verify import Reference
@@ -32,7 +32,9 @@ Stays = dict[Axis, str]  # axes of which no unit goes, and why
 
 
 @uncollected()
-def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, units: UnitMap | None = None) -> Cut:
+def find_compaction(
+    model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, units: UnitMap | None = None
+) -> Compaction:
     """Find the largest removal that a copy of the model bears. ``units``: of the model as it is, if they are known."""
     check_model("model", model)
     check_inputs("example_inputs", example_inputs)
@@ -43,7 +45,7 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
         raise ValueError(
             f"{type(model).__name__} cannot be compacted: a copy of it does not give the same outputs ({error})"
         )
-    fitting, reference, trace = exportable(attempts, stays), attempts.reference, attempts.units.structure.trace
+    attempt, reference, trace = exportable(attempts, stays), attempts.reference, attempts.units.structure.trace
     checked = Checked(
         left_out(model, example_inputs),
         unread(model, trace),
@@ -52,7 +54,7 @@ def find_cut(model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, uni
         reference.random,
         trace.single,
     )
-    return Cut(attempts.units, fitting.removal, fitting.found or [], checked)
+    return Compaction(attempts.units, attempt.removal, attempt.found or [], checked)
 
 
 class Attempts:
@@ -69,9 +71,9 @@ class Attempts:
         self.model, self.units, self._multiple_of = trace.precision.copied(model), units, multiple_of
         self.reference = Reference(self.model, example_inputs, trace.precision, trace.outputs)
         self._reads = functools.cache(lambda: numbers_read(self.model, example_inputs, trace.precision))
-        self._last: tuple[object, Fitting] | None = None
+        self._last: tuple[object, Attempt] | None = None
 
-    def __call__(self, stays: Stays, traced: bool = False) -> Fitting:
+    def __call__(self, stays: Stays, traced: bool = False) -> Attempt:
         """Plan the largest removal without these units, apply it to a copy, and search the copy's sizes.
 
         The last copy that was right is kept, since searches end with it.
@@ -79,67 +81,67 @@ class Attempts:
         key = frozenset(stays.items()), traced
         if self._last is not None and self._last[0] == key:
             return self._last[1]
-        removal = find_removal(self.units, self._multiple_of, stays)
-        fitting = Fitting(self.units, removal, self.reference, self._reads, traced)
-        if fitting.found is not None:
-            self._last = key, fitting
-        return fitting
+        removal = plan_removal(self.units, self._multiple_of, stays)
+        attempt = Attempt(self.units, removal, self.reference, self._reads, traced)
+        if attempt.found is not None:
+            self._last = key, attempt
+        return attempt
 
-    def error(self, fitting: Fitting) -> str:
+    def error(self, attempt: Attempt) -> str:
         """Verify a copy in all situations and say what is wrong; an empty string if nothing is."""
         name = type(self.model).__name__
-        if fitting.found is None:
-            return f"{name} could not run without it ({fitting.error})"
-        for situation, error in self.reference.disagreements(fitting.small):
+        if attempt.found is None:
+            return f"{name} could not run without it ({attempt.error})"
+        for situation, error in self.reference.disagreements(attempt.small):
             if situation.training:  # where other operators run than were read
                 return f"it is needed in training ({error})"
             return f"{name} could not run without it ({error})"
         return ""
 
 
-def stays_for_sizes(attempt: Attempts) -> Stays:
+def stays_for_sizes(attempts: Attempts) -> Stays:
     """Search the units that have to stay for modules to know their sizes; none if that is not why a copy fails."""
     stays: Stays = {}
-    fitting = attempt(stays)
+    attempt = attempts(stays)
     classes = 0  # in whose modules it failed, one after the other
-    while fitting.found is None:
-        more = _with_module(attempt, fitting, stays)
+    while attempt.found is None:
+        more = _with_module(attempts, attempt, stays)
         if not more.keys() - stays.keys():  # the module in which it failed has nothing to do with it
             return {}
         stays, classes = more, classes + 1
-        fitting = attempt(stays)
+        attempt = attempts(stays)
     if classes < 2:  # of what stays for the modules of one class nothing can be left out
         return stays
     # what has to stay for one class may be enough for another, in which it failed before
 
     def enough(some: list[Axis]) -> bool:
-        return attempt({axis: stays[axis] for axis in some}).found is not None
+        return attempts({axis: stays[axis] for axis in some}).found is not None
 
     return {axis: stays[axis] for axis in _fewest(list(stays), enough, MOST_TRIALS)}
 
 
-def stays_for_outputs(attempt: Attempts, stays: Stays) -> tuple[Stays, str]:
+def stays_for_outputs(attempts: Attempts, stays: Stays) -> tuple[Stays, str]:
     """Search the units that have to stay as well for the outputs to be the same, and say what then is still wrong."""
-    fitting = attempt(stays)
-    error = attempt.error(fitting)
+    attempt = attempts(stays)
+    error = attempts.error(attempt)
     if error:
-        axes = [axis for axis, gone in fitting.removal.gone.items() if gone.any()]
-        needed = _fewest(axes, lambda some: not attempt.error(attempt(stays | dict.fromkeys(some, error))))
+        axes = [axis for axis, gone in attempt.removal.gone.items() if gone.any()]
+        needed = _fewest(axes, lambda some: not attempts.error(attempts(stays | dict.fromkeys(some, error))))
         stays = stays | dict.fromkeys(needed, error)
-        error = attempt.error(attempt(stays))
+        error = attempts.error(attempts(stays))
     if error:
-        stays = {family.axis: error for family in attempt.units.removable}
-        error = attempt.error(attempt(stays))
+        stays = {family.axis: error for family in attempts.units.removable}
+        error = attempts.error(attempts(stays))
     return stays, error
 
 
-def exportable(attempt: Attempts, stays: Stays) -> Fitting:
+def exportable(attempts: Attempts, stays: Stays) -> Attempt:
     """Search numbers with which the copy can be exported, too: another path through the code may need them."""
-    fitting = attempt(stays)
-    if fitting.unsure and fitting.untraceable():
-        again = attempt(stays, traced=True)
-        return fitting if attempt.error(again) else again
-    return fitting
+    attempt = attempts(stays)
+    if attempt.unsure and attempt.untraceable():
+        again = attempts(stays, traced=True)
+        return attempt if attempts.error(again) else again
+    return attempt
 
 
 def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool], trials: int = 256) -> list[Axis]:
@@ -158,12 +160,12 @@ def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool], trials: int = 
     return needed
 
 
-def _with_module(attempt: Attempts, fitting: Fitting, stays: Stays) -> Stays:
+def _with_module(attempts: Attempts, attempt: Attempt, stays: Stays) -> Stays:
     """Add few axes, without which the modules of the class that failed do not know their sizes."""
-    units, model = attempt.units, attempt.model
-    path, roles = _roles(units, model, fitting.failed)
+    units, model = attempts.units, attempts.model
+    path, roles = _roles(units, model, attempt.failed)
     cls = type(model.get_submodule(path))
-    reason = f"{cls.__name__} could not run without it ({fitting.error})"
+    reason = f"{cls.__name__} could not run without it ({attempt.error})"
 
     def with_roles(which: Iterable[int]) -> Stays:
         return stays | {axis: reason for role in which for axis in roles[role]}
@@ -171,7 +173,7 @@ def _with_module(attempt: Attempts, fitting: Fitting, stays: Stays) -> Stays:
     needed = list(range(len(roles)))
     for role in range(len(roles)):
         others = [other for other in needed if other != role]
-        tried = attempt(with_roles(others))
+        tried = attempts(with_roles(others))
         if tried.found is not None or type(model.get_submodule(_roles(units, model, tried.failed)[0])) is not cls:
             needed = others
     return with_roles(needed)

@@ -24,7 +24,7 @@ CUT_OFF = "how much of it is read depends on the sizes of the inputs, such as th
 Refused = list[tuple[Axis, Tensor, str]]  # units that cannot go, and why
 
 
-def find_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] | None = None) -> Removal:
+def plan_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] | None = None) -> Removal:
     """The largest removal that changes no output.
 
     Units that are idle go, except where the constant that one is cannot be added to a bias: where its effect is not the

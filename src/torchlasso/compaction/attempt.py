@@ -11,11 +11,11 @@ from torch.overrides import TorchFunctionMode
 from torchlasso._core.kept import found_at
 from torchlasso._core.running import Running
 from torchlasso._core.text import first_line
+from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.attributes import own_numbers, uses_of
 from torchlasso.compaction.candidates import Assignment, Choice, Reads, assign_, candidates
-from torchlasso.compaction.cutting import Cut
 from torchlasso.compaction.removal import Removal
-from torchlasso.compaction.searching import Outcome, Search
+from torchlasso.compaction.search_sizes import Outcome, Search
 from torchlasso.compaction.verify import Reference
 from torchlasso.graph import UnitMap
 from torchlasso.graph.tracing import unexportable
@@ -23,7 +23,7 @@ from torchlasso.graph.tracing import unexportable
 LONGEST = 256  # of what is tried beside the sizes of the example
 
 
-class Fitting:
+class Attempt:
     """A copy of a model that is cut, and numbers for its modules such that it runs and gives what it gave.
 
     Attributes:
@@ -42,7 +42,7 @@ class Fitting:
         traced: bool,
     ) -> None:
         self.removal, self.small = removal, reference.precision.copied(reference.model)
-        Cut(units, removal, []).try_(self.small, reference.precision)
+        Compaction(units, removal, []).try_(self.small, reference.precision)
         self._reference, self._traced = reference, traced
 
         def choices() -> list[Choice]:
