@@ -15,16 +15,10 @@ from torchlasso._core.arguments import check_kind, check_model, shown
 from torchlasso._core.parametrized import ComputedWeight, computed_from
 from torchlasso.idle_penalties import note_term, watch
 from torchlasso.penalties import Penalty, check_strength
+from torchlasso.weights import is_weight, named_parameters
 
 Group = dict[str, Any]
 Predicate = Callable[[str, nn.Module, nn.Parameter], bool]
-
-NORMALISATIONS = (
-    nn.modules.batchnorm._NormBase,  # batch and instance norms, synchronised and lazy ones included
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
 
 
 @dataclass(frozen=True)
@@ -68,50 +62,14 @@ class Rule:
 
     def matches(self, name: str, module: nn.Module, parameter: nn.Parameter) -> bool:
         """Return whether the rule matches this parameter of this module."""
-        names = () if self.penalty is None else self.penalty.over.names
-        if not (name in names if names else self.everything or is_weight(name, module, parameter)):
+        penalisable = self.everything or is_weight(name, module, parameter)
+        if not (penalisable if self.penalty is None else self.penalty.over.are_for(name, penalisable)):
             return False
         if isinstance(self.where, str):
             return fnmatch.fnmatchcase(name, self.where)
         if isinstance(self.where, type | tuple):
             return isinstance(module, self.where)
         return self.where(name, module, parameter)
-
-
-def is_weight(name: str, module: nn.Module, parameter: Tensor) -> bool:
-    """Return whether a parameter is a weight: at least two dimensions, not a bias, not in a normalisation layer.
-
-    For parameters from which a weight is computed, use :func:`weights_of`, which sees the model.
-
-    >>> is_weight("0.weight", nn.Linear(2, 3), nn.Linear(2, 3).weight)
-    True
-    """
-    return parameter.dim() >= 2 and not isinstance(module, NORMALISATIONS) and "bias" not in name.rpartition(".")[2]
-
-
-def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
-    """Yield every parameter once, shared ones where they come first, with its full name and the module that owns it."""
-    seen: set[nn.Parameter] = set()
-    for prefix, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter not in seen:
-                seen.add(parameter)
-                yield f"{prefix}.{name}" if prefix else name, module, parameter
-
-
-def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
-    """Yield the weights of a model as :func:`named_parameters` does.
-
-    A parameter from which a weight is computed counts as a weight if it makes the weight zero by being zero.
-
-    >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
-    >>> [name for name, _, _ in weights_of(layer)]  # the magnitude, not the direction
-    ['parametrizations.weight.original0']
-    """
-    computed = computed_from(model)
-    for name, module, p in named_parameters(model):
-        if is_weight(name, module, p) and (p not in computed or p in computed[p].penalisable):
-            yield name, module, p
 
 
 GroupKey = tuple[int, Penalty | None]  # the index of the matching rule, and its penalty fitted to the layer
@@ -170,10 +128,11 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
     _complain_of_idle_rules(model, rules, taken)
     for group in groups.values():
         over = None if group["penalty"] is None else group["penalty"].over
-        if over is not None and over.names and len(group["params"]) != len(over.names):
+        if over is not None and (missing := over.missing_from(group["names"])):
             raise ValueError(
-                f"{over} needs all of its {len(over.names)} parameters, and {len(group['params'])} are left to "
-                "its rule: let no rule before it match them, and none of its own conditions leave them out"
+                f"{over} needs all of its parameters in one group, and {', '.join(missing[:6])} "
+                f"{'is' if len(missing) == 1 else 'are'} not in it: let no rule before it match them, and none of its "
+                "own conditions leave them out"
             )
     if not any(group["penalty"] for group in groups.values()):
         raise ValueError(
@@ -193,7 +152,7 @@ class _LeftOut:
         """Record a parameter that a rule with a penalty matches, and return whether it cannot be penalised."""
         if weight is None:
             return False
-        sound = parameter in (weight.together if penalty.over.names else weight.penalisable)
+        sound = parameter in (weight.together if penalty.over.joint else weight.penalisable)
         self.weights[weight.name] = self.weights.get(weight.name, False) or sound
         return not sound
 

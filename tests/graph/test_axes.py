@@ -9,20 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchlasso.graph.axes import (
-    Axis,
-    axes_of,
-    concatenated,
-    count_of,
-    indices,
-    pinned,
-    product,
-    resolve,
-    same_count,
-    sliced,
-    unify,
-    units_in,
-)
+from torchlasso.graph.axes import Axis, axes_of, concatenated, count_of, indices, pinned, product, resolve, units_in
+from torchlasso.graph.unification import same_count, sliced, unify
 
 
 def kept_of(dropped: dict[Axis, int]):

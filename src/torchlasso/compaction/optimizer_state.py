@@ -16,7 +16,8 @@ from torchlasso.graph.axes import Dim
 from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Blocks
-from torchlasso.selection import Group, named_parameters
+from torchlasso.selection import Group
+from torchlasso.weights import named_parameters
 
 Owners = dict[Tensor, tuple[nn.Module, str]]  # the module that has a parameter, and its name there
 

@@ -17,7 +17,7 @@ from torchlasso._core.running import undisturbed
 from torchlasso._core.text import first_line
 from torchlasso.control.sites import ChannelTrace, Live, Site
 from torchlasso.distributed.sharding import any_sharded
-from torchlasso.selection import named_parameters, weights_of
+from torchlasso.weights import named_parameters, weights_of
 
 # Functions that are flat on one side, with the slope that replaces it there while the live channels are searched.
 RECTIFIERS = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "hardswish", "hardswish_")

@@ -259,7 +259,7 @@ def _start(pair: tuple[Group, Penalty]) -> float:
 
 def _blocks_left(penalty: Penalty, p: Tensor) -> tuple[int, int]:
     """Count the live blocks of a parameter, and all its blocks. Of joint blocks, count weights."""
-    if penalty.over.names:
+    if penalty.over.joint:
         return int(p.detach().count_nonzero()), p.numel()
     support = penalty.support(p.detach())
     return int(support.sum()), support.numel()

@@ -107,7 +107,7 @@ class TargetBudget(Steered):
         LambdaController.__init__(self, optimizer)  # raises an error if the optimizer is not a proximal one
         groups = self._groups()
         # behind a ReLU, a unit with a zero bias has no gradient
-        self.for_good = any(penalty.over.names for _, penalty in groups)
+        self.for_good = any(penalty.over.joint for _, penalty in groups)
         kind = COSTS[name]
         self.what = kind.what
         if wanted >= 1 and not kind.counted:

@@ -13,7 +13,8 @@ from torchlasso._core.running import Inputs
 from torchlasso.diagnostics.record import LayerReport, SparsityReport
 from torchlasso.distributed.sharding import plain_class, reshard, whole
 from torchlasso.penalties.blocks import Blocks, Filters, InputChannels
-from torchlasso.selection import Group, check_groups, named_parameters, weights_of
+from torchlasso.selection import Group, check_groups
+from torchlasso.weights import named_parameters, weights_of
 
 
 @torch.no_grad()

@@ -96,7 +96,7 @@ def _without_frozen(group: Group) -> Group:
     trained = [i for i, p in enumerate(params) if p.requires_grad]
     if len(trained) == len(params):
         return group
-    if group["penalty"] is None or group["penalty"].over.names:
+    if group["penalty"] is None or group["penalty"].over.joint:
         return {**group, "params": []}
     weights = group.get("weights", [1.0] * len(params))
     return {**group, "params": [params[i] for i in trained], "weights": [weights[i] for i in trained]}

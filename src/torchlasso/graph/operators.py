@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, fx
 
 from torchlasso._core.registry import Registry
-from torchlasso.graph.axes import Dim, pin, pinned, unify
+from torchlasso.graph.axes import Dim, pin, pinned
+from torchlasso.graph.unification import unify
 
 Dims = list[Dim]
 

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from torchlasso._core.running import Inputs, repeatable
-from torchlasso.graph.axes import Axis, pinned, same_counts
+from torchlasso.graph.axes import Axis, pinned
 from torchlasso.graph.operators import (
     Call,
     Dims,
@@ -25,6 +25,7 @@ from torchlasso.graph.operators import (
 )
 from torchlasso.graph.rules.opaque import UNKNOWN, VARYING
 from torchlasso.graph.tracing import Trace, has_varying_size, is_varying_number, trace
+from torchlasso.graph.unification import same_counts
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, TypeVar
 
@@ -73,17 +73,24 @@ class Joint(Blocks):
     The view of a family of blocks is a matrix of one block a row, (n_blocks, size).
 
     Attributes:
-        names: of the parameters.
+        names: the names of the parameters, in this order.
         families: blocks of one size; each is made of pieces of the parameters, one after the other.
         weighted: see :class:`~torchlasso.penalties.blocks.Partition`.
         scales: a factor on λ for each family; empty where it is 1.
     """
 
-    names: tuple[str, ...] = field()
+    names: tuple[str, ...]
     families: tuple[tuple[Piece, ...], ...]
     weighted: bool = True
     scales: tuple[float, ...] = ()
     stable: ClassVar[bool] = True
+    joint: ClassVar[bool] = True
+
+    def are_for(self, name: str, is_weight: bool) -> bool:
+        return name in self.names
+
+    def missing_from(self, names: Sequence[str]) -> list[str]:
+        return [name for name in self.names if name not in names]
 
     def together(self, tensors: Sequence[T]) -> list[Sequence[T]]:
         return [tensors]

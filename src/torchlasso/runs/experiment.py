@@ -24,10 +24,11 @@ from torchlasso.path import Recipe
 from torchlasso.penalties import L1
 from torchlasso.runs import choices
 from torchlasso.runs.options import COMPARISONS, LOSS_TERM, Options, PathOptions
-from torchlasso.selection import Group, Rule, param_groups, penalty, weights_of
+from torchlasso.selection import Group, Rule, param_groups, penalty
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.trainer import Loss, Trainer, sparsity
+from torchlasso.weights import weights_of
 
 OURS, REFIT = "torchlasso", "refit"
 PARTS = (*COMPARISONS, REFIT)  # folders inside the folder of a run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -28,6 +27,7 @@ from torchlasso.distributed.processes import by_first, is_first, wait
 from torchlasso.path import Point
 from torchlasso.runs.epoch import Epoch
 from torchlasso.runs.experiment import PARTS, Experiment
+from torchlasso.runs.files import RunFiles
 from torchlasso.runs.records import parse_record
 from torchlasso.runs.replaced import refuse_others, remove
 from torchlasso.runs.summary import Summary
@@ -35,17 +35,10 @@ from torchlasso.runs.weights import read_weights, write_weights
 from torchlasso.storage import checkpoint
 
 CODE = ("data", "loss", "model")  # the options that may name a function
-FOLD, WEIGHTS = re.compile(r"fold-\d+\.jsonl"), re.compile(r"\d+\.safetensors")
-EXPORT = re.compile(r"(model|compact)\..+")
 
 
-class RunFolder:
+class RunFolder(RunFiles):
     """The folder of a run, and methods to read and write each of its files.
-
-    Every run has ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``, ``summary.json`` and
-    ``report.html``. ``torchlasso compact`` adds ``compact.safetensors``, ``export`` the folder ``export/``, and
-    ``bench`` the file ``bench.json``. Image data add ``mean_images.safetensors``. A path also has ``path.jsonl``,
-    ``points/`` and the figure of the frontier.
 
     Args:
         path: the path of the folder.
@@ -55,21 +48,8 @@ class RunFolder:
     def __init__(self, path: str | Path, allowed: Collection[str] = ()) -> None:
         if not str(path):
             raise ValueError("a run is named by its folder; got an empty text")
-        self.path = Path(path)
+        super().__init__(Path(path))
         self.allowed = allowed
-        self.config = self.path / "config.json"
-        self.metrics = self.path / "metrics.jsonl"
-        self.checkpoint = self.path / "checkpoint" / "state.safetensors"
-        self.model = self.path / "model.safetensors"
-        self.compact = self.path / "compact.safetensors"
-        self.summary = self.path / "summary.json"
-        self.report = self.path / "report.html"
-        self.exported = self.path / "export"
-        self.bench = self.path / "bench.json"
-        self.means = self.path / "mean_images.safetensors"
-        self.points = self.path / "path.jsonl"
-        self.weights = self.path / "points"
-        self.frontiers = tuple(self.path / f"frontier.{ending}" for ending in ("png", "svg"))
 
     @property
     def holds_a_run(self) -> bool:
@@ -91,7 +71,7 @@ class RunFolder:
                 taken = f"{self.path} is in use: another training writes into it"
                 stack.enter_context(held(self.path / ".lock", taken))
                 parts = [*map(self.part, PARTS)]
-                inner = [f for run in (self, *parts) for f in (run.checkpoint.parent, run.weights, run.exported)]
+                inner = [folder for run in (self, *parts) for folder in run.folders]
                 folders = [*(part.path for part in parts), *inner]
                 refuse_others((), folders)  # a link could lead out of the run
                 for folder in (self.path, *folders):
@@ -109,9 +89,10 @@ class RunFolder:
             ValueError: the folder holds something else in the place of a run's file; nothing was changed.
         """
         self._make()
-        folders = list(self._own_folders())
-        refuse_others(self._own_files(), folders)
-        files = list(self._own_files())
+        runs = list(self._runs())
+        folders = [*(part.path for part in runs[1:]), *(folder for run in runs for folder in run.folders)]
+        refuse_others((file for run in runs for file in run.files()), folders)
+        files = [file for run in runs for file in run.files()]
         with replacing(self.config) as file:
             file.write(as_json(asdict(experiment)).encode())
             file.flush()
@@ -123,21 +104,11 @@ class RunFolder:
             raise ValueError(f"{self.path} is a file; --out must name a folder")
         self.path.mkdir(parents=True, exist_ok=True)
 
-    def _own_folders(self) -> Iterator[Path]:
-        """Yield the folders that a run and its comparisons create, whether they exist or not."""
-        yield from (self.checkpoint.parent, self.weights, self.exported)
+    def _runs(self) -> Iterator[RunFolder]:
+        """Yield the run, and the comparison runs in its folder."""
+        yield self
         for part in self._parts():
-            yield part.path
-            yield from part._own_folders()
-
-    def _own_files(self) -> Iterator[Path]:
-        """Yield the files that a run and its comparisons write, whether they exist or not."""
-        yield from (self.config, self.metrics, self.checkpoint, self.model, self.compact, self.summary, self.report)
-        yield from (self.bench, self.means, self.points, *self.frontiers)
-        for folder, names in ((self.path, FOLD), (self.weights, WEIGHTS), (self.exported, EXPORT)):
-            yield from (file for file in folder.glob("*") if names.fullmatch(file.name))
-        for part in self._parts():
-            yield from part._own_files()
+            yield from part._runs()
 
     def _parts(self) -> Iterator[RunFolder]:
         """Yield the comparison runs in the folder."""

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.axes import Axis, pin, product, unify
+from torchlasso.graph.axes import Axis, pin, product
 from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, rule
 from torchlasso.graph.rules.pointwise import bilinear, broadcast
+from torchlasso.graph.unification import unify
 
 MATCH = "{} needs equal sizes"
 

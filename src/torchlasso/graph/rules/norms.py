@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.axes import Axis, pin, product, unify
+from torchlasso.graph.axes import Axis, pin, product
 from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, rule
+from torchlasso.graph.unification import unify
 
 MATCH = "{} has a scale for each"
 SAME = 1e-12  # a constant channel is the same in training and in evaluation, up to this

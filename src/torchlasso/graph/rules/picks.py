@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.axes import Axis, pin, pinned, product, sliced, unify
+from torchlasso.graph.axes import Axis, pin, pinned, product
 from torchlasso.graph.operators import (
     Call,
     OperatorRule,
@@ -21,6 +21,7 @@ from torchlasso.graph.operators import (
     unify_all,
 )
 from torchlasso.graph.rules.shapes import Rearrangement
+from torchlasso.graph.unification import sliced, unify
 
 
 def differing(x: Reach, places: Sequence[int]) -> Tensor:

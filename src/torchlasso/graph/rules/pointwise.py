@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.axes import Axis, pinned, unify
+from torchlasso.graph.axes import Axis, pinned
 from torchlasso.graph.operators import Call, Dims, OperatorRule, Reach, Shaped, all_pinned, pin_all, rule
+from torchlasso.graph.unification import unify
 
 
 @rule("pointwise", "hardswish", "_to_copy", "to", "contiguous", "dropout", "type_as", "fill", "copy",

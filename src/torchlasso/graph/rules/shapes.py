@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.axes import Axis, Dim, concatenated, pin, pinned, product, sliced, unify
+from torchlasso.graph.axes import Axis, Dim, concatenated, pin, pinned, product
 from torchlasso.graph.operators import Call, Dims, OperatorRule, Reach, Shaped, all_pinned, rule, unify_all
+from torchlasso.graph.unification import sliced, unify
 
 
 class Rearrangement(OperatorRule):

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from torchlasso.graph.axes import Axis, pin, product, unify
+from torchlasso.graph.axes import Axis, pin, product
 from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, pin_all, rule
+from torchlasso.graph.unification import unify
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",

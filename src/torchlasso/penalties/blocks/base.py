@@ -48,19 +48,15 @@ def registry() -> Mapping[str, type[Blocks]]:
 class Blocks(ABC):
     """The magnitudes of weight tensors that a penalty acts on.
 
-    Most kinds divide each tensor by itself. Blocks may also reach over several tensors; so all kinds are asked for
-    their *views*: the tensors in which no block reaches beyond one. For most they are the tensors themselves, with
-    these blocks; for blocks that reach over several they are matrices, whose rows are the blocks.
-
-    Attributes:
-        names: the parameters of a model that the blocks reach over, all of one group, in this order; empty for blocks
-            that divide each tensor by itself.
+    Most kinds divide each tensor by itself. *Joint* blocks reach over several tensors of one group. So every kind has
+    *views*: tensors such that each block is inside one of them. For most kinds these are the tensors themselves; for
+    joint blocks they are matrices with one block a row.
     """
 
     single: ClassVar[bool] = False  # whether a block is one coordinate, so that a per-coordinate step is one per block
-    stable: ClassVar[bool] = False  # whether blocks stay what they are, with fewer weights, where slices are cut out
-    spares: ClassVar[bool] = False  # whether some of them are not penalised, as spared() says
-    names: tuple[str, ...] = ()
+    stable: ClassVar[bool] = False  # whether blocks stay the same, with fewer weights, if slices are removed
+    spares: ClassVar[bool] = False  # whether spared() leaves some blocks without a penalty
+    joint: ClassVar[bool] = False  # whether a block reaches over several tensors, all of one group
 
     @abstractmethod
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
@@ -83,6 +79,24 @@ class Blocks(ABC):
     @abstractmethod
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         """Return ``w`` as a matrix with one block a row, (n_blocks, size), and the function that puts one back."""
+
+    def are_for(self, name: str, is_weight: bool) -> bool:
+        """Return whether a penalty on these blocks applies to a parameter.
+
+        Args:
+            name: the name of the parameter.
+            is_weight: whether it is a weight, or the rule of the penalty includes all other parameters as well.
+
+        Examples:
+            >>> from torchlasso.penalties.blocks import Rows
+            >>> Rows().are_for("0.weight", is_weight=True), Rows().are_for("0.bias", is_weight=False)
+            (True, False)
+        """
+        return is_weight
+
+    def missing_from(self, names: Sequence[str]) -> list[str]:
+        """Return the parameters that the blocks reach over and that are not among those of a group."""
+        return []
 
     def together(self, tensors: Sequence[T]) -> list[Sequence[T]]:
         """Divide the tensors of a group, or values that go with them, into the sets that no block reaches beyond.

@@ -1,0 +1,51 @@
+"""The names of the files in the folder of a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+FOLD, WEIGHTS = re.compile(r"fold-\d+\.jsonl"), re.compile(r"\d+\.safetensors")
+EXPORT = re.compile(r"(model|compact)\..+")
+
+
+class RunFiles:
+    """The paths of the files that a run writes.
+
+    Every run has ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``, ``summary.json`` and
+    ``report.html``. ``torchlasso compact`` adds ``compact.safetensors``, ``export`` the folder ``export/``, and
+    ``bench`` the file ``bench.json``. Image data add ``mean_images.safetensors``. A path also has ``path.jsonl``,
+    ``points/`` and the figure of the frontier.
+
+    Args:
+        path: the path of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoint = self.path / "checkpoint" / "state.safetensors"
+        self.model = self.path / "model.safetensors"
+        self.compact = self.path / "compact.safetensors"
+        self.summary = self.path / "summary.json"
+        self.report = self.path / "report.html"
+        self.exported = self.path / "export"
+        self.bench = self.path / "bench.json"
+        self.means = self.path / "mean_images.safetensors"
+        self.points = self.path / "path.jsonl"
+        self.weights = self.path / "points"
+        self.frontiers = tuple(self.path / f"frontier.{ending}" for ending in ("png", "svg"))
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that the run creates in its own."""
+        return self.checkpoint.parent, self.weights, self.exported
+
+    def files(self) -> Iterator[Path]:
+        """Yield the files that the run writes, whether they exist or not."""
+        yield from (self.config, self.metrics, self.checkpoint, self.model, self.compact, self.summary, self.report)
+        yield from (self.bench, self.means, self.points, *self.frontiers)
+        for folder, names in ((self.path, FOLD), (self.weights, WEIGHTS), (self.exported, EXPORT)):
+            yield from (file for file in folder.glob("*") if names.fullmatch(file.name))
