@@ -18,7 +18,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the fo
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
 AllowCode = Annotated[
     list[str] | None,
-    typer.Option(help="Allow a function that a file of the run names, package.module:function; can be repeated."),
+    typer.Option(help="Allow a function (module:function) that a file of the run names; can be repeated."),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the summary as JSON at the end, and everything else to standard error.")

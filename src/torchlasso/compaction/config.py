@@ -118,7 +118,7 @@ class _Sizes:
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class _BuiltModel:
     """A model that was built: the numbers of its config that are others, its sizes, and those that are not right."""
 
     numbers: ConfigNumbers
@@ -127,12 +127,12 @@ class _Attempt:
     wrong: set[Any]
 
 
-def _fitting(model: nn.Module, config: Any, cut: Resizing) -> Iterator[_Attempt]:
+def _fitting(model: nn.Module, config: Any, cut: Resizing) -> Iterator[_BuiltModel]:
     """Yield models, without values, of the sizes of this one, with few numbers of the config changed."""
     wanted = _Sizes.of(model, cut)
     tried: set[frozenset[tuple[Keys, int]]] = set()
 
-    def attempts(several: Iterable[ConfigNumbers]) -> Iterator[_Attempt]:
+    def attempts(several: Iterable[ConfigNumbers]) -> Iterator[_BuiltModel]:
         for numbers in several:
             key = frozenset(numbers.items())
             if key not in tried and len(tried) < MOST_BUILT:
@@ -140,7 +140,7 @@ def _fitting(model: nn.Module, config: Any, cut: Resizing) -> Iterator[_Attempt]
                 built = _built(type(model), _changed(config, numbers))
                 if built is not None:
                     sizes = _Sizes.of(built, cut)
-                    yield _Attempt(numbers, built, sizes, sizes.wrong(wanted))
+                    yield _BuiltModel(numbers, built, sizes, sizes.wrong(wanted))
 
     first = best = next(attempts([{}]), None)
     by_layer = any(type(key) is int for keys, _ in numbers_in(config) for key in keys)  # such as a list of widths
@@ -162,8 +162,8 @@ def _fitting(model: nn.Module, config: Any, cut: Resizing) -> Iterator[_Attempt]
 
 
 def _steps(
-    config: Any, best: _Attempt, wanted: _Sizes, attempts: Callable[[Iterable[ConfigNumbers]], Iterator[_Attempt]]
-) -> Iterator[Iterable[_Attempt]]:
+    config: Any, best: _BuiltModel, wanted: _Sizes, attempts: Callable[[Iterable[ConfigNumbers]], Iterator[_BuiltModel]]
+) -> Iterator[Iterable[_BuiltModel]]:
     """Yield what to try next: numbers that are a size, that are missing, that are a part of one, and pairs of them."""
     became = best.sizes.became(wanted)
     kept = [(keys, n) for keys, n in numbers_in(config) if keys not in best.numbers]
@@ -175,7 +175,7 @@ def _steps(
         for keys, n in kept
         if n and n != full and full % n == 0 and now * n % full == 0
     ]
-    moving: list[_Attempt] = []  # what makes any difference
+    moving: list[_BuiltModel] = []  # what makes any difference
     for some in (whole, missing, parts):
         made = list(attempts(best.numbers | {keys: n} for keys, n in dict.fromkeys(some)))
         moving += [attempt for attempt in made if attempt.sizes != best.sizes]
@@ -199,7 +199,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _numbers_to_set(model: nn.Module, found: _Attempt) -> Iterator[tuple[nn.Module, Keys, int]]:
+def _numbers_to_set(model: nn.Module, found: _BuiltModel) -> Iterator[tuple[nn.Module, Keys, int]]:
     """Yield what the configs of a model's modules have to say, as those of the one that was built do."""
     last, modules = {keys[-1] for keys in found.numbers}, dict(found.built.named_modules())
     ours: dict[int, Found] = {}

@@ -71,9 +71,11 @@ class PathOptions:
     lr_growth: Annotated[
         float, Option("Learning rate at the last point, as a multiple of --lr; it grows along the path.")
     ] = 1.0
-    collapse: Annotated[float, Option("Stop when the error is this share of the way from the best to guessing.")] = 0.25
+    collapse: Annotated[
+        float, Option("Stop when the error is this share of the way from the best one to guessing.")
+    ] = 0.25
     choose: Annotated[
-        str, Option(f"Point that becomes the model: {', '.join(RULES)}; the last two: the sparsest near the best.")
+        str, Option(f"Point to keep as the model: {', '.join(RULES)}; the last two keep the sparsest near the best.")
     ] = "one-se"
     tolerance: Annotated[float, Option("For --choose within: allowed extra validation error, as a fraction.")] = 0.005
     folds: Annotated[int | None, Option("Choose by cross-validation with this many folds.")] = None
@@ -108,14 +110,14 @@ class Options:
     """The options of ``torchlasso train`` and ``torchlasso path``, as ``config.json`` stores them."""
 
     data: Annotated[
-        str, Option("Data: digits, hf:NAME, package.module:function, or a Parquet, CSV, NPZ or IDX file or folder.")
+        str, Option("Data: digits, hf:NAME, module:function, or a Parquet, CSV, NPZ or IDX file or folder.")
     ]
     label: Annotated[str | None, Option("Label column of a table.")] = None
     ignore: Annotated[tuple[str, ...], Option("Columns of a table to ignore, separated by commas.")] = ()
     validation: Annotated[float, Option("Share of the training rows held out for validation.")] = 0.1
-    model: Annotated[str, Option(f"Model: {', '.join(models.names())} or package.module:function.")] = "lenet-5"
+    model: Annotated[str, Option(f"Model: {', '.join(models.names())} or module:function.")] = "lenet-5"
     loss: Annotated[
-        str | None, Option(f"Loss: {', '.join(LOSSES)} or package.module:function; without it, by the labels.")
+        str | None, Option(f"Loss: {', '.join(LOSSES)} or module:function; if not given, the labels decide.")
     ] = None
     lam: Annotated[
         float,
@@ -160,7 +162,10 @@ class Options:
         Option("Then train this many epochs with frozen zeros and no penalty; keep the better model.", TRAIN),
     ] = None
     teacher: Annotated[
-        str | None, Option("Also learn from the finished run in this folder; or dense: train a dense one first.", TRAIN)
+        str | None,
+        Option(
+            "Also learn from the finished run in this folder, or, if dense, from a dense model trained first.", TRAIN
+        ),
     ] = None
     shrink: Annotated[
         bool, Option("Remove dead units during training when this saves time; with --over units.", TRAIN)
