@@ -14,9 +14,10 @@ from __future__ import annotations
 import argparse
 
 import torch
-from peers import TRIAL, TRIAL_SEED, Hooks, Method, Network, Sweeps, read, train
+from peers import TRIAL, TRIAL_SEED, Hooks, Method, Network, read, train
 from torch import Tensor
 from torch.optim import Adam, Optimizer
+from tuning import Sweeps
 
 HELD = 0.4  # of training, at its end
 

@@ -5,11 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import struct
-import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import torchlasso as tl
-from torchlasso import data, models
-from torchlasso._core import memory
 from torchlasso._core.files import MOST, read_json
 from torchlasso.cli.main import main
-from torchlasso.data.readers import parquet as parquet_reader
-from torchlasso.runs.experiment import Experiment, InputSpec, Options
 from torchlasso.runs.folder import RunFolder
 
 NAMES = tuple(f"\x1b[31m[bold]{name}[/bold]<script>" for name in "abc")
@@ -285,50 +276,6 @@ def test_a_model_of_a_file_that_is_too_large(cli: Tool, run: Path, spec: str) ->
     assert_refused(cli("report", run))
 
 
-@pytest.mark.parametrize("shape", [(3, 10**6, 10**6), (1, 10**9, 10**9), (1, 2**40, 2**40)])
-def test_inputs_that_are_too_large(shape: tuple[int, ...]) -> None:
-    with pytest.raises((MemoryError, ValueError)):
-        models.build("mlp", shape, 10)
-    with pytest.raises((MemoryError, ValueError)):  # the weights of a convolution do not depend on it
-        _ = Experiment(Options("digits", model="resnet-20"), inputs_of(shape)).example
-
-
-def inputs_of(shape: tuple[int, ...]) -> InputSpec:
-    scale = data.Standardizer((0.0,) * min(shape[0], 3), (1.0,) * min(shape[0], 3))
-    return InputSpec(shape, 10, (), (), scale)
-
-
-def test_memory_is_asked_for_before_it_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With a megabyte free, every reader refuses what takes more, however little of it lies on the disk."""
-    zeros = np.zeros((2000, 1000), np.uint8)
-    np.savez_compressed(tmp_path / "bomb.npz", x=zeros)
-    (tmp_path / "images-idx3-ubyte.gz").write_bytes(
-        __import__("gzip").compress(struct.pack(">BBBBIII", 0, 0, 8, 3, 2000, 40, 25) + zeros.tobytes())
-    )
-    Image.fromarray(np.zeros((1500, 1500), np.uint8)).save(tmp_path / "large.png")
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    parquet.write_table(pa.table({"a": np.zeros(10**6)}), tmp_path / "equal.parquet")
-    monkeypatch.setattr(memory, "available", lambda: 1 << 20)
-    monkeypatch.setattr(parquet_reader, "available", lambda: 1 << 20)
-    for name in ("bomb.npz", "images-idx3-ubyte.gz", "large.png", "equal.parquet"):
-        assert (tmp_path / name).stat().st_size < 200_000
-        with pytest.raises(MemoryError, match=name):
-            data.load_part(str(tmp_path / name))
-
-
-def test_what_is_free_is_below_every_limit() -> None:
-    program = """
-import resource
-from torchlasso._core import memory
-before = memory.available()
-resource.setrlimit(resource.RLIMIT_AS, (1 << 33,) * 2)
-assert 0 < memory.available() <= min(before + (1 << 28), 1 << 33)
-"""
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
 # ---- data
 
 
@@ -361,39 +308,3 @@ def test_formats_of_images_that_other_programs_run_are_not_opened(cli: Tool, run
 def test_an_image_of_more_pixels_than_pillow_wants(cli: Tool, run: Path, tmp_path: Path) -> None:
     Image.new("1", (30_000, 4_000)).save(tmp_path / "wide.png")
     assert_refused(cli("predict", run, "--data", tmp_path / "wide.png"), "wide.png")
-
-
-# ---- Ctrl-C
-
-
-@pytest.mark.parametrize(
-    "program", [["-m", "torchlasso"], ["-c", "import sys; sys.argv[0] = 'torchlasso'; import torchlasso"]]
-)
-def test_control_c_while_the_command_line_is_imported(program: list[str]) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, *program, "--help"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    maps = Path(f"/proc/{process.pid}/maps")
-    while process.poll() is None and "libtorch" not in maps.read_text():  # the import of torch has begun
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "")
-
-
-def test_a_program_of_the_users_keeps_control_c() -> None:
-    program = "import signal, torchlasso; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        check=False,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert (done.returncode, done.stderr) == (0, "")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
-import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.command_line import OPTIONS, Tool
+from tests.support.pages import RUNS, Page, page_of
 from torchlasso.cli.main import main
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.page import writing
@@ -26,7 +24,6 @@ from torchlasso.runs.page.won import won_section
 from torchlasso.storage import checkpoint
 
 FEATURES = ("a", "b", "c", "d", "e")
-OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--lam", "0.02", "--epochs", "3")
 MODELS = """
 from torch import nn
 
@@ -46,91 +43,6 @@ def with_an_idle_layer(input_shape, outputs):
 def no_module(input_shape, outputs):
     return "a model"
 """
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The end of a command: its exit code and its output."""
-
-    code: object
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class Tool:
-    """The command line in process, and how to look at what it left."""
-
-    capsys: pytest.CaptureFixture[str]
-
-    def __call__(self, *arguments: object) -> Ended:
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        return Ended(ended.value.code, *self.capsys.readouterr())
-
-    def train(self, data: object, out: Path, *more: object) -> Ended:
-        """A small run; ``more`` goes after the options, so that it wins over them."""
-        return self("train", "--data", data, "--out", out, *OPTIONS, *more)
-
-    def resume(self, out: Path, *more: object) -> Ended:
-        return self("train", "--resume", "--out", out, *more)
-
-    @staticmethod
-    def assert_refused(ended: Ended, *names: str) -> None:
-        """Exit code 2, and one line on stderr, which has these names in it."""
-        assert ended.code == 2, ended
-        assert ended.err.count("\n") == 1, ended.err
-        assert ended.err.endswith("\n")
-        assert ended.err.startswith("error: ")
-        assert len(ended.err) > len("error: \n"), "it says nothing"
-        assert "Traceback" not in ended.err
-        for name in names:
-            assert name in ended.err, ended.err
-
-    @staticmethod
-    def contents(folder: Path) -> dict[str, bytes]:
-        """All files of a folder by their name in it."""
-        found = (path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-
-    @staticmethod
-    def metrics(folder: Path, *, timed: bool = True) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return lines if timed else [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
-
-    @staticmethod
-    def summary(folder: Path, *, timed: bool = True) -> dict[str, Any]:
-        found = json.loads((folder / "summary.json").read_text())
-        return found if timed else _untimed(found)
-
-    @staticmethod
-    def as_arguments(options: dict[str, Any]) -> list[str]:
-        """The command line that the options of a config.json stand for."""
-        arguments = []
-        for key, value in options.items():
-            if value is None or value is False or value == []:
-                continue
-            arguments.append(f"--{key.replace('_', '-')}")
-            if value is not True:
-                arguments.append(",".join(value) if isinstance(value, list) else str(value))
-        return arguments
-
-    @staticmethod
-    @contextmanager
-    def full_disk(limit: int) -> Iterator[None]:
-        """No file can grow beyond ``limit`` bytes: a write fails part-way, as on a full disk."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # Python ignores the signal that would kill
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def _untimed(summary: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in summary.items() if key != "seconds"}
-    return {key: _untimed(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _write(path: Path, x: np.ndarray, labels: Any, features: tuple[str, ...] = FEATURES) -> Path:
@@ -278,3 +190,35 @@ def stopped(cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert cli.train(classes, tmp_path / "stopped").code == 130
     assert checkpoint.load_state(tmp_path / "stopped" / "checkpoint" / "state.safetensors")["epoch"] == 2
     return tmp_path / "stopped"
+
+
+@pytest.fixture(scope="session")
+def run_of(finished: Path, tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a finished run, by its name; not to be written to."""
+    folder = tmp_path_factory.mktemp("pages")
+
+    def found(name: str) -> Path:
+        if name not in RUNS:
+            return finished / name
+        out = folder / name.replace(" ", "-")
+        if not out.exists():
+            with pytest.raises(SystemExit) as ended:
+                main([*(word.format(tables=tables) for word in RUNS[name]), "--out", str(out)])
+            assert ended.value.code == 0
+        return out
+
+    return found
+
+
+@pytest.fixture
+def drawn_again(cli: Any, run_of: Callable[[str], Path], tmp_path: Path) -> Callable[..., Page]:
+    """The page of a copy of a run, drawn again after a change of its files."""
+
+    def again(name: str, change: Callable[[Path], object] = lambda run: None) -> Page:
+        run = Path(shutil.copytree(run_of(name), tmp_path / "run"))
+        change(run)
+        ended = cli("report", run, "--html")
+        assert (ended.code, ended.out, ended.err) == (0, f"{run / 'report.html'}\n", "")
+        return page_of(run)
+
+    return again

@@ -1,4 +1,4 @@
-"""The page of a run: all that there is to see of it, in one file that fetches nothing."""
+"""The page of a run: its sections, figures and texts, in one file that fetches nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,128 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.support.pages import RUNS, Page, page_of
 from torchlasso import data
-from torchlasso.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("whole_pages")
 
-SMALL = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05")
-IMAGES = ("--data", "digits", "--batch-size", "256", "--lr", "0.01")
-LONGER = ("--batch-size", "32")  # so many steps that weights of pixels that are always zero become zero
-BY_LAM = ("--points", "4", "--lams", "0.01,0.3", "--collapse", "1", "--validation", "0.25", "--choose", "best")
-FEW = ("--epochs", "1", "--epochs-each", "1", "--points", "3", "--lams", "0.001,0.1", "--collapse", "1")
-RUNS = {
-    "images": ("train", *IMAGES, *LONGER, "--model", "lenet-300-100", "--epochs", "3", "--lam", "0.004"),
-    "convolutions": ("train", *IMAGES, "--model", "lenet-5", "--epochs", "2", "--lam", "0.005", "--over", "filters"),
-    "refit": ("train", "--data", "{tables}/classes.csv", *SMALL, "--epochs", "3", "--lam", "0.05", "--refit", "2"),
-    "path": ("path", "--data", "{tables}/classes.csv", *SMALL, "--epochs", "3", "--epochs-each", "2", *BY_LAM),
-    "path of images": ("path", *IMAGES, *LONGER, "--model", "mlp:width=12,depth=1", *FEW),
-}
+
 ALL = ("classes", "amounts", *RUNS)
-VOID = {"meta", "img", "input", "br"}
-MODELS = """
-from torch import nn
-
-
-class Undecided(nn.Module):
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        self.first, self.second = nn.Linear(inputs, outputs), nn.Linear(inputs, outputs)
-
-    def forward(self, x):
-        return self.first(x) if float(x.sum()) > 0 else self.second(x)
-
-
-def undecided(input_shape, outputs):
-    return Undecided(input_shape[0], outputs)
-
-
-class Fussy(nn.Module):
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        self.head = nn.Linear(inputs, outputs)
-
-    def forward(self, x):
-        if len(x) < 3:
-            raise RuntimeError("too few rows for me")
-        return self.head(x)
-
-
-def fussy(input_shape, outputs):
-    return Fussy(input_shape[0], outputs)
-"""
-
-
-class Page(HTMLParser):
-    """The content of a page; every tag has to be closed in its turn."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.source = text
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.headings: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "h2":
-            self.headings.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if {"style", "script", "svg"} & set(self.open):
-            return
-        self.text += data if data.strip() else " "
-        if "h2" in self.open:
-            self.headings[-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
-
-
-def page_of(run: Path) -> Page:
-    return Page((run / "report.html").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def run_of(finished: Path, tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a finished run, by its name; not to be written to."""
-    folder = tmp_path_factory.mktemp("pages")
-
-    def found(name: str) -> Path:
-        if name not in RUNS:
-            return finished / name
-        out = folder / name.replace(" ", "-")
-        if not out.exists():
-            with pytest.raises(SystemExit) as ended:
-                main([*(word.format(tables=tables) for word in RUNS[name]), "--out", str(out)])
-            assert ended.value.code == 0
-        return out
-
-    return found
-
-
-@pytest.fixture
-def drawn_again(cli: Any, run_of: Callable[[str], Path], tmp_path: Path) -> Callable[..., Page]:
-    """The page of a copy of a run, drawn again after a change of its files."""
-
-    def again(name: str, change: Callable[[Path], object] = lambda run: None) -> Page:
-        run = Path(shutil.copytree(run_of(name), tmp_path / "run"))
-        change(run)
-        ended = cli("report", run, "--html")
-        assert (ended.code, ended.out, ended.err) == (0, f"{run / 'report.html'}\n", "")
-        return page_of(run)
-
-    return again
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -327,51 +211,6 @@ def test_without_matplotlib_there_is_a_page_without_figures(
     assert page.all("img")  # these need none
 
 
-BENCH = {
-    "device": "cpu",
-    "threads": 2,
-    "variants": [
-        {"name": name, "batch": batch, "median_ms": 0.5 * batch, "spread_ms": 0.1, "rows_per_second": 2000.0}
-        | {"peak_memory": None, "file_bytes": 1500, "error": 0.1 if name == "dense" else None, "loss": 0.25}
-        for name in ("dense", "compact")
-        for batch in (1, 64)
-    ],
-    "missing": ["onnx: it needs onnxruntime"],
-}
-
-
-def test_what_was_measured_is_a_table(drawn_again: Callable[..., Page]) -> None:
-    page = drawn_again("classes", lambda run: (run / "bench.json").write_text(json.dumps(BENCH)))
-    text = page.text[page.text.index("Speed and size") :]
-    assert re.search(r"batch 1batch 64rows/sfiletest errortest loss", text)
-    assert re.search(r"dense0.500 ± 0.05032.0 ± 0.12,0001.5 kB10.00 %0.2500", text)
-    assert re.search(r"compact0.500 ± 0.05032.0 ± 0.12,0001.5 kB–0.2500", text)
-    assert "on cpu with 2 threads." in text
-    assert "Not measured: onnx: it needs onnxruntime." in text
-
-
-OTHER: dict[str, Any] = {
-    "a list": [1],
-    "nothing": {},
-    "no variants": {"variants": None},
-    "empty": {"variants": []},
-    "variants of text": {"variants": ["dense", {"batch": 1}]},
-}
-
-
-@pytest.mark.parametrize("content", OTHER.values(), ids=OTHER)
-def test_what_is_no_measurement_is_left_out(drawn_again: Callable[..., Page], content: Any) -> None:
-    page = drawn_again("amounts", lambda run: (run / "bench.json").write_text(json.dumps(content)))
-    assert "Speed and size" not in page.headings
-
-
-def test_measurements_may_lack_anything(drawn_again: Callable[..., Page]) -> None:
-    record = {"variants": [{"name": "dense"}, {"name": "compact", "batch": 8, "median_ms": "fast", "loss": 1}]}
-    page = drawn_again("amounts", lambda run: (run / "bench.json").write_text(json.dumps(record)))
-    text = page.text[page.text.index("Speed and size") :]
-    assert re.search(r"batch 8test loss\s*dense––\s*compact–1.0000", text)
-
-
 @pytest.mark.parametrize("name", ["bench.json", "mean_images.safetensors", "dense/metrics.jsonl"])
 def test_damaged_files_are_named(cli: Any, run_of: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     run = Path(shutil.copytree(run_of("images" if "images" in name else "classes"), tmp_path / "run"))
@@ -398,18 +237,3 @@ def test_the_configuration_has_the_command_that_makes_such_a_run(
         assert cli(*arguments, "--out", tmp_path / name).code == 0
         config = [json.loads((run / "config.json").read_text()) for run in (run_of(name), tmp_path / name)]
         assert config[0] == config[1]
-
-
-def test_models_that_cannot_be_read_or_run_on_their_own_have_a_page_all_the_same(
-    cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "models_with_a_will.py").write_text(MODELS)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
-    for name in ("undecided", "fussy"):
-        run = tmp_path / name
-        assert cli.train(classes, run, "--model", f"models_with_a_will:{name}", "--epochs", "1").code == 0
-        page = page_of(run)
-        assert "They are not known: " in page.text
-        assert ("live FLOPs" in page.text) == (name == "undecided")
-    sys.modules.pop("models_with_a_will")

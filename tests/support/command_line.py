@@ -1,0 +1,102 @@
+"""The command line in process: a tool that calls it, and reads what it wrote."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torchlasso.cli.main import main
+
+OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--lam", "0.02", "--epochs", "3")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of a command: its exit code and its output."""
+
+    code: object
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Tool:
+    """The command line in process, and how to look at what it left."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: object) -> Ended:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        return Ended(ended.value.code, *self.capsys.readouterr())
+
+    def train(self, data: object, out: Path, *more: object) -> Ended:
+        """A small run; ``more`` goes after the options, so that it wins over them."""
+        return self("train", "--data", data, "--out", out, *OPTIONS, *more)
+
+    def resume(self, out: Path, *more: object) -> Ended:
+        return self("train", "--resume", "--out", out, *more)
+
+    @staticmethod
+    def assert_refused(ended: Ended, *names: str) -> None:
+        """Exit code 2, and one line on stderr, which has these names in it."""
+        assert ended.code == 2, ended
+        assert ended.err.count("\n") == 1, ended.err
+        assert ended.err.endswith("\n")
+        assert ended.err.startswith("error: ")
+        assert len(ended.err) > len("error: \n"), "it says nothing"
+        assert "Traceback" not in ended.err
+        for name in names:
+            assert name in ended.err, ended.err
+
+    @staticmethod
+    def contents(folder: Path) -> dict[str, bytes]:
+        """All files of a folder by their name in it."""
+        found = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+    @staticmethod
+    def metrics(folder: Path, *, timed: bool = True) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return lines if timed else [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+    @staticmethod
+    def summary(folder: Path, *, timed: bool = True) -> dict[str, Any]:
+        found = json.loads((folder / "summary.json").read_text())
+        return found if timed else _untimed(found)
+
+    @staticmethod
+    def as_arguments(options: dict[str, Any]) -> list[str]:
+        """The command line that the options of a config.json stand for."""
+        arguments = []
+        for key, value in options.items():
+            if value is None or value is False or value == []:
+                continue
+            arguments.append(f"--{key.replace('_', '-')}")
+            if value is not True:
+                arguments.append(",".join(value) if isinstance(value, list) else str(value))
+        return arguments
+
+    @staticmethod
+    @contextmanager
+    def full_disk(limit: int) -> Iterator[None]:
+        """No file can grow beyond ``limit`` bytes: a write fails part-way, as on a full disk."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # Python ignores the signal that would kill
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _untimed(summary: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in summary.items() if key != "seconds"}
+    return {key: _untimed(value) if isinstance(value, dict) else value for key, value in kept.items()}
