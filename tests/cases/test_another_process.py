@@ -26,7 +26,7 @@ from tests.support.compacted import (
     layers,
     trained,
 )
-from torchlasso.compaction.resizing import NOTE, noting
+from torchlasso.compaction.resizing import NOTE, recording_sizes
 from torchlasso.storage import read
 
 
@@ -208,7 +208,7 @@ def test_a_shared_config_of_the_caller_stays_as_it_is(path: Path):
             return self.out(torch.relu(self.inner(x)))
 
     small = tl.compact(filled(Configured(SimpleNamespace(width=8)), {"inner.weight": 3}), ROWS)
-    with noting(small):
+    with recording_sizes(small):
         small.config.width = 5
     tl.save(small, path)
     config = SimpleNamespace(width=8)

@@ -132,7 +132,7 @@ def test_only_numbers_of_the_model_become_smaller(tmp_path: Path, lie: list[Any]
     model = Rich()
     before = state(model)
     path = sealed(tmp_path / "m", {"tensors": TENSORS, "numbers": [*NUMBERS, *INNOCENT, lie]})
-    with pytest.raises(ValueError, match=r"does not fit the model|a number that was cut is") as caught:
+    with pytest.raises(ValueError, match=r"does not fit the model|a recorded size is") as caught:
         tl.load(path, into=model)
     assert state(model) == before
     assert "\n" not in str(caught.value)
@@ -193,6 +193,8 @@ def test_what_is_no_number_is_refused(tmp_path: Path, number: Any):
 
 def check_unreadable(path: Path) -> None:
     for use in (lambda: tl.load(path, into=Rich()), lambda: read(path)):
-        with pytest.raises(ValueError, match=r"m cannot be read: .*cut is ") as caught:
+        with pytest.raises(
+            ValueError, match=r"m cannot be read: .*(removed units|full shape|recorded size) is "
+        ) as caught:
             use()
         assert len(str(caught.value)) < 300 + len(str(path))

@@ -27,7 +27,7 @@ def test_a_model_between_forward_and_backward_is_refused(small: nn.Module, path:
     tl.save(small, path)
     model = layers()
     before, loss = copy.deepcopy(model), model(ROWS).sum()
-    with pytest.raises(ValueError, match=r"'[02]\.weight' is held by something else and cannot become smaller"):
+    with pytest.raises(ValueError, match=r"another object holds '[02]\.weight', so it cannot become smaller"):
         tl.load(path, into=model)
     check_same(model, before.eval(), ROWS)
     loss.backward()
@@ -41,7 +41,7 @@ def test_a_model_that_is_held_is_refused(small: nn.Module, path: Path):
     tl.save(small, path)
     model = layers()
     before, held = copy.deepcopy(model), weakref.ref(model[2].weight)
-    with pytest.raises(ValueError, match=r"'2\.weight' is held by something else and cannot become smaller"):
+    with pytest.raises(ValueError, match=r"another object holds '2\.weight', so it cannot become smaller"):
         tl.load(path, into=model)
     assert held() is model[2].weight
     check_same(model, before.eval(), ROWS)
@@ -52,27 +52,30 @@ def wide() -> nn.Module:
 
 
 MISFITS: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "wider": (wide, r"'0\.weight' is float32 of shape \(4, 6\), cut from \(8, 6\), and float32 of shape \(10, 6\)"),
+    "wider": (
+        wide,
+        r"'0\.weight' is float32 of shape \(4, 6\), originally \(8, 6\), and float32 of shape \(10, 6\)",
+    ),
     "narrower": (
         lambda: nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Linear(3, 2)),
-        r"'0\.weight' is float32 of shape \(4, 6\), cut from \(8, 6\), and float32 of shape \(3, 6\) in the model",
+        r"'0\.weight' is float32 of shape \(4, 6\), originally \(8, 6\), and float32 of shape \(3, 6\) in the model",
     ),
     "other outputs": (
         lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
-        r"'2\.weight' is float32 of shape \(2, 4\), cut from \(2, 8\), and float32 of shape \(3, 8\) in .*'2\.bias'",
+        r"'2\.weight' is float32 of shape \(2, 4\), originally \(2, 8\), and float32 of shape \(3, 8\) in .*'2\.bias'",
     ),
     "more": (lambda: nn.Sequential(*layers(), nn.Linear(2, 2)), r"it lacks '3\.weight', '3\.bias'"),
     "fewer": (lambda: layers()[:2], r"the model lacks '2\.bias', '2\.weight'"),
     "another rank": (
         lambda: nn.Sequential(nn.Conv1d(6, 8, 1), nn.ReLU(), nn.Linear(8, 2)),
-        r"'0\.weight' is float32 of shape \(4, 6\), cut from \(8, 6\), and float32 of shape \(8, 6, 1\) in the model",
+        r"'0\.weight' is float32 of shape \(4, 6\), originally \(8, 6\), and float32 of shape \(8, 6, 1\) in the model",
     ),
     "another dtype": (
         lambda: layers().double(),
-        r"'0\.weight' is float32 of shape \(4, 6\), cut from \(8, 6\), and float64",
+        r"'0\.weight' is float32 of shape \(4, 6\), originally \(8, 6\), and float64",
     ),
-    "other numbers": (lambda: numbered(out_features=9), r"'0\.out_features' was 8 and is 9 in the model"),
-    "no numbers": (lambda: numbered(out_features=None), r"'0\.out_features' was 8 and is no number in the model"),
+    "other numbers": (lambda: numbered(out_features=9), r"'0\.out_features' was 8; the model has 9"),
+    "no numbers": (lambda: numbered(out_features=None), r"'0\.out_features' was 8; the model has no such number"),
 }
 
 
@@ -120,5 +123,5 @@ def test_numbers_that_say_something_else_are_not_ignored(path: Path):
         vars(module).pop(NOTE, None)
     tl.load(path, into=other)
     other[0].number = 1
-    with pytest.raises(ValueError, match=r"'0\.number' was 4 and is 1 in the model"):
+    with pytest.raises(ValueError, match=r"'0\.number' was 4; the model has 1"):
         tl.load(path, into=other)

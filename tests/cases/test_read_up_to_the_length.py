@@ -91,7 +91,7 @@ def test_inputs_of_any_length_give_the_same(mix: Callable[[Reader, Tensor, int],
 def test_the_reason_is_said():
     report = tl.compact(Reader(causal), torch.randn(2, EXAMPLE, 3), return_report=True)[1]
     reasons = {why for family in report.families for why in family.why}
-    assert "how much of it is read depends on the sizes of the inputs, such as their length" in reasons
+    assert "the part of it that is read depends on the sizes of the inputs, such as their length" in reasons
 
 
 def test_what_is_never_read_goes():

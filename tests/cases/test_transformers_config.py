@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import torchlasso as tl
 from torchlasso.compaction.config import UNTRUE, update_config_
-from torchlasso.compaction.resizing import become_, noting
+from torchlasso.compaction.resizing import recording_sizes, replace_value_
 
 transformers = pytest.importorskip("transformers")
 
@@ -65,13 +65,13 @@ KINDS = {
 
 def shrunk(model: nn.Module, width: int, left: list[int]) -> nn.Module:
     """Hidden units taken out by hand: in the layers of each number, so many are left of those of this width."""
-    with noting(model), torch.no_grad():
+    with recording_sizes(model), torch.no_grad():
         for name, w in model.named_parameters():
             if width in w.shape:
                 place = w.shape.index(width)
                 layer = next(int(part) for part in name.split(".") if part.isdecimal())
                 n = left[min(layer, len(left) - 1)]
-                become_(w, w.narrow(place, 0, n))
+                replace_value_(w, w.narrow(place, 0, n))
                 module = model.get_submodule(name.rpartition(".")[0])
                 for key in ("in_features", "out_features", "nf", "nx"):
                     if vars(module).get(key) == width:

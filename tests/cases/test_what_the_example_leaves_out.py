@@ -49,7 +49,7 @@ def test_arguments_that_were_not_given_are_named():
     small, report = report_of(Conditional(), x)
     assert small.first.out_features == 8
     assert report.checked.left_out == ("shift", "scaled", "target")
-    assert "arguments that were not given, and count as never given: shift, scaled, target" in str(report)
+    assert "missing arguments, which count as never given: shift, scaled, target" in str(report)
     small, report = report_of(Conditional(), {"x": x, "shift": shift, "scaled": True})
     assert small.first.out_features == 16  # with the shift they are not the same for all inputs
     assert report.checked.left_out == ("target",)

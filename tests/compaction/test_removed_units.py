@@ -37,7 +37,7 @@ def test_one_unit_is_left_of_a_layer_that_makes_no_difference():
     nn.init.zeros_(net[0].weight)
     small, found = compacted(net, rows(4))
     assert small[0].out_features == 1
-    assert why(found, 7) == "one has to be left"
+    assert why(found, 7) == "one unit has to stay"
 
 
 def test_as_many_are_kept_as_make_a_multiple():

@@ -82,7 +82,7 @@ def test_compaction_comes_first(prefer: Prefer, sparsified: Sparsified) -> None:
     sparsified(model, 0.95)
     fast, report = tl.accelerate(model, x, return_report=True)
     assert report.compaction.startswith("Compaction: ")
-    assert "units went" in report.compaction
+    assert "units were removed" in report.compaction
     assert {layer.execution for layer in report.layers} == {"csr"}
     assert report.layers[-1].shape[1] < 500
     assert_same(model, fast, x)
@@ -347,13 +347,13 @@ def test_the_report() -> None:
         LayerAcceleration("a", "Linear", (8, 4), 0.95, "csr", {"dense": 2.0, "csr": 0.5}, ""),
         LayerAcceleration("b", "Conv2d", (4, 4, 3, 3), 0.0, "dense", {}, "no weight is zero"),
     )
-    report = AccelerationReport(layers, "Compaction: Nothing can go.", before=3.0, after=1.5)
+    report = AccelerationReport(layers, "Compaction: No unit can be removed.", before=3.0, after=1.5)
     assert str(report).splitlines() == [
         "layer  shape    runs as   zeros  dense, ms  csr, ms",
         "a      8×4      csr      95.0 %          2      0.5",
         "b      4×4×3×3  dense     0.0 %          –        –  no weight is zero",
         "",
-        "Compaction: Nothing can go.",
+        "Compaction: No unit can be removed.",
         "One run takes 3 ms before and 1.5 ms after: 2.00 times as fast.",
     ]
     record = json.loads(json.dumps(report.to_dict()))

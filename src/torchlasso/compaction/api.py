@@ -1,4 +1,4 @@
-"""Take the units out of a model that make no difference to its outputs."""
+"""``compact``: remove the units of a model that have no effect on its outputs."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ def compact(
 def compact(
     model: nn.Module, example_inputs: Inputs, *, multiple_of: int = 1, return_report: bool = False
 ) -> nn.Module | tuple[nn.Module, CompactionReport]:
-    """A smaller model with the same outputs: without the units that make no difference to them.
+    """Return a smaller model with the same outputs: without the units that have no effect on them.
 
-    A unit (a channel, a neuron, a head) makes no difference if it is the same for all inputs, because all its incoming
-    weights are zero, or if nothing reads it, because all its outgoing weights are. What it is the same for all inputs
-    is added to the biases of what reads it; where that cannot be exact, it stays.
+    A unit (a channel, a neuron, a head) has no effect if it has the same value for all inputs, because all its incoming
+    weights are zero, or if nothing reads it, because all its outgoing weights are zero. A constant value is added to
+    the biases of the layers that read it; if that cannot be exact, the unit stays.
 
     Args:
-        model: any that ``torch.export`` can export; it is not changed. One that is compiled is taken as it was before.
+        model: any model that ``torch.export`` can export; it is not changed. Of a compiled model, the original is used.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. A small batch is enough. Give all
-            arguments that the model will be called with: one that is left out counts as never given.
-        multiple_of: keep so many units of each family that they make a multiple of this, as some hardware likes it.
-        return_report: return what went, and what stayed and why, too.
+            arguments that the model will be called with: a missing argument counts as never given.
+        multiple_of: the number of units in each family stays a multiple of this, which some hardware prefers.
+        return_report: also return a report of the removed units, and of the reasons why others stay.
 
     Returns:
-        A model of the same classes, with the same names in its ``state_dict``, and, where asked for, the report. A
-        ``config`` of transformers is true of it, where one can be. :func:`torchlasso.load` gives it back to another
-        process, from the file that :func:`torchlasso.save` wrote and the model of the full size. Before it is returned,
-        both models have run side by side in float64, on the example inputs, on random ones and at other sizes if the
-        model accepts any (batch, length, resolution), in evaluation and in training (without dropout). The report says
-        what the example inputs left out, and what could not be compared.
+        A model of the same classes, with the same names in its ``state_dict``, and the report if requested. If it has a
+        ``config`` of transformers, the config is updated, where a config can describe the smaller model. To use the
+        model in another process, write it with :func:`torchlasso.save`, and read it with :func:`torchlasso.load` into a
+        model of the full size. Before the model is returned, both models run side by side in float64: on the example
+        inputs, on random inputs, and on inputs of other sizes if the model accepts them (batch, length, resolution), in
+        evaluation and in training (without dropout). The report names the parts of the model that the example inputs
+        did not exercise, and the comparisons that were not possible.
 
     Raises:
-        ValueError: the model cannot be exported, or a copy of it gives other outputs than it, or ``multiple_of`` is
-            below 1.
+        ValueError: the model cannot be exported, a copy of it computes other outputs, or ``multiple_of`` is below 1.
 
     Examples:
         >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> _ = nn.init.zeros_(net[0].weight[:5])  # five neurons whose input no longer counts
+        >>> _ = nn.init.zeros_(net[0].weight[:5])  # five neurons that read nothing
         >>> small = compact(net, torch.randn(3, 4))
         >>> small
         Sequential(
@@ -78,7 +78,7 @@ def compacted(
 
 
 def _small(model: nn.Module, example_inputs: Inputs, multiple_of: int) -> tuple[nn.Module, str, Compaction]:
-    """Return a smaller model, what became of its config, and the compaction."""
+    """Return a smaller model, the change of its config in words, and the compaction."""
     check_model("compact: model", model)
     model = uncompiled(model)
     compaction = find_compaction(model, example_inputs, multiple_of)
@@ -92,7 +92,7 @@ def report_of(compaction: Compaction, before: Totals, after: Totals, config: str
     families = []
     for family in compaction.units.families:
         if family.pins and (family.size == 1 or all(place != 0 for _, place in family.places)):
-            continue  # places of a kernel, inputs: nobody asks why these stay
+            continue  # such as the places of a kernel, or inputs: of no interest in a report
         left = int((~gone[family.axis]).sum()) if family.axis in gone else family.size
         why = (*family.pins, *stays.get(family.axis, ()))
         families.append(FamilyReport(family.name, family.size, left, why))

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso._core.copying import copied
-from torchlasso.compaction.attributes import own_numbers, set_own_, uses_of
 from torchlasso.compaction.candidates import Assignment, assign_
+from torchlasso.compaction.layer_sizes import channel_counts, derived_sizes, set_derived_sizes_
 from torchlasso.compaction.removal import Removal
 from torchlasso.compaction.report import Checked
-from torchlasso.compaction.resizing import become_, noting
+from torchlasso.compaction.resizing import recording_sizes, replace_value_
 from torchlasso.graph import UnitMap
 from torchlasso.graph.axes import Dim
 from torchlasso.graph.precision import Precision
@@ -23,13 +23,13 @@ from torchlasso.graph.precision import Precision
 
 @dataclass(frozen=True)
 class Compaction:
-    """A removal with the numbers that it needs in attributes of modules; it can be applied to any copy of the model.
+    """A removal with the new sizes in attributes of modules; it can be applied to the model and any copy of it.
 
     Attributes:
-        units: of the model.
-        removal: what goes.
-        numbers: what attributes of modules become that are not torch's own.
-        checked: how it was tried on a copy.
+        units: the units of the model.
+        removal: the units to remove.
+        numbers: the new values of attributes, except those of torch's modules, which are derived from the tensors.
+        checked: how the compaction was verified on a copy.
     """
 
     units: UnitMap
@@ -38,7 +38,7 @@ class Compaction:
     checked: Checked = Checked()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the removed units by the names of families, and the numbers, as :meth:`from_dict` needs them."""
+        """Return the removed units by the names of their families, and the new sizes, for :meth:`from_dict`."""
         gone = {
             family.name: self.removal.gone[family.axis].nonzero().flatten().tolist()
             for family in self.units.removable
@@ -58,7 +58,7 @@ class Compaction:
         gone = {}
         for name, which in record["gone"].items():
             if name not in axes or max(which) >= axes[name].size:
-                raise ValueError(f"the model has no units {name!r} as those that were taken out")
+                raise ValueError(f"the model has no units {name!r} like those that were removed")
             gone[axes[name]] = torch.zeros(axes[name].size, dtype=torch.bool)
             gone[axes[name]][torch.tensor(which)] = True
         numbers: Assignment = [((path, tuple(keys)), value) for path, keys, value in record["numbers"]]
@@ -74,34 +74,34 @@ class Compaction:
 
     def apply_(self, model: nn.Module, precision: Precision | None = None) -> list[tuple[Tensor, list[Dim]]]:
         """Make a model, or a copy in a precision, smaller; return the tensors that changed and their old dimensions."""
-        with noting(model):
+        with recording_sizes(model):
             return self.try_(model, precision)
 
     def try_(self, model: nn.Module, precision: Precision | None = None) -> list[tuple[Tensor, list[Dim]]]:
-        """Make a copy smaller that is only tried: its full sizes are not noted on it."""
+        """Make a copy smaller for a trial, without a record of its full sizes."""
         structure = self.units.structure
-        before = own_numbers(model, uses_of(structure, Removal({})), precision)
+        before = derived_sizes(model, channel_counts(structure, Removal({})), precision)
         changed = _resize_tensors_(model, structure.parameters, self.removal)
         assign_(model, self.numbers)
-        set_own_(before, own_numbers(model, uses_of(structure, self.removal), precision))
+        set_derived_sizes_(before, derived_sizes(model, channel_counts(structure, self.removal), precision))
         return changed
 
 
 def _resize_tensors_(
     model: nn.Module, parameters: dict[str, list[Dim]], removal: Removal
 ) -> list[tuple[Tensor, list[Dim]]]:
-    """Make the parameters and buffers of a model smaller, each staying the object that it is, with its gradient.
+    """Make the parameters and buffers of a model smaller, with their gradients. They stay the same objects.
 
     Args:
-        model: is changed.
+        model: it is changed.
         parameters: the dimensions of its parameters and buffers, by name.
-        removal: what goes.
+        removal: the units to remove.
 
     Returns:
-        The tensors that are smaller now, and their dimensions.
+        The tensors that became smaller, and their old dimensions.
 
     Raises:
-        RuntimeError: something holds on to one of them; nothing is changed then.
+        RuntimeError: another object holds one of the tensors; the model is unchanged.
     """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     touching = {name: dims for name, dims in parameters.items() if any(map(removal.touches, dims))}
@@ -109,16 +109,16 @@ def _resize_tensors_(
     for name in changing:
         if weakref.getweakrefcount(tensors[name]):
             raise RuntimeError(
-                f"{name} is held by something else and cannot become smaller; of a wrapper such as "
-                "DistributedDataParallel take the module and delete the wrapper first"
+                f"another object holds {name}, so it cannot become smaller; if the model is in a wrapper such as "
+                "DistributedDataParallel, take its module and delete the wrapper first"
             )
     found = []
     for name in changing:
         old, dims = tensors[name], parameters[name]
         new = old.detach()
-        if name in removal.shifts:  # in float64, so that a constant that is rounded is rounded once
+        if name in removal.shifts:  # in float64, so that the sum is rounded only once
             new = (new.double() + removal.shifts[name].to(new.device)).to(new.dtype)
-        become_(old, removal.sliced(new, dims), old.grad if old.grad is None else removal.sliced(old.grad, dims))
+        replace_value_(old, removal.sliced(new, dims), old.grad if old.grad is None else removal.sliced(old.grad, dims))
         if name in touching:
             found.append((old, dims))
     return found

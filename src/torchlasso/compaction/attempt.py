@@ -1,4 +1,4 @@
-"""A copy of a model with a removal applied to it, and the numbers for its modules with which it runs."""
+"""A copy of a model with a removal applied to it, and the sizes in attributes with which it is right."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torchlasso._core.kept import found_at
 from torchlasso._core.running import Running
 from torchlasso._core.text import first_line
 from torchlasso.compaction.apply import Compaction
-from torchlasso.compaction.attributes import own_numbers, uses_of
-from torchlasso.compaction.candidates import Assignment, Choice, Reads, assign_, candidates
+from torchlasso.compaction.candidates import Assignment, Candidate, Reads, assign_, find_candidates
+from torchlasso.compaction.layer_sizes import channel_counts, derived_sizes
 from torchlasso.compaction.removal import Removal
 from torchlasso.compaction.search_sizes import Outcome, Search
 from torchlasso.compaction.verify import Reference
 from torchlasso.graph import UnitMap
 from torchlasso.graph.tracing import unexportable
 
-LONGEST = 256  # of what is tried beside the sizes of the example
+LONGEST = 256  # the largest size that is tried in addition to those of the example
 
 
 class Attempt:
-    """A copy of a model that is cut, and numbers for its modules such that it runs and gives what it gave.
+    """A smaller copy of a model, with the sizes in attributes for which it computes the same outputs.
 
     Attributes:
-        removal, small: what goes, and the model without it.
-        found: the numbers; None if there are none.
-        failed: the path of the module that raised an error, where the model came furthest.
-        error: what was wrong where it came furthest.
+        removal, small: the removal, and the copy to which it is applied.
+        found: the new sizes; None if the search failed.
+        failed: the path of the module that raised an error in the trial that got furthest.
+        error: the error of that trial.
     """
 
     def __init__(
@@ -45,55 +45,55 @@ class Attempt:
         Compaction(units, removal, []).try_(self.small, reference.precision)
         self._reference, self._traced = reference, traced
 
-        def choices() -> list[Choice]:
+        def candidates() -> list[Candidate]:
             structure, model = units.structure, reference.model
-            own = own_numbers(model, uses_of(structure, Removal({})), reference.precision)
-            return candidates(model, structure, removal, reads(), own)
+            derived = derived_sizes(model, channel_counts(structure, Removal({})), reference.precision)
+            return find_candidates(model, structure, removal, reads(), derived)
 
-        self._choices = choices
-        search = Search(choices, self._attempt)
+        self._candidates = candidates
+        search = Search(candidates, self._attempt)
         self.found: Assignment | None = search.found
         self.failed, self.error = search.failed, search.furthest.error
         if self.found:
             assign_(self.small, self.found)
 
     def _attempt(self, assignment: Assignment) -> Outcome:
-        """Run the model with these numbers on the example and at other sizes."""
-        take_back = assign_(self.small, assignment)
+        """Run the copy with these sizes in its attributes, on the example and on inputs of other sizes."""
+        undo = assign_(self.small, assignment)
         try:
             return self._outcome(assignment)
         finally:
-            take_back()
+            undo()
 
     def _outcome(self, assignment: Assignment) -> Outcome:
         model, calls, running = self.small, _Calls(), Running()
         old = [found_at(self._reference.model.get_submodule(path), keys) for (path, keys), _ in assignment]
         longest = max((number for number in old if number <= LONGEST), default=0)
-        for number, situation in enumerate(self._reference.evaluated(longest)):  # a number may be a limit, too
+        for number, situation in enumerate(self._reference.evaluated(longest)):  # a size may also be a limit
             try:
                 with warnings.catch_warnings(), running.watching(model), calls:
-                    warnings.simplefilter("ignore")  # of sizes that do not fit, which is what is tried here
+                    warnings.simplefilter("ignore")  # trials with wrong sizes may cause warnings
                     given = self._reference.given(model, situation)
             except Exception as error:  # of any kind: it is the model's own code
                 return Outcome(first_line(error), running.path, calls.count)
             if self._reference.differs(situation, given) > self._reference.precision.tolerance:
                 return Outcome(f"the outputs differ{' at another size' if number else ''}", None, calls.count)
-        return Outcome(self.untraceable() if self._traced else "", None, calls.count)
+        return Outcome(self.export_error() if self._traced else "", None, calls.count)
 
     @property
-    def unsure(self) -> bool:
-        """Return whether units go while a number that is read stays, though it equals a size that changes."""
+    def keeps_candidates(self) -> bool:
+        """True if units are removed, and a candidate keeps its value although it equals a size that changes."""
         changed = {place for place, _ in self.found or ()}
-        going = any(bool(gone.any()) for gone in self.removal.gone.values())
-        return going and any(choice.place not in changed for choice in self._choices())
+        removed = any(bool(gone.any()) for gone in self.removal.gone.values())
+        return removed and any(candidate.place not in changed for candidate in self._candidates())
 
-    def untraceable(self) -> str:
-        """Say why the smaller model cannot be exported, as the original can; an empty string if it can."""
+    def export_error(self) -> str:
+        """Return the reason why the copy cannot be exported, although the model can; an empty string if it can."""
         return unexportable(self.small, self._reference.example_inputs, self._reference.precision)
 
 
 class _Calls(TorchFunctionMode):
-    """Counts the calls of torch's functions: the further a run comes, the more there are."""
+    """A counter of the calls of torch's functions: the further a run gets, the more calls."""
 
     def __init__(self) -> None:
         super().__init__()

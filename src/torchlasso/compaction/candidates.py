@@ -1,4 +1,4 @@
-"""The numbers of a model's modules that may have to change with its sizes."""
+"""Candidates: integers in attributes of modules that may be sizes, and so may have to change."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass
 from torch import nn
 
 from torchlasso._core.kept import Key, kept
-from torchlasso.compaction.attributes import Own, dims_of, module_of
+from torchlasso.compaction.layer_sizes import DerivedSizes, dims_of, module_of
 from torchlasso.compaction.numbers import set_numbers_
 from torchlasso.compaction.removal import Removal
 from torchlasso.graph.structure import Structure
 
 MOST_VALUES = 3
 
-Place = tuple[str, tuple[Key, ...]]  # the path of a module, and the keys that lead from it to a number
-Reads = dict[Place, set[str]]  # the modules in whose forward passes a number is read
+Place = tuple[str, tuple[Key, ...]]  # the path of a module, and the keys from the module to the integer
+Reads = dict[Place, set[str]]  # the modules whose forward passes read an integer
 Kind = tuple[type[nn.Module], tuple[Key, ...], bool]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A number of a module that may have to change.
+class Candidate:
+    """An integer in an attribute of a module that may have to change.
 
     Attributes:
-        place: where it is.
-        kind: choices of one kind are made alike: those of one class and name, where the size changes in all places, or
-            only in some.
-        values: what it may become, the likeliest first.
-        read: the modules that read it.
+        place: the module and the attribute.
+        kind: candidates of one kind change together: they have the same class and attribute name, and the size that
+            they equal changes everywhere for all of them, or only in some places for all of them.
+        values: the possible new values, likeliest first.
+        read: the modules that read the integer.
     """
 
     place: Place
@@ -43,7 +43,7 @@ Assignment = list[tuple[Place, int]]
 
 
 def changed_sizes(structure: Structure, removal: Removal) -> dict[str, dict[int, dict[int, None]]]:
-    """Return the sizes in the forward pass of each module, and what they become where they occur."""
+    """Return the sizes in the forward pass of each module, and the new sizes at the places where they occur."""
     seen: dict[str, dict[int, dict[int, None]]] = {}
     for node in structure.trace.nodes:
         if node.op == "call_function":
@@ -53,14 +53,16 @@ def changed_sizes(structure: Structure, removal: Removal) -> dict[str, dict[int,
     return seen
 
 
-def candidates(model: nn.Module, structure: Structure, removal: Removal, reads: Reads, own: Own) -> list[Choice]:
-    """Return the numbers that a forward pass reads and that are sizes which change.
+def find_candidates(
+    model: nn.Module, structure: Structure, removal: Removal, reads: Reads, derived: DerivedSizes
+) -> list[Candidate]:
+    """Return the integers that a forward pass reads and that equal a size which changes.
 
     Args:
-        model: of the full size.
-        structure, removal: of it.
-        reads: which numbers are read, and where.
-        own: those that follow from tensors.
+        model: the model of the full size.
+        structure, removal: its structure, and the planned removal.
+        reads: the integers that are read, and the modules that read them.
+        derived: the sizes that follow from tensors; they are not candidates.
     """
     seen = changed_sizes(structure, removal)
     everywhere = _merged(seen.values())
@@ -68,14 +70,14 @@ def candidates(model: nn.Module, structure: Structure, removal: Removal, reads: 
     for path, module in model.named_modules():
         for keys, number in kept(module, shared):
             read = reads.get((path, keys), set())
-            if type(number) is not int or not read or (module, keys[0]) in own:
+            if type(number) is not int or not read or (module, keys[0]) in derived:
                 continue
             near = _merged(seen.get(other, {}) for other in read).get(number, {})
             after = near if near.keys() - {number} else everywhere.get(number, {})
             values = tuple(size for size in after if size != number)[:MOST_VALUES]
             if values:
                 kind = (type(module), keys, number in after)
-                found.append(Choice((path, keys), kind, values, frozenset(read)))
+                found.append(Candidate((path, keys), kind, values, frozenset(read)))
     return found
 
 
@@ -88,8 +90,8 @@ def _merged(several: Iterable[dict[int, dict[int, None]]]) -> dict[int, dict[int
 
 
 def assign_(model: nn.Module, assignment: Assignment) -> Callable[[], None]:
-    """Write numbers into a model's modules; what holds them and may be in use elsewhere is copied.
+    """Write new sizes into attributes of modules, and return the function that undoes it.
 
-    The result takes it back.
+    Containers and objects that hold them are copied first, since other code may use them.
     """
     return set_numbers_(model, [(model.get_submodule(path), keys, value) for (path, keys), value in assignment])

@@ -1,7 +1,7 @@
-"""The config that a model of transformers is built from, kept true where a config can say how large the model is now.
+"""Update the config of a transformers model after compaction, if a config can describe the smaller model.
 
-No architecture is known here. Numbers of the config are tried, on a model without values, until one is built that has
-all tensors and numbers of the smaller model and computes the same outputs.
+This module knows no architecture. It tries new numbers in the config, and builds models without values, until one has
+all tensors and sizes of the smaller model and computes the same outputs.
 """
 
 from __future__ import annotations
@@ -22,35 +22,36 @@ from torch.overrides import TorchFunctionMode
 from torchlasso._core.memory import uncollected
 from torchlasso._core.running import Inputs, repeatable, run_once, tensors_in
 from torchlasso.compaction.numbers import Found, Keys, numbers_in, numbers_of, set_numbers_, with_number
-from torchlasso.compaction.resizing import Resizing, noting
+from torchlasso.compaction.resizing import Resizing, recording_sizes
 from torchlasso.compaction.verify import difference
 
-TOLERANCE = 1e-5  # of outputs in the model's own precision, relative to the largest; nearly always they are equal
+TOLERANCE = 1e-5  # of the outputs in the model's own precision, relative to the largest element
 MOST_BUILT = 64  # models without values that are built to find a config
 
-ConfigNumbers = dict[Keys, int]  # of a config
+ConfigNumbers = dict[Keys, int]  # new numbers of a config
 UNTRUE = (
-    "config cannot say these sizes, so from_pretrained cannot build this model: build the full one from the config, "
-    "and torchlasso.load what torchlasso.save wrote"
+    "config cannot describe these sizes, so from_pretrained cannot build this model: build the full model from the "
+    "config, and torchlasso.load the file that torchlasso.save wrote"
 )
 
 
 @uncollected()
 def update_config_(model: nn.Module, example_inputs: Inputs) -> str:
-    """Make the config of a model that became smaller true, where that is possible.
+    """Update the config of a model that became smaller, if a config can describe it.
 
     Returns:
-        The numbers that were changed, or that it is not possible; an empty string where there is nothing to change.
+        The changed numbers, or a sentence that no config can describe the model; an empty string if the model has no
+        config or did not become smaller.
     """
     config, cut = vars(model).get("config"), Resizing.of(model)
     if not (_is_config(config) and cut.tensors):
         return ""
     wanted, old = functools.cache(lambda: _outputs(model, example_inputs)), dict(numbers_in(config))
-    for found in _fitting(model, config, cut):
-        with noting(model):
-            outputs = wanted()  # before anything of it changes
+    for found in _models_that_fit(model, config, cut):
+        with recording_sizes(model):
+            outputs = wanted()  # before the model changes
             undo = set_numbers_(model, _numbers_to_set(model, found))
-            if _share(model, found.built) and all(
+            if _take_tensors(model, found.built) and all(
                 _same(outputs, each, example_inputs) for each in (model, found.built)
             ):
                 return "; ".join(
@@ -61,7 +62,7 @@ def update_config_(model: nn.Module, example_inputs: Inputs) -> str:
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Tensors that are to be filled have no memory; what is computed from the config has its values."""
+    """A mode in which empty tensors take no memory; tensors that are computed from the config have values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = {**(kwargs or {}), "device": "meta"} if func is torch.empty else kwargs or {}
@@ -69,10 +70,10 @@ class _WithoutValues(TorchFunctionMode):
 
 
 def _built(cls: type[nn.Module], config: Any) -> nn.Module | None:
-    """Build a model from a config as it comes back from a file, without values; None where its own code refuses."""
+    """Build a model without values from a config as if read from a file; None if its own code refuses."""
     level = logging.root.manager.disable
     try:
-        logging.disable(logging.WARNING)  # a config that is only tried is not to be talked of
+        logging.disable(logging.WARNING)  # transformers warns about wrong configs, which are only trials here
         with repeatable(), _WithoutValues():
             return cls(type(config).from_dict(config.to_dict()))
     except Exception:  # of any kind: it is the model's own code
@@ -83,7 +84,7 @@ def _built(cls: type[nn.Module], config: Any) -> nn.Module | None:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """The shapes of a model's tensors, and those numbers of its modules that changed when it became smaller."""
+    """The shapes of a model's tensors, and the integers of its modules that changed when it became smaller."""
 
     shapes: dict[str, tuple[int, ...]]
     numbers: dict[tuple[str, Keys], int | None]
@@ -97,12 +98,12 @@ class _Sizes:
         return cls({name: tuple(w.shape) for name, w in _tensors(model)}, numbers)
 
     def wrong(self, other: _Sizes) -> set[Any]:
-        """Return the names and places of what is not the same in another model."""
+        """Return the names of tensors and the places of integers that differ in another model."""
         shapes = {name for name in self.shapes | other.shapes if self.shapes.get(name) != other.shapes.get(name)}
         return shapes | {place for place, n in self.numbers.items() if n != other.numbers.get(place)}
 
     def became(self, other: _Sizes) -> list[tuple[int, int]]:
-        """List the sizes that are others in another model, and what they are there, the most frequent first."""
+        """List the sizes that differ in another model as pairs (here, there), the most frequent first."""
         pairs: Counter[tuple[int | None, int | None]] = Counter()
         for name, shape in self.shapes.items():
             pairs.update(zip(shape, other.shapes.get(name, ()), strict=False))
@@ -110,7 +111,7 @@ class _Sizes:
         return [(full, now) for (full, now), _ in pairs.most_common() if full != now and full and now]
 
     def differ_where_alike(self, other: _Sizes) -> bool:
-        """Return True if layers that are alike, but for their number in the path, are of different sizes in another."""
+        """Return True if layers whose paths differ only in a number have different sizes in another model."""
         now: dict[tuple[str, tuple[int, ...]], set[tuple[int, ...] | None]] = {}
         for name, shape in self.shapes.items():
             now.setdefault((re.sub(r"(?<=\.)\d+(?=\.)", "#", name), shape), set()).add(other.shapes.get(name))
@@ -119,7 +120,7 @@ class _Sizes:
 
 @dataclass(frozen=True)
 class _BuiltModel:
-    """A model that was built: the numbers of its config that are others, its sizes, and those that are not right."""
+    """A model built in a trial: the changed numbers of its config, its sizes, and the sizes that are wrong."""
 
     numbers: ConfigNumbers
     built: nn.Module
@@ -127,8 +128,8 @@ class _BuiltModel:
     wrong: set[Any]
 
 
-def _fitting(model: nn.Module, config: Any, cut: Resizing) -> Iterator[_BuiltModel]:
-    """Yield models, without values, of the sizes of this one, with few numbers of the config changed."""
+def _models_that_fit(model: nn.Module, config: Any, cut: Resizing) -> Iterator[_BuiltModel]:
+    """Yield models without values that have the sizes of this one, with few numbers of the config changed."""
     wanted = _Sizes.of(model, cut)
     tried: set[frozenset[tuple[Keys, int]]] = set()
 
@@ -150,21 +151,21 @@ def _fitting(model: nn.Module, config: Any, cut: Resizing) -> Iterator[_BuiltMod
         if not best.wrong:
             yield best
         nearer = None
-        for some in _steps(config, best, wanted, attempts):
+        for some in _next_trials(config, best, wanted, attempts):
             for attempt in some:
                 if not attempt.wrong:
                     yield attempt
                 elif len(attempt.wrong) < len((nearer or best).wrong) and attempt.wrong <= first.wrong:
-                    nearer = attempt  # nothing that was right is wrong
+                    nearer = attempt  # no size that was right became wrong
             if nearer is not None:
                 break
         best = nearer
 
 
-def _steps(
+def _next_trials(
     config: Any, best: _BuiltModel, wanted: _Sizes, attempts: Callable[[Iterable[ConfigNumbers]], Iterator[_BuiltModel]]
 ) -> Iterator[Iterable[_BuiltModel]]:
-    """Yield what to try next: numbers that are a size, that are missing, that are a part of one, and pairs of them."""
+    """Yield the next trials: change numbers that equal a size, are missing, or divide a size; then pairs of these."""
     became = best.sizes.became(wanted)
     kept = [(keys, n) for keys, n in numbers_in(config) if keys not in best.numbers]
     whole = [(keys, now) for full, now in became for keys, n in kept if n == full]
@@ -175,7 +176,7 @@ def _steps(
         for keys, n in kept
         if n and n != full and full % n == 0 and now * n % full == 0
     ]
-    moving: list[_BuiltModel] = []  # what makes any difference
+    moving: list[_BuiltModel] = []  # the trials that changed any size
     for some in (whole, missing, parts):
         made = list(attempts(best.numbers | {keys: n} for keys, n in dict.fromkeys(some)))
         moving += [attempt for attempt in made if attempt.sizes != best.sizes]
@@ -200,7 +201,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _numbers_to_set(model: nn.Module, found: _BuiltModel) -> Iterator[tuple[nn.Module, Keys, int]]:
-    """Yield what the configs of a model's modules have to say, as those of the one that was built do."""
+    """Yield the numbers to write into the configs of a model's modules, from the configs of the built model."""
     last, modules = {keys[-1] for keys in found.numbers}, dict(found.built.named_modules())
     ours: dict[int, Found] = {}
     theirs: dict[int, Found] = {}
@@ -212,8 +213,8 @@ def _numbers_to_set(model: nn.Module, found: _BuiltModel) -> Iterator[tuple[nn.M
                 yield module, keys, now
 
 
-def _share(model: nn.Module, built: nn.Module) -> bool:
-    """Give a model that was built the tensors of another, unless what it computes for itself is something else."""
+def _take_tensors(model: nn.Module, built: nn.Module) -> bool:
+    """Put the tensors of a model into a built one; return False if tensors that it computes itself differ."""
     values, state = dict(_tensors(model)), model.state_dict().keys()
     for name, w in list(_tensors(built)):
         if name not in state and (w.is_meta or not torch.equal(w, values[name].cpu())):

@@ -1,4 +1,4 @@
-"""The parts of a model that example inputs do not reach: arguments left out, and parameters that no operator reads."""
+"""The parts of a model that the example inputs do not exercise: missing arguments, and parameters that are not read."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torchlasso._core.running import Inputs, as_arguments
 from torchlasso.graph.tracing import Trace
 
 
-def left_out(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
+def missing_arguments(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
     """Return the names of the optional arguments of a forward pass that are not given, or given as None."""
     args, kwargs = as_arguments(example_inputs)
     try:
         given = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # written in C, or with a signature that is not what it takes
+    except (TypeError, ValueError):  # the forward pass is written in C, or its signature is wrong
         return ()
     parameters = inspect.signature(model.forward).parameters.values()
     optional = [p.name for p in parameters if p.default is not inspect.Parameter.empty]
     return tuple(name for name in optional if given.get(name) is None)
 
 
-def unread(model: nn.Module, trace: Trace) -> tuple[str, ...]:
-    """Return the parameters that no operator reads; for a module of which none is read, its path."""
+def unread_parameters(model: nn.Module, trace: Trace) -> tuple[str, ...]:
+    """Return the parameters that no operator reads; if none of a module's is read, the module's path instead."""
     read = {name for node, name in trace.names.items() if node.users}
     used = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if name in read}
     idle = {path for path, module in model.named_modules() if _has_none_of(module, used)}

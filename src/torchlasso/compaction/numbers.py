@@ -1,4 +1,4 @@
-"""The numbers that modules keep in their attributes, such as ``out_channels``: found and written."""
+"""Integers in attributes of modules, such as ``out_channels``: find them, and write new ones."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torchlasso._core.kept import DEEPEST, children
 
 OF_TORCH = set(vars(nn.Module()))  # attributes that every module has
 
-Keys = tuple[str | int, ...]  # an attribute, and where in its value
+Keys = tuple[str | int, ...]  # the name of an attribute, and the keys inside its value
 Found = list[tuple[Keys, int | None]]
 
 
 def numbers_of(module: nn.Module, seen: dict[int, Found]) -> dict[Keys, int | None]:
-    """Return the integers in the attributes of a module, in their items and in those of plain objects.
+    """Return the integers in the attributes of a module, in containers, and in plain objects such as a config.
 
-    In containers and objects, such as a config, there may be None in the place of a number.
+    Inside containers and objects, None counts as an integer without a value.
 
     Args:
         module: it is not changed.
-        seen: what was found already in objects that several modules share, by ``id``.
+        seen: the integers found so far in objects that several modules share, by ``id``.
 
     Examples:
         >>> module = nn.Conv2d(2, 4, (3, 1))
@@ -41,7 +41,7 @@ def numbers_of(module: nn.Module, seen: dict[int, Found]) -> dict[Keys, int | No
 
 
 def numbers_in(value: Any, keys: Keys = (), around: tuple[int, ...] = ()) -> Iterator[tuple[Keys, int | None]]:
-    """Yield the integers in a value, its items and attributes, and the keys that lead there."""
+    """Yield the integers in a value, its items and its attributes, each with the keys that lead to it."""
     if value is None or type(value) is int:
         yield keys, value
     elif len(keys) < DEEPEST and id(value) not in around:
@@ -50,13 +50,13 @@ def numbers_in(value: Any, keys: Keys = (), around: tuple[int, ...] = ()) -> Ite
 
 
 def with_number(value: Any, keys: Keys, number: int, copies: dict[int, Any]) -> Any:
-    """Return a copy of a value with another number in a place, made where the keys lead along.
+    """Return a value with a new integer inside; the objects on the way to it are copied.
 
     Args:
         value: it is not changed.
-        keys: the place.
-        number: to be there.
-        copies: those made already, by the ``id`` of what was copied, which are changed.
+        keys: the keys that lead to the integer.
+        number: the new integer.
+        copies: the copies made so far, by the ``id`` of the original; they are changed.
     """
     if not keys:
         return number
@@ -67,16 +67,16 @@ def with_number(value: Any, keys: Keys, number: int, copies: dict[int, Any]) -> 
         return value._make(items) if hasattr(value, "_make") else type(value)(items)  # a named tuple, or another
     own = copies[id(value)] if id(value) in copies else copy.copy(value)
     copies[id(value)] = copies[id(own)] = own
-    inside: Any = own if isinstance(own, dict | list) else vars(own)  # not by setattr, which is code
+    inside: Any = own if isinstance(own, dict | list) else vars(own)  # setattr could run code of the class
     inside[first] = with_number(inside[first], rest, number, copies)
     return own
 
 
 def set_numbers_(model: nn.Module, numbers: Iterable[tuple[nn.Module, Keys, int]]) -> Callable[[], None]:
-    """Write numbers into modules of a model; the result takes it back.
+    """Write integers into attributes of modules, and return the function that undoes it.
 
-    An object that holds one, such as a config, is replaced by a copy in all modules that share it: it may be in use
-    outside of the model.
+    An object that holds one of them, such as a config, is replaced by a copy in all modules that share it, since other
+    code may use the original.
     """
     copies: dict[int, Any] = {}
     found: dict[tuple[nn.Module, str], Any] = {}

@@ -1,4 +1,4 @@
-"""The operations of a model, as it is and after a removal."""
+"""The number of operations of a model before and after a removal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def multiplications(structure: Structure, removal: Removal) -> int:
         if isinstance(rule, Affine):
             weight = [size(dim) for dim in all_dims(structure.shapes[args["weight"]])]
             ((_, consumed),) = rule.reads(Call(name_of(node.target), args, None))
-            # for each number on the side whose channels are the first dimension of the weight: transposed, the inputs
+            # per element of the outputs, or of the inputs of a transposed convolution, whose weight has them first
             side = out if consumed else [size(dim) for dim in all_dims(structure.shapes[args["input"]])]
             total += math.prod(side) * math.prod(weight[1:])
         elif isinstance(rule, Attention):

@@ -1,4 +1,4 @@
-"""Optimizer state, penalties, their weights and controllers of a model that becomes smaller in training."""
+"""Apply a compaction to the state of an optimizer, to penalties, to their weights and to controllers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Owners = dict[Tensor, tuple[nn.Module, str]]  # the module that has a parameter,
 
 
 def check_blocks(optimizer: Optimizer) -> None:
-    """Raise where the blocks of a penalty cannot go along."""
+    """Raise if the blocks of a penalty would change in a smaller model."""
     for penalty in optimizer.penalties if isinstance(optimizer, Proximal) else ():
         if penalty is not None and not penalty.over.stable:
             raise ValueError(
-                f"shrink_: the blocks of {penalty} would be others in a smaller model; penalise whole units, with "
+                f"shrink_: the blocks of {penalty} would change in a smaller model; penalise whole units, with "
                 "torchlasso.Units, or rows, columns, filters, channels or single weights"
             )
 
@@ -53,18 +53,18 @@ def apply_with_optimizer_(
 
 
 class Slicing:
-    """The slices of a model that stay, for the tensors that belong to its parameters.
+    """The slicing of tensors that belong to the parameters of a model that became smaller.
 
     Args:
-        removal: what went.
-        changed: the parameters that are smaller, and their dimensions as they were.
+        removal: the removed units.
+        changed: the parameters that became smaller, and their old dimensions.
     """
 
     def __init__(self, removal: Removal, changed: list[tuple[Tensor, list[Dim]]]) -> None:
         self.removal, self.dims = removal, dict(changed)
 
     def sliced(self, p: Tensor, value: Any) -> Any:
-        """Slice a tensor of the shape that a parameter had, or with 1 in the place of some of its sizes."""
+        """Slice a tensor that has the old shape of a parameter, or size 1 instead of some of its sizes."""
         dims = self.dims.get(p)
         if dims is None or not isinstance(value, Tensor) or value.dim() != len(dims):
             return value
@@ -74,9 +74,9 @@ class Slicing:
         return value
 
     def penalty(self, group: Group, penalty: Penalty, owners: Owners) -> Penalty:
-        """Return the penalty of a group, its blocks without the slices that went, and each with the λ that it had.
+        """Return the penalty of a group on blocks without the removed slices; each block keeps its λ.
 
-        Blocks whose λ goes by their size keep that of the size that they had, since the problem is the same.
+        If λ depends on the size of a block, the block keeps the λ of its old size, since the objective is the same.
         """
         params = group["params"]
         changed = [i for i, p in enumerate(params) if p in self.dims]
@@ -84,8 +84,8 @@ class Slicing:
             return penalty
         fitted = [penalty.fit(*owners[p]) for p in params]
         if any(other != fitted[0] for other in fitted):
-            raise RuntimeError(f"the layers of one group are not laid out alike any more, as {penalty} needs it")
-        before = [self._as_it_was(p) for p in params]
+            raise RuntimeError(f"the layers of one group no longer have the same layout, which {penalty} needs")
+        before = [self._in_old_shape(p) for p in params]
         new = fitted[0].with_blocks(fitted[0].over.sliced(before, params, lambda i, dim: self._stays(params[i], dim)))
         full = group.setdefault("full_scales", [1.0] * len(params))
         for i in changed:
@@ -95,17 +95,17 @@ class Slicing:
         return new
 
     def weights(self, weights: dict[Tensor, Tensor], params: list[Tensor], old: Blocks, new: Blocks) -> None:
-        """Keep the weights of the blocks that stay."""
+        """Keep the factors on λ of the blocks that stay."""
         for tensors in old.together(params):
             if tensors[0] in weights and any(p in self.dims for p in tensors):
                 weights[tensors[0]] = self._blocks(tensors, weights[tensors[0]], old, new)
 
     def _blocks(self, params: Sequence[Tensor], kept: Tensor, old: Blocks, new: Blocks) -> Tensor:
-        """Return what is left of a tensor with one number for each block: its place is written on its weights."""
+        """Slice a tensor with one number for each block: mark all weights with their block, slice, read the marks."""
         if old.single:
             sliced: Tensor = self.sliced(params[0], kept)
             return sliced
-        marks = [torch.zeros(self._as_it_was(p).shape, dtype=torch.float64) for p in params]
+        marks = [torch.zeros(self._in_old_shape(p).shape, dtype=torch.float64) for p in params]
         marked, start = [], 0
         for view in old.views(marks):
             rows, restore = old.as_view().rows(view)
@@ -117,12 +117,12 @@ class Slicing:
         found = torch.cat([new.as_view().rows(view)[0][:, 0] for view in left])
         return kept[found.long().to(kept.device)]
 
-    def _as_it_was(self, p: Tensor) -> Tensor:
-        """Return a tensor without data, of the shape that a parameter had."""
+    def _in_old_shape(self, p: Tensor) -> Tensor:
+        """Return a tensor without data that has the old shape of a parameter."""
         shape = [dim.size for dim in self.dims[p]] if p in self.dims else list(p.shape)
         return torch.empty(shape, device="meta")
 
     def _stays(self, p: Tensor, dim: int) -> Tensor | None:
-        """Return the indices of a dimension that stay; None where all do."""
+        """Return the indices of a dimension that stay; None if all do."""
         touched = p in self.dims and self.removal.touches(self.dims[p][dim])
         return self.removal.indices(self.dims[p][dim]) if touched else None

@@ -1,4 +1,4 @@
-"""The pipeline of compaction: plan, apply to a copy, search its sizes, verify. Less goes until the copy is right."""
+"""The pipeline of compaction: plan, apply to a copy, search its sizes, verify; with fewer units until it is right."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torchlasso._core.memory import uncollected
 from torchlasso._core.running import Inputs
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.attempt import Attempt
-from torchlasso.compaction.attributes import module_of
-from torchlasso.compaction.exercised import left_out, unread
+from torchlasso.compaction.exercised import missing_arguments, unread_parameters
+from torchlasso.compaction.layer_sizes import module_of
 from torchlasso.compaction.plan import plan_removal
 from torchlasso.compaction.reads import numbers_read
 from torchlasso.compaction.report import Checked
@@ -25,17 +25,27 @@ from torchlasso.graph.operators import all_dims, rule_of
 from torchlasso.graph.rules.pointwise import Make
 from torchlasso.graph.rules.shapes import Expand, Repeat, Reshape, Slice, Split
 
-TOLD = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators that are told sizes
-MOST_TRIALS = 8  # to keep fewer units than all modules of a class that failed need
+TAKES_SIZES = (Reshape, Split, Expand, Repeat, Slice, Make)  # operators with sizes among their arguments
+MOST_TRIALS = 8  # for keeping fewer units, if modules of several classes failed
 
-Stays = dict[Axis, str]  # axes of which no unit goes, and why
+Stays = dict[Axis, str]  # the axes whose units all stay, each with the reason
 
 
 @uncollected()
 def find_compaction(
     model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, units: UnitMap | None = None
 ) -> Compaction:
-    """Find the largest removal that a copy of the model bears. ``units``: of the model as it is, if they are known."""
+    """Find the largest removal after which a copy of the model computes the same outputs.
+
+    Args:
+        model: it is not changed.
+        example_inputs: example inputs of the model.
+        multiple_of: the number of units in each family stays a multiple of this.
+        units: the units of the model with its present values, if they are known.
+
+    Raises:
+        ValueError: the model cannot be exported, or even a copy without a removal computes other outputs.
+    """
     check_model("model", model)
     check_inputs("example_inputs", example_inputs)
     check_whole("multiple_of", multiple_of)
@@ -43,12 +53,12 @@ def find_compaction(
     stays, error = stays_for_outputs(attempts, stays_for_sizes(attempts))
     if error:
         raise ValueError(
-            f"{type(model).__name__} cannot be compacted: a copy of it does not give the same outputs ({error})"
+            f"{type(model).__name__} cannot be compacted: a copy of it does not compute the same outputs ({error})"
         )
     attempt, reference, trace = exportable(attempts, stays), attempts.reference, attempts.units.structure.trace
     checked = Checked(
-        left_out(model, example_inputs),
-        unread(model, trace),
+        missing_arguments(model, example_inputs),
+        unread_parameters(model, trace),
         bool(reference.beyond(0)),
         reference.why_not_trained,
         reference.random,
@@ -58,12 +68,12 @@ def find_compaction(
 
 
 class Attempts:
-    """Removals from a model, each tried on a copy of it.
+    """Attempts to remove units from a model, each on a copy of it.
 
     Attributes:
-        model: in the precision of the comparison.
-        units: of it.
-        reference: the model that the copies are compared with.
+        model: the model in the precision of the comparison.
+        units: its units.
+        reference: the model's outputs, with which those of the copies are compared.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Inputs, multiple_of: int, units: UnitMap) -> None:
@@ -76,7 +86,7 @@ class Attempts:
     def __call__(self, stays: Stays, traced: bool = False) -> Attempt:
         """Plan the largest removal without these units, apply it to a copy, and search the copy's sizes.
 
-        The last copy that was right is kept, since searches end with it.
+        The last successful attempt is cached, since each search ends with it.
         """
         key = frozenset(stays.items()), traced
         if self._last is not None and self._last[0] == key:
@@ -88,31 +98,31 @@ class Attempts:
         return attempt
 
     def error(self, attempt: Attempt) -> str:
-        """Verify a copy in all situations and say what is wrong; an empty string if nothing is."""
+        """Verify a copy in all situations, and return the first error; an empty string if there is none."""
         name = type(self.model).__name__
         if attempt.found is None:
             return f"{name} could not run without it ({attempt.error})"
         for situation, error in self.reference.disagreements(attempt.small):
-            if situation.training:  # where other operators run than were read
+            if situation.training:  # other operators may run than those of the graph
                 return f"it is needed in training ({error})"
             return f"{name} could not run without it ({error})"
         return ""
 
 
 def stays_for_sizes(attempts: Attempts) -> Stays:
-    """Search the units that have to stay for modules to know their sizes; none if that is not why a copy fails."""
+    """Search for units that have to stay because code of modules needs their sizes; none if copies fail otherwise."""
     stays: Stays = {}
     attempt = attempts(stays)
-    classes = 0  # in whose modules it failed, one after the other
+    classes = 0  # the number of classes whose modules failed so far
     while attempt.found is None:
         more = _with_module(attempts, attempt, stays)
-        if not more.keys() - stays.keys():  # the module in which it failed has nothing to do with it
+        if not more.keys() - stays.keys():  # the cause is not in the module that failed
             return {}
         stays, classes = more, classes + 1
         attempt = attempts(stays)
-    if classes < 2:  # of what stays for the modules of one class nothing can be left out
+    if classes < 2:  # for one class, the set is already minimal
         return stays
-    # what has to stay for one class may be enough for another, in which it failed before
+    # the units that stay for one class may be enough for another class that failed before
 
     def enough(some: list[Axis]) -> bool:
         return attempts({axis: stays[axis] for axis in some}).found is not None
@@ -121,7 +131,7 @@ def stays_for_sizes(attempts: Attempts) -> Stays:
 
 
 def stays_for_outputs(attempts: Attempts, stays: Stays) -> tuple[Stays, str]:
-    """Search the units that have to stay as well for the outputs to be the same, and say what then is still wrong."""
+    """Search for units that have to stay for the outputs to be the same; also return the error that then remains."""
     attempt = attempts(stays)
     error = attempts.error(attempt)
     if error:
@@ -136,18 +146,18 @@ def stays_for_outputs(attempts: Attempts, stays: Stays) -> tuple[Stays, str]:
 
 
 def exportable(attempts: Attempts, stays: Stays) -> Attempt:
-    """Search numbers with which the copy can be exported, too: another path through the code may need them."""
+    """Search for sizes with which the copy can also be exported: export may take another path through the code."""
     attempt = attempts(stays)
-    if attempt.unsure and attempt.untraceable():
+    if attempt.keeps_candidates and attempt.export_error():
         again = attempts(stays, traced=True)
         return attempt if attempts.error(again) else again
     return attempt
 
 
 def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool], trials: int = 256) -> list[Axis]:
-    """Few of a list that are enough, where all are and none is not.
+    """Return a small part of a list that is enough, given that the whole list is enough and the empty list is not.
 
-    None of them can be left out alone, if trials do not run out.
+    Unless the trials run out, no single item can be dropped from the result.
     """
     needed, size = of, len(of) // 2
     while size and trials > 0:
@@ -161,7 +171,7 @@ def _fewest(of: list[Axis], enough: Callable[[list[Axis]], bool], trials: int = 
 
 
 def _with_module(attempts: Attempts, attempt: Attempt, stays: Stays) -> Stays:
-    """Add few axes, without which the modules of the class that failed do not know their sizes."""
+    """Add a small set of axes whose sizes the modules of the failed class need."""
     units, model = attempts.units, attempts.model
     path, roles = _roles(units, model, attempt.failed)
     cls = type(model.get_submodule(path))
@@ -180,25 +190,25 @@ def _with_module(attempts: Attempts, attempt: Attempt, stays: Stays) -> Stays:
 
 
 def _roles(units: UnitMap, model: nn.Module, path: str) -> tuple[str, list[list[Axis]]]:
-    """Axes that operators are told sizes of, in the module of a path or one around it, and in others of its class.
+    """Return the axes whose sizes are arguments of operators, in a module or the nearest module around it.
 
     Returns:
-        The path of the module, and its axes in the order in which they occur: for each also those that occur at the
-        same place in other modules of the class. Axes of which all units stay anyway are not among them.
+        The path of the module, and its axes in the order in which they occur, each with the axes at the same place in
+        other modules of the class. Axes whose units all stay anyway are left out.
     """
     removable = {family.axis for family in units.removable}
-    told: dict[str, dict[Axis, None]] = {}
+    sized: dict[str, dict[Axis, None]] = {}
     for node in units.structure.trace.nodes:
-        if node.op == "call_function" and isinstance(rule_of(node.target), TOLD):
+        if node.op == "call_function" and isinstance(rule_of(node.target), TAKES_SIZES):
             for value in (node, *node.all_input_nodes):
                 axes = (axis for dim in all_dims(units.structure.shapes.get(value)) for axis in axes_of(dim))
-                told.setdefault(module_of(node), {}).update(dict.fromkeys(axis for axis in axes if axis in removable))
-    while path and not told.get(path):
+                sized.setdefault(module_of(node), {}).update(dict.fromkeys(axis for axis in axes if axis in removable))
+    while path and not sized.get(path):
         path = path.rpartition(".")[0]
-    if not told.get(path):
+    if not sized.get(path):
         return path, []
     cls = type(model.get_submodule(path))
-    alike = [list(axes) for other, axes in told.items() if type(model.get_submodule(other)) is cls]
+    alike = [list(axes) for other, axes in sized.items() if type(model.get_submodule(other)) is cls]
     idle = {axis for axis, units_of in units.idle().items() if units_of.any()}
     columns = ([axis for axis in column if axis in idle] for column in itertools.zip_longest(*alike))
     return path, [column for column in columns if column]

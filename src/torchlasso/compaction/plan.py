@@ -1,4 +1,4 @@
-"""Plan a removal that changes no output: constants are added to the biases that follow."""
+"""Plan a removal that changes no output: the constants of removed units are folded into the biases that follow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 
-from torchlasso.compaction.attributes import module_of
+from torchlasso.compaction.layer_sizes import module_of
 from torchlasso.compaction.removal import Removal, even_out
 from torchlasso.graph import UnitMap
 from torchlasso.graph.axes import Axis, Dim, axes_of
@@ -19,22 +19,22 @@ from torchlasso.graph.rules.norms import BatchNorm
 from torchlasso.graph.rules.shapes import Permute, Reshape
 
 DEPENDS = "its constant depends on the sizes of the inputs, such as their length"
-CUT_OFF = "how much of it is read depends on the sizes of the inputs, such as their length"
+CUT_OFF = "the part of it that is read depends on the sizes of the inputs, such as their length"
 
-Refused = list[tuple[Axis, Tensor, str]]  # units that cannot go, and why
+Refused = list[tuple[Axis, Tensor, str]]  # units that cannot be removed, and why
 
 
 def plan_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] | None = None) -> Removal:
-    """The largest removal that changes no output.
+    """Return the largest removal that changes no output.
 
-    Units that are idle go, except where the constant that one is cannot be added to a bias: where its effect is not the
-    same everywhere, as beside a border that is padded with zeros, where it depends on the sizes of the inputs, as that
-    of a sum over a sequence does, or where there is no bias.
+    All idle units are removed, except those whose constant cannot be added to a bias: because its effect is not the
+    same everywhere, as beside a border that is padded with zeros, because it depends on the sizes of the inputs, as the
+    sum over a sequence does, or because there is no bias.
 
     Args:
-        units: of the model.
-        multiple_of: keep so many units of a family that they make a multiple of this, or all.
-        pinned: axes of which no unit may go, and why.
+        units: the units of the model.
+        multiple_of: the number of units in each family stays a multiple of this, or the family stays whole.
+        pinned: axes whose units all stay, and why.
     """
     idle = units.idle()
     refused = [(axis, torch.ones(axis.size, dtype=torch.bool), reason) for axis, reason in (pinned or {}).items()]
@@ -42,7 +42,7 @@ def plan_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] |
         removal = Removal(dict(idle))
         for axis, which, reason in refused:
             removal.keep(axis, which, reason)
-        even_out(removal, multiple_of)  # each time anew: what is refused may be enough for what has to be left
+        even_out(removal, multiple_of)  # each time again, since the refused units may already be enough
         folding = Folding(units, removal)
         more = folding.refused or folding.refused_at_other_sizes()
         if not more:
@@ -52,12 +52,12 @@ def plan_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] |
 
 
 class Folding:
-    """The changes of biases and running means that a removal needs.
+    """The folding of constants: the changes of biases and running means that a removal needs.
 
     Attributes:
-        shifts: of parameters and buffers, by name, in their old shape.
-        refused: units whose constants cannot be added to anything.
-        constants: for each family, the units that go and have a constant other than zero that a layer reads.
+        shifts: the tensors to add to parameters and buffers, by name, in their old shapes.
+        refused: the units whose constants cannot be folded.
+        constants: for each family, the removed units whose constant is not zero and is read by a layer.
     """
 
     def __init__(self, units: UnitMap, removal: Removal) -> None:
@@ -84,7 +84,7 @@ class Folding:
         return any(self.removal.touches(dim) for x in node.all_input_nodes for dim in self._dims(x))
 
     def _layer(self, node: fx.Node, rule: Affine) -> None:
-        """Note that a layer's change goes into its bias, or into the running mean of what normalises its result."""
+        """Record the change of a layer's bias, or of the running mean of the batch norm behind a layer without one."""
         args = arguments(node)
         bias, names = args.get("bias"), self.trace.names
         change = self._change(node, self.removal)
@@ -105,7 +105,7 @@ class Folding:
                 self._refuse([args["input"]], f"its constant is not zero, and {_place(node)} has no bias to add it to")
 
     def _means(self, node: fx.Node, channels: Dim) -> Iterator[Any]:
-        """The running means of all that normalises a value, also behind a view of it; None for anything else there."""
+        """Yield the running mean of each batch norm that reads a value or a view of it, and None for other readers."""
         for user in node.users:
             rule, args = rule_of(user.target), arguments(user)
             if isinstance(rule, Reshape | Permute):
@@ -117,16 +117,16 @@ class Folding:
                 yield None
 
     def refused_at_other_sizes(self) -> Refused:
-        """Units that must stay for inputs of other sizes, and why: their constant is another one, or more is read."""
+        """Return units that inputs of other sizes need, and why: their constant differs, or another part is read."""
         idle = self.units.idle()
         unread = {axis: gone for axis, gone in self.removal.gone.items() if gone.any() and idle[axis].all()}
         if not self.constants and not unread:
             return []
         try:
             units = self.units.at_other_sizes()
-        except ValueError as error:  # what cannot be seen is not promised
+        except ValueError as error:  # other sizes cannot be checked
             constant = f"its constant may depend on the sizes of the inputs: {error}"
-            length = f"how much of it is read may depend on the sizes of the inputs: {error}"
+            length = f"the part of it that is read may depend on the sizes of the inputs: {error}"
             return [
                 *((axis, which, constant) for axis, which in self.constants.items()),
                 *((axis, which, length) for axis, which in unread.items()),
@@ -139,11 +139,11 @@ class Folding:
         other = Folding(units, Removal(gone))
         refused = [(axes[axis], mask, reason) for axis, mask, reason in other.refused]
         there = {axes[axis]: mask for axis, mask in units.idle().items()}
-        for axis, which in unread.items():  # as behind a slice up to the length, of a mask for the longest
+        for axis, which in unread.items():  # such as a causal mask, which is read up to the length of the input
             if axis not in there or not there[axis].all():
                 refused.append((axis, which, CUT_OFF))
         for axis, which in self.constants.items():
-            if (which & ~there.get(axis, ~which)).any():  # constant here, and not there
+            if (which & ~there.get(axis, ~which)).any():  # constant at these sizes, but not at others
                 refused.append((axis, which, DEPENDS))
         for name in dict.fromkeys([*self.shifts, *other.shifts]):
             theirs = {axes[axis]: change for axis, (_, change) in other._parts(name).items()}
@@ -153,9 +153,9 @@ class Folding:
         return refused
 
     def _parts(self, name: str) -> dict[Axis, tuple[Tensor, Tensor]]:
-        """For each family with constants that go into a bias or a running mean: its units, and what they add."""
+        """Return the families whose constants are added to a bias or running mean, each with its units and the sum."""
         found: dict[Axis, tuple[Tensor, Tensor]] = {}
-        for node, _ in self._wanted.get(name, ())[:1]:  # several are alike
+        for node, _ in self._wanted.get(name, ())[:1]:  # all uses ask for the same change
             for axis, units in self._constants(node).items():
                 change = self._change(node, Removal({axis: self.removal.gone[axis]}))
                 if change is not None:
@@ -163,7 +163,7 @@ class Folding:
         return found
 
     def _constants(self, node: fx.Node) -> dict[Axis, Tensor]:
-        """For the families that a layer reads: units that go, and that neither its input nor its weight makes zero."""
+        """Return the removed units, by family, that a layer reads with an input and a weight that are not zero."""
         x, w = (self.units.nonzero(arguments(node)[name], varying=True) for name in ("input", "weight"))
         gone = self.removal.gone
         both = {axis: x[axis] & w[axis] & gone[axis] for axis in x if axis in w and axis in gone}
@@ -203,7 +203,7 @@ class Folding:
         return a.numel() == 0 or bool((a - b).abs().max() <= self.trace.precision.rounding * scale)
 
     def _agree(self) -> None:
-        """Let shifts be, where all that use a bias or a mean ask for the same."""
+        """Record a shift if every user of the bias or running mean asks for the same one; otherwise refuse."""
         for name, several in self._wanted.items():
             first = several[0][1]
             uses = sum(len(node.users) for node, of in self.trace.names.items() if of == name)
@@ -217,12 +217,13 @@ class Folding:
                     self._refuse([arguments(node)["input"]], reason)
 
     def _refuse(self, nodes: list[fx.Node], reason: str, folds: Callable[[Removal], bool] = lambda some: True) -> None:
-        """Let the units stay that are zero in none of these values, which are multiplied if there are several.
+        """Refuse the removed units that are not zero in any of these values.
 
         Args:
-            nodes: the values.
-            reason: why.
-            folds: whether it would do for less that goes; families that do alone may go, if it is not all of them.
+            nodes: the values; several are the factors of a product.
+            reason: why the units stay.
+            folds: whether a smaller removal can be folded. Of several families, those that fold alone are not refused,
+                unless that is all of them.
         """
         nonzero: dict[Axis, Tensor] = {}
         for node in nodes:

@@ -1,4 +1,4 @@
-"""The numbers that a forward pass reads: each is replaced by one that notes whenever something is computed with it."""
+"""The integers in attributes that a forward pass reads: each is replaced by one that records its uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNARY = ("neg", "pos", "abs", "float", "int", "index", "hash", "bool")
 
 
 class _Noted(int):
-    """A number, and the places that it was computed from."""
+    """An integer that records its uses, with the places that it was computed from."""
 
     places: frozenset[Place]
     note: Callable[[frozenset[Place]], None]
@@ -40,7 +40,7 @@ class _Noted(int):
 
 
 def _noting(name: str) -> Callable[..., Any]:
-    """Return a method that notes the use and gives a number that is traced in turn."""
+    """Return a method that records the use, and whose result records its uses as well."""
     plain = getattr(int, name)
 
     def method(self: _Noted, *others: Any) -> Any:
@@ -59,10 +59,10 @@ for _name in (*BINARY, *(f"r{name}" for name in BINARY), *COMPARED, *UNARY):
 
 
 class _Arguments(TorchFunctionMode):
-    """Notes the numbers among the arguments of torch's functions."""
+    """A mode that records the recording integers among the arguments of torch's functions."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        copies = getattr(func, "__name__", "") == "__deepcopy__"  # an argument holds all that was copied so far
+        copies = getattr(func, "__name__", "") == "__deepcopy__"  # its memo argument holds everything copied so far
         for leaf in () if copies else tree_leaves((args, kwargs)):
             parts = (leaf.start, leaf.stop, leaf.step) if isinstance(leaf, slice) else (leaf,)
             for part in parts:
@@ -72,17 +72,19 @@ class _Arguments(TorchFunctionMode):
 
 
 def numbers_read(model: nn.Module, inputs: Inputs, precision: Precision) -> Reads:
-    """Run a model once and return which numbers of its modules are computed with, and in which forward passes.
+    """Run a model once, and return the integers in attributes that it computes with, and the modules that read them.
 
     Args:
-        model: in this precision; it is not changed. If it does not run with numbers that note how they are used, as in
-            code that is compiled, each counts as read in its own module.
+        model: it is not changed. If it does not run with integers that record their uses, as in compiled code, every
+            integer counts as read in its own module.
+        inputs: the example inputs.
+        precision: the precision of the model.
     """
     reads: Reads = {}
     running = Running()
 
     def note(places: frozenset[Place]) -> None:
-        for place in places if running.paths else ():  # else by what copies the model
+        for place in places if running.paths else ():  # outside of a forward pass, the model is being copied
             reads.setdefault(place, set()).add(running.path)
 
     copied, shared = throwaway(model), set[int]()

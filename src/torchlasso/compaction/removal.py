@@ -1,4 +1,4 @@
-"""A plan: the units to remove, and the changes to the tensors that stay."""
+"""A removal: the units to remove, and the changes to the remaining tensors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torchlasso.graph.axes import Axis, Dim, Sum, axes_of, count_of, indices, re
 
 @dataclass(frozen=True)
 class Removal:
-    """The units to remove.
+    """The units to remove from a model.
 
     Attributes:
-        gone: of each removable axis, a mask of the units that go.
-        shifts: what is added to parameters and buffers, by name, in their old shape.
-        stays: of removable axes, why idle units of them stay.
+        gone: for each removable axis, a mask of the units to remove.
+        shifts: the tensors to add to parameters and buffers, by name, in their old shapes.
+        stays: for removable axes, the reasons why idle units stay.
     """
 
     gone: dict[Axis, Tensor]
@@ -26,7 +26,7 @@ class Removal:
     stays: dict[Axis, list[str]] = field(default_factory=dict)
 
     def indices(self, dim: Dim) -> Tensor:
-        """The indices of a dimension that stay."""
+        """Return the indices of a dimension that stay."""
         return indices(dim, self._kept)
 
     def _kept(self, axis: Axis) -> Tensor:
@@ -52,7 +52,7 @@ class Removal:
         return tensor
 
     def going(self, dims: list[Dim]) -> Tensor:
-        """A mask of the elements that go of a tensor with these dimensions."""
+        """Return a mask of the elements that are removed from a tensor with these dimensions."""
         mask = torch.zeros([dim.size for dim in dims], dtype=torch.bool)
         for place, dim in enumerate(dims):
             if self.touches(dim):
@@ -62,7 +62,7 @@ class Removal:
         return mask
 
     def keep(self, axis: Axis, which: Tensor, reason: str) -> None:
-        """Let units stay, for a reason."""
+        """Keep units, for a reason."""
         if (self.gone[axis] & which).any():
             self.gone[axis] = self.gone[axis] & ~which
             reasons = self.stays.setdefault(axis, [])
@@ -71,7 +71,7 @@ class Removal:
 
 
 def even_out(removal: Removal, multiple_of: int) -> None:
-    """Keep idle units where at least one, a multiple, or as many as on other axes are needed."""
+    """Keep idle units where at least one unit, a multiple, or the same number as on another axis has to stay."""
     together: dict[Axis, list[Axis]] = {}
     for axis in removal.gone:
         together.setdefault(count_of(axis), []).append(axis)
@@ -90,4 +90,4 @@ def _why(most: int, wanted: int, kept: int, multiple_of: int) -> str:
     if wanted > most:
         enough = "make a" if wanted % multiple_of == 0 else "are fewer than the next"
         return f"{wanted} {enough} multiple of {multiple_of}"
-    return "dimensions of equal size, from a split, keep equally many" if kept else "one has to be left"
+    return "parts of equal size, from a split, keep equally many units" if kept else "one unit has to stay"

@@ -20,9 +20,9 @@ class Totals:
     """The size and the cost of a model.
 
     Attributes:
-        parameters: how many numbers it has to learn.
-        bytes: what its parameters and buffers take as they are stored.
-        flops: of one run on the example inputs: two for each multiplication and addition of its matrix products,
+        parameters: the number of learnt numbers.
+        bytes: the size of its parameters and buffers in their own precision.
+        flops: the FLOPs of one run on the example inputs: two for each multiplication and addition of matrix products,
             convolutions and attentions.
     """
 
@@ -32,7 +32,7 @@ class Totals:
 
     @classmethod
     def of(cls, model: nn.Module, example_inputs: Inputs) -> Totals:
-        """Measure a model, which runs once, in evaluation."""
+        """Measure a model with one run in evaluation mode."""
         still = copy.deepcopy(uncompiled(model), {id(p): _without_gradient(p) for p in model.parameters()})
         with counted_flops() as counter:
             run_once(still, tree_map(_without_gradient, example_inputs))
@@ -45,7 +45,7 @@ class Totals:
 
 
 def _without_gradient(value: Any) -> Any:
-    """Return a tensor, in the same memory, for which no gradient is asked: the counter looks for where it would go."""
+    """Return a tensor in the same memory that needs no gradient, since the counter would look for its graph."""
     if isinstance(value, nn.Parameter):
         return nn.Parameter(value.detach(), requires_grad=False)
     return value.detach() if isinstance(value, Tensor) else value
@@ -53,17 +53,17 @@ def _without_gradient(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Checked:
-    """The comparison of the two models, and what the example inputs did not exercise.
+    """The comparison of the two models, and the parts that the example inputs did not exercise.
 
     Attributes:
-        left_out: arguments of the forward pass that the example did not give; they count as never given.
-        unread: parameters, or modules with all of theirs, that no operator read on the example; they stay.
-        other_sizes: whether the models were compared at another batch, length or resolution as well; if not, the model
-            accepts no other.
-        training: why they were not compared in training, as where a target is missing; empty if they were.
-        random: whether outputs in training depend on random numbers that cannot be the same for both models; the other
-            outputs were compared.
-        single: why they were compared in float32 and not in float64; empty if they were not.
+        left_out: optional arguments of the forward pass that the example did not give; they count as never given.
+        unread: parameters that no operator read on the example, or modules with only such parameters; they stay.
+        other_sizes: True if the models were also compared at another batch size, length or resolution; False if the
+            model accepts no other.
+        training: why the models were not compared in training, such as a missing target; empty if they were.
+        random: True if outputs in training depend on random numbers that cannot be the same for both models; only the
+            other outputs were compared then.
+        single: why the comparison ran in float32 and not in float64; empty if it ran in float64.
     """
 
     left_out: tuple[str, ...] = ()
@@ -76,11 +76,11 @@ class Checked:
     def __str__(self) -> str:
         lines = []
         if self.left_out:
-            lines.append(f"arguments that were not given, and count as never given: {', '.join(self.left_out)}")
+            lines.append(f"missing arguments, which count as never given: {', '.join(self.left_out)}")
         if self.unread:
-            lines.append(f"no operator read on these inputs, so it stays: {', '.join(self.unread)}")
+            lines.append(f"parameters that no operator read on these inputs, so they stay: {', '.join(self.unread)}")
         if not self.other_sizes:
-            lines.append("compared at the sizes of the example only: the model accepts no others")
+            lines.append("compared at the sizes of the example only: the model accepts no other sizes")
         if self.training:
             lines.append(f"not compared in training: {self.training}")
         if self.random:
@@ -92,12 +92,12 @@ class Checked:
 
 @dataclass(frozen=True)
 class FamilyReport:
-    """The units of one family.
+    """A family of units.
 
     Attributes:
-        name: of the first parameter that they have slices in, and the dimension there.
-        before, after: how many there are.
-        why: why units that are left could not go: of none, if empty, was it seen that it could.
+        name: the name of the first parameter that they have slices in, and the dimension.
+        before, after: the number of units.
+        why: the reasons why units without effect stay, or why no unit can be removed; empty if there are none.
     """
 
     name: str
@@ -111,12 +111,13 @@ class CompactionReport:
     """The removed units, and the reasons why others stayed.
 
     Attributes:
-        families: of units, in the model's order; of those that cannot go, the ones that a layer makes.
-        unknown: operators that are not understood, so that nothing they touch can go, and how often each occurs.
-        before, after: what the model takes.
-        config: numbers of the model's config that were changed to be true, or that none are; empty where the model is
-            not built from a config, as those of transformers are, or nothing went.
-        checked: how the two models were compared, and what the example inputs left out.
+        families: the families of units, in the model's order; of families that cannot become smaller, only those that
+            a layer computes.
+        unknown: unknown operators, whose dimensions all stay, and the number of times that each occurs.
+        before, after: the size and the cost of both models.
+        config: the changes of the model's config, or why it cannot describe the smaller model; empty if nothing was
+            removed, or if the model has no config like the models of transformers.
+        checked: the comparison of the two models, and the parts that the example inputs did not exercise.
     """
 
     families: tuple[FamilyReport, ...]
@@ -136,16 +137,16 @@ class CompactionReport:
         """The gain, in one sentence."""
         units = sum(family.before for family in self.families if family.after < family.before)
         if not self.removed:
-            return "Nothing can go."
+            return "No unit can be removed."
         shares = [
             f"{percent(getattr(self.after, key) / getattr(self.before, key))} of the {name}"
             for key, name in (("parameters", "parameters"), ("flops", "FLOPs"))
             if getattr(self.before, key)
         ]
-        return f"{self.removed:,} of {units:,} units went: {' and '.join(shares)} are left."
+        return f"{self.removed:,} of {units:,} units were removed: {' and '.join(shares)} are left."
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as numbers, strings and lists."""
+        """Return everything as numbers, strings and lists."""
         return {"removed": self.removed, **asdict(self)}
 
     def __str__(self) -> str:

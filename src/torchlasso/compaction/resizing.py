@@ -1,9 +1,9 @@
-"""The sizes that a model lost: noted on its modules as they change, written down, and taken from another model.
+"""The full sizes of a compacted model: recorded on its modules, written to a file, and used to shrink another model.
 
-A module of which a tensor or a number (such as ``out_features`` or ``num_heads``) became smaller keeps the full sizes
-in a plain attribute. So they go along with copies, pickles, wrappers and parts of a model, and its ``state_dict`` is
-what it was. Sizes are enough to do the same to another model of the full size, without running it: the values come from
-a file.
+If a tensor or an integer of a module (such as ``out_features`` or ``num_heads``) becomes smaller, the module keeps the
+full size in a plain attribute. So copies, pickles, wrappers and parts of the model keep it as well, and its
+``state_dict`` has no new entries. With the sizes, another model of the full size can be made as small without running
+it: the values of its weights come from a file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torchlasso._core.wrappers import plain_name
 from torchlasso.compaction.numbers import Found, Keys, numbers_of, set_numbers_
 
 NOTE = "torchlasso_full_sizes"  # the attribute
-Size = tuple[int, ...] | int | None  # the shape of a tensor, or a number, which a config may not have yet
+Size = tuple[int, ...] | int | None  # the shape of a tensor, or an integer; None if a config does not have it yet
 
 
 @contextmanager
-def noting(model: nn.Module) -> Iterator[None]:
-    """Note on the modules of a model the sizes that change meanwhile, as they were at the very first."""
+def recording_sizes(model: nn.Module) -> Iterator[None]:
+    """Record, on the modules of a model, the full sizes of the tensors and integers that change inside the context."""
     before = {module: sizes for _, module, sizes in _sizes(model)}
     yield
     for _, module, now in _sizes(model):
@@ -37,7 +37,7 @@ def noting(model: nn.Module) -> Iterator[None]:
 
 
 def _sizes(model: nn.Module) -> Iterator[tuple[str, nn.Module, dict[Keys, Size]]]:
-    """Yield every module, its path, and the shapes of its tensors and the numbers that it keeps."""
+    """Yield the path of every module, the module, and the shapes of its tensors with the integers in its attributes."""
     seen: dict[int, Found] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         tensors = {**module._parameters, **module._buffers}
@@ -47,11 +47,11 @@ def _sizes(model: nn.Module) -> Iterator[tuple[str, nn.Module, dict[Keys, Size]]
         yield plain_name(path), module, {**sizes, **numbers_of(module, seen)}
 
 
-def become_(tensor: Tensor, value: Tensor, grad: Tensor | None = None) -> Callable[[], None]:
-    """Give a tensor another value, of another shape, while it stays the same object; the result takes it back.
+def replace_value_(tensor: Tensor, value: Tensor, grad: Tensor | None = None) -> Callable[[], None]:
+    """Give a tensor a new value of another shape, keeping the object, and return the function that undoes it.
 
     Raises:
-        RuntimeError: something in torch holds on to the tensor.
+        RuntimeError: another object in torch holds the tensor.
     """
     value = value.clone(memory_format=_layout(tensor))
     new = value.as_subclass(type(tensor)).requires_grad_(tensor.requires_grad)
@@ -66,7 +66,7 @@ def become_(tensor: Tensor, value: Tensor, grad: Tensor | None = None) -> Callab
 
 
 def _layout(tensor: Tensor) -> torch.memory_format:
-    """Return how the elements of a tensor lie in memory."""
+    """Return the layout of a tensor in memory."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
     if last is not None and tensor.is_contiguous(memory_format=last) and not tensor.is_contiguous():
         return last
@@ -75,7 +75,7 @@ def _layout(tensor: Tensor) -> torch.memory_format:
 
 @dataclass(frozen=True)
 class ChangedNumber:
-    """A number of a module that became smaller, or that came into its config."""
+    """An integer in an attribute of a module that became smaller, or that was added to its config."""
 
     path: str
     keys: Keys
@@ -88,11 +88,11 @@ class ChangedNumber:
 
 @dataclass(frozen=True)
 class Resizing:
-    """The sizes that a model lost.
+    """The changed sizes of a compacted model.
 
     Attributes:
-        tensors: the full shapes of parameters and buffers that are smaller, by name.
-        numbers: of its modules.
+        tensors: the full shapes of the parameters and buffers that became smaller, by name.
+        numbers: the integers in attributes of modules that changed.
     """
 
     tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Resizing:
 
     @classmethod
     def of(cls, model: nn.Module) -> Resizing:
-        """Collect the notes on the modules of a model."""
+        """Collect the sizes that are recorded on the modules of a model."""
         tensors, numbers, shared = {}, [], set()
         if not any(NOTE in vars(module) for module in model.modules()):
             return cls()
@@ -118,28 +118,28 @@ class Resizing:
         return cls(tensors, tuple(numbers))
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as it stands in a file."""
+        """Return the content for a file."""
         numbers = [[number.path, list(number.keys), number.full, number.now] for number in self.numbers]
         return {"tensors": {name: list(shape) for name, shape in self.tensors.items()}, "numbers": numbers}
 
     @classmethod
     def from_json(cls, content: Any) -> Resizing:
-        """Read what :meth:`to_json` gave.
+        """Read the result of :meth:`to_json`.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the content is something else.
         """
         match content:
             case {"tensors": dict(tensors), "numbers": [*numbers]}:
                 return cls({name: _shape(shape) for name, shape in tensors.items()}, tuple(map(_number, numbers)))
-        raise ValueError(f"what was cut is {content!r:.80}")
+        raise ValueError(f"its record of removed units is {content!r:.80}")
 
     def changes(self, model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Changes:
-        """Find out what has to be done to a model for its tensors to be of these shapes; it is not changed.
+        """Return the changes that give the tensors of a model these shapes; the model is not changed.
 
         Args:
-            model: of the full size, or in part or wholly as small already.
-            shapes: those of the tensors that became smaller, by name.
+            model: a model of the full size, or one of which some or all tensors are as small already.
+            shapes: the shapes of the tensors that became smaller, by name.
         """
         found, modules = Changes(), {path: (module, sizes) for path, module, sizes in _sizes(model)}
         for name, full in self.tensors.items():
@@ -156,8 +156,8 @@ class Resizing:
             most = largest if here is None else here - 1 if isinstance(here, int) else 0
             if 0 < number.now <= most and _full(module, number.keys, here) == number.full:
                 found.numbers.append((module, number))
-            elif here != number.now and (found.tensors or here != ()):  # a small model may have been written anew
-                found.misfits.append(f"{number} was {number.full} and is {here or 'no number'} in the model")
+            elif here != number.now and (found.tensors or here != ()):  # the class of a small model may be a new one
+                found.misfits.append(f"{number} was {number.full}; the model has {here or 'no such number'}")
         return found
 
 
@@ -175,7 +175,7 @@ def _full(module: nn.Module, keys: Keys, here: Size) -> Size:
 def _shape(content: Any) -> tuple[int, ...]:
     if isinstance(content, list) and all(type(n) is int and n >= 0 for n in content):
         return tuple(content)
-    raise ValueError(f"a shape before it was cut is {content!r:.80}")
+    raise ValueError(f"a recorded full shape is {content!r:.80}")
 
 
 def _number(content: Any) -> ChangedNumber:
@@ -184,17 +184,17 @@ def _number(content: Any) -> ChangedNumber:
             all(type(key) in (str, int) for key in keys) and type(now) is int and (full is None or type(full) is int)
         ):
             return ChangedNumber(path, tuple(keys), full, now)
-    raise ValueError(f"a number that was cut is {content!r:.80}")
+    raise ValueError(f"a recorded size is {content!r:.80}")
 
 
 @dataclass
 class Changes:
-    """The changes that make a model as small as another one, found before anything is done.
+    """The changes that make a model as small as another one; found first, then applied.
 
     Attributes:
-        tensors: those to become smaller.
-        numbers: likewise, and the modules that keep them.
-        misfits: numbers that are others than in the model that was cut, one sentence each.
+        tensors: the tensors to make smaller, by name.
+        numbers: the integers to change, with their modules.
+        misfits: the integers that differ from those of the model that was compacted, one sentence each.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -202,28 +202,28 @@ class Changes:
     misfits: list[str] = field(default_factory=list)
 
     @contextmanager
-    def made(self, model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-        """Make the changes, and take them back if what is done next fails; tensors stay the objects that they are.
+    def applied(self, model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Apply the changes, and undo them if the body of the context fails; tensors stay the same objects.
 
         Raises:
-            ValueError: something holds on to one of the tensors.
+            ValueError: another object holds one of the tensors.
         """
         for name, tensor in self.tensors.items():
             if _is_held(tensor):
                 raise ValueError(
-                    f"{name!r} is held by something else and cannot become smaller: load before the model is wrapped "
-                    "for training, and not between a forward and a backward pass"
+                    f"another object holds {name!r}, so it cannot become smaller: load before the model is wrapped for "
+                    "training, and not between a forward and a backward pass"
                 )
-        with noting(model), ExitStack() as undo, torch.no_grad():
+        with recording_sizes(model), ExitStack() as undo, torch.no_grad():
             undo.callback(set_numbers_(model, [(module, number.keys, number.now) for module, number in self.numbers]))
             for name, tensor in {id(tensor): (name, tensor) for name, tensor in self.tensors.items()}.values():
                 device = "cpu" if tensor.is_meta else tensor.device
-                undo.callback(become_(tensor, values[name].to(device, tensor.dtype)))
+                undo.callback(replace_value_(tensor, values[name].to(device, tensor.dtype)))
             yield
             undo.pop_all()
 
 
 def _is_held(tensor: Tensor) -> bool:
-    """Return True where ``swap_tensors`` would refuse a tensor, or do so to what a backward pass still needs."""
-    most = 2 if tensor.requires_grad else 1  # itself, and the node of the graph that adds up its gradient
+    """Return True if ``swap_tensors`` would refuse a tensor, or swap one that a backward pass still needs."""
+    most = 2 if tensor.requires_grad else 1  # the tensor itself, and the graph node that accumulates its gradient
     return weakref.getweakrefcount(tensor) > 0 or tensor._use_count() > most  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Search for the fewest numbers of a model's modules that have to change."""
+"""Search for the smallest set of size attributes that must change for a smaller model to be right."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from torchlasso.compaction.candidates import Assignment, Choice, Kind
+from torchlasso.compaction.candidates import Assignment, Candidate, Kind
 
 MOST_TRIALS = 64
-MOST_TOGETHER = 4  # kinds of numbers that have to change at once for a model to come any further
+MOST_TOGETHER = 4  # kinds of attributes that are changed together in one trial
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run.
+    """The outcome of a trial run.
 
     Attributes:
-        error: in what it differs from what it should be; an empty string if in nothing.
-        path: the module in which an error was raised; None if none was.
-        reached: how far the run came.
+        error: the difference from the expected outputs, or the error raised; an empty string if the run was right.
+        path: the module that raised the error; None if none was raised.
+        reached: the number of operations until the run ended.
     """
 
     error: str = ""
@@ -27,22 +27,22 @@ class Outcome:
     reached: int = 0
 
 
-Way = dict[Kind, int]  # which of its values each kind takes; others stay what they are
+Chosen = dict[Kind, int]  # the index of the new value of each kind; other kinds keep their values
 
 
 class Search:
-    """The fewest kinds of numbers that have to change for a model to be right; none of them can be left out.
+    """A search for the smallest set of kinds that must change; without any one of them, the model would be wrong.
 
-    It starts without a change. Where the model fails, those kinds are tried that are read there, one by one, then two
-    and more at once; with those that bring it further the search goes on.
+    The search starts without a change. Where a run fails, it tries the kinds that are read there: one at a time, then
+    two or more together. It continues from the changes with which the run gets further.
 
     Attributes:
-        found: the numbers; None if there are none.
-        furthest: of the runs that were wrong, the one that came furthest.
-        failed: of those that raised an error, the module where the one was that came furthest; empty if none did.
+        found: the new values; None if the search failed.
+        furthest: the outcome that got furthest among those with an error.
+        failed: the module that raised an error in the run that got furthest; empty if none did.
     """
 
-    def __init__(self, choices: Callable[[], list[Choice]], attempt: Callable[[Assignment], Outcome]) -> None:
+    def __init__(self, candidates: Callable[[], list[Candidate]], attempt: Callable[[Assignment], Outcome]) -> None:
         self._attempt, self._trials = attempt, MOST_TRIALS
         self.furthest, self.failed, self._raised = Outcome(), "", -1
         self.found: Assignment | None = None
@@ -51,10 +51,10 @@ class Search:
         if not first.error:
             self.found = []
             return
-        self._choices = choices()
-        way = self._solve({}, first)
-        if way is not None:
-            self.found = self._assignment(self._without_excess(way))
+        self._candidates = candidates()
+        chosen = self._solve({}, first)
+        if chosen is not None:
+            self.found = self._assignment(self._minimal(chosen))
 
     def _note(self, outcome: Outcome) -> None:
         if outcome.path is not None and outcome.reached > self._raised:
@@ -62,18 +62,18 @@ class Search:
         if outcome.error and (outcome.reached > self.furthest.reached or not self.furthest.error):
             self.furthest = outcome
 
-    def _try(self, way: Way) -> Outcome:
+    def _try(self, chosen: Chosen) -> Outcome:
         self._trials -= 1
-        outcome = self._attempt(self._assignment(way))
+        outcome = self._attempt(self._assignment(chosen))
         self._note(outcome)
         return outcome
 
-    def _solve(self, way: Way, outcome: Outcome) -> Way | None:
-        """Return a way that contains this one and is right."""
-        for more in self._additions(way, outcome.path):
+    def _solve(self, chosen: Chosen, outcome: Outcome) -> Chosen | None:
+        """Return a choice that extends this one and is right; None if there is none."""
+        for more in self._additions(chosen, outcome.path):
             if self._trials <= 0:
                 break
-            tried = way | more
+            tried = chosen | more
             after = self._try(tried)
             if not after.error:
                 return tried
@@ -81,28 +81,29 @@ class Search:
                 return found
         return None
 
-    def _additions(self, way: Way, path: str | None) -> Iterator[Way]:
-        """Yield what could be changed next, the fewest kinds first, and first those that are read in a module."""
+    def _additions(self, chosen: Chosen, path: str | None) -> Iterator[Chosen]:
+        """Yield possible additions, the smallest first, and the kinds that the failed module reads before others."""
         values: dict[Kind, int] = {}
         near: dict[Kind, None] = {}
-        for choice in self._choices:
-            if choice.kind not in way:
-                values[choice.kind] = max(values.get(choice.kind, 0), len(choice.values))
-                if path is None or path in choice.read:
-                    near[choice.kind] = None
+        for candidate in self._candidates:
+            if candidate.kind not in chosen:
+                values[candidate.kind] = max(values.get(candidate.kind, 0), len(candidate.values))
+                if path is None or path in candidate.read:
+                    near[candidate.kind] = None
         sets = [some for count in range(1, MOST_TOGETHER + 1) for some in itertools.combinations(near, count)]
         sets += [(kind,) for kind in values if kind not in near]
         for some in sets:
             for which in itertools.product(*(range(values[kind]) for kind in some)):
                 yield dict(zip(some, which, strict=True))
 
-    def _without_excess(self, way: Way) -> Way:
-        for kind in list(way) if len(way) > 1 else ():
-            less = {other: which for other, which in way.items() if other != kind}
+    def _minimal(self, chosen: Chosen) -> Chosen:
+        """Drop every kind without which the model is right as well."""
+        for kind in list(chosen) if len(chosen) > 1 else ():
+            less = {other: which for other, which in chosen.items() if other != kind}
             if not self._try(less).error:
-                way = less
-        return way
+                chosen = less
+        return chosen
 
-    def _assignment(self, way: Way) -> Assignment:
-        chosen = [choice for choice in self._choices if choice.kind in way]
-        return [(each.place, each.values[min(way[each.kind], len(each.values) - 1)]) for each in chosen]
+    def _assignment(self, chosen: Chosen) -> Assignment:
+        changed = [candidate for candidate in self._candidates if candidate.kind in chosen]
+        return [(each.place, each.values[min(chosen[each.kind], len(each.values) - 1)]) for each in changed]

@@ -25,10 +25,10 @@ from torchlasso.control import LambdaController
 from torchlasso.distributed import processes
 from torchlasso.graph import find_units
 
-# What making a model smaller takes, in multiplications: some seconds. Counted and not timed, so that a run does the
-# same each time, and goes on after an interruption as if there had been none.
+# The cost of a compaction, a few seconds, in multiplications. It is counted and not timed, so that a repeated or
+# resumed run does the same.
 PRICE = 5e10
-PASSES = 3  # multiplications of a training step, to those of a forward pass: the gradients take twice as many
+PASSES = 3  # a training step takes three times the multiplications of a forward pass: the gradients take two
 
 
 def shrink_(
@@ -39,35 +39,37 @@ def shrink_(
     controllers: Iterable[LambdaController] = (),
     multiple_of: int = 1,
 ) -> CompactionReport:
-    """Take out of a model in training what makes no difference to its outputs, in place, between two steps.
+    """Remove the units that have no effect from a model in training, in place, between two steps.
 
-    As :func:`torchlasso.compact` does it. The parameters stay the objects that they are, with less in them; what the
-    optimizer keeps for each weight (momentum, second moments), blocks of penalties over several parameters and what
-    controllers keep go along. The outputs are the same at once, and so is every later step where what goes has no part
-    in it: it has none if the weights that make a unit and those that read it are zero, and under a penalty on single
-    weights also if the unit is zero and has no gradient, as behind a ReLU. Otherwise the steps differ: a row, filter or
-    unit that reads what goes has a smaller norm afterwards and is shrunk faster, a constant that was added to a bias is
-    learnt by the bias alone, and a unit that could have woken, as behind a tanh, cannot. What is gone does not come
-    back. For :class:`~torchlasso.TargetSparsity` it counts as zeros, for :class:`~torchlasso.TargetBudget` as saved.
+    The same units are removed as by :func:`torchlasso.compact`. The parameters stay the same objects, with fewer
+    elements. The optimizer's state (momentum, second moments), penalties on blocks over several parameters and the
+    state of controllers become smaller together with them.
 
-    Where processes train together all of them have to make the call, with the same example inputs. A wrapper such as
-    ``DistributedDataParallel`` holds on to the parameters: take its ``module``, delete the wrapper, shrink, and wrap
+    The outputs stay the same. Later steps stay the same for units that take no part in them: units whose incoming and
+    outgoing weights are all zero, and under a penalty on single weights also units that are zero without a gradient, as
+    behind a ReLU. Otherwise later steps differ: a row, filter or unit that reads a removed unit has a smaller norm and
+    shrinks faster, a constant that was added to a bias is now learnt by the bias alone, and a removed unit that could
+    have become active again, as behind a tanh, cannot. :class:`~torchlasso.TargetSparsity` counts removed weights as
+    zeros, :class:`~torchlasso.TargetBudget` counts them as saved.
+
+    If several processes train together, all of them have to call this function, with the same example inputs. A wrapper
+    such as ``DistributedDataParallel`` holds the parameters: take its ``module``, delete the wrapper, shrink, and wrap
     the model again.
 
     Args:
-        model: in training.
-        optimizer: of the model: any of torch's, proximal or not.
+        model: a model in training.
+        optimizer: the optimizer of the model: any of torch's, proximal or not.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. A small batch is enough.
-        controllers: those of the optimizer's λ.
+        controllers: the controllers of the optimizer's λ.
         multiple_of: see :func:`torchlasso.compact`.
 
     Returns:
-        What went, and what stayed and why.
+        The report of the removed units, and of the reasons why others stay.
 
     Raises:
-        ValueError: see :func:`torchlasso.compact`; or the blocks of a penalty, such as chunks, would be others in a
+        ValueError: see :func:`torchlasso.compact`; or the blocks of a penalty, such as chunks, would change in a
             smaller model.
-        RuntimeError: something holds on to the parameters; or the processes do not agree on what can go.
+        RuntimeError: another object holds the parameters; or the processes do not agree on the units to remove.
 
     Examples:
         >>> import torchlasso as tl
@@ -98,30 +100,31 @@ def shrink_(
 
 
 def check_agreement(compaction: Compaction) -> None:
-    """Raise on all processes unless they found the same."""
+    """Raise on all processes unless all of them found the same units to remove."""
     masks = [mask.clone() for mask in compaction.removal.gone.values()]
     first = [mask.clone() for mask in masks]
     processes.take_from_first_(first)
     different = sum(not torch.equal(a, b) for a, b in zip(masks, first, strict=True))
     if processes.total(float(different)) > 0:
         raise RuntimeError(
-            "shrink_: the processes do not agree on what can go; give all of them the same example inputs"
+            "shrink_: the processes do not agree on the units to remove; give all of them the same example inputs"
         )
 
 
 class Shrinker:
-    """Makes a model in training smaller whenever that saves more time than it takes.
+    """A schedule of compactions: makes a model in training smaller whenever that saves more time than it takes.
 
-    Nothing goes while less is left than a target asks for, since then some of it has to come back.
-    What is saved is reckoned from the multiplications that go and how many rows are still to be trained on.
+    The time that a compaction saves is estimated from the multiplications that it removes and the number of rows that
+    are still to be trained on. Nothing is removed while a controller has fewer live weights than its target, since some
+    of them have to come back.
 
     Args:
-        model: to be trained.
+        model: the model to train.
         example_inputs: see :func:`torchlasso.shrink_`.
-        multiple_of: likewise.
+        multiple_of: see :func:`torchlasso.shrink_`.
 
     Attributes:
-        records: what went, each time, such as a checkpoint can hold it.
+        records: a record of each compaction, for a checkpoint.
 
     Raises:
         ValueError: the model cannot be exported.
@@ -137,14 +140,14 @@ class Shrinker:
     def consider(
         self, model: nn.Module, optimizer: Optimizer, controllers: Iterable[LambdaController], rows_left: int
     ) -> float | None:
-        """Make the model smaller, if it pays.
+        """Make the model smaller, if that saves time.
 
         Args:
             model, optimizer, controllers: see :func:`torchlasso.shrink_`.
-            rows_left: how many rows the model is still to be trained on, each as often as it is.
+            rows_left: the number of rows that the model is still to be trained on, counted in every epoch.
 
         Returns:
-            The share of the multiplications that is left; None if it does not pay.
+            The remaining share of the multiplications; None if nothing was removed.
         """
         controllers = list(controllers)
         if not all(control.can_lose for control in controllers):
@@ -168,7 +171,7 @@ class Shrinker:
         optimizer: Optimizer,
         controllers: Iterable[LambdaController],
     ) -> None:
-        """Make a model as small as one was when this was recorded; its weights are to be loaded afterwards."""
+        """Repeat recorded compactions on a model, its optimizer and controllers; load the weights afterwards."""
         for record in records:
             units = find_units(model, self.example_inputs)
             apply_with_optimizer_(Compaction.from_dict(record, units), model, optimizer, controllers)
@@ -177,6 +180,6 @@ class Shrinker:
 
 
 def restore_(model: nn.Module, example_inputs: Inputs, records: Iterable[Mapping[str, Any]]) -> None:
-    """Make a model as small as one was when this was recorded; its weights are to be loaded afterwards."""
+    """Repeat recorded compactions on a model; load the weights afterwards."""
     for record in records:
         Compaction.from_dict(record, find_units(model, example_inputs)).apply_(model)

@@ -124,7 +124,7 @@ class Stored:
                 if name not in entries or entries[name].get_dtype() != "U8" or len(entries[name].get_shape()) != 1:
                     raise ValueError(f"{name!r:.80} is not stored as bytes")
             for name in cut.tensors.keys() - entries.keys() - tied.keys():
-                raise ValueError(f"{name!r:.80} was cut and is not there")
+                raise ValueError(f"{name!r:.80} became smaller, but the file does not have it")
             outlines = {name: _outline(name, entry, sparse.get(name)) for name, entry in entries.items()}
             return cls(path, file, outlines, sparse, tied, cut)
 

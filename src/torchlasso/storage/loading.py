@@ -66,7 +66,7 @@ def load(path: str | Path, *, into: nn.Module) -> None:
         for other in others:
             if not np.array_equal(as_bytes(values[first]), as_bytes(values[other])):
                 raise ValueError(f"{path} does not fit the model, where {first!r} and {other!r} are one tensor")
-    with changes.made(model, values), torch.no_grad():
+    with changes.applied(model, values), torch.no_grad():
         model.load_state_dict({name: values[plain_name(name)] for name in model.state_dict()})
         for name, w in aside.items():
             w.copy_(values[name])
@@ -133,7 +133,7 @@ def _misfits(
     for name, w in ours.items():
         here, there = Outline(w.dtype, tuple(w.shape)), stored.outlines.get(found.get(name, ""))
         if there is not None and there != (Outline(w.dtype, there.shape) if name in resized else here):
-            cut = f", cut from {stored.cut.tensors[name]!s:.80}" if name in stored.cut.tensors else ""
+            cut = f", originally {stored.cut.tensors[name]!s:.80}" if name in stored.cut.tensors else ""
             yield f"{name!r} is {there!s:.80}{cut}, and {here} in the model"
 
 

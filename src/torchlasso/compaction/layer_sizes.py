@@ -1,4 +1,4 @@
-"""The numbers that torch's own modules keep of their sizes, such as ``out_channels``, made true again."""
+"""Sizes that torch's modules keep in attributes, such as ``out_channels``: derived from tensors, and updated."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from torchlasso.graph.structure import Structure
 LAYERS: tuple[type[OperatorRule], ...] = (
     Convolution,
     Norm,
-)  # operators of which modules keep how many channels they have
+)  # operators whose modules keep their number of channels
 
 
 @dataclass(frozen=True)
-class Use:
-    """The numbers of channels that the operator of a layer reads and makes."""
+class ChannelCounts:
+    """The numbers of channels that the operator of a layer reads and computes."""
 
     channels_in: int
     channels_out: int
 
 
-Numbers = Callable[[Any, tuple[int, ...], Use | None], dict[str, int]]
-Own = dict[tuple[nn.Module, str], int]
+Derivation = Callable[[Any, tuple[int, ...], ChannelCounts | None], dict[str, int]]
+DerivedSizes = dict[tuple[nn.Module, str], int]
 
 
-def _linear(module: nn.Linear, weight: tuple[int, ...], use: Use | None) -> dict[str, int]:
+def _linear(module: nn.Linear, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
     made, consumed, *_ = weight
     return {"in_features": consumed, "out_features": made}
 
 
-def _bilinear(module: nn.Bilinear, weight: tuple[int, ...], use: Use | None) -> dict[str, int]:
+def _bilinear(module: nn.Bilinear, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
     made, one, two, *_ = weight
     return {"in1_features": one, "in2_features": two, "out_features": made}
 
 
-def _convolution(module: _ConvNd, weight: tuple[int, ...], use: Use | None) -> dict[str, int]:
+def _convolution(module: _ConvNd, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
     if use is None:
         return {}
     whole, part, *_ = weight  # (out, in / groups), transposed (in, out / groups)
@@ -57,32 +57,33 @@ def _convolution(module: _ConvNd, weight: tuple[int, ...], use: Use | None) -> d
     return {"in_channels": into, "out_channels": out, "groups": other // part}
 
 
-def _norm(module: _NormBase, weight: tuple[int, ...], use: Use | None) -> dict[str, int]:
+def _norm(module: _NormBase, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
     return {"num_features": use.channels_in} if use else {}
 
 
-def _group_norm(module: nn.GroupNorm, weight: tuple[int, ...], use: Use | None) -> dict[str, int]:
+def _group_norm(module: nn.GroupNorm, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
     if use is None:
         return {}
-    each = module.num_channels // module.num_groups  # a group goes as a whole
+    each = module.num_channels // module.num_groups  # groups are removed as a whole
     return {"num_channels": use.channels_in, "num_groups": use.channels_in // each}
 
 
-def _embedding(module: nn.Embedding, weight: tuple[int, ...], use: Use | None) -> dict[str, int]:
+def _embedding(module: nn.Embedding, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
     return {"embedding_dim": weight[1]}
 
 
-def _attention(module: nn.MultiheadAttention, weight: tuple[int, ...], use: Use | None) -> dict[str, int]:
+def _attention(module: nn.MultiheadAttention, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
     made = len(module.out_proj.weight)
     keys, values = (made if w is None else w.shape[1] for w in (module.k_proj_weight, module.v_proj_weight))
     return {"embed_dim": made, "kdim": keys, "vdim": values, "head_dim": made // module.num_heads}
 
 
-def _prelu(module: nn.PReLU, weight: tuple[int, ...], use: Use | None) -> dict[str, int]:
+def _prelu(module: nn.PReLU, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
     return {"num_parameters": weight[0]}
 
 
-OWN: dict[type[nn.Module], tuple[int, Numbers]] = {  # the dimensions of a weight, at least; 0 if there may be none
+# the least number of dimensions of the weight (0 if the module may have none), and the derivation
+DERIVATIONS: dict[type[nn.Module], tuple[int, Derivation]] = {
     nn.Linear: (2, _linear),
     nn.Bilinear: (3, _bilinear),
     _ConvNd: (3, _convolution),
@@ -94,19 +95,19 @@ OWN: dict[type[nn.Module], tuple[int, Numbers]] = {  # the dimensions of a weigh
 }
 
 
-def own_numbers(model: nn.Module, uses: dict[str, Use], precision: Precision | None = None) -> Own:
-    """Derive the numbers of torch's modules from their tensors and from what their operators read.
+def derived_sizes(model: nn.Module, uses: dict[str, ChannelCounts], precision: Precision | None = None) -> DerivedSizes:
+    """Derive the sizes in attributes of torch's modules from their tensors and the channels of their operators.
 
     Args:
-        model: is not changed.
-        uses: what the operators of its modules read and make.
-        precision: of a copy that can be run in it only; a parametrized weight is computed when it is read.
+        model: it is not changed.
+        uses: the channels that the operators of its modules read and compute.
+        precision: the precision of a copy that runs only in it; a parametrized weight is computed when it is read.
     """
-    found: Own = {}
+    found: DerivedSizes = {}
     running = precision.running() if precision else contextlib.nullcontext()
-    with undisturbed(model), running:  # spectral normalization, in training, goes a step on when a weight is read
+    with undisturbed(model), running:  # in training, reading a spectrally normalised weight updates its buffers
         for path, module in model.named_modules():
-            rank, numbers = next((OWN[cls] for cls in type(module).__mro__ if cls in OWN), (0, None))
+            rank, numbers = next((DERIVATIONS[cls] for cls in type(module).__mro__ if cls in DERIVATIONS), (0, None))
             weight = getattr(module, "weight", None)
             shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
             if numbers is not None and len(shape) >= rank:
@@ -115,22 +116,22 @@ def own_numbers(model: nn.Module, uses: dict[str, Use], precision: Precision | N
     return found
 
 
-def set_own_(before: Own, after: Own) -> None:
-    """Let the numbers of torch's modules follow, unless a class gives them another meaning than the derived one."""
+def set_derived_sizes_(before: DerivedSizes, after: DerivedSizes) -> None:
+    """Update the sizes in attributes, unless they differed from the derived sizes before: a class may redefine them."""
     for (module, name), value in after.items():
         if vars(module).get(name) == before.get((module, name)):
             setattr(module, name, value)
 
 
-def uses_of(structure: Structure, removal: Removal) -> dict[str, Use]:
-    """Count the channels that the first convolution or normalisation of each module reads and makes."""
-    found: dict[str, Use] = {}
+def channel_counts(structure: Structure, removal: Removal) -> dict[str, ChannelCounts]:
+    """Count the channels that the first convolution or normalisation of each module reads and computes."""
+    found: dict[str, ChannelCounts] = {}
     for node in structure.trace.nodes:
         if node.op == "call_function" and isinstance(rule_of(node.target), LAYERS):
             args = arguments(node)
             x, y = dims_of(structure, args.get("input")), dims_of(structure, node)
             place = _channels(structure, node, args, len(x))
-            found.setdefault(module_of(node), Use(*(removal.size(dims[place]) for dims in (x, y))))
+            found.setdefault(module_of(node), ChannelCounts(*(removal.size(dims[place]) for dims in (x, y))))
     return found
 
 
@@ -138,11 +139,11 @@ def _channels(structure: Structure, node: fx.Node, args: dict[str, Any], rank: i
     """Return the dimension of the channels: a convolution's input may be without a batch."""
     if not isinstance(rule_of(node.target), Convolution):
         return 1
-    return rank + 1 - len(dims_of(structure, args["weight"]))  # a weight has 2 more than there are places
+    return rank + 1 - len(dims_of(structure, args["weight"]))  # a weight has two dimensions besides the spatial ones
 
 
 def dims_of(structure: Structure, node: Any) -> list[Dim]:
-    """Return the dimensions of a value; of several results, those of the first."""
+    """Return the dimensions of a value, or of the first of several results."""
     shape = structure.shapes.get(node)
     if isinstance(shape, tuple):
         shape = shape[0]
