@@ -75,7 +75,7 @@ def test_recurrent_layers_stay_in_words():
     assert found.removed == 1
     assert small.mlp.out_features == 8
     (lstm,) = [family for family in found.families if family.name == "lstm.weight_ih_l0:0"]
-    assert lstm.why == ("lstm is recurrent, which is not followed",)
+    assert lstm.why == ("lstm is recurrent, and recurrent layers are not followed",)
 
 
 def test_a_model_that_cannot_be_exported_is_refused_in_one_line():

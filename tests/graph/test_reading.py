@@ -110,5 +110,5 @@ def test_there_are_no_strengths_where_something_else_reads_the_inputs() -> None:
 
 
 def test_a_model_with_two_inputs_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"of one tensor .*; the model takes 2 values$"):
+    with pytest.raises(ValueError, match=r"for one tensor .*; the model takes 2 values$"):
         inputs_read(Pair(), (torch.ones(2, 3), torch.ones(2, 3)))

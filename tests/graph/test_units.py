@@ -105,7 +105,7 @@ def test_heads_and_their_dimensions():
     ("layer", "reason"),
     [
         (nn.LayerNorm(6), "layer_norm normalises over it"),
-        (nn.Softmax(dim=-1), "softmax goes along it"),
+        (nn.Softmax(dim=-1), "softmax runs along it"),
     ],
 )
 def test_what_needs_all_of_a_dimension_pins_it(layer: nn.Module, reason: str):
@@ -160,7 +160,7 @@ def test_recurrent_layers_are_refused_in_words():
     assert [family.size for family in units.removable] == [8]
     pinned = {family.size: family.pins for family in units.families if family.pins}
     for size in (5, 6):
-        assert "lstm is recurrent, which is not followed" in pinned[size]
+        assert "lstm is recurrent, and recurrent layers are not followed" in pinned[size]
 
 
 def test_a_model_that_cannot_be_exported_is_refused_in_words():

@@ -51,7 +51,7 @@ class Flow:
 
 
 class _Sign(torch.autograd.Function):
-    """1 for numbers above 0; the backward pass does the same to gradients, so that no number grows or vanishes."""
+    """The sign of non-negative numbers; the backward pass takes the sign of gradients, too, so none overflows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, note: Callable[[Tensor], None]) -> Tensor:

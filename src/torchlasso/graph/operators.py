@@ -1,9 +1,9 @@
-"""Rules of operators: how they tie dimensions together, and which values reach which.
+"""Rules of operators: the dimensions of their results, and the dependence of the results on the inputs.
 
-Each rule says two things of a family of operators. ``shape``: the dimensions of the result, out of those of the inputs,
-which it unifies or pins where the operator asks for it. ``reach``: which elements of the result may depend on the
-model's inputs, from which of its own inputs do. The latter is a sum of products with non-negative weights, so that its
-gradient says which elements of an input can make a difference to the model's outputs.
+Each rule describes a family of operators by two methods. ``shape`` returns the dimensions of the result, made of the
+dimensions of the inputs, and unifies or pins them as the operator requires. ``reach`` returns the elements of the
+result that may depend on the model's inputs, given those of the operator's inputs that may. It is computed as a sum of
+products with non-negative factors, so its gradient shows the elements that can change the model's outputs.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Shaped:
 
 @dataclass(frozen=True)
 class Reach:
-    """The elements of a value, as far as they are followed.
+    """The elements of a value, and their dependence on the model's inputs.
 
     Attributes:
-        value: in a run on the example inputs; that of elements that do not depend on the inputs is theirs always.
+        value: the value in a run on the example inputs. Elements that do not depend on the inputs always have it.
         depends: 1 where an element may depend on the model's inputs, else 0; float32.
     """
 
@@ -46,13 +46,13 @@ class Reach:
 
     @property
     def nonzero(self) -> Tensor:
-        """1 where an element may be other than zero, else 0."""
+        """1 where an element may differ from zero, else 0."""
         nonzero: Tensor = self.value != 0
         return (nonzero if self.fixed else nonzero | (self.depends.detach() > 0)).float()
 
     @property
     def fixed(self) -> bool:
-        """Return whether no element depends on the model's inputs, as in a parameter."""
+        """True if no element depends on the model's inputs, as in a parameter."""
         return not self.depends.requires_grad
 
     @property
@@ -62,7 +62,7 @@ class Reach:
 
 
 def all_dims(shape: Any) -> Dims:
-    """The dimensions of a value, or of all of several."""
+    """Return the dimensions of a value, or of all values in a tuple."""
     if isinstance(shape, tuple):
         return [dim for one in shape for dim in all_dims(one)]
     return shape.dims if isinstance(shape, Shaped) else []
@@ -76,9 +76,9 @@ class Call(Generic[T]):
     """A call of an operator.
 
     Attributes:
-        name: of the operator, for messages.
-        args: its arguments by name, with what is known of each tensor in its place.
-        value: the result, or a tuple of them; for :meth:`OperatorRule.shape` without data.
+        name: the name of the operator, for messages.
+        args: the arguments by name, with a :class:`Shaped` or :class:`Reach` in the place of each tensor.
+        value: the result, or a tuple of results; without data for :meth:`OperatorRule.shape`.
     """
 
     name: str
@@ -93,16 +93,16 @@ class Call(Generic[T]):
         return default if found is None else found
 
     def axis(self, rank: int, name: str = "dim") -> int:
-        """An argument that says which dimension, from 0."""
+        """Return an argument that is the index of a dimension, counted from 0."""
         return int(self.args[name]) % max(1, rank)
 
     @property
     def several(self) -> bool:
-        """Return whether there is more than one result."""
+        """True if the operator has more than one result."""
         return isinstance(self.value, tuple | list)
 
     def each(self, found: Any) -> Any:
-        """The same for each of several results, or for the only one."""
+        """Return the same for each of several results, or for the only one."""
         return tuple(found for _ in self.value) if self.several else found
 
     @property
@@ -124,10 +124,10 @@ class OperatorRule(ABC):
     """The rule of a family of operators.
 
     Attributes:
-        adds_up: whether an element of the result is a sum over a dimension of an input, all of which can become smaller
-            where what is left out is zero.
-        local: whether each element of the result is made of those at its place, however many places there are. Other
-            operators make something else of the same constants if there are more of them.
+        adds_up: whether an element of the result is a sum over a dimension of an input. Such a dimension can become
+            smaller if the removed elements are zero.
+        local: whether each element of the result is computed from the elements at its own position, however many
+            positions there are. The results of other operators change if the same constants occur more often.
     """
 
     adds_up: ClassVar[bool] = False
@@ -135,26 +135,26 @@ class OperatorRule(ABC):
 
     @abstractmethod
     def shape(self, call: Call[Shaped]) -> Any:
-        """The dimensions of the result, or of each of several."""
+        """Return the dimensions of the result, or of each of several results."""
 
     def alike(self, call: Call[Shaped], shape: Any) -> list[Dims]:
-        """Dimensions of what :meth:`shape` gave that must keep equally many indices, though not the same ones."""
+        """Return dimensions in the result of :meth:`shape` that must keep equally many indices, but any of them."""
         return []
 
     def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
-        """Return the tensors that are added up, each with the dimension along which they are."""
+        """Return the numbers of the tensors that are added up, each with the dimension of the sum."""
         return []
 
     @abstractmethod
     def reach(self, call: Call[Reach]) -> Any:
-        """Return which elements of each result depend on the inputs: more than 0 where they may."""
+        """Return, for each element of each result, a number above 0 if it may depend on the model's inputs."""
 
 
 RULES: Registry[str, OperatorRule] = Registry("rule of")
 
 
 def rule(*names: str) -> Callable[[type[OperatorRule]], type[OperatorRule]]:
-    """Register what is known of operators of these names, such as ``"linear"``."""
+    """Return a class decorator that registers a rule for the operators of these names, such as ``"linear"``."""
 
     def register(cls: type[OperatorRule]) -> type[OperatorRule]:
         for name in names:
@@ -170,7 +170,7 @@ def rule_of(target: Any) -> OperatorRule | None:
         return RULES["aten.getitem"]
     if not isinstance(target, torch._ops.OpOverload):
         return None
-    known = RULES.get(str(target)) or RULES.get(name_of(target))  # an overload may do something else than its name
+    known = RULES.get(str(target)) or RULES.get(name_of(target))  # an overload may have a rule of its own
     if known is None and torch.Tag.pointwise in target.tags:
         known = RULES["aten.pointwise"]
     if known is None and torch.Tag.reduction in target.tags:
@@ -183,7 +183,7 @@ def name_of(target: Any) -> str:
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call by name, those that are left out too."""
+    """Return the arguments of a call by name, including defaults."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return {str(i): value for i, value in enumerate(node.args)} | dict(node.kwargs)
     found = {}
@@ -193,7 +193,7 @@ def arguments(node: fx.Node) -> dict[str, Any]:
 
 
 def all_pinned(shape: Sequence[int], reason: str) -> Dims:
-    """New dimensions that stay as they are."""
+    """Return new pinned dimensions of these sizes."""
     return [pinned(size, reason) for size in shape]
 
 

@@ -16,7 +16,7 @@ DROPOUT = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_
 
 
 class _NoDropout(TorchFunctionMode):
-    """Nothing is dropped, since that would differ between models of different sizes."""
+    """A mode without dropout, which would differ between models of different sizes."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
@@ -37,15 +37,15 @@ def run(
     seed: int = 0,
     mode: TorchFunctionMode | None = None,
 ) -> list[Tensor]:
-    """Return the tensors that a model gives.
+    """Run a model once and return its outputs, as a list of tensors.
 
     Args:
-        model: in this precision; it is not changed, whatever it keeps between calls.
-        inputs: of the model; likewise.
-        training: run it in training, or in evaluation.
-        precision: of the run.
-        seed: of all random numbers.
-        mode: what else is done to calls of torch's functions.
+        model: a model in this precision; it is not changed, even if it keeps state between calls.
+        inputs: its inputs; they are not changed.
+        training: whether to run it in training mode.
+        precision: the precision of the run.
+        seed: the seed of all random numbers.
+        mode: another mode for the calls of torch's functions.
     """
     within = precision.running(), _NoDropout(), mode or contextlib.nullcontext()
     return tensors_in(run_once(model, precision.tensors(inputs), training=training, seed=seed, within=within))

@@ -1,4 +1,4 @@
-"""Run a model in more precision than its own, so that rounding cannot be taken for a difference."""
+"""Run a model in a higher precision than its own, so that rounding does not count as a difference."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ CASTS = {"half": torch.float16, "bfloat16": torch.bfloat16, "float": torch.float
 
 
 class Shared(nn.Parameter):
-    """A parameter of a copy, in the memory of another model: what is written into it must not reach that."""
+    """A parameter of a copy that shares the memory of the original; it is copied before anything writes into it."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """A floating-point type, and how exact numbers in it are.
+    """A floating-point type, with its tolerances.
 
     Attributes:
-        dtype: what is less exact becomes this.
-        tolerance: how far the outputs of two models may be apart, relative to the largest: rounding, in many layers.
-        rounding: how far numbers may be apart that are the same but for the order of a sum, relative to the largest.
+        dtype: the type; lower precisions are converted to it.
+        tolerance: the largest difference of the outputs of two models due to rounding in many layers, relative to the
+            largest element.
+        rounding: the largest difference of two sums of the same numbers in another order, relative to the largest.
     """
 
     dtype: torch.dtype
@@ -37,18 +38,18 @@ class Precision:
     rounding: float
 
     def wide(self, value: Any) -> Any:
-        """Return the type for one that is less exact, and anything else as it is."""
+        """Return this type for a floating-point type of lower precision; return any other value unchanged."""
         if not isinstance(value, torch.dtype) or not (value.is_floating_point or value.is_complex):
             return value
         wider = self.dtype.to_complex() if value.is_complex else self.dtype
         return wider if value.itemsize < wider.itemsize else value
 
     def tensor(self, value: Any) -> Any:
-        """Return a copy of a tensor on the CPU in this precision, and anything else as it is."""
+        """Return a copy of a tensor on the CPU in this precision; return any other value unchanged."""
         return value.to("cpu", self.wide(value.dtype), copy=True) if isinstance(value, Tensor) else value
 
     def widened(self, value: Any) -> Any:
-        """Return a tensor on the CPU in this precision, itself if it is so already; anything else as it is."""
+        """Return a tensor on the CPU in this precision, without a copy if possible; return other values unchanged."""
         return value.to("cpu", self.wide(value.dtype)) if isinstance(value, Tensor) else value
 
     def tensors(self, value: Any) -> Any:
@@ -58,14 +59,14 @@ class Precision:
     def copied(self, model: nn.Module) -> nn.Module:
         """Copy a model, to be run in :meth:`running`.
 
-        The copy is on the CPU: not every device has float64, and what is asked of it is one run or two. Its matrices
-        are less exact ones in the memory of the model; each is widened in the call that reads it, and copied before the
-        first that writes it.
+        The copy is on the CPU, since not every device has float64, and it runs only once or twice. To save memory, its
+        matrices share the memory of the model in their own precision: each is converted in the call that reads it, and
+        copied before the first call that writes into it.
         """
         return self._with(model, self._shared)
 
     def unwritten(self, model: nn.Module) -> nn.Module:
-        """Copy a model for ``torch.export``, which reads no parameters: theirs is memory that is never touched."""
+        """Copy a model for ``torch.export``, which reads no values of parameters: their memory stays untouched."""
 
         def empty(p: Tensor) -> nn.Parameter:
             return nn.Parameter(torch.empty_like(p, dtype=self.wide(p.dtype), device="cpu"), p.requires_grad)
@@ -78,7 +79,7 @@ class Precision:
         return nn.Parameter(self.tensor(p.detach()), p.requires_grad)
 
     def _with(self, model: nn.Module, parameter: Callable[[Tensor], nn.Parameter]) -> nn.Module:
-        """Copy a model in this precision, its buffers and the tensors that are attributes of modules, too."""
+        """Copy a model in this precision, including its buffers and tensors in plain attributes of modules."""
         memo: dict[int, Any] = {id(buffer): self.tensor(buffer.detach()) for buffer in model.buffers()}
         memo |= {id(p): parameter(p) for p in model.parameters()}
         model = copied(model, memo)
@@ -92,7 +93,7 @@ class Precision:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Make this the type of all tensors that are made, also where the code names one that is less exact."""
+        """Create all new tensors in this type, even if the code names a type of lower precision."""
         before = torch.get_default_dtype()
         torch.set_default_dtype(self.wide(before))
         try:
@@ -103,7 +104,7 @@ class Precision:
 
 
 class _Widened(TorchFunctionMode):
-    """Types and parameters in calls are replaced by ones that are more exact."""
+    """A mode that replaces types and parameters in calls by ones of higher precision."""
 
     def __init__(self, precision: Precision) -> None:
         super().__init__()
@@ -113,10 +114,10 @@ class _Widened(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in CASTS and len(args) == 1 and isinstance(args[0], Tensor):
             return args[0].to(self.precision.wide(CASTS[name]))
-        if name == "__deepcopy__":  # an argument holds all that was copied so far
+        if name == "__deepcopy__":  # its memo argument holds everything copied so far
             return func(*args, **kwargs or {})
         if func is nn.functional.embedding and self._reads_rows(args, kwargs or {}):
-            return self.precision.widened(func(*args, **kwargs or {}))  # these rows, and not the whole table
+            return self.precision.widened(func(*args, **kwargs or {}))  # converts these rows, not the whole table
         if _writes(func, name):
             tree_map(self._own_, args)
         elif name == "__get__":  # a property, such as the type
@@ -131,12 +132,12 @@ class _Widened(TorchFunctionMode):
         return self.precision.widened(value) if self._is_narrow(value) else self.precision.wide(value)
 
     def _reads_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Return True for an embedding that writes none of its rows, as it does where they have a largest norm."""
+        """Return True for an embedding that only reads its rows; with ``max_norm``, it writes into them."""
         largest = (*args[3:4], kwargs.get("max_norm"))
         return len(args) > 1 and self._is_narrow(args[1]) and all(norm is None for norm in largest)
 
     def _own_(self, value: Any) -> None:
-        """Give a parameter memory of its own, before something is written into it."""
+        """Give a parameter its own memory, before a call writes into it."""
         if self._is_narrow(value):
             value.data = self.precision.widened(value.data)
 
@@ -145,11 +146,11 @@ class _Widened(TorchFunctionMode):
 
 
 def _writes(func: Any, name: str) -> bool:
-    """Return whether a call may write into its arguments, or give away their memory to be written into."""
+    """Return whether a call may write into its arguments, or return their memory to code that may."""
     if name == "__get__":
         return bool(func == vars(torch._C.TensorBase)["data"].__get__)
     return name in ("__setitem__", "__set__", "detach") or (name.endswith("_") and not name.endswith("__"))
 
 
 DOUBLE = Precision(torch.float64, tolerance=1e-9, rounding=1e-11)
-SINGLE = Precision(torch.float32, tolerance=1e-4, rounding=1e-5)  # for operators that have no float64
+SINGLE = Precision(torch.float32, tolerance=1e-4, rounding=1e-5)  # for models that cannot run in float64

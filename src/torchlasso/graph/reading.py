@@ -63,12 +63,12 @@ def strengths_in(units: UnitMap) -> Tensor | None:
 
 
 def _given(units: UnitMap) -> fx.Node:
-    """The inputs."""
+    """Return the node of the inputs."""
     trace = units.structure.trace
     nodes = [node for node in trace.tensors if node not in trace.names and node not in trace.fixed]
     if len(nodes) != 1 or not isinstance(trace.tensors[nodes[0]], Tensor) or trace.tensors[nodes[0]].dim() < 2:
         raise ValueError(
-            f"which inputs are read can be said of one tensor (rows, ...); the model takes {len(nodes)} values"
+            f"the inputs that are read can be found for one tensor (rows, ...); the model takes {len(nodes)} values"
         )
     return nodes[0]
 

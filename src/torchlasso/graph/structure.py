@@ -64,7 +64,7 @@ def structure(model: nn.Module, example_inputs: Inputs) -> Structure:
             for value in node.all_input_nodes:
                 if isinstance(found.shapes[value], Shaped):
                     pin_all(found.shapes[value].dims, "it is a dimension of an output")
-    same_counts(found.alike, "pieces of equal size are made up differently")
+    same_counts(found.alike, "parts of equal size, from a split, are divided differently")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The operators that a model runs on its inputs, as ``torch.export`` writes them down."""
+"""The graph of operators that a model runs on its inputs, as ``torch.export`` records it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-CHECKS = (torch.ops.aten._assert_tensor_metadata.default,)  # of types, in a precision that is not the model's own
+CHECKS = (torch.ops.aten._assert_tensor_metadata.default,)  # checks of dtypes, which fail in another precision
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A model's operators in the order in which they run.
+    """The operators of a model in the order in which they run.
 
     Attributes:
-        nodes: of the graph: placeholders, calls and at last the output.
-        names: what placeholders of parameters and buffers are called in the model.
-        tensors: the value of each placeholder; those of parameters and buffers are the model's own.
-        fixed: placeholders of tensors that are neither parameters nor buffers, and so cannot become smaller.
+        nodes: the nodes of the graph: placeholders, calls, and the output.
+        names: the names in the model of placeholders that are parameters or buffers.
+        tensors: the value of each placeholder; for parameters and buffers, the tensors of the model itself.
+        fixed: placeholders of other tensors, such as constants in the code, which cannot become smaller.
         precision: float64, or float32 for a model that cannot run in float64.
-        single: why it cannot.
-        outputs: of the model on the example, where they are known.
+        single: why the model cannot run in float64; empty if it can.
+        outputs: the outputs of the model on the example, if they are known.
     """
 
     nodes: list[fx.Node]
@@ -48,15 +48,16 @@ class Trace:
 
 
 def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]) -> Trace:
-    """Write down the operators that a model runs in evaluation, in float64 if it can, and on the CPU.
+    """Record the operators that a model runs in evaluation, in float64 if possible, and on the CPU.
 
     Args:
-        model: is not changed.
+        model: it is not changed.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
-        known: of an operator, whether it is understood; others are written as simpler ones where torch knows how.
+        known: returns whether an operator has a rule. Other operators are decomposed into simpler ones if torch has a
+            decomposition.
 
     Raises:
-        ValueError: the model cannot be exported; the message says what torch found.
+        ValueError: the model cannot be exported; the message has torch's reason.
     """
     try:
         with quietly():
@@ -75,7 +76,7 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
 
 
 def unexportable(model: nn.Module, example_inputs: Inputs, precision: Precision) -> str:
-    """Say why a model cannot be exported in evaluation; an empty string if it can. It is not changed."""
+    """Return the reason why a model cannot be exported in evaluation, or an empty string; it is not changed."""
     try:
         with quietly():
             args, kwargs = precision.tensors(as_arguments(example_inputs))
@@ -87,7 +88,7 @@ def unexportable(model: nn.Module, example_inputs: Inputs, precision: Precision)
 
 
 def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], precision: Precision) -> ExportedProgram:
-    from torch.export import export  # here, since it takes longer to import than all of this library
+    from torch.export import export  # imported here, since it takes longer than the import of this whole library
 
     exact = precision.unwritten(model).eval()
     exact.register_forward_hook(lambda *given: as_tree(given[-1]))
@@ -95,7 +96,7 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], p
 
 
 def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str, list[Tensor] | None]:
-    """Return the best precision in which a model runs, why it is not float64 if it is not, and the outputs if it is."""
+    """Return the precision that a model can run in: float64 and the outputs, or float32 and the reason."""
     try:
         outputs = run(DOUBLE.copied(model), example_inputs, training=False)
     except Exception as error:  # of any kind: it is the model's own code, and in float32 it may run
@@ -104,7 +105,7 @@ def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str
 
 
 def _why(error: Exception) -> str:
-    """Say in one line why a model could not be exported."""
+    """Return the reason why a model could not be exported, in one line."""
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     if not isinstance(error, GuardOnDataDependentSymNode):
@@ -119,7 +120,7 @@ def _why(error: Exception) -> str:
 
 
 def _is_final(node: fx.Node, known: Callable[[Any], bool]) -> bool:
-    """Return whether a node can stay as it is: one that writes into a tensor, or trains, is written as others."""
+    """Return whether a node needs no decomposition: it has a rule, writes into no tensor, and is not in training."""
     if node.op != "call_function" or node.target is operator.getitem:
         return node.op in ("placeholder", "call_function", "output")
     if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable or not known(node.target):
@@ -129,7 +130,7 @@ def _is_final(node: fx.Node, known: Callable[[Any], bool]) -> bool:
 
 
 def _table(known: Callable[[Any], bool]) -> dict[Any, Any]:
-    """Return the decompositions of operators that are not understood."""
+    """Return torch's decompositions of operators without a rule."""
     from torch.export import default_decompositions
 
     table = default_decompositions()
@@ -158,14 +159,14 @@ def _read(
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             names[node], tensors[node] = first[spec.target], own[spec.target]
         else:
-            token = spec.kind == InputKind.TOKEN  # that orders effects, such as raising an error
+            token = spec.kind == InputKind.TOKEN  # an empty value that keeps effects in order
             tensors[node] = torch.zeros(0) if token else program.constants[spec.target]
             fixed.add(node)
     return Trace(nodes, names, {node: _plain(value) for node, value in tensors.items()}, fixed, precision)
 
 
 def _first_names(own: dict[str, Tensor]) -> dict[str, str]:
-    """Return for each parameter or buffer its name where it occurs for the first time."""
+    """Return, for each name of a parameter or buffer, the first name of the same tensor."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(tensor), name) for name, tensor in own.items()}
 
@@ -175,11 +176,11 @@ def _plain(value: Any) -> Any:
 
 
 def is_varying_number(node: fx.Node) -> bool:
-    """Return whether a node is a number that depends on the values of the inputs, such as how many rows were chosen."""
+    """Return whether a node is a number that depends on the values of the inputs, such as a count of selected rows."""
     return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
 
 
 def has_varying_size(node: fx.Node) -> bool:
-    """Return whether a node is a tensor of which a size depends on the values of the inputs."""
+    """Return whether a node is a tensor with a size that depends on the values of the inputs."""
     leaves = torch.utils._pytree.tree_leaves(node.meta.get("val"))
     return any(isinstance(size, torch.SymInt) for leaf in leaves if isinstance(leaf, Tensor) for size in leaf.shape)

@@ -1,4 +1,4 @@
-"""The units of a model: what lives and dies together, over all its tensors."""
+"""The units of a model: slices of its tensors that live and die together."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from torchlasso.graph.tracing import Trace
 
 @dataclass(frozen=True)
 class Family:
-    """Units of one kind, such as the channels of a layer and of all that is added to it.
+    """A family of units, such as the channels of a layer and of every layer that is added to it.
 
     Attributes:
-        name: of the first parameter that they have slices in, and the dimension there; where several families share
-            it, such as heads and what each consists of, they are numbered.
-        size: how many there are.
+        name: the name of the first parameter that they have slices in, and the dimension. If several families share it,
+            such as heads and the dimensions of a head, they are numbered.
+        size: the number of units.
         places: the parameters and buffers that they have slices in, and the dimensions.
-        pins: why none of them can go; empty where any can.
+        pins: the reasons why none of them can be removed; empty if any of them can.
+        axis: the axis whose indices are the units.
     """
 
     name: str
@@ -44,10 +45,10 @@ class UnitMap:
     """The families of a model's units.
 
     Attributes:
-        structure: what they were read from.
-        families: all of them.
-        at_other_sizes: the same, for inputs of other sizes; None if the model accepts no others. A ValueError is raised
-            where it cannot be exported for them.
+        structure: the operators and dimensions from which the units were read.
+        families: all families.
+        at_other_sizes: a function that returns the units for inputs of other sizes, or None if the model accepts no
+            other sizes. It raises ``ValueError`` if the model cannot be exported for them.
     """
 
     structure: Structure
@@ -56,20 +57,20 @@ class UnitMap:
 
     @property
     def removable(self) -> tuple[Family, ...]:
-        """The families of which any unit can go."""
+        """The families whose units can be removed."""
         return tuple(family for family in self.families if not family.pins)
 
     @cached_property
     def flows(self) -> dict[fx.Node, Flow]:
-        """The elements of each value, for the weights that the model has when this is asked for first."""
+        """The elements of each value, for the weights of the model at the first access."""
         return flow(self.structure.trace)
 
     def nonzero(self, node: fx.Node, varying: bool = False) -> dict[Axis, Tensor]:
         """Return, for each removable axis of a value, the units with a fixed element other than zero.
 
         Args:
-            node: of the value.
-            varying: count elements that depend on the inputs as well.
+            node: the node of the value.
+            varying: whether elements that depend on the inputs count as well.
         """
         if (node, varying) not in self._nonzero:
             known, shape = self.flows[node], self.structure.shapes.get(node)
@@ -85,12 +86,12 @@ class UnitMap:
         return {}
 
     def now(self, model: nn.Module) -> UnitMap:
-        """The same units, for the weights that the model has now."""
+        """Return the same units for the present weights of the model."""
         kept = [*model.named_parameters(), *model.named_buffers()]
         return self._with({name: tensor.detach() for name, tensor in kept})
 
     def _with(self, weights: Mapping[str, Tensor]) -> UnitMap:
-        """The same units, for other weights."""
+        """Return the same units for other weights."""
         trace = self.structure.trace
         tensors = {
             node: weights.get(trace.names[node], tensor) if node in trace.names else tensor
@@ -105,10 +106,10 @@ class UnitMap:
         return UnitMap(structure, self.families, functools.cache(others))
 
     def idle(self) -> dict[Axis, Tensor]:
-        """Mark the units that could go: none of their values both depends on the inputs and matters to the outputs.
+        """Return the idle units: none of their elements both depends on the inputs and matters to the outputs.
 
         Returns:
-            For the axis of each removable family a mask of its units.
+            A mask of the units for the axis of each removable family.
         """
         return dict(self._idle)
 
@@ -117,16 +118,16 @@ class UnitMap:
         needed = {family.axis: torch.zeros(family.size, dtype=torch.bool) for family in self.removable}
         for node, shape in self.structure.shapes.items():
             if node in self.flows and isinstance(shape, Shaped) and node not in self.structure.trace.names:
-                known = self.flows[node]  # of a value that matters and depends on the inputs
+                known = self.flows[node]
                 _note(needed, shape.dims, unexpanded(known.depends) & unexpanded(known.matters))
         return {axis: ~mask for axis, mask in needed.items()}
 
 
 def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
-    """Read a model's units from the operators that it runs.
+    """Find a model's units in the graph of the operators that it runs.
 
     Args:
-        model: any that ``torch.export`` can export; it is not changed.
+        model: any model that ``torch.export`` can export; it is not changed.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
 
     Raises:
@@ -148,7 +149,7 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
     for axis in {axis for dim in every for axis in axes_of(dim)}:
         if axis.size == 1:
             pin(axis, "there is only one")
-    _pin_what_is_not_read(found)
+    _pin_unread_parameters(found)
     _pin_together(dict.fromkeys(axis for dim in every for axis in axes_of(dim)))
     places: dict[Axis, list[tuple[str, int]]] = {}
     for name, dims in found.parameters.items():
@@ -160,7 +161,7 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
     families = []
     for axis, where in places.items():
         name = _name(where)
-        if called[name] > 1:  # heads, and what each consists of
+        if called[name] > 1:  # such as heads, and the dimensions of a head
             numbers[name] += 1
             name = f"{name}.{numbers[name]}"
         families.append(Family(name, axis.size, tuple(where), tuple(axis.pins), axis))
@@ -168,7 +169,7 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
 
 
 def _at_other_sizes(model: nn.Module, example_inputs: Inputs, trace: Trace) -> UnitMap | None:
-    """The units read from other inputs that the model accepts, for the weights that it had in a trace."""
+    """Return the units for inputs of other sizes that the model accepts, with the weights that it had in a trace."""
     exact = trace.precision.copied(model)
 
     def run(inputs: Inputs) -> None:
@@ -186,12 +187,12 @@ def _name(places: Sequence[tuple[str, int]]) -> str:
     return f"{name}:{k}"
 
 
-def _pin_what_is_not_read(found: Structure) -> None:
-    """Pin axes of parameters that no operator reads: with other inputs, such as longer ones, one may."""
+def _pin_unread_parameters(found: Structure) -> None:
+    """Pin axes of parameters that no operator reads: with other inputs, such as longer ones, an operator may."""
     values = [node for node in found.shapes if node.op != "placeholder" or node not in found.trace.names]
     for node in list(values):
         rule = rule_of(node.target) if node.op == "call_function" else None
-        if rule is not None and rule.adds_up:  # what is added up is read, though it is in no result
+        if rule is not None and rule.adds_up:  # it reads an axis that is not in its result
             values += node.all_input_nodes
     read = {axis for node in values for dim in all_dims(found.shapes[node]) for axis in axes_of(dim)}
     for dims in found.parameters.values():
@@ -202,7 +203,7 @@ def _pin_what_is_not_read(found: Structure) -> None:
 
 
 def _pin_together(axes: Iterable[Axis]) -> None:
-    """Pin what has to keep as many indices as something that is pinned."""
+    """Pin the axes that must keep as many indices as a pinned axis."""
     together: dict[Axis, list[Axis]] = {}
     for axis in axes:
         together.setdefault(count_of(axis), []).append(axis)
@@ -214,12 +215,12 @@ def _pin_together(axes: Iterable[Axis]) -> None:
 
 
 def _note(found: dict[Axis, Tensor], dims: Sequence[Dim], where: Tensor) -> dict[Axis, None]:
-    """Add to the masks of axes the units that have an element where a mask is true; return the axes that it has.
+    """Add to the masks of axes the units that have an element where a mask is true; return the axes of the value.
 
     Args:
-        found: changed in place.
-        dims: of the value.
-        where: of its elements, with one element along dimensions in which all are alike.
+        found: the masks by axis; they are changed.
+        dims: the dimensions of the value.
+        where: the mask of its elements, with size 1 along dimensions in which all elements are equal.
     """
     met: dict[Axis, None] = {}
     for place, dim in enumerate(dims):

@@ -1,4 +1,4 @@
-"""Operators that go along some dimensions, which stay as they are, and leave the others apart."""
+"""Operators that run along some dimensions, which are pinned, and treat the other dimensions separately."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pi
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "argsort", "logcumsumexp",
       "flip", "roll", "cummax", "cummin")  # fmt: skip
 class Along(OperatorRule):
-    """Each element out of all along one dimension, which has to stay as it is."""
+    """Operators whose elements depend on all elements along one dimension, which is pinned."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call["self"].dims
         given = call.get("dim", call.get("dims"))
         places = [given] if isinstance(given, int) else given if given else range(len(dims))
         for place in places:
-            pin(dims[place], f"{call.name} goes along it")
+            pin(dims[place], f"{call.name} runs along it")
         return call.each(list(dims))
 
     def reach(self, call: Call[Reach]) -> Any:
@@ -33,7 +33,7 @@ class Along(OperatorRule):
 
 @rule("topk")
 class TopK(Along):
-    """Some elements of all along one dimension."""
+    """The largest elements along one dimension."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         values, indices = super().shape(call)
@@ -52,11 +52,11 @@ class TopK(Along):
 
 @rule("diff")
 class Difference(Along):
-    """Neighbours along one dimension, also of what is put before and after it."""
+    """Differences of neighbours along one dimension, with optional elements before and after it."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         for other in call.tensors[1:]:
-            pin_all(other.dims, f"{call.name} goes along it")
+            pin_all(other.dims, f"{call.name} runs along it")
         out = list(super().shape(call))
         place = call.axis(len(out))
         out[place] = pinned(call.value.shape[place], f"made by {call.name}")
@@ -69,12 +69,12 @@ class Difference(Along):
 
 @rule("_fft_r2c", "_fft_c2r", "_fft_c2c")
 class Fourier(OperatorRule):
-    """Each element out of all along the transformed dimensions."""
+    """Fourier transforms: each element depends on all elements along the transformed dimensions."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         out, made = list(call["self"].dims), all_pinned(call.value.shape, f"made by {call.name}")
         for place in call["dim"]:
-            pin(out[place], f"{call.name} goes along it")
+            pin(out[place], f"{call.name} runs along it")
             out[place] = made[place]
         return out
 
@@ -84,7 +84,7 @@ class Fourier(OperatorRule):
 
 @rule("view_as_real", "view_as_complex")
 class RealView(OperatorRule):
-    """A complex number is a real and an imaginary part, along a last dimension."""
+    """Views of complex numbers as real and imaginary parts along a last dimension."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call["self"].dims
@@ -101,14 +101,14 @@ class RealView(OperatorRule):
 
 @rule("reduction", "median", "nanmedian", "mode", "kthvalue")
 class Reduction(OperatorRule):
-    """One element out of all along some dimensions, none of which can then do without an index."""
+    """Reductions: one element from all elements along some dimensions, which are pinned."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call["self"].dims
         places, keep = self._places(call, len(dims)), call.get("keepdim", False)
         if not self.adds_up or call.get("ord", 0) < 0:
             for place in places:
-                pin(dims[place], f"{call.name} is over it")
+                pin(dims[place], f"{call.name} runs over it")
         one = [
             pinned(1, "there is only one") if place in places else dim
             for place, dim in enumerate(dims)
@@ -130,6 +130,6 @@ class Reduction(OperatorRule):
 
 @rule("sum", "nansum", "linalg_vector_norm")
 class Summation(Reduction):
-    """A sum or a norm can do without zeros."""
+    """Sums and norms, which stay the same without zeros."""
 
     adds_up = True

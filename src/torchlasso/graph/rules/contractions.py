@@ -1,4 +1,4 @@
-"""Operators that multiply and add up: a dimension ends there."""
+"""Operators that multiply and add up: the dimension of the sum is not in the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MATCH = "{} needs equal sizes"
 
 
 class Affine(OperatorRule):
-    """Operators with an input, a weight and perhaps a bias."""
+    """Operators with an input, a weight and an optional bias."""
 
     adds_up = True
 
@@ -37,7 +37,7 @@ class Affine(OperatorRule):
 
 @rule("linear")
 class Linear(Affine):
-    """x Wᵀ + b."""
+    """Linear layers: x Wᵀ + b."""
 
     local = True
 
@@ -96,9 +96,9 @@ class Convolution(Affine):
         spatial, groups = len(weight) - 2, int(call.get("groups", 1))
         consumed, made = (weight[0], weight[1]) if self._transposed(call) else (weight[1], weight[0])
         for dim in (*dims[len(dims) - spatial :], *weight[2:]):
-            pin(dim, f"{call.name} goes along it")
+            pin(dim, f"{call.name} runs along it")
         channels, reason = dims[len(dims) - spatial - 1], MATCH.format(call.name)
-        if groups > 1:  # all channels of one side, and a group's channels of the other
+        if groups > 1:  # the weight has all channels of one side, and the channels of one group of the other
             group, inner = Axis(groups), Axis(channels.size // groups)
             unify(channels, product([group, inner]), reason)
             if self._transposed(call):
@@ -163,7 +163,7 @@ class Matmul(OperatorRule):
 
 @rule("addmm", "baddbmm")
 class ShiftedMatmul(Matmul):
-    """b + x y."""
+    """Matrix products with a shift: b + x y."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         return broadcast([super().shape(call), call["self"].dims], call.name, call.value.shape)
@@ -189,7 +189,7 @@ class Attention(OperatorRule):
         unify(k[-2], v[-2], reason)
         if call["scale"] is None:
             pin(q[-1], f"{call.name} scales by its size")
-        pin(k[-2], f"{call.name} goes along it")
+        pin(k[-2], f"{call.name} runs along it")
         if call.get("enable_gqa"):  # several queries for each key
             unify(k[-3], v[-3], reason)
             unify(q[-3], product([k[-3], Axis(q[-3].size // k[-3].size)]), reason)

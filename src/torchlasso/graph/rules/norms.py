@@ -1,4 +1,4 @@
-"""Normalisation."""
+"""Normalisation layers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def scaled(call: Call[Reach], found: Tensor, after: int) -> Tensor:
     """Return the dependence on the inputs after scale and shift: none where a scale is zero.
 
     Args:
-        call: with a weight and a bias, perhaps.
-        found: which of the normalised elements depend on the inputs.
-        after: how many dimensions come after those that scale and shift have.
+        call: the call, with an optional weight and bias.
+        found: the dependence of the normalised elements.
+        after: the number of dimensions after those of the scale and the shift.
     """
     weight, bias = call.get("weight"), call.get("bias")
     if isinstance(weight, Reach):
@@ -33,7 +33,7 @@ def scaled(call: Call[Reach], found: Tensor, after: int) -> Tensor:
 
 
 class Norm(OperatorRule):
-    """Scales and shifts, if any, of channels whose elements were normalised together with others."""
+    """Normalisation of channels, with optional scales and shifts."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call.tensors[0].dims
@@ -45,7 +45,10 @@ class Norm(OperatorRule):
 
 @rule("batch_norm", "_native_batch_norm_legit_no_training")
 class BatchNorm(Norm):
-    """Each channel for itself. In training a constant channel becomes its shift: it has to be so in evaluation, too."""
+    """Normalisation of each channel separately.
+
+    In training, a constant channel becomes its shift. So it counts as a constant only if it does so in evaluation, too.
+    """
 
     def shape(self, call: Call[Shaped]) -> Any:
         out = super().shape(call)
@@ -63,13 +66,13 @@ class BatchNorm(Norm):
         return self._results(call, scaled(call, x.depends, x.depends.dim() - 2) + differs * (whole == 0))
 
     def _results(self, call: Call[Reach], found: Tensor) -> Any:
-        """The dependence of the normalised elements, and of what some operators save beside them."""
+        """Return the dependence of the normalised elements, and of the statistics that some operators also return."""
         return (found, *(torch.zeros(value.shape) for value in call.value[1:])) if call.several else found
 
 
 @rule("_native_batch_norm_legit")
 class BatchStatistics(BatchNorm):
-    """With the mean and the variance of the batch in evaluation, too."""
+    """Batch normalisation with the mean and the variance of the batch, in evaluation as well."""
 
     def reach(self, call: Call[Reach]) -> Any:
         depends = call["input"].depends
@@ -81,7 +84,7 @@ class BatchStatistics(BatchNorm):
 
 @rule("instance_norm")
 class InstanceNorm(Norm):
-    """Each channel of each image for itself."""
+    """Normalisation of each channel of each image separately."""
 
     def reach(self, call: Call[Reach]) -> Any:
         depends = call.tensors[0].depends
@@ -91,7 +94,7 @@ class InstanceNorm(Norm):
 
 @rule("group_norm")
 class GroupNorm(Norm):
-    """Channels in groups of a fixed size: a group goes as a whole or not at all."""
+    """Normalisation of channels in groups of a fixed size: a group is removed as a whole or not at all."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         out = super().shape(call)
@@ -112,7 +115,7 @@ class GroupNorm(Norm):
 
 @rule("layer_norm", "rms_norm")
 class LayerNorm(OperatorRule):
-    """Over the last dimensions, none of which can then do without an index."""
+    """Normalisation over the last dimensions, which are pinned."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call["input"].dims

@@ -1,4 +1,4 @@
-"""Operators whose insides are not followed."""
+"""Operators that are not followed: all of their dimensions are pinned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pick(OperatorRule):
 class Recurrent(Pick):
     """Recurrent layers, which are not followed: no unit that they touch can be removed."""
 
-    before = after = "{} is recurrent, which is not followed"
+    before = after = "{} is recurrent, and recurrent layers are not followed"
 
 
 class Unknown(Pick):
@@ -47,7 +47,7 @@ class Unknown(Pick):
 class Varying(Pick):
     """Operators with a number as an argument, such as the end of a slice, that depends on the inputs."""
 
-    before = after = "{} is given a number that depends on the inputs"
+    before = after = "an argument of {} depends on the inputs"
 
 
 UNKNOWN, VARYING = Unknown(), Varying()

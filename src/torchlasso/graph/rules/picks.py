@@ -66,7 +66,7 @@ class Gather(OperatorRule):
 
 @rule("index_select")
 class IndexSelect(OperatorRule):
-    """Some indices of a dimension."""
+    """Selected indices of a dimension."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         out = list(call["self"].dims)
@@ -109,7 +109,7 @@ def rank_of(known: Shaped | Reach) -> int:
 
 
 def where_of(call: Call[Reach]) -> list[Tensor | None]:
-    """Return the indices in the example."""
+    """Return the indices in the run on the example."""
     return [None if index is None else index.value for index in call["indices"]]
 
 
@@ -266,7 +266,7 @@ class Windows(Rearrangement):
     def shape(self, call: Call[Shaped]) -> Any:
         out = list(call["self"].dims)
         place = call.axis(len(out), "dimension")
-        pin(out[place], f"{call.name} goes along it")
+        pin(out[place], f"{call.name} runs along it")
         made = all_pinned(call.value.shape, f"made by {call.name}")
         return [*out[:place], made[place], *out[place + 1 :], made[-1]]
 
@@ -283,7 +283,7 @@ class Patches(Rearrangement):
         dims, reason = call["self"].dims, f"made by {call.name}"
         spatial = 2 if call.name == "im2col" else 1
         *batch, channels = dims[: len(dims) - spatial]
-        pin_all(dims[len(dims) - spatial :], f"{call.name} goes along it")
+        pin_all(dims[len(dims) - spatial :], f"{call.name} runs along it")
         out = all_pinned(call.value.shape, reason)
         patch = pinned(math.prod(call["kernel_size"]), reason)
         if call.name == "im2col":

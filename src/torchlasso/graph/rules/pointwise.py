@@ -1,4 +1,4 @@
-"""Operators that treat every element alike, and those that make something out of many elements."""
+"""Operators that treat every element alike, and operators that create tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchlasso.graph.unification import unify
       "triu", "tril", "alias", "detach", "lift_fresh_copy", "alpha_dropout", "feature_dropout",
       "__and__", "__or__", "__xor__")  # fmt: skip
 class Pointwise(OperatorRule):
-    """Each element out of those at the same place, with broadcasting: the dimensions are the same."""
+    """Operators on the elements at the same position, with broadcasting: the dimensions are the same."""
 
     local = True
 
@@ -31,7 +31,7 @@ class Pointwise(OperatorRule):
 
 
 def broadcast(several: list[Dims], name: str, shape: Sequence[int]) -> Dims:
-    """The dimensions of tensors that an operator broadcasts together to a shape."""
+    """Return the dimensions of the result of tensors that are broadcast together to a shape."""
     out: Dims = []
     for place in range(-len(shape), 0):
         size = shape[place]
@@ -57,7 +57,7 @@ class Dropout(Pointwise):
 
 @rule("mul", "multiply")
 class Multiply(Pointwise):
-    """Products, which are zero where a factor is."""
+    """Products, which are zero where a factor is zero."""
 
     def reach(self, call: Call[Reach]) -> Any:
         if not all(isinstance(call[name], Reach) for name in ("self", "other")):
@@ -66,14 +66,14 @@ class Multiply(Pointwise):
 
 
 def bilinear(function: Any, x: Reach, y: Reach) -> Tensor:
-    """Return the dependence of a product: where one factor depends and the other may be other than zero."""
+    """Return the dependence of a product: one factor depends on the inputs, and the other may differ from zero."""
     found: Tensor = function(x.depends, y.nonzero)
     return found if y.fixed else found + function(x.nonzero, y.depends)
 
 
 @rule("div", "divide")
 class Divide(Pointwise):
-    """Zero divided by anything is zero."""
+    """Quotients; zero divided by anything counts as zero."""
 
     def reach(self, call: Call[Reach]) -> Any:
         x, y = call["self"], call["other"]
@@ -84,7 +84,7 @@ class Divide(Pointwise):
 
 @rule("where", "masked_fill")
 class Choose(Pointwise):
-    """It makes no difference which of two equal numbers is chosen."""
+    """A choice between two tensors; where both have the same element, the condition has no effect."""
 
     def reach(self, call: Call[Reach]) -> Any:
         other = call.get("value", call.get("other"))
@@ -106,7 +106,7 @@ def _known(value: Any) -> Reach:
 
 @rule("prelu", "_prelu_kernel")
 class Prelu(OperatorRule):
-    """Each channel has its own slope, or all have one."""
+    """PReLU, with a slope for each channel or one for all channels."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, slopes = call["self"].dims, [dim for dim in call["weight"].dims if dim.size > 1]
@@ -120,7 +120,7 @@ class Prelu(OperatorRule):
 
 @rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like")
 class Like(OperatorRule):
-    """A new tensor of the same shape. If it is random, each of its numbers depends on how many come before."""
+    """New tensors of the same shape. In a random one, each number depends on how many numbers are drawn before it."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         if call.name.startswith("rand"):
@@ -134,7 +134,7 @@ class Like(OperatorRule):
 @rule("zeros", "ones", "full", "empty", "arange", "eye", "scalar_tensor", "linspace", "rand", "randn", "randint",
       "randperm", "new_zeros", "new_ones", "new_full", "new_empty", "tril_indices", "triu_indices")  # fmt: skip
 class Make(OperatorRule):
-    """A new tensor of the shape that it is told. It can become smaller if it is everywhere the same."""
+    """New tensors of a given shape, which can become smaller if all elements are equal."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         if call.name.removeprefix("new_") in ("zeros", "ones", "full", "empty"):
@@ -146,5 +146,5 @@ class Make(OperatorRule):
 
 
 def made(call: Call[Reach]) -> Tensor:
-    """Return that nothing depends on the inputs, unless it is random."""
+    """Return the dependence of a new tensor: none, except that random numbers count as dependent on the inputs."""
     return torch.full(call.value.shape, float(call.name.startswith("rand")))

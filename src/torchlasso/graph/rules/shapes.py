@@ -1,4 +1,4 @@
-"""Operators that only say anew which element is where."""
+"""Operators that rearrange elements without computing new ones."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torchlasso.graph.unification import sliced, unify
 
 
 class Rearrangement(OperatorRule):
-    """The operator itself says what depends on what."""
+    """Operators that rearrange elements: applied to the dependence of the inputs, they give that of the result."""
 
     def reach(self, call: Call[Reach]) -> Any:
         return self.apply(call, {name: _depends(value) for name, value in call.args.items()})
 
     @abstractmethod
     def apply(self, call: Call[Reach], args: dict[str, Any]) -> Any:
-        """The operator on other numbers; ``args``: with these in the place of what is known of the values."""
+        """Apply the operator to other arguments."""
 
 
 def _depends(value: Any) -> Any:
@@ -34,7 +34,7 @@ def _depends(value: Any) -> Any:
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "squeeze_copy", "ravel",
       "_reshape_alias")  # fmt: skip
 class Reshape(Rearrangement):
-    """The same elements in the same order: the product of all dimensions stays what it was."""
+    """Reshapes: the same elements in the same order, so the product of all dimensions stays the same."""
 
     local = True
 
@@ -55,7 +55,7 @@ class Reshape(Rearrangement):
 
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "swapdims", "adjoint", "numpy_T", "mT")
 class Permute(Rearrangement):
-    """Dimensions in another order."""
+    """Permutations of dimensions."""
 
     local = True
 
@@ -69,7 +69,7 @@ class Permute(Rearrangement):
 
     @staticmethod
     def order(call: Call[Any], rank: int) -> list[int]:
-        """Return the dimension of the input that each one of the result is."""
+        """Return, for each dimension of the result, the dimension of the input that it comes from."""
         if "dims" in call.args:
             return [place % rank for place in call["dims"]]
         if "source" in call.args:
@@ -87,7 +87,7 @@ class Permute(Rearrangement):
 
 @rule("expand", "broadcast_to")
 class Expand(Rearrangement):
-    """The same again and again along some dimensions, as often as it is told."""
+    """The same elements repeated along some dimensions, up to a given size."""
 
     local = True
 
@@ -105,7 +105,7 @@ class Expand(Rearrangement):
 
 @rule("repeat")
 class Repeat(Rearrangement):
-    """A dimension several times in a row."""
+    """Dimensions repeated a number of times."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims, times = call["self"].dims, call["repeats"]
@@ -120,7 +120,7 @@ class Repeat(Rearrangement):
 
 @rule("slice")
 class Slice(Rearrangement):
-    """A stretch of a dimension."""
+    """The part of a dimension between two indices."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         out = list(call["self"].dims)
@@ -145,7 +145,7 @@ class Select(Rearrangement):
 
     def shape(self, call: Call[Shaped]) -> Any:
         out = list(call["self"].dims)
-        pin(out.pop(call.axis(len(out))), f"{call.name} takes one of it")
+        pin(out.pop(call.axis(len(out))), f"{call.name} takes one index of it")
         return out
 
     def apply(self, call: Call[Reach], args: dict[str, Any]) -> Tensor:
@@ -155,7 +155,7 @@ class Select(Rearrangement):
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes")
 class Split(Rearrangement):
-    """A dimension in pieces. Those of equal size stay of equal size, as whoever wrote it counts on that."""
+    """Parts of a dimension. Parts of equal size keep equal sizes, since the model's code may rely on it."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         dims = call["self"].dims
@@ -180,11 +180,11 @@ class Split(Rearrangement):
 
 @rule("unbind")
 class Unbind(Rearrangement):
-    """Each index of a dimension for itself."""
+    """All indices of a dimension, as separate tensors."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         out = list(call["self"].dims)
-        pin(out.pop(call.axis(len(out))), f"{call.name} takes it apart")
+        pin(out.pop(call.axis(len(out))), f"{call.name} separates its indices")
         return tuple(list(out) for _ in call.value)
 
     def apply(self, call: Call[Reach], args: dict[str, Any]) -> tuple[Tensor, ...]:
@@ -208,7 +208,7 @@ class GetItem(OperatorRule):
 
 @rule("cat", "concat", "concatenate")
 class Cat(Rearrangement):
-    """One after the other."""
+    """Tensors concatenated along a dimension."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         parts = [part.dims for part in call["tensors"] if len(part.dims) == call.value.dim()]
@@ -223,7 +223,7 @@ class Cat(Rearrangement):
 
 @rule("stack")
 class Stack(Rearrangement):
-    """One beside the other, along a new dimension."""
+    """Tensors stacked along a new dimension."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         parts = [part.dims for part in call["tensors"]]
@@ -238,7 +238,7 @@ class Stack(Rearrangement):
 
 @rule("constant_pad_nd", "pad")
 class Pad(Rearrangement):
-    """The same number before and after."""
+    """Constants added before and after a dimension."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         out, reason = list(call["self"].dims), f"made by {call.name}"
@@ -262,23 +262,23 @@ class Pad(Rearrangement):
 
 @rule("embedding")
 class Embedding(OperatorRule):
-    """A row for each number."""
+    """Embeddings: a row of the weight for each index."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         rows, columns = call["weight"].dims
-        pin(rows, f"numbers of {call.name} are among its indices")
+        pin(rows, f"{call.name} looks up its indices")
         return [*call["indices"].dims, columns]
 
     def reach(self, call: Call[Reach]) -> Any:
         weight: Reach = call["weight"]
-        differs = (weight.value != weight.value[:1]).any(dim=0)  # all rows alike: no matter which is asked for
+        differs = (weight.value != weight.value[:1]).any(dim=0)  # where all rows are equal, the index has no effect
         fixed = torch.nn.functional.embedding(call["indices"].value, weight.depends)
         return call["indices"].depends[..., None] * differs + fixed
 
 
 @rule("_assert_tensor_metadata", "_assert_async", "sym_size", "_assert_scalar")
 class Check(OperatorRule):
-    """Gives nothing that is computed with."""
+    """Checks, whose results no operator reads."""
 
     def shape(self, call: Call[Shaped]) -> Any:
         return None

@@ -26,7 +26,7 @@ class Spatial(OperatorRule):
         first = call.value[0] if call.several else call.value
         spatial = self._spatial(call)
         for dim in dims[len(dims) - spatial :]:
-            pin(dim, f"{call.name} is over it")
+            pin(dim, f"{call.name} runs over it")
         out = dims[: len(dims) - spatial] + all_pinned(first.shape[len(dims) - spatial :], f"made by {call.name}")
         return call.each(out)
 
@@ -63,7 +63,7 @@ class GridSample(OperatorRule):
 
     def shape(self, call: Call[Shaped]) -> Any:
         batch, channels, *places = call["input"].dims
-        pin_all((*places, *call["grid"].dims[1:]), f"{call.name} is over it")
+        pin_all((*places, *call["grid"].dims[1:]), f"{call.name} runs over it")
         unify(batch, call["grid"].dims[0], f"{call.name} needs equal sizes")
         return [batch, channels, *all_pinned(call.value.shape, f"made by {call.name}")[2:]]
 
