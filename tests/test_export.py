@@ -141,7 +141,7 @@ def test_a_truncated_program(tmp_path: Path) -> None:
 def test_another_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "m.pt2", "w") as archive:
         archive.writestr("hello.txt", "hello")
-    with pytest.raises(ValueError, match=r"m\.pt2 is damaged or no \.pt2 file"):
+    with pytest.raises(ValueError, match=r"m\.pt2 is damaged or not a \.pt2 file"):
         read_pt2(tmp_path / "m.pt2")
 
 

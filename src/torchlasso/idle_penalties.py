@@ -20,7 +20,7 @@ NAMED = ("SGD", "Adam", "AdamW")  # optimizers whose proximal form has a name
 RECENT = 8  # the most steps per optimizer between a loss term and the step that it belongs to
 
 # Parameters whose penalty was a term of the loss, by id: weak references would prevent the removal of units. The number
-# of the step is kept as well, since an id can belong to another tensor once the parameter is gone.
+# of the step is kept as well, since an id can belong to another tensor after the parameter is deleted.
 _terms: dict[int, int] = {}
 _steps = itertools.count()
 _stepped: WeakSet[Optimizer] = WeakSet()  # all optimizers that have made a step

@@ -116,7 +116,7 @@ def test_code_in_the_file_is_not_run(
     canary, entries = tmp_path / "canary", entries_of(good)
     attack(entries, canary)
     path = write(tmp_path / "model.pt2", entries)
-    assert_predict_refuses(path, capsys, f"error: {path} is damaged or no .pt2 file of torchlasso: ")
+    assert_predict_refuses(path, capsys, f"error: {path} is damaged or not a .pt2 file of torchlasso: ")
     assert not canary.exists()
     if attack in RUN_BY_TORCH:  # so that the attack is one
         with suppress(Exception):
@@ -142,7 +142,7 @@ def test_a_call_of_something_else(good: Path, tmp_path: Path, target: str) -> No
         operator_of(target)
     entries = entries_of(good)
     edit(entries, MODEL, lambda model: graph_of(model)["nodes"][0].update(target=target))
-    with pytest.raises(ValueError, match=r"model\.pt2 is damaged or no .* may not call"):
+    with pytest.raises(ValueError, match=r"model\.pt2 is damaged or not .* may not call"):
         read_pt2(write(tmp_path / "model.pt2", entries))
 
 

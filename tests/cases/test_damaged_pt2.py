@@ -73,7 +73,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 def test_a_program_that_is_not_one(good: Path, tmp_path: Path, change: str) -> None:
     entries = entries_of(good)
     edit(entries, MODEL, CHANGES[change])
-    with pytest.raises(ValueError, match=r"model\.pt2 is damaged or no \.pt2 file of torchlasso: .") as raised:
+    with pytest.raises(ValueError, match=r"model\.pt2 is damaged or not a \.pt2 file of torchlasso: .") as raised:
         read_pt2(write(tmp_path / "model.pt2", entries))
     assert "\n" not in str(raised.value)
 

@@ -151,7 +151,7 @@ def test_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], change: str)
 )
 def test_other_files(tmp_path: Path, capfd: pytest.CaptureFixture[str], content: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(content)
-    with pytest.raises(ValueError, match=r"m\.onnx is damaged or no ONNX file of torchlasso: ."):
+    with pytest.raises(ValueError, match=r"m\.onnx is damaged or not an ONNX file of torchlasso: ."):
         read_onnx(tmp_path / "m.onnx")
     assert capfd.readouterr() == ("", "")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-ATOMS = (type(None), bool, int, float, str, FunctionType)  # what deepcopy gives back as it is
+ATOMS = (type(None), bool, int, float, str, FunctionType)  # types that deepcopy returns unchanged
 
 
 def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:

@@ -22,9 +22,9 @@ def children(value: Any) -> Mapping[Key, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return True for an object that is copied attribute by attribute, so that what is in it belongs to one model.
+    """Return True for an object that is copied attribute by attribute, so that its content belongs to one model.
 
-    Functions, classes, modules, loggers and members of an enumeration do not.
+    This is not the case for functions, classes, modules, loggers and members of an enumeration.
     """
     kind: Any = type(value)
     if callable(value) or isinstance(value, types.ModuleType) or hasattr(kind, "__deepcopy__"):
@@ -68,7 +68,7 @@ def found_at(module: nn.Module, keys: tuple[Key, ...]) -> Any:
 
 
 def put_(module: nn.Module, keys: tuple[Key, ...], new: Any) -> None:
-    """Write a value where keys lead to; tuples on the way are made anew, everything else is changed in place."""
+    """Write a value at the place that keys lead to; tuples are rebuilt, other containers are changed in place."""
     _put(vars(module), keys, new)
 
 

@@ -41,7 +41,7 @@ def trim() -> None:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Look for no garbage meanwhile: many small objects are made that live, and each look is at all of a process."""
+    """Pause garbage collection: many small objects are created that live, and each collection visits all objects."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -52,7 +52,7 @@ def uncollected() -> Iterator[None]:
 
 
 def available() -> int:
-    """Return the bytes that can be allocated: those of the machine, of its container and of the process's own limit."""
+    """Return the bytes that can be allocated within the limits of the machine, its container and the process."""
     return max(0, min(_limits(), default=ENDLESS))
 
 

@@ -134,7 +134,7 @@ class Running:
 
     @contextlib.contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
-        """Follow a model, and copies that are made of it in this context."""
+        """Follow a model, and the copies of it that are made in this context."""
 
         def enter(path: str) -> None:
             self.paths.append(path)

@@ -62,7 +62,7 @@ def _parameters(cls: type, command: str) -> Iterator[inspect.Parameter]:
 
 
 def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the values that typer read to those of a dataclass's fields: lists with commas become tuples.
+    """Convert the values that typer read to the types of a dataclass's fields: lists with commas become tuples.
 
     Raises:
         ValueError: an item of a list does not have the field's type.

@@ -1,4 +1,4 @@
-"""Models in the formats of other runtimes: written, compared with the original, and read again to be run."""
+"""Models in the formats of other runtimes: write them, compare them with the original, and read them to run them."""
 
 from torchlasso.export.exported import Exported
 from torchlasso.export.onnx_files import read_onnx, to_onnx

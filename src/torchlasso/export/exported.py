@@ -13,11 +13,11 @@ from torchlasso._core.running import Inputs, as_arguments, quietly, undisturbed
 from torchlasso._core.text import first_line
 from torchlasso.compaction.verify import difference
 
-KEY = "torchlasso"  # of the metadata of a model, as JSON
-BATCHES = (1, 3)  # sizes on which an exported model is compared
-# Of outputs, relative to the largest: additions in another order, through many layers.
+KEY = "torchlasso"  # the key under which a file stores the metadata of a model, as JSON
+BATCHES = (1, 3)  # the batch sizes at which an exported model is compared
+# Tolerances of outputs relative to the largest element: many layers add up numbers in another order.
 TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
-TOLERANCE = 1e-4  # of all other types
+TOLERANCE = 1e-4  # for all other types
 
 
 class Exported(nn.Module):
@@ -40,12 +40,12 @@ class Exported(nn.Module):
         """
         try:
             return self._function(*args, **kwargs)
-        except Exception as error:  # of any kind: a file says what is run, and onnxruntime has exceptions of its own
+        except Exception as error:  # of any kind: the file defines the operators, and onnxruntime has its own classes
             raise ValueError(f"the exported model cannot be run on these inputs: {first_line(error)}") from error
 
 
 def batch_of(inputs: Inputs, size: int) -> Inputs:
-    """Repeat the rows of inputs until there are so many."""
+    """Repeat the rows of inputs until the batch has this size."""
     rows = rows_of(inputs)
 
     def taken(leaf: Any) -> Any:
@@ -69,12 +69,12 @@ def rows_of(inputs: Inputs) -> int:
 
 
 def has_rows(leaf: Any, rows: int) -> bool:
-    """Return whether an input is one of the tensors whose first dimension is that of the batch."""
+    """Return whether an input is a tensor whose first dimension is the batch."""
     return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == rows
 
 
 def program_of(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
-    """Export a model, as it is in evaluation, for batches of any size.
+    """Export a model in evaluation mode, for batches of any size.
 
     Raises:
         ValueError: the model cannot be exported.
@@ -88,8 +88,8 @@ def program_of(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram
 
 
 def for_any_batch(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """Return the positional and keyword arguments for an export, and the dimensions of them that are the batch."""
-    inputs = batch_of(inputs, max(2, rows_of(inputs)))  # a size of 1 would be taken for a fixed one
+    """Return the positional and keyword arguments for an export, and their dimensions that are the batch."""
+    inputs = batch_of(inputs, max(2, rows_of(inputs)))  # torch.export treats a size of 1 as fixed
     args, kwargs = as_arguments(inputs)
     rows, batch = rows_of(inputs), torch.export.Dim("batch")
     return args, kwargs, tree_map(lambda leaf: {0: batch} if has_rows(leaf, rows) else None, kwargs or args)
@@ -108,4 +108,4 @@ def check(model: nn.Module, exported: nn.Module, inputs: Inputs) -> None:
         ours, theirs = ([leaf.cpu() for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (ours, theirs))
         worst = difference(ours, theirs, [1.0] * len(ours))
         if worst > max(TOLERANCES.get(tensor.dtype, TOLERANCE) for tensor in (*ours, torch.empty(0))):
-            raise RuntimeError(f"the exported model does not give the same outputs: they differ by {worst:.1e}")
+            raise RuntimeError(f"the exported model does not compute the same outputs: they differ by {worst:.1e}")

@@ -1,4 +1,4 @@
-"""The graph of a program: calls of operators by name, one after the other, run without evaluating any text."""
+"""The graph of a program: a list of calls of operators by name, run without evaluating any text as code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from torchlasso.export.operators import BODIES, operator_of
 
-Values = dict[str, Any]  # of a run, by the names that the graph gives them
+Values = dict[str, Any]  # the values in a run, by their names in the graph
 Getter = Callable[[Values], Any]
 
 DTYPES = {
@@ -54,7 +54,7 @@ EITHER = ("as_optional_tensor", "as_sym_bool", "as_sym_float", "as_sym_int")  # 
 def _plain(kind: type) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if type(value) is not kind:
-            raise ValueError(f"{value!r} stands where a value of type {kind.__name__} should")
+            raise ValueError(f"it has {value!r} in the place of a value of type {kind.__name__}")
         return value
 
     return read
@@ -63,7 +63,7 @@ def _plain(kind: type) -> Callable[[Any], Any]:
 CONSTANTS: Mapping[str, Callable[[Any], Any]] = {
     "as_bool": _plain(bool),
     "as_complex": lambda value: complex(float(value["real"]), float(value["imag"])),
-    "as_device": lambda value: torch.device("cpu"),  # wherever it was exported
+    "as_device": lambda value: torch.device("cpu"),  # whatever device it was exported on
     "as_float": float,  # infinities and NaN are text
     "as_int": _plain(int),
     "as_layout": {7: torch.strided}.__getitem__,
@@ -92,7 +92,7 @@ class Graph:
         tensors: type and sizes of the tensors by name, as JSON.
 
     Raises:
-        ValueError: it calls something that a program may not call, or holds an object that is not a tensor.
+        ValueError: it calls a function that a program may not call, or holds an object that is not a tensor.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
@@ -113,7 +113,7 @@ class Graph:
         self._steps = steps[::-1]
 
     def run(self, values: Values) -> list[Any]:
-        """Make the calls and return the outputs; ``values`` holds the inputs by name, and is used up."""
+        """Make the calls and return the outputs; ``values`` holds the inputs by name, and is changed."""
         for step in self._steps:
             result = step.function(
                 *(get(values) for get in step.args), **{name: get(values) for name, get in step.kwargs.items()}
@@ -166,7 +166,7 @@ def _getter(kind: str, value: Any, used: set[str]) -> Getter:
 
 
 def _name(argument: Mapping[str, Any]) -> Any:
-    """Return the name that an argument gives to a value, nested as the value is; None for a constant."""
+    """Return the name of a value in an argument, nested like the value; None for a constant."""
     ((kind, value),) = argument.items()
     if kind in LISTS:
         return [_name({LISTS[kind]: item}) for item in value]

@@ -10,8 +10,8 @@ from typing import Any
 from torchlasso._core.extras import require
 
 EXTRA = "export"
-SUM = "torchlasso.crc32"  # over all the rest: ONNX itself does not notice a flipped bit
-DOMAINS = ("", "ai.onnx")  # of operators; in others, a runtime keeps operators that read files
+SUM = "torchlasso.crc32"  # a checksum over everything else, since ONNX itself has none
+DOMAINS = ("", "ai.onnx")  # the domains of operators that a file may call; operators of other domains can read files
 
 
 def seal_onnx(model: Any) -> bytes:
@@ -23,7 +23,7 @@ def seal_onnx(model: Any) -> bytes:
 
 
 def unseal_onnx(content: bytes) -> tuple[Any, bytes]:
-    """Parse a model and check that it is whole and self-contained; returns it, and its content for a runtime.
+    """Parse a model and check that it is complete and self-contained; return it, and its content for a runtime.
 
     Raises:
         ValueError: it is damaged, reads other files, or calls operators that are not ONNX's own.
@@ -33,7 +33,7 @@ def unseal_onnx(content: bytes) -> tuple[Any, bytes]:
     for entry in sums:
         model.metadata_props.remove(entry)
     rest = bytes(model.SerializeToString(deterministic=True))
-    if any(entry.value != str(zlib.crc32(rest)) for entry in sums):  # a file of others has none
+    if any(entry.value != str(zlib.crc32(rest)) for entry in sums):  # a file from other software has no checksum
         raise ValueError("its checksum does not hold")
     return model, rest
 
@@ -70,7 +70,7 @@ def parts(message: Any) -> Iterator[Any]:
 
 
 def strip(model: Any) -> None:
-    """Take out of a model what tells of the machine and the source that it was exported from."""
+    """Remove traces of the machine and the source code from a model."""
     for part in parts(model):
         if "metadata_props" in part.DESCRIPTOR.fields_by_name:
             part.ClearField("metadata_props")
@@ -79,7 +79,7 @@ def strip(model: Any) -> None:
 
 
 def name_batch(model: Any) -> None:
-    """Call the free dimension of the inputs ``batch``."""
+    """Name the free dimension of the inputs ``batch``."""
     found = (size.dim_param for entry in model.graph.input for size in entry.type.tensor_type.shape.dim)
     symbol = next(filter(None, found), None)
     if symbol is None:

@@ -1,4 +1,4 @@
-"""ONNX files: written by torch's exporter, run by onnxruntime."""
+"""ONNX files, which torch's exporter writes and onnxruntime runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torchlasso._core.text import first_line
 from torchlasso.export.exported import KEY, Exported, check, program_of
 from torchlasso.export.onnx_content import EXTRA, name_batch, seal_onnx, strip, unseal_onnx
 
-MOST_BYTES = (1 << 31) - 1  # of one file of the format
+MOST_BYTES = (1 << 31) - 1  # the largest file of the format
 
 
 def to_onnx(
@@ -29,20 +29,21 @@ def to_onnx(
     """Write a model as an ONNX file that takes batches of any size.
 
     Its inputs are called ``input``, or ``input_0``, ``input_1`` and so on, or by their keywords, with the key of an
-    entry of a dictionary, a list or a tuple, as in ``input_1.mask``. Its outputs are tensors one after the other,
-    however they are nested. Arguments that are not tensors are part of the model.
+    entry of a dictionary, a list or a tuple, as in ``input_1.mask``. Its outputs are a flat list of tensors. Arguments
+    that are not tensors become part of the model.
 
     Args:
-        model: any that ``torch.export`` can export; it is not changed. It is exported as it is in evaluation.
+        model: any model that ``torch.export`` can export; it is not changed. It is exported in evaluation mode.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, batches of one size.
-        path: the file to write, whole or not at all.
+        path: the file to write, completely or not at all.
         metadata: entries to store under ``torchlasso`` in the metadata of the file, as JSON.
 
     Raises:
-        ValueError: the model cannot be exported, onnxruntime cannot run it on a CPU (it has few operators in bfloat16,
-            for one), it does not fit into one file of 2 GB, or ``onnx``, ``onnxscript`` or ``onnxruntime`` is missing.
-        RuntimeError: what onnxruntime makes of the file differs from the model's outputs by more than rounding, on the
-            example inputs or on batches of 1 and 3; nothing is written.
+        ValueError: the model cannot be exported, onnxruntime cannot run it on a CPU (for example in bfloat16, for which
+            it has few operators), it does not fit into one file of 2 GB, or ``onnx``, ``onnxscript`` or ``onnxruntime``
+            is missing.
+        RuntimeError: the outputs of onnxruntime differ from the model's by more than rounding, on the example inputs or
+            on batches of 1 and 3; nothing is written.
 
     Examples:
         >>> import tempfile
@@ -76,16 +77,16 @@ def _converted(program: torch.export.ExportedProgram, inputs: Inputs, metadata: 
     names, outputs = list(_named(*as_arguments(inputs))), list[str]()
     for i, each in enumerate(program.graph_signature.output_specs):
         if isinstance(each.arg, TensorArgument):
-            name = each.arg.name  # once only, though an input is an output or two are the same
+            name = each.arg.name  # names must be unique, but an input may be an output, or two outputs the same
             outputs.append(f"{name}_output_{i}" if name in (*names, *outputs) else name)
         elif not isinstance(each.arg, ConstantArgument) or each.arg.value is not None:  # None is left out
             raise ValueError("the model cannot be exported to ONNX: it has an output that is not a tensor")
     try:
         with quietly(), torch.no_grad():
             converted = torch.onnx.export(program, input_names=names, output_names=outputs, dynamo=True, verbose=False)
-        assert converted is not None  # as dynamo=True has it; None is for mypy
+        assert converted is not None  # for mypy; with dynamo=True it is never None
         model = converted.model_proto
-    except Exception as error:  # of any kind: the exporter has many
+    except Exception as error:  # of any kind: the exporter has many exception classes
         raise ValueError(f"the model cannot be exported to ONNX: {_reason(error)}") from error
     strip(model)
     name_batch(model)
@@ -95,14 +96,14 @@ def _converted(program: torch.export.ExportedProgram, inputs: Inputs, metadata: 
 
 
 def _reason(error: BaseException) -> str:
-    """Return what the exporter says of the operator that it stopped at, below what it says of itself."""
+    """Return the exporter's message about the operator that failed, without its messages about itself."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error) if isinstance(error, Exception) else type(error).__name__
 
 
 def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors among arguments by the names that the file gives them."""
+    """Return the tensors among arguments, by their names in the file."""
     given = {"input" if len(args) == 1 else f"input_{i}": value for i, value in enumerate(args)} | dict(kwargs)
     return {
         ".".join([name, *(keystr((key,)).strip("[].'\"") for key in keys)]): leaf
@@ -115,13 +116,13 @@ def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor
 def read_onnx(path: str | Path) -> Exported:
     """Read a model from an ONNX file, to be run by onnxruntime on the CPU.
 
-    The file is data: all of its weights lie in it, and its operators are those of ONNX. Its outputs are a tensor or a
-    tuple of tensors.
+    Reading the file runs no code from it: it contains all of its weights, and calls only operators of ONNX itself. The
+    outputs are a tensor or a tuple of tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is another file or a damaged one, it needs other files or operators, or ``onnx`` or
-            ``onnxruntime`` is missing.
+        ValueError: it is damaged or not such a file, it needs other files or operators, or ``onnx`` or ``onnxruntime``
+            is missing.
     """
     require("onnxruntime", EXTRA, "running an ONNX file")
     path = Path(path)
@@ -132,7 +133,7 @@ def read_onnx(path: str | Path) -> Exported:
             raise ValueError("it is larger than 2 GB")
         return _read(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is damaged or no ONNX file of torchlasso: {error}") from error
+        raise ValueError(f"{path} is damaged or not an ONNX file of torchlasso: {error}") from error
 
 
 def _read(content: bytes) -> Exported:
@@ -145,7 +146,7 @@ def _read(content: bytes) -> Exported:
     if not isinstance(metadata, dict):
         raise ValueError("its metadata are not an object")
     settings = runtime.SessionOptions()
-    settings.log_severity_level = 4  # what is wrong with a file is raised, too
+    settings.log_severity_level = 4  # errors are raised anyway
     settings.intra_op_num_threads = torch.get_num_threads()
     settings.add_session_config_entry("session.load_model_format", "ONNX")  # not guessed from the content
     try:
@@ -153,16 +154,16 @@ def _read(content: bytes) -> Exported:
             content,
             settings,
             providers=["CPUExecutionProvider"],
-            enable_fallback=False,  # which prints, and tries the same again
+            enable_fallback=False,  # a fallback would print, and try the same again
         )
-    except Exception as error:  # onnxruntime has an exception of its own for each kind of damage
+    except Exception as error:  # of any kind: onnxruntime has a class for each kind of damage
         raise ValueError(first_line(error)) from error
     names = [each.name for each in session.get_inputs()]
 
     def function(*args: Any, **kwargs: Any) -> Any:
         given = _named(args, kwargs)
         if not kwargs and len(given) == len(names):
-            given = dict(zip(names, given.values(), strict=True))  # a file of others calls its inputs as it likes
+            given = dict(zip(names, given.values(), strict=True))  # files from other software have other names
         if set(given) != set(names):
             raise ValueError(f"its inputs are {', '.join(names)}; got {', '.join(given)}")
         outputs = session.run(None, {name: value.detach().cpu().numpy() for name, value in given.items()})

@@ -1,4 +1,4 @@
-"""Operators that a ``.pt2`` file may call: functions of tensors and numbers that reach nothing else."""
+"""Operators that a ``.pt2`` file may call: functions that only compute with tensors and numbers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
-# Each reads its arguments and computes; none opens a file, follows a pointer or trusts a size that it is given. An
-# operator of torch that is missing here is refused when a model is written, so that this list alone decides.
+# None of them opens a file, follows a pointer or trusts a size in its arguments. If a model calls another operator of
+# torch, writing the file is refused, so this list alone decides.
 NAMES = """
 __and__ __lshift__ __or__ __rshift__ __xor__ _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar
 _assert_tensor_metadata _conj _convolution _local_scalar_dense _log_softmax _neg_view _safe_softmax _shape_as_tensor
@@ -73,7 +73,7 @@ vander var var_mean vdot view view_as view_as_complex view_as_real vsplit vstack
 ATEN = frozenset(NAMES.split())
 ON_NUMBERS = ("add", "and_", "eq", "floordiv", "ge", "gt", "le", "lt", "mod", "mul", "ne", "neg", "or_", "pos", "sub")
 OF_TORCH = ("sym_float", "sym_int", "sym_ite", "sym_max", "sym_min", "sym_not", "sym_sqrt")
-MOST = 1 << 63  # of a size: numbers of Python would grow until the memory is full
+MOST = 1 << 63  # the largest size: Python's integers could fill the memory
 
 
 def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +102,7 @@ NUMBERS: Mapping[str, Callable[..., Any]] = {
 
 
 def _without_gradient(enabled: bool, body: Callable[..., Any], *args: Any) -> Any:
-    return body(*args)  # all of a program runs without gradients
+    return body(*args)  # the whole program runs without gradients
 
 
 def _autocast(
@@ -127,7 +127,7 @@ def operator_of(target: str) -> Callable[..., Any]:
     """Return the function that a node of a program names.
 
     Raises:
-        ValueError: it is not one of those that a program may call.
+        ValueError: a program may not call it.
 
     >>> operator_of("torch.ops.aten.add.Tensor")(torch.ones(1), 2)
     tensor([3.])

@@ -1,4 +1,4 @@
-"""Programs of ``torch.export``, run from their JSON: nothing in them is evaluated, imported or unpickled."""
+"""Programs of ``torch.export``, run from their JSON without evaluating, importing or unpickling anything."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from torchlasso.export.graphs import CONSTANTS, DTYPES, Graph
 from torchlasso.export.trees import Tree
 
-VERSION = 8  # of the format
+VERSION = 8  # the version of the format
 SYMBOL = re.compile(r"Symbol\('(\w+)'.*?\)|(\w+)")  # a size that is free
-# Sizes in between are kept as expressions. They are not needed to run a program; other readers evaluate them.
+# Programs contain expressions of intermediate sizes. They are not needed to run a program, but other readers evaluate
+# them.
 TOKENS = re.compile(
     r"[A-Z][A-Za-z]{,30}\(|'(?:[a-z]{1,9}\d+|[\d.e+-]+)'|[a-z]{1,20}=\w+|[a-z]{,9}\d+|true|false|[-+*/%<>=, ()]"
 )
@@ -22,19 +23,19 @@ STATE = {"parameter": "parameter_name", "buffer": "buffer_name", "tensor_constan
 
 
 class Program:
-    """A model as a list of operators, to be called as the model was: on the CPU, without gradients.
+    """A model as a list of operators, called like the original: on the CPU, without gradients.
 
     Args:
         content: the program in the JSON of ``torch.export``.
         tensors: parameters, buffers and constants by their names.
 
     Raises:
-        ValueError: it calls what a program may not call, holds code, or changes its own state.
+        ValueError: it calls an operator that a program may not call, holds code, or changes its own state.
     """
 
     def __init__(self, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         if (version := content["schema_version"]["major"]) != VERSION:
-            raise ValueError(f"it is of version {version!r} of the format; {VERSION} is wanted")
+            raise ValueError(f"its format has version {version!r}; expected {VERSION}")
         module = content["graph_module"]
         if content.get("guards_code") or module["metadata"]:
             raise ValueError("it holds code or metadata, which to_pt2 leaves out")
@@ -65,7 +66,7 @@ class Program:
         """Compute the outputs.
 
         Raises:
-            ValueError: the inputs are not like those that the program was made with.
+            ValueError: the inputs do not fit the inputs that the program was exported with.
         """
         values: dict[str, Any] = dict(self._state)
         sizes: dict[str, int] = {}
@@ -73,11 +74,17 @@ class Program:
             if name is not None:
                 values[name] = self._checked(name, value, sizes)
             elif value != constant:
-                raise ValueError(f"it was made with {constant!r} as a fixed input; got {value!r}")
+                raise ValueError(f"it was exported with {constant!r} as a fixed input; got {value!r}")
         return self._returned.built(iter(self._graph.run(values)))
 
     def _checked(self, name: str, value: Any, sizes: dict[str, int]) -> Any:
-        """Return an input on the CPU, if its type and its sizes are right; ``sizes``: of the free dimensions so far."""
+        """Check the type and the sizes of an input, and return it on the CPU.
+
+        Args:
+            name: the name of the input.
+            value: the input.
+            sizes: the sizes of free dimensions found so far; new ones are added.
+        """
         wanted = self._graph.tensors.get(name)
         if wanted is None:  # a number
             return value

@@ -1,4 +1,4 @@
-"""The archive of a ``.pt2`` file, opened by its directory: entries that :func:`to_pt2` writes, and no others."""
+"""The archive of a ``.pt2`` file: only the entries that :func:`to_pt2` writes are allowed in its directory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from torchlasso.export.exported import KEY
 from torchlasso.export.graphs import DTYPES
 
-BESIDE = f"{KEY}.json"  # the metadata, in the archive's folder for other files
-SUM = f"extra/{KEY}.crc32"  # over all other entries: an archive whose entries hold may be put together of two
+BESIDE = f"{KEY}.json"  # the metadata, in the archive's folder for extra files
+SUM = f"extra/{KEY}.crc32"  # a checksum over all other entries: intact entries of two archives could be mixed
 PROGRAM = "models/model.json"
 SAMPLES = "data/sample_inputs/model.pt"  # empty: others are pickled
 CONFIGS = {
@@ -31,7 +31,7 @@ MOST_JSON = 1 << 26  # bytes: some 100,000 operators
 
 
 class Archive(NamedTuple):
-    """The content of a file: its program as JSON, its tensors by name, and what is kept beside them."""
+    """The content of a file: the program as JSON, the tensors by name, and the metadata."""
 
     program: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -46,16 +46,16 @@ def seal_archive(file: IO[bytes]) -> None:
 
 
 def _sum(entries: Mapping[str, zipfile.ZipInfo]) -> int:
-    """Return the checksum over the names and the checksums of all entries but itself."""
+    """Return the checksum over the names and the checksums of all other entries."""
     held = sorted((name, info.CRC) for name, info in entries.items() if name != SUM)
     return zlib.crc32(repr(held).encode())
 
 
 def read_archive(file: IO[bytes]) -> Archive:
-    """Read a ``.pt2`` file. Nothing of it is decompressed, unpickled or written to the disk.
+    """Read a ``.pt2`` file without decompressing, unpickling or writing anything.
 
     Raises:
-        ValueError: it holds something else than what :func:`to_pt2` writes.
+        ValueError: its content is not as :func:`to_pt2` writes it.
         zipfile.BadZipFile: it is not an archive, or is damaged.
     """
     with zipfile.ZipFile(file) as archive:
@@ -67,7 +67,7 @@ def read_archive(file: IO[bytes]) -> Archive:
         if entries[SAMPLES].file_size:
             raise ValueError("its sample inputs are pickled")
         if archive.read(entries["byteorder"]) != sys.byteorder.encode():
-            raise ValueError("its numbers are in the other order of bytes")
+            raise ValueError("its numbers have another byte order")
         program, metadata = (_json(archive, entries[name]) for name in (PROGRAM, f"extra/{BESIDE}"))
         tensors: dict[str, Tensor] = {}
         for kind, config in CONFIGS.items():
@@ -83,7 +83,7 @@ def read_archive(file: IO[bytes]) -> Archive:
 
 
 def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return the entries by their names, each of them one that may be there, and none compressed."""
+    """Return the entries by name, after checking that each is allowed and none is compressed."""
     entries: dict[str, zipfile.ZipInfo] = {}
     root = "".join(archive.namelist()[:1]).partition("/")[0]  # all of them are in one folder
     for info in archive.infolist():

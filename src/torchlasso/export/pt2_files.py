@@ -20,7 +20,7 @@ from torchlasso.export.exported import Exported, check, program_of
 from torchlasso.export.program import Program
 from torchlasso.export.pt2_archive import BESIDE, read_archive, seal_archive
 
-# Reading a damaged file ends in one of these, wherever its content is not what it should be.
+# The exceptions that reading a damaged file can raise.
 DAMAGE = (AttributeError, ArithmeticError, EOFError, LookupError, MemoryError, NotImplementedError, RecursionError,
           RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
@@ -30,21 +30,21 @@ def to_pt2(
 ) -> None:
     """Write a model as a program of ``torch.export`` that takes batches of any size.
 
-    The file holds operators, weights and ``metadata``, and nothing of the machine: no sample inputs, which are pickled,
-    and no traces of the model's source.
+    The file holds operators, weights and ``metadata``. It holds no sample inputs, which would be pickled, and no traces
+    of the machine or the model's source code.
 
     Args:
-        model: any that ``torch.export`` can export to operators of torch; it is not changed. It is exported as it is in
-            evaluation.
+        model: any model that ``torch.export`` can export to operators of torch; it is not changed. It is exported in
+            evaluation mode.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, batches of one size.
-        path: the file to write, whole or not at all; torch wants its name to end in ``.pt2``.
+        path: the file to write, completely or not at all; its name must end in ``.pt2``.
         metadata: entries to store as JSON in the file ``torchlasso.json`` of the archive.
 
     Raises:
         ValueError: the model cannot be exported, it calls operators other than torch's, or the name of the file has
             another ending.
-        RuntimeError: what is read from the file differs from the model in its outputs by more than rounding, on the
-            example inputs or on batches of 1 and 3; nothing is written.
+        RuntimeError: the outputs of the file differ from the model's by more than rounding, on the example inputs or on
+            batches of 1 and 3; nothing is written.
 
     Examples:
         >>> import tempfile
@@ -55,7 +55,7 @@ def to_pt2(
         True
     """
     if Path(path).suffix != ".pt2":
-        raise ValueError(f"{path}: the name of such a file ends in .pt2")
+        raise ValueError(f"{path}: the name of the file must end in .pt2")
     program, content = program_of(model, example_inputs), io.BytesIO()
     _strip(program)
     try:
@@ -63,7 +63,7 @@ def to_pt2(
         seal_archive(content)
         exported = _read(content)
     except (RuntimeError, ValueError) as error:  # such as an object or an operator that such a file cannot hold
-        raise ValueError(f"the model cannot be kept in a .pt2 file: {first_line(error)}") from error
+        raise ValueError(f"the model cannot be stored in a .pt2 file: {first_line(error)}") from error
     check(model, exported, example_inputs)
     write_bytes(path, content.getbuffer())
 
@@ -71,12 +71,13 @@ def to_pt2(
 def read_pt2(path: str | Path) -> Exported:
     """Read a model from a ``.pt2`` file that :func:`to_pt2` wrote.
 
-    The file is data: its operators are run one by one, each of them one that :mod:`torchlasso.export.operators` lists.
-    Nothing in it is unpickled, imported or evaluated, and it is refused if anything in it would have to be.
+    Reading and running the file runs no code from it. Its operators run one by one, and only operators in the list of
+    :mod:`torchlasso.export.operators` are allowed. Nothing is unpickled, imported or evaluated; a file that needs it is
+    refused.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is another file, or it is damaged.
+        ValueError: it is damaged or not such a file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -84,7 +85,7 @@ def read_pt2(path: str | Path) -> Exported:
         with Path(path).open("rb") as file:
             return _read(file)
     except DAMAGE as error:
-        raise ValueError(f"{path} is damaged or no .pt2 file of torchlasso: {first_line(error)}") from error
+        raise ValueError(f"{path} is damaged or not a .pt2 file of torchlasso: {first_line(error)}") from error
 
 
 def _read(file: IO[bytes]) -> Exported:
@@ -93,7 +94,7 @@ def _read(file: IO[bytes]) -> Exported:
 
 
 def _strip(program: torch.export.ExportedProgram) -> None:
-    """Take out of a program what is not needed to run it: traces of source, sample inputs, guards as code."""
+    """Remove the parts of a program that are not needed to run it: source traces, sample inputs, guards as code."""
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:

@@ -16,8 +16,8 @@ class Tree:
     """A nesting of values.
 
     Attributes:
-        build: makes the value of its children; None for a leaf.
-        keys: of a dictionary; None for a sequence.
+        build: the function that builds the value from its children; None for a leaf.
+        keys: the keys of a dictionary; None for a sequence.
         children: the nestings of the entries, in order.
     """
 
@@ -29,15 +29,15 @@ class Tree:
     def read(cls, text: str) -> Tree:
         """Read a nesting from its JSON.
 
-        Classes are never looked up: an entry of another class than a tuple, a list or a dictionary is a dictionary
-        where its context is a list of keys, and else a tuple.
+        No class is imported: an entry of a class other than tuple, list and dictionary becomes a dictionary if its
+        context is a list of keys, and otherwise a tuple.
 
         >>> Tree.read('[1, {"type": "builtins.list", "context": "null", "children_spec": []}]').built(iter(()))
         []
         """
         protocol, content = json.loads(text)
         if protocol != 1:
-            raise ValueError(f"its nesting is of version {protocol!r}; 1 is wanted")
+            raise ValueError(f"its nesting has version {protocol!r}; expected 1")
         return cls._of(content)
 
     @classmethod
@@ -58,18 +58,18 @@ class Tree:
         """Yield the leaves of ``value``.
 
         Raises:
-            ValueError: it is nested in another way.
+            ValueError: the nesting of ``value`` differs.
         """
         if self.build is None:
             yield value
             return
         if self.keys is None:
             if not isinstance(value, list | tuple) or len(value) != len(self.children):
-                raise ValueError(f"{len(self.children)} values are wanted; got {_described(value)}")
+                raise ValueError(f"expected {len(self.children)} values; got {_described(value)}")
             entries: Sequence[Any] = value
         else:
             if not isinstance(value, Mapping) or set(value) != set(self.keys):
-                raise ValueError(f"values named {', '.join(map(str, self.keys))} are wanted; got {_described(value)}")
+                raise ValueError(f"expected values named {', '.join(map(str, self.keys))}; got {_described(value)}")
             entries = [value[key] for key in self.keys]
         for child, entry in zip(self.children, entries, strict=True):
             yield from child.leaves(entry)

@@ -1,4 +1,4 @@
-"""Layers as bars: what each has, and what of it is left."""
+"""Layers as bars: the total of each, and the part that remains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchlasso.figures._style import BLUE, INK, LINE, axes_or_new, dress, modul
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# What a layer has, and what of it is left.
+# The total of a layer, and the part that remains.
 PARTS: Mapping[str, tuple[str, Callable[[LayerReport], tuple[float, float]]]] = {
     "weights": ("weights", lambda layer: (layer.weights, layer.weights - layer.zeros)),
     "units": ("units", lambda layer: (layer.units, layer.live_units)),
@@ -25,14 +25,14 @@ PARTS: Mapping[str, tuple[str, Callable[[LayerReport], tuple[float, float]]]] = 
 
 
 def layers(record: SparsityReport, what: str = "weights", ax: Axes | None = None, *, title: str = "") -> Axes:
-    """Draw what each layer has, as a pale bar, and what of it is left, as a dark one.
+    """Draw the total of each layer as a pale bar, and the part that remains as a dark one.
 
     Args:
         record: a report on a model (:func:`torchlasso.report`).
-        what: ``"weights"``: those that are not zero; ``"units"``, ``"inputs"``: those that live; ``"bytes"``,
-            ``"flops"``: those of live units and live inputs. FLOPs are known where the report was given example inputs.
-        ax: the axes to draw in; without them, new ones.
-        title: of the figure.
+        what: ``"weights"`` (not zero), ``"units"`` and ``"inputs"`` (live), ``"bytes"`` and ``"flops"`` (of live units
+            and inputs). FLOPs are known if the report was made with example inputs.
+        ax: the axes to draw in; new ones by default.
+        title: the title of the figure.
 
     Raises:
         ImportError: matplotlib is not installed.

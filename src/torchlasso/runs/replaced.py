@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def refuse_others(files: Iterable[Path], folders: Iterable[Path]) -> None:
-    """Refuse to replace anything that a run does not write: a folder or link in the place of a file, and the like.
+    """Refuse to replace anything that a run does not write, such as a folder or link in the place of a file.
 
     Raises:
         ValueError: there is such an entry; the message names it.

@@ -185,7 +185,7 @@ def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Re
                 raise ValueError("it is damaged: its checksum does not hold")
             records = {name: Record.from_json(record) for name, record in sparse.items()}
             return records, tied, Resizing.from_json(more["cut"]) if "cut" in more else Resizing()
-    raise ValueError("it is damaged: its metadata are not those of a model")
+    raise ValueError("it is damaged: its metadata do not describe a model")
 
 
 def _checksum(path: str | Path, seal: str) -> str:

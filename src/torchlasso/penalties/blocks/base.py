@@ -95,7 +95,7 @@ class Blocks(ABC):
         return is_weight
 
     def missing_from(self, names: Sequence[str]) -> list[str]:
-        """Return the parameters that the blocks reach over and that are not among those of a group."""
+        """Return the parameters that the blocks reach over and that a group does not have."""
         return []
 
     def together(self, tensors: Sequence[T]) -> list[Sequence[T]]:
