@@ -154,7 +154,7 @@ def test_bad_arguments(to: Callable[..., None], read: Callable[[Path], Exported]
 
 
 def test_the_ending_of_a_program(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ends in \.pt2"):
+    with pytest.raises(ValueError, match=r"must end in \.pt2"):
         to_pt2(nn.Linear(3, 2), torch.randn(2, 3), tmp_path / "m.onnx")
 
 

@@ -111,7 +111,7 @@ def test_bad_input(cli: Any, copied: Callable[[str], Path], classes: Path, tmp_p
     run = copied("classes")
     cli.assert_refused(cli("export", run, "--format", "onxn"), "unknown format 'onxn'", "did you mean 'onnx'")
     cli.assert_refused(cli("export", tmp_path / "nowhere"), "nowhere", "holds no run")
-    cli.assert_refused(cli("export", run, "--format", "pt2", "--out", run / "m.bin"), "m.bin", "ends in .pt2")
+    cli.assert_refused(cli("export", run, "--format", "pt2", "--out", run / "m.bin"), "m.bin", "must end in .pt2")
     cli.assert_refused(cli("export", run, "--format", "pt2", "--out", run / "config.json" / "m.pt2"), "config.json")
     assert not (run / "export").exists()
     cli.assert_refused(cli("predict", tmp_path / "m.onnx", "--data", classes), "no file", "m.onnx")
