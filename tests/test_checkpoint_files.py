@@ -117,7 +117,7 @@ def test_ordered_dictionaries_come_back_as_dictionaries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", torch.float32, 1j, {"deep": [lambda: 1]}])
-def test_what_a_checkpoint_cannot_hold_is_refused(tmp_path: Path, value: Any) -> None:
+def test_objects_that_a_checkpoint_cannot_hold_are_refused(tmp_path: Path, value: Any) -> None:
     checkpoint.save_state(tmp_path / "s", {"old": 1})
     with pytest.raises(TypeError, match="cannot hold"):
         checkpoint.save_state(tmp_path / "s", {"new": value})
@@ -242,7 +242,7 @@ def test_a_state_that_does_not_fit_its_tensors_is_refused(tmp_path: Path, text: 
         checkpoint.load_state(tmp_path / "s")
 
 
-def test_another_file_is_no_checkpoint(tmp_path: Path) -> None:
+def test_another_file_is_refused_as_a_checkpoint(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(2)}, tmp_path / "s")
     with pytest.raises(ValueError, match="not a checkpoint"):
         checkpoint.load_state(tmp_path / "s")
@@ -296,7 +296,7 @@ def test_replacing_leaves_the_old_file_when_its_body_fails(tmp_path: Path) -> No
 
 
 def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
-    """A write that fails has no file name of its own: "No space left on device" alone does not say where."""
+    """A failed write has no file name in its error, and "No space left on device" alone does not name the file."""
     with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "file"):
         raise OSError(28, "No space left on device")
     assert str(tmp_path / "file") in f"{caught.value.filename} {caught.value}"

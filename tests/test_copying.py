@@ -1,4 +1,4 @@
-"""A copied model is one that ``copy.deepcopy`` makes: nothing is shared with the model but what is asked for."""
+"""A copied model equals a copy by ``copy.deepcopy``: it shares only the requested objects with the model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_objects_that_are_one_stay_one_and_a_part_leads_back_to_the_copy():
     assert found.options["names"] is found.again["names"]
 
 
-def test_hooks_go_along_and_come_apart():
+def test_hooks_are_copied_and_independent():
     model, calls = nn.Sequential(nn.Linear(2, 2)), []
     model[0].register_forward_hook(lambda *_: calls.append(1))
     found = copied(model, {})

@@ -1,4 +1,4 @@
-"""Distillation: the value and the gradient of its term against formulas written by hand, and what it refuses."""
+"""Distillation: the value and the gradient of its term against formulas written by hand, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_it_is_zero_with_no_gradient_where_the_outputs_are_the_teacher_s(classes
     assert own.grad.abs().max().item() == pytest.approx(0, abs=1e-15)
 
 
-def test_what_is_added_to_all_logits_of_a_row_does_not_matter() -> None:
+def test_a_constant_added_to_all_logits_of_a_row_has_no_effect() -> None:
     term = Distillation(logits(9, 0), classes=True)
     own = logits(5, 1)
     shifted = own + torch.arange(5.0, dtype=torch.float64)[:, None]

@@ -76,7 +76,7 @@ def test_the_step_that_the_page_on_mathematics_shows_is_the_reference() -> None:
 
 
 def public_names() -> dict[str, list[str]]:
-    """Return the names in ``__all__`` of the package and of each of its packages, but those that only pages are of."""
+    """Return the names in ``__all__`` of the package and of its subpackages, except those that only make pages."""
     packages = [found.name for found in pkgutil.iter_modules(torchlasso.__path__) if found.ispkg]
     modules = {
         name: importlib.import_module(f"torchlasso.{name}") for name in packages if name not in ("_core", "html")

@@ -1,4 +1,4 @@
-"""Exported models: what another runtime makes of the file is what the model gives."""
+"""Exported models: another runtime computes the same outputs from the file as the model."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_several_inputs_and_outputs(to: Callable[..., None], read: Callable[[Pat
         torch.testing.assert_close(theirs, ours)
 
 
-def test_what_others_read(tmp_path: Path) -> None:
+def test_other_readers_read_the_files(tmp_path: Path) -> None:
     """The two files, without this library."""
     model, x = models.build("lenet-5", (1, 12, 12), 10).eval(), torch.randn(3, 1, 12, 12)
     small = tl.compact(model, x)

@@ -126,7 +126,7 @@ def test_a_grid_by_density_has_no_strengths() -> None:
 
 
 @pytest.mark.parametrize("kind", ["by_density", "by_lam"])
-def test_the_figures_of_a_point_are_those_of_its_model(kind: str, request: pytest.FixtureRequest) -> None:
+def test_the_figures_of_a_point_describe_its_model(kind: str, request: pytest.FixtureRequest) -> None:
     recipe, (train, validation, test) = (BY_DENSITY, CLASSES) if kind == "by_density" else (BY_LAM, NUMBERS)
     path: Path = request.getfixturevalue(kind)
     assert [point.index for point, _ in path] == list(range(recipe.grid.points))
@@ -158,7 +158,7 @@ def test_the_figures_of_a_point_are_those_of_its_model(kind: str, request: pytes
 
 
 def spread_of(model: nn.Module, recipe: Recipe, rows: Rows) -> float:
-    """Of an error with one more right and one more wrong; of a loss from those of twenty parts."""
+    """The spread of an error counts one more right and one more wrong row; of a loss, it comes from twenty parts."""
     x, y = rows
     with torch.no_grad():
         outputs = model(x)
@@ -215,7 +215,7 @@ def test_every_group_keeps_its_own_share_of_lam() -> None:
         ([(1e-3, 0.5), (2e-3, 0.95)], 2e-3 * math.exp(-math.log(19 / 9) / 3 / 2)),  # beyond the last already
     ],
 )
-def test_lam_of_the_next_point_follows_from_what_it_did(before: list[tuple[float, float]], lam: float) -> None:
+def test_lam_of_the_next_point_follows_from_the_last_point(before: list[tuple[float, float]], lam: float) -> None:
     """Three points are to come of those to the share 0.9 of zeros, whose odds are 1/9."""
     done = [Point(0, 0.0, 0.0, 60, None, None, None, None, 1, 1.0)]
     done += [replace(done[0], index=k, lam=value, sparsity=zeros) for k, (value, zeros) in enumerate(before, 1)]
@@ -225,7 +225,7 @@ def test_lam_of_the_next_point_follows_from_what_it_did(before: list[tuple[float
 
 @pytest.mark.parametrize("theta", [None, 0.1])
 def test_a_path_is_a_training_after_another_each_from_the_weights_before(theta: float | None) -> None:
-    """By hand, to the last bit; with a seed of its own for each point, and a new optimizer."""
+    """A path by hand agrees to the last bit, with another seed and a new optimizer for each point."""
     recipe = replace(BY_LAM, theta=theta, grid=Grid(3, lams=(0.01, 0.08)))
     starts: list[State] = []
     told: list[Step] = []
@@ -305,11 +305,11 @@ def test_a_reweighted_path_s_points_are_stationary_for_the_log_sum_penalty() -> 
         assert (np.abs(gradient[w == 0]) <= point.lam + 1e-9).all()
         assert point.stationarity is not None
         assert point.stationarity.max < 1e-5
-        assert np.abs(w).max() > np.abs(shrunk["weight"].numpy()).max()  # what is large is shrunk less
+        assert np.abs(w).max() > np.abs(shrunk["weight"].numpy()).max()  # large weights are shrunk less
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4, 6])
-def test_a_path_goes_on_to_the_last_bit(by_density: Path, cut: int) -> None:
+def test_a_resumed_path_is_the_same_to_the_last_bit(by_density: Path, cut: int) -> None:
     points = [point for point, _ in by_density]
     model = classifier()
     model.load_state_dict(by_density[cut - 1][1])

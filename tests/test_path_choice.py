@@ -35,7 +35,7 @@ def recipe_of(loss: Loss = nn.functional.cross_entropy) -> Recipe:
 
 
 @pytest.mark.parametrize(("last", "expected"), [(0.3125, False), (0.3126, True), (0.6, True), (0.1, False)])
-def test_what_counts_as_collapsed(last: float, expected: bool) -> None:
+def test_the_threshold_of_a_collapse(last: float, expected: bool) -> None:
     """A quarter of the way from the best point to guessing: errors of 0.25 and 0.5, losses of 0.25 and 0.5."""
     points = [made(0, 0.5, 0.0), made(1, 0.25, 0.5), made(2, last, 0.9)]
     y = torch.tensor([0, 0, 1, 2])
@@ -63,7 +63,7 @@ POINTS += [made(4, 0.25, 0.95), made(5, 0.9, 0.99)]
     ],
 )
 def test_the_choice(rule: str, tolerance: float, expected: int, loss: bool) -> None:
-    """Of what is as good as allowed, the sparsest, also where the path went back and forth."""
+    """The sparsest of the points that are good enough is chosen, also if the path went back and forth."""
     points = [made(p.index, p.badness, p.sparsity, p.spread, loss=loss) for p in POINTS]
     assert choose(points, rule, tolerance).index == expected
     assert choose(points[::-1], rule, tolerance).index == expected
@@ -89,7 +89,7 @@ def test_a_choice_that_is_refused(points: list[Point], rule: str, tolerance: flo
 @pytest.mark.parametrize("loss", [False, True])
 def test_pooled_points_have_the_means_of_the_folds_and_their_standard_errors(loss: bool) -> None:
     points = [made(k, 0.9, 0.1 * k, loss=loss) for k in range(4)]
-    values = [[0.1, 0.2, 0.3], [0.3, 0.2], [0.2, 0.4, 0.6]]  # of three folds, the second of which ended sooner
+    values = [[0.1, 0.2, 0.3], [0.3, 0.2], [0.2, 0.4, 0.6]]  # of three folds; the second one ended sooner
     folds = [[made(k, value, 0.0, loss=loss) for k, value in enumerate(fold)] for fold in values]
     found = pooled(points, folds)
     for k, (point, column) in enumerate(zip(found, ((0.1, 0.3, 0.2), (0.2, 0.2, 0.4)), strict=True)):

@@ -17,7 +17,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(240)
-def test_the_code_runs_as_one_script_and_prints_what_it_says(tmp_path):
+def test_the_code_runs_as_one_script_and_prints_the_shown_output(tmp_path):
     code = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     (printed,) = re.findall(r"prints\n\n```\n(.*?)```", TEXT, flags=re.DOTALL)
     assert len(code) > 3

@@ -1,4 +1,4 @@
-"""Refitting: zeros stay exactly zero under every optimizer, and a lasso solution becomes that of least squares."""
+"""Refitting: zeros stay exactly zero under every optimizer, and a lasso solution becomes the least squares solution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAKERS: dict[str, Maker] = {
     **{cls.__name__: (lambda params, cls=cls: cls(params, lr=0.01)) for cls in known_metrics()},
     "AdamW with weight decay": lambda params: AdamW(params, lr=0.01, weight_decay=0.5),
     "Adam with weight decay and amsgrad": lambda params: Adam(params, lr=0.01, weight_decay=0.1, amsgrad=True),
-    "Adam over all tensors at once": lambda params: Adam(params, lr=0.01, foreach=True),
+    "Adam over all tensors together": lambda params: Adam(params, lr=0.01, foreach=True),
     "Adam in one kernel": lambda params: Adam(params, lr=0.01, fused=True),
     "SGD with momentum": lambda params: SGD(params, lr=0.01, momentum=0.9),
     "SGD with Nesterov's momentum and weight decay": lambda params: SGD(
@@ -84,7 +84,7 @@ def test_without_it_they_do_not_stay() -> None:
     assert all(bool(w.all()) for w in weights_of(model))
 
 
-def test_what_survived_goes_where_it_would_with_the_zeros_not_there() -> None:
+def test_remaining_weights_train_as_if_the_zeros_did_not_exist() -> None:
     """The gradients of the zeros are all that is changed: a smaller model is trained."""
     x, y = rows_of()
     full, small = nn.Linear(6, 3, bias=False), nn.Linear(2, 3, bias=False)
@@ -154,8 +154,8 @@ def test_the_handle_ends_it() -> None:
     assert all(bool((w[mask] != 0).any()) for w, mask in zip(weights_of(model), zeros, strict=True))
 
 
-def test_the_state_of_the_optimizer_is_what_it_would_be_without() -> None:
-    """Nothing of it is in a checkpoint, and one that is loaded goes on to the same weights."""
+def test_the_state_of_the_optimizer_is_as_if_the_zeros_did_not_exist() -> None:
+    """A checkpoint holds nothing of the refit, and a loaded one continues to the same weights."""
 
     def begun() -> tuple[nn.Module, Optimizer]:
         model = sparse_model()

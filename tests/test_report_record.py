@@ -1,4 +1,4 @@
-"""The sparsity report: what it counts, and that each of its views says the same."""
+"""The sparsity report: its counts, and the agreement of its views."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_totals(model: nn.Module) -> None:
     assert report(model.half()).bytes == 2 * record.parameters
 
 
-def test_the_groups_say_what_is_penalised(model: nn.Module) -> None:
+def test_the_groups_decide_the_penalised_weights(model: nn.Module) -> None:
     record = report(model, tl.param_groups(model, tl.Rule(nn.Conv2d, tl.L1()), lam=0.1))
     assert [layer.name for layer in record.layers if layer.penalised] == ["conv.weight", "grouped.weight"]
     assert (record.penalised, record.zeros) == (48 + 108, 24 + 45)
@@ -125,7 +125,7 @@ def test_shared_weights_count_once() -> None:
     assert record.parameters == record.penalised == 12
 
 
-def test_a_zero_of_either_sign_is_a_zero_and_what_is_small_is_none() -> None:
+def test_zeros_of_both_signs_count_and_small_weights_do_not() -> None:
     model = nn.Linear(4, 1, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[0.0, -0.0, 1e-45, 1e-30]]))
@@ -176,7 +176,7 @@ def test_a_report_is_frozen(model: nn.Module) -> None:
     assert hash(record) == hash(report(model))
 
 
-def test_the_flops_are_those_of_live_units_and_live_inputs(model: nn.Module) -> None:
+def test_the_flops_count_live_units_and_live_inputs(model: nn.Module) -> None:
     """Two for each weight and place: 8×8 pixels make 7×7 places of 2×2 filters, and 5×5 of 3×3 ones after these."""
     net = nn.Sequential(model["conv"], model["norm"], model["grouped"], nn.Flatten(), nn.Linear(150, 2))
     record = report(net, example_inputs=torch.randn(2, 3, 8, 8))
@@ -212,7 +212,7 @@ def test_penalised_biases_have_none_of_the_flops() -> None:
     assert found == {"weight": 12, "bias": 0}
 
 
-def test_what_cannot_be_run_has_no_flops() -> None:
+def test_a_model_that_cannot_run_has_no_flops() -> None:
     net = nn.Linear(3, 2)
     with pytest.raises(ValueError, match=r"^the forward pass on example_inputs failed: mat1 and mat2"):
         report(net, example_inputs=torch.ones(1, 4))

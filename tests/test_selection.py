@@ -68,7 +68,7 @@ def chosen(model: nn.Module, *args, lam: float = 0.1) -> dict[str, tuple]:
     return found
 
 
-# --- what is chosen ---
+# --- the chosen parameters ---
 
 
 def test_by_default_all_weights_are_penalised_and_nothing_else():
@@ -87,7 +87,7 @@ def test_every_parameter_is_in_one_group_once():
     assert [group["lam"] for group in groups] == [1, 1, 0.0]
 
 
-def test_tied_weights_go_by_the_name_and_module_that_come_first():
+def test_tied_weights_have_their_first_name_and_module():
     model = Zoo()
     rules = [tl.Rule(nn.Linear, tl.MCP()), tl.Rule(nn.Embedding, tl.L1())]
     found = chosen(model, rules)
@@ -158,7 +158,7 @@ def test_rules_with_the_same_penalty_keep_their_own_strengths():
     assert found == {"0.weight": (tl.L1(), 1.0), "1.weight": (tl.L1(), 1.5), "2.weight": (tl.L1(), 0.0)}
 
 
-def test_what_no_rule_matches_is_left_alone():
+def test_parameters_without_a_rule_are_not_penalised():
     assert list(chosen(Zoo(), tl.Rule(nn.LSTM, tl.L1()))) == WEIGHTS[3:7]
 
 
@@ -182,7 +182,7 @@ def test_everything_also_matches_biases_and_normalisations():
     assert len(chosen(model, tl.Rule("*", tl.L1(), everything=True))) == len(list(model.parameters()))
 
 
-# --- what is refused ---
+# --- refusals ---
 
 TWO = {"a": lambda: nn.Linear(2, 2), "norm": lambda: nn.BatchNorm1d(2)}
 
@@ -249,7 +249,7 @@ def test_a_layer_without_shape_is_refused_until_it_has_one():
 
 
 @pytest.mark.parametrize("lam", [-1e-9, math.nan, math.inf, "0.1", None, True], ids=repr)
-def test_a_strength_that_is_none_is_refused(lam):
+def test_an_invalid_strength_is_refused(lam):
     with pytest.raises(ValueError, match="lam must be a finite number of at least 0; got"):
         tl.param_groups(two(), tl.L1(), lam=lam)
     with pytest.raises(ValueError, match="scale must be a finite number of at least 0; got"):
@@ -257,13 +257,13 @@ def test_a_strength_that_is_none_is_refused(lam):
 
 
 @pytest.mark.parametrize("penalty", ["l1", tl.L1, [], [tl.L1()], None, [tl.Rule("*", tl.L1()), tl.L1()]], ids=repr)
-def test_what_is_no_penalty_and_no_rule_is_refused(penalty):
+def test_other_objects_than_penalties_and_rules_are_refused(penalty):
     with pytest.raises(TypeError, match=r"penalty must be a Penalty such as .*, a Rule or a list of Rules; got"):
         tl.param_groups(two(), penalty, lam=0.1)
 
 
 @pytest.mark.parametrize("penalty", ["l1", tl.L1, 0.1], ids=repr)
-def test_a_rule_with_what_is_no_penalty_is_refused(penalty):
+def test_a_rule_with_another_object_than_a_penalty_is_refused(penalty):
     with pytest.raises(TypeError, match=r"penalty must be a Penalty such as torchlasso\.L1.* or None; got"):
         tl.Rule("*", penalty)
 

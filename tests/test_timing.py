@@ -45,7 +45,7 @@ def test_each_runs_three_times_at_least_and_25_times_at_most(monkeypatch: pytest
         assert [len(each) for each in times.values()] == [rounds, rounds]
 
 
-def test_what_is_much_slower_drops_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_much_slower_functions_drop_out(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch)
     functions = {"slow": machine.taking("slow", 1.6), "a": machine.taking("a", 1.0), "b": machine.taking("b", 1.4)}
     times = timing.interleaved(functions, 1e9, timing.clock(CPU))
@@ -56,7 +56,7 @@ def test_what_is_much_slower_drops_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: len(each) for name, each in times.items()} == {"a": 3, "slow": 3}
 
 
-def test_rounds_and_what_is_slow_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_and_the_slow_limit_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch)
     functions = {"a": machine.taking("a", 1.0), "slow": machine.taking("slow", 9.0)}
     for rounds, slow in (((7, 7), 10.0), ((5, float("inf")), float("inf"))):
@@ -70,7 +70,7 @@ def test_one_that_was_held_up_once_stays(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(timing.interleaved(functions, 1e9, timing.clock(CPU))["b"]) == 25
 
 
-def test_the_clock_goes_by_the_device_and_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_depends_on_the_device_and_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert timing.clock(CPU) is time.thread_time
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)

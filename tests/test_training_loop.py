@@ -1,4 +1,4 @@
-"""The trainer against a loop written by hand, its schedules and batches, and what it measures."""
+"""The trainer against a loop written by hand, its schedules and batches, and its measurements."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_the_order_differs_by_epoch_and_by_seed_and_is_the_same_again() -> None:
     assert first[:20] != list(range(20))
 
 
-def test_who_watches_is_told_of_every_step() -> None:
+def test_observers_see_every_step() -> None:
     model, told = model_of(), []
     trainer = Trainer(model, sgd(model), CROSS_ENTROPY, rows_of(20), Plan(2, 8))
     means = [trainer.run_epoch(told.append), trainer.run_epoch(told.append)]
@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_its_step_is_named(valu
     assert trainer.epoch == 1
 
 
-def test_the_training_goes_on_from_a_state_as_if_nothing_had_happened() -> None:
+def test_training_resumes_from_a_state() -> None:
     def trainer() -> Trainer:
         model = model_of()
         optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=0.01), lr=0.05)
@@ -266,7 +266,7 @@ def test_an_evaluation_changes_nothing_and_draws_nothing() -> None:
 
 
 @pytest.mark.parametrize("n", [10, 2 * EVALUATION_BATCH + 77])
-def test_the_full_gradient_is_that_of_one_batch(n: int) -> None:
+def test_the_full_gradient_equals_the_gradient_of_one_batch(n: int) -> None:
     model, (x, y) = model_of().double(), rows_of(n)
     x = x.double()
     full_gradient(model, CROSS_ENTROPY, x, y)

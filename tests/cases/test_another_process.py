@@ -83,7 +83,7 @@ def pickled(model: nn.Module) -> bytes:
 
 
 @pytest.mark.parametrize("carry", CARRIED.values(), ids=CARRIED)
-def test_it_remembers_what_it_lost(small: nn.Module, path: Path, carry: Callable[[nn.Module], nn.Module]):
+def test_it_keeps_its_full_sizes(small: nn.Module, path: Path, carry: Callable[[nn.Module], nn.Module]):
     carried = carry(small)
     tl.save(carried, path)
     other = layers()
@@ -187,9 +187,9 @@ def test_names_of_a_wrapper_in_files_of_others_are_understood(path: Path, prefix
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
-def test_what_is_small_already_is_loaded_as_it_is(small: nn.Module, path: Path):
+def test_a_model_that_is_small_already_is_loaded(small: nn.Module, path: Path):
     tl.save(small, path)
-    other = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))  # whoever wrote the sizes down
+    other = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))  # the process that recorded the sizes
     tl.load(path, into=other)
     check_same(other, small, ROWS)
     tl.load(path, into=small)

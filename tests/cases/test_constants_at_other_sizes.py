@@ -13,7 +13,7 @@ import torchlasso as tl
 from tests.support.branches import CONSTANT, WIDTH, ZERO, Branch, Branches, units_left
 
 ALL = WIDTH - ZERO - CONSTANT  # left if all dead units go
-NO_CONSTANT = WIDTH - ZERO  # left if only those that are zero go
+NO_CONSTANT = WIDTH - ZERO  # the units left if only zero units are removed
 DEPENDS = "its constant depends on the sizes of the inputs"
 
 
@@ -64,12 +64,12 @@ def sequences(operators: dict[str, Callable[[Tensor, Tensor], Tensor]]) -> tuple
     return units_left(model, example, others)
 
 
-def test_what_is_the_same_at_all_lengths_is_folded():
+def test_constants_that_are_equal_at_all_lengths_are_folded():
     left, _ = sequences(SAME)
     assert left == dict.fromkeys(SAME, ALL)
 
 
-def test_what_grows_with_the_length_stays_and_the_report_says_why():
+def test_constants_that_grow_with_the_length_stay_with_a_reason():
     left, why = sequences(LENGTH)
     assert left == dict.fromkeys(LENGTH, NO_CONSTANT)
     assert all(DEPENDS in reason for reason in why.values()), why
@@ -125,7 +125,7 @@ def test_a_border_of_zeros_is_seen_also_where_the_example_is_nothing_but_border(
     assert left == {name: wanted for name, (_, wanted) in BORDERS.items()}
 
 
-def test_a_kernel_that_reads_nothing_of_one_pixel_is_not_taken_for_one_that_reads_nothing():
+def test_a_kernel_that_ignores_one_pixel_still_reads_others():
     model = nn.Sequential(nn.Conv2d(3, WIDTH, 1), nn.ReLU(), nn.Conv2d(WIDTH, 3, 3, padding=1)).double().eval()
     with torch.no_grad():
         model[2].weight[:, :, 1, 1] = 0

@@ -49,7 +49,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     ),
     "objects": lambda m: graph_of(m)["custom_obj_values"].update(a={"name": "a", "class_fqn": "b"}),
     "a number that is text": lambda m: first_node(m)["inputs"][0].update(arg={"as_int": "1"}),
-    "two kinds at once": lambda m: first_node(m)["inputs"][0].update(arg={"as_int": 1, "as_bool": True}),
+    "two kinds together": lambda m: first_node(m)["inputs"][0].update(arg={"as_int": 1, "as_bool": True}),
     "an unknown kind": lambda m: first_node(m)["inputs"][0].update(arg={"as_code": "1"}),
     "an output that changes a buffer": lambda m: m["graph_module"]["signature"]["output_specs"].append(
         {"buffer_mutation": {"arg": {"name": "x"}, "buffer_name": "b"}}
@@ -179,7 +179,7 @@ def test_damage(good: Path, tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("name", ["data/weights/weight_0", "extra/torchlasso.json", "models/model.json"])
 def test_an_archive_of_whole_entries_from_two_models(good: Path, tmp_path: Path, name: str) -> None:
-    """Each entry holds, but one of them is of another model: not what was written."""
+    """Each entry has the right checksum, but one of them is from another model."""
     other = tmp_path / "other.pt2"
     torch.manual_seed(1)
     to_pt2(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4), other, metadata={"classes": ["b"]})

@@ -22,7 +22,7 @@ def assert_same(ours: torch.Tensor, theirs: torch.Tensor, scale: float, toleranc
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_norms_are_those_of_float64(scale):
+def test_norms_agree_with_float64(scale):
     w = weights(scale).reshape(6, 12)
     for computed in (norms(w), scaled_norms(w)):
         assert_same(computed, torch.linalg.vector_norm(w.double(), dim=1), scale)
@@ -35,9 +35,9 @@ def test_norms_are_those_of_float64(scale):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("over", GROUPS, ids=str)
 @pytest.mark.parametrize("make", [tl.L1, tl.MCP, tl.SCAD, tl.ElasticNet], ids=lambda cls: cls.__name__)
-def test_penalties_of_huge_and_tiny_weights_are_those_of_float64(make, over, scale):
+def test_penalties_of_huge_and_tiny_weights_agree_with_float64(make, over, scale):
     penalty, w, grad = make(over=over), weights(scale), weights(scale).flip(0)
-    # of most of them the prox is then the same but for the scale
+    # the prox of most penalties then only changes by the scale
     lam, step = (0.2, 0.5 * scale) if make is tl.ElasticNet else (0.2 * scale, 0.5)
     assert_same(penalty.prox(w, lam, step), penalty.prox(w.double(), lam, step), scale)
     assert_same(penalty.prox(w, 0.0, step), w.double(), scale)
@@ -73,7 +73,7 @@ def test_half_precision_is_computed_in_more(over, dtype):
 @pytest.mark.parametrize("penalty", [tl.SCAD(), tl.MCP(), tl.L1(), tl.LogSum(), tl.LHalf()], ids=str)
 @pytest.mark.parametrize("step", [0.1, 2.0, 50.0, 1e6])
 @pytest.mark.parametrize("lam", [1e-30, 1e-10, 1e10, 1e19, 1e25, 1e32])
-def test_every_strength_gives_what_float64_gives(penalty, step, lam):
+def test_every_strength_agrees_with_float64(penalty, step, lam):
     for exponent in (-30, -10, 0, 10, 25):
         w = torch.tensor([1.0, -2.0, 3.7, 0.0, 8.0]) * 10.0**exponent
         ours, theirs = penalty.prox(w, lam, step), penalty.prox(w.double(), lam, step)

@@ -34,7 +34,7 @@ class Mixed(nn.Module):
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS.keys())
-def test_channels_go_and_states_stay(kernel: Callable[[Tensor], Tensor]):
+def test_channels_are_removed_and_states_stay(kernel: Callable[[Tensor], Tensor]):
     torch.manual_seed(0)
     net = Mixed(kernel).eval()
     with torch.no_grad():
@@ -45,7 +45,7 @@ def test_channels_go_and_states_stay(kernel: Callable[[Tensor], Tensor]):
     torch.testing.assert_close(small(x), net(x))
 
 
-def test_a_state_that_is_zero_goes_too():
+def test_a_state_of_zeros_is_removed_as_well():
     torch.manual_seed(0)
     net = Mixed(KERNELS["einsum"]).eval()
     with torch.no_grad():

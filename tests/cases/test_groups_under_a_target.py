@@ -37,7 +37,7 @@ class Training:
         self.done = 0
 
     def run(self, trained, steps: int = STEPS) -> list[str]:
-        """Train some parameters, and return what was said of idle ones."""
+        """Train some parameters, and return the warnings about idle ones."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(steps):
@@ -228,7 +228,7 @@ def budget(model: nn.Module, x: torch.Tensor):
     return lambda optimizer: tl.TargetBudget(optimizer, model, x, flops=0.5, steps=STEPS)
 
 
-def test_a_budget_steers_a_later_group_and_names_what_is_idle():
+def test_a_budget_steers_a_later_group_and_names_idle_parameters():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
     x = torch.randn(32, 6)
@@ -258,7 +258,7 @@ def test_a_budget_steers_a_later_group_and_names_what_is_idle():
 
 
 @pytest.mark.parametrize("cls", [tl.ProxAdam, tl.ProxAdamW, tl.ProxSGD])
-def test_weights_that_read_what_is_dead_are_no_success_of_a_penalty_on_rows(cls):
+def test_weights_that_read_dead_units_do_not_count_for_a_penalty_on_rows(cls):
     # half of the columns have no gradient, as behind dead units: they decay with their rows until they underflow
     w = weight()
     read = (torch.arange(12) < 6).float()

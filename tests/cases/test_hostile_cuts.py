@@ -59,7 +59,7 @@ def state(model: nn.Module) -> Any:
 
 
 def sealed(path: Path, cut: Any, outputs: int = 4) -> Path:
-    """A file of a layer with fewer outputs, with a right checksum, that says so of what was cut."""
+    """A file of a layer with fewer outputs, with a right checksum and this record of removed units."""
     small = nn.ModuleDict({"fc": nn.Linear(6, 9), "out": nn.Linear(9, 2)})
     small.fc.weight, small.fc.bias = (nn.Parameter(w[:outputs].detach()) for w in small.fc.parameters())
     small.out.weight = nn.Parameter(small.out.weight[:, :outputs].detach())
@@ -169,7 +169,7 @@ def test_only_tensors_of_the_model_become_smaller(tmp_path: Path, shapes: Any, o
     "cut",
     [None, 7, [], "x" * 10**5, {}, {"tensors": {}}, {"tensors": [], "numbers": []}, {"tensors": {}, "numbers": {}}],
 )
-def test_what_is_no_record_of_a_cut_is_refused(tmp_path: Path, cut: Any):
+def test_a_damaged_record_is_refused(tmp_path: Path, cut: Any):
     check_unreadable(sealed(tmp_path / "m", cut))
 
 
@@ -187,7 +187,7 @@ def test_what_is_no_record_of_a_cut_is_refused(tmp_path: Path, cut: Any):
     ],
     ids=str,
 )
-def test_what_is_no_number_is_refused(tmp_path: Path, number: Any):
+def test_a_damaged_size_is_refused(tmp_path: Path, number: Any):
     check_unreadable(sealed(tmp_path / "m", {"tensors": TENSORS, "numbers": [number]}))
 
 

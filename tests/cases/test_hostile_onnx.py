@@ -135,7 +135,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], change: str) -> None:
-    """In one line at most, and standard error, which libraries of C write to as well, has no other."""
+    """Print at most one line to standard error, including the output of C libraries."""
     folder = tmp_path / "folder"
     folder.mkdir()
     for place in (tmp_path, folder):
@@ -172,7 +172,7 @@ def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_damage(tmp_path: Path, capfd: pytest.CaptureFixture[str], seed: int) -> None:
-    """Refused, or read as what it is by now: ONNX has no checksum. Never another error, and not a word."""
+    """A changed file is refused or read, since ONNX has no checksum; there is no other error and no output."""
     path = tmp_path / "m.onnx"
     for damaged in damaged_copies(model().SerializeToString(), seed):
         path.write_bytes(damaged)

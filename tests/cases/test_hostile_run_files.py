@@ -165,7 +165,7 @@ def everywhere(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", ["config.json", "summary.json", "metrics.jsonl"])
 def test_any_type_anywhere_in_the_files_of_a_run(cli: Tool, run: Path, name: str) -> None:
-    """Each value is replaced by one of another kind; whatever comes of it is a report or one line."""
+    """Each value is replaced by one of another kind; the result is a report or one line."""
     whole = json.loads((run / name).read_text())
     for k, place in enumerate(everywhere(whole)):
         changed = json.loads(json.dumps(whole))
@@ -249,9 +249,7 @@ def test_names_that_are_not_utf_8(cli: Tool, run: Path, trained: Path, tmp_path:
     assert_refused(cli("train", *words), r"r\udcfe")
 
 
-def test_an_error_is_one_line_however_long_and_of_whatever_kind(
-    cli: Tool, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_of_any_kind_and_length_is_one_line(cli: Tool, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = (KeyError("x" * 2000), RuntimeError("a\nb\x07"), MemoryError(), RecursionError(), AttributeError("\u202e"))
     for error in errors:
 
@@ -294,7 +292,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_an_npz_header_that_is_none(cli: Tool, run: Path, tmp_path: Path, header: bytes) -> None:
+def test_a_damaged_npz_header_is_refused(cli: Tool, run: Path, tmp_path: Path, header: bytes) -> None:
     with zipfile.ZipFile(tmp_path / "rows.npz", "w") as archive:
         archive.writestr("x.npy", header + bytes(64))
     assert_refused(cli("predict", run, "--data", tmp_path / "rows.npz"), "rows.npz")

@@ -30,7 +30,7 @@ OPTIMIZERS = {
 
 @pytest.fixture(autouse=True)
 def a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the optimizers and the loss terms of other tests: how long a term counts goes by how many there are."""
+    """Forget the optimizers and the loss terms of other tests, since the age of a term depends on their number."""
     monkeypatch.setattr(idle_penalties, "_terms", {})
     monkeypatch.setattr(idle_penalties, "_stepped", WeakSet())
 
@@ -54,7 +54,7 @@ def told(steps) -> list[str]:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_it_is_said_once_and_names_the_proximal_class(name):
+def test_the_warning_comes_once_and_names_the_proximal_class(name):
     cls, proximal = OPTIMIZERS[name]
     model = nn.Linear(3, 2)
     optimizer = cls(groups_of(model), lr=0.1)
@@ -80,13 +80,13 @@ def test_of_lbfgs_with_its_closure_too():
 
 
 @pytest.mark.parametrize("cls", [tl.ProxSGD, tl.ProxAdam, tl.ProxAdamW, *map(tl.proximal, known_metrics())], ids=str)
-def test_it_is_not_said_of_a_proximal_optimizer(cls):
+def test_a_proximal_optimizer_causes_no_warning(cls):
     model = nn.Linear(3, 2)
     optimizer = cls(groups_of(model), lr=0.01)
     assert not told(lambda: [step(model, optimizer) for _ in range(2)])
 
 
-def test_it_is_not_said_where_the_penalty_is_a_term_of_the_loss():
+def test_a_penalty_in_the_loss_causes_no_warning():
     model = nn.Linear(3, 2)
     groups = groups_of(model)
     optimizer = torch.optim.Adam(groups, lr=0.1)
@@ -110,7 +110,7 @@ def test_a_term_of_one_model_says_nothing_of_another():
     assert len(told(lambda: step(other, optimizers[1]))) == 1
 
 
-def test_it_is_not_said_of_groups_without_a_penalty():
+def test_groups_without_a_penalty_cause_no_warning():
     model = nn.Linear(3, 2)
     groups_of(model)
     assert not told(lambda: step(model, torch.optim.Adam(model.parameters())))
@@ -176,7 +176,7 @@ def test_a_term_that_was_looked_at_long_ago_does_not_hide_it():
         assert len(told(lambda m=model, o=optimizer: step(m, o))) == 1
 
 
-def test_it_is_not_said_however_many_optimizers_step_in_between():
+def test_other_optimizers_that_step_in_between_cause_no_warning():
     model, others = nn.Linear(3, 2), [nn.Linear(3, 2) for _ in range(20)]
     groups = groups_of(model)
     optimizer, *rest = [torch.optim.Adam(groups), *(torch.optim.SGD(m.parameters(), lr=0.1) for m in others)]
@@ -193,7 +193,7 @@ def test_it_is_not_said_however_many_optimizers_step_in_between():
     assert not told(steps)
 
 
-def test_it_is_not_said_while_lambda_is_zero():
+def test_lambda_of_zero_causes_no_warning():
     model = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(tl.param_groups(model, tl.L1(), lam=0.0))
     assert not told(lambda: step(model, optimizer))

@@ -1,4 +1,4 @@
-"""Links in a run's folder, in the places of its own folders: nothing is written where they lead."""
+"""Links in the places of a run's folders: nothing is written to their targets."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def inputs_of(shape: tuple[int, ...]) -> InputSpec:
 
 
 def test_memory_is_asked_for_before_it_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With a megabyte free, every reader refuses what takes more, however little of it lies on the disk."""
+    """With a megabyte free, every reader refuses data that take more, even if the file is small."""
     zeros = np.zeros((2000, 1000), np.uint8)
     np.savez_compressed(tmp_path / "bomb.npz", x=zeros)
     (tmp_path / "images-idx3-ubyte.gz").write_bytes(
@@ -50,7 +50,7 @@ def test_memory_is_asked_for_before_it_is_taken(monkeypatch: pytest.MonkeyPatch,
             data.load_part(str(tmp_path / name))
 
 
-def test_what_is_free_is_below_every_limit() -> None:
+def test_free_memory_is_below_every_limit() -> None:
     program = """
 import resource
 from torchlasso._core import memory

@@ -21,7 +21,7 @@ def laid_out(make, penalty, **options):
 @pytest.mark.parametrize("make", OPTIMIZERS)
 @pytest.mark.parametrize("penalty", [tl.L1(), tl.L1(over=tl.Rows()), tl.LogSum()], ids=str)
 @pytest.mark.parametrize("options", [{"foreach": True}, {"foreach": False}, {"fused": True}], ids=str)
-def test_a_step_makes_the_state_or_says_what_is_not_supported(make, penalty, options):
+def test_a_step_creates_the_state_or_names_the_unsupported_device(make, penalty, options):
     if options == {"fused": True} and make.base is torch.optim.Adagrad:
         with pytest.raises(ValueError, match=r"^fused=True: Adagrad has no fused step on the meta device"):
             laid_out(make, penalty, **options)

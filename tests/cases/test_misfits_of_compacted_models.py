@@ -100,7 +100,7 @@ def test_another_model_is_refused_and_nothing_changes(
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
 
 
-def test_a_model_whose_own_code_fails_is_as_it_was(small: nn.Module, path: Path):
+def test_a_model_whose_own_code_fails_is_unchanged(small: nn.Module, path: Path):
     def fail(*_: Any) -> None:
         raise RuntimeError("not today")
 

@@ -60,7 +60,7 @@ def step_with(make, penalty, value: float, **options) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("penalty", PAIRS)
 @pytest.mark.parametrize("lam", [0.0, 0.1, 1e20])
-def test_the_prox_keeps_what_is_not_a_number(penalty, dtype, lam):
+def test_the_prox_keeps_nan(penalty, dtype, lam):
     assert penalty.prox(weights(torch.nan, dtype), lam, 0.3)[2, 3].isnan()
     assert penalty.prox(weights(-torch.inf, dtype), min(lam, 0.1), 0.3)[2, 3].isfinite().logical_not()
 

@@ -1,4 +1,4 @@
-"""A number of a module that merely equals a size that shrinks stays; a size is changed wherever it is kept."""
+"""An integer that only happens to equal a size stays; a size is changed in every attribute that keeps it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rows(*shape: int) -> Tensor:
     return torch.randn(*shape)
 
 
-# Numbers that are no sizes of what shrinks: what they do is seen at another input only
+# Integers that are not sizes of the removed units; their effect is visible only for other inputs
 
 Other = tuple[Callable[[Any, Tensor], Tensor], dict[str, Any], Tensor, Tensor]
 
@@ -171,7 +171,7 @@ class Attention(nn.Module):
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_a_size_is_changed_wherever_it_is_kept_and_what_is_beside_it_stays(name: str):
+def test_a_size_is_changed_everywhere_and_its_neighbours_stay(name: str):
     kept, heads, rest = KEPT[name]
     kept = copy.deepcopy(kept)
     model, x = nn.Sequential(nn.Linear(6, 6), Attention(kept, heads), nn.Linear(5, 2)).eval(), rows(2, 5, 6)
@@ -221,7 +221,7 @@ def test_two_numbers_change_at_once():
 
 
 class LowRank(nn.Linear):
-    """A linear layer with numbers of its own."""
+    """A linear layer with integers in attributes."""
 
     def __init__(self, columns: int, made: int, rank: int) -> None:
         super().__init__(columns, made)

@@ -15,7 +15,7 @@ import torchlasso as tl
 from tests.support.branches import CONSTANT, WIDTH, ZERO, Branch, Branches, kill, units_left
 
 ALL = WIDTH - ZERO - CONSTANT  # left if all dead units go
-NO_CONSTANT = WIDTH - ZERO  # left if only those that are zero go
+NO_CONSTANT = WIDTH - ZERO  # the units left if only zero units are removed
 
 Operator = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,7 +28,7 @@ def _seeded():
 
 
 def in_place(write: Callable[[Tensor, Tensor, Tensor], Any], start: Callable[[Tensor], Tensor]) -> Operator:
-    """An operator that writes into a new tensor, of what a layer made of the input."""
+    """An operator that writes the output of a layer into a new tensor."""
 
     def operator(h: Tensor, x: Tensor) -> Tensor:
         out = start(h)
@@ -148,7 +148,7 @@ def test_a_path_that_the_values_choose_is_refused_in_one_line(operator: Operator
 
 
 @pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU])
-def test_recurrent_layers_keep_what_they_touch(cls: type[nn.Module]):
+def test_recurrent_layers_keep_their_units(cls: type[nn.Module]):
     model = Branches({"only": Branch(nn.Linear(4, WIDTH), lambda h, x: h, nn.Identity())})
     model.branches["only"].last = cls(WIDTH, 5, batch_first=True).double()
 
@@ -192,7 +192,7 @@ def test_a_first_operator_that_lowers_the_rank(first: Callable[[Tensor], Tensor]
 
 def test_the_sizes_of_a_convolution_behind_views_are_its_own():
     class Shift(nn.Module):
-        """A temporal shift: what a slice is assigned to is read through a view."""
+        """A temporal shift: the tensor that slices are assigned to is read through a view."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -218,7 +218,7 @@ def test_the_sizes_of_a_convolution_behind_views_are_its_own():
 
 
 @pytest.mark.parametrize("turn", [lambda y: y.flatten(0, 1), lambda y: y.transpose(1, 2)], ids=["flat", "transposed"])
-def test_a_constant_goes_into_a_batch_norm_behind_a_view(turn: Callable[[Tensor], Tensor]):
+def test_a_constant_is_folded_into_a_batch_norm_behind_a_view(turn: Callable[[Tensor], Tensor]):
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -71,11 +71,11 @@ def test_an_output_of_any_kind(kind: Callable[[Tensor], Any]):
     assert type(small(x)) is type(net(x))
 
 
-def test_what_training_gives_is_compared_whatever_its_kind():
+def test_outputs_in_training_of_any_kind_are_compared():
     class Trained(Made):
         def forward(self, x: Tensor) -> Any:
             h = F.relu(self.hidden(x))
-            return Plain(self.head(h), h) if self.training else self.head(h)  # the dead ones are part of what it gives
+            return Plain(self.head(h), h) if self.training else self.head(h)  # the dead units are part of its output
 
     report = tl.compact(dead(Trained(Plain)), torch.randn(3, 4), return_report=True)[1]
     assert not report.removed
@@ -104,7 +104,7 @@ def test_rounding_is_not_a_difference_where_numbers_cancel(cancel: Callable[[Ten
     assert tl.compact(net, torch.randn(3, 4), return_report=True)[1].removed == 4
 
 
-def test_a_parameter_may_be_what_a_module_is_given():
+def test_a_parameter_may_be_the_input_of_a_module():
     class Queries(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Weights that are computed from other parameters: what is penalised of them, and that nothing becomes NaN."""
+"""Weights that are computed from other parameters: the penalised parameters, and no weight becomes NaN."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def penalised(model: nn.Module, groups: list[dict]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", PENALISED)
-def test_what_makes_the_weight_zero_is_penalised(kind):
+def test_parameters_that_make_the_weight_zero_are_penalised(kind):
     make, names = PENALISED[kind]
     model = network(make)
     groups = tl.param_groups(model, tl.L1(), lam=0.05)
@@ -126,7 +126,7 @@ def test_a_magnitude_of_zero_is_a_row_of_zeros(kind):
 
 
 @pytest.mark.parametrize("kind", LEFT_OUT)
-def test_what_cannot_be_made_zero_is_left_out_by_name(kind):
+def test_weights_that_cannot_become_zero_are_left_out_by_name(kind):
     model = network(LEFT_OUT[kind])
     with pytest.warns(UserWarning, match=r"param_groups leaves weights out: no parameter that 0\.weight is computed"):
         groups = tl.param_groups(model, tl.L1(), lam=0.05)
@@ -142,7 +142,7 @@ def test_where_nothing_else_is_penalised_it_is_refused_by_name(kind):
 
 
 @pytest.mark.parametrize("kind", LEFT_OUT)
-def test_what_no_rule_asks_for_is_not_spoken_of(kind):
+def test_weights_without_a_rule_cause_no_warning(kind):
     model = network(LEFT_OUT[kind])
     groups = tl.param_groups(model, tl.Rule("2.*", tl.L1()), lam=0.05)
     assert penalised(model, groups) == ["2.weight"]

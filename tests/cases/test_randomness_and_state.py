@@ -1,4 +1,4 @@
-"""Random numbers of any source, and what a model keeps between calls: both models start from the same."""
+"""Random numbers of any source, and state that a model keeps between calls: both models start from the same."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_random_states_are_as_they_were():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_what_a_model_keeps_between_calls_is_as_it_was(training: bool):
+def test_state_between_calls_is_restored(training: bool):
     model, x = dead(Stateful()).train(training), torch.randn(6, 8)
     model(x)
     before, counts = copy.deepcopy(model.state_dict()), (model.calls, list(model.seen), list(model.masks))

@@ -15,7 +15,7 @@ LONGEST, EXAMPLE, DEAD = 16, 5, 8  # the hidden layer has as many neurons as are
 
 
 class Reader(nn.Module):
-    """A hidden layer of which half is dead, and a tensor of which as much is read as the input is long."""
+    """A hidden layer with half of its units dead, and a tensor that is read up to the length of the input."""
 
     def __init__(self, mix: Callable[[Reader, Tensor, int], Tensor], learnt: bool = False) -> None:
         super().__init__()
@@ -88,13 +88,13 @@ def test_inputs_of_any_length_give_the_same(mix: Callable[[Reader, Tensor, int],
         torch.testing.assert_close(small(x), net(x), rtol=1e-4, atol=1e-5)
 
 
-def test_the_reason_is_said():
+def test_the_report_has_the_reason():
     report = tl.compact(Reader(causal), torch.randn(2, EXAMPLE, 3), return_report=True)[1]
     reasons = {why for family in report.families for why in family.why}
     assert "the part of it that is read depends on the sizes of the inputs, such as their length" in reasons
 
 
-def test_what_is_never_read_goes():
+def test_a_tensor_that_is_never_read_is_removed():
     class Half(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -156,7 +156,7 @@ def test_a_new_run_above_a_run_takes_none_for_a_comparison(
 
 
 @pytest.mark.parametrize("how", ["--resume", "--overwrite"])
-def test_a_comparison_is_not_trained_by_itself(
+def test_a_comparison_is_not_trained_alone(
     capsys: pytest.CaptureFixture[str], rows: Path, runs: Path, how: str
 ) -> None:
     before = contents(runs)
@@ -239,7 +239,7 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path: Path) -> None:
+def test_a_lock_whose_file_was_removed_is_taken_again(tmp_path: Path) -> None:
     file = tmp_path / "lock"
     with held(file, "taken"):
         file.unlink()

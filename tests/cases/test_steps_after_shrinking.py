@@ -60,13 +60,13 @@ def test_of_single_weights_it_is_the_same_where_the_unit_is_zero_and_has_no_grad
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("over", [tl.Rows(), tl.Filters(), tl.Rows(weighted=False)], ids=str)
-def test_of_blocks_it_is_the_same_where_nothing_that_goes_is_left_of_them(name, over):
+def test_blocks_step_the_same_if_their_removed_weights_are_zero(name, over):
     full, small = twins(network(read=False), tl.L1(over=over), name)
     assert losses(small) == pytest.approx(losses(full), rel=1e-10)
 
 
 @pytest.mark.parametrize("over", [tl.Columns(), tl.InputChannels()], ids=str)
-def test_blocks_of_what_reads_a_unit_go_as_a_whole(over):
+def test_blocks_of_weights_that_read_a_unit_are_removed_as_a_whole(over):
     net = network()
     rules = [tl.Rule("2.*", tl.L1(over=over)), tl.Rule("*", tl.L1())]
     pairs = [(m, tl.ProxAdam(tl.param_groups(m, rules, lam=LAM), lr=LR)) for m in (net, copy.deepcopy(net))]
@@ -74,7 +74,7 @@ def test_blocks_of_what_reads_a_unit_go_as_a_whole(over):
     assert losses(pairs[1]) == pytest.approx(losses(pairs[0]), rel=1e-10)
 
 
-def test_of_blocks_with_weights_that_read_what_went_it_is_that_of_the_norm_that_is_left():
+def test_blocks_with_weights_that_read_removed_units_step_with_the_remaining_norm():
     net = network()
     full, small = twins(net, tl.L1(over=tl.Rows()), "sgd")
     stay = [i for i in range(8) if i not in DEAD]
@@ -83,7 +83,7 @@ def test_of_blocks_with_weights_that_read_what_went_it_is_that_of_the_norm_that_
         step(*pair)
     gradient = full[0][2].weight.grad
     assert not gradient[:, DEAD].any()
-    threshold = LR * LAM * 8**0.5  # λ goes by the size that the rows had
+    threshold = LR * LAM * 8**0.5  # λ depends on the old size of the rows
     moved = before - LR * gradient
     whole = moved * (1 - threshold / moved.norm(dim=1, keepdim=True))
     left = moved[:, stay] * (1 - threshold / moved[:, stay].norm(dim=1, keepdim=True))
@@ -93,11 +93,11 @@ def test_of_blocks_with_weights_that_read_what_went_it_is_that_of_the_norm_that_
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.5])
-def test_a_unit_that_could_wake_or_whose_constant_is_learnt_takes_part_in_the_step(bias):
+def test_units_with_a_gradient_or_a_learnt_constant_take_part_in_the_step(bias):
     # tanh has a slope at 0, and a weight that reads a constant other than 0 learns like a bias
     full, small = twins(network(nn.Tanh, bias=bias), tl.L1(), "sgd")
     ours, theirs = losses(small), losses(full)
-    assert ours[0] == pytest.approx(theirs[0], rel=1e-12), "the outputs are the same at once"
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-12), "the outputs are the same before the next step"
     assert ours[1] != pytest.approx(theirs[1], rel=1e-10)
     woken = full[0][0].weight[DEAD].abs().sum() > 0
     assert woken or bias

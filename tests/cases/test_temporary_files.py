@@ -38,7 +38,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_no_writer_follows_a_link(tmp_path: Path, name: str) -> None:
-    """Neither under the names that were foreseeable, nor where the file itself is to be."""
+    """Nothing is written through links, under foreseeable temporary names or at the place of the file itself."""
     folder, precious = tmp_path / "run", tmp_path / "precious"
     folder.mkdir()
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def test_a_file_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
-def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed_by_the_next_write(tmp_path: Path) -> None:
     program = """
 import os, signal, sys
 from torchlasso._core.files import replacing
@@ -106,7 +106,7 @@ def test_a_file_that_is_being_written_stays(tmp_path: Path) -> None:
     assert (tmp_path / "slow").read_text() == "slow"
 
 
-def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+def test_other_files_stay(tmp_path: Path) -> None:
     """Other names, folders, pipes, and a file that somebody has locked."""
     kept = {".file.part", "file.part", ".torchlasso-short.part", f"{LEFT}.txt", ".torchlasso-0123456789ABCDEF.part"}
     for name in kept:
@@ -123,7 +123,7 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     assert not locked.exists()
 
 
-def test_a_file_that_was_removed_before_it_was_locked_is_made_anew(
+def test_a_file_that_was_removed_before_it_was_locked_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock, calls = files.lock, []
@@ -148,11 +148,11 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if name != "figure"])
 def test_the_place_of_a_folder_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Neither a folder of the name that was asked for nor, for an empty text, the current one."""
+    """Return neither a folder of the requested name nor, for an empty text, the current folder."""
     monkeypatch.chdir(tmp_path)
 
     class Named:
-        """Gives the same path, whatever name is asked for in it."""
+        """A folder that returns the same path for any name."""
 
         def __init__(self, path: str | Path) -> None:
             self.path = path

@@ -18,7 +18,7 @@ HIDDEN, DEAD = 8, 4
 
 
 class Network(nn.Module):
-    """A layer with dead units between functions of what is given and of what the layers make of it."""
+    """A layer with dead units between functions of the input and of the outputs of layers."""
 
     def __init__(self, columns: int, before: Callable[..., Tensor], **kept: Any) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def dead(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_dead_units_go(name: str):
+def test_dead_units_are_removed(name: str):
     torch.manual_seed(0)
     model, x = CASES[name]()
     small = tl.compact(dead(model), x)

@@ -23,7 +23,7 @@ PIXELS = {"pixel_values": torch.rand(2, 3, 8, 8, generator=torch.Generator().man
 
 @dataclass(frozen=True)
 class Kind:
-    """A class of transformers with the options of its config, what it reads, and the number of its hidden units."""
+    """A class of transformers, with the options of its config, its inputs, and the number of its hidden units."""
 
     name: str
     options: dict[str, Any]
@@ -64,7 +64,7 @@ KINDS = {
 
 
 def shrunk(model: nn.Module, width: int, left: list[int]) -> nn.Module:
-    """Hidden units taken out by hand: in the layers of each number, so many are left of those of this width."""
+    """Remove hidden units of this width by hand, and keep this number of them in each layer."""
     with recording_sizes(model), torch.no_grad():
         for name, w in model.named_parameters():
             if width in w.shape:
@@ -105,7 +105,7 @@ def test_a_config_is_made_true_and_builds_the_smaller_model(name: str, tmp_path:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_layers_of_different_sizes_are_said_to_be_beyond_a_config(name: str, tmp_path: Path):
+def test_layers_of_different_sizes_are_reported_as_beyond_a_config(name: str, tmp_path: Path):
     made = KINDS[name]
     small = shrunk(made.build(), made.width, [20, 12])
     before, expected = small.config.to_dict(), outputs(small, made.inputs)
@@ -145,7 +145,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_heads_go_from_a_config_that_has_their_size_apart_from_the_width(name: str, tmp_path: Path):
+def test_heads_are_removed_from_a_config_with_a_separate_head_size(name: str, tmp_path: Path):
     made, ends, out, size = HEADS[name]
     full = without_heads(made.build(), ends, out, size)
     small, report = tl.compact(full, made.inputs, return_report=True)

@@ -62,7 +62,7 @@ def test_experts_without_tokens(base):
     assert change(model.weight.detach()[3], before[3]) > 0.002
 
 
-def test_a_pretrained_network_with_units_that_are_off_keeps_what_it_knows():
+def test_a_pretrained_network_with_inactive_units_keeps_its_outputs():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 40), nn.ReLU(), nn.Linear(40, 1))
     with torch.no_grad():  # half of the units are on for each sign of the first input
@@ -78,7 +78,7 @@ def test_a_pretrained_network_with_units_that_are_off_keeps_what_it_knows():
         (model(x) - target).square().mean().backward()
         optimizer.step()
     assert (model[0].weight[20:] - off).abs().max() < 0.01  # four steps of lr in all, and AdamW's decay
-    # the bias and the other units change the outputs; that of a wiped half would be another one altogether
+    # only the bias and the other units change the outputs; with half of the weights wiped they would be quite different
     assert (model(mirrored) - known).abs().max() < 0.3 * known.abs().max()
 
 
@@ -105,7 +105,7 @@ def test_the_first_steps_are_small_and_grow(base):
         optimizer.step()
         moves.append((before - w.detach())[2].item())
         before = w.detach().clone()
-    # the first steps of RAdam are those of momentum, with the threshold lr·λ for all weights
+    # RAdam starts with momentum steps, whose threshold is lr·λ for all weights
     assert all(0 <= move <= max(0.2 * t / (100 + t), 0.1 * 1e-2 * 1.01) for t, move in enumerate(moves, 1))
     assert moves[-1] > moves[9] > 0
 
@@ -131,7 +131,7 @@ def test_every_way_to_compute_a_step_spares_them_alike(name, over):
 
 
 @pytest.mark.parametrize("base", [torch.optim.Adam, torch.optim.Adagrad, torch.optim.RMSprop])
-def test_a_resumed_run_goes_on_as_it_would_have(base):
+def test_a_resumed_run_agrees_with_an_uninterrupted_one(base):
     def train(w, optimizer, steps):
         for step in steps:
             w.grad = torch.zeros(6)

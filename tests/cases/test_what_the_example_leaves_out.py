@@ -1,4 +1,4 @@
-"""The report says what the example inputs did not exercise, and how the two models were compared."""
+"""The report names the parts that the example inputs did not exercise, and the comparison of the two models."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_sizes_at_which_the_models_were_compared():
     assert "at the sizes of the example only" in str(report)
 
 
-def test_nothing_is_said_where_there_is_nothing_to_say():
+def test_a_complete_comparison_has_no_notes():
     net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
     report = report_of(net, torch.randn(3, 6))[1]
     assert str(report.checked) == ""
@@ -103,7 +103,7 @@ class Denoised(nn.Module):
         return self.last(h), x.sum()
 
 
-def test_units_go_that_noise_multiplies_and_stay_where_it_is_added():
+def test_units_multiplied_by_noise_are_removed_and_units_with_added_noise_stay():
     x = torch.randn(3, 6)
     small, report = report_of(Denoised(added=False, numpy=False), x)
     assert small.first.out_features == 8

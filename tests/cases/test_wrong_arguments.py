@@ -1,4 +1,4 @@
-"""Calls that are wrong: one line, at the call, that names the argument, what was expected and what came."""
+"""Wrong arguments raise an error at the call: one line with the argument, the expected and the given value."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_it_is_said_in_one_line(name):
+def test_the_message_is_one_line(name):
     call, message = WRONG[name]
     with pytest.raises((TypeError, ValueError), match=message) as error:
         call()

@@ -90,7 +90,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the ``call``-th call of a function raise KeyboardInterrupt, before or after what it does."""
+    """Make the ``call``-th call of a function raise KeyboardInterrupt, before or after it runs."""
 
     def arm(owner: Any, name: str, when: str, call: int) -> None:
         function, calls = getattr(owner, name), 0
@@ -122,7 +122,7 @@ def amounts(tables: Path) -> Path:
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a module with models of one's own, in the current folder."""
+    """The name of a module with a user's models, in the current folder."""
     name = "models_of_ones_own"
     (tmp_path / f"{name}.py").write_text(MODELS)
     monkeypatch.setattr(sys, "path", list(sys.path))

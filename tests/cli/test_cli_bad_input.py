@@ -92,7 +92,7 @@ def test_data(cli: Any, copied: Callable[..., Path], bad: Path, spec: str, names
 
 
 OPTIONS = [
-    # what is given, and what the message has to name
+    # the arguments, and the parts that the message must contain
     ("--label nothing", "nothing", "classes.csv"),
     ("--ignore nothing", "nothing", "classes.csv"),
     ("--ignore a,b,c,d,e", "classes.csv"),
@@ -157,7 +157,7 @@ OPTIONS = [
     ("--lr nan", "lr"),
     ("--lr inf", "lr"),
     ("--lr abc", "lr"),
-    ("--lr 1e60", "lr"),  # beyond what a weight can hold
+    ("--lr 1e60", "lr"),  # too large for a weight
     ("--epochs 0", "epochs"),
     ("--epochs -3", "epochs"),
     ("--epochs 1.5", "epochs"),

@@ -1,4 +1,4 @@
-"""``torchlasso bench``: what it measures is there and fits together; times themselves are not tested."""
+"""``torchlasso bench``: the measurements are complete and consistent; their values are not tested."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_bad_input(cli: Any, copied: Callable[[str], Path], tmp_path: Path) -> N
     cli.assert_refused(cli("bench", run, "--batch", "1,many"), "--batch", "'1,many'")
     cli.assert_refused(cli("bench", run, "--batch", "0"), "--batch", "above 0")
     cli.assert_refused(cli("bench", run, "--seconds", "0"), "--seconds must be above 0")
-    for threads in ("0", "100000000"):  # of so many, OpenMP ends the process
+    for threads in ("0", "100000000"):  # with this many threads, OpenMP ends the process
         cli.assert_refused(cli("bench", run, "--threads", threads), "--threads must be from 1 to 1,024", threads)
     cli.assert_refused(cli("bench", tmp_path), "holds no run")
     assert not (run / "bench.json").exists()
@@ -84,7 +84,7 @@ def test_models_run_in_turns_on_their_own_inputs() -> None:
     assert all(each.median > 0 <= each.spread for each in found.values())
 
 
-def test_memory_is_that_of_the_largest_values() -> None:
+def test_memory_is_the_size_of_the_largest_values() -> None:
     class Large(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.expand(100_000_000).add(1.0).sum()  # 400 MB for a moment

@@ -78,7 +78,7 @@ def arguments(command: str, run: Path, data: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("option", "command"), USES)
-def test_what_a_run_names_is_not_run(
+def test_functions_that_a_run_names_do_not_run(
     cli: Any, copied: Callable[[str], Path], classes: Path, canary: Path, option: str, command: str
 ) -> None:
     run = copied("classes")
@@ -152,7 +152,7 @@ def test_a_card_that_names_a_loss(
 
 
 def test_with_consent(cli: Any, classes: Path, tmp_path: Path, models: str) -> None:
-    """By --allow-code, or by the same name as an option; what a command does not use needs none."""
+    """Consent is --allow-code or the same name as an option; functions that a command does not use need none."""
     run, name = tmp_path / "run", f"{models}:noisy"
     assert cli.train(classes, run, "--model", name).code == 0
     cli.assert_refused(cli("report", run), f"--allow-code {name}")
@@ -165,7 +165,7 @@ def test_with_consent(cli: Any, classes: Path, tmp_path: Path, models: str) -> N
     cli.assert_refused(cli("report", run, "--allow-code", "noisy"), "--allow-code", "'noisy'")
 
 
-def test_the_command_to_go_on_with_has_the_consent(
+def test_the_command_for_a_resume_has_the_consent(
     cli: Any, classes: Path, tmp_path: Path, models: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(folder: RunFolder, state: dict[str, Any]) -> None:

@@ -21,13 +21,13 @@ SHRINKING = (*UNITS, "--shrink", "--reweight", "0.5", "--sparsity", "0.8", "--la
 
 
 def pays_at_once(patch: pytest.MonkeyPatch) -> None:
-    """Models as small as those of these tests, too, are made smaller as soon as a unit is dead."""
+    """Make even these small models smaller as soon as a unit is dead."""
     patch.setattr(importlib.import_module("torchlasso.compaction.while_training"), "PRICE", 1.0)
 
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models as small as these pay at once."""
+    """For these small models, compaction always pays."""
     pays_at_once(monkeypatch)
 
 
@@ -55,7 +55,7 @@ def shapes(file: Path) -> dict[str, list[int]]:
         return {name: list(tensors.get_tensor(name).shape) for name in tensors.keys()}  # noqa: SIM118
 
 
-def test_compact_takes_out_what_died(cli: Any, run: Path) -> None:
+def test_compact_removes_dead_units(cli: Any, run: Path) -> None:
     before = cli.contents(run)
     ended = cli("compact", run)
     assert (ended.code, ended.err) == (0, "")
@@ -91,9 +91,9 @@ def test_a_model_shrinks_while_it_trains(cli: Any, classes: Path, tmp_path: Path
     assert shapes(run / "model.safetensors")["fc1.weight"][0] < 24
     assert shapes(run / "dense" / "model.safetensors")["fc1.weight"][0] == 24
     ours, theirs = cli.summary(run), cli.summary(plain)
-    # near, not the same: the rows of what is left lose the weights that read what went, which were in their norms
+    # close, not equal: the remaining rows lose the weights that read removed units, which were part of their norms
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.1)
-    assert ours["penalised"] == theirs["penalised"]  # what is gone counts as zeros
+    assert ours["penalised"] == theirs["penalised"]  # removed weights count as zeros
     assert ours["sparsity"] == pytest.approx(theirs["sparsity"], abs=0.3)
     assert ours["parameters"] < theirs["parameters"]
     assert [line["sparsity"] for line in cli.metrics(run)] == sorted(line["sparsity"] for line in cli.metrics(run))
@@ -104,7 +104,7 @@ def test_a_model_shrinks_while_it_trains(cli: Any, classes: Path, tmp_path: Path
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("call", [1, 4, 7])
-def test_an_interrupted_run_goes_on_in_its_present_shape(
+def test_an_interrupted_run_resumes_in_its_present_shape(
     cli: Any, classes: Path, shrunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     run = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""Damaged files of a run: one line that says which, and nothing is changed."""
+"""Damaged files of a run are named in one line, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ SUMMARY = BROKEN | {
     "no stationarity": edited("stationarity", to=None),
     "sparsity of text": edited("sparsity", to="much"),
 }
-SHOWN = {  # what of it each form of the report needs
+SHOWN = {  # the files that each form of the report needs
     "--html": [name for name in SUMMARY if name != "no stationarity"],
     "--json": ["empty", "cut", "a list", "a number"],
     "": list(SUMMARY),

@@ -1,4 +1,4 @@
-"""``torchlasso export``, and predicting with what was exported: the same predictions as the run itself."""
+"""``torchlasso export``: exported models predict the same as the run itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("form", "file"), [("onnx", "model.onnx"), ("pt2", "model.pt2")])
-def test_an_exported_model_predicts_what_the_run_does(
+def test_an_exported_model_predicts_the_same_as_the_run(
     cli: Any, copied: Callable[[str], Path], classes: Path, form: str, file: str
 ) -> None:
     run = copied("classes")
@@ -122,7 +122,7 @@ def test_bad_input(cli: Any, copied: Callable[[str], Path], classes: Path, tmp_p
     cli.assert_refused(cli("predict", tmp_path / "other.pt2", "--data", classes), "not written by torchlasso export")
 
 
-def test_an_export_that_fails_leaves_what_was_there(cli: Any, copied: Callable[[str], Path]) -> None:
+def test_a_failed_export_leaves_the_earlier_file(cli: Any, copied: Callable[[str], Path]) -> None:
     run = copied("classes")
     assert cli("export", run, "--format", "safetensors").code == 0
     before = cli.contents(run)

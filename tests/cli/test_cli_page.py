@@ -39,7 +39,7 @@ def test_a_page_is_whole_and_small_and_fetches_nothing(run_of: Callable[[str], P
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_page_can_be_read_by_who_does_not_see_it(run_of: Callable[[str], Path], name: str) -> None:
+def test_a_page_can_be_read_without_seeing_it(run_of: Callable[[str], Path], name: str) -> None:
     page = page_of(run_of(name))
     assert page.all("html") == [{"lang": "en"}]
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
@@ -69,11 +69,11 @@ def test_the_sections(run_of: Callable[[str], Path], name: str) -> None:
 
 @pytest.mark.parametrize(("name", "figures"), [("classes", 8), ("amounts", 7), ("path", 4), ("convolutions", 9)])
 def test_the_figures(run_of: Callable[[str], Path], name: str, figures: int) -> None:
-    """The frontier, four of the training, two layers, and the stability of the support; what there is of these."""
+    """A page has the frontier, four figures of the training, two of layers and one of the support, if they apply."""
     assert len(page_of(run_of(name)).all("svg")) == figures
 
 
-def test_what_was_won_is_a_sentence_and_four_numbers(cli: Any, run_of: Callable[[str], Path]) -> None:
+def test_the_headline_is_a_sentence_and_four_numbers(cli: Any, run_of: Callable[[str], Path]) -> None:
     page, summary = page_of(run_of("classes")), cli.summary(run_of("classes"))
     head = page.text[: page.text.index("Accuracy and sparsity")]
     assert f"{summary['nonzero']} of {summary['penalised']} remain, at a test error of" in head
@@ -98,7 +98,7 @@ def test_the_layers_and_the_comparisons_are_there(run_of: Callable[[str], Path])
     assert re.match(r"λ by epoch: torchlasso from 0.02 to 0.02; loss-term from 0.02 to 0.02", labels[4])
 
 
-def test_the_features_that_are_read_are_named_and_those_that_are_not(drawn_again: Callable[..., Page]) -> None:
+def test_read_and_unread_features_are_named(drawn_again: Callable[..., Page]) -> None:
     def change(run: Path) -> None:
         held = load_file(run / "model.safetensors")
         held["fc1.weight"] = torch.ones_like(held["fc1.weight"])
@@ -153,7 +153,7 @@ def test_weights_are_compared_with_the_dense_model_or_with_the_random_start(
     assert "The line shows the random start" in drawn_again("classes", lambda run: shutil.rmtree(run / "dense")).text
 
 
-def test_a_refit_goes_on_after_the_training(run_of: Callable[[str], Path]) -> None:
+def test_a_refit_follows_the_training(run_of: Callable[[str], Path]) -> None:
     labels = [drawing["aria-label"] or "" for drawing in page_of(run_of("refit")).all("svg")]
     assert any(re.match("training loss by epoch: torchlasso from .*; refit from", label) for label in labels)
 

@@ -71,7 +71,7 @@ def address_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]
 
 @pytest.fixture
 def opened(browser: Any, address_of: Callable[[str], str]) -> Iterator[Callable[..., Any]]:
-    """Opens the page of a run; afterwards nothing may have gone wrong, and nothing but the page been asked for."""
+    """Open the page of a run; there must be no errors in the browser, and no requests besides the page itself."""
     troubles: list[str] = []
     asked: list[str] = []
     contexts = []
@@ -111,7 +111,7 @@ def _numbers(colour: str) -> list[int]:
     return [int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
 
 
-def test_the_slider_goes_through_the_points(opened: Callable[..., Any]) -> None:
+def test_the_slider_shows_one_point_after_the_other(opened: Callable[..., Any]) -> None:
     page = opened("path")
     slider, mark = page.get_by_role("slider", name="Point"), page.locator("#mark")
     slider.focus()

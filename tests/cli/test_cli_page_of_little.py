@@ -61,7 +61,7 @@ BENCH = {
 }
 
 
-def test_what_was_measured_is_a_table(drawn_again: Callable[..., Page]) -> None:
+def test_measurements_are_a_table(drawn_again: Callable[..., Page]) -> None:
     page = drawn_again("classes", lambda run: (run / "bench.json").write_text(json.dumps(BENCH)))
     text = page.text[page.text.index("Speed and size") :]
     assert re.search(r"batch 1batch 64rows/sfiletest errortest loss", text)
@@ -81,7 +81,7 @@ OTHER: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("content", OTHER.values(), ids=OTHER)
-def test_what_is_no_measurement_is_left_out(drawn_again: Callable[..., Page], content: Any) -> None:
+def test_invalid_measurements_are_left_out(drawn_again: Callable[..., Page], content: Any) -> None:
     page = drawn_again("amounts", lambda run: (run / "bench.json").write_text(json.dumps(content)))
     assert "Speed and size" not in page.headings
 

@@ -1,4 +1,4 @@
-"""torchlasso path: the files of its folder, and whether their figures are those of the models and of the chosen one."""
+"""torchlasso path: the files of its folder, and their agreement with the models of the points and the chosen one."""
 
 from __future__ import annotations
 
@@ -90,9 +90,7 @@ def test_a_path_is_these_files_and_no_others(cli: Any, path_of: Callable[[str], 
 
 
 @pytest.mark.parametrize("name", list(RUNS))
-def test_the_lines_are_what_the_models_of_the_points_are(
-    path_of: Callable[[str], Path], tables: Path, name: str
-) -> None:
+def test_the_lines_describe_the_models_of_the_points(path_of: Callable[[str], Path], tables: Path, name: str) -> None:
     run, (table, _) = path_of(name), RUNS[name]
     train, validation, test = rows_of(tables / table, 0 if name == "folds" else VALIDATION)
     loss = nn.functional.mse_loss if name.startswith("amounts") else nn.functional.cross_entropy
@@ -145,7 +143,7 @@ def test_by_density_lam_is_found(path_of: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("name", list(RUNS))
-def test_the_run_is_that_of_the_chosen_point(cli: Any, path_of: Callable[[str], Path], name: str) -> None:
+def test_the_run_has_the_model_of_the_chosen_point(cli: Any, path_of: Callable[[str], Path], name: str) -> None:
     """The sparsest within a standard error of the best, as by default."""
     run = path_of(name)
     lines = lines_of(run / "path.jsonl")
@@ -171,7 +169,7 @@ def means_of(run: Path) -> list[tuple[float, float]]:
 
 
 def test_a_fold_is_a_path_on_its_rows(cli: Any, path_of: Callable[[str], Path], classes: Path) -> None:
-    """Trained in a process of its own, to the same figures as in this one."""
+    """A fold that is trained in another process has the same figures as in this one."""
     run = path_of("folds")
     points = {f"points/{k:03}.safetensors" for k in range(5)}
     assert set(cli.contents(run)) == FILES | points | {"fold-0.jsonl", "fold-1.jsonl"}

@@ -47,7 +47,7 @@ def run(paths: Path, tmp_path: Path) -> Path:
 
 
 BAD = [
-    # what is given, and what the message has to name
+    # the arguments, and the parts that the message must contain
     ("--points 1000000000", "10,000"),
     ("--points 1", "2 points", "1"),
     ("--points 0", "points", "0"),
@@ -129,7 +129,7 @@ def test_changed_options_are_refused(cli: Any, run: Path, option: str, value: st
 
 
 def test_a_path_is_not_a_training(cli: Any, run: Path, copied: Callable[..., Path]) -> None:
-    """Each goes on with what it began, and says with which command the other goes on."""
+    """Each command resumes its own runs, and for other runs it names the command that resumes them."""
     trained = copied()
     for command, folder, other in (("train", run, "torchlasso path"), ("path", trained, "torchlasso train")):
         before = cli.contents(folder)
@@ -144,9 +144,7 @@ def test_a_path_is_not_replaced_unasked(cli: Any, run: Path, classes: Path) -> N
     assert cli.contents(run) == before
 
 
-def test_overwrite_leaves_nothing_of_what_was_there(
-    cli: Any, run: Path, copied: Callable[..., Path], classes: Path
-) -> None:
+def test_overwrite_removes_all_earlier_files(cli: Any, run: Path, copied: Callable[..., Path], classes: Path) -> None:
     """A path in the place of a training with its comparisons, and the other way round."""
     (run / "notes.txt").write_text("mine")
     (run / "fold-0.jsonl").write_text("")
@@ -166,7 +164,7 @@ def test_a_path_that_is_not_finished(cli: Any, run: Path, classes: Path, command
     cli.assert_refused(cli(command, run, *(["--data", classes] if command == "predict" else [])), str(run))
 
 
-def test_what_is_not_finished_says_with_which_command_it_is(cli: Any, run: Path) -> None:
+def test_an_unfinished_run_names_the_command_that_resumes_it(cli: Any, run: Path) -> None:
     (run / "summary.json").unlink()
     cli.assert_refused(cli("report", run), f"torchlasso path --resume --out {run}")
 

@@ -83,7 +83,7 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize(("kind", "owner", "name", "when", "call"), MOMENTS)
-def test_an_interrupted_path_goes_on(
+def test_an_interrupted_path_resumes(
     cli: Any,
     classes: Path,
     whole: Callable[[str], Path],
@@ -111,7 +111,7 @@ def test_an_interrupted_path_goes_on(
 @pytest.mark.parametrize(
     ("kind", "points"), [("by lam", 0), ("by lam", 1), ("by lam", 3), ("by lam", 4), ("by density", 2)]
 )
-def test_a_path_goes_on_after_the_points_that_are_there(
+def test_a_path_resumes_after_its_last_point(
     cli: Any, whole: Callable[[str], Path], tmp_path: Path, kind: str, points: int
 ) -> None:
     """As after a kill, which leaves an unfinished file, too."""
@@ -131,7 +131,7 @@ def test_a_path_goes_on_after_the_points_that_are_there(
     assert_same_path(cli, run, whole(kind))
 
 
-def test_dropout_and_batch_norm_go_on(
+def test_dropout_and_batch_norm_resume(
     cli: Any, classes: Path, tmp_path: Path, models: str, stop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = [*OPTIONS, *RUNS["by lam"], "--model", f"{models}:noisy", "--optimizer", "sgd:momentum=0.9"]
@@ -162,7 +162,7 @@ def test_the_same_options_are_not_refused(
 
 
 def test_a_fold_that_is_done_is_not_trained_again(cli: Any, whole: Callable[[str], Path], tmp_path: Path) -> None:
-    """Only the other one is: in a process of its own, to the same figures."""
+    """Only the other fold is trained, in another process, to the same figures."""
     run = shutil.copytree(whole("folds"), tmp_path / "run")
     (run / "fold-0.jsonl").unlink()
     first = (run / "fold-1.jsonl").read_bytes()
@@ -216,7 +216,7 @@ def test_control_c_while_folds_are_trained(classes: Path, tmp_path: Path, enviro
     )
     assert process.stdout is not None
     assert any(line.startswith("cross-validation") for line in process.stdout)
-    time.sleep(0.5)  # the processes of the folds import what they need
+    time.sleep(0.5)  # the processes of the folds import their modules
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)  # ends when none of them is left to write
     assert process.returncode == 130

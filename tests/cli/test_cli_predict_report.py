@@ -1,4 +1,4 @@
-"""torchlasso predict and report: what they say is what the model file says."""
+"""torchlasso predict and report: their output agrees with the model file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_predictions_are_the_model_s(cli: Any, finished: Path, classes: Path
     assert torch.allclose(given, outputs.softmax(1).amax(1), atol=2e-6)
 
 
-def test_the_error_is_said_where_there_are_labels(cli: Any, finished: Path, classes: Path) -> None:
+def test_the_error_is_printed_if_there_are_labels(cli: Any, finished: Path, classes: Path) -> None:
     ended = cli("predict", finished / "classes", "--data", classes)
     truth = [row["label"] for row in rows_of(classes.read_text())]
     wrong = np.mean([a != b["prediction"] for a, b in zip(truth, rows_of(ended.out), strict=True)])
@@ -99,7 +99,7 @@ def test_whole_numbers_serve_as_labels_of_a_regression(cli: Any, finished: Path,
     assert f"loss {((outputs - 2) ** 2).mean().item():.4f}" in ended.err
 
 
-def test_a_file_is_what_the_screen_would_show(cli: Any, finished: Path, classes: Path, tmp_path: Path) -> None:
+def test_a_file_has_the_same_content_as_the_screen(cli: Any, finished: Path, classes: Path, tmp_path: Path) -> None:
     shown = cli("predict", finished / "classes", "--data", classes)
     ended = cli("predict", finished / "classes", "--data", classes, "--out", tmp_path / "p.csv")
     assert (ended.code, ended.out, ended.err) == (0, "", shown.err)

@@ -1,4 +1,4 @@
-"""torchlasso train with --refit and --teacher: what is kept, what is learnt from, and going on in the middle."""
+"""torchlasso train with --refit and --teacher: the kept model, the teacher's outputs, and resumes."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_a_refit_that_is_no_better_is_not_kept(cli: Any, noise: Path, tmp_path: 
     assert {key: value for key, value in summary.items() if key != "refit"} == plain
 
 
-def test_what_is_as_good_is_not_kept(cli: Any, classes: Path, tmp_path: Path) -> None:
-    """At no rate to speak of the error stays what it is."""
+def test_a_refit_that_is_equally_good_is_not_kept(cli: Any, classes: Path, tmp_path: Path) -> None:
+    """With a tiny learning rate, the error stays the same."""
     assert cli.train(classes, tmp_path / "run", "--refit", "1", "--lr", "1e-12").code == 0
     found = cli.summary(tmp_path / "run")["refit"]
     assert (found["kept"], found["before"]) == (False, found["after"])
@@ -246,7 +246,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("given", "names"), [(b[0], b[1:]) for b in BAD], ids=[b[0] for b in BAD])
-def test_what_is_refused(
+def test_invalid_options_are_refused(
     cli: Any,
     copied: Callable[..., Path],
     classes: Path,
@@ -255,7 +255,7 @@ def test_what_is_refused(
     given: str,
     names: tuple[str, ...],
 ) -> None:
-    """With --overwrite, the run that is there stays, also where it would have to be the teacher itself."""
+    """With --overwrite, the existing run stays, even if it is the teacher itself."""
     run = copied()
     before = cli.contents(run)
     words = ["" if word == "''" else word.format(tables=tables, own=run, **others) for word in given.split(" ")]
@@ -298,7 +298,7 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize(("owner", "name", "when", "call"), MOMENTS)
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     cli: Any,
     amounts: Path,
     tmp_path: Path,
@@ -310,7 +310,7 @@ def test_an_interrupted_run_goes_on(
     when: str,
     call: int,
 ) -> None:
-    """The teacher is not trained again, and the refit begins from what the training came to."""
+    """The teacher is not trained again, and the refit starts from the trained model."""
     stop(owner, name, when, call)
     ended = cli.train(amounts, tmp_path / "run", *LEARNING)
     monkeypatch.undo()

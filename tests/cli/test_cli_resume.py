@@ -58,7 +58,7 @@ POINTS = [
 
 
 @pytest.mark.parametrize(("owner", "name", "when", "call"), POINTS)
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_resumes(
     cli: Any,
     classes: Path,
     finished: Path,
@@ -98,7 +98,7 @@ OPTIMIZERS += ("nadam", "adagrad", "rmsprop:momentum=0.5,centered=true", "adamax
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_dropout_batch_norm_and_the_optimizer_go_on(
+def test_dropout_batch_norm_and_the_optimizer_resume(
     cli: Any,
     classes: Path,
     tmp_path: Path,
@@ -135,7 +135,7 @@ def test_a_finished_run_can_be_resumed(cli: Any, copied: Callable[..., Path], fi
 
 
 @pytest.mark.parametrize("seed", [0])
-def test_a_run_that_is_killed_again_and_again_goes_on(
+def test_a_run_that_is_killed_repeatedly_resumes(
     cli: Any, classes: Path, tmp_path: Path, environment: dict[str, str], seed: int
 ) -> None:
     assert cli.train(classes, tmp_path / "whole", *LONG).code == 0
@@ -195,7 +195,7 @@ def test_no_part_stays_behind(
     assert_same_run(cli, run, finished / "classes")
 
 
-def test_control_c_says_how_to_go_on(
+def test_control_c_prints_the_command_for_a_resume(
     cli: Any, classes: Path, tmp_path: Path, environment: dict[str, str], finished: Path
 ) -> None:
     run = tmp_path / "run"
@@ -271,7 +271,7 @@ def test_where_there_is_no_run_there_is_nothing_to_resume(cli: Any, tmp_path: Pa
     assert not exists or not list((tmp_path / "empty").iterdir())
 
 
-def test_resume_with_data_begins_where_there_is_no_run(cli: Any, classes: Path, tmp_path: Path) -> None:
+def test_resume_with_data_starts_a_run_if_there_is_none(cli: Any, classes: Path, tmp_path: Path) -> None:
     """So that one command serves in a loop that starts it again until it ends."""
     assert cli.train(classes, tmp_path / "run", "--resume").code == 0
     assert (tmp_path / "run" / "summary.json").exists()

@@ -80,7 +80,7 @@ def cost_left(run: Path, wide: Path, what: str) -> float:
     [("--flops 0.5", 0.5), ("--flops 600", 600 / 1472), ("--bytes 0.4", 0.4), ("--bytes 1800", 1800 / 3084)],
 )
 def test_a_cost_is_met_by_whole_units(cli: Any, wide: Path, tmp_path: Path, given: str, share: float) -> None:
-    """A share of what the dense model costs, or a number: 2·(20·32 + 32·3) operations, 4 bytes a parameter."""
+    """The target is a share of the dense model's cost or a number: 2·(20·32 + 32·3) operations, 4 bytes a parameter."""
     run = tmp_path / "run"
     train(cli, wide, run, "--over", "rows", *given.split(" "))
     assert cost_left(run, wide, given[2:7]) == pytest.approx(share, abs=1.5 / 32)
@@ -139,7 +139,7 @@ def test_reweighted_the_weights_that_are_left_are_larger(cli: Any, wide: Path, t
     assert sizes[1] > 1.1 * sizes[0]
 
 
-def test_a_target_that_is_missed_is_said_in_a_line(cli: Any, wide: Path, tmp_path: Path) -> None:
+def test_a_missed_target_is_reported_in_a_line(cli: Any, wide: Path, tmp_path: Path) -> None:
     ended = train(cli, wide, tmp_path / "run", "--sparsity", "0.9", "--epochs", "1", "--lam", "1e-8")
     (line,) = (line for line in ended.out.splitlines() if line.startswith("TargetSparsity: "))
     assert "training ended with 100.00 % of the weights left instead of 10.00 %" in line
@@ -153,7 +153,7 @@ def test_a_target_that_is_missed_is_said_in_a_line(cli: Any, wide: Path, tmp_pat
 def test_less_than_a_channel_in_each_layer_takes_is_refused_before_training(
     cli: Any, classes: Path, tmp_path: Path, target: str
 ) -> None:
-    """No λ would reach it: better known at once than after hours."""
+    """A target that no λ can reach is refused before the training."""
     ended = cli.train(classes, tmp_path / "run", "--bytes", target, "--over", "rows")
     cli.assert_refused(ended, f"bytes={target} cannot be reached", "one channel in each layer")
     assert not (tmp_path / "run").exists()
@@ -170,7 +170,7 @@ def test_a_target_that_would_empty_a_layer_is_missed_and_the_run_is_finished(
 
 
 BAD = [
-    # what is given, and what the message has to name
+    # the arguments, and the parts that the message must contain
     ("--sparsity 0", "share of zeros", "0"),
     ("--sparsity 1", "share of zeros", "1"),
     ("--sparsity 2", "share of zeros", "2"),
@@ -197,7 +197,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("given", "names"), [(b[0], b[1:]) for b in BAD], ids=[b[0] for b in BAD])
-def test_what_is_refused(
+def test_invalid_options_are_refused(
     cli: Any, copied: Callable[..., Path], classes: Path, given: str, names: tuple[str, ...]
 ) -> None:
     """With --overwrite, the run that is there stays."""
@@ -219,7 +219,7 @@ SHORT = ("--epochs", "3", "--validation", "0.2")  # eight steps an epoch
 
 @pytest.fixture(scope="module")
 def whole_of(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a run that was not interrupted, by what it is given; not to be written to."""
+    """The folder of an uninterrupted run with these options; tests must not write into it."""
 
     @functools.cache
     def trained(given: str) -> Path:
@@ -233,7 +233,7 @@ def whole_of(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
 
 @pytest.mark.parametrize(("given", "step"), MOMENTS)
-def test_an_interrupted_run_goes_on_to_the_last_bit(
+def test_an_interrupted_run_resumes_to_the_last_bit(
     cli: Any,
     wide: Path,
     whole_of: Callable[[str], Path],

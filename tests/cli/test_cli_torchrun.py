@@ -83,7 +83,7 @@ def torchrun(environment: dict[str, str]) -> Processes:
 
 
 def assert_close(left: Any, right: Any) -> None:
-    """The same entries, and the same numbers up to rounding, but for the time that it took."""
+    """Compare the entries, and the numbers up to rounding, except the times."""
     assert type(left) is type(right), (left, right)
     if isinstance(left, dict):
         assert list(left) == list(right)
@@ -96,12 +96,14 @@ def assert_close(left: Any, right: Any) -> None:
 
 
 def assert_refused(ended: tuple[int, str, str], line: str, *, at_once: bool = True) -> None:
-    """One line from the command, and an exit code 2 in torchrun's account of it."""
+    """The command prints one line, and torchrun reports the exit code 2."""
     code, out, err = ended
     assert code == 1, err
     assert not out or not at_once
     assert [text for text in err.splitlines() if text.startswith("error: ")] == [f"error: {line}"], err
-    assert set(re.findall(r"exitcode +: (\S+)", err)) <= {"2", "-15"}, err  # who waited may have been ended by torchrun
+    assert set(re.findall(r"exitcode +: (\S+)", err)) <= {"2", "-15"}, (
+        err
+    )  # torchrun may have ended the waiting processes
     assert "exitcode  : 2 " in err
     assert "src/torchlasso" not in err
 
@@ -115,7 +117,7 @@ def test_no_thread_of_the_processes_is_left_at_the_end(torchrun: Processes, clas
     assert (done.returncode, done.stdout.count("threads []")) == (0, 2), done.stdout + done.stderr
 
 
-def test_two_processes_come_to_what_one_comes_to(cli: Any, torchrun: Processes, classes: Path, tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(cli: Any, torchrun: Processes, classes: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     alone = cli("train", "--data", classes, "--out", one, *OPTIONS)
     code, out, err = torchrun("--data", classes, "--out", two, *OPTIONS)
@@ -135,7 +137,7 @@ def test_two_processes_come_to_what_one_comes_to(cli: Any, torchrun: Processes, 
     assert cli.summary(two)["nonzero"] < cli.summary(two)["penalised"]
 
 
-def test_an_interrupted_run_goes_on_in_as_many_processes_and_in_one(
+def test_an_interrupted_run_resumes_in_as_many_processes_and_in_one(
     cli: Any, torchrun: Processes, classes: Path, models: str, tmp_path: Path
 ) -> None:
     """To the last bit in as many, with dropout and a batch norm in the model."""
@@ -169,7 +171,7 @@ def test_an_interrupted_run_goes_on_in_as_many_processes_and_in_one(
     assert math.isfinite(cli.summary(tmp_path / "in-one")["loss"])
 
 
-def test_what_all_processes_refuse_is_said_once(torchrun: Processes, classes: Path, copied: Any, cli: Any) -> None:
+def test_an_error_of_all_processes_is_printed_once(torchrun: Processes, classes: Path, copied: Any, cli: Any) -> None:
     run = copied()
     before = cli.contents(run)
     ended = torchrun("--data", classes, "--out", run, *SMALL)
@@ -177,13 +179,13 @@ def test_what_all_processes_refuse_is_said_once(torchrun: Processes, classes: Pa
     assert cli.contents(run) == before
 
 
-def test_what_only_the_first_process_finds_ends_all(torchrun: Processes, classes: Path, tmp_path: Path) -> None:
+def test_an_error_of_the_first_process_ends_all(torchrun: Processes, classes: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ended = torchrun("--data", classes, "--out", tmp_path / "file", *SMALL)
     assert_refused(ended, f"{tmp_path / 'file'} is a file; --out must name a folder")
 
 
-def test_what_only_another_process_finds_ends_all(
+def test_an_error_of_another_process_ends_all(
     torchrun: Processes, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of an epoch, while the first process waits for its gradients."""
@@ -209,7 +211,7 @@ def test_the_shares_of_a_batch_make_up_the_batch(monkeypatch: pytest.MonkeyPatch
     assert sum(means) == pytest.approx(values.mean().item(), abs=1e-15)
 
 
-def test_the_randomness_of_the_first_process_is_that_of_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_process_draws_the_same_random_numbers_as_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     with torch.random.fork_rng():
         for rank in range(3):

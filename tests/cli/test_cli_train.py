@@ -1,4 +1,4 @@
-"""torchlasso train: the files of a run, and whether their numbers are those of the model."""
+"""torchlasso train: the files of a run, and their agreement with the model."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_summary_has_its_keys_and_the_comparisons_have_the_same(cli: Any, fi
     assert set(summary["stationarity"]) == {"max", "mean"}
 
 
-def test_the_summary_counts_what_the_model_file_holds(cli: Any, finished: Path) -> None:
+def test_the_summary_counts_the_weights_in_the_model_file(cli: Any, finished: Path) -> None:
     run = finished / "classes"
     summary = cli.summary(run)
     for part, folder in ((summary, run), (summary["dense"], run / "dense"), (summary["loss_term"], run / "loss-term")):
@@ -109,7 +109,7 @@ def test_the_summary_counts_what_the_model_file_holds(cli: Any, finished: Path) 
     assert summary["dense"]["sparsity"] == summary["loss_term"]["sparsity"] == 0
 
 
-def test_the_summary_s_test_result_is_that_of_the_model(cli: Any, finished: Path, classes: Path) -> None:
+def test_the_summary_has_the_model_s_test_result(cli: Any, finished: Path, classes: Path) -> None:
     run = finished / "classes"
     summary = cli.summary(run)
     for part, folder in ((summary, run), (summary["dense"], run / "dense"), (summary["loss_term"], run / "loss-term")):
@@ -122,7 +122,7 @@ def test_the_summary_s_test_result_is_that_of_the_model(cli: Any, finished: Path
         assert part["loss"] == pytest.approx(nn.functional.cross_entropy(outputs, y).item(), rel=1e-6)
 
 
-def test_the_summary_s_stationarity_is_that_of_the_model(cli: Any, finished: Path, classes: Path) -> None:
+def test_the_summary_has_the_model_s_stationarity(cli: Any, finished: Path, classes: Path) -> None:
     summary, lam = cli.summary(finished / "classes"), 0.02
     model, (x, y, _, _) = split_rows(classes, finished / "classes")
     nn.functional.cross_entropy(model(x), y).backward()
@@ -207,7 +207,7 @@ def test_the_screen_shows_every_epoch_and_the_runs_side_by_side(cli: Any, classe
 @pytest.mark.parametrize(
     ("command", "more"), [("train", ()), ("path", ("--points", "3", "--epochs-each", "1"))], ids=str
 )
-def test_the_summary_is_all_that_goes_out_as_json(
+def test_json_output_is_the_summary_alone(
     cli: Any, classes: Path, tmp_path: Path, command: str, more: tuple[str, ...]
 ) -> None:
     few = ("--model", "mlp:width=8,depth=1", "--epochs", "2")
@@ -240,7 +240,7 @@ def test_overwrite_replaces_the_run_and_its_comparisons(cli: Any, classes: Path,
     run = copied()
     (run / "notes.txt").write_text("mine")
     assert cli.train(classes, run, "--overwrite", "--epochs", "2").code == 0
-    assert set(cli.contents(run)) == FILES | {"notes.txt"}  # what is not the run's stays
+    assert set(cli.contents(run)) == FILES | {"notes.txt"}  # other files stay
     assert [line["epoch"] for line in cli.metrics(run)] == [1, 2]
 
 

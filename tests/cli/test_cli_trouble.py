@@ -1,4 +1,4 @@
-"""A full disk, and a training that diverges: one line, and what was good stays."""
+"""A full disk, and a training that diverges: one line, and the earlier state stays."""
 
 from __future__ import annotations
 

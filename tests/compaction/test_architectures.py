@@ -1,4 +1,4 @@
-"""Units of which all weights are zero leave every architecture, and nothing but its size changes."""
+"""Units whose weights are all zero are removed from every architecture, and only its size changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest
 
-# Families that stay although units of them are zero: how their names end, and what the report says.
+# Families that stay although some of their units are zero: the ends of their names, and the reasons in the report.
 STAY: dict[str, dict[str, str]] = {
     "llama-longer-heads": {  # of 8, 4 of q and k are left and 5 of v, and one number says how long they all are
         "q_proj.weight:0.3": "LlamaAttention could not run without it",
@@ -58,7 +58,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Case:
-    """A model some of whose units are zero, and what became of it."""
+    """A model with some units zero, and the compacted model."""
 
     name: str
     model: nn.Module
@@ -192,7 +192,7 @@ def test_weights_have_the_same_values_and_gradients(case: Case):
                 assert (grad - case.sliced(name, wanted)).abs().max() <= TOLERANCE * largest, name
 
 
-def test_exactly_what_is_zero_goes(case: Case):
+def test_exactly_the_zero_units_are_removed(case: Case):
     names = [name for name, _ in case.model.named_parameters()]
     expected = {name: [len(where) for where in case.kept.get(name, case.before[name].shape)] for name in names}
     assert {name: list(parameter.shape) for name, parameter in case.small.named_parameters()} == expected
@@ -201,7 +201,7 @@ def test_exactly_what_is_zero_goes(case: Case):
     assert count < sum(p.numel() for p in case.model.parameters())
 
 
-def test_the_report_says_what_went_and_why_the_rest_stays(case: Case):
+def test_the_report_has_the_removed_units_and_the_reasons_for_others(case: Case):
     reports = {family.name: family for family in case.report.families}
     assert case.report.unknown == {}
     for family, chosen in case.zeroed.items():
@@ -290,7 +290,7 @@ def test_the_original_is_untouched(case: Case):
     assert not theirs & ours
 
 
-def test_nothing_more_goes_from_what_is_compact(case: Case):
+def test_a_compacted_model_stays_the_same(case: Case):
     again, report = compact(case.small, case.inputs, return_report=True)
     assert report.removed == 0
     assert [p.shape for p in again.parameters()] == [p.shape for p in case.small.parameters()]

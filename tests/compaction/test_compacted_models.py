@@ -22,7 +22,7 @@ from torchlasso.compaction.verify import difference
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
-def test_what_runs_in_training_only_keeps_what_it_reads():
+def test_code_that_runs_only_in_training_keeps_the_units_it_reads():
     def forward(self: Any, x: Tensor) -> Any:
         x = F.relu(self.stem(x))
         y = self.head(F.relu(self.hidden(x)))
@@ -54,7 +54,7 @@ def test_a_model_that_cannot_be_trained_without_a_target_is_compared_in_evaluati
     assert compacted(net, rows(4), modes=(False,))[1].removed == 1
 
 
-def test_a_difference_is_seen_whatever_is_not_finite():
+def test_differences_are_seen_beside_numbers_that_are_not_finite():
     one, nan, inf = (torch.tensor([1.0, x]) for x in (2.0, float("nan"), float("inf")))
     assert difference([one], [one]) == difference([nan], [nan]) == difference([inf], [inf]) == 0
     for ours, theirs in [(one, nan), (nan, one), (inf, one), (one, inf), (nan, inf), (inf, -inf)]:
@@ -84,7 +84,7 @@ def test_frozen_parameters_stay_frozen():
     assert all(isinstance(p, nn.Parameter) for p in small.parameters())
 
 
-def test_what_is_shared_stays_shared():
+def test_shared_modules_stay_shared():
     class Shared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -148,7 +148,7 @@ def test_a_model_keeps_its_precision(dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("cast", [Tensor.float, lambda x: x.to(torch.float32), lambda x: x.type(torch.float32)])
-def test_what_is_computed_less_exactly_than_the_rest_is_compared_exactly(cast: Callable[[Tensor], Tensor]):
+def test_computations_in_a_lower_precision_are_compared_exactly(cast: Callable[[Tensor], Tensor]):
     net = Function(
         lambda self, x: F.linear(cast(F.relu(self.stem(x))), cast(self.head.weight), cast(self.head.bias)),
         stem=nn.Linear(4, 60), head=nn.Linear(60, 2),
@@ -218,5 +218,5 @@ def test_a_model_is_read_with_arguments_of_any_kind():
     both = (rows(4), rows(3))
     assert compact(net, both).left.out_features == 6
     assert compact(net, {"x": both[0], "y": both[1]}).left.out_features == 6
-    one = compact(net, both[0])  # the other branch does not run, so that nothing is known of it
+    one = compact(net, both[0])  # the other branch does not run, so it is not analysed
     assert (one.left.out_features, one.right.out_features) == (6, 7)

@@ -20,7 +20,7 @@ def test_a_constant_is_added_to_the_bias_of_the_next_layer():
     assert torch.allclose(small[2].bias, net[2].bias + added, rtol=0, atol=1e-12)
 
 
-def test_a_constant_goes_through_all_that_comes_before_the_next_layer():
+def test_a_constant_passes_through_everything_before_the_next_layer():
     layers = [nn.Conv2d(3, 7, 3, padding=1), nn.BatchNorm2d(7), nn.GELU(), nn.MaxPool2d(2), nn.Flatten()]
     net = ready(nn.Sequential(*layers, nn.Linear(63, 2)))
     zero(net[0].weight, 0, 2)
@@ -31,7 +31,7 @@ def test_a_constant_goes_through_all_that_comes_before_the_next_layer():
     assert small[5].in_features == 45
 
 
-def test_a_constant_goes_into_a_convolution_that_does_not_pad():
+def test_a_constant_is_folded_into_a_convolution_without_padding():
     net = ready(nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.Conv2d(7, 2, 3)))
     zero(net[0].weight, 1, 3)
     net[0].bias.data[[1, 3]] = torch.tensor([0.7, -0.7], dtype=torch.float64)
@@ -46,12 +46,12 @@ def test_a_constant_stays_beside_a_border_of_zeros():
     zero(net[0].weight, 1, 3)
     net[0].bias.data[[1, 3]] = torch.tensor([0.7, -0.7], dtype=torch.float64)
     _, found = compacted(net, images())
-    assert found.removed == 1  # what is zero behind the activation goes in spite of the border
+    assert found.removed == 1  # units that are zero behind the activation are removed in spite of the border
     assert why(found, 7) == "its constant does not have the same effect everywhere in 2"
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_a_constant_goes_where_the_border_is_like_the_rest(mode: str):
+def test_a_constant_is_folded_if_the_padding_repeats_it(mode: str):
     net = ready(nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.Conv2d(7, 2, 3, padding=1, padding_mode=mode)))
     zero(net[0].weight, 1)
     net[0].bias.data[1] = 0.7
@@ -60,7 +60,7 @@ def test_a_constant_goes_where_the_border_is_like_the_rest(mode: str):
     assert (small[2].in_channels, small[2].out_channels) == (6, 2)
 
 
-def test_a_constant_goes_into_the_running_mean_where_a_convolution_has_no_bias():
+def test_a_constant_is_folded_into_the_running_mean_behind_a_convolution_without_bias():
     net = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.Conv2d(7, 5, 3, bias=False), nn.BatchNorm2d(5), nn.ReLU())
     net = ready(nn.Sequential(*net, nn.Flatten(), nn.Linear(20, 2)))
     zero(net[0].weight, 1)
@@ -95,7 +95,7 @@ def test_a_constant_stays_where_a_bias_is_used_twice_for_different_inputs():
     _, found = compacted(net, rows(4))
     assert found.removed == 0
     assert "shared.bias, which is used more than once" in why(found, 7)
-    net.other.bias.data[1] = net.one.bias.data[1]  # both ask for the same
+    net.other.bias.data[1] = net.one.bias.data[1]  # both uses need the same change
     _, found = compacted(net, rows(4))
     assert found.removed == 1
 
@@ -116,7 +116,7 @@ def test_a_constant_that_is_summed_stays():
     assert "adds up its constant" in why(found, 7)
 
 
-def test_a_constant_of_training_alone_is_not_taken_for_one():
+def test_a_constant_in_training_alone_is_not_a_constant():
     net = ready(nn.Sequential(nn.Conv2d(3, 7, 3, bias=False), nn.BatchNorm2d(7), nn.Flatten(), nn.Linear(7 * 16, 2)))
     zero(net[0].weight, 1, 2)
     net[1].running_mean[2] = 0

@@ -30,7 +30,7 @@ class Around(nn.Module):
         return self.head(F.relu(self.mlp(self.inside(self.stem(x)))))
 
 
-def test_an_operator_that_is_not_understood_is_named_and_what_it_touches_stays():
+def test_an_unknown_operator_is_named_and_its_units_stay():
     net = ready(Around(lambda x: torch.cdist(x, x.new_ones(4, 6)), 4))
     zero(net.stem.weight, 1)
     zero(net.stem.bias, 1)
@@ -54,7 +54,7 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-def test_a_custom_operator_is_named_and_what_it_touches_stays():
+def test_a_custom_operator_is_named_and_its_units_stay():
     net = ready(Around(lambda x: doubled(x), 6))
     zero(net.stem.weight, 1)
     zero(net.stem.bias, 1)
@@ -65,7 +65,7 @@ def test_a_custom_operator_is_named_and_what_it_touches_stays():
     assert (small.stem.out_features, small.mlp.out_features) == (6, 7)
 
 
-def test_recurrent_layers_stay_in_words():
+def test_recurrent_layers_stay_with_a_reason():
     model, words = ARCHITECTURES["lstm"]()
     net = ready(model)
     zero(net.lstm.weight_ih_l0, 0, 8, 16, 24)
@@ -88,23 +88,23 @@ def test_a_model_that_cannot_be_exported_is_refused_in_one_line():
     assert "\n" not in str(caught.value)
 
 
-# Operators of which something special is known
+# Operators with special rules
 
 
-def test_ranks_of_a_product_of_two_weights_go():
+def test_ranks_of_a_product_of_two_weights_are_removed():
     net = Function(
         lambda self, x: self.head(F.relu(F.linear(x, self.left @ self.right))),
         left=nn.Parameter(torch.zeros(7, 3)), right=nn.Parameter(torch.zeros(3, 4)), head=nn.Linear(7, 2),
     )  # fmt: skip
     net = ready(net)
-    zero(net.left, 0, dim=1)  # of one factor only: what it is multiplied with makes no difference
+    zero(net.left, 0, dim=1)  # in one factor only: the matching row of the other factor has no effect
     small, found = compacted(net, rows(4))
     assert found.removed == 1
     assert torch.equal(small.left, net.left[:, 1:])
     assert torch.equal(small.right, net.right[1:])
 
 
-def test_what_reads_two_units_of_a_bilinear_layer():
+def test_both_inputs_of_a_bilinear_layer_become_smaller():
     net = Function(
         lambda self, x: self.head(self.pairs(F.relu(self.one(x)), F.relu(self.other(x)))),
         one=nn.Linear(4, 7), other=nn.Linear(4, 6), pairs=nn.Bilinear(7, 6, 5), head=nn.Linear(5, 2),
@@ -178,7 +178,7 @@ def test_batch_statistics_in_evaluation_are_understood():
     assert small[1].num_features == 6
 
 
-def test_an_image_alone_is_no_batch():
+def test_a_single_image_without_a_batch():
     net = ready(
         nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.ConvTranspose2d(7, 5, 3), nn.ReLU(), nn.Conv2d(5, 2, 1))
     )
@@ -189,7 +189,7 @@ def test_an_image_alone_is_no_batch():
     assert [(small[i].in_channels, small[i].out_channels) for i in (0, 2, 4)] == [(3, 6), (6, 4), (4, 2)]
 
 
-def test_what_random_numbers_are_drawn_for_stays():
+def test_units_with_random_numbers_stay():
     def forward(self: Any, x: Tensor) -> Tensor:
         mean = self.mean(F.relu(self.stem(x)))
         return self.head(mean + torch.randn_like(mean))
@@ -204,7 +204,7 @@ def test_what_random_numbers_are_drawn_for_stays():
     assert why(found, 5) == "randn_like draws a number for each"
 
 
-def test_what_is_dropped_in_evaluation_too_is_understood():
+def test_dropout_in_evaluation_is_understood():
     net = Function(
         lambda self, x: self.head(F.dropout(F.relu(self.stem(x)), 0.5, training=True)),
         stem=nn.Linear(4, 7), head=nn.Linear(7, 2),
@@ -218,7 +218,7 @@ def test_what_is_dropped_in_evaluation_too_is_understood():
 
 
 @pytest.mark.parametrize("how", [nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm])
-def test_weights_that_are_computed_go_with_what_they_are_computed_from(how: Callable[[nn.Module], nn.Module]):
+def test_computed_weights_become_smaller_with_their_parameters(how: Callable[[nn.Module], nn.Module]):
     net = ready(nn.Sequential(how(nn.Linear(4, 7)), nn.ReLU(), nn.Linear(7, 2)))
     zero(next(net[0].parametrizations.weight.parameters()), 1)  # the weight, or how long each of its rows is
     before = copy.deepcopy(net.state_dict())

@@ -1,4 +1,4 @@
-"""Random networks of all operators that are understood give the same after their random zeros were taken out."""
+"""Random networks of all known operators compute the same outputs after their random zeros are removed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchlasso.graph import find_units
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-10  # of numbers in float64, relative to the largest
-IMAGES, SIDE = 7, 4  # how many, and of how many pixels; the first is no number of heads or groups
+IMAGES, SIDE = 7, 4  # the number of images and their side; the first differs from all numbers of heads and groups
 LARGEST = 12  # channels of a value
 
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Softplus, nn.ELU)
@@ -43,7 +43,7 @@ class Apply(nn.Module):
 
 @functools.cache
 def class_of(function: Callable[..., Any]) -> type[Apply]:
-    """Each function has a class of its own, as modules that do different things have."""
+    """Make a separate class for each function, as modules that do different things have."""
     return type(function.__name__.title(), (Apply,), {})
 
 
@@ -116,7 +116,7 @@ def attend(self: Apply, x: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """Modules, each of which reads some of the values that there are by then and makes one more, or several."""
+    """Modules that each read some of the values so far, and add one or more values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Writer:
 
     Attributes:
         number: draws a number from a first to a last one.
-        network: what is written by now.
+        network: the network written so far.
         channels: of each of its values.
     """
 
@@ -294,7 +294,7 @@ def randomise(model: nn.Module) -> None:
 
 @torch.no_grad()
 def zero_some(model: nn.Module, x: Tensor, wholly: bool) -> dict[str, int]:
-    """Zero random units, wholly or in part, so that some are constant and some not read; returns how many of which."""
+    """Zero random units, completely or in part, so that some are constant and some unread; return their numbers."""
     units, parameters = find_units(model, x), dict(model.named_parameters())
     chosen = {family: torch.randperm(family.size)[: int(torch.randint(family.size, ()))] for family in units.removable}
     for family, several in chosen.items():
@@ -331,7 +331,7 @@ def networks(draw: Callable[..., Any]) -> Network:
 
 @given(networks(), st.integers(0, 2**20), st.booleans())
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_outputs_stay_and_nothing_more_goes_from_what_is_compact(network: Network, seed: int, wholly: bool):
+def test_outputs_stay_and_a_compacted_model_stays_the_same(network: Network, seed: int, wholly: bool):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         check(network, wholly)

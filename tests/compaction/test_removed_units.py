@@ -15,7 +15,7 @@ from torchlasso.compaction import compact
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
-def test_what_nothing_reads_goes():
+def test_units_that_nothing_reads_are_removed():
     net = ready(nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 2)))
     zero(net[4].weight, 0, 5, dim=1)
     zero(net[2].weight, 3, dim=1)
@@ -24,7 +24,7 @@ def test_what_nothing_reads_goes():
     assert torch.equal(small[0].weight, net[0].weight[[0, 1, 2, 4, 5, 6]])
 
 
-def test_what_is_only_read_by_what_nothing_reads_goes():
+def test_units_read_only_by_unread_units_are_removed():
     net = ready(nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 2)))
     zero(net[4].weight, 1, dim=1)
     with torch.no_grad():
@@ -73,10 +73,10 @@ class Written(nn.Module):
         return self.head(F.relu(self.hidden(x)))
 
 
-def test_nobody_is_warned_of_sizes_that_are_only_tried():
+def test_trial_sizes_cause_no_warnings():
     def forward(self: Any, x: Tensor) -> Tensor:
         x = self.stem(x)
-        half = x.shape[1] // 2  # not half of what is left, if more is left of one half than of the other
+        half = x.shape[1] // 2  # not half of the remaining channels, if the halves keep different numbers
         return self.head(torch.cat([self.norm(x[:, :half]), x[:, half:]], dim=1))
 
     layers = {"stem": nn.Conv2d(3, 8, 1), "norm": nn.InstanceNorm2d(4), "head": nn.Conv2d(8, 2, 1)}
@@ -102,10 +102,10 @@ def test_a_size_that_is_written_down_keeps_its_units():
     assert small.hidden.out_features == 8
 
 
-def test_what_is_computed_and_not_used_keeps_what_it_reads():
+def test_unused_computations_keep_the_units_they_read():
     def forward(self: Any, x: Tensor) -> Tensor:
         x = F.relu(self.stem(x))
-        self.unused(x)  # not in what was read, since no output depends on it
+        self.unused(x)  # not in the graph, since no output depends on it
         return self.head(F.relu(self.hidden(x)))
 
     layers = {"stem": nn.Linear(4, 7), "unused": nn.Linear(7, 3), "hidden": nn.Linear(7, 6), "head": nn.Linear(6, 2)}
@@ -135,7 +135,7 @@ class Heads(nn.Module):
         return self.out(x.transpose(1, 2).reshape(batch, tokens, self.heads * self.head_dim))
 
 
-def test_the_heads_of_an_attention_are_counted_anew():
+def test_the_number_of_heads_is_updated():
     net = ready(nn.Sequential(Heads(), Heads()))
     with torch.no_grad():
         net[0].out.weight[:, 3:6] = 0  # of the first: one head
@@ -147,7 +147,7 @@ def test_the_heads_of_an_attention_are_counted_anew():
     assert small[0].qkv.out_features == 27
 
 
-def test_heads_of_torch_s_own_attention_stay_in_words():
+def test_heads_of_torch_s_own_attention_stay_with_a_reason():
     class Own(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -180,7 +180,7 @@ def test_a_transformer_s_layer_loses_its_neurons():
 
 def test_pieces_of_equal_size_keep_equally_many():
     class Halves(nn.Module):
-        """Two halves, one of which is shuffled later: what ties their sizes has to be known by then."""
+        """Two halves, one of which is shuffled later: by then, their sizes must already be tied."""
 
         def __init__(self) -> None:
             super().__init__()

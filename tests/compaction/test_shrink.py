@@ -1,4 +1,4 @@
-"""A model that becomes smaller in training goes on as if nothing had happened."""
+"""A model that becomes smaller in training continues to train like the full model."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ MAKE: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_the_losses_are_those_of_the_full_model(name):
+def test_the_losses_agree_with_the_full_model(name):
     full = network()
     optimizer = MAKE[name](full)
     for _ in range(3):
@@ -80,7 +80,7 @@ def test_the_losses_are_those_of_the_full_model(name):
     assert small[4].in_features == 80
     assert all(a is b for a, b in zip(kept, small.parameters(), strict=True))
     ours, theirs = [step(small, other) for _ in range(6)], [step(full, optimizer) for _ in range(6)]
-    if name == "adafactor":  # it scales by the mean over all of a tensor's weights, of which there are fewer now
+    if name == "adafactor":  # it scales by the mean over all weights of a tensor, and a smaller tensor has fewer
         assert ours[:1] == pytest.approx(theirs[:1], rel=1e-12)
         assert ours[-1] < ours[0]
     else:
@@ -89,7 +89,7 @@ def test_the_losses_are_those_of_the_full_model(name):
 
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("blocks", [tl.Elements(), tl.Filters(), None])
-def test_controllers_and_the_averaging_go_along(reference, blocks):
+def test_controllers_and_the_averaging_become_smaller_as_well(reference, blocks):
     """The rate falls, so that gradients are averaged over longer and longer windows; λ is weighted and warmed up."""
 
     def trained(shrinks: bool) -> list[float]:
@@ -110,7 +110,7 @@ def test_controllers_and_the_averaging_go_along(reference, blocks):
     assert trained(True) == pytest.approx(trained(False), rel=1e-10)
 
 
-def test_what_went_counts_as_zeros_for_a_target_of_sparsity():
+def test_removed_units_count_as_zeros_for_a_target_of_sparsity():
     model = network()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-4), lr=0.01)
     control = tl.TargetSparsity(optimizer, 0.9, steps=50)
@@ -128,7 +128,7 @@ def test_what_went_counts_as_zeros_for_a_target_of_sparsity():
     assert resumed.left == control.left
 
 
-def test_what_went_counts_as_saved_for_a_budget():
+def test_removed_units_count_as_saved_for_a_budget():
     torch.manual_seed(0)
     model = network().float()
     x = X.float()

@@ -1,4 +1,4 @@
-"""Several controllers of one optimizer: λ is what it was, times the factor of each, whatever their order."""
+"""Several controllers of one optimizer: λ is its initial value times the factor of each, in any order."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ CONTROLS = {
 
 
 class Halved(tl.LambdaController):
-    """A controller of one's own: λ is halved by every step."""
+    """A user's controller that halves λ at every step."""
 
     def _control(self) -> None:
         for group, _ in self._groups():
@@ -63,7 +63,7 @@ def test_schedules_multiply():
             control.step()
 
 
-def test_only_those_that_are_stepped_go_on():
+def test_only_controllers_that_are_stepped_change():
     optimizer = optimizer_of(network())
     first, second = (tl.Warmup(optimizer, steps=4) for _ in range(2))
     for _ in range(4):
@@ -97,7 +97,7 @@ def test_a_group_of_another_strength_keeps_it(names):
     assert len({large for large, _ in found}) > 5
 
 
-def test_a_target_takes_account_of_what_others_multiply_by():
+def test_a_target_accounts_for_the_factors_of_others():
     # λ is 0 for a while at the start: there is nothing to be steered then
     optimizer = optimizer_of(network())
     target = CONTROLS["target"](optimizer)
@@ -125,7 +125,7 @@ def test_a_group_that_is_added_later_is_controlled_from_the_next_step_on():
     torch.testing.assert_close(optimizer.weights[late], 0.5 / (late.detach().abs() + 0.5))
 
 
-def test_a_controller_that_is_made_in_mid_training_multiplies_what_there_is():
+def test_a_controller_created_in_mid_training_multiplies_the_present_lam():
     model = network()
     optimizer = optimizer_of(model)
     first = tl.Warmup(optimizer, steps=4)

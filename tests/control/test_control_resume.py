@@ -120,7 +120,7 @@ def weights_of(optimizer: tl.Proximal) -> list:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", OPTIMIZERS)
-def test_all_together_go_on_to_the_last_bit(case, way, tmp_path):
+def test_all_together_resume_to_the_last_bit(case, way, tmp_path):
     whole, first, second = (Run(case, seed) for seed in (0, 0, 1))
     lams = whole.train(range(STEPS))
     assert first.train(HALF) == lams[: len(HALF)]
@@ -133,7 +133,7 @@ def test_all_together_go_on_to_the_last_bit(case, way, tmp_path):
 
 @pytest.mark.parametrize("way", ["torch.save", "checkpoint"])
 @pytest.mark.parametrize("name", EACH)
-def test_each_goes_on_to_the_last_bit(name, way, tmp_path):
+def test_each_resumes_to_the_last_bit(name, way, tmp_path):
     whole, first, second = (Run("Adam", seed, EACH[name]) for seed in (0, 0, 1))
     whole.train(range(STEPS))
     first.train(HALF)
@@ -174,7 +174,7 @@ def test_saving_and_going_on_changes_nothing_and_the_saved_stays_as_it_was():
 
 
 @pytest.mark.parametrize("case", OPTIMIZERS)
-def test_loading_in_mid_training_goes_back(case):
+def test_loading_in_mid_training_restores_the_earlier_state(case):
     run = Run(case)
     run.train(HALF)
     saved = copy.deepcopy(run.state_dict())
@@ -190,7 +190,7 @@ def test_loading_in_mid_training_goes_back(case):
 
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("case", OPTIMIZERS)
-def test_a_copy_of_everything_goes_on_alike_and_apart(case, how):
+def test_a_copy_of_everything_continues_alike_and_separately(case, how):
     run = Run(case)
     run.train(HALF)
     twin = COPIES[how](run)

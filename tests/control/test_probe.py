@@ -35,7 +35,7 @@ def _indices(flags: torch.Tensor) -> list[int]:
 # --- what lives ---
 
 
-def test_a_zero_row_and_a_column_that_nobody_reads_are_dead_with_both_their_ends():
+def test_a_zero_row_and_an_unread_column_are_dead_at_both_ends():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_a_unit_that_no_sample_wakes_lives_all_the_same(activation):
     assert lives(model, torch.randn(16, 3)) == {"0": ([0, 1, 3], [0, 1, 2]), "2": ([0, 1], [0, 1, 3])}
 
 
-def test_what_only_the_dead_read_is_dead():
+def test_channels_read_only_by_dead_channels_are_dead():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_a_filter_behind_whose_norm_is_a_constant_is_dead(inplace):
     x = torch.randn(16, 2, 6, 6)
     model(x)  # statistics that are not the first ones
     with torch.no_grad():
-        model[1].bias.fill_(0.5)  # so that the ReLU sleeps for none
+        model[1].bias.fill_(0.5)  # so that the ReLU is active for all
         model[0].weight[1] = 0.0
         model[5].weight[:, 8:12] = 0.0  # all positions of channel 2
         model[5].weight[:, 12:15] = 0.0  # all but one of channel 3
@@ -89,7 +89,7 @@ def test_a_filter_behind_whose_norm_is_a_constant_is_dead(inplace):
     assert found["5"] == ([0, 1, 2], [0, 1, 2, 3, 15, *range(16, 24)])
 
 
-def test_what_a_residual_connection_ties_together_lives_and_dies_together():
+def test_channels_tied_by_a_residual_connection_live_and_die_together():
     torch.manual_seed(0)
     stem, blocks = nn.Conv2d(2, 6, 3), [BasicBlock(6, 6, stride=1) for _ in range(2)]
     model = nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
@@ -126,7 +126,7 @@ def test_a_factor_that_is_zero_takes_the_other_along():
     assert found["value"][0] == found["gate"][0] == found["out"][1] == [0, 1, 3]
 
 
-def test_masks_count_and_not_what_the_weights_are_now():
+def test_masks_count_and_not_the_present_weights():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
     alive = [torch.ones_like(p, dtype=torch.bool) for p in weights(model)]
@@ -145,7 +145,7 @@ def test_layers_without_a_penalty_shrink_with_their_neighbours():
     assert [live.weights for live in probe([alive])] == [0.75, 0.75]
 
 
-# --- what it costs ---
+# --- costs ---
 
 
 def cost(kind, model, *inputs, share=None):
@@ -181,7 +181,7 @@ def test_norms_cost_parameters_and_a_module_that_runs_twice_costs_twice_the_flop
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_grouped_convolutions_cost_what_their_groups_have_left(transposed):
+def test_grouped_convolutions_cost_their_remaining_groups(transposed):
     torch.manual_seed(0)
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     model = nn.Sequential(nn.Conv2d(1, 4, 1), kind(4, 8, 3, groups=2), nn.Flatten(), nn.Linear(8 * 16, 2))

@@ -16,7 +16,7 @@ EACH = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 class LeastSquares:
-    """½‖Xw − y‖²/n in float64: correlated columns of different scales, few of which matter."""
+    """The problem ½‖Xw − y‖²/n in float64, with correlated columns of different scales; few of them matter."""
 
     def __init__(self, n: int = 100, p: int = 40, seed: int = 0):
         rng = np.random.default_rng(seed)
@@ -132,7 +132,7 @@ def test_of_two_models():
         torch.testing.assert_close(optimizer.weights[layer.weight], 0.05 / (other.weight.detach().abs() + 0.05))
 
 
-# --- what is solved ---
+# --- solutions ---
 
 
 @EACH
@@ -185,13 +185,13 @@ def test_large_theta_is_the_plain_penalty_and_small_theta_hardly_any(problem):
     torch.testing.assert_close(solution(1e9), plain, rtol=1e-5, atol=1e-7)
     small = solution(1e-3)
     kept = small != 0
-    # with a θ far below the weights those that are left are hardly shrunk: least squares on the support
+    # with a θ far below the weights, the remaining weights hardly shrink: least squares on the support
     alone = torch.linalg.lstsq(torch.from_numpy(problem.x)[:, kept], torch.from_numpy(problem.y)).solution
     torch.testing.assert_close(small[kept], alone, rtol=0, atol=0.02)
     assert (plain[kept] - alone).abs().max() > 0.1
 
 
-# --- what is refused ---
+# --- refusals ---
 
 
 def one_line(message: str) -> str:

@@ -1,4 +1,4 @@
-"""Constant and Warmup: λ at every step, and what is refused."""
+"""Constant and Warmup: λ at every step, and invalid arguments."""
 
 import math
 
@@ -127,7 +127,7 @@ def test_steps_below_one_are_refused(steps):
 
 
 @pytest.mark.parametrize("value", [-0.5, math.nan, math.inf, -math.inf])
-def test_what_is_no_factor_is_refused_where_it_comes_up(value):
+def test_an_invalid_factor_is_refused_when_it_occurs(value):
     message = r"^Warmup: shape\({}\) must be a finite number of at least 0; got {}$"
     optimizer = optimizer_of()
     with pytest.raises(ValueError, match=message.format(0, value)):

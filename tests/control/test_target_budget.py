@@ -134,7 +134,7 @@ def test_a_number_is_met_as_its_share_is():
 
 
 @pytest.mark.filterwarnings("ignore::torchlasso.TargetMissed")
-def test_what_is_left_is_what_a_network_without_the_dead_channels_costs():
+def test_the_remaining_cost_is_the_cost_of_a_network_without_the_dead_channels():
     training = Training(**MLP, parameters=0.4)
     left = training.run()
     first, second, last = training.model[0], training.model[2], training.model.head
@@ -144,7 +144,7 @@ def test_what_is_left_is_what_a_network_without_the_dead_channels_costs():
     small.append(nn.Linear(len(two), 3))
     x = training.x[:32]
     with torch.no_grad():
-        constant = F.relu(first(x))[0].index_fill(0, torch.tensor(one), 0.0)  # what of it is none is set to zero
+        constant = F.relu(first(x))[0].index_fill(0, torch.tensor(one), 0.0)  # the other channels are set to zero
         later = F.relu(second(F.relu(first(x))))[0].index_fill(0, torch.tensor(two), 0.0)
         small[0].weight.copy_(first.weight[one]), small[0].bias.copy_(first.bias[one])
         small[2].weight.copy_(second.weight[two][:, one])
@@ -177,7 +177,7 @@ def test_latency_is_timed_once_and_steered():
 
 
 @pytest.mark.parametrize("budget", [{"flops": 0.5}, {"latency": 0.999}], ids=str)
-def test_a_resumed_training_goes_where_it_would_have_gone(budget):
+def test_a_resumed_training_agrees_with_an_uninterrupted_one(budget):
     case = {**CONV, "steps": 60}
     whole, begun, resumed = (Training(**case, **budget) for _ in range(3))
     whole.control.load_state_dict(begun.control.state_dict())  # times are never the same twice
@@ -266,7 +266,7 @@ def test_a_weight_that_is_not_seen_is_refused(model, x, message):
         tl.TargetBudget(optimizer, model, x, flops=0.5, steps=10)
 
 
-def test_a_budget_below_what_no_penalty_reaches_is_refused():
+def test_a_budget_that_no_penalty_can_reach_is_refused():
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=tl.Rows()), lam=0.1), lr=0.1)
     with pytest.raises(ValueError, match=r"parameters=0.3 cannot be reached: 0.3333 of it has no channels"):

@@ -1,4 +1,4 @@
-"""TargetSparsity at its limits: what is refused, layers that are kept, and targets that are missed."""
+"""TargetSparsity at its limits: invalid arguments, layers that are kept, and missed targets."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ def optimizer_of(lam: float = 1e-3, **options) -> tl.Proximal:
     return tl.ProxSGD([{"params": [w], "penalty": tl.L1()} for w in ws], **{"lr": 0.1, "lam": lam, **options})
 
 
-# --- what is refused where it is made ---
+# --- invalid arguments ---
 
 REFUSED = {
     "target 0": (lambda o: tl.TargetSparsity(o, 0, steps=9), "a share of zeros, above 0 and below 1; got 0$"),
@@ -55,7 +55,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_makes_no_sense_is_refused_in_one_line(name):
+def test_meaningless_arguments_are_refused_in_one_line(name):
     make, message = REFUSED[name]
     optimizer = optimizer_of()
     with pytest.raises(ValueError, match=message) as error:
@@ -67,7 +67,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(name):
 
 
 @pytest.mark.parametrize("lams", [(0.0, 0.0), (1e-3, 0.0)])
-def test_a_lam_of_zero_is_no_start(lams):
+def test_a_lam_of_zero_is_refused_as_a_start(lams):
     optimizer = optimizer_of()
     for group, lam in zip(optimizer.param_groups, lams, strict=True):
         group["lam"] = lam
@@ -93,7 +93,7 @@ def test_the_last_target_that_can_be_reached_is_accepted():
 # --- empty layers ---
 
 
-@pytest.mark.filterwarnings("ignore::torchlasso.TargetMissed")  # more may have to be left than was asked for
+@pytest.mark.filterwarnings("ignore::torchlasso.TargetMissed")  # more weights may have to stay than the target asks for
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("name", ["ProxAdam", "ProxSGD"])
 def test_no_layer_becomes_empty_under_an_extreme_target(digits, name, start):
@@ -143,7 +143,7 @@ def drive(control: tl.TargetSparsity, steps: int, grad: float = 1e-3) -> None:
         control.step()
 
 
-def test_a_start_that_is_far_too_small_is_told():
+def test_a_start_that_is_far_too_small_is_reported():
     control = tl.TargetSparsity(optimizer_of(lam=1e-12), 0.9, steps=50)
     reason = r"(λ was still changing: use more steps, or start nearer to its last value|λ reached .* its limit)"
     message = rf"^TargetSparsity: training ended with 100\.00 % of the weights left instead of 10\.00 %; {reason}"
@@ -151,13 +151,13 @@ def test_a_start_that_is_far_too_small_is_told():
         drive(control, 50)
 
 
-def test_too_few_steps_are_told():
+def test_too_few_steps_are_reported():
     control = tl.TargetSparsity(optimizer_of(), 0.9, steps=3)
     with pytest.warns(tl.TargetMissed, match="λ was still changing: use more steps"):
         drive(control, 3)
 
 
-def test_a_layer_that_was_kept_is_told():
+def test_a_layer_that_was_kept_is_reported():
     optimizer = optimizer_of(lr=1e-9)
     with torch.no_grad():
         optimizer.param_groups[0]["params"][0].view(-1)[2:] = 0.0
@@ -168,7 +168,7 @@ def test_a_layer_that_was_kept_is_told():
         drive(control, 3, grad=0.0)
 
 
-def test_each_group_that_is_missed_is_told():
+def test_each_missed_group_is_reported():
     control = tl.TargetSparsity(optimizer_of(), [0.9, 0.75], steps=3, scope="group")
     with pytest.warns(tl.TargetMissed) as told:
         drive(control, 3)
@@ -176,7 +176,7 @@ def test_each_group_that_is_missed_is_told():
     assert [f"instead of {share} %" in str(one.message) for share, one in zip(("10.00", "25.00"), told, strict=True)]
 
 
-def test_it_is_told_once_at_the_end_and_lam_stays_from_then_on():
+def test_a_miss_is_reported_once_at_the_end_and_lam_stays_from_then_on():
     control = tl.TargetSparsity(optimizer_of(), 0.9, steps=5, warmup=0.0)
     drive(control, 4)
     with pytest.warns(tl.TargetMissed):
@@ -200,7 +200,7 @@ def test_the_tolerance_is_in_shares_of_the_weights(tolerance, missed):
     assert [one.category for one in told] == [tl.TargetMissed] * missed
 
 
-def test_what_is_left_of_each_unit():
+def test_remaining_shares_of_each_unit():
     optimizer = optimizer_of()
     with torch.no_grad():
         for group, zeros in zip(optimizer.param_groups, (10, 60), strict=True):

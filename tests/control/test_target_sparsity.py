@@ -1,4 +1,4 @@
-"""TargetSparsity: training ends with the share of zeros that was asked for, wherever λ started."""
+"""TargetSparsity: training ends with the requested share of zeros from any initial λ."""
 
 import itertools
 import math
@@ -55,14 +55,14 @@ def test_lam_rises_over_the_share_of_training_that_warmup_says(digits, warmup):
         lam=RIGHT["ProxAdam"][0.8],
         steps=steps,
     )
-    # what is left, once the line is taken out, changes by little from step to step
+    # after subtracting the line, the residual changes little from step to step
     lines = [min(1.0, step / (warmup * steps)) if warmup else 1.0 for step in range(1, steps + 1)]
     strengths = [math.log(lam / line) for (lam,), line in zip(trained.lams, lines, strict=True)]
     assert abs(strengths[0] - math.log(RIGHT["ProxAdam"][0.8])) < 0.1
     assert max(abs(after - before) for before, after in itertools.pairwise(strengths)) < 0.1
 
 
-# --- what the share is of ---
+# --- the weights that the share counts ---
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_of_whole_rows(digits, name):
 
 
 def accumulated(parts: int, steps: int = 60) -> tuple[list[float], list[list[float]]]:
-    """λ and what is left after each step, its gradient being summed up over parts of the batch."""
+    """Return λ and the remaining weights after each step, with the gradient summed over parts of the batch."""
     model = network().double()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=0.02), lr=0.02)
     control = tl.TargetSparsity(optimizer, 0.6, steps=steps, tolerance=1.0)

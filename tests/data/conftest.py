@@ -71,7 +71,7 @@ def idx() -> Callable[..., Path]:
 
 @pytest.fixture
 def refusal() -> Callable[..., str]:
-    """The message of the error that reading raises: one line that begins with what was read."""
+    """The message of the error that reading raises: one line that begins with the name of the data."""
 
     def read(path: object, reading: Callable[..., object] = load, **options: object) -> str:
         with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:

@@ -93,7 +93,7 @@ def test_cut_short(tmp_path, refusal, grey, png, images, idx, keep) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\x89PNG\r\n\x1a\n\0\0\0\0", b"PK\x03\x04\0", b"PAR1\0\0\0\0PAR1", b"\xff\xfea\0"]
 )
-def test_not_what_the_suffix_says(tmp_path, refusal, suffix, content) -> None:
+def test_content_that_does_not_match_the_suffix(tmp_path, refusal, suffix, content) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
     refusal(path)
@@ -107,7 +107,7 @@ def test_csv_under_the_suffix_of_parquet(tmp_path, refusal) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("shape", [(21, 4, 5), (19, 4, 5), (2**32 - 1,) * 3, (2**32 - 1,) * 4])
-def test_idx_that_lies(tmp_path, refusal, grey, idx, suffix, shape) -> None:
+def test_idx_with_a_false_header(tmp_path, refusal, grey, idx, suffix, shape) -> None:
     path = idx(tmp_path / f"a-idx3-ubyte{suffix}", grey, shape)
     tracemalloc.start()
     try:

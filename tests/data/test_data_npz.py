@@ -25,7 +25,7 @@ def test_pickled_objects_are_never_loaded(tmp_path, refusal) -> None:
     assert "not an NPZ file" in refusal(path)
 
 
-def test_npz_that_lies(tmp_path, refusal) -> None:
+def test_npz_with_a_false_header(tmp_path, refusal) -> None:
     stream = io.BytesIO()
     header = {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2**10)}
     np.lib.format.write_array_header_1_0(stream, header)

@@ -96,7 +96,7 @@ def legs(tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.mark.parametrize("leg", range(len(PROCESSES)), ids=[f"leg {i} on {n}" for i, n in enumerate(PROCESSES)])
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_the_run_goes_on_where_one_process_would(legs, name, kind, leg):
+def test_the_run_resumes_in_one_process(legs, name, kind, leg):
     folder, log = legs
     assert (folder / f"{name}-{kind}-{leg}.pt").exists(), log
     weights, groups = torch.load(folder / f"{name}-{kind}-{leg}.pt", weights_only=True)

@@ -144,7 +144,7 @@ def fused(wrap) -> None:
 @CLUSTER.scenario("layers are kept, DDP", ddp)
 @CLUSTER.scenario("layers are kept, FSDP", fsdp)
 def kept(wrap) -> None:
-    # λ is so large that it has to be lowered where hardly any weights are left: those of all processes count
+    # λ is so large that it has to be lowered where hardly any weights are left, counting all processes
     plain, run = (Run(each, "ProxSGD", "elements", "target of groups", lam=0.5) for each in (None, wrap))
     expected, lams, lowered = [], [], False
     for step in range(STEPS):

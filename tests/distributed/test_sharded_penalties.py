@@ -1,4 +1,4 @@
-"""Every penalty over every kind of blocks: on sharded tensors what it is on whole ones, on every process."""
+"""Every penalty over every kind of blocks agrees on sharded and on whole tensors, on every process."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def silent() -> None:
     for_each(check)
 
 
-@CLUSTER.scenario("a penalty of one's own, which knows of no shards")
+@CLUSTER.scenario("a user's penalty without support for shards")
 def homemade() -> None:
     class Largest(Penalty):
         """λ times the largest weight: no sum over blocks."""

@@ -72,7 +72,7 @@ def report(wrap) -> None:
     assert tl.report(model) == expected
     chosen = groups_of(model)
     with torch.no_grad():
-        model(X)  # after which FSDP's root keeps other parameters than those that the groups have
+        model(X)  # afterwards FSDP's root has other parameter objects than the groups
     assert tl.report(model, chosen) == tl.report(plain, groups_of(plain))
 
 

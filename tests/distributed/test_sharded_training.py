@@ -152,7 +152,7 @@ def mixed_precision() -> None:
             weights = {name: p.bfloat16() for name, p in plain.named_parameters()}
             return torch.func.functional_call(plain, weights, (x,))
 
-        # the same examples on both, so that their mean is each one's gradient to the last bit
+        # the same examples on both processes, so that the mean gradient equals each gradient to the last bit
         train(halved, optimizer_of(plain, "ProxAdam", penalty), dtype=torch.bfloat16)
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         fully_shard(model[0], mp_policy=policy)

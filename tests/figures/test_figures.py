@@ -1,4 +1,4 @@
-"""Training curves, stability, layers, filters, inputs and histograms: what they draw is what they are given."""
+"""Training curves, stability, layers, filters, inputs and histograms draw the given numbers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DRAWN: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
-def test_axes_go_in_and_out(draw: Callable[[Any], Any]) -> None:
+def test_given_axes_are_returned(draw: Callable[[Any], Any]) -> None:
     first, second = Figure().subplots(1, 2)
     assert draw(second) is second
     assert second.has_data()
@@ -133,7 +133,7 @@ def test_stability_reaches_from_all_to_none() -> None:
         tl.figures.stability([])
 
 
-def test_layers_are_bars_of_what_there_is_and_of_what_is_left(record: tl.SparsityReport) -> None:
+def test_layers_are_bars_of_totals_and_remains(record: tl.SparsityReport) -> None:
     expected = {
         "weights": [(12, 8), (6, 4)],
         "units": [(3, 2), (2, 2)],
@@ -149,7 +149,7 @@ def test_layers_are_bars_of_what_there_is_and_of_what_is_left(record: tl.Sparsit
     assert "8 of 12" in [text.get_text() for text in tl.figures.layers(record).texts]
 
 
-def test_layers_without_what_is_asked_for(record: tl.SparsityReport) -> None:
+def test_layers_without_the_requested_entries(record: tl.SparsityReport) -> None:
     with pytest.raises(ValueError, match="unknown part of layers 'flop'; did you mean 'flops'"):
         tl.figures.layers(record, "flop")
     with pytest.raises(ValueError, match="give report example_inputs"):
@@ -169,7 +169,7 @@ def test_filters_are_shown_as_they_are_the_largest_first() -> None:
     assert 255 == largest > half > zero > gap == 0
 
 
-def test_a_filter_of_many_channels_is_a_row_of_those_that_are_read() -> None:
+def test_a_filter_of_many_channels_is_a_row_of_the_channels_read() -> None:
     w = torch.rand(5, 20, 3, 3) + 0.1
     w[:, 7] = 0
     w[1] = 0
@@ -239,7 +239,7 @@ def test_shapes_that_do_not_fit() -> None:
         tl.figures.inputs(read, images=torch.ones(3, 4, 4))
 
 
-def test_histograms_count_what_is_not_zero() -> None:
+def test_histograms_count_nonzero_weights() -> None:
     before = torch.tensor([-1.0, -0.5, 0.1, 0.1, 1.0])
     after = torch.tensor([0.0, -0.5, 0.0, 0.1, 0.0])
     axes = tl.figures.weights(before, after.reshape(5, 1), names=("dense", "now"))

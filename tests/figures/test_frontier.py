@@ -103,14 +103,14 @@ def test_a_loss_is_not_in_per_cent(tmp_path: Path, axes: list[Any]) -> None:
 def test_every_value_that_is_not_far_off_is_within_the_axes(
     tmp_path: Path, axes: list[Any], values: tuple[float, ...]
 ) -> None:
-    """Losses may be below zero, such as that of a density; lower is better and lies below."""
+    """Losses may be below zero, such as the loss of a density; lower is better and is drawn below."""
     draw(tmp_path, [Series("it", LEFT[: len(values)], values)], names=("f.svg",), percent=False)
     low, high = axes[0].get_ylim()
     assert low < high
     assert all(low <= value <= high for value in values)
 
 
-def test_what_is_far_worse_leaves_the_figure_for_the_rest_to_be_told_apart(tmp_path: Path, axes: list[Any]) -> None:
+def test_much_worse_points_are_cut_off_so_that_the_others_can_be_distinguished(tmp_path: Path, axes: list[Any]) -> None:
     draw(tmp_path, [Series("it", LEFT, (0.01, 0.012, 0.014, 0.9))], names=("f.svg",))
     low, high = axes[0].get_ylim()
     assert low < 1.0 < 1.4 < high < 20
@@ -136,7 +136,7 @@ def test_the_same_data_make_the_same_files(tmp_path: Path, monkeypatch: pytest.M
     assert draw(tmp_path, SERIES[:1])[1].read_bytes() != contents[0][1]
 
 
-def test_nobody_else_s_figures_are_changed(tmp_path: Path) -> None:
+def test_other_figures_are_not_changed(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     matplotlib.rcParams["svg.hashsalt"] = "another"
     try:
@@ -183,7 +183,7 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"f.png": "before", "f.svg": "before"}
 
 
-def test_an_ending_that_is_no_format(tmp_path: Path) -> None:
+def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="xyz"):
         draw(tmp_path, names=("f.xyz",))
     assert not list(tmp_path.iterdir())

@@ -71,7 +71,7 @@ def assert_alike(ours: nn.Module, theirs: nn.Module) -> None:
 @pytest.mark.parametrize("fused", [None, True], ids=["plain", "fused"])
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_training_is_that_of_a_cpu(name: str, penalty: str, fused: bool | None) -> None:
+def test_training_agrees_with_a_cpu(name: str, penalty: str, fused: bool | None) -> None:
     cls, options = OPTIMIZERS[name]
     shape, lam = PENALTIES[penalty]
     there, here = network().cuda(), network()
@@ -95,7 +95,7 @@ def test_the_host_waits_for_nothing() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_captured_step_is_that_of_the_reference() -> None:
+def test_a_captured_step_agrees_with_the_reference() -> None:
     captured, plain = network().cuda(), network().cuda()
     x, y = batch(0, "cuda")
     ours = tl.ProxAdam(tl.param_groups(captured, tl.L1(), lam=0.02), lr=0.02, capturable=True)
@@ -122,7 +122,7 @@ def test_a_captured_step_is_that_of_the_reference() -> None:
     assert_alike(captured, plain)
 
 
-def test_lambda_is_steered_and_states_go_from_device_to_device() -> None:
+def test_lambda_is_steered_and_states_move_between_devices() -> None:
     model = network().cuda()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-3), lr=0.02)
     control = tl.TargetSparsity(optimizer, 0.8, steps=400)
@@ -161,7 +161,7 @@ def conv_net() -> tuple[nn.Module, Tensor]:
     return model.cuda(), torch.randn(4, 3, 12, 12, device="cuda")
 
 
-def test_compaction_gives_the_same() -> None:
+def test_compaction_keeps_the_outputs() -> None:
     model, x = conv_net()
     small = tl.compact(model, x)
     assert next(small.parameters()).is_cuda
@@ -170,7 +170,7 @@ def test_compaction_gives_the_same() -> None:
     torch.testing.assert_close(small.eval()(x), model.eval()(x), atol=1e-4, rtol=1e-4)
 
 
-def test_what_has_died_leaves_during_training() -> None:
+def test_dead_units_are_removed_during_training() -> None:
     model, x = conv_net()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=tl.Units(model, x)), lam=1e-3), lr=1e-3)
     y = torch.randint(0, 10, (4,), device="cuda")
@@ -198,7 +198,7 @@ def test_files_are_loaded_onto_the_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_two_of_four_gives_the_same(dtype: torch.dtype) -> None:
+def test_two_of_four_agrees_with_a_cpu(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(256, 512).to("cuda", dtype).requires_grad_(False)
     layer.weight.copy_(tl.L1(over=tl.NM(2, 4)).prox(layer.weight, 1e6, 1.0))

@@ -1,4 +1,4 @@
-"""Dimensions as products and sums of axes: what is unified stays one."""
+"""Dimensions as products and sums of axes: unified dimensions stay the same."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_slice_has_the_indices_between(size: int, data: st.DataObject):
     assert indices(part, kept).tolist() == expected
 
 
-def test_what_is_kept_of_a_product_is_every_combination():
+def test_kept_indices_of_a_product_are_all_combinations():
     outer, inner = Axis(2), Axis(3)
     kept = kept_of({inner: 1})
     assert indices(product((outer, inner)), kept).tolist() == [0, 2, 3, 5]

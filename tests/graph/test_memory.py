@@ -1,4 +1,4 @@
-"""Reading and running a model takes little memory beside the model, and gives what a copy in float64 gives."""
+"""Reading and running a model takes little additional memory, with the same outputs as a copy in float64."""
 
 import copy
 
@@ -11,7 +11,7 @@ from torchlasso.graph.precision import DOUBLE
 
 
 class Tied(nn.Module):
-    """An embedding whose weight is that of the last layer, too."""
+    """An embedding that shares its weight with the last layer."""
 
     def __init__(self):
         super().__init__()
@@ -65,7 +65,7 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_copy_without_memory_of_its_own_gives_what_one_in_float64_gives(name, dtype):
+def test_a_copy_that_shares_memory_agrees_with_a_copy_in_float64(name, dtype):
     torch.manual_seed(0)
     model = MODELS[name]().to(dtype).eval()
     x = torch.randn(5, 8, dtype=torch.float64)
@@ -120,7 +120,7 @@ def storage(tensors):
     return sum(kept.values())
 
 
-def test_what_is_known_of_a_model_takes_less_memory_than_the_model():
+def test_the_records_of_a_model_take_less_memory_than_the_model():
     torch.manual_seed(0)
     layers = [layer for _ in range(6) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)).float().eval()
@@ -133,7 +133,7 @@ def test_what_is_known_of_a_model_takes_less_memory_than_the_model():
 
 
 @pytest.mark.parametrize("max_norm", [None, 0.5])
-def test_an_embedding_in_more_precision_is_that_of_the_widened_table_and_writes_none_of_the_model_s_rows(max_norm):
+def test_an_embedding_in_a_higher_precision_reads_the_widened_table_and_does_not_write_into_the_model(max_norm):
     torch.manual_seed(0)
     table = nn.Embedding(7, 3, max_norm=max_norm)
     before, rows = table.weight.detach().clone(), torch.tensor([[0, 6], [2, 2]])

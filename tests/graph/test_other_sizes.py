@@ -1,4 +1,4 @@
-"""Inputs at other sizes are those that the model accepts, with values as in the example."""
+"""Inputs of other sizes that the model accepts, with values as in the example."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_sequence_changes_with_its_masks_and_indices_keep_their_range(longest:
     assert outputs.shape == (3, length, 8)
 
 
-def test_what_is_no_tensor_stays_and_the_example_is_not_changed():
+def test_other_values_than_tensors_stay_and_the_example_is_not_changed():
     x = torch.arange(6.0).reshape(2, 3)
     before = x.clone()
     given, _ = found(lambda x, power, *, of: (x**power).sum(1) * of, (x, 2)) or (None, None)

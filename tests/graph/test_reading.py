@@ -66,7 +66,7 @@ def dead_units() -> tuple[nn.Module, Tensor]:
 
 
 @pytest.mark.parametrize("make", [sparse_convolutions, two_ways, dead_units])
-def test_what_is_read_is_what_makes_a_difference(make: object) -> None:
+def test_the_inputs_read_are_those_that_change_the_outputs(make: object) -> None:
     torch.manual_seed(0)
     model, x = make()  # type: ignore[operator]
     read = inputs_read(model, x[:2])
@@ -84,7 +84,7 @@ def test_other_weights_need_no_other_trace() -> None:
     assert read_in(units.now(model)).tolist() == [False, True, False, True, True]
 
 
-def test_strengths_are_norms_over_what_is_used() -> None:
+def test_strengths_are_norms_over_the_used_weights() -> None:
     torch.manual_seed(0)
     model, x = dead_units()
     strengths = strengths_in(find_units(model, x[:2]))

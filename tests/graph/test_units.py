@@ -51,7 +51,7 @@ def places(model: nn.Module, x: Tensor) -> dict[int, set[tuple[str, int]]]:
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_what_is_added_up_lives_and_dies_together():
+def test_layers_that_are_added_share_their_units():
     found = places(Residual(), IMAGES)
     inside = {("first.weight", 0), ("second.weight", 1)}
     assert found[6] == inside | {(f"norm.{name}", 0) for name in ("weight", "bias", "running_mean", "running_var")}
@@ -59,7 +59,7 @@ def test_what_is_added_up_lives_and_dies_together():
     assert found[4] == stream | {("second.weight", 0), ("second.bias", 0), ("head.weight", 1)}
 
 
-def test_flattened_channels_go_with_all_their_places():
+def test_flattened_channels_include_all_their_positions():
     net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(5 * 36, 2))
     units = find_units(net, IMAGES)
     (channels,) = units.removable
@@ -108,7 +108,7 @@ def test_heads_and_their_dimensions():
         (nn.Softmax(dim=-1), "softmax runs along it"),
     ],
 )
-def test_what_needs_all_of_a_dimension_pins_it(layer: nn.Module, reason: str):
+def test_operators_that_need_a_whole_dimension_pin_it(layer: nn.Module, reason: str):
     units = find_units(nn.Sequential(nn.Linear(4, 6), layer, nn.Linear(6, 2)), torch.randn(3, 4))
     assert not units.removable
     (hidden,) = [family for family in units.families if family.size == 6]
@@ -145,7 +145,7 @@ class Last(nn.Module):
         return self.rnn(x)[0]
 
 
-def test_an_operator_that_is_not_known_pins_what_it_touches_and_is_named():
+def test_an_unknown_operator_pins_its_dimensions_and_is_named():
     units = find_units(Around(Distances()), torch.randn(3, 4))
     assert [family.size for family in units.removable] == [8]
     (name,) = units.structure.unknown
@@ -155,7 +155,7 @@ def test_an_operator_that_is_not_known_pins_what_it_touches_and_is_named():
     assert f"{name} is not understood" in pinned[6]
 
 
-def test_recurrent_layers_are_refused_in_words():
+def test_recurrent_layers_are_pinned_with_a_reason():
     units = find_units(Around(Last()), torch.randn(2, 3, 4))
     assert [family.size for family in units.removable] == [8]
     pinned = {family.size: family.pins for family in units.families if family.pins}
@@ -163,7 +163,7 @@ def test_recurrent_layers_are_refused_in_words():
         assert "lstm is recurrent, and recurrent layers are not followed" in pinned[size]
 
 
-def test_a_model_that_cannot_be_exported_is_refused_in_words():
+def test_a_model_that_cannot_be_exported_is_refused_with_a_reason():
     class Choosing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
@@ -199,7 +199,7 @@ def test_units_are_idle_where_nothing_comes_in_or_nothing_reads_them():
 
 
 @torch.no_grad()
-def test_what_reads_only_idle_units_is_idle():
+def test_units_that_read_only_idle_units_are_idle():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2))
     net[4].weight[:, 3] = 0  # the third of the second layer is not read
@@ -257,7 +257,7 @@ def test_pairs_of_units_pin_them():
 
 
 class Packed(nn.Module):
-    """Sequences one after the other: what comes after an end is told by differences, as in transformers' masks."""
+    """Several sequences in one row, whose ends are found by differences, as in transformers' masks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -280,7 +280,7 @@ def test_a_model_of_known_operators_is_read_as_it_is_exported():
     assert hidden.size == 6
 
 
-def test_what_trains_in_evaluation_is_not_read_as_it_is_exported():
+def test_modules_in_training_mode_are_read_in_evaluation():
     class Dropped(nn.Module):
         def __init__(self) -> None:
             super().__init__()

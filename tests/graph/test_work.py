@@ -43,7 +43,7 @@ def test_a_head_takes_its_part_of_the_attention_too() -> None:
     assert flops[heads.axis] == (layers + products) / 4
 
 
-def test_what_multiplies_no_matrices_cannot_be_penalised_by_operations() -> None:
+def test_a_model_without_matrix_products_cannot_be_penalised_by_operations() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()

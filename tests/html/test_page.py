@@ -28,7 +28,7 @@ def test_colours_are_seen_on_the_paper(name: str, dark: bool) -> None:
     assert (b + 0.05) / (a + 0.05) >= (4.5 if name in ("ink", "soft") else 3)
 
 
-def test_text_is_escaped_wherever_it_goes() -> None:
+def test_text_is_escaped_everywhere() -> None:
     text, escaped = '<b> & "c"', "&lt;b&gt; &amp; &quot;c&quot;"
     made = [
         document(text, ""),
@@ -69,12 +69,12 @@ def test_a_table_names_its_rows_and_its_columns() -> None:
     assert "<thead>" not in table(("", ""), [["a", "b"]])
 
 
-def test_what_is_empty_takes_no_place() -> None:
+def test_empty_parts_take_no_space() -> None:
     assert section("a") == section("a", "", "") == grid() == grid("", "") == beside("") == ""
     assert "<dd" not in tiles([("a", "1", "")]).replace("<dd>1</dd>", "")
 
 
-def test_a_png_is_what_its_pixels_are() -> None:
+def test_a_png_has_its_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 4), dtype=np.uint8)
     with Image.open(io.BytesIO(png(5, 3, pixels.tobytes()))) as image:
         assert (image.format, image.mode) == ("PNG", "RGBA")
@@ -83,7 +83,7 @@ def test_a_png_is_what_its_pixels_are() -> None:
         png(5, 3, pixels.tobytes()[:-1])
 
 
-def test_a_picture_is_in_the_page_and_as_large_as_is_said() -> None:
+def test_a_picture_is_in_the_page_at_the_given_size() -> None:
     text = picture(2, 1, bytes(8), "two pixels", scale=10)
     assert 'alt="two pixels" width="20" height="10"' in text
     data = re.findall(r'src="data:image/png;base64,([^"]*)"', text)

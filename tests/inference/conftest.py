@@ -16,7 +16,7 @@ Functions = Mapping[str, Callable[[], Any]]
 def prefer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make some executions the quickest, in this order; the dense one comes next, and then all others.
 
-    ``whole`` says what a run of the whole model takes, where the original takes 1.
+    ``whole`` is the time of a run of the whole model, relative to the original.
     """
 
     def order(*names: str, whole: Callable[[], float] = lambda: 0.5) -> None:

@@ -1,4 +1,4 @@
-"""Whole models that are accelerated: the same outputs, an input that stays as it is, and a report that is true."""
+"""Accelerated models: the same outputs, an unchanged input model, and a correct report."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_compaction_comes_first(prefer: Prefer, sparsified: Sparsified) -> None:
     assert_same(model, fast, torch.randn(7, 1, 12, 12))
 
 
-def test_what_cannot_be_exported_is_not_compacted(prefer: Prefer, sparsified: Sparsified) -> None:
+def test_a_model_that_cannot_be_exported_is_not_compacted(prefer: Prefer, sparsified: Sparsified) -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -144,7 +144,7 @@ def test_a_weight_of_several_modules(prefer: Prefer, sparsified: Sparsified) -> 
     assert_same(model, fast, torch.randn(4, 20))
 
 
-def test_what_reads_weights_goes_on_reading_them(prefer: Prefer, sparsified: Sparsified) -> None:
+def test_code_that_reads_weights_still_reads_them(prefer: Prefer, sparsified: Sparsified) -> None:
     prefer("csr")
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
@@ -166,7 +166,7 @@ def test_what_reads_weights_goes_on_reading_them(prefer: Prefer, sparsified: Spa
         torch.backends.mha.set_fastpath_enabled(True)
 
 
-def test_what_is_not_a_plain_layer_stays(prefer: Prefer, sparsified: Sparsified) -> None:
+def test_other_modules_than_plain_layers_stay(prefer: Prefer, sparsified: Sparsified) -> None:
     class Twice(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
             return 2 * super().forward(input)
@@ -177,7 +177,7 @@ def test_what_is_not_a_plain_layer_stays(prefer: Prefer, sparsified: Sparsified)
     prefer("csr")
     model = nn.Sequential(*(cls(20, 20) for cls in (Twice, Named, nn.Linear, nn.Linear, nn.Linear, nn.Linear)))
     sparsified(model)
-    with torch.no_grad():  # what is masked with a gradient cannot be copied
+    with torch.no_grad():  # a masked weight with a gradient cannot be copied
         prune.l1_unstructured(model[2], "weight", 0.9)
     model[3] = parametrizations.weight_norm(nn.Linear(20, 20))
     model[4].register_forward_hook(lambda module, args, output: 3 * output)
@@ -293,7 +293,7 @@ def test_precisions(dtype: torch.dtype, prefer: Prefer, sparsified: Sparsified) 
     assert_same(model, fast, x)
 
 
-def test_what_comes_back(prefer: Prefer, sparsified: Sparsified) -> None:
+def test_the_result_of_accelerate(prefer: Prefer, sparsified: Sparsified) -> None:
     prefer("csr", "channels")
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(72, 5)]

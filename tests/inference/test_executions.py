@@ -1,4 +1,4 @@
-"""Each way to run a layer gives what the layer gives, whatever its settings."""
+"""Each way to run a layer computes the same outputs as the layer, for all of its settings."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_which_ways_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(ways(few)) == []
 
 
-def test_block_sizes_go_by_what_is_full() -> None:
+def test_block_sizes_depend_on_the_full_blocks() -> None:
     layer = nn.Linear(64, 64)
     mask = torch.zeros(64, 64)
     mask[16:32, 32:48] = 1
@@ -179,7 +179,7 @@ def test_gradients_of_inputs_pass_through() -> None:
             torch.testing.assert_close(grad, wanted)
 
 
-def test_compiled_code_runs_where_it_can_and_what_torch_brings_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_code_runs_where_it_can_and_torch_s_functions_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     if library() is None:
         pytest.skip("no compiler works here")
     calls = []
@@ -206,7 +206,7 @@ def test_compiled_code_runs_where_it_can_and_what_torch_brings_elsewhere(monkeyp
         assert len(calls) == 1
 
 
-def test_threads_share_what_is_compiled() -> None:
+def test_threads_share_compiled_code() -> None:
     if library() is None:
         pytest.skip("no compiler works here")
     torch.manual_seed(0)
@@ -253,7 +253,7 @@ def test_bad_sizes_are_refused() -> None:
         SparseConvolution(nn.Conv2d(4, 4, 3, groups=2))
     with pytest.raises(ValueError, match="input must not be smaller than the kernel"):
         SparseConvolution(nn.Conv2d(1, 1, 3))(torch.ones(1, 1, 2, 5))
-    for shape in ((1, 2, 5, 5), (4, 5), (2, 1, 5, 5, 5)):  # compiled code would read what is not there
+    for shape in ((1, 2, 5, 5), (4, 5), (2, 1, 5, 5, 5)):  # compiled code would read beyond the tensor
         with pytest.raises(ValueError, match="input must have 3 channels"):
             SparseConvolution(nn.Conv2d(3, 1, 3), compiled=True)(torch.ones(shape))
     with pytest.raises(RuntimeError, match="invalid for input of size"):

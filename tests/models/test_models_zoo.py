@@ -163,7 +163,7 @@ def test_a_model_can_be_a_function(custom: str) -> None:
     assert models.build(f"{custom}:anything", (4,), 3, rows=2)(torch.zeros(1, 4)).shape == (1, 2)
 
 
-def test_what_a_function_may_get_wrong(custom: str) -> None:
+def test_mistakes_of_functions_are_named(custom: str) -> None:
     with pytest.raises(ValueError, match=r"must return a torch\.nn\.Module; it returned str"):
         models.build(f"{custom}:wrong", (4,), 3)
     with pytest.raises(ValueError, match="unknown option 'biass'; did you mean 'bias'"):

@@ -137,7 +137,7 @@ def test_steps_under_a_constant_gradient_keep_their_length_while_the_rate_falls_
         torch.testing.assert_close(with_it, torch.full_like(with_it, limit), rtol=0.01, atol=0.0)
 
 
-# Step decay and warm restarts: down to a hundredth at once, and up again.
+# Step decay and warm restarts: down to a hundredth in one step, and up again.
 JUMPS = [1.0] * 100 + [0.01] * 300 + [1.0] * 50
 
 
@@ -154,7 +154,7 @@ def test_steps_under_a_constant_gradient_keep_their_length_when_the_rate_rises_a
 
 
 @pytest.mark.parametrize("base", [optim.AdamW, optim.NAdam, optim.RAdam], ids=lambda c: c.__name__)
-def test_decoupled_decay_stays_what_the_rate_says(base):
+def test_decoupled_decay_follows_the_rate(base):
     decoupled = {} if base is optim.AdamW else {"decoupled_weight_decay": True}
     w = nn.Parameter(torch.ones(1, dtype=torch.float64))
     optimizer = tl.proximal(base)([w], lr=0.1, weight_decay=0.5, penalty=tl.L1(), lam=0.0, **decoupled)
@@ -214,9 +214,9 @@ def test_a_parameter_that_joins_late_does_not_disturb_the_others(case):
     assert torch.equal(*results)
 
 
-# without RMSprop, whose buffer adds up gradients that were each divided by the denominator of their own step
+# without RMSprop, whose buffer adds up gradients, each divided by the denominator of its step
 @pytest.mark.parametrize("case", [case for case in CASES if case != "RMSprop momentum"])
-def test_the_threshold_of_a_parameter_that_joins_late_is_that_of_its_own_steps(case):
+def test_the_threshold_of_a_late_parameter_counts_its_own_steps(case):
     old, late = (nn.Parameter(torch.full((1,), 1e3, dtype=torch.float64)) for _ in range(2))
     optimizer = make(case, [old, late])
     for t in range(20):

@@ -1,4 +1,4 @@
-"""The step that is done on a device as a whole: that of the reference, without the host waiting for the device."""
+"""The step that runs completely on a device agrees with the reference, and the host never waits for the device."""
 
 import copy
 
@@ -48,7 +48,7 @@ PENALTIES = {tl.L1(): 0.3, tl.MCP(gamma=3.0): 0.3, tl.L1(over=tl.Rows()): 1.5, t
 
 
 @pairwise(case=ADAMS, penalty=PENALTIES, averaging=[True, False])
-def test_the_weights_are_those_of_the_reference(here, monkeypatch, case, penalty, averaging):
+def test_the_weights_agree_with_the_reference(here, monkeypatch, case, penalty, averaging):
     ours, theirs = weights(), weights()
     options = {"lam": PENALTIES[penalty], "averaging": averaging}
     result = train(build(case, ours, penalty, fused=True, **options), ours)
@@ -99,7 +99,7 @@ def test_parameters_without_a_gradient_wait_and_groups_without_a_penalty_are_ste
 
 
 @pytest.mark.parametrize("case", ["AdamW", "SGD momentum"])
-def test_it_goes_on_from_a_file_and_from_and_to_the_reference(here, monkeypatch, case):
+def test_it_resumes_from_a_file_and_exchanges_states_with_the_reference(here, monkeypatch, case):
     ws, twins, reference = weights(), weights(), weights()
     optimizer = build(case, ws, fused=True)
     train(optimizer, ws, range(7))
@@ -122,7 +122,7 @@ def test_it_goes_on_from_a_file_and_from_and_to_the_reference(here, monkeypatch,
 @pytest.mark.parametrize("options", [{"fused": True}, {"fused": True, "capturable": True}, {"capturable": True}])
 @pytest.mark.parametrize("case", ADAMS)
 def test_the_host_does_not_wait_for_the_device(monkeypatch, case, options):
-    # on this device there are no numbers: whatever asks for one raises
+    # tensors on this device have no values: reading one raises
     monkeypatch.setattr(device, "_compiled", lambda step, shapes: step)
     ws = [nn.Parameter(torch.randn(s, device="meta")) for s in [(4, 5), (7,)]]
     optimizer = build(case, ws, **options)
@@ -221,7 +221,7 @@ def test_compiled_it_is_the_same_and_changed_numbers_compile_nothing(monkeypatch
 def test_any_number_of_steps_can_be_compiled(monkeypatch):
     """torch.compile refuses to compile a code object more than eight times."""
     monkeypatch.setattr(device, "_are_on_device", lambda params: True)
-    compile_ = torch.compile  # what comes after the graph takes long, and is not what is asked here
+    compile_ = torch.compile  # the stages after the graph take long, and are not tested here
     monkeypatch.setattr(torch, "compile", lambda step, **_: compile_(step, fullgraph=True, backend="eager"))
     device._compiled.cache_clear()
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]

@@ -41,7 +41,7 @@ def test_sgd(nesterov: bool, averaging: bool) -> None:
         b = g if b is None else own * b + (1 - d) * g
         gain = 1.0 if gain is None else own * gain + (1 - d)
         constant = 1.0 if constant is None else mu * constant + (1 - d)  # G, had μ never changed
-        # the rate for which τ is what it would be with μ
+        # the rate for which τ is the same as with μ
         tau = lr * (1 + mu * constant if nesterov else constant)
         rate = tau / (1 + own * gain if nesterov else gain)
         w = soft(w - rate * (g + own * b if nesterov else b), tau * LAM)

@@ -23,7 +23,7 @@ OPTIMIZERS = {
     "AdamW": (tl.ProxAdamW, {"lr": 0.02, "weight_decay": 0.1}),
 }
 EVERY = pytest.mark.parametrize("case", OPTIMIZERS)
-# name of a parameter -> its penalty and λ, such that some of it is zero and some is not
+# name of a parameter -> its penalty and λ, such that some of its weights are zero and some are not
 ELEMENTS = {
     "conv.weight": (tl.L1(), 0.005),
     "rows.weight": (tl.LHalf(), 0.001),
@@ -188,7 +188,7 @@ def test_the_size_of_the_pieces_is_nothing_to_the_result(case, monkeypatch):
 
 @pytest.mark.parametrize(("case", "name"), [("SGD momentum", "L1"), ("Adam", "ElasticNet"), ("Adam", "single weights")])
 def test_single_precision(case, name, pieces):
-    # a zero may come a step sooner or later, and what is learned from there on may differ
+    # a zero may come a step sooner or later, and later weights may differ
     penalised, swing = (ELEMENTS, 1.2) if name == "single weights" else (over_blocks(name), 0.9)
     theirs, ours = both(case, penalised, swing, torch.float32)
     zeros, found = (torch.cat([each.flatten() for each in result[1]]) for result in (theirs, ours))

@@ -67,7 +67,7 @@ def scratch(monkeypatch) -> list:
 
 
 def step(source: FusedStep, sizes, numbers: list[float], dtype: torch.dtype) -> list[torch.Tensor]:
-    """The weights after one step of runs of these sizes, which is that of the function the kernel is made of."""
+    """Return the weights after one step on tensors of these sizes, checked against the function of the kernel."""
     generator = torch.Generator().manual_seed(0)
 
     def make(size):

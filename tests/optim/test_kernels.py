@@ -147,7 +147,7 @@ print(about[0])
 
 
 @pytest.mark.slow
-def test_without_a_compiler_it_says_so_once_and_goes_on_with_foreach(tmp_path):
+def test_without_a_compiler_it_warns_once_and_uses_foreach(tmp_path):
     environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=100, check=False

@@ -60,7 +60,7 @@ def test_a_skipped_step_advances_nothing(case, implementation, done, unscaled_fi
 
 
 @each_value(case=NAMES, implementation=IMPLEMENTATIONS, clip=[False, True])
-def test_training_goes_on_as_if_the_skipped_steps_had_not_been(case, implementation, clip):
+def test_skipped_steps_leave_no_trace(case, implementation, clip):
     models = network(), network()
     for model, overflows in zip(models, ((0, 3, 4, 11), ()), strict=True):
         optimizer = build_as(implementation, case, model)
@@ -79,7 +79,7 @@ def test_steps_with_scaled_gradients_are_the_steps_without(case, implementation,
         run(model, optimizer, scaler, range(STEPS), cosine(optimizer), clip=clip)
         results.append(flat(model))
     assert scaler.get_scale() > 1024.0
-    # a fused step may take the scale out in an order of rounding of its own
+    # a fused step may unscale in another order of rounding
     for result in results[1:]:
         torch.testing.assert_close(result, results[0], rtol=1e-4, atol=1e-5)
         assert torch.equal(result == 0, results[0] == 0)

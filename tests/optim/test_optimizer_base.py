@@ -58,7 +58,7 @@ def test_without_strength_it_is_the_base_optimizer(case, variant):
 
 
 @EVERY
-def test_without_strength_it_is_the_base_optimizer_under_a_scheduler_and_with_gradients_that_come_and_go(case):
+def test_without_strength_it_is_the_base_optimizer_under_a_scheduler_and_with_missing_gradients(case):
     ours, theirs = network(), network()
     proximal, plain = build(case, ours, lam=0.0, averaging=False), build_plain(case, theirs)
     for model, optimizer in ((ours, proximal), (theirs, plain)):

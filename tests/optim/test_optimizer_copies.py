@@ -38,7 +38,7 @@ def test_a_copy_made_in_mid_training_continues_alike(case, how):
     twin, twin_optimizer, twin_scheduler = COPIES[how]((model, optimizer, scheduler))
     at_copy = flat(twin)
     train(model, optimizer, range(15, STEPS), scheduler)
-    assert torch.equal(flat(twin), at_copy), "the copy has weights of its own"
+    assert torch.equal(flat(twin), at_copy), "the copy shares no weights"
     assert not identical(model, twin)
     train(twin, twin_optimizer, range(15, STEPS), twin_scheduler)
     assert twin_optimizer.penalties == optimizer.penalties
@@ -120,7 +120,7 @@ def test_the_options_of_the_groups_survive_json(case):
 
 
 @EVERY
-def test_training_goes_on_from_the_file_of_the_plain_optimizer(case):
+def test_training_resumes_from_the_file_of_the_plain_optimizer(case):
     model = network()
     plain = build_plain(case, model)
     train(model, plain, range(15))

@@ -19,7 +19,7 @@ from tests.support.implementations import (
 from tests.support.optimizers import CASES, cosine
 from tests.support.pairwise import pairwise
 
-# name -> the parameter as a view of a tensor of its own
+# name -> the parameter as a view of another tensor
 LAYOUTS = {
     "contiguous": lambda: numbers(6, 4),
     "transposed": lambda: numbers(4, 6).t(),

@@ -1,4 +1,4 @@
-"""Options of groups: in tensors, of each group, changed in mid-training, and those that torch refuses."""
+"""Options of groups: as tensors, different in each group, changed in mid-training, and refused by torch."""
 
 import pytest
 import torch
@@ -98,7 +98,7 @@ def test_a_tensor_weight_decay_is_a_weight_decay(case, implementation):
 
 @EACH
 @pytest.mark.parametrize("case", ["Adam", "AdamW"])
-def test_capturable_is_what_it_is_in_torch(case, implementation):
+def test_capturable_means_the_same_as_in_torch(case, implementation):
     ours, theirs = [weights()], [weights()]
     before = ours[0].detach().clone()
     optimizer = optimizer_of(case, implementation, ours, capturable=True)

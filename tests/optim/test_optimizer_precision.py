@@ -44,7 +44,7 @@ def in_float32(case: str, eps: float | None) -> torch.Tensor:
 
 
 @pairwise(case=NAMES, implementation=IMPLEMENTATIONS, precision=PRECISIONS)
-def test_zeros_are_exact_and_near_those_of_float32(case, implementation, precision):
+def test_zeros_are_exact_and_close_to_float32(case, implementation, precision):
     dtype = PRECISIONS[precision]
     options = safe(case, dtype)
     model, optimizer = trained(implementation, case, dtype, **options)
@@ -88,7 +88,7 @@ def test_a_weight_of_nan_stays_one(case, implementation):
 
 
 @pairwise(case=NAMES, implementation=IMPLEMENTATIONS, precision=PRECISIONS)
-def test_the_state_has_the_form_of_that_of_the_plain_optimizer(case, implementation, precision):
+def test_the_state_has_the_form_of_the_plain_optimizer_s_state(case, implementation, precision):
     base = CASES[case][0]
     forms = []
     for make in (lambda params, **o: base(params, **o), lambda params, **o: tl.proximal(base)(params, **o)):

@@ -26,7 +26,7 @@ def test_an_optimizer_without_a_known_metric_is_refused(base):
         tl.proximal(base)
 
 
-def test_a_subclass_of_a_known_optimizer_is_not_taken_for_it():
+def test_a_subclass_of_a_known_optimizer_needs_its_own_metric():
     class Adamantium(optim.Adam):
         pass
 
@@ -41,7 +41,7 @@ def test_no_penalty_at_all_is_refused(groups):
 
 
 @pytest.mark.parametrize("lam", [-1e-3, math.nan, math.inf, "0.1", None, True], ids=repr)
-def test_a_strength_that_is_none_is_refused(lam):
+def test_an_invalid_strength_is_refused(lam):
     with pytest.raises(ValueError, match=r"lam must be a finite number of at least 0; got"):
         tl.ProxSGD([weights(2)], lr=0.1, penalty=tl.L1(), lam=lam)
     with pytest.raises(ValueError, match=r"lam must be a finite number of at least 0; got"):
@@ -99,7 +99,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("cause", REFUSED)
-def test_what_has_no_meaning_is_refused(cause):
+def test_meaningless_arguments_are_refused(cause):
     cls, w, group, error, message = REFUSED[cause]
     with pytest.raises(error, match=message):
         cls([{"params": [w], **group}], lr=0.1)

@@ -67,7 +67,7 @@ SCHEDULERS = {
 
 
 class Recorded:
-    """A scheduler that writes down what the groups say at every step."""
+    """A scheduler that records the options of the groups at every step."""
 
     def __init__(self, kind, optimizer, lr: float):
         self.optimizer, self.scheduler = optimizer, SCHEDULERS[kind](optimizer, lr)
@@ -104,7 +104,7 @@ def test_without_strength_a_scheduler_leads_where_it_leads_the_plain_optimizer(c
 
 
 @pairwise(case=FEW_NAMES, implementation=OTHER_IMPLEMENTATIONS, kind=SCHEDULERS)
-def test_with_averaging_and_penalty_all_implementations_go_the_same_way(case, implementation, kind):
+def test_with_averaging_and_penalty_all_implementations_agree(case, implementation, kind):
     results = []
     for name in ("one by one", implementation):
         model = wide()

@@ -44,7 +44,7 @@ WAYS = {"deepcopy": copy.deepcopy, "file": through_a_file, "as it is": lambda st
 
 
 @pairwise(case=NAMES, implementation=IMPLEMENTATIONS, way=WAYS)
-def test_training_goes_on_from_a_state_dict_to_the_last_bit(case, implementation, way):
+def test_training_resumes_from_a_state_dict_to_the_last_bit(case, implementation, way):
     model = wide()
     optimizer = build_as(implementation, case, model)
     scheduler = cosine(optimizer)
@@ -64,7 +64,7 @@ def test_training_goes_on_from_a_state_dict_to_the_last_bit(case, implementation
 
 
 @pairwise(case=NAMES, implementation=IMPLEMENTATIONS, how=COPIES)
-def test_a_copy_in_mid_training_goes_on_alike_and_apart(case, implementation, how):
+def test_a_copy_in_mid_training_continues_alike_and_separately(case, implementation, how):
     model = wide()
     optimizer = build_as(implementation, case, model)
     scheduler = cosine(optimizer)
@@ -80,7 +80,7 @@ def test_a_copy_in_mid_training_goes_on_alike_and_apart(case, implementation, ho
 
 @EACH
 @ALL
-def test_loading_in_mid_training_goes_back(case, implementation):
+def test_loading_in_mid_training_restores_the_earlier_state(case, implementation):
     model = wide()
     optimizer = build_as(implementation, case, model)
     scheduler = cosine(optimizer)
@@ -198,7 +198,7 @@ def replace_state(model, optimizer) -> None:
 
 
 def forget_state(model, optimizer) -> None:
-    if "betas" in optimizer.defaults:  # what the gain of a buffer of SGD would then be is not to be known
+    if "betas" in optimizer.defaults:  # the gain of a buffer of SGD would then be unknown
         optimizer.state.clear()
         for group in optimizer.param_groups:
             group["gains"] = [0.0] * len(group["params"])
@@ -209,7 +209,7 @@ CHANGES = [replace_weights, write_weights, write_state, replace_state, forget_st
 
 
 @pairwise(case=NAMES, implementation=OTHER_IMPLEMENTATIONS, change=CHANGES)
-def test_what_is_changed_between_two_steps_holds_for_the_next(case, implementation, change):
+def test_changes_between_two_steps_apply_to_the_next(case, implementation, change):
     results = []
     for name in ("one by one", implementation):
         model = wide()

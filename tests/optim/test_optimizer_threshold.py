@@ -53,7 +53,7 @@ class Walk:
 
 
 def has_history_in_its_denominator(case: str) -> bool:
-    # RMSprop's buffer adds up gradients that were each divided by the denominator of their own step
+    # RMSprop's buffer adds up gradients, each divided by the denominator of its step
     return CASES[case][0] is optim.RMSprop and CASES[case][1].get("momentum", 0) > 0
 
 
@@ -69,13 +69,13 @@ def test_the_threshold_is_lam_times_the_step_under_a_unit_gradient(case, rates, 
         factor = RATES[rates](t)
         threshold = penalised.threshold(factor, lam)
         penalised.step(factor)
-        displacement = undecayed.step(factor)  # decoupled decay is no part of τ
+        displacement = undecayed.step(factor)  # decoupled decay is not part of τ
         torch.testing.assert_close(threshold, lam * displacement / GRADIENT, rtol=1e-7, atol=1e-12)
         assert (threshold > 0).all()
 
 
 @pytest.mark.parametrize("case", ["SGD", "Adagrad", "RMSprop", "Adam", "Adam amsgrad", "AdamW", "RAdam", "Adamax"])
-def test_the_threshold_takes_the_metric_of_the_step_whatever_the_gradients_were(case):
+def test_the_threshold_takes_the_metric_of_the_step_for_any_gradients(case):
     # gradients that fall: amsgrad's and Adamax's maxima are of the past
     walk = Walk(case, False, GRADIENT, **({"weight_decay": 0.0} if "weight_decay" in CASES[case][1] else {}))
     generator, lam = torch.Generator().manual_seed(0), 0.5

@@ -117,7 +117,7 @@ def test_it_is_the_plain_optimizer_and_soft_thresholding(base, options, averagin
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("implementation", ["foreach", "fused"])
 @EACH_ONCE
-def test_after_every_step_weights_and_state_are_those_of_a_single_tensor_step(base, options, implementation, dtype):
+def test_after_every_step_weights_and_state_agree_with_a_single_tensor_step(base, options, implementation, dtype):
     if isinstance(options.get("lr"), torch.Tensor) and implementation == "foreach":
         options = {**options, "lr": options["lr"].item()}  # torch has no foreach step with a tensor rate for all
     tracker, checks = TensorTracker(), TestCase()
@@ -143,7 +143,7 @@ def test_after_every_step_weights_and_state_are_those_of_a_single_tensor_step(ba
 
 
 @EVERY
-def test_a_deep_copy_has_all_public_attributes_and_goes_on_alike(base, options):
+def test_a_deep_copy_has_all_public_attributes_and_continues_alike(base, options):
     params = parameters()
     optimizer = build(base, params, options)
     train(optimizer, params)
@@ -156,7 +156,7 @@ def test_a_deep_copy_has_all_public_attributes_and_goes_on_alike(base, options):
 
 
 @EVERY
-def test_loading_a_state_dict_leaves_it_as_it_was_and_goes_on_alike(base, options):
+def test_loading_a_state_dict_does_not_change_it_and_training_continues_alike(base, options):
     params = parameters()
     optimizer = build(base, params, options)
     train(optimizer, params)

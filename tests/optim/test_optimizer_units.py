@@ -1,4 +1,4 @@
-"""Blocks over several parameters: the prox of a unit is that of all its slices together."""
+"""Blocks over several parameters: the prox of a unit acts on all its slices together."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_over_one_parameter_it_is_the_penalty_of_its_rows(penalty, optimizer):
     assert (one[1].weight == 0).all(dim=1).any()
 
 
-def test_the_prox_of_a_unit_is_that_of_all_its_slices():
+def test_the_prox_of_a_unit_is_the_prox_of_all_its_slices():
     """With plain SGD a unit becomes its slices after the step, times (1 − τλ√n/‖u‖)₊ for all of them together."""
     model = residual()
     over, lr, lam = units(model), 0.1, 0.3
@@ -138,7 +138,7 @@ def test_the_prox_of_a_unit_is_that_of_all_its_slices():
 
 @pytest.mark.parametrize(("optimizer", "lr", "lam"), [(tl.ProxSGD, 0.3, 0.012), (tl.ProxAdam, 0.01, 0.006)])
 @pytest.mark.parametrize("fused", [None, True])
-def test_a_unit_that_died_is_zero_in_all_its_tensors_and_can_go(optimizer, lr, lam, fused):
+def test_a_dead_unit_is_zero_in_all_its_tensors_and_removable(optimizer, lr, lam, fused):
     model = residual()
     optimizer = optimizer(tl.param_groups(model, tl.L1(over=units(model)), lam=lam), lr=lr, fused=fused)
     train(model, optimizer, 60)
@@ -172,7 +172,7 @@ def test_the_loss_term_is_the_sum_over_units_and_differentiable():
     assert all(p.grad is not None for p in groups[0]["params"])
 
 
-def test_it_goes_on_after_saving_and_loading_as_if_nothing_was():
+def test_saving_and_loading_changes_nothing():
     model = residual()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=units(model)), lam=0.02), lr=0.01)
     train(model, optimizer, 5)
@@ -208,7 +208,7 @@ def test_controllers_know_units():
             scheduler.step()
     (weights,) = optimizer.weights.values()
     assert weights.shape == (10,)
-    assert weights.max() == 1  # what is dead has the whole λ
+    assert weights.max() == 1  # dead blocks have the full λ
     params = optimizer.param_groups[0]["params"]
     assert sum(int((p == 0).sum()) for p in params) / sum(p.numel() for p in params) == pytest.approx(0.5, abs=0.15)
 
@@ -252,11 +252,13 @@ def test_network_slimming_is_a_rule():
     gone = ~model.norm.weight.detach().bool()
     assert gone.any()
     with torch.no_grad():
-        model.norm.bias[gone] = 0  # what is left of the channel is a constant, which zero padding would cut
+        model.norm.bias[gone] = (
+            0  # the remaining bias is a constant, and zero padding would differ from it at the border
+        )
     assert tl.compact(model, X[:2]).norm.num_features == int((~gone).sum())
 
 
-def test_what_cannot_be():
+def test_impossible_units_are_refused():
     model = residual()
     with pytest.raises(ValueError, match=r"no removable unit whose family matches 'nowhere\.\*'; stem\.weight:0"):
         units(model, only="nowhere.*")
@@ -270,7 +272,7 @@ def test_what_cannot_be():
         tl.ProxAdam(tl.param_groups(model, tl.LHalf(over=units(model)), lam=1.0))
 
 
-def test_units_go_by_the_operations_that_they_take() -> None:
+def test_units_are_weighted_by_their_operations() -> None:
     """By hand: a layer's operations are 2·weights·positions, and count with its outputs and with its inputs."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(96, 5))
@@ -303,7 +305,7 @@ def test_units_go_by_the_operations_that_they_take() -> None:
         tl.Units(net, X[:2], by="latency")
 
 
-def test_the_costly_go_first_and_the_model_still_shrinks_in_training() -> None:
+def test_expensive_units_are_removed_first_and_the_model_still_shrinks_in_training() -> None:
     net = residual()
     optimizer = tl.ProxAdam(tl.param_groups(net, tl.L1(over=units(net, by="flops")), lam=0.02), lr=0.02)
     train(net, optimizer, 60)

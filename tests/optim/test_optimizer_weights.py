@@ -108,7 +108,7 @@ def weighted(case, kind, implementation, weigh=(0, 2), scaling: bool = False) ->
 
 @functools.cache
 def weighted_by_hand(case, kind, weigh=(0, 2), scaling: bool = False) -> torch.Tensor:
-    """Every block is a parameter of its own, with its own λ; the gradients are cut up alike."""
+    """Make every block a separate parameter with its own λ, and divide the gradients in the same way."""
     ws = parameters()
     parts = [list(w.detach().split(1)) if kind == "rows" else list(w.detach().reshape(-1).split(1)) for w in ws]
     blocks = [[nn.Parameter(part.clone()) for part in some] for some in parts]
@@ -202,7 +202,7 @@ def test_weights_in_other_precisions(case, dtype):
 
 @EACH
 @FEW
-def test_a_scale_of_zero_is_no_penalty(case, implementation):
+def test_a_scale_of_zero_means_no_penalty(case, implementation):
     results = []
     for by_hand in (False, True):
         ws = parameters()
@@ -228,7 +228,7 @@ def test_scales_of_one_and_weights_of_one_change_nothing(case, implementation):
     assert_alike(run(optimizer, ws, lambda step: None), run(plain, twins, lambda step: None))
 
 
-# --- what is said of the problem ---
+# --- reports on the problem ---
 
 
 def test_penalised_groups_have_the_products():
@@ -304,7 +304,7 @@ def test_a_group_that_is_added_later_has_scales():
     assert [group["lam_scales"] for group in optimizer.param_groups] == [[1.0] * 3, [1.0] * 2]
 
 
-def test_what_there_is_for_each_parameter_is_not_shown():
+def test_entries_per_parameter_are_not_shown():
     ws = parameters()
     optimizer = make("Adam", ws)
     optimizer.weights[ws[0]] = torch.ones_like(ws[0])
@@ -336,7 +336,7 @@ def test_scales_on_a_device(here, monkeypatch, case, kind, silent):
 
 @pytest.mark.parametrize("kind", ["elements", "rows"])
 @FEW
-def test_weights_on_a_device_come_and_go(here, monkeypatch, case, kind):
+def test_weights_on_a_device_can_be_set_and_removed(here, monkeypatch, case, kind):
     # with weights a step is not done there as a whole: gains and rates go back and forth
     results, taken, advance = [], [], device.advance
     monkeypatch.setattr(device, "advance", lambda *args: taken.append(args) or advance(*args))
@@ -358,7 +358,7 @@ def test_weights_on_a_device_come_and_go(here, monkeypatch, case, kind):
 
 
 def test_the_host_does_not_wait_for_the_device_because_of_scales(monkeypatch):
-    # on this device there are no numbers: whatever asks for one raises
+    # tensors on this device have no values: reading one raises
     monkeypatch.setattr(device, "_compiled", lambda step, shapes: step)
     ws = [nn.Parameter(torch.randn(shape, device="meta")) for shape in SHAPES]
     optimizer = tl.ProxAdam(ws, penalty=tl.L1(), lam=0.3, **IMPLEMENTATIONS["fused"])

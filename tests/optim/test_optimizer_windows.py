@@ -37,7 +37,7 @@ def test_parameters_that_join_and_pause_are_as_they_are_alone(case, implementati
         for w, twin, is_there, single in zip(together, alone, present, singles, strict=True):
             grad = torch.randn(6, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
             w.grad, twin.grad = (grad.clone() if is_there(t) else None for _ in range(2))
-            # the largest rate so far is that of the group, once a member has a gradient
+            # the largest rate so far is the group's, as soon as a member has a gradient
             single.param_groups[0]["lr_peak"] = max([0.0, *(lr * r for r in RATES[rates][: t + 1])])
             step(single, lr * rate)
         step(optimizer, lr * rate)
@@ -66,7 +66,7 @@ def test_the_threshold_is_lam_times_the_step_under_a_unit_gradient(case, impleme
 
 @FALLING
 @EACH
-def test_decoupled_decay_stays_what_the_rate_says(implementation, rates):
+def test_decoupled_decay_follows_the_rate(implementation, rates):
     w = nn.Parameter(torch.ones(3, dtype=torch.float64))
     optimizer = make("AdamW", implementation, [w], 0.0, weight_decay=0.5)
     expected = 1.0

@@ -28,7 +28,7 @@ def weights() -> list[nn.Parameter]:
 
 
 def options_of(base: type, way: str) -> dict[str, object]:
-    """The options that ask for a way, but for those that the torch optimizer does not have."""
+    """Return the options that select an implementation, except those that the torch optimizer does not have."""
     known = inspect.signature(base.__init__).parameters
     return {name: value for name, value in IMPLEMENTATIONS[way].items() if name in known}
 
@@ -77,7 +77,7 @@ def numbers(optimizer: tl.Proximal) -> list[list[float]]:
 
 @pytest.mark.parametrize("kind", PENALTIES)
 @pytest.mark.parametrize(("case", "way"), WAYS, ids=[f"{case}, {way}" for case, way in WAYS])
-def test_a_step_is_that_of_the_reference(case: str, way: str, kind: str) -> None:
+def test_a_step_agrees_with_the_reference(case: str, way: str, kind: str) -> None:
     ours, theirs = weights(), weights()
     optimizer, other = build(case, ours, kind, way), build(case, theirs, kind)
     found, expected = train(optimizer, optimizer.step, ours), train(other, other._reference_step, theirs)
@@ -98,7 +98,7 @@ DEVICE = [(case, {}) for case in FUSED] + [("Adam", {"betas": (0.0, 0.9)})]
 
 @pytest.mark.parametrize("kind", PENALTIES)
 @pytest.mark.parametrize(("case", "options"), DEVICE, ids=str)
-def test_a_step_on_a_device_is_that_of_the_reference(
+def test_a_step_on_a_device_agrees_with_the_reference(
     monkeypatch: pytest.MonkeyPatch, case: str, options: dict, kind: str
 ) -> None:
     base, defaults = CASES[case]

@@ -1,4 +1,4 @@
-"""Blocks against what layers compute: a block that is zero silences exactly what it names."""
+"""Blocks against the outputs of layers: a block of zeros silences exactly the unit or input that it names."""
 
 import pytest
 import torch

@@ -26,7 +26,7 @@ def runs(t: torch.Tensor, m: int = 4) -> list[torch.Tensor]:
 
 
 def by_enumeration(penalty: tl.Separable, z: torch.Tensor, lam: float, step: torch.Tensor, n: int) -> torch.Tensor:
-    """The least Σ (u − z)²/(2·step) + φ over what is penalised, for every choice of what is not."""
+    """Return the least Σ (u − z)²/(2·step) + φ over the penalised weights, for every choice of the spared ones."""
     u = penalty.prox(z, lam, step)
     cost = (u - z).square() / (2 * step) + penalty.phi(u.abs(), lam)
     choices = itertools.combinations(range(len(z)), max(0, len(z) - n))
@@ -47,7 +47,7 @@ def test_the_prox_is_the_best_of_all_choices(name: str, n: int, steps: str) -> N
         torch.testing.assert_close(found, torch.stack(best).sum())
 
 
-def test_the_value_is_that_of_all_but_the_largest() -> None:
+def test_the_value_counts_all_but_the_largest() -> None:
     w = random(1)
     expected = sum(run.abs().sort(descending=True).values[2:].sum() for run in runs(w))
     torch.testing.assert_close(tl.L1(over=tl.NM(2, 4)).value(w, 0.5), 0.5 * expected)
@@ -91,7 +91,7 @@ def test_runs_lie_along_the_inputs_of_a_layer() -> None:
         (lambda: tl.SparseGroup(over=tl.NM()).value(torch.ones(4, 4), 1.0), "has no groups"),
     ],
 )
-def test_what_cannot_be_is_refused(make, message: str) -> None:
+def test_impossible_options_are_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -115,5 +115,5 @@ def test_training_ends_with_two_of_four(optimizer: type[tl.Proximal]) -> None:
     assert torch.equal(layer.weight != 0, truth != 0)
     refit = torch.linalg.lstsq(torch.cat([x[:, truth[0] != 0], torch.ones(400, 1)], dim=1), y).solution
     found = torch.cat([layer.weight[:, truth[0] != 0].T, layer.bias[None]])
-    torch.testing.assert_close(found, refit, atol=2e-3, rtol=0)  # what is kept is not shrunk
+    torch.testing.assert_close(found, refit, atol=2e-3, rtol=0)  # kept weights are not shrunk
     assert tl.stationarity([{**g, "lam": 0.5} for g in ours.penalised_groups()]).max < 0.02

@@ -271,7 +271,7 @@ def test_identities(name, over, dtype):
         if torch.as_tensor(step).all() and not isinstance(over, SingularValues | NM):
             assert (u == 0).all(), "a large λ gives exact zeros"
             assert not penalty.support(u).any()
-    assert torch.equal(w, kept), "the input is left as it is"
+    assert torch.equal(w, kept), "the input is unchanged"
 
 
 @law()

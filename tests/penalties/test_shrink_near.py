@@ -89,7 +89,7 @@ def test_a_row_that_was_zero_stays_exactly_zero_up_to_its_threshold(dtype, decad
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @EACH
 @DTYPES
-def test_what_is_no_number_never_becomes_zero(dtype, name, value):
+def test_nan_never_becomes_zero(dtype, name, value):
     scaled, metric, lam, _ = rows(2.0, 7, dtype)
     scaled[:, 3] = value
     for start in (0.0, 1e-3, 1.0, float("nan")):
@@ -99,7 +99,7 @@ def test_what_is_no_number_never_becomes_zero(dtype, name, value):
 
 
 @DTYPES
-def test_what_is_no_number_never_becomes_zero_by_the_search(dtype):
+def test_nan_never_becomes_zero_by_the_search(dtype):
     scaled, metric, lam, _ = rows(2.0, 7, dtype)
     scaled[:, 3] = float("nan")
     u, _ = shrink(scaled / metric, lam / metric)

@@ -1,4 +1,4 @@
-"""The reader of docs/format.md, which needs numpy alone, reads what is saved."""
+"""The reader of docs/format.md, which needs only numpy, reads saved files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def model() -> nn.Module:
 
 
 @pytest.mark.parametrize("values", [None, torch.bfloat16, torch.float16])
-def test_the_reader_on_the_page_reads_what_is_saved(
+def test_the_reader_on_the_page_reads_saved_files(
     tmp_path: Path, read: Callable[[Path], dict[str, Any]], values: torch.dtype | None
 ) -> None:
     tl.save(model(), tmp_path / "m", values=values, metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""The code of where the nonzeros are: what a plain reading of the format says, short, and read back or refused."""
+"""The code of the positions of nonzeros: it follows the format, is short, and is read back or refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bits(code: golomb.Bytes) -> str:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(flags(), st.sampled_from([8, 64, 1 << 18]))
-def test_the_code_is_that_of_the_format_with_the_best_k_and_is_read_back(marked: Flags, piece: int) -> None:
+def test_the_code_follows_the_format_with_the_best_k_and_is_read_back(marked: Flags, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(golomb, "PIECE", piece)
         code, low_bits = encode(marked)

@@ -51,7 +51,7 @@ MISFITS: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 
 @pytest.mark.parametrize(("make", "message"), MISFITS.values(), ids=MISFITS)
-def test_what_does_not_fit_is_said_and_nothing_changes(path: Path, make: Callable[[], nn.Module], message: str) -> None:
+def test_misfits_are_named_and_nothing_changes(path: Path, make: Callable[[], nn.Module], message: str) -> None:
     tl.save(nn.Sequential(nn.Linear(4, 3)), path)
     model = make()
     before = values(model)
@@ -111,7 +111,7 @@ def test_metadata_of_ones_own(path: Path) -> None:
         tl.save(nn.ReLU(), path, metadata={"a": 1})
 
 
-def test_there_is_no_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for missing in (tmp_path / "nothing", tmp_path):
         with pytest.raises(FileNotFoundError, match=missing.name):
             tl.load(missing, into=nn.ReLU())
@@ -138,7 +138,7 @@ def test_other_values_are_refused(path: Path) -> None:
         tl.save(nn.Linear(2, 1), path, values=torch.int8)
 
 
-def test_two_tensors_do_not_go_into_one(path: Path) -> None:
+def test_two_tensors_do_not_fit_into_one(path: Path) -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(5, 2), "head": nn.Linear(2, 5, bias=False)})
     tl.save(model, path)
     model.head.weight = model.embed.weight

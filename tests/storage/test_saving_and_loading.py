@@ -84,7 +84,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
 def test_every_tensor_comes_back_to_the_last_bit(tmp_path: Path, given: dict[str, Tensor]) -> None:
     model, file = holding(given), tmp_path / "m"
     tl.save(model, file)
-    # a negative zero is left in a tensor that is stored as it is
+    # a tensor that is stored densely keeps a negative zero
     with safe_open(file, framework="pt") as stored:
         sparse = json.loads(stored.metadata()[container.KEY])["sparse"]
     expected = {
@@ -235,7 +235,7 @@ def test_a_file_with_one_of_the_names_of_a_tied_tensor_is_enough(path: Path) -> 
         tl.load(path, into=Tied(tied=False))
 
 
-def test_the_same_model_gives_the_same_bytes(path: Path) -> None:
+def test_the_same_model_has_the_same_bytes(path: Path) -> None:
     model = sparse_net()
     contents = set()
     for _ in range(5):
@@ -287,7 +287,7 @@ def test_an_empty_model(path: Path) -> None:
     tl.load(path, into=nn.ReLU())
 
 
-def test_what_was_read_does_not_change_with_the_file(path: Path) -> None:
+def test_loaded_tensors_do_not_change_with_the_file(path: Path) -> None:
     tl.save(nn.Linear(100, 100), path)
     back = read(path)
     before = {name: w.clone() for name, w in back.items()}
@@ -296,7 +296,7 @@ def test_what_was_read_does_not_change_with_the_file(path: Path) -> None:
     assert same(back, before)
 
 
-def test_what_is_read_is_limited(path: Path) -> None:
+def test_reading_is_limited(path: Path) -> None:
     tl.save(holding({"zeros": torch.zeros(1000, 1000), "ones": torch.ones(10)}), path)
     with pytest.raises(
         ValueError, match=r"m\.safetensors has 4,000,000 bytes of sparse tensors, more than the limit of 3,999,999"

@@ -33,7 +33,7 @@ def images(size: int, channels: int = 3) -> Tensor:
     return torch.randn(2, channels, size, size)
 
 
-# What several of them are made of
+# Parts of several architectures
 
 
 def conv_norm(
@@ -81,7 +81,7 @@ class Branches(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels are scaled by what a small network makes of their means."""
+    """Channels scaled by a small network of their means."""
 
     def __init__(self, channels: int, inside: int) -> None:
         super().__init__()
@@ -235,7 +235,7 @@ def convnext() -> Example:
 
 
 class UNet(nn.Module):
-    """Down, and up again with what was there on the way down beside it."""
+    """A U-net: down, and up again with the values from the way down concatenated."""
 
     def __init__(self, widths: tuple[int, ...] = (6, 8, 10)) -> None:
         super().__init__()
@@ -480,7 +480,7 @@ for _name in models.names():
 
 
 def from_transformers(model: str, config: dict[str, Any], inputs: Callable[[], dict[str, Any]]) -> Example:
-    with warnings.catch_warnings():  # its own, and those of what it imports
+    with warnings.catch_warnings():  # its own modules, and those that it imports
         warnings.simplefilter("ignore")
         transformers = pytest.importorskip("transformers", reason="transformers is not installed")
         cls = getattr(transformers, model)

@@ -1,4 +1,4 @@
-"""A model of many branches, in each of which half of the units are dead: one compaction tells of many operators."""
+"""A model of many branches, with half of the units dead in each: one compaction tests many operators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchlasso.compaction import compact
 
-Operator = Callable[[Tensor, Tensor], Tensor]  # of what a branch made of the input, and the input itself
+Operator = Callable[[Tensor, Tensor], Tensor]  # a function of the branch's output, and of the input itself
 
 WIDTH = 8
 ZERO, CONSTANT = 2, 2  # units that are zero for all inputs, and units that are other constants

@@ -23,7 +23,7 @@ ROOT = str(Path(__file__).parents[2])  # where `tests` is found by the script
 
 
 class Cluster:
-    """The scenarios of one file, by name, and what came of each.
+    """The scenarios of one file, by name, and their outcomes.
 
     Args:
         file: the test file, which calls :meth:`work` when it is run as a script.
@@ -46,7 +46,7 @@ class Cluster:
         return enter
 
     def check(self, name: str) -> None:
-        """Fail with what went wrong in this scenario, on whichever process."""
+        """Fail with the error of this scenario, from any process."""
         if self._outcomes is None:
             with tempfile.TemporaryDirectory() as folder:
                 log = launch(self.file, self.processes, folder)
@@ -69,7 +69,7 @@ class Cluster:
 
 
 def launch(file: str, processes: int, *args: str) -> str:
-    """Run the file in this many processes; what they print."""
+    """Run the file in this many processes, and return their output."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", file]
     path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
     try:

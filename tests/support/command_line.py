@@ -28,7 +28,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Tool:
-    """The command line in process, and how to look at what it left."""
+    """The command line in process, with readers of the files that it writes."""
 
     capsys: pytest.CaptureFixture[str]
 
@@ -39,7 +39,7 @@ class Tool:
         return Ended(ended.value.code, *self.capsys.readouterr())
 
     def train(self, data: object, out: Path, *more: object) -> Ended:
-        """A small run; ``more`` goes after the options, so that it wins over them."""
+        """Train a small run; ``more`` comes after the options and overrides them."""
         return self("train", "--data", data, "--out", out, *OPTIONS, *more)
 
     def resume(self, out: Path, *more: object) -> Ended:
@@ -47,7 +47,7 @@ class Tool:
 
     @staticmethod
     def assert_refused(ended: Ended, *names: str) -> None:
-        """Exit code 2, and one line on stderr, which has these names in it."""
+        """Check for the exit code 2, and one line on stderr that contains these names."""
         assert ended.code == 2, ended
         assert ended.err.count("\n") == 1, ended.err
         assert ended.err.endswith("\n")
@@ -59,7 +59,7 @@ class Tool:
 
     @staticmethod
     def contents(folder: Path) -> dict[str, bytes]:
-        """All files of a folder by their name in it."""
+        """Return all files of a folder by their relative names."""
         found = (path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
@@ -75,7 +75,7 @@ class Tool:
 
     @staticmethod
     def as_arguments(options: dict[str, Any]) -> list[str]:
-        """The command line that the options of a config.json stand for."""
+        """Return the command line for the options of a config.json."""
         arguments = []
         for key, value in options.items():
             if value is None or value is False or value == []:
@@ -88,7 +88,7 @@ class Tool:
     @staticmethod
     @contextmanager
     def full_disk(limit: int) -> Iterator[None]:
-        """No file can grow beyond ``limit`` bytes: a write fails part-way, as on a full disk."""
+        """Let no file grow beyond ``limit`` bytes: a write fails part-way, as on a full disk."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # Python ignores the signal that would kill
         try:

@@ -1,4 +1,4 @@
-"""Models of which parts are dead, what they become when they are compacted, and whether another model is the same."""
+"""Models with dead units, their compacted forms, and comparisons with other models."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from torch.nn import functional as F
 
 import torchlasso as tl
 
-Zeros = dict[str, int]  # of these parameters, so many of the first rows and their biases; of NAME:1, columns
+Zeros = dict[
+    str, int
+]  # by parameter, the number of its first rows to zero, with their biases; for NAME:1, of its first columns
 
 
 def filled(model: nn.Module, zeros: Zeros, seed: int = 0) -> nn.Module:
-    """Random values, with dead rows."""
+    """Fill a model with random values, except dead rows."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for w in [*model.parameters(), *model.buffers()]:
@@ -36,7 +38,7 @@ def filled(model: nn.Module, zeros: Zeros, seed: int = 0) -> nn.Module:
 
 
 class Heads(nn.Module):
-    """Attention that keeps its sizes in numbers, a tuple, a list, a dictionary and an object of its own."""
+    """Attention that keeps its sizes in integers, a tuple, a list, a dictionary and a plain object."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -105,7 +107,7 @@ def convolutions() -> nn.Module:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the full size, what is dead in it, and what it reads."""
+    """A model of the full size, its dead units, and its inputs."""
 
     build: Callable[[], nn.Module]
     zeros: Zeros
@@ -195,7 +197,7 @@ def shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def check_same(other: nn.Module, small: nn.Module, inputs: Any) -> None:
-    """All that a compacted model is: values, sizes, numbers and what it gives."""
+    """The complete state of a compacted model: values, sizes, integers and outputs."""
     other.eval()
     assert shapes(other) == shapes(small)
     assert numbers(other) == numbers(small)

@@ -23,7 +23,7 @@ def rows(columns: int) -> Tensor:
 
 
 def ready(model: nn.Module) -> nn.Module:
-    """In float64 and random, shifts and statistics too."""
+    """Convert a model to float64 with random values, including shifts and statistics."""
     model = model.double()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -33,7 +33,7 @@ def ready(model: nn.Module) -> nn.Module:
 
 
 def compacted(model: nn.Module, x: Any, modes: tuple[bool, ...] = (False, True), **options: Any):
-    """A smaller model that was seen to give the same, and the report."""
+    """Return a smaller model, after a comparison of its outputs, and the report."""
     small, found = compact(model, x, return_report=True, **options)
     for training in modes:
         ours, theirs = (copy.deepcopy(each).train(training)(x) for each in (small, model))
@@ -42,7 +42,7 @@ def compacted(model: nn.Module, x: Any, modes: tuple[bool, ...] = (False, True),
 
 
 def why(found: CompactionReport, size: int) -> str:
-    """The reasons for the only family that had so many units."""
+    """Return the reasons of the only family that had this number of units."""
     (family,) = [family for family in found.families if family.before == size]
     return "; ".join(family.why)
 

@@ -1,4 +1,4 @@
-"""The ways in which a step can be computed, and what the tests that run over them share."""
+"""The implementations of a step, and helpers of the tests that run over all of them."""
 
 import copy
 
@@ -15,7 +15,7 @@ IMPLEMENTATIONS = {
 }
 EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 OTHER_IMPLEMENTATIONS = [name for name in IMPLEMENTATIONS if name != "one by one"]
-# those that have them all; Adagrad has only torch's own fused step
+# the optimizers that have them all; Adagrad has only torch's own fused step
 NAMES = [name for name, (base, _) in CASES.items() if base in (optim.SGD, optim.Adam, optim.AdamW)]
 ALL = pytest.mark.parametrize("case", NAMES)
 # where the options of the optimizer do not matter
@@ -26,7 +26,7 @@ STEPS = 16  # of a training run, in which some weights become zero
 
 
 def wide(seed: int = 0) -> nn.Module:
-    """The network in float64, in which rounding cannot be taken for a difference."""
+    """Return the network in float64, so that rounding does not count as a difference."""
     return network(seed).double()
 
 
@@ -35,7 +35,7 @@ def build_as(implementation: str, case: str, model: nn.Module, **options):
 
 
 def by_reference(optimizer):
-    """Let the steps of an optimizer be those of the readable reference."""
+    """Make an optimizer step with the readable reference."""
     optimizer.step = optimizer._reference_step
     return optimizer
 
@@ -67,7 +67,7 @@ def random_gradients(params, seed: int) -> None:
 
 
 def assert_alike(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """Float64: the same but for the order of rounding, with the same zeros."""
+    """Check in float64: equal up to the order of rounding, with the same zeros."""
     assert ours.dtype == theirs.dtype == torch.float64
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
     assert torch.equal(ours == 0, theirs == 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 SMALL = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05")
 IMAGES = ("--data", "digits", "--batch-size", "256", "--lr", "0.01")
-LONGER = ("--batch-size", "32")  # so many steps that weights of pixels that are always zero become zero
+LONGER = ("--batch-size", "32")  # enough steps for the weights of constant pixels to become zero
 BY_LAM = ("--points", "4", "--lams", "0.01,0.3", "--collapse", "1", "--validation", "0.25", "--choose", "best")
 FEW = ("--epochs", "1", "--epochs-each", "1", "--points", "3", "--lams", "0.001,0.1", "--collapse", "1")
 RUNS = {

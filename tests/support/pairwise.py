@@ -34,7 +34,7 @@ def _name(value: Any) -> str:
 
 
 def cover(axes: list[list[Any]], strength: int, where: Callable[..., bool] = lambda *_: True) -> list[tuple[Any, ...]]:
-    """Return combinations, one value of each axis, that contain every group of so many values of different axes.
+    """Return combinations, one value of each axis, that contain every group of ``size`` values of different axes.
 
     Greedy: the next one is a combination with the most groups that are in none so far. What a combination adds only
     becomes less, so that one pass for each number of new groups finds it.
