@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def train(options: Options, power: int) -> list[float]:
-    """One run's figures, in the order of the columns."""
+    """Return the figures of one run, in the order of the columns."""
     averaging.POWER = power
     inputs, rows = read_data(options)
     experiment = Experiment(options, inputs)

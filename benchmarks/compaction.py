@@ -116,7 +116,7 @@ def breadth(only: str) -> None:
 
 
 def by_torch_pruning(model: nn.Module, inputs: Any) -> nn.Module:
-    """The model without the output channels whose weights and biases are zero, as Torch-Pruning finds them."""
+    """Return the model without the output channels whose weights and biases are zero, as Torch-Pruning finds them."""
     import torch_pruning as tp
 
     done: set[tuple[str, int]] = set()
@@ -188,7 +188,7 @@ def flops_of(model: nn.Module, x: Tensor) -> int:
 
 @torch.inference_mode()
 def latencies(models: dict[str, nn.Module], x: Tensor) -> dict[str, float]:
-    """The median time of each, measured in turns, so that what else the machine does meets all of them."""
+    """Return the median time of each, measured in turns, so that other work of the machine affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in models}
     for run in range(RUNS + 2):
         for name, model in models.items():

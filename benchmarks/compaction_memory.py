@@ -77,7 +77,7 @@ def main() -> None:
 
 @torch.no_grad()
 def kill_rows_(model: nn.Module) -> None:
-    """Set half of the rows of every hidden layer to zero, and what a batch norm behind it makes of them."""
+    """Set half of the rows of every hidden layer to zero, with their scales and shifts in a batch norm behind it."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) or type(m).__name__ == "Conv1D"]
     dead: dict[int, torch.Tensor] = {}
     for layer in layers[:-1]:
@@ -94,7 +94,7 @@ def kill_rows_(model: nn.Module) -> None:
 
 
 def resident(key: str) -> int:
-    """Bytes of this process in memory: ``VmRSS`` now, ``VmHWM`` at most since the peak was forgotten."""
+    """Return the bytes of this process in memory: ``VmRSS`` now, ``VmHWM`` at most since the peak was reset."""
     found = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(found[1]) if found else 0
 
@@ -104,7 +104,7 @@ def bytes_of(model: nn.Module) -> int:
 
 
 def measure(name: str, dtype: torch.dtype, threads: int) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     torch.manual_seed(0)

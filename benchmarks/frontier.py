@@ -123,7 +123,7 @@ def _changes(words: list[str]) -> dict[str, object]:
 
 
 def read(folder: str, held_out: bool) -> tuple[Rows, Rows]:
-    """The rows to train on and those to judge on: held out training images, or the test images."""
+    """Return the rows to train on and the rows to evaluate on: held-out training images, or the test images."""
     dataset = data.load(folder)
     kept, held = data.holdout(dataset.y, HELD if held_out else 0.0, 0)
     scale = data.Standardizer.fit(dataset.x[kept])
@@ -188,7 +188,7 @@ def train(recipe: Recipe, rows: Rows, judge: Rows, folder: Path) -> dict:
 
 
 def _teacher(recipe: Recipe, model: nn.Module, rows: Rows, folder: Path) -> Term:
-    """Train a dense network, and what it adds to the loss; ``model`` gets its weights, if it is to start from them."""
+    """Train a dense network and return its term of the loss; ``model`` gets its weights, if it starts from them."""
     torch.manual_seed(1000 + recipe.seed)
     dense = models.build(recipe.model, tuple(rows[0].shape[1:]), 10)
     if recipe.bfloat16:

@@ -59,7 +59,7 @@ def _read(path: Path) -> None:
 
 
 def fault(ended: Ended, canary: Path, expected: str | None) -> str:
-    """Return what is wrong with how a case ended, in a word; nothing if all is well."""
+    """Return a word for the fault in the end of a case; an empty one if there is none."""
     if canary.exists():
         canary.unlink()
         return "code was run"
@@ -89,7 +89,7 @@ def corpus_in(folder: Path) -> list[Target]:
     """Make the good files in a folder."""
 
     def run(words: tuple[str, ...]) -> None:
-        """Run a command here, so that what it imports is there for every process that is forked."""
+        """Run a command in this process, so that every forked process has its imports."""
         try:
             with _in_folder(folder), contextlib.redirect_stdout(io.StringIO()):
                 _command(words)
@@ -102,7 +102,7 @@ def corpus_in(folder: Path) -> list[Target]:
 
 @dataclass(frozen=True)
 class Case:
-    """A case that was run: its number, the file, the command, how it ended, and what is wrong with that."""
+    """A finished case: its number, the file, the command, its end, and the fault."""
 
     number: int
     file: Path
@@ -144,7 +144,7 @@ def cases(corpus: Path, targets: list[Target], seed: int, numbers: range) -> Ite
 
 
 def main() -> None:
-    """Run so many cases, count how they end, and say what is wrong."""
+    """Run the cases, count their ends, and print the faults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5000, help="cases (default: %(default)s)")
     parser.add_argument("--start", type=int, default=0, help="the first one's number (default: %(default)s)")
@@ -156,7 +156,7 @@ def main() -> None:
         corpus = Path(place) / "corpus"
         corpus.mkdir()
         targets = corpus_in(corpus)
-        with contextlib.suppress(KeyboardInterrupt):  # what was found until then is shown
+        with contextlib.suppress(KeyboardInterrupt):  # the results so far are shown
             for case in cases(corpus, targets, options.seed, range(options.start, options.start + options.count)):
                 outcome = case.fault or ("refused" if case.ended.code else "read")
                 counts[case.file.as_posix(), outcome] += 1

@@ -83,7 +83,7 @@ def changed_value(value: Any, rng: random.Random) -> Any:
 
 
 def _member_changed(content: bytes, rng: random.Random, others: list[bytes]) -> bytes:
-    """An archive that is whole, with one of its files changed."""
+    """Return an intact archive with one of its files changed."""
     target = io.BytesIO()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w") as new:
@@ -98,7 +98,7 @@ def _member_changed(content: bytes, rng: random.Random, others: list[bytes]) -> 
 
 
 def _header_changed(content: bytes, rng: random.Random, others: list[bytes]) -> bytes:
-    """A safetensors file with another header, of the right length."""
+    """Return a safetensors file with another header of the right length."""
     (length,) = struct.unpack("<Q", content[:8])
     header = _json_changed(content[8 : 8 + length].rstrip(), rng, others)
     return struct.pack("<Q", len(header)) + header + content[8 + length :]

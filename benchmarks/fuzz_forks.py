@@ -1,4 +1,4 @@
-"""A process of its own for a case of the fuzzer: with bounds on its memory and its time, and what it writes kept."""
+"""A separate process for a case of the fuzzer, with limits on memory and time, and its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-MEMORY = 3 << 30  # bytes that a case may take besides what is there
+MEMORY = 3 << 30  # bytes that a case may allocate
 SECONDS = 30  # of the processor that it may take
 PATIENCE = 300  # seconds until it is stopped, whatever it does
 
@@ -28,7 +28,7 @@ class Ended:
 
 
 def run_forked(action: Callable[[], None], folder: Path) -> Ended:
-    """Run something in a process of its own, in a folder, with bounds on its memory and its time."""
+    """Run a function in a separate process, in a folder, with limits on memory and time."""
     outputs = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
     child = os.fork()
     if not child:

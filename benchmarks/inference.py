@@ -105,7 +105,7 @@ def two_of_four(shares: list[float], batches: list[int] | None) -> None:
 
 @torch.no_grad()
 def zeroed(module: nn.Module, kind: str, share: float) -> nn.Module:
-    """Set a share of the weights of a layer to zero; what is no layer stays."""
+    """Set a share of the weights of a layer to zero; other modules stay unchanged."""
     w = getattr(module, "weight", None)
     if not isinstance(w, Tensor) or w.dim() < 2 or isinstance(module, nn.Embedding):
         return module
@@ -124,7 +124,7 @@ def zeroed(module: nn.Module, kind: str, share: float) -> nn.Module:
 
 
 def show(name: str, share: float, model: nn.Module, inputs: Any) -> None:
-    """A row of the table."""
+    """Print a row of the table."""
     fast, report = tl.accelerate(model, inputs, compact_first=False, return_report=True)
     ways = [layer.execution for layer in report.layers]
     runs = ways[0] if len(ways) == 1 else f"{len(ways) - ways.count('dense')} of {len(ways)} layers sparse"
@@ -137,7 +137,7 @@ def show(name: str, share: float, model: nn.Module, inputs: Any) -> None:
 
 @torch.no_grad()
 def latencies(dense: nn.Module, fast: nn.Module, inputs: Any) -> tuple[float, float, float]:
-    """The median seconds of each, in turns, and the median of how many times as fast the second is."""
+    """Return the median seconds of each, measured in turns, and the median speedup of the second."""
     args, kwargs = as_arguments(inputs)
     device = next(dense.parameters()).device
     now, calls = clock(device), CALLS if device.type == "cuda" else 1

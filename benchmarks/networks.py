@@ -11,7 +11,7 @@ def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Seq
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions and what goes around them (He, Zhang, Ren and Sun 2016)."""
+    """A bottleneck: 1×1, 3×3 and 1×1 convolutions with a shortcut (He, Zhang, Ren and Sun 2016)."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def resnet_50(classes: int = 1000) -> nn.Sequential:
 
 
 def vgg_mnist() -> nn.Sequential:
-    """A VGG with batch norm for images of 28 × 28: 32, 64 and 128 channels, two convolutions each."""
+    """Build a VGG with batch norm for images of 28 × 28: 32, 64 and 128 channels, two convolutions each."""
     layers: list[nn.Module] = []
     inputs = 1
     for width in (32, 64, 128):
@@ -50,14 +50,14 @@ def vgg_mnist() -> nn.Sequential:
 
 
 def vgg(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """The same for the command line, which says what the data are."""
+    """Build the same model for the command line, which passes the shape of the data."""
     if (*input_shape, outputs) != (1, 28, 28, 10):
         raise ValueError(f"this VGG is for images of 1×28×28 in 10 classes; got {input_shape} and {outputs}")
     return vgg_mnist()
 
 
 def wide_cnn(factor: int = 4) -> nn.Sequential:
-    """The zoo's ``cnn``, each layer but the last so many times as wide."""
+    """Build the zoo's ``cnn`` with each layer except the last several times as wide."""
     one, two, three = 32 * factor, 64 * factor, 128 * factor
     return nn.Sequential(
         nn.Conv2d(1, one, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),

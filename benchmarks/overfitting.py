@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def chosen(method: Method, model: str, rows: Rows, plan: Plan) -> float:
-    """The strength with the least cross-validated error; of equals that with the least loss."""
+    """Return the strength with the least cross-validated error; among equal ones, the one with the least loss."""
     if len(method.strengths) == 1:
         return method.strengths[0]
     x, y = rows

@@ -51,7 +51,7 @@ from torchlasso.training.trainer import evaluate, sparsity
 BATCH, HELD, TRIAL_SEED = 128, 1 / 6, 1000  # the seed of the trials is none of the final runs'
 TRIAL, FINAL = "trial", "final"
 RATES = (3e-3, 1e-3, 5e-3)  # of Adam, for every method that has a target
-warnings.simplefilter("ignore", tl.TargetMissed)  # the table says what was reached
+warnings.simplefilter("ignore", tl.TargetMissed)  # the table has the shares that were reached
 
 
 class Network(NamedTuple):
@@ -141,7 +141,7 @@ METHODS = {
 
 
 class Rows(NamedTuple):
-    """Standardised images, which of them are trained on, and those that are judged on."""
+    """Standardised images, the indices of those to train on, and the images to evaluate on."""
 
     x: Tensor
     y: Tensor
@@ -150,7 +150,7 @@ class Rows(NamedTuple):
 
 
 def read(folder: str, rows: int | None) -> dict[str, Rows]:
-    """The rows of trials and of final runs; ``rows``: so many of the training images instead of all."""
+    """Return the rows of trials and of final runs; ``rows`` limits the number of training images."""
     dataset = data.load(folder)
     x, y = dataset.x, dataset.y
     if rows is not None:
@@ -166,7 +166,7 @@ def read(folder: str, rows: int | None) -> dict[str, Rows]:
 
 
 def train(method: Method, zeros: float, knobs: Knobs, rows: Rows, epochs: int, seed: int) -> dict[str, float]:
-    """Zeros, error and loss of a newly trained network, and the seconds that its training took."""
+    """Train a new network; return its zeros, error and loss, and the seconds that the training took."""
     torch.manual_seed(seed)
     model = models.build("lenet-300-100", tuple(rows.x.shape[1:]), 10)
     groups = tl.param_groups(model, tl.L1(), lam=0.0)
@@ -188,7 +188,7 @@ def train(method: Method, zeros: float, knobs: Knobs, rows: Rows, epochs: int, s
 
 
 class Log:
-    """The runs of --out, in memory by what was trained and how."""
+    """The runs of --out, in memory by their settings."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ class Log:
         self.path, self.runs = path, {json.dumps(line["what"]): line["found"] for line in lines}
 
     def once(self, what: dict[str, Any], make: Callable[[], dict[str, float]]) -> Run:
-        """The run, from the file if it is there."""
+        """Return the run, from the file if it is there."""
         key = json.dumps(what)
         if key not in self.runs:
             self.runs[key] = make()
@@ -213,7 +213,7 @@ class Log:
 
 
 def show(runs: list[Run], methods: Sequence[str], shares: Sequence[float]) -> None:
-    """A Markdown table of the medians over the seeds of final runs."""
+    """Print a Markdown table of the medians over the seeds of final runs."""
     print("\n|", " | ".join(["test error at zeros of", *(f"{100 * zeros:g} %" for zeros in shares)]), "|")
     print("|" + "---|" * (1 + len(shares)))
     for method in methods:

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--flops", type=float, default=0.3, help="share to end with")
     parser.add_argument("--lam", type=float, default=2e-2, help="where the search begins")
-    parser.add_argument("--by", choices=("flops", "size"), default="flops", help="what λ of a unit goes by")
+    parser.add_argument("--by", choices=("flops", "size"), default="flops", help="λ of a unit follows this")
     parser.add_argument("--until", type=float, default=0.15, help="share of training in which units die; then λ is 0")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--held", action="store_true", help="judge on held out training images")
@@ -97,7 +97,7 @@ def train(arguments: argparse.Namespace, way: str, seed: int, rows: Rows, judge:
 
 
 def _let_go(trainer: Trainer) -> None:
-    """Train on what is left without a penalty. What is zero stays so: a dead unit has no gradient, only moments."""
+    """Train on without a penalty. Zeros stay zero: a dead unit has no gradient, only moments."""
     trainer.controls.clear()
     for group in trainer.optimizer.param_groups:
         group["lam"] = 0.0

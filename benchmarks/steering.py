@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def interpolated(fixed: Sequence[dict], zeros: float) -> float:
-    """The error of the fixed λ that would end at this share of zeros; that of the nearest beyond the grid."""
+    """Interpolate the error of the fixed λ that would end at this share of zeros; beyond the grid, take the nearest."""
     alive = [run for run in fixed if run["sparsity"] < 1]
     points = sorted((math.log(run["sparsity"] / (1 - run["sparsity"])), run["error"]) for run in alive)
     place = math.log(zeros / (1 - zeros))

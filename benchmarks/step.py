@@ -47,11 +47,11 @@ from step_candidates import ADAMW, CANDIDATES, CASES, SGD, SLOW, Candidate, Kind
 
 WARM_UP = 3
 ADAMW_STREAMS = 7  # w, grad, m and v are read, w, m and v written
-warnings.filterwarnings("error", "torchlasso goes on without its fused step")  # what is measured is what is said
+warnings.filterwarnings("error", "torchlasso goes on without its fused step")  # not to be measured as fused
 
 
 def clock(step: Callable[[], Any], device: str) -> float:
-    """The seconds that a step takes."""
+    """Return the seconds that a step takes."""
     if device == "cpu":
         before = time.perf_counter()
         step()
@@ -71,7 +71,7 @@ class Figure(NamedTuple):
 
 
 def measure(candidates: dict[Any, Candidate], setting: Setting, every: int = 1) -> dict[Any, Figure]:
-    """The figures of all candidates, from one in so many rounds."""
+    """Return the figures of all candidates; ``every``: only one in this many rounds is run."""
     for candidate in candidates.values():
         for _ in range(WARM_UP):
             candidate.step()
@@ -87,11 +87,11 @@ def measure(candidates: dict[Any, Candidate], setting: Setting, every: int = 1) 
 
 
 def measure_case(kind: Kind, shapes: list[Shape], apart: bool, setting: Setting) -> list[Figure | None]:
-    """A figure for each of the candidates, None where it does not apply; ``apart``: one after the other."""
+    """Return a figure for each candidate, or None where it does not apply; ``apart``: one candidate after the other."""
     baseline, *others = CANDIDATES
     figures: dict[str, Figure] = {}
     for names in [[name] for name in others] if apart else [others]:
-        gc.collect()  # what has been measured
+        gc.collect()  # the candidates measured before
         made = {name: CANDIDATES[name](kind, setting.parameters(shapes)) for name in (baseline, *names)}
         made = {name: candidate for name, candidate in made.items() if candidate}
         if len(made) > 1:
@@ -101,7 +101,7 @@ def measure_case(kind: Kind, shapes: list[Shape], apart: bool, setting: Setting)
 
 
 def show(label: str, *cells: Any, head: bool = False) -> None:
-    """A line of a table; of a figure it shows the ratio."""
+    """Print a line of a table, with the ratios of figures."""
     texts = [f"{cell.ratio:.2f}" if isinstance(cell, Figure) else cell or "-" for cell in cells]
     print("\n" * head + f"{label:<30}", *(f"{text:>12}" for text in texts), flush=True)
 
@@ -122,7 +122,7 @@ def show_cases(cases: str, setting: Setting) -> None:
 
 
 def show_graphs(setting: Setting) -> None:
-    """Steps of AdamW in case b that are captured in a CUDA graph, beside those that are not."""
+    """Time steps of AdamW in case b, captured in a CUDA graph and not captured."""
     params = [setting.parameters(setting.reduced(*CASES["b"])) for _ in range(4)]
     candidates = {
         "torch": ADAMW.plain(params[0]),
@@ -146,7 +146,7 @@ def captured(candidate: Candidate) -> Candidate:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         candidate.step()
-    return Candidate(graph.replay, lambda: candidate)  # which keeps alive what the graph reads and writes
+    return Candidate(graph.replay, lambda: candidate)  # the lambda keeps the tensors of the graph alive
 
 
 def show_growth(setting: Setting) -> None:
@@ -163,7 +163,7 @@ def show_growth(setting: Setting) -> None:
 
 
 def show_compilation(setting: Setting) -> None:
-    """Each first step has a process of its own; the second one finds what the first has left in the cache."""
+    """Time first steps, each in a separate process; the second process finds the cache of the first."""
     show("ProxAdamW, L1, case a", "seconds that the first step takes more than later ones", head=True)
     with tempfile.TemporaryDirectory() as folder:
         for cache in ("empty", "filled"):
@@ -173,7 +173,7 @@ def show_compilation(setting: Setting) -> None:
 
 
 def first_step(setting: Setting, folder: str) -> float:
-    """The seconds that the first step takes more than later ones, with inductor's cache in ``folder``."""
+    """Return how many seconds longer the first step takes than later ones, with inductor's cache in ``folder``."""
     os.environ.update(TORCHINDUCTOR_CACHE_DIR=folder, TRITON_CACHE_DIR=str(Path(folder, "triton")))
     torch.set_num_threads(setting.threads)
     step = ADAMW.l1(setting.parameters(setting.reduced(*CASES["a"]))).step
@@ -182,7 +182,7 @@ def first_step(setting: Setting, folder: str) -> float:
 
 
 def show_choice(setting: Setting) -> None:
-    """Steps of eight tensors that together have so many weights."""
+    """Time steps of eight tensors with different total numbers of weights."""
     for kind in (ADAMW, SGD):
         show(f"{kind.prox.__name__}, L1, microseconds", "fused=False", "fused=True", "ratio", head=True)
         for power in range(3, 8):
@@ -202,7 +202,7 @@ def processor(device: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", help="letters of the cases; all, unless something else is asked for")
+    parser.add_argument("--cases", help="letters of the cases; default: all, or none with another option")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 def resnet_50() -> list[Shape]:
-    """The parameters of ResNet-50 in their order: convolutions, each with its norm, and a layer for 1,000 classes."""
+    """Return the shapes of ResNet-50: convolutions, each with its norm, and a layer for 1,000 classes."""
 
     def convolution(into: int, out: int, kernel: int) -> list[Shape]:
         return [(out, into, kernel, kernel), (out,), (out,)]
@@ -55,7 +55,7 @@ class Setting(NamedTuple):
         return [(*(max(1, n // 10) for n in s[:2]), *s[2:]) if s[1:] else (max(1, s[0] // 100),) for s in shapes]
 
     def parameters(self, shapes: list[Shape], dtype: torch.dtype = torch.float32) -> Params:
-        """Weights with gradients, the same ones for every candidate."""
+        """Return weights with gradients, the same for every candidate."""
         generator = torch.Generator(self.device).manual_seed(0)
         params = []
         for shape in shapes:
@@ -71,7 +71,7 @@ class Candidate(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A torch optimizer and its proximal form; what is measured of them, each as a candidate."""
+    """A torch optimizer and its proximal form, with the candidates made from them."""
 
     base: type[Optimizer]
     prox: type[tl.Proximal]

@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def layer(rows: int, columns: int, density: float, seed: int = 0) -> nn.Linear:
-    """Normal weights of which a share is left, anywhere."""
+    """Return normal weights with a share of nonzeros at random positions."""
     made = nn.Linear(columns, rows, bias=False)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -130,7 +130,7 @@ def lenet(folder: Path) -> None:
 
 
 class Way(NamedTuple):
-    """A way to store a layer: what is timed."""
+    """A way to store a layer, to be timed."""
 
     save: Callable[[nn.Linear, Path], object]
     load: Callable[[Path, nn.Linear], object]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 Knobs = dict[str, Any]
-Run = dict[str, Any]  # a line of --out: what was trained, how, and what came of it
+Run = dict[str, Any]  # a line of --out: the settings of a training, and its results
 Train = Callable[[Knobs], Run]
 
 
@@ -21,7 +21,7 @@ def log_left(zeros: float) -> float:
 
 
 def error_at(runs: Iterable[Run], zeros: float) -> float:
-    """The error at this share of zeros, interpolated; that of the nearest run if all are on one side."""
+    """Interpolate the error at this share of zeros; if all runs are on one side, take the nearest."""
     points = sorted((run["zeros"], run["error"]) for run in runs)
     denser, sparser = [p for p in points if p[0] <= zeros], [p for p in points if p[0] >= zeros]
     (low, error), (high, other) = (denser or sparser[:1])[-1], (sparser or denser[-1:])[0]
@@ -30,7 +30,7 @@ def error_at(runs: Iterable[Run], zeros: float) -> float:
 
 
 class Sweeps:
-    """One knob after the other, each at its values with the best of those before it; the first values are the start."""
+    """Tune one knob after the other, with the best values of the knobs before it; the first values are the start."""
 
     def __init__(self, **knobs: Sequence[Any]) -> None:
         self.knobs, self.found = knobs, dict[float, list[Run]]()
@@ -45,14 +45,14 @@ class Sweeps:
             best = self.choose(zeros)
 
     def choose(self, zeros: float) -> Knobs:
-        """The one with the least error among those with enough zeros, up to a tenth of the weights that are left."""
+        """Return the knobs with the least error among the runs with enough zeros, up to a tenth more weights."""
         enough = [run for run in self.found[zeros] if 1 - run["zeros"] <= 1.1 * (1 - zeros)]
         densest = max(self.found[zeros], key=lambda run: run["zeros"])
         return min(enough or [densest], key=lambda run: (run["error"], run["loss"]))["knobs"]
 
 
 class Bisection:
-    """λ by bisection, for each setting of the other knobs in turn; what was found serves all shares of zeros."""
+    """A bisection of λ for each setting of the other knobs in turn; its runs serve all shares of zeros."""
 
     def __init__(self, start: float, **knobs: Sequence[Any]) -> None:
         settings = [dict(zip(knobs, values, strict=True)) for values in itertools.product(*knobs.values())]
@@ -66,7 +66,7 @@ class Bisection:
                 found.append(train({**setting, "lam": lam}))
 
     def guess(self, found: list[Run], zeros: float) -> float:
-        """The λ to try next."""
+        """Return the λ to try next."""
         if not found:
             return self.start
         points = sorted((run["zeros"], run["knobs"]["lam"]) for run in found)
@@ -84,7 +84,7 @@ class Bisection:
         return float(f"{lam:.3g}")
 
     def choose(self, zeros: float) -> Knobs:
-        """The setting with the least error at this share; if none has runs on both sides of it, the nearest run."""
+        """Return the setting with the least error at this share; if none has runs on both sides, the nearest run."""
         around = [(s, f) for s, f in self.found if {run["zeros"] > zeros for run in f} == {False, True}]
         if around:
             setting, found = min(around, key=lambda pair: error_at(pair[1], zeros))

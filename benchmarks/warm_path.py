@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def path(arguments: argparse.Namespace, seed: int, rows: Rows, judge: Rows) -> tuple[list[tuple[float, float]], float]:
-    """Zeros and error of every point, and the seconds that all took."""
+    """Return the zeros and the error of every point, and the total seconds."""
     recipe = Recipe(
         Grid(arguments.points),
         groups=lambda model: tl.param_groups(model, tl.L1(), lam=1.0),
@@ -94,7 +94,7 @@ def path(arguments: argparse.Namespace, seed: int, rows: Rows, judge: Rows) -> t
 
 
 def separately(arguments: argparse.Namespace, seed: int, zeros: float, rows: Rows, judge: Rows) -> tuple[float, float]:
-    """Error and seconds of a network that is trained for itself; dense where there are no zeros."""
+    """Train a separate network, dense if ``zeros`` is 0; return its error and the seconds."""
     rate = arguments.rate_apart if zeros else arguments.lr
     key = {"seed": seed, "zeros": zeros, "theta": arguments.theta, "rate": rate, "held": arguments.held}
     out = Path(arguments.out)

@@ -131,8 +131,8 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         if over is not None and (missing := over.missing_from(group["names"])):
             raise ValueError(
                 f"{over} needs all of its parameters in one group, and {', '.join(missing[:6])} "
-                f"{'is' if len(missing) == 1 else 'are'} not in it: let no rule before it match them, and none of its "
-                "own conditions leave them out"
+                f"{'is' if len(missing) == 1 else 'are'} not in it: put its rule before the others, and let it match "
+                "all of them"
             )
     if not any(group["penalty"] for group in groups.values()):
         raise ValueError(

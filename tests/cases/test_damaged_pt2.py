@@ -189,7 +189,7 @@ def test_an_archive_of_whole_entries_from_two_models(good: Path, tmp_path: Path,
     write(path, entries_of(good) | held)
     assert read_pt2(path).metadata == {"classes": ["a"]}  # put together as it was
     write(path, entries_of(good) | held | {entry: entries_of(other)[entry]})
-    with pytest.raises(ValueError, match="its checksum does not hold"):
+    with pytest.raises(ValueError, match="its checksum is wrong"):
         read_pt2(path)
 
 

@@ -34,7 +34,7 @@ def unseal_onnx(content: bytes) -> tuple[Any, bytes]:
         model.metadata_props.remove(entry)
     rest = bytes(model.SerializeToString(deterministic=True))
     if any(entry.value != str(zlib.crc32(rest)) for entry in sums):  # a file from other software has no checksum
-        raise ValueError("its checksum does not hold")
+        raise ValueError("its checksum is wrong")
     return model, rest
 
 

@@ -63,7 +63,7 @@ def read_archive(file: IO[bytes]) -> Archive:
         if f"extra/{BESIDE}" not in entries:
             raise ValueError(f"it was not written by torchlasso export, which adds {BESIDE!r}")
         if SUM in entries and archive.read(entries[SUM]) != str(_sum(entries)).encode():
-            raise ValueError("its checksum does not hold")
+            raise ValueError("its checksum is wrong")
         if entries[SAMPLES].file_size:
             raise ValueError("its sample inputs are pickled")
         if archive.read(entries["byteorder"]) != sys.byteorder.encode():

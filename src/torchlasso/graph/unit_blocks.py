@@ -106,7 +106,7 @@ def _by_flops(structure: Structure, axes: list[Axis], sizes: list[int], weighted
     flops = flops_of_units(structure)
     found = [flops.get(axis, 0.0) for axis in axes]
     if not all(found):
-        raise ValueError("Units: by='flops' needs operations to count, and units of this model take part in none")
+        raise ValueError("Units: by='flops' needs operations to count, and no operation uses the units of this model")
     roots = [size**0.5 if weighted else 1.0 for size in sizes]
     unit = sum(axis.size * root for axis, root in zip(axes, roots, strict=True))
     unit /= sum(axis.size * each for axis, each in zip(axes, found, strict=True))

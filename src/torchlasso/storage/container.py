@@ -182,7 +182,7 @@ def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Re
             raise ValueError(f"its format is version {version}, and version {VERSION} was expected")
         case {"torchlasso.storage": int(), "crc32": str(seal), "sparse": dict(sparse), "tied": dict(tied), **more}:
             if seal != _checksum(path, seal):
-                raise ValueError("it is damaged: its checksum does not hold")
+                raise ValueError("it is damaged: its checksum is wrong")
             records = {name: Record.from_json(record) for name, record in sparse.items()}
             return records, tied, Resizing.from_json(more["cut"]) if "cut" in more else Resizing()
     raise ValueError("it is damaged: its metadata do not describe a model")
