@@ -13,7 +13,7 @@ from torchlasso._core.memory import uncollected
 from torchlasso._core.running import Inputs
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.attempt import Attempt
-from torchlasso.compaction.exercised import missing_arguments, unread_parameters
+from torchlasso.compaction.coverage import missing_arguments, unread_parameters
 from torchlasso.compaction.layer_sizes import module_of
 from torchlasso.compaction.plan import plan_removal
 from torchlasso.compaction.reads import numbers_read

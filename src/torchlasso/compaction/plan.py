@@ -179,7 +179,7 @@ class Folding:
         constants = self.units.nonzero(x)
         if not any((going.gone[axis] & units).any() for axis, units in constants.items() if axis in going.gone):
             return change
-        gone = self.flows[x].value * going.going(self._dims(x))
+        gone = self.flows[x].value * going.removed_elements(self._dims(x))
         full = rule.product(Call(name_of(node.target), args, None), gone, self.flows[args["weight"]].value)
         stays = self.removal.indices(dims[place])
         rows = self.removal.sliced(full, dims).movedim(place, 0).reshape(len(stays), -1)

@@ -51,7 +51,7 @@ class Removal:
                 tensor = tensor.index_select(place, self.indices(dim).to(tensor.device))
         return tensor
 
-    def going(self, dims: list[Dim]) -> Tensor:
+    def removed_elements(self, dims: list[Dim]) -> Tensor:
         """Return a mask of the elements that are removed from a tensor with these dimensions."""
         mask = torch.zeros([dim.size for dim in dims], dtype=torch.bool)
         for place, dim in enumerate(dims):
