@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterable
+from itertools import chain
 from types import FunctionType
 from typing import Any
 
@@ -37,9 +39,20 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _part(value: Any, memo: dict[int, Any]) -> Any:
-    """Copy an attribute; most are numbers, and dictionaries that are empty or hold functions."""
-    if type(value) in ATOMS:
+    """Copy an attribute; most are numbers, objects with a copy already, and dictionaries and sets of such."""
+    kind = type(value)
+    if kind in ATOMS:
         return value
-    if type(value) in (dict, OrderedDict) and all(type(part) in ATOMS for item in value.items() for part in item):
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind is dict:
+        found = memo[id(value)] = {}  # before its parts, which may lead back to it
+        found.update((_part(key, memo), _part(part, memo)) for key, part in value.items())
+        return found
+    if kind in (set, OrderedDict) and all(type(part) in ATOMS for part in _parts(value)):
         return memo.setdefault(id(value), value.copy())
     return copy.deepcopy(value, memo)
+
+
+def _parts(value: set[Any] | OrderedDict[Any, Any]) -> Iterable[Any]:
+    return value if isinstance(value, set) else chain(value, value.values())

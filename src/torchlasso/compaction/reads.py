@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from torchlasso._core.kept import kept, put_
-from torchlasso._core.running import Inputs, Running, throwaway
+from torchlasso._core.running import Inputs, Running, as_arguments, repeatable, throwaway
 from torchlasso.compaction.candidates import Place, Reads
-from torchlasso.graph.outputs import run
 from torchlasso.graph.precision import Precision
 
 BINARY = ("add", "sub", "mul", "floordiv", "mod", "pow", "truediv", "lshift", "rshift", "and", "or", "xor")
@@ -75,28 +76,53 @@ def numbers_read(model: nn.Module, inputs: Inputs, precision: Precision) -> Read
     """Run a model once, and return the integers in attributes that it computes with, and the modules that read them.
 
     Args:
-        model: it is not changed. If it does not run with integers that record their uses, as in compiled code, every
-            integer counts as read in its own module.
+        model: it is not changed. It runs without values, which takes little time, or with values if its code depends on
+            them. If it does not run with integers that record their uses, as in compiled code, every integer counts as
+            read in its own module.
         inputs: the example inputs.
         precision: the precision of the model.
     """
-    reads: Reads = {}
-    running = Running()
+    noted = _NotingModel(precision.unwritten(model).to("meta"))
+    with suppress(Exception), torch.device("meta"):  # of any kind: it is the model's own code
+        return noted.reads(tree_map(_without_values, precision.tensors(inputs)), precision)
+    noted = _NotingModel(throwaway(model))
+    with suppress(Exception):
+        return noted.reads(precision.tensors(inputs), precision)
+    return {place: {place[0]} for place in noted.places}
 
-    def note(places: frozenset[Place]) -> None:
-        for place in places if running.paths else ():  # outside of a forward pass, the model is being copied
-            reads.setdefault(place, set()).add(running.path)
 
-    copied, shared = throwaway(model), set[int]()
-    places = []
-    for path, module in copied.named_modules():
-        for keys, value in kept(module, shared):
-            if type(value) is int:
-                places.append((path, keys))
-                put_(module, keys, _Noted.of(value, frozenset({(path, keys)}), note))
-    try:
-        with running.watching(copied), _Arguments():
-            run(copied, inputs, training=False, precision=precision)
-    except Exception:  # of any kind: it is the model's own code
-        return {place: {place[0]} for place in places}
-    return reads
+class _NotingModel:
+    """A model whose integers record their uses.
+
+    Args:
+        model: a copy that is not used again.
+
+    Attributes:
+        places: the places of all integers.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.places: list[Place] = []
+        self._model, self._running = model.eval(), Running()
+        self._reads: Reads = {}
+        shared = set[int]()
+        for path, module in self._model.named_modules():
+            for keys, value in kept(module, shared):
+                if type(value) is int:
+                    self.places.append((path, keys))
+                    put_(module, keys, _Noted.of(value, frozenset({(path, keys)}), self._note))
+
+    def _note(self, places: frozenset[Place]) -> None:
+        for place in places if self._running.paths else ():  # outside of a forward pass, the model is being copied
+            self._reads.setdefault(place, set()).add(self._running.path)
+
+    def reads(self, inputs: Inputs, precision: Precision) -> Reads:
+        """Run the model on inputs in a precision; return the places that are read, with the modules that read them."""
+        args, kwargs = as_arguments(inputs)
+        with self._running.watching(self._model), torch.no_grad(), repeatable(), precision.running(), _Arguments():
+            self._model(*args, **kwargs)
+        return self._reads
+
+
+def _without_values(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, Tensor) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,11 +72,20 @@ def difference(ours: list[Tensor], theirs: list[Tensor], least: Sequence[float] 
         if not x.is_floating_point():
             worst = worst if torch.equal(x, y) else math.inf
         elif x.numel():
-            same = (x == y) | (x.isnan() & y.isnan())  # infinities, as of masks, too
-            apart = torch.where(same, 0.0, x - y).abs().nan_to_num(nan=math.inf, posinf=math.inf)
-            largest = max(float(torch.where(x.isfinite(), x, 0.0).abs().max()), floor)
-            worst = max(worst, float(apart.max()) / largest if largest else math.inf if apart.any() else 0.0)
+            apart, largest = _extremes(x, y)
+            largest = max(largest, floor)
+            worst = max(worst, apart / largest if largest else math.inf if apart else 0.0)
     return worst
+
+
+def _extremes(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return the largest difference between the elements of two tensors, and the largest finite one of the first."""
+    apart, largest = (x - y).abs().max(), x.abs().max()
+    if not apart.isfinite():  # equal infinities, as of masks, are alike, and so are elements that are not numbers
+        same = (x == y) | (x.isnan() & y.isnan())
+        apart = torch.where(same, 0.0, x - y).abs().nan_to_num(nan=math.inf, posinf=math.inf).max()
+        largest = torch.where(x.isfinite(), x, 0.0).abs().max()
+    return float(apart), float(largest)
 
 
 def others_like(inputs: Inputs) -> Inputs:
@@ -97,11 +107,17 @@ def others_like(inputs: Inputs) -> Inputs:
 
 @dataclass(frozen=True)
 class Situation:
-    """Inputs for a model, and its outputs for them."""
+    """Inputs for a model, random or those of the example, and its outputs for them."""
 
     inputs: Inputs
     training: bool
     outputs: list[Tensor]
+    random: bool = False
+
+    @property
+    def finite(self) -> bool:
+        """Return whether all outputs are numbers, so that a comparison of them says something."""
+        return all(bool(x.isfinite().all()) for x in self.outputs)
 
 
 def _shapes(of: Any) -> tuple[torch.Size, ...]:
@@ -127,8 +143,9 @@ class Reference:
     ) -> None:
         self.model, self.example_inputs, self.precision = model, example_inputs, precision
         self.why_not_trained, self.random = "", False
+        self._likely = others_like(example_inputs)
         self._beyond: dict[int, list[Situation]] = {}
-        self._outputs = {} if outputs is None else {_shapes(example_inputs): outputs}
+        self._outputs = {} if outputs is None else {(False, _shapes(example_inputs)): outputs}
 
     def given(self, model: nn.Module, situation: Situation) -> list[Tensor]:
         """Run another model in a situation."""
@@ -140,38 +157,59 @@ class Reference:
         Args:
             size: one more is larger than this, if the model accepts it.
         """
-        yield Situation(self.example_inputs, False, self._evaluate(self.example_inputs))
+        yield self._evaluate(self.example_inputs)
         yield from self.beyond(0)
         known = [_shapes(situation.inputs) for situation in self.beyond(0)]
         yield from (s for s in (self.beyond(size) if size else ()) if _shapes(s.inputs) not in known)
 
     def beyond(self, size: int) -> list[Situation]:
-        """Return inputs of other sizes than the example, larger than this one if the model accepts any, or none."""
+        """Return inputs of other sizes than the example, larger than this one if the model accepts any, or none.
+
+        They are random, which the example is not; where the model refuses such or they say nothing, the example's.
+        """
         if size not in self._beyond:
-            other = at_other_sizes(self.example_inputs, self._evaluate, size)
-            self._beyond[size] = [Situation(other[0], False, other[1])] if other else []
+            first = self._likely, self._evaluate_likely
+            other = at_other_sizes(self.example_inputs, self._evaluate, size, first)
+            self._beyond[size] = [other[1]] if other else []
         return self._beyond[size]
 
-    def _evaluate(self, inputs: Inputs) -> list[Tensor]:
-        """Run the model in evaluation, once for inputs of each shape: their values are those of the example."""
-        shapes = _shapes(inputs)
-        if shapes not in self._outputs:
-            self._outputs[shapes] = run(self.model, inputs, False, self.precision)
-        return self._outputs[shapes]
+    def _evaluate(self, inputs: Inputs, random: bool = False) -> Situation:
+        """Run the model in evaluation, once for inputs of each shape with random values or those of the example."""
+        key = random, _shapes(inputs)
+        if key not in self._outputs:
+            self._outputs[key] = run(self.model, inputs, False, self.precision)
+        return Situation(inputs, False, self._outputs[key], random)
+
+    def _evaluate_likely(self, inputs: Inputs) -> Situation:
+        found = self._evaluate(inputs, random=True)
+        if not found.finite:
+            raise ValueError("the outputs for random inputs are not finite")
+        return found
 
     @cached_property
-    def repeated(self) -> list[Situation]:
-        """Random inputs, and training. What the model cannot run, as training without a target, is left out."""
-        found = []
-        likely = others_like(self.example_inputs)
-        for inputs, training in ((likely, False), (self.example_inputs, True), (likely, True)):
-            try:
-                found.append(Situation(inputs, training, run(self.model, inputs, training, self.precision)))
-            except Exception as error:  # of any kind: it is the model's own code
-                self.why_not_trained = first_line(error) if training else ""
-        if any(situation.training for situation in found):
+    def likely(self) -> list[Situation]:
+        """Random inputs in evaluation, unless those of other sizes are random, or the model cannot run on any."""
+        known = any(situation.random for situation in self.beyond(0))
+        return [] if known else self._tried(self._likely, False)
+
+    @cached_property
+    def trained(self) -> list[Situation]:
+        """Random inputs in training; the example, too, if that says nothing. The model may be able to train on none."""
+        found: list[Situation] = []
+        for inputs in (self._likely, self.example_inputs):
+            if not any(situation.finite for situation in found):
+                found += self._tried(inputs, True)
+        if found:
             self.why_not_trained = ""
         return found
+
+    def _tried(self, inputs: Inputs, training: bool) -> list[Situation]:
+        """Run the model, unless it cannot, as without a target in training."""
+        try:
+            return [Situation(inputs, training, run(self.model, inputs, training, self.precision))]
+        except Exception as error:  # of any kind: it is the model's own code
+            self.why_not_trained = first_line(error) if training else self.why_not_trained
+            return []
 
     def differs(self, situation: Situation, given: list[Tensor]) -> float:
         """Return how far other outputs are from the model's, relative to the largest; what may be rounding is nothing.
@@ -222,10 +260,14 @@ class Reference:
 
     def disagreements(self, model: nn.Module) -> Iterator[tuple[Situation, str]]:
         """Run another model in the situations that are not those of a search, and yield those in which it differs."""
-        for situation in self.repeated:
+        for situation in self._others():
             error = self.misses(model, situation)
             if error:
                 yield situation, error
+
+    def _others(self) -> Iterator[Situation]:
+        yield from self.likely
+        yield from self.trained
 
 
 def disagreement(model: nn.Module, other: nn.Module, inputs: Inputs) -> str:
@@ -239,5 +281,5 @@ def disagreement(model: nn.Module, other: nn.Module, inputs: Inputs) -> str:
         An empty string if they differ in nothing.
     """
     reference, copied = Reference(DOUBLE.copied(model), inputs, DOUBLE), DOUBLE.copied(other)
-    situations = (s for s in (*reference.evaluated(), *reference.repeated) if not s.training)
+    situations = itertools.chain(reference.evaluated(), reference.likely)
     return next((error for s in situations if (error := reference.misses(copied, s))), "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import torch
@@ -19,7 +20,12 @@ T = TypeVar("T")
 MULTIPLE = 32  # the sizes of many models are multiples of it, or of a power of two below it
 
 
-def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T], beyond: int = 0) -> tuple[Inputs, T] | None:
+def at_other_sizes(
+    example_inputs: Inputs,
+    run: Callable[[Inputs], T],
+    beyond: int = 0,
+    first: tuple[Inputs, Callable[[Inputs], T]] | None = None,
+) -> tuple[Inputs, T] | None:
     """Find inputs of other sizes that a model accepts, and return them with its outputs.
 
     As many sizes as possible differ from those of the example at once: that of the batch, a length, the height and the
@@ -33,6 +39,7 @@ def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T], beyond: i
         run: runs the model on inputs like these; sizes for which it raises an error are not accepted. It should run on
             the CPU, where an index out of range is an error that can be caught.
         beyond: where the model accepts it, a length or resolution is larger than this.
+        first: inputs with other values, which are tried before those of the example at each size, and what runs them.
 
     Returns:
         None if the model accepts no other size.
@@ -43,7 +50,7 @@ def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T], beyond: i
         >>> tuple(x.shape), tuple(y.shape)
         ((3, 3, 9, 10), (3, 2))
     """
-    search = _SizeSearch(example_inputs, run, beyond)
+    search = _SizeSearch([*([first] if first else []), (example_inputs, run)], beyond)
     for places in search.change_at_once(_apart(list(search.sizes), search.sizes.__getitem__)):
         search.change(places)
     return search.accepted
@@ -52,12 +59,11 @@ def at_other_sizes(example_inputs: Inputs, run: Callable[[Inputs], T], beyond: i
 class _SizeSearch(Generic[T]):
     """The sizes that a model accepts so far."""
 
-    def __init__(self, example_inputs: Inputs, run: Callable[[Inputs], T], beyond: int) -> None:
-        self.run, self.beyond = run, beyond
-        self.leaves, self.spec = tree_flatten(example_inputs)
+    def __init__(self, tries: list[tuple[Inputs, Callable[[Inputs], T]]], beyond: int) -> None:
+        self.tries, self.beyond = tries, beyond
         self.sizes: dict[TensorDim, int] = {
             (i, k): size
-            for i, leaf in enumerate(self.leaves)
+            for i, leaf in enumerate(tree_flatten(tries[0][0])[0])
             if isinstance(leaf, Tensor)
             for k, size in enumerate(leaf.shape)
             if size
@@ -101,18 +107,18 @@ class _SizeSearch(Generic[T]):
     def accepts(self, sizes: dict[TensorDim, int]) -> bool:
         """Try sizes, beside those that are accepted already; whether the model runs."""
         sizes = self.sizes | sizes
-        leaves = list(self.leaves)
-        for (i, k), new in sizes.items():
-            leaves[i] = _resized(leaves[i], k, new)
-        inputs = tree_unflatten(leaves, self.spec)
-        try:
-            with warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
+        for values, run in self.tries:
+            leaves, spec = tree_flatten(values)
+            for (i, k), new in sizes.items():
+                leaves[i] = _resized(leaves[i], k, new)
+            inputs = tree_unflatten(leaves, spec)
+            # errors are of any kind: it is the model's own code
+            with suppress(Exception), warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
                 warnings.simplefilter("ignore")  # of sizes that do not fit, which is what is tried here
-                outputs = self.run(inputs)
-        except Exception:  # of any kind: it is the model's own code
-            return False
-        self.sizes, self.accepted = sizes, (inputs, outputs)
-        return True
+                outputs = run(inputs)
+                self.sizes, self.accepted = sizes, (inputs, outputs)
+                return True
+        return False
 
 
 def _larger(size: int) -> list[int]:

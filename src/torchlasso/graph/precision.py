@@ -125,11 +125,14 @@ class _Widened(TorchFunctionMode):
         return func(*self._wide(args), **self._wide(kwargs or {}))
 
     def _wide(self, value: Any) -> Any:
-        if type(value) in (tuple, list):
-            return type(value)(map(self._wide, value))
-        if type(value) is dict:
+        kind = type(value)
+        if kind is tuple or kind is list:
+            return kind(map(self._wide, value))
+        if kind is dict:
             return {key: self._wide(part) for key, part in value.items()}
-        return self.precision.widened(value) if self._is_narrow(value) else self.precision.wide(value)
+        if kind is torch.dtype:
+            return self.precision.wide(value)
+        return self.precision.widened(value) if kind is Shared else value
 
     def _reads_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Return True for an embedding that only reads its rows; with ``max_norm``, it writes into them."""
@@ -142,7 +145,7 @@ class _Widened(TorchFunctionMode):
             value.data = self.precision.widened(value.data)
 
     def _is_narrow(self, value: Any) -> bool:
-        return isinstance(value, Shared) and self.precision.wide(value.dtype) != value.dtype
+        return type(value) is Shared and self.precision.wide(value.dtype) != value.dtype
 
 
 def _writes(func: Any, name: str) -> bool:
