@@ -1,4 +1,4 @@
-"""The situations in which two models are compared: one run says as much as it can, and none is left out for it."""
+"""The situations in which two models are compared: few runs, each with as much information as possible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchlasso.graph.precision import DOUBLE
 
 
 class Answering(nn.Module):
-    """Answers by a function of its inputs; ``width`` equals the number of hidden units."""
+    """A model that starts with a function of its inputs."""
 
     def __init__(self, of: Callable[[Tensor, bool], Tensor]) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def repeats(x: Tensor, of: Tensor) -> bool:
     return x.shape == (4, 4) and torch.equal(x, of[[0, 1, 2, 0]])
 
 
-def test_inputs_of_other_sizes_are_random_and_the_model_trains_on_such(example: Tensor):
+def test_inputs_of_other_sizes_and_in_training_are_random(example: Tensor):
     compared, likely = reference(lambda x, training: x, example), others_like(example)
     assert [repeats(s.inputs, likely) for s in compared.beyond(0)] == [True]
     assert compared.likely == []
@@ -64,7 +64,7 @@ def test_a_model_that_refuses_random_inputs_is_compared_on_values_of_the_example
     assert compared.why_not_trained == ""
 
 
-def test_outputs_that_are_not_finite_say_nothing_so_the_values_of_the_example_are_compared_too(example: Tensor):
+def test_if_outputs_are_not_finite_the_values_of_the_example_are_compared_as_well(example: Tensor):
     compared, likely = reference(lambda x, training: x.log(), example), others_like(example)
     assert [repeats(s.inputs, example) for s in compared.beyond(0)] == [True]
     assert [torch.equal(s.inputs, likely) for s in compared.likely] == [True]
@@ -73,7 +73,7 @@ def test_outputs_that_are_not_finite_say_nothing_so_the_values_of_the_example_ar
     assert [s.finite for s in compared.trained] == [False, True]
 
 
-def test_why_a_model_is_not_trained_is_said_only_if_it_is_not(example: Tensor):
+def test_the_reason_is_kept_only_if_the_model_is_not_trained(example: Tensor):
     def targets(x: Tensor, training: bool) -> Tensor:
         if training:
             raise ValueError("no target")
@@ -87,10 +87,10 @@ def test_why_a_model_is_not_trained_is_said_only_if_it_is_not(example: Tensor):
 
 
 @pytest.mark.parametrize("guard", [lambda x: x.log(), lambda x: refusing(x, False)], ids=["log", "refusing"])
-def test_a_difference_at_another_size_is_found_whatever_random_inputs_give(
+def test_a_difference_at_another_size_is_found_for_any_random_inputs(
     guard: Callable[[Tensor], Tensor], example: Tensor
 ):
-    """A width that is a limit on the rows, too: a smaller one cuts off more of them."""
+    """A difference is found if a width also limits the number of rows, so that a smaller width cuts off more."""
 
     class Limited(Answering):
         def __init__(self) -> None:
@@ -111,7 +111,7 @@ def test_a_difference_at_another_size_is_found_whatever_random_inputs_give(
     assert torch.equal(small(many), net(many))
 
 
-def test_numbers_are_read_alike_without_values_and_by_code_that_depends_on_them():
+def test_numbers_are_read_without_values_and_by_code_that_depends_on_values():
     class Heads(nn.Module):
         def __init__(self, looks: bool) -> None:
             super().__init__()

@@ -19,10 +19,10 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
     Args:
         model: it is not changed.
-        memo: what takes the place of objects in the copy, by their ``id``; other copies are added to it.
+        memo: replacements of objects in the copy, by their ``id``; other copies are added to it.
     """
     plain = [module for module in model.modules() if id(module) not in memo and _is_plain(module)]
-    for module in plain:  # before their attributes, which may lead back to them
+    for module in plain:  # before their attributes, which may refer to them
         memo[id(module)] = type(module).__new__(type(module))
     for module in plain:
         state = {name: _part(value, memo) for name, value in module.__getstate__().items()}  # type: ignore[no-untyped-call]
@@ -39,14 +39,14 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _part(value: Any, memo: dict[int, Any]) -> Any:
-    """Copy an attribute; most are numbers, objects with a copy already, and dictionaries and sets of such."""
+    """Copy an attribute; most are numbers, objects that are copied already, or containers of these."""
     kind = type(value)
     if kind in ATOMS:
         return value
     if id(value) in memo:
         return memo[id(value)]
     if kind is dict:
-        found = memo[id(value)] = {}  # before its parts, which may lead back to it
+        found = memo[id(value)] = {}  # before its parts, which may refer to it
         found.update((_part(key, memo), _part(part, memo)) for key, part in value.items())
         return found
     if kind in (set, OrderedDict) and all(type(part) in ATOMS for part in _parts(value)):

@@ -76,9 +76,9 @@ def numbers_read(model: nn.Module, inputs: Inputs, precision: Precision) -> Read
     """Run a model once, and return the integers in attributes that it computes with, and the modules that read them.
 
     Args:
-        model: it is not changed. It runs without values, which takes little time, or with values if its code depends on
-            them. If it does not run with integers that record their uses, as in compiled code, every integer counts as
-            read in its own module.
+        model: it is not changed. It runs without values, which is fast, or with values if its code depends on them. If
+            it does not run with integers that record their uses, as in compiled code, every integer counts as read in
+            its own module.
         inputs: the example inputs.
         precision: the precision of the model.
     """

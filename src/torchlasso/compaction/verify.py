@@ -20,10 +20,10 @@ from torchlasso.graph.other_sizes import at_other_sizes
 from torchlasso.graph.outputs import run
 from torchlasso.graph.precision import DOUBLE, Precision
 
-# Random tensors, and a number for all of their elements: of the uniform, the normal and the Bernoulli distribution.
+# The functions that draw random tensors, each with a number of its distribution that replaces all elements.
 EVEN = {"rand": 0.37, "rand_like": 0.37, "randn": 0.73, "randn_like": 0.73, "bernoulli": 1, "bernoulli_": 1}
 
-# Functions that multiply and add up. Their results are off by some times the rounding of each number that they read.
+# Functions that multiply and add up. The error of their results is several times the rounding of the numbers they read.
 ADDED_UP = ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "mv", "einsum", "sum",
             "mean", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
             "scaled_dot_product_attention", "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm",
@@ -32,7 +32,7 @@ ROUNDED = 16
 
 
 class _EvenNoise(TorchFunctionMode):
-    """Random tensors have one number in all places: it is the same for models of different sizes."""
+    """A mode in which all elements of a random tensor are equal, so that models of different sizes get the same."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -41,7 +41,7 @@ class _EvenNoise(TorchFunctionMode):
 
 
 class _Rounding(TorchFunctionMode):
-    """Each number that is multiplied and added up is off by as much as rounding may make it."""
+    """A mode that changes each number that is multiplied and added up by as much as rounding may."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = (
@@ -62,8 +62,8 @@ def difference(ours: list[Tensor], theirs: list[Tensor], least: Sequence[float] 
     """Return the largest difference between the elements of two lists of tensors, relative to the largest element.
 
     Args:
-        ours, theirs: of which each is compared with one of the other list; infinity if they are of other shapes.
-        least: a number for each that the largest element is taken for if it is smaller; 0 if there is none.
+        ours, theirs: the tensors, compared in pairs; if any shapes differ, the result is infinity.
+        least: a lower bound for the largest element of each pair; 0 by default.
     """
     if [x.shape for x in ours] != [x.shape for x in theirs]:
         return math.inf
@@ -81,7 +81,7 @@ def difference(ours: list[Tensor], theirs: list[Tensor], least: Sequence[float] 
 def _extremes(x: Tensor, y: Tensor) -> tuple[float, float]:
     """Return the largest difference between the elements of two tensors, and the largest finite one of the first."""
     apart, largest = (x - y).abs().max(), x.abs().max()
-    if not apart.isfinite():  # equal infinities, as of masks, are alike, and so are elements that are not numbers
+    if not apart.isfinite():  # equal infinities, as in masks, count as equal, and so do two NaN
         same = (x == y) | (x.isnan() & y.isnan())
         apart = torch.where(same, 0.0, x - y).abs().nan_to_num(nan=math.inf, posinf=math.inf).max()
         largest = torch.where(x.isfinite(), x, 0.0).abs().max()
@@ -89,7 +89,7 @@ def _extremes(x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def others_like(inputs: Inputs) -> Inputs:
-    """Random inputs: normal numbers of the same mean and deviation, and whole numbers in another order."""
+    """Return random inputs: normal numbers of the same mean and deviation, and whole numbers in another order."""
 
     def other(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or leaf.numel() < 2 or leaf.dtype == torch.bool:
@@ -107,7 +107,7 @@ def others_like(inputs: Inputs) -> Inputs:
 
 @dataclass(frozen=True)
 class Situation:
-    """Inputs for a model, random or those of the example, and its outputs for them."""
+    """Inputs of a model, random or with the values of the example, and its outputs for them."""
 
     inputs: Inputs
     training: bool
@@ -116,7 +116,7 @@ class Situation:
 
     @property
     def finite(self) -> bool:
-        """Return whether all outputs are numbers, so that a comparison of them says something."""
+        """True if all outputs are finite, so that a comparison of them is meaningful."""
         return all(bool(x.isfinite().all()) for x in self.outputs)
 
 
@@ -125,17 +125,17 @@ def _shapes(of: Any) -> tuple[torch.Size, ...]:
 
 
 class Reference:
-    """A model that others are compared with, run once in each situation.
+    """A model with which others are compared; it runs once in each situation.
 
     Args:
-        model: in this precision; it is not changed.
-        example_inputs: of the model.
-        precision: to run all models in.
-        outputs: of the model on the example, if they are known.
+        model: a model in this precision; it is not changed.
+        example_inputs: its example inputs.
+        precision: the precision in which all models run.
+        outputs: the outputs of the model on the example, if they are known.
 
     Attributes:
-        why_not_trained: why nothing is compared in training; an empty string if it is.
-        random: whether outputs were left out that depend on random numbers.
+        why_not_trained: why nothing is compared in training; an empty string if something is.
+        random: whether outputs that depend on random numbers were left out.
     """
 
     def __init__(
@@ -152,10 +152,10 @@ class Reference:
         return run(model, situation.inputs, situation.training, self.precision)
 
     def evaluated(self, size: int = 0) -> Iterator[Situation]:
-        """Yield inputs in evaluation: the example, and other sizes if the model accepts any.
+        """Yield situations in evaluation: the example, and inputs of other sizes if the model accepts any.
 
         Args:
-            size: one more is larger than this, if the model accepts it.
+            size: also yield inputs that are larger than this, if the model accepts them.
         """
         yield self._evaluate(self.example_inputs)
         yield from self.beyond(0)
@@ -163,9 +163,10 @@ class Reference:
         yield from (s for s in (self.beyond(size) if size else ()) if _shapes(s.inputs) not in known)
 
     def beyond(self, size: int) -> list[Situation]:
-        """Return inputs of other sizes than the example, larger than this one if the model accepts any, or none.
+        """Return a situation of another size than the example, larger than this if the model accepts it, or none.
 
-        They are random, which the example is not; where the model refuses such or they say nothing, the example's.
+        Its inputs are random. If the model refuses random inputs, or its outputs for them are not finite, they have the
+        values of the example.
         """
         if size not in self._beyond:
             first = self._likely, self._evaluate_likely
@@ -174,7 +175,7 @@ class Reference:
         return self._beyond[size]
 
     def _evaluate(self, inputs: Inputs, random: bool = False) -> Situation:
-        """Run the model in evaluation, once for inputs of each shape with random values or those of the example."""
+        """Run the model in evaluation, once for each shape of inputs with random values or values of the example."""
         key = random, _shapes(inputs)
         if key not in self._outputs:
             self._outputs[key] = run(self.model, inputs, False, self.precision)
@@ -188,13 +189,13 @@ class Reference:
 
     @cached_property
     def likely(self) -> list[Situation]:
-        """Random inputs in evaluation, unless those of other sizes are random, or the model cannot run on any."""
+        """Random inputs in evaluation; empty if inputs of other sizes are random already, or the model refuses them."""
         known = any(situation.random for situation in self.beyond(0))
         return [] if known else self._tried(self._likely, False)
 
     @cached_property
     def trained(self) -> list[Situation]:
-        """Random inputs in training; the example, too, if that says nothing. The model may be able to train on none."""
+        """Random inputs in training, and the example if those are not meaningful; empty if the model refuses both."""
         found: list[Situation] = []
         for inputs in (self._likely, self.example_inputs):
             if not any(situation.finite for situation in found):
@@ -204,7 +205,7 @@ class Reference:
         return found
 
     def _tried(self, inputs: Inputs, training: bool) -> list[Situation]:
-        """Run the model, unless it cannot, as without a target in training."""
+        """Return the situation of a run in a list; an empty list if the model fails, such as without a target."""
         try:
             return [Situation(inputs, training, run(self.model, inputs, training, self.precision))]
         except Exception as error:  # of any kind: it is the model's own code
@@ -212,10 +213,10 @@ class Reference:
             return []
 
     def differs(self, situation: Situation, given: list[Tensor]) -> float:
-        """Return how far other outputs are from the model's, relative to the largest; what may be rounding is nothing.
+        """Return the difference of other outputs from the model's, relative to the largest; 0 if rounding explains it.
 
-        Where numbers cancel, the result may be as small as the rounding of what it was made of. So if outputs that are
-        small differ by little, the model is run once more with numbers that are off by as much as they may be.
+        Where numbers cancel, the result may be as small as the rounding of the terms. So if small outputs differ a
+        little, the model runs once more with all numbers changed by as much as rounding may.
         """
         worst, tolerance = difference(situation.outputs, given), self.precision.tolerance
         if worst <= tolerance or difference(situation.outputs, given, [1.0] * len(given)) > tolerance:
@@ -226,7 +227,7 @@ class Reference:
         return difference(situation.outputs, given, [n / tolerance for n in noise])
 
     def misses(self, model: nn.Module, situation: Situation) -> str:
-        """Run another model in a situation and say in what it differs; an empty string if in nothing."""
+        """Run another model in a situation, and describe the difference; an empty string if there is none."""
         try:
             worst = self.differs(situation, self.given(model, situation))
             if worst > self.precision.tolerance and not all(map(Tensor.all, self._repeats(situation, even=False))):
@@ -234,11 +235,11 @@ class Reference:
         except Exception as error:  # of any kind: it is the model's own code
             return first_line(error)
         if worst == math.inf:
-            return "the outputs are of other shapes, or other whole numbers or not finite"
+            return "the outputs have other shapes, are other whole numbers, or are not finite"
         return f"the outputs differ by {worst:.1e}" if worst > self.precision.tolerance else ""
 
     def _difference_without_noise(self, model: nn.Module, situation: Situation) -> float:
-        """Compare with one random number in all places; elements that are still random are left out."""
+        """Compare with equal elements in each random tensor; outputs that are still random are left out."""
         arguments = situation.inputs, situation.training, self.precision
         ours, theirs = (run(each, *arguments, mode=_EvenNoise()) for each in (self.model, model))
         worst = difference(ours, theirs)
@@ -250,7 +251,7 @@ class Reference:
         return worst
 
     def _repeats(self, situation: Situation, even: bool) -> list[Tensor]:
-        """Return which elements of the outputs are the same with other random numbers."""
+        """Return masks of the elements of the outputs that stay the same with other random numbers."""
         arguments = self.model, situation.inputs, situation.training, self.precision
         one, other = (run(*arguments, seed=seed, mode=_EvenNoise() if even else None) for seed in (0, 1))
         return [
@@ -259,7 +260,7 @@ class Reference:
         ]
 
     def disagreements(self, model: nn.Module) -> Iterator[tuple[Situation, str]]:
-        """Run another model in the situations that are not those of a search, and yield those in which it differs."""
+        """Run another model in the situations that a search does not run, and yield those in which it differs."""
         for situation in self._others():
             error = self.misses(model, situation)
             if error:
@@ -271,14 +272,14 @@ class Reference:
 
 
 def disagreement(model: nn.Module, other: nn.Module, inputs: Inputs) -> str:
-    """Say in what two models differ in float64 in evaluation, on the inputs or on others like them.
+    """Describe the difference of two models in evaluation, in float64, on the inputs and on others like them.
 
     Args:
-        model, other: are not changed.
-        inputs: those of the models.
+        model, other: the models; they are not changed.
+        inputs: their inputs.
 
     Returns:
-        An empty string if they differ in nothing.
+        An empty string if there is no difference.
     """
     reference, copied = Reference(DOUBLE.copied(model), inputs, DOUBLE), DOUBLE.copied(other)
     situations = itertools.chain(reference.evaluated(), reference.likely)

@@ -1,4 +1,4 @@
-"""The inputs of a model at other sizes than those of the example: another batch, length or resolution."""
+"""Search for inputs of other sizes that a model accepts: another batch, length or resolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchlasso._core.running import Inputs
 TensorDim = tuple[int, int]  # a tensor, by its number among the leaves of the inputs, and one of its dimensions
 T = TypeVar("T")
 
-MULTIPLE = 32  # the sizes of many models are multiples of it, or of a power of two below it
+MULTIPLE = 32  # many models accept only multiples of 32, or of a smaller power of two
 
 
 def at_other_sizes(
@@ -28,21 +28,21 @@ def at_other_sizes(
 ) -> tuple[Inputs, T] | None:
     """Find inputs of other sizes that a model accepts, and return them with its outputs.
 
-    As many sizes as possible differ from those of the example at once: that of the batch, a length, the height and the
-    width of an image, which then differ from one another. All dimensions of one size change together, such as those of
-    a sequence and its mask, or only those at one place in the shape, or of one tensor, where the model refuses that.
-    A size grows, or shrinks if the model accepts nothing larger. The values are those of the example, repeated from
-    the start: whole numbers keep their range, and masks stay masks.
+    As many sizes as possible differ from the example: the batch, a length, the height and the width of an image. The
+    new sizes also differ from one another. Dimensions of equal size change together, such as the length of a sequence
+    and of its mask. If the model refuses that, only dimensions at one place of the shapes change, or dimensions of one
+    tensor. A size grows, or shrinks if the model accepts no larger one. The values of the inputs are repeated from the
+    start, so whole numbers keep their range, and masks stay masks.
 
     Args:
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments.
-        run: runs the model on inputs like these; sizes for which it raises an error are not accepted. It should run on
-            the CPU, where an index out of range is an error that can be caught.
-        beyond: where the model accepts it, a length or resolution is larger than this.
-        first: inputs with other values, which are tried before those of the example at each size, and what runs them.
+        run: a function that runs the model on such inputs; sizes for which it raises an error are not accepted. It
+            should run on the CPU, where an index out of range is an error that can be caught.
+        beyond: a length or resolution has to be larger than this, if the model accepts it.
+        first: inputs with other values that are tried before the example at each size, and the function that runs them.
 
     Returns:
-        None if the model accepts no other size.
+        The inputs and the outputs; None if the model accepts no other size.
 
     Examples:
         >>> net = torch.nn.Sequential(torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
@@ -57,7 +57,7 @@ def at_other_sizes(
 
 
 class _SizeSearch(Generic[T]):
-    """The sizes that a model accepts so far."""
+    """A search for sizes that a model accepts, with the sizes accepted so far."""
 
     def __init__(self, tries: list[tuple[Inputs, Callable[[Inputs], T]]], beyond: int) -> None:
         self.tries, self.beyond = tries, beyond
@@ -71,7 +71,7 @@ class _SizeSearch(Generic[T]):
         self.accepted: tuple[Inputs, T] | None = None
 
     def change_at_once(self, groups: list[list[TensorDim]]) -> list[list[TensorDim]]:
-        """Change all groups of equal sizes in one run, or all but one; return those that are left as they are."""
+        """Change all groups of equal sizes in one run, or all but one; return the groups that did not change."""
         for left in ([], *([group] for group in groups)) if len(groups) > 1 else ():
             sizes: dict[TensorDim, int] = {}
             for places in (group for group in groups if group not in left):
@@ -84,12 +84,12 @@ class _SizeSearch(Generic[T]):
         return groups
 
     def change(self, places: list[TensorDim]) -> None:
-        """Change these sizes, which are equal, together if the model accepts it; then parts of them apart."""
+        """Change these equal sizes together, if the model accepts it; then change parts of them separately."""
         size = self.sizes[places[0]]
         together = any(self.accepts(dict.fromkeys(places, other)) for other in self.candidates(places, size))
         parts = _apart(places, lambda place: place[1])
         if together:
-            for part in parts[1:]:  # the others then differ from these
+            for part in parts[1:]:  # so that they differ from the first part
                 near = self.candidates(part, max(self.sizes[place] for place in places))[:2]
                 any(self.accepts(dict.fromkeys(part, other)) for other in (*near, size))
         else:
@@ -98,14 +98,14 @@ class _SizeSearch(Generic[T]):
                 self.change(part)
 
     def candidates(self, places: Iterable[TensorDim], size: int) -> list[int]:
-        """Other sizes to try, those first that cost little and are accepted by most models."""
+        """Return other sizes to try; first the sizes that cost little and that most models accept."""
         larger = _larger(size)
         if size <= self.beyond and any(dim for _, dim in places):  # a batch need not be as long
             larger = [*_larger(self.beyond), *larger]
         return [other for other in dict.fromkeys([*larger, size - 1, size // 2]) if other > 0]
 
     def accepts(self, sizes: dict[TensorDim, int]) -> bool:
-        """Try sizes, beside those that are accepted already; whether the model runs."""
+        """Try sizes together with those accepted so far, and return whether the model accepts them."""
         sizes = self.sizes | sizes
         for values, run in self.tries:
             leaves, spec = tree_flatten(values)
@@ -114,7 +114,7 @@ class _SizeSearch(Generic[T]):
             inputs = tree_unflatten(leaves, spec)
             # errors are of any kind: it is the model's own code
             with suppress(Exception), warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
-                warnings.simplefilter("ignore")  # of sizes that do not fit, which is what is tried here
+                warnings.simplefilter("ignore")  # trials with wrong sizes may cause warnings
                 outputs = run(inputs)
                 self.sizes, self.accepted = sizes, (inputs, outputs)
                 return True
@@ -122,12 +122,12 @@ class _SizeSearch(Generic[T]):
 
 
 def _larger(size: int) -> list[int]:
-    """Larger sizes, the second a multiple of what the size is a multiple of, up to a limit."""
+    """Return larger sizes; the second one is a multiple of the same power of two, up to a limit."""
     return [size + 1, size + math.gcd(size, MULTIPLE), 2 * size]
 
 
 def _apart(places: list[TensorDim], key: Callable[[TensorDim], int]) -> list[list[TensorDim]]:
-    """The places grouped by a key."""
+    """Group places by a key."""
     found: dict[int, list[TensorDim]] = {}
     for place in places:
         found.setdefault(key(place), []).append(place)
@@ -135,7 +135,7 @@ def _apart(places: list[TensorDim], key: Callable[[TensorDim], int]) -> list[lis
 
 
 def _resized(tensor: Tensor, dim: int, size: int) -> Tensor:
-    """A tensor of another size along a dimension, whose values are those of this one, repeated from the start."""
+    """Return a tensor of another size along a dimension, with the values repeated from the start."""
     if size == tensor.shape[dim]:
         return tensor
     return tensor.index_select(dim, torch.arange(size, device=tensor.device) % tensor.shape[dim])
