@@ -60,7 +60,7 @@ class Problem:
         return (self.loss(x @ w.reshape(-1), y) + self.penalty.value(w, self.lam)).item()
 
     def distance(self, w: torch.nn.Parameter) -> float:
-        """How far weights are from being stationary, of λ."""
+        """Return the distance of weights from a stationary point, in units of λ."""
         return (self.penalty.subdiff_distance(w.detach(), w.grad, float(self.lam)).max() / self.lam).item()
 
 
