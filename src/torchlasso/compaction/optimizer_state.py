@@ -94,11 +94,12 @@ class Slicing:
             full[i] *= ratio
         return new
 
-    def weights(self, weights: dict[Tensor, Tensor], params: list[Tensor], old: Blocks, new: Blocks) -> None:
+    def weights(self, weights: dict[Tensor, Any], params: list[Tensor], old: Blocks, new: Blocks) -> None:
         """Keep the factors on λ of the blocks that stay."""
         for tensors in old.together(params):
-            if tensors[0] in weights and any(p in self.dims for p in tensors):
-                weights[tensors[0]] = self._blocks(tensors, weights[tensors[0]], old, new)
+            kept = weights.get(tensors[0])
+            if isinstance(kept, Tensor) and any(p in self.dims for p in tensors):
+                weights[tensors[0]] = self._blocks(tensors, kept, old, new)
 
     def _blocks(self, params: Sequence[Tensor], kept: Tensor, old: Blocks, new: Blocks) -> Tensor:
         """Slice a tensor with one number for each block: mark all weights with their block, slice, read the marks."""

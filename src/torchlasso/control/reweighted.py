@@ -10,10 +10,9 @@ from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, check_positive
 from torchlasso.control.base import LambdaController
-from torchlasso.distributed.sharding import whole
 from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty, Separable
-from torchlasso.penalties.blocks import Blocks
+from torchlasso.penalties.reweighting import Reweighting
 from torchlasso.selection import Group
 
 
@@ -57,6 +56,7 @@ class Reweighted(LambdaController):
         if reference is not None:
             check_kind("Reweighted: reference", reference, Mapping, "a mapping from parameters to tensors like them")
         self.theta, self.q, self.reference = theta, q, reference
+        self.weighting = Reweighting(theta, q)
         self._known: set[Tensor] = set()
         self._weigh(reference)
 
@@ -82,20 +82,17 @@ class Reweighted(LambdaController):
             over = penalty.over
             for params in over.together(group["params"]):
                 if source is None or all(p in source for p in params):
+                    if source is None and group["form"] == "latent":
+                        self.optimizer.weights[params[0]] = self.weighting  # computed in the step
+                        continue
                     views = over.views([p if source is None else source[p].to(p) for p in params])
-                    found = [self._weights(over.as_view(), w) for w in views]
+                    found = [self.weighting.of(over.as_view(), w) for w in views]
                     # the weights of joint blocks are kept with their first parameter
                     self.optimizer.weights[params[0]] = found[0] if len(found) == 1 else torch.cat(found)
 
-    def _weights(self, over: Blocks, w: Tensor) -> Tensor:
-        # single weights stay on their shard; a block may be cut by the sharding, so it is gathered
-        r, _ = over.decompose(w.detach() if over.single else whole(w.detach()))
-        weights: Tensor = r.add(self.theta).reciprocal_().mul_(self.theta)
-        return weights if self.q == 1 else weights.pow_(self.q)
-
     def state_dict(self) -> dict[str, Any]:
-        weights = self.optimizer.weights
-        kept = [weights.get(p) for group, _ in self._groups() for p in group["params"]]
+        tensors = {p: weights for p, weights in self.optimizer.weights.items() if isinstance(weights, Tensor)}
+        kept = [tensors.get(p) for group, _ in self._groups() for p in group["params"]]
         return {**super().state_dict(), "weights": kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,9 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
             ``grad`` has to be that of the mean loss over the whole training set, without the penalty. Frozen
             parameters are left out.
 
+    In the latent form of an optimizer such as Adam, λ is measured against each weight's gradients: they are divided by
+    the ``scales`` of the groups, √v̂ + ε as it is now. While zeros are held, λ is 0 and there is nothing to measure.
+
     Sharded parameters count as a whole; then every process has to make the call, here and in :func:`lambda_max`.
 
     Raises:
@@ -52,7 +55,7 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
     distances = []
     given = check_groups("stationarity: groups", groups)
     groups = [trained for group in given if (trained := _without_frozen(group))["params"]]
-    for (w, penalty, lam), (grad, _, _) in zip(penalised(groups), penalised(groups, _gradient), strict=True):
+    for (w, penalty, lam), (grad, _, _) in zip(penalised(groups), penalised(groups, _gradients(groups)), strict=True):
         largest = float(lam.max()) if isinstance(lam, Tensor) else lam  # where it is reweighted, that of a zero
         if largest > 0:
             distances.append((penalty.subdiff_distance(w, grad, lam) / largest).flatten().double())
@@ -83,7 +86,8 @@ def lambda_max(groups: Iterable[Group]) -> float:
     if any(isinstance(lam, Tensor) for _, _, lam in penalised(groups)):
         raise ValueError("λ has a weight for each block: take lambda_max before the groups are reweighted")
     largest = [
-        penalty.lambda_max(grad).item() / float(weight) for grad, penalty, weight in penalised(groups, _gradient)
+        penalty.lambda_max(grad).item() / float(weight)
+        for grad, penalty, weight in penalised(groups, _gradients(groups))
     ]
     if not largest:
         raise ValueError("no group has a penalty, so that no λ matters")
@@ -99,10 +103,20 @@ def _without_frozen(group: Group) -> Group:
     if group["penalty"] is None or group["penalty"].over.joint:
         return {**group, "params": []}
     weights = group.get("weights", [1.0] * len(params))
-    return {**group, "params": [params[i] for i in trained], "weights": [weights[i] for i in trained]}
+    kept = {**group, "params": [params[i] for i in trained], "weights": [weights[i] for i in trained]}
+    if "scales" in group:
+        kept["scales"] = [group["scales"][i] for i in trained]
+    return kept
 
 
-def _gradient(w: Tensor) -> Tensor:
-    if w.grad is None:
-        raise ValueError("a penalised parameter has no gradient: run backward() of the mean loss first")
-    return w.grad
+def _gradients(groups: Iterable[Group]) -> Callable[[Tensor], Tensor]:
+    """Return the function from a parameter to its gradient, in the scale in which λ is a threshold on it."""
+    scales = {p: scale for group in groups for p, scale in zip(group["params"], group.get("scales", ()), strict=False)}
+
+    def gradient(w: Tensor) -> Tensor:
+        if w.grad is None:
+            raise ValueError("a penalised parameter has no gradient: run backward() of the mean loss first")
+        scale = scales.get(w)
+        return w.grad if scale is None else w.grad / scale
+
+    return gradient

@@ -75,9 +75,14 @@ def averaged(
     """
     now = dict(options)
     plain = metric.gain(now, plain)
-    if now["averaging"] and averages(metric, now):
+    if now["averaging"] and averages(metric, now) and not _settles_by_itself(now):
         now.update(metric.with_averaging(now, share, age, gain, plain))
     return Averaged(now, metric.gain(now, gain), plain)
+
+
+def _settles_by_itself(options: Group) -> bool:
+    """Return whether zeros settle without a longer window: latent weights average over all steps, held zeros stay."""
+    return bool(options.get("held")) or options.get("form") == "latent"
 
 
 def averages(metric: Metric, options: Group) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -11,16 +11,19 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 
+from torchlasso.optim import forms
 from torchlasso.optim.averaging import averaged, peak_of, share_of
 from torchlasso.optim.buckets import Bucket, buckets_of, store_gains
 from torchlasso.optim.checks import check_group
 from torchlasso.optim.fused import device, updates
 from torchlasso.optim.fused.cpu import Launch, launches_of
 from torchlasso.optim.fused.program import is_elementwise
+from torchlasso.optim.fused.updates import Update
 from torchlasso.optim.metrics import Metric
 from torchlasso.optim.unseen import age_of
 from torchlasso.penalties import L1, Penalty, check_strength
 from torchlasso.penalties.blocks import Strength
+from torchlasso.penalties.reweighting import Reweighting
 from torchlasso.selection import Group
 
 # With fused=None, kernels are used from so many weights on. Measured in docs/results: with fewer, the gain of the steps
@@ -58,7 +61,7 @@ class Proximal(Optimizer):
     base: ClassVar[type[Optimizer]]
     metric: ClassVar[Metric]
     penalties: list[Penalty | None]
-    weights: dict[Tensor, Tensor]
+    weights: dict[Tensor, Tensor | Reweighting]
     names: dict[Tensor, str]
 
     def __init__(
@@ -68,12 +71,13 @@ class Proximal(Optimizer):
         penalty: Penalty | None = None,
         lam: float = 0.0,
         averaging: bool = True,
+        form: str = "proximal",
         **kwargs: Any,
     ) -> None:
         self.penalties = []
         self.weights = {}
         self.names = {}
-        self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging}
+        self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging, "form": form}
         super().__init__(params, *args, **kwargs)
         # A fused base would skip its update after an overflow without telling the prox: the scaler has to.
         self._step_supports_amp_scaling = False
@@ -92,8 +96,8 @@ class Proximal(Optimizer):
         super().add_param_group(group)
         group = self.param_groups[-1]
         zeros = [0.0] * len(group["params"])
-        group.update(lam=float(lam), lr_peak=0.0, gains=zeros, plain_gains=list(zeros))
-        group["lam_scales"] = [1.0] * len(zeros)
+        group.update(lam=float(lam), lr_peak=0.0, gains=zeros, plain_gains=list(zeros), thresholds=list(zeros))
+        group.update(lam_scales=[1.0] * len(zeros), held=False)
         self.penalties.append(penalty)
         try:
             check_group(group, penalty, self.base, self.metric)
@@ -104,29 +108,59 @@ class Proximal(Optimizer):
         if names is not None:
             self.names.update(zip(group["params"], names, strict=True))
 
+    def hold(self, held: bool = True) -> None:
+        """Keep the zeros of all penalised groups as they are from now on, while the rest moves freely; or no longer.
+
+        In the latent form it forgets the latent weights: after a hold they start anew, at the weights.
+
+        Raises:
+            ValueError: the zeros of a penalty are not weights, but singular values.
+        """
+        for group, penalty in zip(self.param_groups, self.penalties, strict=True):
+            if penalty is None or group["held"] == held:
+                continue
+            if held and not penalty.over.of_weights:
+                raise ValueError(f"hold: the zeros of {penalty} are not weights, so they cannot be held")
+            group["held"] = held
+            forms.forget_(group, self.state)
+
     def name_of(self, p: Tensor) -> str:
         """Return the name of a parameter in messages, or its shape if its group came without names."""
         return self.names.get(p, f"a parameter of shape {tuple(p.shape)}")
 
     def penalised_groups(self) -> list[Group]:
-        """Return the groups with a penalty, as :func:`torchlasso.param_groups` does, and the factors on their λ."""
+        """Return the groups with a penalty, as :func:`torchlasso.param_groups` does, and the factors on their λ.
+
+        In the latent form they also have ``scales``, the sizes in which λ is a threshold on each parameter's gradient.
+        """
         return [
             {
                 "params": group["params"],
                 "penalty": penalty,
                 "lam": group["lam"],
                 "weights": self._factors(group, penalty),
+                **self._scales(group),
             }
             for group, penalty in zip(self.param_groups, self.penalties, strict=True)
             if penalty is not None
         ]
+
+    def _scales(self, group: Group) -> Group:
+        """Return the metric of each parameter of a group in the latent form, as far as it has one."""
+        if group["form"] != "latent":
+            return {}
+        states = [self.state.get(p) for p in group["params"]]
+        return {"scales": [self.metric.scale(group, state) if state else None for state in states]}
 
     def _factors(self, group: Group, penalty: Penalty) -> list[Strength]:
         """Return the factor on λ for each view of the blocks."""
         together = penalty.over.together
         found: list[Strength] = []
         for params, scales in zip(together(group["params"]), together(group["lam_scales"]), strict=True):
-            found += penalty.over.strengths(params, scales, self.weights.get(params[0]))
+            weights = self.weights.get(params[0])
+            if isinstance(weights, Reweighting):
+                weights = forms.weights_of(weights, penalty.over, params)
+            found += penalty.over.strengths(params, scales, weights)
         return found
 
     @_disable_dynamo  # the step has its own kernels, so torch.compile leaves it alone
@@ -139,14 +173,17 @@ class Proximal(Optimizer):
         on_device = self._advance_on_devices()
         buckets = buckets_of(self.param_groups, self.penalties, self.metric, self.state, on_device)
         launches, fallback = self._split(buckets)
+        before = self._copies(fallback)
         self._update([bucket.options for bucket in fallback])
         with torch.no_grad():
             for launch in launches:
                 launch()
+                group = self.param_groups[launch.bucket.group]
+                forms.form_of(group).launched_(group, launch.bucket)
         left = [*fallback, *(launch.bucket for launch in launches if not launch.has_prox)]
         for index, (group, penalty) in enumerate(zip(self.param_groups, self.penalties, strict=True)):
             if own := [bucket for bucket in left if bucket.group == index]:
-                self._prox_(group, penalty, self._step_of(own))
+                self._finish_(group, penalty, self._length_of(own), before)
         store_gains(self.param_groups, buckets)
         return loss
 
@@ -156,7 +193,7 @@ class Proximal(Optimizer):
             # 1 − β_t = (1 − β)·(lr/lr_peak)²: the window of the average grows as the learning rate falls
             group["lr_peak"] = peak_of(group["lr_peak"], group["lr"])
             share = share_of(group["lr"], group["lr_peak"])
-            steps = {}
+            form, lengths, before = forms.form_of(group), {}, {p: p.detach().clone() for p in group["params"]}
             for i, p in enumerate(group["params"]):
                 if p.grad is None:
                     continue
@@ -165,10 +202,10 @@ class Proximal(Optimizer):
                 # w ← the update of torch's optimizer with these options
                 self._update([{**now.options, "params": [p]}])
                 # τ: how far that update moves a weight under a constant gradient of 1
-                steps[i] = self.metric.step_size(now.options, self.state.get(p, {}), now.gain)
+                lengths[i] = form.length(self.metric, now.options, self.state.get(p, {}), now.gain)
                 group["gains"][i], group["plain_gains"][i] = now.gain, now.plain
-            # w ← prox_{τλΩ}(w)
-            self._prox_(group, penalty, steps.get)
+            # w ← prox_{τλΩ}(w), or what another form does in its place
+            self._finish_(group, penalty, lengths.get, before)
 
     def _update(self, groups: list[Group]) -> None:
         """Do the update of torch's optimizer with these groups in the place of its own."""
@@ -181,41 +218,41 @@ class Proximal(Optimizer):
                 _unhooked(self.base.step)(self)
 
     @torch.no_grad()
-    def _prox_(self, group: Group, penalty: Penalty | None, step_of: Callable[[int], Strength | None]) -> None:
-        """Do the prox of a group.
+    def _finish_(
+        self,
+        group: Group,
+        penalty: Penalty | None,
+        length_of: Callable[[int], Strength | None],
+        before: Mapping[Tensor, Tensor],
+    ) -> None:
+        """Finish the step of a group after the update of torch's optimizer; see :class:`forms.Updated`."""
+        if penalty is not None:
+            updated = forms.Updated(group, penalty, length_of, before, self.state, self.weights)
+            forms.form_of(group).finish_(updated)
 
-        Args:
-            group: of the optimizer.
-            penalty: of the group.
-            step_of: the index of a parameter ↦ its τ; None where it was not updated, and stays as it is.
-        """
-        if penalty is None or not group["lam"]:
-            return
-        over, prox, lam = penalty.over, penalty.as_view().prox, float(group["lam"])
-        columns = (range(len(group["params"])), group["params"], [lam * scale for scale in group["lam_scales"]])
-        for members, params, lams in zip(*map(over.together, columns), strict=True):
-            steps = over.steps(params, [step_of(i) for i in members])
-            strengths = over.strengths(params, lams, self.weights.get(params[0]))
-            new = []
-            for w, strength, step in zip(over.views(params), strengths, steps, strict=True):
-                if step is not None and (isinstance(strength, Tensor) or strength):
-                    w = prox(w, strength, step)
-                new.append(w)
-            over.put_(params, new)
-
-    def _step_of(self, buckets: Sequence[Bucket]) -> Callable[[int], Strength | None]:
-        """Return the function from the index of a parameter to its τ, which is computed when it is asked for."""
+    def _length_of(self, buckets: Sequence[Bucket]) -> Callable[[int], Strength | None]:
+        """Return the function from the index of a parameter to the length of its update, computed when asked for."""
         found = {
             i: (p, bucket) for bucket in buckets for i, p in zip(bucket.members, bucket.options["params"], strict=True)
         }
 
-        def step_of(i: int) -> Strength | None:
+        def length_of(i: int) -> Strength | None:
             if i not in found:
                 return None
             p, bucket = found[i]
-            return self.metric.step_size(bucket.options, self.state.get(p, {}), bucket.gain)
+            form = forms.form_of(self.param_groups[bucket.group])
+            return form.length(self.metric, bucket.options, self.state.get(p, {}), bucket.gain)
 
-        return step_of
+        return length_of
+
+    @torch.no_grad()
+    def _copies(self, buckets: Sequence[Bucket]) -> dict[Tensor, Tensor]:
+        """Copy the parameters whose form needs them as they were before the update."""
+        found = {}
+        for bucket in buckets:
+            if bucket.penalty is not None and forms.form_of(self.param_groups[bucket.group]).keeps_before:
+                found.update({p: p.detach().clone() for p in bucket.options["params"]})
+        return found
 
     def _advance_on_devices(self) -> list[int]:
         """Do the steps of the groups that are stepped on their device as a whole, and return their indices."""
@@ -241,14 +278,25 @@ class Proximal(Optimizer):
         launches: list[Launch] = []
         fallback: list[Bucket] = []
         for bucket in buckets:
-            if not self._is_fused(bucket):
+            whole = self._fused(bucket, update_of) if self._is_fused(bucket) else None
+            if whole is None:
                 fallback.append(bucket)
                 continue
-            weights = [self.weights.get(p) for p in bucket.options["params"]]
-            ready, others = launches_of(bucket, update_of(bucket.options), stand_in, self.state, weights)
+            given = (self.weights.get(p) for p in bucket.options["params"])
+            weights = [weight if isinstance(weight, Tensor) else None for weight in given]
+            ready, others = launches_of(*whole, stand_in, self.state, weights)
             launches += ready
             fallback += others
         return launches, fallback
+
+    def _fused(self, bucket: Bucket, update_of: Callable[[Group], Update]) -> tuple[Bucket, Update] | None:
+        """Return what makes a kernel do all that the form of a bucket asks for; None where no kernel can."""
+        update = update_of(bucket.options)
+        if bucket.penalty is None:
+            return bucket, update
+        form = forms.form_of(self.param_groups[bucket.group])
+        weights = [self.weights.get(p) for p in bucket.options["params"]]
+        return form.fused(bucket, update, self.metric, self.state, weights)
 
     def _is_fused(self, bucket: Bucket) -> bool:
         fused, foreach = bucket.options["fused"], bucket.options["foreach"]
@@ -268,9 +316,19 @@ class Proximal(Optimizer):
         groups = zip(self.param_groups, self.penalties, strict=True)
         shown = [{**group, "penalty": penalty} for group, penalty in groups]
         for group in shown:
-            del group["gains"], group["plain_gains"], group["lam_scales"]  # a number for each parameter
+            for name in ("gains", "plain_gains", "lam_scales", "thresholds"):
+                del group[name]  # a number for each parameter
         with self._groups_replaced(shown):
             return super().__repr__()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of this class, or of the plain optimizer."""
+        super().load_state_dict(state_dict)
+        kept = (i for group in state_dict["param_groups"] for i in group["params"])
+        for i, p in zip(kept, [p for group in self.param_groups for p in group["params"]], strict=True):
+            threshold = state_dict["state"].get(i, {}).get(forms.THRESHOLD)
+            if threshold is not None:  # torch would round it to the precision of the parameter
+                self.state[p][forms.THRESHOLD] = threshold.detach().clone().to(p.device)
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"penalties": self.penalties, "weights": self.weights, "names": self.names, "_given": self._given}
@@ -279,7 +337,7 @@ class Proximal(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # torch also calls this in load_state_dict: options that a file of the plain optimizer lacks are kept
         for new, old in zip(state["param_groups"], self.__dict__.get("param_groups", []), strict=False):
-            for key in ("lam", "lam_scales", "averaging", "lr_peak"):
+            for key in ("lam", "lam_scales", "averaging", "lr_peak", "form", "held", "thresholds"):
                 new.setdefault(key, old[key])
             if "gains" not in new:
                 states = [state["state"].get(p) for p in new["params"]]

@@ -23,13 +23,14 @@ class Bucket:
         group: the index of their group.
         members: their indices in it.
         grads: their gradients.
-        penalty: theirs; None where λ is zero.
+        penalty: theirs; None where λ is zero and has no part in the form of the step.
         lam: λ of their group times their scale.
         options: the options of the group in this step, ``params`` being the members.
         age: how many updates they have had before the step.
         before: the gain of the averaging before the step.
         gain: after it.
         plain: after it had the window never been lengthened.
+        threshold: that of their latent weights, before the step.
     """
 
     group: int
@@ -42,6 +43,7 @@ class Bucket:
     before: float
     gain: float
     plain: float
+    threshold: float
 
     def part(self, positions: list[int], **options: Any) -> Bucket:
         """Return the bucket of some of the members, with some options changed."""
@@ -72,23 +74,26 @@ def buckets_of(
         if not members:
             continue
         plainly = {name: _plain(value) for name, value in group.items() if name != "params"}
-        ours = penalty if plainly["lam"] else None
+        plain_form = plainly["form"] == "proximal" and not plainly["held"]
+        ours = penalty if plainly["lam"] or not plain_form else None
         group["lr_peak"] = peak_of(group["lr_peak"], float(group["lr"]))
         share = share_of(float(group["lr"]), group["lr_peak"])
         ages = [age_of(states.get(params[i], {})) for i in members] if metric.aged else [0] * len(members)
-        alike: dict[tuple[int, float, float, float], list[int]] = {}
-        columns = ([values[i] for i in members] for values in (gains, plain_gains, group["lam_scales"]))
+        alike: dict[tuple[int, float, float, float, float], list[int]] = {}
+        each = (gains, plain_gains, group["lam_scales"], group["thresholds"])
+        columns = ([values[i] for i in members] for values in each)
         keys = list(zip(ages, *columns, strict=True))
         if len(set(keys)) == 1:
             alike = {keys[0]: members}
         else:
             for key, i in zip(keys, members, strict=True):
                 alike.setdefault(key, []).append(i)
-        for (age, before, plain, scale), some in alike.items():
+        for (age, before, plain, scale, threshold), some in alike.items():
             step = averaged(metric, plainly, share, age, before, plain)
             step.options["params"] = [params[i] for i in some]
             own, lam = [grads[i] for i in some], plainly["lam"] * scale
-            buckets.append(Bucket(index, some, own, ours, lam, step.options, age, before, step.gain, step.plain))
+            numbers = (age, before, step.gain, step.plain, threshold)
+            buckets.append(Bucket(index, some, own, ours, lam, step.options, *numbers))
     return buckets
 
 

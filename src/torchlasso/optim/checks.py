@@ -6,6 +6,7 @@ import torch
 from torch.optim import Optimizer
 
 from torchlasso._core.arguments import check_kind, shown
+from torchlasso.optim.forms import check_form
 from torchlasso.optim.fused import updates
 from torchlasso.optim.metrics import Metric
 from torchlasso.penalties import Penalty
@@ -22,12 +23,16 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
             "optimizer parameters on the CPU or a GPU"
         )
     check_kind("averaging", group["averaging"], bool, "True or False")
+    check_kind("form", group["form"], str, "'proximal' or 'latent'")
     if penalty is None:
         return
     if not isinstance(penalty, Penalty):
         raise TypeError(f"penalty must be a Penalty such as torchlasso.L1(); got {shown(penalty)}")
     if any(p.is_complex() for p in group["params"]):
         raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
+    check_form(group, penalty, metric)
     each = penalty.as_view()
     for w in penalty.over.views([torch.empty_like(p, device="meta") for p in group["params"]]):
-        each.prox(w, 1.0, w if metric.diagonal else 1.0)  # shapes only: raises what a step would raise
+        each.prox(
+            w, 1.0, w if metric.diagonal and group["form"] == "proximal" else 1.0
+        )  # shapes only: raises what a step would raise

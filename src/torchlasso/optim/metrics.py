@@ -68,6 +68,24 @@ class Metric(ABC):
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
         """Return τ: a number if it is the same for all coordinates, else a tensor like the parameter."""
 
+    def reach(self, group: Group, state: State, gain: float) -> float:
+        """Return τ·d, how far the update moves a coordinate whose constant gradient has the size of its metric d.
+
+        It is one number for all coordinates: the rate, in most optimizers. The latent form needs it.
+        """
+        return float(self.step_size(group, state, gain))
+
+    def check_latent(self) -> None:
+        """Raise ``ValueError`` if τ differs from coordinate to coordinate, and the class does not say its parts."""
+        if self.diagonal and type(self).reach is Metric.reach:
+            raise ValueError(
+                f"form='latent' needs the methods reach and scale of {type(self).__name__}, whose τ = reach/scale"
+            )
+
+    def scale(self, group: Group, state: State) -> Tensor | None:
+        """Return d, the size by which the update divides the gradient of each coordinate; None where it is 1."""
+        return None
+
     def averaging(self, group: Group) -> Number:
         """Return β, the coefficient of the averaging of gradients, or 0 without averaging."""
         return 0.0
@@ -103,6 +121,19 @@ class Metric(ABC):
 
     def __hash__(self) -> int:
         return hash(type(self))
+
+
+class DiagonalMetric(Metric):
+    """A metric whose τ is a number over a tensor d, by which the update divides each coordinate's gradient."""
+
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        return self.reach(group, state, gain) / self.scale(group, state)
+
+    @abstractmethod
+    def reach(self, group: Group, state: State, gain: float) -> float: ...
+
+    @abstractmethod
+    def scale(self, group: Group, state: State) -> Tensor: ...
 
 
 _REGISTRY: Registry[type[Optimizer], Metric] = Registry("metric of")
@@ -182,16 +213,18 @@ class SGDMetric(_Momentum):
 
 
 @metric_of(torch.optim.RMSprop)
-class RMSpropMetric(_Momentum):
+class RMSpropMetric(_Momentum, DiagonalMetric):
     def first_gain(self, group: Group, state: State) -> float:
         return float((1 - group["momentum"] ** age_of(state)) / max(1 - group["momentum"], 1e-12))
 
-    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+    def reach(self, group: Group, state: State, gain: float) -> float:
+        return group["lr"] * self._length(group, gain)  # type: ignore[no-any-return]
+
+    def scale(self, group: Group, state: State) -> Tensor:
         size = root = state["square_avg"].sqrt()
         if group["centered"]:
             root = state["square_avg"].addcmul(state["grad_avg"], state["grad_avg"], value=-1).sqrt_()
-        metric = floored_unless_seen(root, size, group, state).add_(group["eps"])
-        return group["lr"] * self._length(group, gain) / metric  # type: ignore[no-any-return]
+        return floored_unless_seen(root, size, group, state).add_(group["eps"])
 
     def guard(self, group: Group, state: State) -> None:
         # A coordinate that rests has the constant gradient −λ, so its centred variance v − ḡ² is only rounding, of
@@ -202,14 +235,16 @@ class RMSpropMetric(_Momentum):
 
 
 @metric_of(torch.optim.Adagrad)
-class AdagradMetric(Metric):
-    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
-        lr = group["lr"] / (1 + (age_of(state) - 1) * group["lr_decay"])
+class AdagradMetric(DiagonalMetric):
+    def reach(self, group: Group, state: State, gain: float) -> float:
+        return group["lr"] / (1 + (age_of(state) - 1) * group["lr_decay"])  # type: ignore[no-any-return]
+
+    def scale(self, group: Group, state: State) -> Tensor:
         root = state["sum"].sqrt()
-        return lr / floored_unless_seen(root, root, group, state).add_(group["eps"])  # type: ignore[no-any-return]
+        return floored_unless_seen(root, root, group, state).add_(group["eps"])
 
 
-class _Betas(Metric):
+class _Betas(DiagonalMetric):
     """Exponential averaging m ← β₁m + (1 − β₁)g, divided by 1 − β₁ᵗ as if β₁ were constant."""
 
     def averaging(self, group: Group) -> Number:
@@ -234,42 +269,49 @@ class _Betas(Metric):
     def first_gain(self, group: Group, state: State) -> float:
         return 1 - float(group["betas"][0]) ** age_of(state)
 
-    def _rate(self, group: Group, state: State, gain: float) -> float | Tensor:
-        """Return the step under a constant unit gradient before the division by the denominator."""
+    def reach(self, group: Group, state: State, gain: float) -> float:
         return group["lr"] * (gain / (1 - float(group["betas"][0]) ** age_of(state)))  # type: ignore[no-any-return]
 
 
 @metric_of(torch.optim.Adam, torch.optim.AdamW)
 class AdamMetric(_Betas):
-    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+    def scale(self, group: Group, state: State) -> Tensor:
         square = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
         correction = (1 - float(group["betas"][1]) ** age_of(state)) ** 0.5
         root = square.sqrt() / correction
-        return self._rate(group, state, gain) / floored_unless_seen(root, root, group, state).add_(group["eps"])
+        return floored_unless_seen(root, root, group, state).add_(group["eps"])
 
 
 @metric_of(torch.optim.Adamax)
 class AdamaxMetric(_Betas):
-    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+    def scale(self, group: Group, state: State) -> Tensor:
         # torch adds ε to every gradient
         norm, size = state["exp_inf"], state["exp_inf"] - group["eps"]
-        return self._rate(group, state, gain) / floored_unless_seen(norm, size, group, state)
+        return floored_unless_seen(norm, size, group, state)
 
 
 @metric_of(torch.optim.RAdam)
 class RAdamMetric(_Betas):
-    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
-        age, second = age_of(state), float(group["betas"][1])
-        correction = 1 - second**age
-        limit = 2 / (1 - second) - 1  # ρ∞, the length of the simple average that the exponential one approximates
-        rho = limit - 2 * age * second**age / correction
-        rate, square = self._rate(group, state, gain), state["exp_avg_sq"]
-        if rho <= 5:  # too few steps for an estimate of the variance: a plain momentum step
-            return torch.ones_like(square) * rate
-        rectifier = ((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) ** 0.5
+    def reach(self, group: Group, state: State, gain: float) -> float:
+        rectifier = self._rectifier(group, state)
+        return super().reach(group, state, gain) * (1.0 if rectifier is None else rectifier)
+
+    def scale(self, group: Group, state: State) -> Tensor:
+        square, correction = state["exp_avg_sq"], 1 - float(group["betas"][1]) ** age_of(state)
+        if self._rectifier(group, state) is None:
+            return torch.ones_like(square)
         # torch does not correct it for its bias, so ε is scaled instead
         root = square.sqrt() / correction**0.5
-        return rate * rectifier / floored_unless_seen(root, root, group, state).add_(group["eps"] / correction**0.5)  # type: ignore[no-any-return]
+        return floored_unless_seen(root, root, group, state).add_(group["eps"] / correction**0.5)
+
+    def _rectifier(self, group: Group, state: State) -> float | None:
+        """Return None in the first steps: too few for an estimate of the variance, so that they are momentum's."""
+        age, second = age_of(state), float(group["betas"][1])
+        limit = 2 / (1 - second) - 1  # ρ∞, the length of the simple average that the exponential one approximates
+        rho = limit - 2 * age * second**age / (1 - second**age)
+        if rho <= 5:
+            return None
+        return float(((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)) ** 0.5)
 
 
 @metric_of(torch.optim.NAdam)
@@ -284,14 +326,16 @@ class NAdamMetric(_Betas):
         first = 1 - (1 - first) * share
         return {"betas": (first, second), "momentum_decay": math.log(2 * (1 - mu / first), 0.96) / (age + 1)}
 
-    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
-        age, second = age_of(state), group["betas"][1]
+    def reach(self, group: Group, state: State, gain: float) -> float:
+        age = age_of(state)
         mu, mu_next = self._momentum(group, age), self._momentum(group, age + 1)
         product = float(state["mu_product"])
         # the gradient of this step, and the average, each with its own correction
-        rate = group["lr"] * ((1 - mu) / (1 - product) + mu_next * gain / (1 - product * mu_next))
-        root = (state["exp_avg_sq"] / (1 - second**age)).sqrt_()
-        return rate / floored_unless_seen(root, root, group, state).add_(group["eps"])  # type: ignore[no-any-return]
+        return group["lr"] * ((1 - mu) / (1 - product) + mu_next * gain / (1 - product * mu_next))  # type: ignore[no-any-return]
+
+    def scale(self, group: Group, state: State) -> Tensor:
+        root = (state["exp_avg_sq"] / (1 - group["betas"][1] ** age_of(state))).sqrt_()
+        return floored_unless_seen(root, root, group, state).add_(group["eps"])
 
     def _momentum(self, group: Group, age: int) -> float:
         return float(group["betas"][0] * (1 - 0.5 * 0.96 ** (age * group["momentum_decay"])))

@@ -94,6 +94,9 @@ def launches_of(
     launches: list[Launch] = []
     fallback: list[Bucket] = []
     for part in _parts(bucket, update, stand_in, flat, weighing):
+        if update.whole and not part.has_prox:
+            fallback.append(bucket.part(part.positions, **_unfused(foreach=True)))
+            continue
         options = bucket.options
         own = update.numbers(options, options["lam"], bucket.age + 1, bucket.before, bucket.gain)
         numbers = [*part.numbers, *own]

@@ -98,7 +98,7 @@ def _compiled(step: GroupStep, shapes: tuple[torch.Size, ...]) -> Callable[..., 
 
 def is_for(group: Group, penalty: Penalty | None, weighted: bool) -> bool:
     """Return whether the step of a group is done here: requested, on a device, with a penalty that can be compiled."""
-    wanted = group.get("fused") or group.get("capturable")
+    wanted = (group.get("fused") or group.get("capturable")) and group["form"] == "proximal" and not group["held"]
     fits = penalty is None or (has_template(penalty) and not weighted and not penalty.over.joint)
     return bool(wanted) and _are_on_device(group["params"]) and fits
 

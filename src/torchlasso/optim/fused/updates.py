@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 from torchlasso._core.registry import Registry
 from torchlasso.optim.metrics import after_first
 from torchlasso.optim.unseen import Number, assumed, silent_below
+from torchlasso.penalties.magnitudes import computed
+from torchlasso.penalties.reweighting import Reweighting
 from torchlasso.selection import Group
 
 Buffers = tuple[Tensor, ...]
@@ -33,6 +35,7 @@ class Update(ABC):
     """
 
     diagonal: ClassVar[bool] = False  # whether τ differs from weight to weight
+    whole: ClassVar[bool] = False  # whether the prox has to be a part of it
     ascends: bool = False
     decays: bool = False
 
@@ -51,7 +54,7 @@ class Update(ABC):
         return grad + decay * w if self.decays else grad
 
     @abstractmethod
-    def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Tensor, Buffers]:
+    def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Any, Buffers]:
         """Return the weights after the update, τ of the prox (a number or like ``w``) and the new buffers."""
 
     def apply_scaled(
@@ -206,3 +209,85 @@ class Adam(Update):
 def _adam(group: Group) -> Update:
     decays = group["weight_decay"] != 0 and not group["decoupled_weight_decay"]
     return Adam(ascends=bool(group["maximize"]), decays=bool(decays), amsgrad=bool(group["amsgrad"]))
+
+
+@dataclass(frozen=True)
+class Latent(Update):
+    """z ← z + how far an update moves the weights; the prox is that of z, under a threshold for all weights.
+
+    Args:
+        inner: the update.
+    """
+
+    whole: ClassVar[bool] = True
+    inner: Update = field(kw_only=True)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        return (*self.inner.buffers, "latent")
+
+    def start(self, p: Tensor) -> dict[str, Tensor]:
+        return {**self.inner.start(p), "latent": p.detach().clone(memory_format=torch.preserve_format)}
+
+    def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Any, Buffers]:
+        *own, latent = buffers
+        u, _, new = self.inner.apply(w, grad, tuple(own), numbers)
+        z = latent + (u - w)
+        return z, 1.0, (*new, z)
+
+    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
+        return self.inner.numbers(group, lam, age, before, gain)
+
+
+@dataclass(frozen=True)
+class LatentReweighted(Latent):
+    """The same with a threshold for each weight, h ← h + growth·(θ/(|w| + θ))^q.
+
+    Args:
+        q: the power.
+    """
+
+    q: float = field(default=1.0, kw_only=True)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        return (*super().buffers, "threshold")
+
+    def start(self, p: Tensor) -> dict[str, Tensor]:
+        return {**super().start(p), "threshold": torch.zeros_like(computed(p), memory_format=torch.preserve_format)}
+
+    def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Any, Buffers]:
+        growth, theta, *others = numbers
+        *own, threshold = buffers
+        threshold = threshold + growth * Reweighting(theta, self.q).at(w.abs())  # type: ignore[arg-type]
+        z, _, new = super().apply(w, grad, tuple(own), tuple(others))
+        return z, threshold, (*new, threshold)
+
+    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
+        return [group["growth"], group["theta"], *super().numbers(group, lam, age, before, gain)]
+
+
+@dataclass(frozen=True)
+class Held(Update):
+    """An update after which weights that were zero are zero again.
+
+    Args:
+        inner: the update.
+    """
+
+    whole: ClassVar[bool] = True
+    inner: Update = field(kw_only=True)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        return self.inner.buffers
+
+    def start(self, p: Tensor) -> dict[str, Tensor]:
+        return self.inner.start(p)
+
+    def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Any, Buffers]:
+        u, _, new = self.inner.apply(w, grad, buffers, numbers)
+        return torch.where(w == 0, 0.0, u), 1.0, new
+
+    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
+        return self.inner.numbers(group, lam, age, before, gain)

@@ -57,6 +57,7 @@ class Blocks(ABC):
     stable: ClassVar[bool] = False  # whether blocks stay the same, with fewer weights, if slices are removed
     spares: ClassVar[bool] = False  # whether spared() leaves some blocks without a penalty
     joint: ClassVar[bool] = False  # whether a block reaches over several tensors, all of one group
+    of_weights: ClassVar[bool] = True  # whether a block is a set of weights, which are zero where its magnitude is
 
     @abstractmethod
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class SingularValues(Blocks):
     ``torch.linalg.matrix_rank``. Only steps common to the whole tensor are possible (``ProxSGD``): under a
     per-coordinate step the prox has no closed form.
     """
+
+    of_weights: ClassVar[bool] = False
 
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         u, s, vh = self._parts(w)

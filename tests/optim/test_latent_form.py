@@ -1,0 +1,338 @@
+"""The latent form: dual averaging in an optimizer's steps, and the hold after it."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import torchlasso as tl
+from tests.support.implementations import IMPLEMENTATIONS, assert_alike, same
+from torchlasso.optim.fused import updates
+
+STEPS = 30
+# name -> class, its options and a λ for which some weights are zero and some are not
+OPTIMIZERS = {
+    "SGD momentum": (tl.ProxSGD, {"lr": 0.05, "momentum": 0.8}, 0.2),
+    "AdamW": (tl.ProxAdamW, {"lr": 0.02, "weight_decay": 0.1}, 0.3),
+    "Adam amsgrad": (tl.ProxAdam, {"lr": 0.02, "amsgrad": True}, 0.3),
+    "NAdam": (tl.proximal(torch.optim.NAdam), {"lr": 0.02}, 0.3),
+    "RMSprop": (tl.proximal(torch.optim.RMSprop), {"lr": 0.01}, 0.3),
+}
+# name -> the penalty, and what λ is multiplied by
+PENALTIES = {
+    "L1": (tl.L1(), 1.0),
+    "elastic net": (tl.ElasticNet(l1_ratio=0.7), 1.2),
+    "rows": (tl.L1(over=tl.Rows()), 0.9),
+    "columns": (tl.L1(over=tl.Columns()), 0.9),
+}
+WAYS = [
+    (name, way)
+    for name, (cls, _, _) in OPTIMIZERS.items()
+    for way in IMPLEMENTATIONS
+    if way != "fused" or cls.base in updates.fused_updates()
+]
+
+
+def weights(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(6, 5), (4, 3, 2), (8, 3)]
+    return [nn.Parameter((torch.randn(s, generator=generator, dtype=torch.float64) / 5).to(dtype)) for s in shapes]
+
+
+def build(name: str, ws: list[nn.Parameter], penalty: str = "L1", way: str = "one by one", **options) -> tl.Proximal:
+    """An optimizer in the latent form, with one parameter of another strength and one that is not penalised."""
+    cls, defaults, lam = OPTIMIZERS[name]
+    kind, factor = PENALTIES[penalty]
+    free = nn.Parameter(ws[0].detach().clone())
+    groups = [{"params": ws, "penalty": kind, "lam": lam * factor}, {"params": [free], "penalty": None}]
+    known = cls.base in updates.fused_updates()
+    ways = {key: value for key, value in IMPLEMENTATIONS[way].items() if known or key == "foreach"}
+    optimizer = cls(groups, form="latent", **{**defaults, **ways, **options})
+    optimizer.param_groups[0]["lam_scales"] = [1.0, 0.5, 1.0]
+    return optimizer
+
+
+def train(optimizer, ws, steps=range(STEPS), step=None, control=None, hold: int | None = None) -> list[int]:
+    """Train on noisy gradients; a parameter joins late. Return the number of zeros after each step."""
+    zeros = []
+    for t in steps:
+        generator = torch.Generator().manual_seed(t)
+        if t == hold:
+            optimizer.hold()
+        for group in optimizer.param_groups:
+            for i, p in enumerate(group["params"]):
+                noise = 0.3 * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype)
+                p.grad = None if i == 2 and t < 3 else p.detach() + noise - 0.1 * i
+        (step or optimizer.step)()
+        if control is not None:
+            control.step()
+        zeros.append(sum(int((p == 0).sum()) for p in ws))
+    return zeros
+
+
+# --- every way computes the same ---
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize(("name", "way"), WAYS)
+def test_every_way_is_the_reference(name, way, penalty):
+    for theta in (None, 0.1):
+        results = []
+        for reference in (True, False):
+            ws = weights()
+            optimizer = build(name, ws, penalty, "one by one" if reference else way)
+            control = None if theta is None else tl.Reweighted(optimizer, theta=theta)
+            step = optimizer._reference_step if reference else None
+            zeros = train(optimizer, ws, step=step, control=control, hold=STEPS - 6)
+            results.append((ws, zeros))
+        (theirs, expected), (ours, found) = results
+        assert expected == found
+        for w, u in zip(ours, theirs, strict=True):
+            assert_alike(w.detach(), u.detach())
+        if theta is None and penalty in ("L1", "rows") and "SGD" in name:
+            assert 0 < found[-1] < sum(w.numel() for w in ours)
+
+
+# --- the formulas ---
+
+
+def by_the_formulas(ws: list[Tensor], lam: float, theta: float | None, scales: list[float], lr: float) -> list[Tensor]:
+    """Adam's dual averaging as plain arithmetic: z, h, and w the soft threshold of one under the other."""
+    ws = [w.detach().clone() for w in ws]
+    latent, threshold = [w.clone() for w in ws], [torch.zeros_like(w) for w in ws]
+    mean, square, ages = [torch.zeros_like(w) for w in ws], [torch.zeros_like(w) for w in ws], [0] * len(ws)
+    for t in range(STEPS):
+        generator = torch.Generator().manual_seed(t)
+        for i, w in enumerate(ws):
+            noise = 0.3 * torch.randn(w.shape, generator=generator, dtype=torch.float64)
+            if i == 2 and t < 3:
+                continue
+            grad = w + noise - 0.1 * i
+            ages[i] += 1
+            mean[i].lerp_(grad, 0.1)
+            square[i].lerp_(grad.square(), 0.001)
+            root = (square[i] / (1 - 0.999 ** ages[i])).sqrt() + 1e-8
+            latent[i] -= lr * mean[i] / (1 - 0.9 ** ages[i]) / root
+            threshold[i] += lr * lam * scales[i] * (1.0 if theta is None else theta / (w.abs() + theta))
+            ws[i] = latent[i].sign() * (latent[i].abs() - threshold[i]).clamp_min(0)
+    return ws
+
+
+@pytest.mark.parametrize("theta", [None, 0.1])
+def test_adam_averages_dually(theta):
+    ws = weights()
+    expected = by_the_formulas(ws, 0.3, theta, [1.0, 0.5, 1.0], 0.02)
+    groups = [{"params": ws, "penalty": tl.L1(), "lam": 0.3}]
+    optimizer = tl.ProxAdam(groups, lr=0.02, form="latent")
+    optimizer.param_groups[0]["lam_scales"] = [1.0, 0.5, 1.0]
+    control = None if theta is None else tl.Reweighted(optimizer, theta=theta)
+    zeros = train(optimizer, ws, control=control)
+    assert zeros[-1] > 0
+    for w, other in zip(ws, expected, strict=True):
+        torch.testing.assert_close(w.detach(), other, rtol=1e-9, atol=1e-12)
+    buffers = {key for p in ws for key in optimizer.state[p]}
+    assert buffers == {"step", "exp_avg", "exp_avg_sq", "latent"} | ({"threshold"} if theta else set())
+
+
+def regression() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 20, generator=generator, dtype=torch.float64)
+    coefficients = torch.zeros(20, dtype=torch.float64)
+    coefficients[:4] = torch.tensor([2.0, -1.0, 0.5, 0.3])
+    return x, x @ coefficients + 0.3 * torch.randn(120, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("options", [{"lr": 0.2}, {"lr": 0.05, "momentum": 0.9}], ids=["plain", "momentum"])
+def test_descent_solves_the_lasso(options):
+    from sklearn.linear_model import Lasso
+
+    x, y = regression()
+    w = nn.Parameter(torch.zeros(20, dtype=torch.float64))
+    optimizer = tl.ProxSGD([w], penalty=tl.L1(), lam=0.1, form="latent", **options)
+    for _ in range(1500):
+        optimizer.zero_grad()
+        ((x @ w - y).square().mean() / 2).backward()
+        optimizer.step()
+    expected = Lasso(alpha=0.1, fit_intercept=False, tol=1e-13, max_iter=100_000).fit(x.numpy(), y.numpy()).coef_
+    torch.testing.assert_close(w.detach(), torch.from_numpy(expected), rtol=0, atol=1e-9)
+    assert torch.equal(w.detach() == 0, torch.from_numpy(expected) == 0)
+
+
+def test_descent_solves_the_nuclear_norm_and_adam_accepts_it():
+    target = torch.diag(torch.tensor([3.0, 1.0, 0.2], dtype=torch.float64))
+    w = nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
+    penalty = tl.L1(over=tl.penalties.blocks.SingularValues())
+    optimizer = tl.ProxSGD([w], lr=0.1, penalty=penalty, lam=0.5, form="latent")
+    for _ in range(300):
+        w.grad = w.detach() - target
+        optimizer.step()
+    torch.testing.assert_close(w.detach(), torch.diag(torch.tensor([2.5, 0.5, 0.0], dtype=torch.float64)))
+    tl.ProxAdam([w], penalty=penalty, lam=0.5, form="latent")
+    with pytest.raises(ValueError, match="not weights"):
+        optimizer.hold()
+
+
+def test_a_weight_under_adam_rests_where_its_gradient_is_lambda_times_its_size():
+    """The fixed points are those of a lasso weighted by the sizes of the gradients, which the certificate measures."""
+    w = nn.Parameter(torch.tensor([1.0, 0.05, 0.6, -0.8], dtype=torch.float64))
+    noise = torch.tensor([0.5, 0.5, 1.0, 0.1], dtype=torch.float64)
+    optimizer = tl.ProxAdam([w], lr=0.01, betas=(0.9, 0.99), penalty=tl.L1(), lam=0.2, form="latent")
+    centre = w.detach().clone()
+    for t in range(1500):
+        optimizer.param_groups[0]["lr"] = 0.01 / (1 + t / 300)
+        w.grad = w.detach() - centre + noise * (-1) ** t  # its size is that of the noise, and its mean is not
+        optimizer.step()
+    size = optimizer.state[w]["exp_avg_sq"].sqrt()
+    expected = (centre.abs() - 0.2 * size).clamp_min(0) * centre.sign()
+    torch.testing.assert_close(w.detach(), expected, rtol=0, atol=2e-3)
+    assert (w == 0).tolist() == [False, True, False, False]
+    w.grad = w.detach() - centre
+    assert tl.stationarity(optimizer.penalised_groups()).max < 0.02  # of λ; of an ordinary lasso it is far off
+    plain = [{key: value for key, value in group.items() if key != "scales"} for group in optimizer.penalised_groups()]
+    assert tl.stationarity(plain).max > 0.4
+
+
+# --- the hold ---
+
+
+@pytest.mark.parametrize("form", ["proximal", "latent"])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_a_hold_keeps_zeros_and_frees_the_rest(form, penalty):
+    ws = weights()
+    optimizer = build("AdamW", ws, penalty)
+    for group in optimizer.param_groups:
+        group["form"] = form
+        group["lam"] *= 1.5
+    train(optimizer, ws, range(40))
+    over, before = PENALTIES[penalty][0].over, [w.detach().clone() for w in ws]
+    optimizer.hold()
+    train(optimizer, ws, range(40, 60))
+    for w, old in zip(ws, before, strict=True):
+        dead = ~over.of_any(old != 0)
+        assert torch.equal(w[dead], old[dead])
+        assert not torch.isclose(w[~dead], old[~dead]).any()
+    assert any((~over.of_any(old != 0)).any() for old in before) or penalty == "columns"
+    assert not any("latent" in optimizer.state[p] for p in ws)
+    optimizer.hold(held=False)
+    train(optimizer, ws, range(60, 61))
+    if form == "latent":
+        assert all(optimizer.state[p]["latent"].shape == p.shape for p in ws)
+
+
+# --- states ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("theta", [None, 0.1])
+@pytest.mark.parametrize("way", IMPLEMENTATIONS)
+def test_a_resume_is_exact(way, theta, dtype):
+    def start():
+        ws = weights(dtype)
+        optimizer = build("AdamW", ws, way=way)
+        return ws, optimizer, None if theta is None else tl.Reweighted(optimizer, theta=theta)
+
+    ws, optimizer, control = start()
+    train(optimizer, ws, range(10), control=control)
+    kept = copy.deepcopy((optimizer.state_dict(), None if control is None else control.state_dict(), ws))
+    train(optimizer, ws, range(10, 20), control=control)
+    others, resumed, again = start()
+    with torch.no_grad():
+        for p, old in zip(others, kept[2], strict=True):
+            p.copy_(old)
+    resumed.load_state_dict(kept[0])
+    if again is not None:
+        again.load_state_dict(kept[1])
+    train(resumed, others, range(10, 20), control=again)
+    assert all(map(torch.equal, ws, others))
+    ours, theirs = optimizer.state_dict(), resumed.state_dict()
+    assert same([ours["state"][i] for i in range(3)], [theirs["state"][i] for i in range(3)])
+    assert ours["param_groups"][0] == theirs["param_groups"][0]
+
+
+def test_the_state_of_a_plain_optimizer_starts_latent_weights_at_the_weights():
+    ws = weights()
+    plain = torch.optim.AdamW([{"params": ws}], lr=0.02)
+    train(plain, ws, range(5))
+    optimizer = tl.ProxAdamW([{"params": ws, "penalty": tl.L1(), "lam": 0.1}], lr=0.02, form="latent")
+    optimizer.load_state_dict(plain.state_dict())
+    assert optimizer.param_groups[0]["form"] == "latent"
+    before = [w.detach().clone() for w in ws]
+    train(optimizer, ws, range(5, 6))
+    for w, old in zip(ws, before, strict=True):
+        assert (w - old).abs().max() < 0.03
+
+
+def test_a_frozen_parameter_of_a_unit_stays_and_the_rest_goes():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    net[0].bias.requires_grad_(False)
+    bias = net[0].bias.detach().clone()
+    x = torch.randn(32, 4)
+    groups = tl.param_groups(net, tl.L1(over=tl.Units(net, x)), lam=0.5)
+    optimizer = tl.ProxAdam(groups, lr=0.01, form="latent")
+    for _ in range(100):
+        optimizer.zero_grad()
+        net(x).square().mean().backward()
+        optimizer.step()
+    assert torch.equal(net[0].bias, bias)
+    assert net[0].weight.abs().max() < 0.5
+
+
+def test_shrinking_a_model_changes_no_step():
+    def trained(shrink: bool):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 2)).double()
+        x = torch.randn(64, 6, dtype=torch.float64)
+        y = x[:, :2].abs()
+        groups = tl.param_groups(net, tl.L1(), lam=0.4)
+        optimizer = tl.ProxAdam(groups, lr=0.01, form="latent")
+        control = tl.Reweighted(optimizer, theta=0.1)
+        for t in range(120):
+            rows = torch.randperm(64, generator=torch.Generator().manual_seed(t))[:16]
+            optimizer.zero_grad()
+            (net(x[rows]) - y[rows]).square().mean().backward()
+            optimizer.step()
+            control.step()
+            if t == 60 and shrink:
+                tl.shrink_(net, optimizer, x[:2], controllers=[control])
+        return net, net(x).detach()
+
+    (whole, expected), (small, found) = trained(shrink=False), trained(shrink=True)
+    assert small[0].out_features < whole[0].out_features
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+# --- refusals ---
+
+
+def test_refusals_name_what_would_be_right():
+    w = nn.Parameter(torch.ones(3))
+    with pytest.raises(ValueError, match="unknown form 'latents'; did you mean 'latent'"):
+        tl.ProxAdam([w], penalty=tl.L1(), lam=0.1, form="latents")
+    with pytest.raises(ValueError, match=r"not convex: use L1 with torchlasso\.Reweighted"):
+        tl.ProxAdam([w], penalty=tl.MCP(), lam=0.1, form="latent")
+
+    class Own(tl.optim.Metric):
+        def step_size(self, group, state, gain):
+            return torch.ones(3)
+
+    with pytest.raises(ValueError, match="methods reach and scale of Own"):
+        tl.proximal(torch.optim.Adam, metric=Own())([w], penalty=tl.L1(), lam=0.1, form="latent")
+
+
+def test_an_overflow_of_scaled_gradients_changes_nothing():
+    w = nn.Parameter(torch.ones(3))
+    optimizer = tl.ProxAdam([w], lr=0.1, penalty=tl.L1(), lam=0.1, form="latent")
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    w.grad = torch.tensor([1.0, torch.inf, 1.0])
+    scaler.scale(torch.ones(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scaler.step(optimizer)
+        scaler.update()
+    assert torch.equal(w, torch.ones(3))
+    assert optimizer.param_groups[0]["thresholds"] == [0.0]
