@@ -6,6 +6,7 @@ import torchlasso.startup  # noqa: F401  (before all else, for Ctrl-C)
 from torchlasso import figures
 from torchlasso.compaction import CompactionReport, compact, shrink_
 from torchlasso.control import (
+    Hold,
     LambdaController,
     Reweighted,
     TargetBudget,
@@ -51,6 +52,7 @@ __all__ = [
     "Elements",
     "Filters",
     "Heads",
+    "Hold",
     "InputChannels",
     "LHalf",
     "LambdaController",

@@ -217,6 +217,7 @@ def test_a_hold_keeps_zeros_and_frees_the_rest(form, penalty):
         assert not torch.isclose(w[~dead], old[~dead]).any()
     assert any((~over.of_any(old != 0)).any() for old in before) or penalty == "columns"
     assert not any("latent" in optimizer.state[p] for p in ws)
+    assert optimizer.param_groups[0]["thresholds"] == [0.0, 0.0, 0.0]
     optimizer.hold(held=False)
     train(optimizer, ws, range(60, 61))
     if form == "latent":

@@ -1,10 +1,11 @@
 """Controllers of λ: they write ``lam`` as schedulers write ``lr``."""
 
 from torchlasso.control.base import LambdaController
+from torchlasso.control.hold import Hold
 from torchlasso.control.reweighted import Reweighted
 from torchlasso.control.schedules import Warmup
 from torchlasso.control.steering import TargetMissed
 from torchlasso.control.target_budget import TargetBudget
 from torchlasso.control.target_sparsity import TargetSparsity
 
-__all__ = ["LambdaController", "Reweighted", "TargetBudget", "TargetMissed", "TargetSparsity", "Warmup"]
+__all__ = ["Hold", "LambdaController", "Reweighted", "TargetBudget", "TargetMissed", "TargetSparsity", "Warmup"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchlasso._core.arguments import is_number, shown
 from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.control.forecast import Forecast
+from torchlasso.control.latent_search import LatentSearch
 from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty
@@ -98,8 +99,15 @@ class Steered(LambdaController):
         self.unit: dict[Tensor, int | None] = {}  # of each parameter; None where it is not steered
         self.waiting: dict[Tensor, int] = {}  # the number of steps without a gradient
         self._told: set[Tensor] = set()
-        self._forecast = Forecast([], WINDOW, STRIDE)
+        self._forecast, self._search = Forecast([], WINDOW, STRIDE), LatentSearch(self)
+        forms = {group["form"] for group, _ in self._groups()}
+        if len(forms) > 1:
+            raise ValueError(
+                f"{name}: the groups are of the forms {', '.join(sorted(forms))}; give all of them one form"
+            )
+        self.exact = forms == {"latent"}  # whether λ is found from the latent weights
         self._follow()
+        self.starts = self._left_now() if self.exact else [1.0] * len(self.shares)
         self._set()
 
     @property
@@ -123,6 +131,9 @@ class Steered(LambdaController):
     def left(self) -> list[float]:
         """The share that is left now, in each unit; NaN where nothing of it is trained."""
         self._follow()
+        return self._left_now()
+
+    def _left_now(self) -> list[float]:
         return self._left([local(p.detach()) != 0 for p in self.params])
 
     def counts(self, p: Tensor) -> bool:
@@ -142,7 +153,8 @@ class Steered(LambdaController):
             unit = self._unit_of(group) if new and _start((group, penalty)) else None
             self.unit.update(dict.fromkeys(new, unit))
         self.unit = {p: self.unit[p] for p in params}
-        self._forecast.follow(params)
+        if not self.exact:
+            self._forecast.follow(params)
 
     def _watch(self) -> None:
         """Record the parameters without a gradient. If none has one, the gradients were set to None already."""
@@ -166,12 +178,17 @@ class Steered(LambdaController):
         self._follow()
         self._watch()
         if self.done % self.every == 0:
-            self._forecast.sample()
-            self._steer()
+            if self.exact:
+                self.strengths = self._search.strengths(self.done, self.every)
+            else:
+                self._forecast.sample()
+                self._steer()
             if not self.allow_empty:
                 self._protect()
         self._set()
         if self.done == self.steps:
+            if self.exact:
+                self._search.land()
             self._look_back()
 
     def _steer(self) -> None:
@@ -194,7 +211,7 @@ class Steered(LambdaController):
             self.strengths[i] = min(max(self.strengths[i] + change, -FURTHEST), FURTHEST)
 
     def _ramp(self) -> float:
-        return min(1.0, self.done / (self.warmup * self.steps)) if self.warmup else 1.0
+        return min(1.0, self.done / (self.warmup * self.steps)) if self.warmup and not self.exact else 1.0
 
     def _set(self) -> None:
         for group, _ in self._groups():
@@ -219,6 +236,8 @@ class Steered(LambdaController):
         scales = [scale for group, _ in self._groups() for scale in group["lam_scales"]]
         if left > share and min(scales) < 1:
             why = "a layer that would have become empty was kept (allow_empty=False)"
+        elif self.exact:
+            why = "no λ leaves so little" if left > share else "so little was left at the start"
         elif max(map(abs, self.strengths)) == FURTHEST:
             why = f"λ reached {max(self.lam):.3g}, its limit for this start"
         else:
@@ -238,6 +257,7 @@ class Steered(LambdaController):
         return {
             **super().state_dict(),
             "strengths": list(self.strengths),
+            "starts": list(self.starts),
             "waiting": waiting,
             **self._forecast.state_dict(),
         }
@@ -245,7 +265,7 @@ class Steered(LambdaController):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._follow()
-        self.strengths = list(state["strengths"])
+        self.strengths, self.starts = list(state["strengths"]), list(state["starts"])
         self.waiting = dict(zip(self.params, state["waiting"], strict=True))
         self._told = {p for p in self.params if not self.counts(p)}
         self._forecast.load_state_dict(state)

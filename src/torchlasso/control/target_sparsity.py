@@ -128,6 +128,7 @@ class TargetSparsity(Steered):
                 return None
             self.shares.append(self.later)
             self.strengths.append(0.0)
+            self.starts.append(1.0)
         return self._made - 1
 
     def _left(self, alive: Sequence[Tensor]) -> list[float]:

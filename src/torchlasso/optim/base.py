@@ -111,18 +111,21 @@ class Proximal(Optimizer):
     def hold(self, held: bool = True) -> None:
         """Keep the zeros of all penalised groups as they are from now on, while the rest moves freely; or no longer.
 
-        In the latent form it forgets the latent weights: after a hold they start anew, at the weights.
+        A held step forgets the latent weights: after a hold they start anew, at the weights.
 
         Raises:
-            ValueError: the zeros of a penalty are not weights, but singular values.
+            ValueError: see :meth:`check_hold`.
         """
+        if held:
+            self.check_hold()
         for group, penalty in zip(self.param_groups, self.penalties, strict=True):
-            if penalty is None or group["held"] == held:
-                continue
-            if held and not penalty.over.of_weights:
-                raise ValueError(f"hold: the zeros of {penalty} are not weights, so they cannot be held")
-            group["held"] = held
-            forms.forget_(group, self.state)
+            group["held"] = held and penalty is not None
+
+    def check_hold(self) -> None:
+        """Raise ``ValueError`` if the zeros of a penalty are not weights, but singular values."""
+        for penalty in self.penalties:
+            if penalty is not None and not penalty.over.of_weights:
+                raise ValueError(f"the zeros of {penalty} are not weights, so they cannot be held")
 
     def name_of(self, p: Tensor) -> str:
         """Return the name of a parameter in messages, or its shape if its group came without names."""
@@ -179,7 +182,7 @@ class Proximal(Optimizer):
             for launch in launches:
                 launch()
                 group = self.param_groups[launch.bucket.group]
-                forms.form_of(group).launched_(group, launch.bucket)
+                forms.form_of(group).launched_(group, launch.bucket, self.state)
         left = [*fallback, *(launch.bucket for launch in launches if not launch.has_prox)]
         for index, (group, penalty) in enumerate(zip(self.param_groups, self.penalties, strict=True)):
             if own := [bucket for bucket in left if bucket.group == index]:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -90,8 +90,8 @@ class Form(ABC):
             weights: the factors on λ of the blocks of each member.
         """
 
-    def launched_(self, group: Group, bucket: Bucket) -> None:  # noqa: B027 — most keep nothing in their group
-        """Keep in the group what the kernel of a bucket did not write."""
+    def launched_(self, group: Group, bucket: Bucket, states: Mapping[Tensor, dict[str, Any]]) -> None:  # noqa: B027
+        """Keep what the kernel of a bucket did not write: for most forms nothing."""
 
 
 class ProximalForm(Form):
@@ -153,6 +153,45 @@ class LatentForm(Form):
             targets = [p.clone() if length is None else p for p, length in zip(params, lengths, strict=True)]
             over.put_(targets, new)
 
+    def rescaled_(self, updated: Updated, factors: Sequence[float]) -> None:
+        """Multiply the thresholds of a group, by a factor for each parameter, and let the weights follow."""
+        group, prox = updated.group, updated.penalty.as_view().prox
+        for members, params, latents, strengths in self.sets(updated, factors):
+            new = [prox(z, h, 1.0) for z, h in zip(updated.penalty.over.views(latents), strengths, strict=True)]
+            targets = [p if p is not z else p.clone() for p, z in zip(params, latents, strict=True)]
+            updated.penalty.over.put_(targets, new)
+            for i, p in zip(members, params, strict=True):
+                group["thresholds"][i] *= factors[members[0]]
+                if THRESHOLD in updated.states.get(p, ()):
+                    updated.states[p][THRESHOLD] *= factors[members[0]]
+
+    def sets(
+        self, updated: Updated, factors: Sequence[float], lam: float = 0.0
+    ) -> Iterator[tuple[Sequence[int], Sequence[Tensor], list[Tensor], list[Strength]]]:
+        """Yield each set of parameters that no block reaches beyond, with its latent weights and thresholds.
+
+        Args:
+            updated: a group; a parameter without latent weights stands for them itself.
+            factors: by which the thresholds of each parameter are multiplied; in a set, those of the first.
+            lam: what is added to them, in units of their growth in a step under λ = 1 (:attr:`Updated.length_of`).
+        """
+        group, over = updated.group, updated.penalty.over
+        for members, params in zip(*map(over.together, (range(len(group["params"])), group["params"])), strict=True):
+            latents, factor = [updated.states.get(p, {}).get(LATENT, p) for p in params], factors[members[0]]
+            growth = [lam * group["lam_scales"][i] * float(updated.length_of(i) or 0.0) for i in members]
+            given = updated.weights.get(params[0])
+            owner = next((p for p in params if THRESHOLD in updated.states.get(p, ())), None)
+            if owner is None and given is None:
+                numbers = [factor * group["thresholds"][i] + more for i, more in zip(members, growth, strict=True)]
+                yield members, params, latents, over.strengths(params, numbers)
+                continue
+            weights = self._weights(updated, params, given, owner)
+            units: list[Any] = over.strengths(params, [1.0] * len(params), weights)
+            kept = torch.zeros_like(weights) if owner is None else updated.states[owner][THRESHOLD]
+            views = [kept] if len(units) == 1 else torch.split(kept, list(map(len, units)))
+            added = over.strengths(params, growth, weights)
+            yield members, params, latents, [factor * h + more for h, more in zip(views, added, strict=True)]
+
     def _moved(self, p: Tensor, updated: Updated) -> Tensor:
         """Move the latent weights of a parameter as its update moved it."""
         state = updated.states[p]
@@ -197,9 +236,7 @@ class LatentForm(Form):
             view.add_(more)
         return [*views]
 
-    def _weights(
-        self, updated: Updated, params: Sequence[Tensor], given: Any, owner: Tensor | None
-    ) -> Tensor:
+    def _weights(self, updated: Updated, params: Sequence[Tensor], given: Any, owner: Tensor | None) -> Tensor:
         """Return the factors on λ of the blocks of a set, view after view."""
         if given is None and owner is not None:
             return torch.ones_like(updated.states[owner][THRESHOLD])
@@ -230,7 +267,7 @@ class LatentForm(Form):
         options = {**bucket.options, "growth": growth, "theta": rule.theta}
         return replace(bucket, lam=1.0, options=options), LatentReweighted(inner=update, q=rule.q)
 
-    def launched_(self, group: Group, bucket: Bucket) -> None:
+    def launched_(self, group: Group, bucket: Bucket, states: Mapping[Tensor, dict[str, Any]]) -> None:
         for i in bucket.members:
             group["thresholds"][i] = bucket.threshold
 
@@ -245,6 +282,8 @@ class HeldForm(Form):
             kept = [each.alive(view != 0) for view in before]
             new = [torch.where(some, view, 0.0) for some, view in zip(kept, over.views(params), strict=True)]
             over.put_(params, new)
+        members = [i for i in range(len(updated.group["params"])) if updated.length_of(i) is not None]
+        self._forget_latents(updated.group, members, updated.states)
 
     def fused(
         self,
@@ -256,29 +295,31 @@ class HeldForm(Form):
     ) -> tuple[Bucket, Update] | None:
         return (replace(bucket, penalty=None, lam=0.0), Held(inner=update)) if is_elementwise(bucket.penalty) else None
 
+    def launched_(self, group: Group, bucket: Bucket, states: Mapping[Tensor, dict[str, Any]]) -> None:
+        self._forget_latents(group, bucket.members, states)
 
-_FORMS: dict[str, Form] = {"proximal": ProximalForm(), "latent": LatentForm()}
+    def _forget_latents(self, group: Group, members: Sequence[int], states: Mapping[Tensor, dict[str, Any]]) -> None:
+        for i in members:
+            group["thresholds"][i] = 0.0
+            for name in (LATENT, THRESHOLD):
+                states[group["params"][i]].pop(name, None)
+
+
+LATENT_FORM = LatentForm()
+FORMS: Mapping[str, Form] = {"proximal": ProximalForm(), "latent": LATENT_FORM}
 _HELD = HeldForm()
 
 
 def form_of(group: Group) -> Form:
     """Return the form of a group's next step."""
-    return _HELD if group["held"] else _FORMS[group["form"]]
-
-
-def forget_(group: Group, states: Mapping[Tensor, dict[str, Any]]) -> None:
-    """Forget the latent weights and the thresholds of a group."""
-    group["thresholds"] = [0.0] * len(group["params"])
-    for p in group["params"]:
-        for name in (LATENT, THRESHOLD):
-            states.get(p, {}).pop(name, None)
+    return _HELD if group["held"] else FORMS[group["form"]]
 
 
 def check_form(group: Group, penalty: Penalty | None, metric: Metric) -> None:
     """Raise ``ValueError`` unless the form that a group asks for is known and sound for its penalty."""
     form = group["form"]
-    if form not in _FORMS:
-        raise unknown("form", form, _FORMS)
+    if form not in FORMS:
+        raise unknown("form", form, FORMS)
     if form == "latent" and penalty is not None:
         if not penalty.convex:
             raise ValueError(

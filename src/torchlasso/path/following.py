@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from torchlasso.control import Reweighted, TargetSparsity
+from torchlasso.control import Hold, Reweighted, TargetSparsity
 from torchlasso.control.steering import ELASTICITY
 from torchlasso.diagnostics.stationarity import is_penalised, stationarity
 from torchlasso.optim import Proximal
@@ -49,6 +49,7 @@ class Recipe:
             first sparse point, whose λ is found by :class:`torchlasso.TargetSparsity`.
         each: the length and order of training for every other point.
         theta: the parameter of the reweighting (:class:`torchlasso.Reweighted`); None for no reweighting.
+        hold: the share of each point's steps in which the zeros are held (:class:`torchlasso.Hold`); None for none.
         lam: the start of the search for λ, if the points are spaced by density.
         lr_growth: the learning rate of the last point relative to the dense model's; it grows geometrically from point
             to point. Sparse models tolerate, and need, a higher rate than dense ones.
@@ -63,6 +64,7 @@ class Recipe:
     dense: Plan
     each: Plan
     theta: float | None = None
+    hold: float | None = None
     lam: float = 1e-4
     lr_growth: float = 1.0
     collapse: float = 0.25
@@ -129,6 +131,7 @@ def _fit(
     for group in optimizer.param_groups:
         group["lr"] *= recipe.lr_growth ** (index / (recipe.grid.points - 1))
     trainer = Trainer(model, optimizer, recipe.loss, train, plan)
+    hold = Hold(optimizer, trainer.steps, recipe.hold) if index and recipe.hold is not None else None
     if index == 0:
         _strengthen(optimizer, 0.0)
     elif recipe.grid.lams is not None:
@@ -136,10 +139,12 @@ def _fit(
     else:
         _strengthen(optimizer, recipe.lam if searching else _next_lam(before, recipe.grid))
         if searching:  # the later points extrapolate from here
-            target = recipe.grid.targets[0]
-            trainer.controls.append(TargetSparsity(optimizer, target, steps=trainer.steps, tolerance=1.0))
+            target, steps = recipe.grid.targets[0], trainer.steps if hold is None else hold.start
+            trainer.controls.append(TargetSparsity(optimizer, target, steps=steps, tolerance=1.0))
     if index and recipe.theta is not None:
         trainer.controls.append(Reweighted(optimizer, recipe.theta))
+    if hold is not None:
+        trainer.controls.append(hold)
     watch_step = None if watch is None else watch(index, trainer)
     for _ in range(plan.epochs):
         trainer.run_epoch(watch_step)
@@ -147,7 +152,7 @@ def _fit(
     penalised = sum(p.numel() for group in groups for p in group["params"])
     zeros = sparsity(groups)
     found = None if validation is None else evaluate(model, recipe.loss, *validation)
-    lam = max(group["lam"] for group in groups)
+    lam = max(group["lam"] for group in groups) if hold is None else max(hold.before)
     full_gradient(model, recipe.loss, *train)
     return Point(
         index=index,

@@ -16,7 +16,7 @@ from torchlasso._core.functions import is_function_name
 from torchlasso._core.memory import need_memory
 from torchlasso._core.specs import parse_spec
 from torchlasso.compaction import Shrinker
-from torchlasso.control import Reweighted, TargetBudget, TargetSparsity
+from torchlasso.control import Hold, Reweighted, TargetBudget, TargetSparsity
 from torchlasso.data.records import order_like, widen
 from torchlasso.graph import Units
 from torchlasso.optim import Proximal, proximal
@@ -161,7 +161,7 @@ class Experiment:
     def proximal(self, groups: list[Group]) -> Proximal:
         """Make the proximal optimizer of the options for these groups."""
         base, extra = choices.parse_optimizer(self.options.optimizer)
-        return proximal(base)(groups, lr=self.options.lr, **extra)
+        return proximal(base)(groups, lr=self.options.lr, form=self.options.form, **extra)
 
     def trainer(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
         """Make the training of ``model`` with a proximal optimizer and the controllers of λ in the options.
@@ -170,8 +170,10 @@ class Experiment:
         """
         options, optimizer = self.options, self.proximal(self.groups(model))
         trainer = Trainer(model, optimizer, self.loss, rows, options.plan, self._taught(teacher))
+        hold = None if options.hold is None else Hold(optimizer, trainer.steps, options.hold)
+        steps = trainer.steps if hold is None else hold.start
         if options.sparsity is not None:
-            trainer.controls.append(TargetSparsity(optimizer, options.sparsity, steps=trainer.steps))
+            trainer.controls.append(TargetSparsity(optimizer, options.sparsity, steps=steps))
         if options.flops is not None or options.bytes is not None:
             budget = TargetBudget(
                 optimizer,
@@ -179,11 +181,13 @@ class Experiment:
                 rows[0][:EXAMPLES],
                 flops=options.flops,
                 bytes=options.bytes,
-                steps=trainer.steps,
+                steps=steps,
             )
             trainer.controls.append(budget)
         if options.reweight is not None:
             trainer.controls.append(Reweighted(optimizer, theta=options.reweight))
+        if hold is not None:
+            trainer.controls.append(hold)
         if options.shrink:
             trainer.shrinker = Shrinker(model, self.example)
         return Training(trainer, optimizer.penalised_groups)
@@ -199,6 +203,7 @@ class Experiment:
             dense=plan,
             each=replace(plan, epochs=path.epochs_each),
             theta=self.options.reweight,
+            hold=self.options.hold,
             lam=self.options.lam,
             lr_growth=path.lr_growth,
             collapse=path.collapse,

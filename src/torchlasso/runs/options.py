@@ -9,11 +9,13 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from torchlasso import models, penalties
 from torchlasso._core.specs import unknown
+from torchlasso.optim.forms import FORMS
 from torchlasso.path import RULES, Grid
 from torchlasso.penalties import check_strength
 from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, UNITS
 from torchlasso.runs.records import LARGEST
-from torchlasso.training.trainer import LOSSES, SCHEDULES, Plan
+from torchlasso.training.schedules import SCHEDULES
+from torchlasso.training.trainer import LOSSES, Plan
 
 DENSE, LOSS_TERM = "dense", "loss-term"
 COMPARISONS = (DENSE, LOSS_TERM)
@@ -128,8 +130,15 @@ class Options:
         str | None, Option(f"Groups that the penalty acts on: {', '.join([UNITS, *BLOCKS])}; options as in heads:n=4.")
     ] = None
     optimizer: Annotated[str, Option(f"Optimizer: {', '.join(OPTIMIZERS)}; options as in sgd:momentum=0.9.")] = "adam"
+    form: Annotated[
+        str, Option(f"Form of the optimizer: {', '.join(FORMS)} (dual averaging; λ is relative to the gradients).")
+    ] = "proximal"
     lr: Annotated[float, Option("Learning rate at the start.")] = 1e-3
     schedule: Annotated[str, Option(f"Schedule of the learning rate: {', '.join(SCHEDULES)}.")] = "cosine"
+    warmup: Annotated[float, Option("Share of the steps over which the learning rate rises from 0.")] = 0.0
+    hold: Annotated[
+        float | None, Option("Share of the steps at the end with frozen zeros and no penalty; wsd decays over it.")
+    ] = None
     epochs: Annotated[
         int,
         Option(
@@ -194,6 +203,12 @@ class Options:
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
         if not 0 <= self.validation < 1:
             raise ValueError(f"--validation must be at least 0 and below 1; got {self.validation!r}")
+        if self.form not in FORMS:
+            raise unknown("form", self.form, FORMS)
+        if self.hold is not None and not 0 < self.hold < 1:
+            raise ValueError(f"--hold must be a share of the steps, above 0 and below 1; got {self.hold!r}")
+        if self.form == "latent" and LOSS_TERM in self.compare:
+            raise ValueError("--compare loss-term needs --form proximal: no loss term has the λ of the latent form")
         _ = self.plan  # raises an error if the values do not make a plan
         for name in self.compare:
             if name not in COMPARISONS:
@@ -207,4 +222,5 @@ class Options:
     @property
     def plan(self) -> Plan:
         """The length and the order of training."""
-        return Plan(self.epochs, self.batch_size, self.seed, self.schedule)
+        decay = {} if self.hold is None else {"decay": self.hold}
+        return Plan(self.epochs, self.batch_size, self.seed, self.schedule, self.warmup, **decay)

@@ -18,22 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from torchlasso._core.arguments import is_number
 from torchlasso._core.specs import unknown
 from torchlasso.compaction import Shrinker
 from torchlasso.control import LambdaController
 from torchlasso.distributed import processes
 from torchlasso.selection import Group
+from torchlasso.training.schedules import SCHEDULES, rate
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Term = Callable[[Tensor, Tensor], Tensor]  # (outputs for some training rows, indices of these rows) ↦ a number
 EVALUATION_BATCH = 1024
-
-SCHEDULES: Mapping[str, Callable[[float], float]] = {
-    # the rate relative to its start, as a function of the share of steps done
-    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
-    "linear": lambda done: 1 - done,
-    "constant": lambda done: 1.0,
-}
 
 LOSSES: Mapping[str, Loss] = {
     "cross-entropy": nn.functional.cross_entropy,
@@ -50,12 +45,16 @@ class Plan:
         batch_size: rows per step, over all processes; the last batch of an epoch may be smaller.
         seed: the seed of the order of rows and of the model's random numbers; both are seeded anew for every epoch.
         schedule: the schedule of the learning rate per step, a name in ``SCHEDULES``.
+        warmup: the share of steps over which the rate rises from 0.
+        decay: the share of steps over which it falls at the end, in the schedule ``wsd``.
     """
 
     epochs: int
     batch_size: int = 128
     seed: int = 0
     schedule: str = "cosine"
+    warmup: float = 0.0
+    decay: float = 0.25
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -65,6 +64,10 @@ class Plan:
             raise ValueError(f"seed must be from 0 to 2^63 − 1; got {self.seed}")
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
+        for name in ("warmup", "decay"):
+            value = getattr(self, name)
+            if not is_number(value) or not 0 <= value < 1:
+                raise ValueError(f"{name} must be a share of the steps, at least 0 and below 1; got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ class Trainer:
         full, rest = divmod(len(self.x), plan.batch_size)
         # a last batch of a single row would have no variance for a batch norm
         self.batches = full + (rest > 1 or not full)
-        self.scheduler = LambdaLR(optimizer, lambda step: SCHEDULES[plan.schedule](min(1.0, step / self.steps)))
+        shape = {"warmup": plan.warmup, "decay": plan.decay}
+        self.scheduler = LambdaLR(optimizer, lambda step: rate(plan.schedule, step, self.steps, **shape))
 
     @property
     def steps(self) -> int:

@@ -1,0 +1,65 @@
+"""Latent weights as controllers of λ see them: the weights that other thresholds would give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torchlasso.optim import forms
+from torchlasso.optim.base import Proximal
+from torchlasso.penalties.blocks import Strength
+from torchlasso.selection import Group
+
+
+@torch.no_grad()
+def latent_weights(
+    optimizer: Proximal, group: Group, factors: Sequence[float] | None = None, lam: float = 0.0
+) -> list[Tensor]:
+    """Return the weights of a group in the latent form under other thresholds than the present ones.
+
+    Args:
+        optimizer: that has the group.
+        group: one of its ``param_groups``, penalised and in the latent form.
+        factors: by which the thresholds of each parameter are multiplied; without them, by 1.
+        lam: λ under which they grow once more, by the length of the last update.
+
+    Examples:
+        >>> import torchlasso as tl
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, 0.3]))
+        >>> optimizer = tl.ProxSGD([w], lr=1.0, penalty=tl.L1(), lam=0.2, form="latent")
+        >>> w.grad = torch.zeros(2)
+        >>> optimizer.step()
+        >>> w.data, latent_weights(optimizer, optimizer.param_groups[0], lam=0.2)[0]
+        (tensor([0.8000, 0.1000]), tensor([0.6000, 0.0000]))
+    """
+    updated = _updated(optimizer, group)
+    prox, found = updated.penalty.as_view().prox, dict[Tensor, Tensor]()
+    factors = factors or [1.0] * len(group["params"])
+    for _, params, latents, strengths in forms.LATENT_FORM.sets(updated, factors, lam):
+        new = [prox(z, h, 1.0) for z, h in zip(updated.penalty.over.views(latents), strengths, strict=True)]
+        targets = [p.detach().clone() for p in params]
+        updated.penalty.over.put_(targets, new)
+        found.update(zip(params, targets, strict=True))
+    return [found[p] for p in group["params"]]
+
+
+@torch.no_grad()
+def scale_thresholds(optimizer: Proximal, group: Group, factors: Sequence[float]) -> None:
+    """Multiply the thresholds of each parameter of a group in the latent form, and let the weights follow."""
+    forms.LATENT_FORM.rescaled_(_updated(optimizer, group), factors)
+
+
+def _updated(optimizer: Proximal, group: Group) -> forms.Updated:
+    """Return a group with the length of each parameter's last update."""
+    index = next(i for i, each in enumerate(optimizer.param_groups) if each is group)
+    penalty = optimizer.penalties[index]
+    if penalty is None or group["form"] != "latent":
+        raise ValueError("the group has no latent weights: it is not penalised, or not in the latent form")
+
+    def length_of(i: int) -> Strength | None:
+        state = optimizer.state.get(group["params"][i])
+        return optimizer.metric.reach(group, state, float(group["gains"][i])) if state else None
+
+    return forms.Updated(group, penalty, length_of, {}, optimizer.state, optimizer.weights)
