@@ -51,7 +51,7 @@ def error(model, x, y) -> float:
 @pytest.mark.parametrize("steps", [100, 333])
 def test_the_target_is_met_to_the_weight_and_the_network_lives(steps, target, theta):
     model, x, y = problem()
-    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-3), lr=1e-2, form="latent")
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=0.05), lr=1e-2, form="latent")
     hold = tl.Hold(optimizer, steps, 0.25)
     control = tl.TargetSparsity(optimizer, target, steps=hold.start)
     more = [] if theta is None else [tl.Reweighted(optimizer, theta=theta)]
@@ -68,7 +68,7 @@ def test_the_order_of_hold_and_target_does_not_matter():
     results = []
     for swapped in (False, True):
         model, x, y = problem()
-        optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-3), lr=1e-2, form="latent")
+        optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=0.05), lr=1e-2, form="latent")
         hold = tl.Hold(optimizer, 100, 0.3)
         controls = [tl.TargetSparsity(optimizer, 0.9, steps=hold.start), hold]
         train(model, x, y, optimizer, controls[::-1] if swapped else controls, range(100), 100)
@@ -79,7 +79,7 @@ def test_the_order_of_hold_and_target_does_not_matter():
 def test_each_group_meets_its_own_target():
     model, x, y = problem()
     rules = [tl.Rule("0.*", tl.L1()), tl.Rule("2.*", tl.L1(), scale=2.0), tl.Rule("*", tl.L1(), scale=0.5)]
-    optimizer = tl.ProxAdam(tl.param_groups(model, rules, lam=1e-3), lr=1e-2, form="latent")
+    optimizer = tl.ProxAdam(tl.param_groups(model, rules, lam=0.05), lr=1e-2, form="latent")
     control = tl.TargetSparsity(optimizer, [0.9, 0.8, 0.5], steps=100, scope="group")
     train(model, x, y, optimizer, [control], range(100), 100)
     shares = [float((model[i].weight == 0).float().mean()) for i in (0, 2, 4)]
@@ -89,7 +89,7 @@ def test_each_group_meets_its_own_target():
 def test_a_layer_that_would_become_empty_keeps_a_weight():
     model, x, y = problem()
     rules = [tl.Rule("4.*", tl.L1(), scale=1e4), tl.Rule("*", tl.L1())]
-    optimizer = tl.ProxAdam(tl.param_groups(model, rules, lam=1e-3), lr=1e-2, form="latent")
+    optimizer = tl.ProxAdam(tl.param_groups(model, rules, lam=0.05), lr=1e-2, form="latent")
     control = tl.TargetSparsity(optimizer, 0.95, steps=100)
     train(model, x, y, optimizer, [control], range(100), 100)
     found, of = zeros(model)
@@ -104,7 +104,7 @@ def test_a_budget_is_met(over):
     rules = (
         [tl.Rule("4.weight", None), tl.Rule("*", tl.L1(over=over))] if isinstance(over, tl.Rows) else tl.L1(over=over)
     )
-    optimizer = tl.ProxAdam(tl.param_groups(model, rules, lam=1e-3), lr=1e-2, form="latent")
+    optimizer = tl.ProxAdam(tl.param_groups(model, rules, lam=0.05), lr=1e-2, form="latent")
     control = tl.TargetBudget(optimizer, model, x[:8], flops=0.3, steps=150)
     train(model, x, y, optimizer, [control, tl.Reweighted(optimizer, theta=0.1)], range(150), 150)
     assert control.left[0] == pytest.approx(0.3, abs=0.02)
@@ -114,7 +114,7 @@ def test_a_budget_is_met(over):
 def test_a_search_resumes_to_the_bit():
     def start():
         model, x, y = problem()
-        optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-3), lr=1e-2, form="latent")
+        optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=0.05), lr=1e-2, form="latent")
         hold = tl.Hold(optimizer, 100)
         controls = [tl.TargetSparsity(optimizer, 0.9, steps=hold.start), tl.Reweighted(optimizer, theta=0.02), hold]
         return model, x, y, optimizer, controls
@@ -168,7 +168,7 @@ def test_latent_weights_are_those_of_the_next_step(penalty, theta):
     (expected,) = latent_weights(optimizer, group, [2.0])
     scale_thresholds(optimizer, group, [2.0])
     assert torch.equal(w.detach(), expected)
-    assert int((w == 0).sum()) > int((same == 0).sum())
+    assert not torch.equal(w.detach(), same)
 
 
 def test_the_root_is_found_and_an_impossible_one_leaves_the_start():
@@ -205,7 +205,7 @@ def test_a_hold_says_what_is_wrong():
     with pytest.raises(ValueError, match="not weights"):
         tl.Hold(optimizer, 100)
     optimizer = tl.ProxSGD([w], lr=0.1, penalty=tl.L1(), lam=0.1)
-    with pytest.raises(ValueError, match="above 0 and below 1; got 1.0"):
+    with pytest.raises(ValueError, match=r"above 0 and below 1; got 1\.0"):
         tl.Hold(optimizer, 100, 1.0)
 
 

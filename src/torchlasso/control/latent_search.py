@@ -66,36 +66,59 @@ class LatentSearch:
         self.target = target
 
     def strengths(self, done: int, every: int) -> list[float]:
-        """Return the logarithms of the factors on λ for the next ``every`` steps, after ``done`` of them."""
+        """Choose λ and the cut for the next ``every`` steps, after ``done`` of them.
+
+        A factor f stands for both: λ is multiplied by f, but by 1 at most, and what is left has to be above f times its
+        threshold, but once at least. For λ shrinks what it keeps, and the λ of a short training would shrink it to
+        nothing.
+
+        Returns:
+            The logarithms of the factors on λ.
+        """
         target = self.target
         share = (done + every) / target.steps
         wanted = [planned(aim, share, start) for aim, start in zip(target.shares, target.starts, strict=True)]
 
         def left(factors: Sequence[float]) -> list[float]:
-            return self._left(lambda group, unit: {"lam": every * factors[unit] * self._base(group)})
+            return self._left(lambda group, unit: self._options(group, every, factors[unit]))
 
-        near = [math.exp(strength) if strength > NONE else 1.0 for strength in target.strengths]
-        return [math.log(factor) if factor else NONE for factor in solve(left, wanted, near, NEAR)]
+        near = [self._start(unit) for unit in range(len(wanted))]
+        factors = solve(left, wanted, near, NEAR)
+        for group, unit in self._steered():
+            group["cut"] = max(1.0, factors[unit])
+        return [math.log(min(factor, 1.0)) if factor else NONE for factor in factors]
 
     def land(self) -> None:
-        """Multiply the thresholds so that the target is met: the weights with the largest |z| relative to them stay."""
+        """Choose thresholds under which the target is met: the blocks with the largest |z| relative to them stay."""
         target, caps = self.target, dict[Tensor, float]()
 
         def left(factors: Sequence[float]) -> list[float]:
-            return self._left(lambda group, unit: {"factors": _capped(group, factors[unit], caps)})
+            return self._left(lambda group, unit: _landing(group, factors[unit], caps))
 
-        factors = solve(left, target.shares, [1.0] * len(target.shares))
+        factors = solve(left, target.shares, [self._start(unit) for unit in range(len(target.shares))])
         if not target.allow_empty and self._cap(caps, factors):
             factors = solve(left, target.shares, factors)
         for group, unit in self._steered():
-            scale_thresholds(target.optimizer, group, _capped(group, factors[unit], caps))
+            options = _landing(group, factors[unit], caps)
+            group["cut"] = options["cut"]
+            scale_thresholds(target.optimizer, group, options["factors"])
+
+    def _options(self, group: Group, every: int, factor: float) -> dict[str, Any]:
+        lam = float(group.get("initial_lam") or group["lam"]) * self.target._others(group)
+        return {"lam": every * min(1.0, factor) * lam, "cut": max(1.0, factor)}
+
+    def _start(self, unit: int) -> float:
+        """Return the last factor of a unit."""
+        cut = next((float(group["cut"]) for group, each in self._steered() if each == unit), 1.0)
+        strength = self.target.strengths[unit]
+        return cut if cut > 1 or strength <= NONE else math.exp(strength)
 
     def _cap(self, caps: dict[Tensor, float], factors: Sequence[float]) -> bool:
         """Find for each layer that would become empty a factor on its thresholds under which it keeps something."""
         for group, unit in self._steered():
             for _ in range(TIMES):
-                scales = _capped(group, factors[unit], caps)
-                weights = latent_weights(self.target.optimizer, group, scales)
+                options = _landing(group, factors[unit], caps)
+                weights, scales = latent_weights(self.target.optimizer, group, **options), options["factors"]
                 empty = [
                     (p, scale)
                     for p, w, scale in zip(group["params"], weights, scales, strict=True)
@@ -111,10 +134,6 @@ class LatentSearch:
         units = [(group, self.target.unit[group["params"][0]]) for group, _ in self.target._groups()]
         return [(group, unit) for group, unit in units if unit is not None]
 
-    def _base(self, group: Group) -> float:
-        """Return λ of a group without the controller."""
-        return float(group.get("initial_lam") or group["lam"]) * self.target._others(group)
-
     def _left(self, thresholds: Callable[[Group, int], dict[str, Any]]) -> list[float]:
         """Return what would be left under other thresholds of the latent weights."""
         steered = {id(group): unit for group, unit in self._steered()}
@@ -127,5 +146,13 @@ class LatentSearch:
         return self.target._left(masks)
 
 
-def _capped(group: Group, factor: float, caps: dict[Tensor, float]) -> list[float]:
-    return [min(factor, caps.get(p, factor)) for p in group["params"]]
+def _landing(group: Group, factor: float, caps: dict[Tensor, float]) -> dict[str, Any]:
+    """Return factors on the thresholds of the parameters of a group, and a cut, that stand for one factor.
+
+    Args:
+        group: of the optimizer.
+        factor: below 1 for smaller thresholds, above 1 for a cut.
+        caps: factors of parameters that are not to be exceeded.
+    """
+    factors = [min(factor, 1.0, caps.get(p, 1.0)) for p in group["params"]]
+    return {"factors": factors, "cut": max(1.0, factor)}

@@ -102,9 +102,7 @@ class Steered(LambdaController):
         self._forecast, self._search = Forecast([], WINDOW, STRIDE), LatentSearch(self)
         forms = {group["form"] for group, _ in self._groups()}
         if len(forms) > 1:
-            raise ValueError(
-                f"{name}: the groups are of the forms {', '.join(sorted(forms))}; give all of them one form"
-            )
+            raise ValueError(f"{name}: the groups have the forms {' and '.join(sorted(forms))}; give all of them one")
         self.exact = forms == {"latent"}  # whether λ is found from the latent weights
         self._follow()
         self.starts = self._left_now() if self.exact else [1.0] * len(self.shares)

@@ -97,7 +97,7 @@ class Proximal(Optimizer):
         group = self.param_groups[-1]
         zeros = [0.0] * len(group["params"])
         group.update(lam=float(lam), lr_peak=0.0, gains=zeros, plain_gains=list(zeros), thresholds=list(zeros))
-        group.update(lam_scales=[1.0] * len(zeros), held=False)
+        group.update(lam_scales=[1.0] * len(zeros), held=False, cut=1.0)
         self.penalties.append(penalty)
         try:
             check_group(group, penalty, self.base, self.metric)
@@ -340,7 +340,7 @@ class Proximal(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # torch also calls this in load_state_dict: options that a file of the plain optimizer lacks are kept
         for new, old in zip(state["param_groups"], self.__dict__.get("param_groups", []), strict=False):
-            for key in ("lam", "lam_scales", "averaging", "lr_peak", "form", "held", "thresholds"):
+            for key in ("lam", "lam_scales", "averaging", "lr_peak", "form", "held", "cut", "thresholds"):
                 new.setdefault(key, old[key])
             if "gains" not in new:
                 states = [state["state"].get(p) for p in new["params"]]

@@ -23,8 +23,9 @@ from torchlasso.optim.fused.program import is_elementwise
 from torchlasso.optim.fused.updates import Held, Latent, LatentReweighted, Update
 from torchlasso.optim.metrics import Metric
 from torchlasso.optim.unseen import State
-from torchlasso.penalties import Penalty
+from torchlasso.penalties import Penalty, Separable
 from torchlasso.penalties.blocks import Blocks, Strength
+from torchlasso.penalties.cut import Cut, cut_prox
 from torchlasso.penalties.reweighting import Reweighting
 from torchlasso.selection import Group
 
@@ -136,7 +137,7 @@ class LatentForm(Form):
         return metric.reach(options, state, gain)
 
     def finish_(self, updated: Updated) -> None:
-        group, over, prox = updated.group, updated.penalty.over, updated.penalty.as_view().prox
+        group, over, each = updated.group, updated.penalty.over, updated.penalty.as_view()
         for members, params in zip(*map(over.together, (range(len(group["params"])), group["params"])), strict=True):
             lengths = [updated.length_of(i) for i in members]
             if all(length is None for length in lengths):
@@ -146,7 +147,7 @@ class LatentForm(Form):
             ]
             strengths = self._grown(updated, members, params, lengths)
             new = [
-                prox(z, h, 1.0) if isinstance(h, Tensor) or h else z
+                cut_prox(each, z, h, group["cut"]) if isinstance(h, Tensor) or h else z
                 for z, h in zip(over.views(latents), strengths, strict=True)
             ]
             # a parameter without an update, such as a frozen one, has its part in its blocks, and stays as it is
@@ -155,9 +156,10 @@ class LatentForm(Form):
 
     def rescaled_(self, updated: Updated, factors: Sequence[float]) -> None:
         """Multiply the thresholds of a group, by a factor for each parameter, and let the weights follow."""
-        group, prox = updated.group, updated.penalty.as_view().prox
+        group, each = updated.group, updated.penalty.as_view()
         for members, params, latents, strengths in self.sets(updated, factors):
-            new = [prox(z, h, 1.0) for z, h in zip(updated.penalty.over.views(latents), strengths, strict=True)]
+            pairs = zip(updated.penalty.over.views(latents), strengths, strict=True)
+            new = [cut_prox(each, z, h, group["cut"]) for z, h in pairs]
             targets = [p if p is not z else p.clone() for p, z in zip(params, latents, strict=True)]
             updated.penalty.over.put_(targets, new)
             for i, p in zip(members, params, strict=True):
@@ -254,18 +256,22 @@ class LatentForm(Form):
         weights: Sequence[Weights | None],
     ) -> tuple[Bucket, Update] | None:
         growth = bucket.lam * float(metric.reach(bucket.options, {"step": bucket.age + 1}, bucket.gain))
-        rule = weights[0]
+        rule, penalty, ratio = weights[0], bucket.penalty, bucket.options["cut"]
+        if ratio != 1:
+            if not isinstance(penalty, Separable):
+                return None
+            penalty = Cut(over=penalty.over, penalty=penalty, ratio=ratio)
         if isinstance(rule, Tensor) or any(other != rule for other in weights[1:]):
             return None
         if rule is None:
             if any(THRESHOLD in states.get(p, ()) for p in bucket.options["params"]):
                 return None
             threshold = bucket.threshold + growth
-            return replace(bucket, lam=threshold, threshold=threshold), Latent(inner=update)
+            return replace(bucket, lam=threshold, threshold=threshold, penalty=penalty), Latent(inner=update)
         if not is_elementwise(bucket.penalty):
             return None
         options = {**bucket.options, "growth": growth, "theta": rule.theta}
-        return replace(bucket, lam=1.0, options=options), LatentReweighted(inner=update, q=rule.q)
+        return replace(bucket, lam=1.0, options=options, penalty=penalty), LatentReweighted(inner=update, q=rule.q)
 
     def launched_(self, group: Group, bucket: Bucket, states: Mapping[Tensor, dict[str, Any]]) -> None:
         for i in bucket.members:

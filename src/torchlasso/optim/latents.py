@@ -10,12 +10,13 @@ from torch import Tensor
 from torchlasso.optim import forms
 from torchlasso.optim.base import Proximal
 from torchlasso.penalties.blocks import Strength
+from torchlasso.penalties.cut import cut_prox
 from torchlasso.selection import Group
 
 
 @torch.no_grad()
 def latent_weights(
-    optimizer: Proximal, group: Group, factors: Sequence[float] | None = None, lam: float = 0.0
+    optimizer: Proximal, group: Group, factors: Sequence[float] | None = None, lam: float = 0.0, cut: float = 1.0
 ) -> list[Tensor]:
     """Return the weights of a group in the latent form under other thresholds than the present ones.
 
@@ -24,6 +25,7 @@ def latent_weights(
         group: one of its ``param_groups``, penalised and in the latent form.
         factors: by which the thresholds of each parameter are multiplied; without them, by 1.
         lam: λ under which they grow once more, by the length of the last update.
+        cut: how many times its threshold the magnitude of a block has to be for it to stay.
 
     Examples:
         >>> import torchlasso as tl
@@ -35,10 +37,11 @@ def latent_weights(
         (tensor([0.8000, 0.1000]), tensor([0.6000, 0.0000]))
     """
     updated = _updated(optimizer, group)
-    prox, found = updated.penalty.as_view().prox, dict[Tensor, Tensor]()
+    each, found = updated.penalty.as_view(), dict[Tensor, Tensor]()
     factors = factors or [1.0] * len(group["params"])
     for _, params, latents, strengths in forms.LATENT_FORM.sets(updated, factors, lam):
-        new = [prox(z, h, 1.0) for z, h in zip(updated.penalty.over.views(latents), strengths, strict=True)]
+        pairs = zip(updated.penalty.over.views(latents), strengths, strict=True)
+        new = [cut_prox(each, z, h, cut) for z, h in pairs]
         targets = [p.detach().clone() for p in params]
         updated.penalty.over.put_(targets, new)
         found.update(zip(params, targets, strict=True))
