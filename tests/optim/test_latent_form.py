@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import torchlasso as tl
 from tests.support.implementations import IMPLEMENTATIONS, assert_alike, same
 from torchlasso.optim.fused import updates
+from torchlasso.optim.latents import latent_weights
 
 STEPS = 30
 # name -> class, its options and a λ for which some weights are zero and some are not
@@ -305,6 +306,39 @@ def test_shrinking_a_model_changes_no_step():
     (whole, expected), (small, found) = trained(shrink=False), trained(shrink=True)
     assert small[0].out_features < whole[0].out_features
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["rows", "units"])
+def test_shrinking_a_model_keeps_the_threshold_of_each_block(kind):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 2)).double()
+    x = torch.randn(64, 6, dtype=torch.float64)
+    penalty = tl.L1(over=tl.Rows() if kind == "rows" else tl.Units(net, x[:2]))
+    optimizer = tl.ProxAdam(tl.param_groups(net, penalty, lam=0.3), lr=0.01, form="latent")
+    control = tl.Reweighted(optimizer, theta=0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (net(x) - x[:, :2].abs()).square().mean().backward()
+        optimizer.step()
+        control.step()
+    with torch.no_grad():  # so that nothing reads what goes, and no norm changes
+        dead = ~net[0].weight.any(dim=1)
+        dead[:3] = True
+        for tensor in (net[0].weight, net[0].bias, optimizer.state[net[0].weight]["latent"]):
+            tensor[dead] = 0.0
+        for tensor in (net[2].weight, optimizer.state[net[2].weight]["latent"]):
+            tensor[:, dead] = 0.0
+        if kind == "units":
+            optimizer.state[net[0].bias]["latent"][dead] = 0.0
+    (group,) = [group for group in optimizer.param_groups if net[0].weight in set(group["params"])]
+    expected = [w.clone() for w in latent_weights(optimizer, group)]
+    tl.shrink_(net, optimizer, x[:2], controllers=[control])
+    assert net[0].out_features <= 21
+    found = latent_weights(optimizer, group)
+    assert found[0].shape == net[0].weight.shape
+    for w, old in zip(found, expected, strict=True):
+        torch.testing.assert_close(w[w != 0], old[old != 0])
+    optimizer.step()
 
 
 # --- refusals ---

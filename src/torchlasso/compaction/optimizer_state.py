@@ -14,6 +14,7 @@ from torchlasso.compaction.removal import Removal
 from torchlasso.control import LambdaController
 from torchlasso.graph.axes import Dim
 from torchlasso.optim import Proximal
+from torchlasso.optim.forms import THRESHOLD
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Blocks
 from torchlasso.selection import Group
@@ -40,7 +41,8 @@ def apply_with_optimizer_(
     slicing = Slicing(compaction.removal, compaction.apply_(model))
     for p, state in optimizer.state.items():
         for key, value in state.items():
-            state[key] = slicing.sliced(p, value)
+            if key != THRESHOLD:
+                state[key] = slicing.sliced(p, value)
     if isinstance(optimizer, Proximal):
         owners: Owners = {p: (module, name.rpartition(".")[2]) for name, module, p in named_parameters(model)}
         for i, group in enumerate(optimizer.param_groups):
@@ -48,6 +50,7 @@ def apply_with_optimizer_(
             if old is not None:
                 optimizer.penalties[i] = new = slicing.penalty(group, old, owners)
                 slicing.weights(optimizer.weights, group["params"], old.over, new.over)
+                slicing.thresholds(group, optimizer.state, old.over, new.over)
     for control in controllers:
         control.resize(slicing.sliced)
 
@@ -91,6 +94,7 @@ class Slicing:
         for i in changed:
             ratio = float(penalty.over.weights(before[i])) / float(new.over.weights(params[i]))
             group["lam_scales"][i] *= ratio
+            group["thresholds"][i] *= ratio
             full[i] *= ratio
         return new
 
@@ -100,6 +104,21 @@ class Slicing:
             kept = weights.get(tensors[0])
             if isinstance(kept, Tensor) and any(p in self.dims for p in tensors):
                 weights[tensors[0]] = self._blocks(tensors, kept, old, new)
+
+    def thresholds(self, group: Group, states: dict[Tensor, dict[str, Any]], old: Blocks, new: Blocks) -> None:
+        """Keep the thresholds of latent weights where there is one for each block, in the unit that λ has now."""
+        for params in old.together(group["params"]):
+            owner = next((p for p in params if THRESHOLD in states.get(p, ())), None)
+            if owner is None or not any(p in self.dims for p in params):
+                continue
+            kept = states[owner][THRESHOLD]
+            if old.single:
+                states[owner][THRESHOLD] = self.sliced(owner, kept)
+                continue
+            before = [self._in_old_shape(p) for p in params]
+            left = self._blocks(params, kept / _units(old, before, kept), old, new)
+            ratio = float(old.weights(before[0])) / float(new.weights(params[0]))
+            states[owner][THRESHOLD] = ratio * left * _units(new, params, left)
 
     def _blocks(self, params: Sequence[Tensor], kept: Tensor, old: Blocks, new: Blocks) -> Tensor:
         """Slice a tensor with one number for each block: mark all weights with their block, slice, read the marks."""
@@ -127,3 +146,9 @@ class Slicing:
         """Return the indices of a dimension that stay; None if all do."""
         touched = p in self.dims and self.removal.touches(self.dims[p][dim])
         return self.removal.indices(self.dims[p][dim]) if touched else None
+
+
+def _units(over: Blocks, params: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Return the factor of each block on a λ of 1."""
+    found: list[Any] = over.strengths(params, [1.0] * len(params), torch.ones_like(like))
+    return found[0] if len(found) == 1 else torch.cat(found)

@@ -235,7 +235,7 @@ class Steered(LambdaController):
         if left > share and min(scales) < 1:
             why = "a layer that would have become empty was kept (allow_empty=False)"
         elif self.exact:
-            why = "no λ leaves so little" if left > share else "so little was left at the start"
+            why = "no λ leaves so little" if left > share else "a block more would have been too much"
         elif max(map(abs, self.strengths)) == FURTHEST:
             why = f"λ reached {max(self.lam):.3g}, its limit for this start"
         else:
