@@ -39,7 +39,7 @@ def planned(share: float, done: float, start: float = 1.0) -> float:
 
 
 class Target(Protocol):
-    """What a search needs of its controller: see :class:`torchlasso.control.steering.Steered`."""
+    """The part of a controller that a search needs; see :class:`torchlasso.control.steering.Steered`."""
 
     optimizer: Proximal
     shares: list[float]

@@ -26,7 +26,7 @@ def solve(left: Left, wanted: Sequence[float], starts: Sequence[float], near: fl
         >>> [round(factor, 3) for factor in solve(lambda factors: [1 / (1 + f) for f in factors], [0.2, 1.5], [1, 1])]
         [4.0, 0.0]
     """
-    searches = [_Search(aim, start, near) for aim, start in zip(wanted, starts, strict=True)]
+    searches = [_Root(aim, start, near) for aim, start in zip(wanted, starts, strict=True)]
     for search, found in zip(searches, left([0.0] * len(wanted)), strict=True):
         search.start_from(found)
     for _ in range(TRIALS):
@@ -38,8 +38,8 @@ def solve(left: Left, wanted: Sequence[float], starts: Sequence[float], near: fl
     return [search.result for search in searches]
 
 
-class _Search:
-    """The search for one factor: regula falsi in logarithms, with a bisection in every third trial.
+class _Root:
+    """The root of one unit: regula falsi in logarithms, with a bisection in every third trial.
 
     Args:
         wanted: what is to be left.

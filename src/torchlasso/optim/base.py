@@ -46,6 +46,15 @@ class Proximal(Optimizer):
     proximal stochastic gradients do not identify the support). An optimizer that does not average gradients is not
     changed.
 
+    With ``form="latent"``, the updates add up in latent weights z, and the thresholds in h:
+
+        z ← z + the update
+        h ← h + the length of the update·λ
+        w ← argmin_u  ½‖u − z‖² + h·Ω(u)
+
+    This is dual averaging (Xiao 2010); it takes a buffer more, needs a convex penalty, and under an adaptive optimizer
+    its λ is relative to the size of each weight's gradients. docs/mathematics.md says what it solves.
+
     With ``fused=True``, :class:`ProxSGD`, :class:`ProxAdam` and :class:`ProxAdamW` do update and prox in one pass over
     memory, with kernels that torch's compiler makes at the first step (seconds, once on a machine). Parameters that
     they do not support (an odd memory layout, a prox over columns) fall back to torch's step and a prox after it, and
@@ -162,7 +171,7 @@ class Proximal(Optimizer):
         for params, scales in zip(together(group["params"]), together(group["lam_scales"]), strict=True):
             weights = self.weights.get(params[0])
             if isinstance(weights, Reweighting):
-                weights = forms.weights_of(weights, penalty.over, params)
+                weights = forms.factors_of(weights, penalty.over, params)
             found += penalty.over.strengths(params, scales, weights)
         return found
 

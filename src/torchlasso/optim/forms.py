@@ -56,7 +56,7 @@ class Updated:
 
 
 class Form(ABC):
-    """What a step does after the update of torch's optimizer. It has no state of its own.
+    """The part of a step that follows the update of torch's optimizer. It has no state of its own.
 
     Attributes:
         keeps_before: whether :meth:`finish_` needs the weights as they were before the update.
@@ -243,7 +243,7 @@ class LatentForm(Form):
         if given is None and owner is not None:
             return torch.ones_like(updated.states[owner][THRESHOLD])
         if isinstance(given, Reweighting):
-            return weights_of(given, updated.penalty.over, [updated.before.get(p, p) for p in params])
+            return factors_of(given, updated.penalty.over, [updated.before.get(p, p) for p in params])
         weights: Tensor = given
         return weights
 
@@ -335,7 +335,7 @@ def check_form(group: Group, penalty: Penalty | None, metric: Metric) -> None:
         metric.check_latent()
 
 
-def weights_of(rule: Reweighting, over: Blocks, tensors: Sequence[Tensor]) -> Tensor:
+def factors_of(rule: Reweighting, over: Blocks, tensors: Sequence[Tensor]) -> Tensor:
     """Return the factors on λ of the blocks of a set of tensors, view after view."""
     found = [rule.of(over.as_view(), view) for view in over.views(tensors)]
     return found[0] if len(found) == 1 else torch.cat(found)
