@@ -16,6 +16,9 @@ from torchlasso.runs.options import options_of
 Out = Annotated[str, typer.Option(help="Folder of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit with code 3 if the target was missed or the model is no result.")
+]
 AllowCode = Annotated[
     list[str] | None,
     typer.Option(help="Allow a function (module:function) that a file of the run names; can be repeated."),

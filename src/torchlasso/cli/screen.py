@@ -111,6 +111,8 @@ class Screen(Observer):
         console.print()
         console.print(table)
         say(f"\n{summary.verdict}")
+        for sentence in summary.warnings:
+            say(f"warning: {sentence}")
 
     @contextmanager
     def path(self, points: int) -> Iterator[Callable[[int, int], Watch]]:

@@ -21,6 +21,7 @@ def train(
     overwrite: options.Overwrite = False,
     allow_code: options.AllowCode = None,
     as_json: options.AsJson = False,
+    strict: options.Strict = False,
     **values: Any,
 ) -> None:
     """Train a model with weights that are exactly zero.
@@ -34,4 +35,6 @@ def train(
     folder = options.folder_of(out, given, by=allow_code)
     start = started(context, given, folder, resume=resume, overwrite=overwrite, as_json=as_json)
     with start as (experiment, rows):
-        run_training(experiment, rows, folder, Screen())
+        summary = run_training(experiment, rows, folder, Screen())
+    if strict and summary.warnings:
+        raise typer.Exit(3)

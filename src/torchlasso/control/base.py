@@ -75,6 +75,11 @@ class LambdaController(ABC):
         self.done = int(state["done"])
 
     @property
+    def missed(self) -> str | None:
+        """A sentence that says how far training ended from the target, and why; None if there is nothing to say."""
+        return None
+
+    @property
     def can_lose(self) -> bool:
         """Return whether present zeros may be removed from the model for good."""
         return True

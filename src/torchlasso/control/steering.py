@@ -225,9 +225,17 @@ class Steered(LambdaController):
             group["lam_scales"] = [_scale(*_blocks_left(penalty, p), scale / most) * most for p, scale, most in scales]
 
     def _look_back(self) -> None:
-        for share, left in zip(self.shares, self.left, strict=True):
-            if abs(left - share) > self.tolerance:  # False for NaN: nothing is left to be steered
-                warnings.warn(TargetMissed(self._why(share, left)), stacklevel=4)
+        for sentence in self._misses():
+            warnings.warn(TargetMissed(sentence), stacklevel=4)
+
+    @property
+    def missed(self) -> str | None:
+        return "; ".join(self._misses()) or None
+
+    def _misses(self) -> list[str]:
+        pairs = zip(self.shares, self.left, strict=True)
+        # False for NaN: nothing is left to be steered
+        return [self._why(share, left) for share, left in pairs if abs(left - share) > self.tolerance]
 
     def _why(self, share: float, left: float) -> str:
         ended = f"{type(self).__name__}: training ended with {100 * left:.2f} % of {self.what} left"

@@ -46,7 +46,7 @@ def section(title: str, *parts: str) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """Make a paragraph of text; ``kind``: ``lead`` for the most important text, ``note`` for less important text."""
+    """Make a paragraph of text; ``kind``: ``lead`` for the most important text, ``note`` for less, ``warning``."""
     return f"<p{_class(kind)}>{escape(text)}</p>"
 
 

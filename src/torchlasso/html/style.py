@@ -39,6 +39,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var
 h1 {{ font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; }}
 h2 {{ font-size: 1.2rem; margin: 2.5rem 0 .5rem; }} h3 {{ font-size: 1rem; margin: 1.5rem 0 .25rem; }}
 p {{ margin: .5rem 0; max-width: 46rem; text-wrap: pretty; }}
+.warning {{ border-left: .3rem solid var(--orange); padding-left: .75rem; font-weight: 600; }}
 .lead {{ font-size: 1.1rem; }} .note {{ color: var(--soft); }}
 code {{ font-size: .9em; overflow-wrap: anywhere; }}
 """

@@ -137,9 +137,10 @@ def _fit(
     elif recipe.grid.lams is not None:
         _strengthen(optimizer, recipe.grid.strengths[index - 1])
     else:
-        _strengthen(optimizer, recipe.lam if searching else _next_lam(before, recipe.grid))
-        if searching:  # the later points extrapolate from here
-            target, steps = recipe.grid.targets[0], trainer.steps if hold is None else hold.start
+        latent = all(group["form"] == "latent" for group in optimizer.param_groups)
+        _strengthen(optimizer, recipe.lam if searching or latent else _next_lam(before, recipe.grid))
+        if searching or latent:  # the later points extrapolate from here, unless each finds its own
+            target, steps = recipe.grid.targets[index - 1], trainer.steps if hold is None else hold.start
             trainer.controls.append(TargetSparsity(optimizer, target, steps=steps, tolerance=1.0))
     if index and recipe.theta is not None:
         trainer.controls.append(Reweighted(optimizer, recipe.theta))

@@ -215,6 +215,11 @@ class Options:
                 raise unknown("comparison", name, COMPARISONS)
 
     @property
+    def target(self) -> float | None:
+        """The target that λ is to meet, if there is one."""
+        return next((value for name in TARGETS if (value := getattr(self, name)) is not None), None)
+
+    @property
     def comparisons(self) -> tuple[str, ...]:
         """The comparison runs, starting with the dense model if it is the teacher."""
         return self.compare if self.teacher != DENSE else (DENSE, *(name for name in self.compare if name != DENSE))

@@ -42,6 +42,8 @@ class Summary:
         lam, epochs, seconds: λ at the end, the number of epochs and their time, without a refit.
         stationarity: on the whole training set, in units of λ; None if λ is 0.
         refit: the result of the refit, if there was one.
+        target_met: whether training ended at its target; None without one.
+        warnings: signs that training has failed, a sentence each; empty if there are none.
         dense, loss_term: the comparison runs, if there were any.
     """
 
@@ -62,6 +64,8 @@ class Summary:
     seconds: float
     stationarity: Stationarity | None
     refit: Refit | None = None
+    target_met: bool | None = None
+    warnings: tuple[str, ...] = ()
     dense: Summary | None = None
     loss_term: Summary | None = None
 

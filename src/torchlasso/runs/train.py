@@ -15,6 +15,7 @@ from torchlasso.path import badness
 from torchlasso.runs.evaluation import need_finite, summarise
 from torchlasso.runs.experiment import OURS, REFIT, Experiment, RowSplits, Training
 from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.health import NO_GRADIENT, Metrics, empty_layers, is_beyond_recovery, warnings_of
 from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.options import DENSE, LOSS_TERM
 from torchlasso.runs.page.reading import mean_images
@@ -42,9 +43,15 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
         teacher = outputs_of_teacher(options.teacher, folder.allowed, experiment.inputs, rows.train[0])
     model = experiment.build_model()
     training = experiment.trainer(model, rows.train, teacher)
-    _train(OURS, training, rows, folder, observer)
+    metrics = _train(OURS, training, rows, folder, observer)
     refit = _refit(experiment, model, rows, teacher, folder, observer) if options.refit else None
     summary = replace(_summary(training, rows), refit=refit)
+    missed = [control.missed for control in training.trainer.controls]
+    summary = replace(
+        summary,
+        target_met=not any(missed) if options.target is not None else None,
+        warnings=warnings_of(training, summary, rows, metrics),
+    )
     folder.write_model(model.state_dict(), training.cuts)
     for name in options.comparisons:
         if name not in compared:
@@ -91,14 +98,17 @@ def _refit(
     return Refit(kept, found, refitted, training.trainer.epoch, training.trainer.seconds)
 
 
-def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, observer: Observer) -> None:
-    """Train, or resume from the folder's checkpoint."""
+def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, observer: Observer) -> Metrics:
+    """Train, or resume from the folder's checkpoint; return the metrics of all epochs.
+
+    Training stops early where nothing can change any more.
+    """
     trainer, groups = training.trainer, training.groups
     metrics = _resume(trainer, folder)
-    epochs, done = trainer.plan.epochs, trainer.epoch * trainer.batches
+    epochs, done, told = trainer.plan.epochs, trainer.epoch * trainer.batches, None
     try:
         with (
-            _misses_told(observer),
+            _misses_left_out(),
             observer.training(name, trainer.steps, done, lambda: training.sparsity, lambda: training.lam) as watch,
         ):
             while trainer.epoch < epochs:
@@ -114,24 +124,26 @@ def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, ob
                 observer.epoch(name, epochs, line)
                 if left is not None:
                     observer.shrunk(trainer.epoch, left)
+                if (empty := empty_layers(trainer.model, training)) != told and empty is not None:
+                    observer.say(f"after epoch {trainer.epoch}: {empty}")
+                told = empty
+                if trainer.epoch < epochs and is_beyond_recovery(training):
+                    observer.say(f"after epoch {trainer.epoch}, training stops: {NO_GRADIENT}")
+                    break
     except FloatingPointError as error:
         kept = f"the checkpoint after epoch {len(metrics)} is in {folder.checkpoint}"
         raise FloatingPointError(
             f"{error}; {kept if metrics else 'there is no checkpoint yet'}; try a smaller --lr"
         ) from error
+    return metrics
 
 
 @contextmanager
-def _misses_told(observer: Observer) -> Iterator[None]:
-    """Report a missed target in a line, after the training."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TargetMissed)
+def _misses_left_out() -> Iterator[None]:
+    """Leave out the warning of a missed target, which is in the summary."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TargetMissed)
         yield
-    for warning in caught:
-        if issubclass(warning.category, TargetMissed):
-            observer.say(f"{warning.message}")
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _resume(trainer: Trainer, folder: RunFolder) -> list[dict[str, Any]]:
