@@ -225,6 +225,29 @@ def test_a_hold_keeps_zeros_and_frees_the_rest(form, penalty):
         assert all(optimizer.state[p]["latent"].shape == p.shape for p in ws)
 
 
+@pytest.mark.parametrize("way", IMPLEMENTATIONS)
+def test_a_hold_holds_in_every_layout(way):
+    """A parameter that no kernel can step falls back, and its zeros stay nevertheless."""
+    whole = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    ws = [nn.Parameter(whole.t().clone().t()), nn.Parameter(whole[:, ::2].clone())]
+    ws.append(nn.Parameter(whole.clone()))
+    ws[2].data = torch.randn(16, 6)[::2]  # rows with gaps between them
+    optimizer = tl.ProxAdam(
+        [{"params": ws, "penalty": tl.L1(), "lam": 0.1}], lr=0.05, form="latent", **IMPLEMENTATIONS[way]
+    )
+    with torch.no_grad():
+        for w in ws:
+            w[::2] = 0.0
+    optimizer.hold()
+    for t in range(3):
+        for w in ws:
+            w.grad = torch.randn(w.shape, generator=torch.Generator().manual_seed(t))
+        optimizer.step()
+    for w in ws:
+        assert not w[::2].any()
+        assert w[1::2].all()
+
+
 # --- states ---
 
 

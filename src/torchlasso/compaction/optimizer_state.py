@@ -14,7 +14,7 @@ from torchlasso.compaction.removal import Removal
 from torchlasso.control import LambdaController
 from torchlasso.graph.axes import Dim
 from torchlasso.optim import Proximal
-from torchlasso.optim.forms import THRESHOLD
+from torchlasso.optim.latent_form import THRESHOLD
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Blocks
 from torchlasso.selection import Group

@@ -15,10 +15,12 @@ from torchlasso.optim import forms
 from torchlasso.optim.averaging import averaged, peak_of, share_of
 from torchlasso.optim.buckets import Bucket, buckets_of, store_gains
 from torchlasso.optim.checks import check_group
+from torchlasso.optim.form import Updated
 from torchlasso.optim.fused import device, updates
 from torchlasso.optim.fused.cpu import Launch, launches_of
 from torchlasso.optim.fused.program import is_elementwise
 from torchlasso.optim.fused.updates import Update
+from torchlasso.optim.latent_form import THRESHOLD, factors_of
 from torchlasso.optim.metrics import Metric
 from torchlasso.optim.unseen import age_of
 from torchlasso.penalties import L1, Penalty, check_strength
@@ -171,7 +173,7 @@ class Proximal(Optimizer):
         for params, scales in zip(together(group["params"]), together(group["lam_scales"]), strict=True):
             weights = self.weights.get(params[0])
             if isinstance(weights, Reweighting):
-                weights = forms.factors_of(weights, penalty.over, params)
+                weights = factors_of(weights, penalty.over, params)
             found += penalty.over.strengths(params, scales, weights)
         return found
 
@@ -237,9 +239,9 @@ class Proximal(Optimizer):
         length_of: Callable[[int], Strength | None],
         before: Mapping[Tensor, Tensor],
     ) -> None:
-        """Finish the step of a group after the update of torch's optimizer; see :class:`forms.Updated`."""
+        """Finish the step of a group after the update of torch's optimizer; see :class:`Updated`."""
         if penalty is not None:
-            updated = forms.Updated(group, penalty, length_of, before, self.state, self.weights)
+            updated = Updated(group, penalty, length_of, before, self.state, self.weights)
             forms.form_of(group).finish_(updated)
 
     def _length_of(self, buckets: Sequence[Bucket]) -> Callable[[int], Strength | None]:
@@ -262,7 +264,8 @@ class Proximal(Optimizer):
         """Copy the parameters whose form needs them as they were before the update."""
         found = {}
         for bucket in buckets:
-            if bucket.penalty is not None and forms.form_of(self.param_groups[bucket.group]).keeps_before:
+            group, penalty = self.param_groups[bucket.group], self.penalties[bucket.group]
+            if penalty is not None and forms.form_of(group).keeps_before:
                 found.update({p: p.detach().clone() for p in bucket.options["params"]})
         return found
 
@@ -338,9 +341,9 @@ class Proximal(Optimizer):
         super().load_state_dict(state_dict)
         kept = (i for group in state_dict["param_groups"] for i in group["params"])
         for i, p in zip(kept, [p for group in self.param_groups for p in group["params"]], strict=True):
-            threshold = state_dict["state"].get(i, {}).get(forms.THRESHOLD)
+            threshold = state_dict["state"].get(i, {}).get(THRESHOLD)
             if threshold is not None:  # torch would round it to the precision of the parameter
-                self.state[p][forms.THRESHOLD] = threshold.detach().clone().to(p.device)
+                self.state[p][THRESHOLD] = threshold.detach().clone().to(p.device)
 
     def __getstate__(self) -> dict[str, Any]:
         own = {"penalties": self.penalties, "weights": self.weights, "names": self.names, "_given": self._given}

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchlasso.optim import forms
 from torchlasso.optim.base import Proximal
+from torchlasso.optim.form import Updated
+from torchlasso.optim.forms import LATENT_FORM
 from torchlasso.penalties.blocks import Strength
 from torchlasso.penalties.cut import cut_prox
 from torchlasso.selection import Group
@@ -39,7 +40,7 @@ def latent_weights(
     updated = _updated(optimizer, group)
     each, found = updated.penalty.as_view(), dict[Tensor, Tensor]()
     factors = factors or [1.0] * len(group["params"])
-    for _, params, latents, strengths in forms.LATENT_FORM.sets(updated, factors, lam):
+    for _, params, latents, strengths in LATENT_FORM.sets(updated, factors, lam):
         pairs = zip(updated.penalty.over.views(latents), strengths, strict=True)
         new = [cut_prox(each, z, h, cut) for z, h in pairs]
         targets = [p.detach().clone() for p in params]
@@ -51,10 +52,10 @@ def latent_weights(
 @torch.no_grad()
 def scale_thresholds(optimizer: Proximal, group: Group, factors: Sequence[float]) -> None:
     """Multiply the thresholds of each parameter of a group in the latent form, and let the weights follow."""
-    forms.LATENT_FORM.rescaled_(_updated(optimizer, group), factors)
+    LATENT_FORM.rescaled_(_updated(optimizer, group), factors)
 
 
-def _updated(optimizer: Proximal, group: Group) -> forms.Updated:
+def _updated(optimizer: Proximal, group: Group) -> Updated:
     """Return a group with the length of each parameter's last update."""
     index = next(i for i, each in enumerate(optimizer.param_groups) if each is group)
     penalty = optimizer.penalties[index]
@@ -65,4 +66,4 @@ def _updated(optimizer: Proximal, group: Group) -> forms.Updated:
         state = optimizer.state.get(group["params"][i])
         return optimizer.metric.reach(group, state, float(group["gains"][i])) if state else None
 
-    return forms.Updated(group, penalty, length_of, {}, optimizer.state, optimizer.weights)
+    return Updated(group, penalty, length_of, {}, optimizer.state, optimizer.weights)
