@@ -20,7 +20,11 @@ from torchlasso.distributed.sharding import local, whole
 
 CLUSTER = Cluster(__file__)
 STEPS = 24
-OPTIMIZERS = {"ProxSGD": (tl.ProxSGD, {"lr": 0.05, "momentum": 0.9}), "ProxAdam": (tl.ProxAdam, {"lr": 0.05})}
+OPTIMIZERS = {
+    "ProxSGD": (tl.ProxSGD, {"lr": 0.05, "momentum": 0.9}),
+    "ProxAdam": (tl.ProxAdam, {"lr": 0.05}),
+    "latent": (tl.ProxAdam, {"lr": 0.05, "form": "latent"}),
+}
 RULES = {
     "elements": [tl.Rule("2.*", tl.L1(), scale=0.5), tl.Rule("*", tl.L1())],
     "rows": [tl.Rule("*", tl.L1(over=tl.Rows()))],
@@ -42,6 +46,11 @@ CONTROLS = {
     ],
     "target of groups": lambda optimizer: [
         tl.TargetSparsity(optimizer, 0.6, steps=STEPS, scope="group", warmup=0.0, tolerance=1.0)
+    ],
+    "held": lambda optimizer: [
+        tl.TargetSparsity(optimizer, 0.6, steps=STEPS - 6, tolerance=1.0),
+        tl.Reweighted(optimizer, theta=0.2),
+        tl.Hold(optimizer, STEPS, share=0.25),
     ],
     "adaptive": lambda optimizer: [tl.Reweighted(optimizer, theta=0.2, q=2.0, reference=reference_for(optimizer))],
 }
@@ -94,9 +103,10 @@ class Run:
         return [self.model, self.optimizer, self.scheduler, *self.controls]
 
     def weights(self) -> list[torch.Tensor]:
-        """The weights of all blocks, whole."""
+        """The factors on λ of all blocks, whole, where they are tensors."""
         params = [p for group in self.optimizer.penalised_groups() for p in group["params"]]
-        return [whole(self.optimizer.weights[p]) for p in params if p in self.optimizer.weights]
+        found = [self.optimizer.weights.get(p) for p in params]
+        return [whole(weights) for weights in found if isinstance(weights, torch.Tensor)]
 
 
 def assert_as_alone(run: Run, lams: list, plain: Run, expected: list) -> None:
@@ -127,6 +137,9 @@ def compare(wrap, name: str, rules: str, controls: str, **options) -> None:
 for wrap in (ddp, fsdp):
     for rules in RULES:
         CLUSTER.scenario(f"{wrap.__name__}, all, {rules}", wrap, "ProxAdam", rules, "all")(compare)
+    # a target in the latent form asks all processes many times in each step: few scenarios
+    for rules in ("elements", "rows") if wrap is fsdp else ("elements",):
+        CLUSTER.scenario(f"{wrap.__name__}, latent, {rules}", wrap, "latent", rules, "held")(compare)
     for controls in CONTROLS:
         CLUSTER.scenario(f"{wrap.__name__}, {controls}", wrap, "ProxSGD", "elements", controls)(compare)
     for rules in ("rows", "columns"):
@@ -164,10 +177,10 @@ def through_a_file(state):
     return torch.load(file, weights_only=True)
 
 
-def resume(wrap, rules: str, way) -> None:
+def resume(wrap, rules: str, way, name: str = "ProxAdam", controls: str = "all") -> None:
     """Each process keeps its own state, as it keeps its own shards."""
-    first, again = (Run(wrap, "ProxAdam", rules, "all", seed=seed) for seed in (0, 1))
-    plain = Run(None, "ProxAdam", rules, "all")
+    first, again = (Run(wrap, name, rules, controls, seed=seed) for seed in (0, 1))
+    plain = Run(None, name, rules, controls)
     expected = plain.train()
     half = STEPS // 2
     assert first.train(range(half)) == [pytest.approx(lam, rel=1e-9) for lam in expected[:half]]
@@ -185,6 +198,9 @@ for wrap in (ddp, fsdp):
     for rules in ("elements", "rows"):
         CLUSTER.scenario(f"{wrap.__name__}, {rules}, goes on from a state", wrap, rules, copy.deepcopy)(resume)
         CLUSTER.scenario(f"{wrap.__name__}, {rules}, goes on from a file", wrap, rules, through_a_file)(resume)
+
+
+CLUSTER.scenario("fsdp, latent, goes on from a file", fsdp, "elements", through_a_file, "latent", "held")(resume)
 
 
 @pytest.mark.parametrize("name", CLUSTER.scenarios)
