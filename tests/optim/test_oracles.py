@@ -121,6 +121,9 @@ class GroupLassoProblem(LeastSquares):
     penalty = tl.L1(over=tl.Chunks(n=4))
 
     def __init__(self, *args):
+        import numba
+
+        numba.config.DISABLE_JIT = True  # to compile the solver takes 20 seconds, and to run it as it is a tenth of one
         from skglm import GeneralizedLinearEstimator
         from skglm.datafits import QuadraticGroup
         from skglm.penalties import WeightedGroupL2
