@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.fsdp import fully_shard
 
 import torchlasso as tl
-from tests.support.cluster import WAIT, launch
+from tests.support.cluster import join, launch
 from torchlasso.distributed.sharding import whole
 
 PROCESSES = [2, 1, 3]  # of each leg of the run
@@ -57,7 +57,7 @@ def train(forward: nn.Module, optimizer, leg: int, rank: int = 0, processes: int
 
 def run_leg(folder: Path, leg: int) -> None:
     """One leg, on every process: take up the state of the one before, train on, save."""
-    dist.init_process_group("gloo", timeout=WAIT)
+    join()
     for name, kind in CASES:
         model = network()
         fully_shard(model[0])
@@ -90,7 +90,9 @@ def run_leg(folder: Path, leg: int) -> None:
 def legs(tmp_path_factory) -> tuple[Path, str]:
     """All legs, one launch after the other."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    log = "\n".join(launch(__file__, n, str(folder), str(leg)) for leg, n in enumerate(PROCESSES))
+    log = "\n".join(
+        launch([__file__, str(folder), str(leg)], n, folder / f"store-{leg}") for leg, n in enumerate(PROCESSES)
+    )
     return folder, log
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import sys
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ import torchlasso as tl
 from tests.support.cluster import Cluster
 from torchlasso.distributed.sharding import local, whole
 
-CLUSTER = Cluster(__file__)
+CLUSTER = Cluster()
 STEPS = 24
 OPTIMIZERS = {
     "ProxSGD": (tl.ProxSGD, {"lr": 0.05, "momentum": 0.9}),
@@ -204,9 +203,5 @@ CLUSTER.scenario("fsdp, latent, goes on from a file", fsdp, "elements", through_
 
 
 @pytest.mark.parametrize("name", CLUSTER.scenarios)
-def test_controllers(name):
-    CLUSTER.check(name)
-
-
-if __name__ == "__main__":
-    CLUSTER.work(sys.argv[1])
+def test_controllers(name, check):
+    check(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,7 +15,7 @@ import torchlasso as tl
 from tests.support.cluster import Cluster
 from torchlasso.distributed.sharding import whole
 
-CLUSTER = Cluster(__file__, processes=4)
+CLUSTER = Cluster(processes=4)
 PENALTIES = {"rows": tl.L1(over=tl.Rows()), "columns": tl.MCP(over=tl.Columns()), "elements": tl.L1()}
 
 
@@ -78,9 +76,5 @@ for name, penalty in PENALTIES.items():
 
 
 @pytest.mark.parametrize("name", CLUSTER.scenarios)
-def test_grid(name):
-    CLUSTER.check(name)
-
-
-if __name__ == "__main__":
-    CLUSTER.work(sys.argv[1])
+def test_grid(name, check):
+    check(name)

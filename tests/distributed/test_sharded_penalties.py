@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -16,7 +14,7 @@ from tests.support.cluster import Cluster
 from torchlasso.distributed.sharding import local, shared_like
 from torchlasso.penalties import Penalty, registry
 
-CLUSTER = Cluster(__file__)
+CLUSTER = Cluster()
 # One process has more rows than the other, and then all of them.
 SHARDINGS = {
     (3, 6): [Shard(0), Shard(1), Replicate()],
@@ -221,9 +219,5 @@ def homemade() -> None:
 
 
 @pytest.mark.parametrize("name", CLUSTER.scenarios)
-def test_sharded(name):
-    CLUSTER.check(name)
-
-
-if __name__ == "__main__":
-    CLUSTER.work(sys.argv[1])
+def test_sharded(name, check):
+    check(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -16,7 +14,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 import torchlasso as tl
 from tests.support.cluster import Cluster
 
-CLUSTER = Cluster(__file__)
+CLUSTER = Cluster()
 RULES = [
     tl.Rule("3.weight", tl.L1(over=tl.Rows())),
     tl.Rule("5.weight", tl.SparseGroup(over=tl.Columns())),
@@ -112,9 +110,5 @@ def without_rows() -> None:
 
 
 @pytest.mark.parametrize("name", CLUSTER.scenarios)
-def test_reports(name):
-    CLUSTER.check(name)
-
-
-if __name__ == "__main__":
-    CLUSTER.work(sys.argv[1])
+def test_reports(name, check):
+    check(name)

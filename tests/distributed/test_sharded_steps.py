@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -19,7 +17,7 @@ from tests.support.cluster import Cluster
 from torchlasso.distributed.sharding import whole
 from torchlasso.optim.fused.cpu import Launch
 
-CLUSTER = Cluster(__file__)
+CLUSTER = Cluster()
 STEPS = 20
 OPTIMIZERS = {
     "ProxSGD": (tl.ProxSGD, {"lr": 0.05, "momentum": 0.9}),
@@ -96,9 +94,5 @@ for wrap in (ddp, fsdp, tensor_parallel):
 
 
 @pytest.mark.parametrize("name", CLUSTER.scenarios)
-def test_steps(name):
-    CLUSTER.check(name)
-
-
-if __name__ == "__main__":
-    CLUSTER.work(sys.argv[1])
+def test_steps(name, check):
+    check(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -18,7 +16,7 @@ import torchlasso as tl
 from tests.support.cluster import Cluster
 from torchlasso.distributed.sharding import whole
 
-CLUSTER = Cluster(__file__)
+CLUSTER = Cluster()
 STEPS = 20
 OPTIMIZERS = {
     "ProxSGD": (tl.ProxSGD, {"lr": 0.05, "momentum": 0.9}),
@@ -180,9 +178,5 @@ def loss_term() -> None:
 
 
 @pytest.mark.parametrize("name", CLUSTER.scenarios)
-def test_training(name):
-    CLUSTER.check(name)
-
-
-if __name__ == "__main__":
-    CLUSTER.work(sys.argv[1])
+def test_training(name, check):
+    check(name)

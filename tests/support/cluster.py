@@ -1,39 +1,45 @@
-"""Scenarios that several processes run together: one launch for a file, one test for a scenario.
+"""Scenarios that several processes run together: one launch for all files, one test for a scenario.
 
-The test file is the script that the processes run, so that each scenario stands where its test is.
+The processes import the test files, so that each scenario stands where its test is. They are started directly, without
+the launcher of torch, which would take as long to start as each of them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-import tempfile
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import torch.distributed as dist
 
-PATIENCE = 280  # seconds for one launch, which takes about 40 where nothing else runs
-WAIT = timedelta(seconds=60)  # of one process for the others: one that failed leaves them waiting
-ROOT = str(Path(__file__).parents[2])  # where `tests` is found by the script
+PATIENCE = 600  # seconds for all scenarios, which take about 80 where nothing else runs
+ALONE = 280  # seconds for a launch by itself
+GRACE = 10  # seconds that the other processes have after one of them has ended with an error
+WAIT = timedelta(seconds=60)  # of one process for the others
+ROOT = str(Path(__file__).parents[2])  # where `tests` is found by the processes
+
+Key = tuple[str, str]  # a file and the name of a scenario in it
 
 
 class Cluster:
-    """The scenarios of one file, by name, and their outcomes.
+    """The scenarios of one file, by name.
 
     Args:
-        file: the test file, which calls :meth:`work` when it is run as a script.
         processes: how many run it.
     """
 
-    def __init__(self, file: str, processes: int = 2) -> None:
-        self.file, self.processes = file, processes
+    def __init__(self, processes: int = 2) -> None:
+        self.processes = processes
         self.scenarios: dict[str, Callable[[], None]] = {}
-        self._outcomes: dict[str, str] | None = None
 
     def scenario(self, name: str, *args: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Decorator: the function with these arguments is a scenario; several may be made of one function."""
@@ -45,55 +51,100 @@ class Cluster:
 
         return enter
 
-    def check(self, name: str) -> None:
-        """Fail with the error of this scenario, from any process."""
-        if self._outcomes is None:
-            with tempfile.TemporaryDirectory() as folder:
-                log = launch(self.file, self.processes, folder)
-                self._outcomes = outcomes(Path(folder), self.processes) | {"log": log}
-        wrong = self._outcomes.get(name, f"did not come to its end\n{self._outcomes['log']}")
-        assert not wrong, wrong
 
-    def work(self, folder: str) -> None:
-        """Run every scenario in a process, and write down the outcomes."""
-        dist.init_process_group("gloo", timeout=WAIT)
-        with Path(folder, f"{dist.get_rank()}.jsonl").open("w", encoding="utf-8") as file:
-            for name, scenario in self.scenarios.items():
-                try:
-                    scenario()
-                    wrong = ""
-                except Exception:
-                    wrong = f"process {dist.get_rank()}: {traceback.format_exc()}"
-                print(json.dumps([name, wrong]), file=file, flush=True)
-        dist.destroy_process_group()
+def run_all(scenarios: list[Key], processes: int, folder: Path) -> list[tuple[str, str, str]]:
+    """Run all scenarios, and return the error of each with its file and name; it is empty where none came.
+
+    A launch ends at the first error, since the processes may no longer wait for each other in the same place; the
+    scenarios that are left are run by another one.
+    """
+    found: dict[Key, str] = {}
+    end = time.monotonic() + PATIENCE
+    for number in range(len(scenarios)):
+        left = [key for key in scenarios if key not in found]
+        if not left or time.monotonic() > end:
+            break
+        place = folder / str(number)
+        place.mkdir(parents=True)
+        (place / "scenarios.json").write_text(json.dumps(left), "utf-8")
+        command = "from tests.support.cluster import work; work()"
+        log = launch(["-c", command, str(place)], processes, place / "store", end - time.monotonic())
+        new = dict(_outcomes(place, processes))
+        found |= new
+        unfinished = next((key for key in left if key not in new), None)
+        if unfinished and not any(new.values()):
+            found[unfinished] = f"did not come to its end\n{log}"
+    late = f"not begun within {PATIENCE} seconds, after errors in others"
+    return [(*key, found.get(key, late)) for key in scenarios]
 
 
-def launch(file: str, processes: int, *args: str) -> str:
-    """Run the file in this many processes, and return their output."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", file]
+def launch(command: list[str], processes: int, store: Path, patience: float = ALONE) -> str:
+    """Run a command of Python in this many processes, which meet in :func:`join`, and return their output."""
     path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
-    try:
-        done = subprocess.run(
-            [*command, *args],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as late:
-        return f"not done after {PATIENCE} seconds; printed until then: {late.stdout!r}"
-    return done.stdout
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "STORE": str(store)}
+    shared["WORLD_SIZE"] = str(processes)
+    logs = [store.with_name(f"{store.name}-{rank}.log") for rank in range(processes)]
+    started = []
+    for rank, log in enumerate(logs):
+        env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with log.open("w", encoding="utf-8") as file:
+            started.append(subprocess.Popen([sys.executable, *command], env=env, stdout=file, stderr=subprocess.STDOUT))
+    end = time.monotonic() + patience
+    while any(process.poll() is None for process in started) and time.monotonic() < end:
+        if any(process.returncode for process in started):
+            end = min(end, time.monotonic() + GRACE)
+            break
+        time.sleep(0.05)
+    for process in started:
+        try:
+            process.wait(max(0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    return "\n".join(log.read_text("utf-8") for log in logs)
 
 
-def outcomes(folder: Path, processes: int) -> dict[str, str]:
-    """Return the errors of each scenario that every process finished."""
-    each = [
-        dict(json.loads(line) for line in (folder / f"{rank}.jsonl").read_text("utf-8").splitlines())
-        for rank in range(processes)
-        if (folder / f"{rank}.jsonl").exists()
-    ]
-    ended = set.intersection(*map(set, each)) if len(each) == processes else set()
-    failed = {name: wrong for each_one in each for name, wrong in each_one.items() if wrong}
-    return {name: "\n".join(filter(None, (one[name] for one in each))) for name in ended} | failed
+def join() -> None:
+    """Make a process one of the group that :func:`launch` started."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", f"file://{os.environ['STORE']}", timeout=WAIT, world_size=size, rank=rank)
+
+
+def work() -> None:
+    """Run scenarios in a process until one fails, and write down their outcomes."""
+    folder = Path(sys.argv[1])
+    join()
+    with (folder / f"{dist.get_rank()}.jsonl").open("w", encoding="utf-8") as file:
+        for path, name in json.loads((folder / "scenarios.json").read_text("utf-8")):
+            try:
+                _module(path).CLUSTER.scenarios[name]()
+                wrong = ""
+            except Exception:
+                wrong = f"process {dist.get_rank()}: {traceback.format_exc()}"
+            print(json.dumps([path, name, wrong]), file=file, flush=True)
+            if wrong:
+                os._exit(1)  # at once, so that the others notice it where they wait
+            dist.barrier()  # the next scenario begins where each process has passed this one
+    dist.destroy_process_group()
+
+
+@cache
+def _module(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _outcomes(folder: Path, processes: int) -> Iterator[tuple[Key, str]]:
+    """Yield the errors of each scenario that every process finished, or that failed in one."""
+    files = [folder / f"{rank}.jsonl" for rank in range(processes)]
+    found: dict[Key, list[str]] = {}
+    for file in filter(Path.exists, files):
+        for path, name, wrong in map(json.loads, file.read_text("utf-8").splitlines()):
+            found.setdefault((path, name), []).append(wrong)
+    for key, errors in found.items():
+        if any(errors) or len(errors) == processes:
+            yield key, "\n".join(filter(None, errors))
