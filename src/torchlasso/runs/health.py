@@ -16,6 +16,7 @@ from torchlasso.training.trainer import LOSSES, Loss
 Metrics = list[dict[str, Any]]
 # A validation error that is this share of the way from the best epoch's to guessing, or more, is ruin.
 RUINED = 0.25
+ADVICE = "Try more epochs, a lower target, or --form latent with --hold 0.25."
 # An error or a loss of this share of the best constant answer's, or more, counts as guessing.
 GUESSING = 0.95
 NAMES = 4  # at most so many layers are named
@@ -33,7 +34,10 @@ def warnings_of(training: Training, summary: Summary, rows: RowSplits, metrics: 
     trainer = training.trainer
     found = [control.missed for control in trainer.controls]
     guessing = _of_the_test(summary, trainer.loss, rows)
-    found += [guessing or _of_the_way(trainer.loss, rows, metrics)]
+    ruined = _of_the_way(trainer.loss, rows, metrics)
+    if ruined and trainer.optimizer.param_groups[0].get("form") == "proximal":
+        ruined += f" {ADVICE}"
+    found += [guessing or ruined]
     found += [_of_the_loss(trainer.loss, rows.train[1], [line["loss"] for line in metrics])]
     if empty := empty_layers(trainer.model, training):
         found.append(empty)
