@@ -39,6 +39,8 @@ FASTEST, FASTEST_DOWN, FASTEST_LATE = 8.0, 24.0, 24.0
 FASTEST_STOP = 100.0
 # λ may become this much larger or smaller than it was given (a logarithm).
 FURTHEST = 14.0
+# In the latent form a target is missed downwards only by a part of a block, which this share may be.
+BLOCK = 0.005
 # A layer with fewer weights than this has its λ lowered with every sample, to nothing where one or none is left; with
 # more it is raised again.
 FEWEST, LOWERED, RAISED, LOWEST = 4, 0.5, 1.25, 1e-4
@@ -234,8 +236,11 @@ class Steered(LambdaController):
 
     def _misses(self) -> list[str]:
         pairs = zip(self.shares, self.left, strict=True)
+        below = max(self.tolerance, BLOCK) if self.exact else self.tolerance
         # False for NaN: nothing is left to be steered
-        return [self._why(share, left) for share, left in pairs if abs(left - share) > self.tolerance]
+        return [
+            self._why(share, left) for share, left in pairs if left - share > self.tolerance or share - left > below
+        ]
 
     def _why(self, share: float, left: float) -> str:
         ended = f"{type(self).__name__}: training ended with {100 * left:.2f} % of {self.what} left"
