@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchlasso._core.running import as_arguments
-from torchlasso.graph.other_sizes import at_other_sizes
+from torchlasso.graph.other_sizes import MeaninglessError, at_other_sizes
 
 
 def found(model: Any, inputs: Any) -> tuple[Any, Any] | None:
@@ -133,3 +133,35 @@ def test_a_few_runs_are_enough():
     model = Pooled()
     at_other_sizes(torch.zeros(2, 3, 8, 8), run)
     assert len([shape for shape in runs if shape[1] == 3]) == 1  # others fail at the first layer
+
+
+def test_values_are_not_what_is_refused_once_all_of_them_were_accepted():
+    """At a size that is refused for itself, the example is not tried as well; before that, it is."""
+    ran: list[str] = []
+
+    def model(x: torch.Tensor, name: str) -> torch.Tensor:
+        ran.append(name)
+        if x.shape[1:] != (3, 8, 8):
+            raise ValueError
+        return x
+
+    first, example = torch.rand(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)
+    found = at_other_sizes(example, lambda x: model(x, "example"), first=(first, lambda x: model(x, "first")))
+    assert found is not None
+    assert found[0].shape == (3, 3, 8, 8)
+    assert torch.equal(found[0][:2], first)
+    accepted = ran.index("first", ran.index("example"))
+    assert "example" in ran[:accepted]
+    assert ran[-6:] == ["first"] * 6
+
+
+def test_outputs_that_say_nothing_leave_the_size_to_the_example():
+    def first(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 3:
+            raise MeaninglessError
+        return x
+
+    inputs = torch.rand(3, 1), first
+    found = at_other_sizes(torch.zeros(3, 1), lambda x: x, first=inputs)
+    assert found is not None
+    assert not found[0].any()

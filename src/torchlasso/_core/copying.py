@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-ATOMS = (type(None), bool, int, float, str, FunctionType)  # types that deepcopy returns unchanged
+ATOMS = frozenset({type(None), bool, int, float, str, FunctionType})  # types that deepcopy returns unchanged
+EMPTY = frozenset({dict, OrderedDict, set, list})  # containers with nothing to copy where they are empty
 
 
 def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -25,7 +26,15 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     for module in plain:  # before their attributes, which may refer to them
         memo[id(module)] = type(module).__new__(type(module))
     for module in plain:
-        state = {name: _part(value, memo) for name, value in module.__getstate__().items()}  # type: ignore[no-untyped-call]
+        state = {}
+        for name, value in module.__getstate__().items():  # type: ignore[no-untyped-call]
+            kind = type(value)
+            if kind in ATOMS:
+                state[name] = value
+            elif kind in EMPTY and not value and id(value) not in memo:  # most of a module's attributes
+                state[name] = memo[id(value)] = kind()
+            else:
+                state[name] = _part(value, memo)
         memo[id(module)].__setstate__(state)
     found: nn.Module = copy.deepcopy(model, memo)
     return found

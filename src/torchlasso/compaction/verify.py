@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from torchlasso._core.running import Inputs
 from torchlasso._core.text import first_line
-from torchlasso.graph.other_sizes import at_other_sizes
+from torchlasso.graph.other_sizes import MeaninglessError, at_other_sizes
 from torchlasso.graph.outputs import run
 from torchlasso.graph.precision import DOUBLE, Precision
 
@@ -184,7 +184,7 @@ class Reference:
     def _evaluate_likely(self, inputs: Inputs) -> Situation:
         found = self._evaluate(inputs, random=True)
         if not found.finite:
-            raise ValueError("the outputs for random inputs are not finite")
+            raise MeaninglessError("the outputs for random inputs are not finite")
         return found
 
     @cached_property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Generic, TypeVar
 
 import torch
@@ -16,6 +15,11 @@ from torchlasso._core.running import Inputs
 
 TensorDim = tuple[int, int]  # a tensor, by its number among the leaves of the inputs, and one of its dimensions
 T = TypeVar("T")
+
+
+class MeaninglessError(ValueError):
+    """An error of a run whose outputs say nothing, while other values of the same sizes may give some that do."""
+
 
 MULTIPLE = 32  # many models accept only multiples of 32, or of a smaller power of two
 
@@ -39,7 +43,8 @@ def at_other_sizes(
         run: a function that runs the model on such inputs; sizes for which it raises an error are not accepted. It
             should run on the CPU, where an index out of range is an error that can be caught.
         beyond: a length or resolution has to be larger than this, if the model accepts it.
-        first: inputs with other values that are tried before the example at each size, and the function that runs them.
+        first: inputs with other values that are tried before the example at each size, and the function that runs
+            them; it raises :class:`MeaninglessError` where the example is to be tried in any case.
 
     Returns:
         The inputs and the outputs; None if the model accepts no other size.
@@ -69,6 +74,7 @@ class _SizeSearch(Generic[T]):
             if size
         }
         self.accepted: tuple[Inputs, T] | None = None
+        self.least, self.harmless = dict(self.sizes), False  # whether no value of the first inputs is refused
 
     def change_at_once(self, groups: list[list[TensorDim]]) -> list[list[TensorDim]]:
         """Change all groups of equal sizes in one run, or all but one; return the groups that did not change."""
@@ -107,17 +113,26 @@ class _SizeSearch(Generic[T]):
     def accepts(self, sizes: dict[TensorDim, int]) -> bool:
         """Try sizes together with those accepted so far, and return whether the model accepts them."""
         sizes = self.sizes | sizes
-        for values, run in self.tries:
+        first = range(len(self.tries) - 1)
+        for number, (values, run) in enumerate(self.tries):
             leaves, spec = tree_flatten(values)
             for (i, k), new in sizes.items():
                 leaves[i] = _resized(leaves[i], k, new)
             inputs = tree_unflatten(leaves, spec)
-            # errors are of any kind: it is the model's own code
-            with suppress(Exception), warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
-                warnings.simplefilter("ignore")  # trials with wrong sizes may cause warnings
-                outputs = run(inputs)
-                self.sizes, self.accepted = sizes, (inputs, outputs)
-                return True
+            try:
+                with warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
+                    warnings.simplefilter("ignore")  # trials with wrong sizes may cause warnings
+                    outputs = run(inputs)
+            except MeaninglessError:
+                continue
+            except Exception:  # of any kind: it is the model's own code
+                # other values are of no use if these, repeated from the start at every size, are not what it refuses
+                if number in first and self.harmless:
+                    return False
+                continue
+            self.harmless |= number in first and all(sizes[place] >= size for place, size in self.least.items())
+            self.sizes, self.accepted = sizes, (inputs, outputs)
+            return True
         return False
 
 
