@@ -138,3 +138,12 @@ def test_options_that_do_not_go_together(cli: Any, tmp_path: Any) -> None:
         assert ended.code == 2
         assert why in ended.err
         assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_summary_of_an_earlier_version_still_reads(cli: Any, tmp_path: Any) -> None:
+    run = tmp_path / "run"
+    cli("train", *MODEL, "--epochs", "1", "--out", run)
+    summary = summary_of(run)
+    del summary["warnings"], summary["target_met"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert cli("report", run).code == 0

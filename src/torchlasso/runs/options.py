@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, get_args, get_type_hints
 
 from torchlasso import models, penalties
@@ -13,7 +13,7 @@ from torchlasso.optim.forms import FORMS
 from torchlasso.path import RULES, Grid
 from torchlasso.penalties import check_strength
 from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, UNITS
-from torchlasso.runs.records import LARGEST
+from torchlasso.runs.records import LARGEST, NEWER
 from torchlasso.training.schedules import SCHEDULES
 from torchlasso.training.trainer import LOSSES, Plan
 
@@ -43,20 +43,20 @@ class Option:
 def options_of(cls: type, command: str) -> Iterator[tuple[str, Any, Option]]:
     """Yield the name, the type and the option of each field that a command has, in order."""
     hints = get_type_hints(cls, include_extras=True)
-    for field in fields(cls):
-        kind, *extra = get_args(hints[field.name])
-        option = next((each for each in extra if isinstance(each, Option)), None)
+    for each in fields(cls):
+        kind, *extra = get_args(hints[each.name])
+        option = next((found for found in extra if isinstance(found, Option)), None)
         if option is None or option.only not in (None, command):
             continue
-        yield field.name, kind, (option.on_path or option) if command == PATH else option
+        yield each.name, kind, (option.on_path or option) if command == PATH else option
 
 
 def _check_whole(options: Any) -> None:
     """Refuse whole numbers that are too large for the files of a run."""
-    for field in fields(options):
-        value = getattr(options, field.name)
+    for each in fields(options):
+        value = getattr(options, each.name)
         if type(value) is int and abs(value) > LARGEST:
-            raise ValueError(f"--{field.name.replace('_', '-')} must be below 2^63; got {value}")
+            raise ValueError(f"--{each.name.replace('_', '-')} must be below 2^63; got {value}")
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,12 @@ class Options:
     optimizer: Annotated[str, Option(f"Optimizer: {', '.join(OPTIMIZERS)}; options as in sgd:momentum=0.9.")] = "adam"
     form: Annotated[
         str, Option(f"Form of the optimizer: {', '.join(FORMS)} (dual averaging; λ is relative to the gradients).")
-    ] = "proximal"
+    ] = field(default="proximal", metadata=NEWER)
     lr: Annotated[float, Option("Learning rate at the start.")] = 1e-3
     schedule: Annotated[str, Option(f"Schedule of the learning rate: {', '.join(SCHEDULES)}.")] = "cosine"
-    warmup: Annotated[float, Option("Share of the steps over which the learning rate rises from 0.")] = 0.0
+    warmup: Annotated[float, Option("Share of the steps over which the learning rate rises from 0.")] = field(
+        default=0.0, metadata=NEWER
+    )
     hold: Annotated[
         float | None, Option("Share of the steps at the end with frozen zeros and no penalty; wsd decays over it.")
     ] = None

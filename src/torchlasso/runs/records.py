@@ -10,6 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 LARGEST = 2**63 - 1  # of whole numbers
+NEWER = {"newer": True}  # the metadata of a field that files of earlier versions do not have
 
 
 def parse_record(cls: type[T], entries: Any, origin: str) -> T:
@@ -19,8 +20,9 @@ def parse_record(cls: type[T], entries: Any, origin: str) -> T:
         ValueError: an entry is missing or has the wrong type; the message names ``origin`` and the entry.
 
     >>> from torchlasso.training.trainer import Plan
-    >>> parse_record(Plan, {"epochs": 3, "batch_size": 64, "seed": 0, "schedule": "linear"}, "config.json")
-    Plan(epochs=3, batch_size=64, seed=0, schedule='linear')
+    >>> entries = {"epochs": 3, "batch_size": 64, "seed": 0, "schedule": "linear", "warmup": 0.0, "decay": 0.25}
+    >>> parse_record(Plan, entries, "config.json")
+    Plan(epochs=3, batch_size=64, seed=0, schedule='linear', warmup=0.0, decay=0.25)
     """
     if not isinstance(entries, dict):
         raise ValueError(f"{origin} is damaged: it has {briefly(entries)} in the place of an object")
@@ -29,9 +31,8 @@ def parse_record(cls: type[T], entries: Any, origin: str) -> T:
     for field in fields(cls):  # type: ignore[arg-type]
         if field.name in entries:
             values[field.name] = _value(entries[field.name], hints[field.name], field.name, origin)
-        elif (
-            field.default is not None and field.default is not False
-        ):  # fields that are None or False by default may be missing
+        # fields that are None or False by default, or are newer than some files, may be missing
+        elif not (field.default is None or field.default is False or "newer" in field.metadata):
             raise ValueError(f"{origin} is damaged: {field.name!r} is missing")
     try:
         return cls(**values)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torchlasso._core.readable import percent
 from torchlasso.diagnostics.stationarity import Stationarity
+from torchlasso.runs.records import NEWER
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Summary:
     stationarity: Stationarity | None
     refit: Refit | None = None
     target_met: bool | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), metadata=NEWER)
     dense: Summary | None = None
     loss_term: Summary | None = None
 
