@@ -276,7 +276,7 @@ class Steered(LambdaController):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._follow()
-        self.strengths, self.starts = list(state["strengths"]), list(state["starts"])
+        self.strengths, self.starts = list(state["strengths"]), list(state.get("starts", self.starts))
         self.waiting = dict(zip(self.params, state["waiting"], strict=True))
         self._told = {p for p in self.params if not self.counts(p)}
         self._forecast.load_state_dict(state)
