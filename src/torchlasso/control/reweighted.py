@@ -11,6 +11,7 @@ from torch import Tensor
 from torchlasso._core.arguments import check_kind, check_positive
 from torchlasso.control.base import LambdaController
 from torchlasso.optim import Proximal
+from torchlasso.optim.latent_form import factors_of
 from torchlasso.penalties import Penalty, Separable
 from torchlasso.penalties.reweighting import Reweighting
 from torchlasso.selection import Group
@@ -85,10 +86,9 @@ class Reweighted(LambdaController):
                     if source is None and group["form"] == "latent":
                         self.optimizer.weights[params[0]] = self.weighting  # computed in the step
                         continue
-                    views = over.views([p if source is None else source[p].to(p) for p in params])
-                    found = [self.weighting.of(over.as_view(), w) for w in views]
+                    tensors = [p if source is None else source[p].to(p) for p in params]
                     # the weights of joint blocks are kept with their first parameter
-                    self.optimizer.weights[params[0]] = found[0] if len(found) == 1 else torch.cat(found)
+                    self.optimizer.weights[params[0]] = factors_of(self.weighting, over, tensors)
 
     def state_dict(self) -> dict[str, Any]:
         tensors = {p: weights for p, weights in self.optimizer.weights.items() if isinstance(weights, Tensor)}

@@ -21,7 +21,7 @@ from torchlasso.penalties.cut import Cut, cut_prox
 from torchlasso.penalties.reweighting import Reweighting
 from torchlasso.selection import Group
 
-# What it keeps in the state of a parameter.
+# The names of its tensors in the state of a parameter.
 LATENT, THRESHOLD = "latent", "threshold"
 
 

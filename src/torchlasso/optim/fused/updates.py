@@ -212,11 +212,11 @@ def _adam(group: Group) -> Update:
 
 
 @dataclass(frozen=True)
-class Latent(Update):
-    """z ← z + how far an update moves the weights; the prox is that of z, under a threshold for all weights.
+class Extended(Update):
+    """An update that does another one first, with the same state and numbers, and a part of the prox as well.
 
     Args:
-        inner: the update.
+        inner: the other update.
     """
 
     whole: ClassVar[bool] = True
@@ -224,19 +224,31 @@ class Latent(Update):
 
     @property
     def buffers(self) -> tuple[str, ...]:
-        return (*self.inner.buffers, "latent")
+        return self.inner.buffers
 
     def start(self, p: Tensor) -> dict[str, Tensor]:
-        return {**self.inner.start(p), "latent": p.detach().clone(memory_format=torch.preserve_format)}
+        return self.inner.start(p)
+
+    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
+        return self.inner.numbers(group, lam, age, before, gain)
+
+
+@dataclass(frozen=True)
+class Latent(Extended):
+    """z ← z + how far an update moves the weights; the prox is that of z, under a threshold for all weights."""
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        return (*super().buffers, "latent")
+
+    def start(self, p: Tensor) -> dict[str, Tensor]:
+        return {**super().start(p), "latent": p.detach().clone(memory_format=torch.preserve_format)}
 
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Any, Buffers]:
         *own, latent = buffers
         u, _, new = self.inner.apply(w, grad, tuple(own), numbers)
         z = latent + (u - w)
         return z, 1.0, (*new, z)
-
-    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
-        return self.inner.numbers(group, lam, age, before, gain)
 
 
 @dataclass(frozen=True)
@@ -268,26 +280,9 @@ class LatentReweighted(Latent):
 
 
 @dataclass(frozen=True)
-class Held(Update):
-    """An update after which weights that were zero are zero again.
-
-    Args:
-        inner: the update.
-    """
-
-    whole: ClassVar[bool] = True
-    inner: Update = field(kw_only=True)
-
-    @property
-    def buffers(self) -> tuple[str, ...]:
-        return self.inner.buffers
-
-    def start(self, p: Tensor) -> dict[str, Tensor]:
-        return self.inner.start(p)
+class Held(Extended):
+    """An update after which weights that were zero are zero again."""
 
     def apply(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> tuple[Tensor, Any, Buffers]:
         u, _, new = self.inner.apply(w, grad, buffers, numbers)
         return torch.where(w == 0, 0.0, u), 1.0, new
-
-    def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
-        return self.inner.numbers(group, lam, age, before, gain)
