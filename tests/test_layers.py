@@ -28,7 +28,7 @@ LOWER = (
     "training",
     "compaction",
 )
-OPTIONAL = ("sklearn", "datasets", "PIL", "pyarrow", "matplotlib", "typer", "rich", "pandas")
+OPTIONAL = ("sklearn", "datasets", "PIL", "pyarrow", "matplotlib", "typer", "rich", "pandas", "kornia")
 
 
 @pytest.mark.parametrize("name", LOWER)

@@ -45,6 +45,7 @@ USES = [("model", command) for command in COMMANDS] + [
     ("loss", "resume"),
     ("data", "bench"),
     ("data", "resume"),
+    ("augment", "resume"),
 ]
 
 
@@ -82,7 +83,7 @@ def test_functions_that_a_run_names_do_not_run(
     cli: Any, copied: Callable[[str], Path], classes: Path, canary: Path, option: str, command: str
 ) -> None:
     run = copied("classes")
-    rewrite(run, **{option: EVIL})
+    rewrite(run, **{option: [EVIL] if option == "augment" else EVIL})
     before = cli.contents(run)
     cli.assert_refused(cli(*arguments(command, run, classes)), str(run / "config.json"), f"--allow-code {EVIL}")
     cli.assert_refused(cli(*arguments(command, run, classes), "--allow-code", "sent.evil:other"), EVIL)

@@ -140,9 +140,9 @@ def test_two_processes_agree_with_one(cli: Any, torchrun: Processes, classes: Pa
 def test_an_interrupted_run_resumes_in_as_many_processes_and_in_one(
     cli: Any, torchrun: Processes, classes: Path, models: str, tmp_path: Path
 ) -> None:
-    """To the last bit in as many, with dropout and a batch norm in the model."""
+    """To the last bit in as many, with dropout and a batch norm in the model, and dropout of inputs."""
     options = ["--data", classes, "--model", f"{models}:noisy", "--lam", "0.01", "--lr", "0.01", "--batch-size", "9"]
-    options += ["--epochs", "25"]
+    options += ["--epochs", "25", "--input-dropout", "0.2", "--label-smoothing", "0.1"]
     assert torchrun(*options, "--out", tmp_path / "whole")[0] == 0
 
     run = tmp_path / "run"

@@ -109,4 +109,4 @@ def folder_of(out: str, given: Mapping[str, Any], by: list[str] | None) -> RunFo
     """
     if not out:
         raise ValueError("--out must name a folder; got an empty text")
-    return RunFolder(out, allowed(given["data"], given["model"], given["loss"], by=by))
+    return RunFolder(out, allowed(given["data"], given["model"], given["loss"], *given["augment"], by=by))

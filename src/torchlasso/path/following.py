@@ -16,6 +16,7 @@ from torchlasso.optim import Proximal
 from torchlasso.path.grid import Grid
 from torchlasso.path.points import Point
 from torchlasso.selection import Group
+from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.trainer import (
     Evaluation,
     Loss,
@@ -55,6 +56,7 @@ class Recipe:
             to point. Sparse models tolerate, and need, a higher rate than dense ones.
         collapse: the path ends after a point whose validation error is this share of the way from the best point's
             error to the error of a constant prediction.
+        regularisation: changes to the training rows of each batch, and another loss to minimise.
     """
 
     grid: Grid
@@ -68,6 +70,7 @@ class Recipe:
     lam: float = 1e-4
     lr_growth: float = 1.0
     collapse: float = 0.25
+    regularisation: Regularisation = Regularisation()
 
 
 def follow(
@@ -131,6 +134,7 @@ def _fit(
     for group in optimizer.param_groups:
         group["lr"] *= recipe.lr_growth ** (index / (recipe.grid.points - 1))
     trainer = Trainer(model, optimizer, recipe.loss, train, plan)
+    trainer.regularisation = recipe.regularisation
     hold = Hold(optimizer, trainer.steps, recipe.hold) if index and recipe.hold is not None else None
     if index == 0:
         _strengthen(optimizer, 0.0)
@@ -154,7 +158,7 @@ def _fit(
     zeros = sparsity(groups)
     found = None if validation is None else evaluate(model, recipe.loss, *validation)
     lam = max(group["lam"] for group in groups) if hold is None else max(hold.before)
-    full_gradient(model, recipe.loss, *train)
+    full_gradient(model, recipe.regularisation.loss or recipe.loss, *train)
     return Point(
         index=index,
         lam=lam,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from torchlasso import penalties
 from torchlasso._core.functions import import_function, is_function_name
@@ -18,6 +20,8 @@ from torchlasso.optim import metrics
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Blocks
 from torchlasso.penalties.blocks import registry as blocks_registry
+from torchlasso.training.augmentation import AUGMENTATIONS
+from torchlasso.training.regularisation import Transform
 from torchlasso.training.trainer import LOSSES, Loss
 
 BLOCKS = blocks_registry()
@@ -68,10 +72,7 @@ def parse_optimizer(text: str) -> tuple[type[torch.optim.Optimizer], dict[str, A
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     parameters = inspect.signature(OPTIMIZERS[name].__init__).parameters
-    known = [key for key in parameters if key not in ("self", "params", "lr")]
-    for key in options:
-        if key not in known:
-            raise ValueError(f"optimizer {name!r}: {unknown('option', key, known)}")
+    _check_options("optimizer", name, options, [key for key in parameters if key not in ("self", "params", "lr")])
     return OPTIMIZERS[name], options
 
 
@@ -89,6 +90,36 @@ def parse_loss(text: str | None, outputs_are_classes: bool) -> Loss:
     return LOSSES[text]
 
 
+def smoothed(text: str | None, smoothing: float, outputs_are_classes: bool) -> Loss | None:
+    """Return the loss named by a text with label smoothing; None without smoothing."""
+    if not smoothing:
+        return None
+    if parse_loss(text, outputs_are_classes) is not LOSSES["cross-entropy"]:
+        what = "the targets here are numbers" if text is None else f"the loss here is {text}"
+        raise ValueError(f"--label-smoothing needs classes and their loss, cross-entropy; {what}")
+    return partial(torch.nn.functional.cross_entropy, label_smoothing=smoothing)
+
+
+def parse_augmentation(text: str, x: Tensor) -> Transform:
+    """Make the augmentation named by a text such as ``crop:padding=2``, for batches of the training inputs ``x``.
+
+    A function ``package.module:function`` is an augmentation as it is.
+    """
+    if is_function_name(text):
+        return import_function(text)
+    name, options = parse_spec(text)
+    check_augmentation(name)
+    _check_options("augmentation", name, options, list(inspect.signature(AUGMENTATIONS[name]).parameters)[1:])
+    return AUGMENTATIONS[name](x, **options)
+
+
+def check_augmentation(text: str) -> None:
+    """Raise ``ValueError`` unless a text names an augmentation."""
+    name = text.partition(":")[0].strip()
+    if name not in AUGMENTATIONS and not is_function_name(text):
+        raise unknown("augmentation", name, AUGMENTATIONS)
+
+
 def parse_device(text: str) -> torch.device:
     """Return the device of this name; ``auto`` is an accelerator if there is one, else the CPU."""
     if text == "auto":
@@ -103,11 +134,16 @@ def parse_device(text: str) -> torch.device:
 
 def _make(kind: str, name: str, cls: Callable[..., Any], options: Mapping[str, Any], **fixed: Any) -> Any:
     known = [field.name for field in dataclasses.fields(cls) if field.name != "over"]  # type: ignore[arg-type]
+    _check_options(kind, name, options, known)
     for key, value in options.items():
+        if not isinstance(value, bool | int | float):
+            raise ValueError(f"{kind} {name!r}: {key} must be a number; got {value!r}")
+    return cls(**options, **fixed)
+
+
+def _check_options(kind: str, name: str, options: Iterable[str], known: Collection[str]) -> None:
+    for key in options:
         if not known:
             raise ValueError(f"{kind} {name!r} has no options; got {key!r}")
         if key not in known:
             raise ValueError(f"{kind} {name!r}: {unknown('option', key, known)}")
-        if not isinstance(value, bool | int | float):
-            raise ValueError(f"{kind} {name!r}: {key} must be a number; got {value!r}")
-    return cls(**options, **fixed)

@@ -23,19 +23,22 @@ def summarise(
     *,
     epochs: int,
     seconds: float,
+    minimised: Loss | None = None,
     penalised: int | None = None,
 ) -> Summary:
     """Evaluate a model on the test rows, and its distance from a stationary point on the training rows.
 
-    ``penalised``: the number of penalised weights at the start, if some may have been removed since; removed weights
-    count as zeros.
+    Args:
+        minimised: the loss of that point, if the training minimised another one than the reported ``loss``.
+        penalised: the number of penalised weights at the start, if some may have been removed since; removed weights
+            count as zeros.
 
     Raises:
         FloatingPointError: the test loss is infinite or NaN.
     """
     found = evaluate(model, loss, *rows.test)
     need_finite(found.loss, "test")
-    full_gradient(model, loss, *rows.train)
+    full_gradient(model, minimised or loss, *rows.train)
     record, lam = report(model, groups), max(group["lam"] for group in groups if group["penalty"] is not None)
     layers = [layer for layer in record.layers if layer.penalised]
     return Summary(

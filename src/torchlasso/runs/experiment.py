@@ -26,8 +26,10 @@ from torchlasso.runs import choices
 from torchlasso.runs.options import COMPARISONS, LOSS_TERM, Options, PathOptions
 from torchlasso.selection import Group, Rule, param_groups, penalty
 from torchlasso.training.distillation import Distillation
+from torchlasso.training.input_dropout import InputDropout
 from torchlasso.training.refit import freeze_zeros
-from torchlasso.training.trainer import Loss, Trainer, sparsity
+from torchlasso.training.regularisation import Regularisation
+from torchlasso.training.trainer import Loss, Plan, Term, Trainer, sparsity
 from torchlasso.weights import weights_of
 
 OURS, REFIT = "torchlasso", "refit"
@@ -169,7 +171,7 @@ class Experiment:
         If a teacher's outputs for the rows are given, ``model`` also learns from them.
         """
         options, optimizer = self.options, self.proximal(self.groups(model))
-        trainer = Trainer(model, optimizer, self.loss, rows, options.plan, self._taught(teacher))
+        trainer = self._trainer(model, optimizer, rows, options.plan, self._taught(teacher))
         hold = None if options.hold is None else Hold(optimizer, trainer.steps, options.hold)
         steps = trainer.steps if hold is None else hold.start
         if options.sparsity is not None:
@@ -192,8 +194,8 @@ class Experiment:
             trainer.shrinker = Shrinker(model, self.example)
         return Training(trainer, optimizer.penalised_groups)
 
-    def recipe(self, path: PathOptions) -> Recipe:
-        """Make the recipe for the points of a path."""
+    def recipe(self, path: PathOptions, x: Tensor) -> Recipe:
+        """Make the recipe for the points of a path that are trained on the inputs ``x``."""
         plan = self.options.plan
         return Recipe(
             grid=path.grid,
@@ -207,13 +209,14 @@ class Experiment:
             lam=self.options.lam,
             lr_growth=path.lr_growth,
             collapse=path.collapse,
+            regularisation=self.regularisation(x),
         )
 
     def compared(self, name: str, model: nn.Module, rows: tuple[Tensor, Tensor], lam: float) -> Training:
         """Make the training with torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""
         groups = self.groups(model, lam if name == LOSS_TERM else 0.0)
         term = (lambda *_: penalty(groups)) if name == LOSS_TERM else None
-        trainer = Trainer(model, self._plain(groups), self.loss, rows, self.options.plan, term)
+        trainer = self._trainer(model, self._plain(groups), rows, self.options.plan, term)
         return Training(trainer, lambda: groups)
 
     def refit(self, model: nn.Module, rows: tuple[Tensor, Tensor], teacher: Tensor | None = None) -> Training:
@@ -221,7 +224,27 @@ class Experiment:
         plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.marked(model)
         optimizer = self._plain(groups, REFIT_RATE)
         freeze_zeros(optimizer, (p for group in groups if group["penalty"] for p in group["params"]))
-        return Training(Trainer(model, optimizer, self.loss, rows, plan, self._taught(teacher)), lambda: groups)
+        return Training(self._trainer(model, optimizer, rows, plan, self._taught(teacher)), lambda: groups)
+
+    def regularisation(self, x: Tensor) -> Regularisation:
+        """Make the regularisation of the options for a training on the inputs ``x``."""
+        options, classes = self.options, bool(self.inputs.classes)
+        transforms = [choices.parse_augmentation(text, x) for text in options.augment]
+        if options.input_dropout:
+            transforms.append(InputDropout.fit(x, options.input_dropout))
+        return Regularisation(transforms, choices.smoothed(options.loss, options.label_smoothing, classes))
+
+    def _trainer(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        rows: tuple[Tensor, Tensor],
+        plan: Plan,
+        extra: Term | None,
+    ) -> Trainer:
+        trainer = Trainer(model, optimizer, self.loss, rows, plan, extra)
+        trainer.regularisation = self.regularisation(rows[0])
+        return trainer
 
     def _plain(self, groups: list[Group], rate: float = 1.0) -> torch.optim.Optimizer:
         base, extra = choices.parse_optimizer(self.options.optimizer)

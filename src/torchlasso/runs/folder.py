@@ -35,6 +35,7 @@ from torchlasso.runs.weights import read_weights, write_weights
 from torchlasso.storage import checkpoint
 
 CODE = ("data", "loss", "model")  # the options that may name a function
+TRAINING_CODE = (*CODE, "augment")  # with an option that may name several, which only a training uses
 
 
 class RunFolder(RunFiles):
@@ -144,7 +145,7 @@ class RunFolder(RunFiles):
             raise ValueError(f"{part.path} holds an unrelated run in the place of a comparison")
         return part
 
-    def read_experiment(self, uses: Iterable[str] = CODE) -> Experiment:
+    def read_experiment(self, uses: Iterable[str] = TRAINING_CODE) -> Experiment:
         """Return the experiment that the configuration describes.
 
         Args:
@@ -156,7 +157,9 @@ class RunFolder(RunFiles):
         if not self.holds_a_run:
             raise ValueError(f"{self.path} holds no run: it has no config.json")
         experiment = parse_record(Experiment, read_json(self.config), str(self.config))
-        need_consent(self.config, [getattr(experiment.options, name) for name in uses], self.allowed)
+        values = [getattr(experiment.options, name) for name in uses]
+        names = [name for value in values for name in (value if isinstance(value, tuple) else (value,))]
+        need_consent(self.config, names, self.allowed)
         return experiment
 
     @by_first

@@ -12,8 +12,9 @@ from torchlasso._core.specs import unknown
 from torchlasso.optim.forms import FORMS
 from torchlasso.path import RULES, Grid
 from torchlasso.penalties import check_strength
-from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, UNITS
+from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, UNITS, check_augmentation
 from torchlasso.runs.records import LARGEST, NEWER
+from torchlasso.training.augmentation import AUGMENTATIONS
 from torchlasso.training.schedules import SCHEDULES
 from torchlasso.training.trainer import LOSSES, Plan
 
@@ -141,6 +142,16 @@ class Options:
     hold: Annotated[
         float | None, Option("Share of the steps at the end with frozen zeros and no penalty; wsd decays over it.")
     ] = None
+    input_dropout: Annotated[
+        float, Option("Probability with which an input is set to the background in a training step, such as 0.2.")
+    ] = field(default=0.0, metadata=NEWER)
+    label_smoothing: Annotated[
+        float, Option("Share of each label that is spread evenly over all classes in training, such as 0.1.")
+    ] = field(default=0.0, metadata=NEWER)
+    augment: Annotated[
+        tuple[str, ...],
+        Option(f"Changes to images in training, separated by commas: {', '.join(AUGMENTATIONS)}, or module:function."),
+    ] = field(default=(), metadata=NEWER)
     epochs: Annotated[
         int,
         Option(
@@ -209,6 +220,12 @@ class Options:
             raise unknown("form", self.form, FORMS)
         if self.hold is not None and not 0 < self.hold < 1:
             raise ValueError(f"--hold must be a share of the steps, above 0 and below 1; got {self.hold!r}")
+        for name in ("input_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} must be at least 0 and below 1; got {getattr(self, name)!r}")
+        for name in self.augment:
+            check_augmentation(name)
         if self.form == "latent" and LOSS_TERM in self.compare:
             raise ValueError("--compare loss-term needs --form proximal: no loss term has the λ of the latent form")
         _ = self.plan  # raises an error if the values do not make a plan
@@ -225,6 +242,16 @@ class Options:
     def comparisons(self) -> tuple[str, ...]:
         """The comparison runs, starting with the dense model if it is the teacher."""
         return self.compare if self.teacher != DENSE else (DENSE, *(name for name in self.compare if name != DENSE))
+
+    @property
+    def regularisation(self) -> tuple[str, ...]:
+        """The regularisation beside the penalty, in words."""
+        words = {
+            f"input dropout {self.input_dropout:g}": self.input_dropout,
+            f"label smoothing {self.label_smoothing:g}": self.label_smoothing,
+            f"augmentation {','.join(self.augment)}": self.augment,
+        }
+        return tuple(text for text, given in words.items() if given)
 
     @property
     def plan(self) -> Plan:

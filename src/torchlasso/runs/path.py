@@ -64,7 +64,7 @@ def _follow(
     points = folder.read_points()
     if points:
         _load(model, folder, points[-1].index)
-    recipe = experiment.recipe(path)
+    recipe = experiment.recipe(path, rows.train[0])
     with observer.path(path.points) as watching:
 
         def watch(index: int, trainer: Trainer) -> Callable[[Step], None]:
@@ -136,7 +136,7 @@ def _fold(experiment: Experiment, k: int, threads: int) -> list[Point]:
     x, y = rows.train
     kept, held = (part.to(x.device) for part in folds_of(len(y), path.folds or 0, experiment.options.seed)[k])
     model = experiment.build_model()
-    return list(follow(model, experiment.recipe(path), (x[kept], y[kept]), (x[held], y[held])))
+    return list(follow(model, experiment.recipe(path, x[kept]), (x[kept], y[kept]), (x[held], y[held])))
 
 
 def _load(model: nn.Module, folder: RunFolder, index: int) -> None:
@@ -150,7 +150,8 @@ def _summary(experiment: Experiment, model: nn.Module, rows: RowSplits, chosen: 
     groups = experiment.groups(model, chosen.lam)
     epochs, seconds = sum(p.epochs for p in points), sum(p.seconds for p in points)
     summary = summarise(model, groups, experiment.loss, rows, epochs=epochs, seconds=seconds)
-    return replace(summary, stationarity=chosen.stationarity)  # with the weights of the penalty in training
+    # the stationarity with the weights of the penalty in training
+    return replace(summary, stationarity=chosen.stationarity, regularisation=experiment.options.regularisation)
 
 
 @processes.by_first

@@ -45,6 +45,7 @@ class Summary:
         refit: the result of the refit, if there was one.
         target_met: whether training ended at its target; None without one.
         warnings: signs that training has failed, a sentence each; empty if there are none.
+        regularisation: the regularisation of the training and of its comparisons beside the penalty, in words.
         dense, loss_term: the comparison runs, if there were any.
     """
 
@@ -67,6 +68,7 @@ class Summary:
     refit: Refit | None = None
     target_met: bool | None = None
     warnings: tuple[str, ...] = field(default=(), metadata=NEWER)
+    regularisation: tuple[str, ...] = field(default=(), metadata=NEWER)
     dense: Summary | None = None
     loss_term: Summary | None = None
 
@@ -93,7 +95,11 @@ class Summary:
         left = f"{self.nonzero:,} of {self.penalised:,} remain"
         measure = "loss" if self.error is None else "error"
         dense = f" (dense {_quality(self.dense)})" if self.dense else ""
-        return f"{zeros}: {left}, at a test {measure} of {_quality(self)}{dense}.{self._of_refit()}"
+        found = f"{zeros}: {left}, at a test {measure} of {_quality(self)}{dense}."
+        return f"{found}{self._of_regularisation()}{self._of_refit()}"
+
+    def _of_regularisation(self) -> str:
+        return f" Trained with {', '.join(self.regularisation)}." if self.regularisation else ""
 
     def _of_refit(self) -> str:
         if self.refit is None:

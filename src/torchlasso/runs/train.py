@@ -45,7 +45,7 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
     training = experiment.trainer(model, rows.train, teacher)
     metrics = _train(OURS, training, rows, folder, observer)
     refit = _refit(experiment, model, rows, teacher, folder, observer) if options.refit else None
-    summary = replace(_summary(training, rows), refit=refit)
+    summary = replace(_summary(training, rows), refit=refit, regularisation=options.regularisation)
     missed = [control.missed for control in training.trainer.controls]
     summary = replace(
         summary,
@@ -72,7 +72,7 @@ def _compare(
     model = experiment.build_model()
     training = experiment.compared(name, model, rows.train, lam)
     _train(name, training, rows, part, observer)
-    summary = _summary(training, rows)
+    summary = replace(_summary(training, rows), regularisation=experiment.options.regularisation)
     part.write_model(model.state_dict())
     part.write_summary(summary)
     return summary, model
@@ -185,5 +185,6 @@ def _summary(training: Training, rows: RowSplits) -> Summary:
         rows,
         epochs=trainer.epoch,
         seconds=trainer.seconds,
+        minimised=trainer.regularisation.loss,
         penalised=training.penalised if training.cuts else None,
     )

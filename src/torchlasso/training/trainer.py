@@ -24,6 +24,7 @@ from torchlasso.compaction import Shrinker
 from torchlasso.control import LambdaController
 from torchlasso.distributed import processes
 from torchlasso.selection import Group
+from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.schedules import SCHEDULES, rate
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -93,6 +94,7 @@ class Trainer:
 
     Attributes:
         controls: controllers of λ, called after every step; add your own.
+        regularisation: changes to the inputs of each batch, and another loss to minimise; none unless you set them.
         shrinker: removes dead units from the model; None unless you set it.
     """
 
@@ -108,6 +110,7 @@ class Trainer:
         self.model, self.optimizer, self.loss, self.plan, self.extra = model, optimizer, loss, plan, extra
         self.x, self.y = rows
         self.controls: list[LambdaController] = []
+        self.regularisation = Regularisation()
         self.shrinker: Shrinker | None = None
         self.epoch, self.seconds = 0, 0.0
         full, rest = divmod(len(self.x), plan.batch_size)
@@ -122,7 +125,7 @@ class Trainer:
         return self.batches * self.plan.epochs
 
     def run_epoch(self, watch: Callable[[Step], None] | None = None) -> float:
-        """Train for one epoch and return the mean loss of its steps, without the extra term.
+        """Train for one epoch and return the mean of ``loss`` over its steps, whatever else was added or minimised.
 
         Raises:
             FloatingPointError: the loss became infinite or NaN; the message says at which step.
@@ -174,9 +177,10 @@ class Trainer:
 
     def _update(self, rows: Tensor) -> float:
         own, share = processes.own_rows(rows)
-        outputs = self.model(self.x[own])
-        loss = self.loss(outputs, self.y[own])
-        whole = loss if self.extra is None else loss + self.extra(outputs, own)
+        outputs, y = self.model(self.regularisation.inputs(self.x[own])), self.y[own]
+        loss = self.loss(outputs, y)
+        minimised = loss if self.regularisation.loss is None else self.regularisation.loss(outputs, y)
+        whole = minimised if self.extra is None else minimised + self.extra(outputs, own)
         self.optimizer.zero_grad()
         (whole * share).backward()  # type: ignore[no-untyped-call]
         processes.add_up_gradients_(self.model.parameters())

@@ -44,6 +44,8 @@ def certificate_section(run: Shown) -> str:
         f"Distance from a stationary point of loss + λ·penalty, over all blocks, in units of λ: at most {far.max:.2g}, "
         f"on average {far.mean:.2g}. A distance of zero is a stationary point. The gradient is over all training rows."
     )
+    if run.experiment.options.input_dropout or run.experiment.options.augment:
+        text += " It is taken without input dropout and augmentation, so it is not quite the loss that was minimised."
     if run.summary.refit is not None and run.summary.refit.kept:
         text += " Afterwards the model was refitted without the penalty, which moves it away from such a point."
     return section("Certificate", paragraph(text))
