@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from tests.support.command_line import OPTIONS
+from torchlasso.diagnostics.stationarity import stationarity
 from torchlasso.path import Recipe
 from torchlasso.runs.experiment import Experiment, read_data
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import Options, PathOptions
 from torchlasso.training import InputDropout, RandomCrop, RandomFlip, Regularisation
-from torchlasso.training.trainer import evaluate
+from torchlasso.training.trainer import evaluate, full_gradient
 
 ALL = ("--input-dropout", "0.2", "--label-smoothing", "0.1", "--augment", "crop:padding=2,flip")
 WORDS = ["input dropout 0.2", "label smoothing 0.1", "augmentation crop:padding=2,flip"]
@@ -111,6 +113,10 @@ def test_a_run_says_how_it_was_regularised(cli: Any, images: Path, tmp_path: Pat
     model, rows = experiment.build_model(), read_data(experiment.options)[1]
     model.load_state_dict(RunFolder(run).read_model()[0])
     assert summary["loss"] == evaluate(model, torch.nn.functional.cross_entropy, *rows.test).loss
+    smoothed = partial(torch.nn.functional.cross_entropy, label_smoothing=0.1)  # as it was minimised
+    full_gradient(model, smoothed, *rows.train)
+    far = stationarity(experiment.groups(model, summary["lam"]))
+    assert (far.max, far.mean) == pytest.approx((summary["stationarity"]["max"], summary["stationarity"]["mean"]))
 
 
 def test_every_network_that_is_compared_gets_the_same(images: Path) -> None:
