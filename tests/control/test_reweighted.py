@@ -10,8 +10,8 @@ from torch import nn
 
 import torchlasso as tl
 
-STEPS = 3000
-OPTIMIZERS = {"ProxSGD": (tl.ProxSGD, {}), "ProxAdam": (tl.ProxAdam, {"lr": 0.03})}
+# name -> class, options, and the number of steps in which it reaches a solution of the problem
+OPTIMIZERS = {"ProxSGD": (tl.ProxSGD, {}, 3000), "ProxAdam": (tl.ProxAdam, {"lr": 0.03}, 1500)}
 EACH = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
@@ -32,8 +32,8 @@ class LeastSquares:
     def loss(self, w) -> float:
         return (w @ self.gram @ w / 2 - w @ self.moment).item() + self.offset
 
-    def train(self, name: str, penalty: tl.Penalty, control, lam: float, steps: int = STEPS) -> tl.Proximal:
-        cls, options = OPTIMIZERS[name]
+    def train(self, name: str, penalty: tl.Penalty, control, lam: float) -> tl.Proximal:
+        cls, options, steps = OPTIMIZERS[name]
         w = nn.Parameter(torch.zeros(len(self.gram), dtype=torch.float64))
         optimizer = cls([w], **{"lr": self.rate, **options}, penalty=penalty, lam=float(lam))
         lr = optimizer.param_groups[0]["lr"]

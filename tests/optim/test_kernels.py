@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import torchlasso as tl
-from tests.support.implementations import FEW, assert_alike, options_of, random_gradients
+from tests.support.implementations import FEW, FEW_NAMES, assert_alike, options_of, random_gradients
 from tests.support.optimizers import CASES
+from tests.support.pairwise import each_value
 from torchlasso.optim.fused import inductor
 
 SHAPES = [(0,), (1,), (2,), (15,), (16,), (17,), (3, 5), (1000,), (4, 3, 3, 3)]
@@ -86,8 +87,7 @@ def test_every_length_is_stepped_as_by_the_reference(case):
     assert (results[0] == 0).any()
 
 
-@pytest.mark.parametrize("penalty", [tl.L1(), tl.L1(over=tl.Rows())], ids=str)
-@FEW
+@each_value(case=FEW_NAMES, penalty=[tl.L1(), tl.L1(over=tl.Rows())])
 def test_threads_make_no_difference(compiled, case, penalty):
     shapes = [(300, 400), (17,), (2, 3)]
     results, before = [], torch.get_num_threads()
@@ -103,7 +103,7 @@ def test_threads_make_no_difference(compiled, case, penalty):
     assert results[0].any()
 
 
-@FEW
+@pytest.mark.parametrize("case", ["SGD momentum", "AdamW"])  # Adam keeps what AdamW does
 def test_nothing_is_kept_that_the_plain_optimizer_does_not_keep(case):
     def kept(make) -> tuple[int, int]:
         ws = weights([(64, 64), (64,)], torch.float32)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import torchlasso as tl
 from tests.support.implementations import IMPLEMENTATIONS, assert_alike, same
+from tests.support.pairwise import pairwise
 from torchlasso.optim.fused import updates
 from torchlasso.optim.latents import latent_weights
 
@@ -30,12 +31,6 @@ PENALTIES = {
     "rows": (tl.L1(over=tl.Rows()), 0.9),
     "columns": (tl.L1(over=tl.Columns()), 0.9),
 }
-WAYS = [
-    (name, way)
-    for name, (cls, _, _) in OPTIMIZERS.items()
-    for way in IMPLEMENTATIONS
-    if way != "fused" or cls.base in updates.fused_updates()
-]
 
 
 def weights(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
@@ -78,8 +73,11 @@ def train(optimizer, ws, steps=range(STEPS), step=None, control=None, hold: int 
 # --- every way computes the same ---
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
-@pytest.mark.parametrize(("name", "way"), WAYS)
+def exists(name: str, way: str, penalty: str) -> bool:
+    return way != "fused" or OPTIMIZERS[name][0].base in updates.fused_updates()
+
+
+@pairwise(where=exists, name=OPTIMIZERS, way=IMPLEMENTATIONS, penalty=PENALTIES)
 def test_every_way_is_the_reference(name, way, penalty):
     for theta in (None, 0.1):
         results = []

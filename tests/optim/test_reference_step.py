@@ -12,11 +12,11 @@ from torch.nn import functional as F
 import torchlasso as tl
 from tests.support.implementations import IMPLEMENTATIONS, assert_alike, random_gradients
 from tests.support.optimizers import CASES
+from tests.support.pairwise import pairwise
 from torchlasso.optim.fused import device, updates
 
 STEPS = 30
 FUSED = [name for name, (base, _) in CASES.items() if base in updates.fused_updates()]
-WAYS = [(case, way) for way in IMPLEMENTATIONS for case in CASES if way != "fused" or case in FUSED]
 # name -> the penalty, and a λ for which some weights are zero and some are not
 PENALTIES = {"L1": (tl.L1(), 0.6), "rows": (tl.L1(over=tl.Rows()), 0.8)}
 
@@ -75,8 +75,11 @@ def numbers(optimizer: tl.Proximal) -> list[list[float]]:
     return [torch.as_tensor(value, dtype=torch.float64).reshape(-1).tolist() for value in values]
 
 
-@pytest.mark.parametrize("kind", PENALTIES)
-@pytest.mark.parametrize(("case", "way"), WAYS, ids=[f"{case}, {way}" for case, way in WAYS])
+def exists(case: str, way: str, kind: str) -> bool:
+    return way != "fused" or case in FUSED
+
+
+@pairwise(where=exists, case=CASES, way=IMPLEMENTATIONS, kind=PENALTIES)
 def test_a_step_agrees_with_the_reference(case: str, way: str, kind: str) -> None:
     ours, theirs = weights(), weights()
     optimizer, other = build(case, ours, kind, way), build(case, theirs, kind)
