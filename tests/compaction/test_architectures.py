@@ -38,12 +38,12 @@ STAY: dict[str, dict[str, str]] = {
     },
 }
 
-# The attribute that says how long each head is, of 6, and the weight and dimension that they are in. How many there are
-# is not read where they are counted by a -1.
+# The number of layers with attention, the attribute that says how long each head is, of 6, and the weight and dimension
+# that they are in. How many there are is not read where they are counted by a -1.
 HEADS = {
-    "vit": ("head_dim", "q_proj.weight", 0),
-    "bert": ("attention_head_size", "query.weight", 0),
-    "gpt2": ("head_dim", "c_proj.weight", 0),
+    "vit": (1, "head_dim", "q_proj.weight", 0),
+    "bert": (1, "attention_head_size", "query.weight", 0),
+    "gpt2": (2, "head_dim", "c_proj.weight", 0),
 }
 
 
@@ -272,9 +272,9 @@ def test_modules_know_their_sizes(case: Case):
 
 
 def test_attentions_know_how_long_their_heads_are(case: Case):
-    size, weight, k = HEADS.get(case.name, ("", "", 0))
+    count, size, weight, k = HEADS.get(case.name, (0, "", "", 0))
     attentions = [module for module in case.small.modules() if size in vars(module)]
-    assert len(attentions) == (2 if size else 0)
+    assert len(attentions) == count
     for module in attentions:
         assert getattr(module, size) == 4
         assert module.get_parameter(weight).shape[k] % 4 == 0
