@@ -6,16 +6,20 @@ import csv
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import figure
+from matplotlib.axes import Axes
 
+import torchlasso.runs.path
 from tests.support.command_line import OPTIONS, Tool
 from tests.support.pages import RUNS, Page, page_of
 from torchlasso.cli.main import main
+from torchlasso.figures import Series
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.page import writing
 from torchlasso.runs.page.configuration import configuration_section
@@ -53,19 +57,29 @@ def _write(path: Path, x: np.ndarray, labels: Any, features: tuple[str, ...] = F
     return path
 
 
+def _small_frontier(series: Sequence[Series], **_: object) -> Axes:
+    """Draw the points of a path and nothing around them: other points still give other bytes."""
+    axes: Axes = figure.Figure(figsize=(1, 1)).subplots()
+    axes.set_axis_off()
+    for each in series:
+        axes.plot(each.left, each.values)
+    return axes
+
+
 @pytest.fixture(autouse=True)
 def short_pages(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Pages without figures, which take longer to draw than these runs take to train; others by ``whole_pages``."""
+    """Pages and frontiers of which little is drawn, since drawing takes longer than these runs; see ``whole_pages``."""
     with pytest.MonkeyPatch.context() as patch:
         if "whole_pages" not in request.fixturenames:
             short = dict(enumerate((won_section, layers_section, configuration_section)))
             patch.setattr(writing, "sections", lambda: short)
+            patch.setattr(torchlasso.runs.path, "frontier", _small_frontier)
         yield
 
 
 @pytest.fixture
 def whole_pages() -> None:
-    """Pages with all that there is to see."""
+    """Pages and frontiers with all that there is to see."""
 
 
 @pytest.fixture

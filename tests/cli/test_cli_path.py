@@ -20,6 +20,8 @@ from torchlasso.cli.main import main
 from torchlasso.path import Point, folds_of, follow
 from torchlasso.runs.folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--validation", "0.25")
 SHORT = (*OPTIONS, "--epochs", "6", "--epochs-each", "3", "--points", "5", "--collapse", "1")
 BY_LAM = (*SHORT, "--lams", "0.005,0.1")
@@ -227,10 +229,16 @@ def test_the_configuration_has_the_options_of_the_path(path_of: Callable[[str], 
     }
 
 
-def test_the_same_options_give_the_same_files(
+def test_the_same_options_give_the_same_files_and_the_screen_shows_every_point_and_the_choice(
     cli: Any, path_of: Callable[[str], Path], classes: Path, tmp_path: Path
 ) -> None:
-    assert cli("path", "--data", classes, "--out", tmp_path / "again", *BY_LAM).code == 0
+    ended = cli("path", "--data", classes, "--out", tmp_path / "again", *BY_LAM)
+    assert (ended.code, ended.err) == (0, "")
+    assert [f"point {k}/5 " in ended.out for k in range(1, 6)] == [True] * 5
+    (marked,) = (line for line in ended.out.splitlines() if line.startswith("→"))
+    summary = cli.summary(tmp_path / "again")
+    assert f"{100 * summary['sparsity']:.1f} %" in marked
+    assert f"{summary['nonzero']} weights left, test error {100 * summary['error']:.2f} %." in ended.out
     first, second = cli.contents(path_of("classes by lam")), cli.contents(tmp_path / "again")
     for name in set(first) - {"path.jsonl", "summary.json", "report.html"}:  # which have seconds in them
         assert first[name] == second[name], name
@@ -253,16 +261,6 @@ def test_predict_and_report_use_the_chosen_point(
     found = json.loads(cli("report", run, "--json").out)
     assert {key: value for key, value in found.items() if key != "report"} == summary
     assert found["report"]["nonzero"] == summary["nonzero"]
-
-
-def test_the_screen_shows_every_point_and_the_choice(cli: Any, classes: Path, tmp_path: Path) -> None:
-    ended = cli("path", "--data", classes, "--out", tmp_path / "run", *BY_LAM)
-    assert (ended.code, ended.err) == (0, "")
-    assert [f"point {k}/5 " in ended.out for k in range(1, 6)] == [True] * 5
-    (marked,) = (line for line in ended.out.splitlines() if line.startswith("→"))
-    summary = cli.summary(tmp_path / "run")
-    assert f"{100 * summary['sparsity']:.1f} %" in marked
-    assert f"{summary['nonzero']} weights left, test error {100 * summary['error']:.2f} %." in ended.out
 
 
 @pytest.mark.parametrize("name", ["classes", "amounts"])
@@ -297,6 +295,7 @@ def test_reweighted_points_keep_larger_weights(
     assert reweighted["validation"]["loss"] < plain["validation"]["loss"]  # λ is large: its bias is what counts
 
 
+@pytest.mark.usefixtures("whole_pages")
 def test_without_matplotlib_there_is_no_figure(
     cli: Any, path_of: Callable[[str], Path], classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
