@@ -15,10 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import torchlasso as tl
 from tests.support.cluster import Cluster
+from tests.support.pairwise import cover
 from torchlasso.distributed.sharding import local, whole
 
 CLUSTER = Cluster()
-STEPS = 24
+STEPS = 16
 OPTIMIZERS = {
     "ProxSGD": (tl.ProxSGD, {"lr": 0.05, "momentum": 0.9}),
     "ProxAdam": (tl.ProxAdam, {"lr": 0.05}),
@@ -193,11 +194,9 @@ def resume(wrap, rules: str, way, name: str = "ProxAdam", controls: str = "all")
     assert_as_alone(again, later, plain, expected[half:])
 
 
-for wrap in (ddp, fsdp):
-    for rules in ("elements", "rows"):
-        CLUSTER.scenario(f"{wrap.__name__}, {rules}, goes on from a state", wrap, rules, copy.deepcopy)(resume)
-        CLUSTER.scenario(f"{wrap.__name__}, {rules}, goes on from a file", wrap, rules, through_a_file)(resume)
-
+# any two of the kind of process group, the rules and the way to keep a state meet once
+for wrap, rules, way in cover([[ddp, fsdp], ["elements", "rows"], [copy.deepcopy, through_a_file]], 2):
+    CLUSTER.scenario(f"{wrap.__name__}, {rules}, goes on from a {way.__name__}", wrap, rules, way)(resume)
 
 CLUSTER.scenario("fsdp, latent, goes on from a file", fsdp, "elements", through_a_file, "latent", "held")(resume)
 

@@ -39,6 +39,10 @@ BLOCKS = [
     tl.NM(2, 4),
     tl.NM(1, 2, dim=0),
 ]
+# A separable penalty is a function of magnitudes, and its blocks alone say which weights make up one: all blocks with a
+# penalty that is convex, one that is not and one that is not separable; with the others, blocks cut in each way.
+ALL_BLOCKS = ("l1", "mcp", "sparse-group")
+FEW_BLOCKS = [tl.Elements(), tl.Rows(), tl.Columns(), tl.Chunks(n=3), tl.SingularValues()]
 LAM = 0.3
 
 
@@ -70,7 +74,7 @@ def for_each(check) -> None:
 def compare(name: str) -> None:
     def check(w, dw, grad, dgrad, what):
         compared = 0
-        for over in BLOCKS:
+        for over in BLOCKS if name in ALL_BLOCKS else FEW_BLOCKS:
             if name == "sparse-group" and over == tl.SingularValues():
                 continue
             penalty, metric = registry()[name](over=over), grad.exp()
@@ -89,7 +93,7 @@ def compare(name: str) -> None:
             same(penalty.lambda_max(dgrad), penalty.lambda_max(grad), f"lambda_max {about}")
             value, dvalue = (penalty.value(nn.Parameter(t), LAM) for t in (w, dw))
             same(dvalue.detach(), value.detach(), f"value {about}")
-        assert compared > 5
+        assert compared > (5 if name in ALL_BLOCKS else 2)
 
     for_each(check)
 

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import torchlasso as tl
 from tests.support.cluster import Cluster
+from tests.support.pairwise import cover
 from torchlasso.distributed.sharding import whole
 from torchlasso.optim.fused.cpu import Launch
 
@@ -87,10 +88,9 @@ def compare(wrap, name: str, penalty: str) -> None:
     assert any((q == 0).any() for q in plain.parameters())
 
 
-for wrap in (ddp, fsdp, tensor_parallel):
-    for penalty in PENALTIES:
-        for name in OPTIMIZERS if penalty == "elements" else ("ProxSGD", "ProxAdam"):
-            CLUSTER.scenario(f"{wrap.__name__}, {name}, {penalty}", wrap, name, penalty)(compare)
+# any two of the sharding, the optimizer and the penalty meet once
+for wrap, name, penalty in cover([[ddp, fsdp, tensor_parallel], list(OPTIMIZERS), list(PENALTIES)], 2):
+    CLUSTER.scenario(f"{wrap.__name__}, {name}, {penalty}", wrap, name, penalty)(compare)
 
 
 @pytest.mark.parametrize("name", CLUSTER.scenarios)
