@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,7 @@ def test_two_programs_at_once(rows: Path, tmp_path: Path) -> None:
     first = subprocess.Popen([*program, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while first.poll() is None and not (out / "metrics.jsonl").exists():
-            pass
+            time.sleep(0.02)
         second = subprocess.run([*program, "--resume"], capture_output=True, text=True, check=False)
         assert first.poll() is None
     finally:
