@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from torchlasso.storage import checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
 def test_a_truncated_checkpoint(cli: Any, stopped: Path, share: float) -> None:

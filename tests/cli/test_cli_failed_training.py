@@ -35,6 +35,8 @@ DEAD = """
 import torch
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 
 def dead(input_shape, outputs):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, outputs))

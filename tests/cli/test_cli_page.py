@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.pages import RUNS, Page, page_of
 from torchlasso import data
 
-pytestmark = pytest.mark.usefixtures("whole_pages")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_pages")]
 
 
 ALL = ("classes", "amounts", *RUNS)

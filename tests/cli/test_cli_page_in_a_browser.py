@@ -13,7 +13,7 @@ from torchlasso.cli.main import main
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright, which is missing")
 
-pytestmark = pytest.mark.usefixtures("whole_pages")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_pages")]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHORT = ("--batch-size", "64", "--epochs", "2", "--epochs-each", "1", "--points", "4", "--collapse", "1")

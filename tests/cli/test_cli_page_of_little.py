@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.pages import Page, page_of
 
-pytestmark = pytest.mark.usefixtures("whole_pages")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_pages")]
 
 MODELS = """
 from torch import nn

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ import torchlasso.runs.path
 from torchlasso.cli.main import main
 from torchlasso.runs.folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--validation", "0.25")
 OPTIONS += ("--epochs", "6", "--epochs-each", "3", "--collapse", "1")
 RUNS = {
@@ -27,6 +31,14 @@ RUNS = {
     "by density": ("--sparsest", "0.9", "--points", "3", "--lam", "1e-3"),
     "folds": ("--lams", "0.005,0.1", "--points", "3", "--folds", "2"),
 }
+RUNS["with a whole figure"] = RUNS["by lam"]
+
+
+@contextmanager
+def _in_this_process(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool for folds that does not start processes, which import everything again."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +49,10 @@ def whole(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     def finished(name: str) -> Path:
         out = folder / name.replace(" ", "-")
         if not out.exists():
-            with pytest.raises(SystemExit) as ended:
-                main(["path", "--data", str(classes), "--out", str(out), *OPTIONS, *RUNS[name]])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(torchlasso.runs.path, "_pool", _in_this_process)
+                with pytest.raises(SystemExit) as ended:
+                    main(["path", "--data", str(classes), "--out", str(out), *OPTIONS, *RUNS[name]])
             assert ended.value.code == 0
         return out
 
@@ -174,12 +188,13 @@ def test_a_fold_that_is_done_is_not_trained_again(cli: Any, whole: Callable[[str
     assert_same_path(cli, run, whole("folds"))
 
 
+@pytest.mark.usefixtures("whole_pages")
 @pytest.mark.parametrize(("limit", "name"), [(300, "points"), (1_100, "path.jsonl"), (10_000, "frontier")])
 def test_a_disk_that_becomes_full(
     cli: Any, whole: Callable[[str], Path], tmp_path: Path, limit: int, name: str
 ) -> None:
     """Nothing is lost or half-written, and with room the path goes on to the same files."""
-    expected, run = whole("by lam"), tmp_path / "run"
+    expected, run = whole("with a whole figure"), tmp_path / "run"
     run.mkdir()
     shutil.copy(expected / "config.json", run)
     with cli.full_disk(limit):

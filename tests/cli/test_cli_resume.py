@@ -19,6 +19,8 @@ from torch.optim.lr_scheduler import LambdaLR
 import torchlasso.runs.train
 from torchlasso.runs.folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 LONG = ("--epochs", "30", "--compare", "dense,loss-term")
 VARIANTS = ("", "dense/", "loss-term/")
 

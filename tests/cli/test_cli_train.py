@@ -16,6 +16,8 @@ from torch import nn
 
 from torchlasso import data, models
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "config.json",
     "metrics.jsonl",

@@ -17,6 +17,8 @@ from torchlasso.storage import checkpoint
 FULL = """
 import resource, signal, sys
 from torchlasso.cli.main import main
+
+pytestmark = pytest.mark.slow
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 main(sys.argv[2:])

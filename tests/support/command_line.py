@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
+from torch import Tensor
 
 from torchlasso.cli.main import main
 
@@ -95,6 +97,11 @@ class Tool:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    """Return the tensors of a run's model."""
+    return dict(load_file(run / "model.safetensors"))
 
 
 def _untimed(summary: dict[str, Any]) -> dict[str, Any]:
