@@ -74,7 +74,7 @@ class Processes:
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
         process = self.start(*arguments)
         try:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=120)
         finally:
             process.terminate()
         return process.returncode, out, err
