@@ -6,14 +6,12 @@ import ast
 import importlib
 import inspect
 import operator
-import os
 import pkgutil
 import re
 import shlex
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,8 @@ import torchlasso
 from torchlasso.cli.main import main
 from torchlasso.optim import Proximal
 from torchlasso.penalties import MCP
+from torchlasso.runs.page import writing
+from torchlasso.runs.page.configuration import configuration_section
 
 pytestmark = pytest.mark.slow
 
@@ -35,16 +35,19 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def empty_folder(tmp_path: Path) -> Iterator[Path]:
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages write where a reader would: into the current folder."""
-    before = Path.cwd()
-    os.chdir(tmp_path)
-    yield tmp_path
-    os.chdir(before)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of runs without figures, which take longer to draw than the runs take to train."""
+    monkeypatch.setattr(writing, "sections", lambda: {0: configuration_section})
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.usefixtures("empty_folder")
+@pytest.mark.usefixtures("empty_folder", "short_pages")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
 def test_every_block_of_code_runs_in_the_order_of_the_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space: dict[str, object] = {"__name__": page.stem}
