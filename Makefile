@@ -17,7 +17,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 help:
 	@echo 'make setup   create .venv with torchlasso and all that its tests need'
 	@echo 'make test    setup, then lint, then the tests'
-	@echo 'make test-fast   setup, then the quick tests: no whole runs, no other processes'
+	@echo 'make test-fast   setup, then the quick tests, each with two cases at most: no whole runs, no other processes'
 	@echo 'make demo    setup, then train a network on handwritten digits to 98 % zeros, and draw its frontier'
 	@echo 'make docs    setup, then the documentation as a site, in build/site'
 	@echo 'make lint    setup, then ruff, mypy, the check of the layers and of spelling'
@@ -43,15 +43,17 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-# One thread each: the tensors of the tests are small, and threads that wait for each other make them slower.
+# One thread each: the tensors of the tests are small, and threads that wait for each other make them slower. Bytecode is
+# kept, since the workers and the processes that tests start would each compile everything again.
 WORKERS ?= 2
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(PYTEST)
 
-# While editing: without the folders that train whole runs or start processes, and without tests marked slow.
+# While editing: each test with two of its cases at most, and no tests marked slow, which train whole runs or start
+# processes.
 test-fast: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not slow' \
-		$(addprefix --ignore=tests/,cases cli distributed figures)
+	$(PYTEST) -m 'not slow' --few 2 $(addprefix --ignore=tests/,cases distributed)
 
 # Given to the torchlasso of .venv by `make demo`, and to that of the wheel by `make wheel`.
 DEMO := train --data digits --model lenet-5 --sparsity 0.98 --epochs 100 --batch-size 32 --overwrite

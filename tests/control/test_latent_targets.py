@@ -98,6 +98,7 @@ def test_a_layer_that_would_become_empty_keeps_a_weight():
     assert 0 < model[4].weight.count_nonzero() < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rows", "units"])
 def test_a_budget_is_met(kind):
     model, x, y = problem(256)
@@ -110,6 +111,7 @@ def test_a_budget_is_met(kind):
     assert error(model, x, y) < 0.3
 
 
+@pytest.mark.slow
 def test_a_search_resumes_to_the_bit():
     def start():
         model, x, y = problem()

@@ -161,6 +161,7 @@ def test_with_a_reference_it_is_the_adaptive_lasso(problem, name, q):
     assert (w - truth).norm() < 0.5 * (plain - truth).norm(), "the bias of large weights is gone"
 
 
+@pytest.mark.slow
 @EACH
 @pytest.mark.parametrize(("over", "strength"), [(tl.Elements(), 1.0), (tl.Chunks(n=4), 4.0)], ids=str)
 def test_its_fixed_points_are_stationary_for_the_log_sum_penalty(problem, name, over, strength):
@@ -174,6 +175,7 @@ def test_its_fixed_points_are_stationary_for_the_log_sum_penalty(problem, name, 
     assert 0 < log_sum.support(w).sum() < len(log_sum.support(w))
 
 
+@pytest.mark.slow
 def test_large_theta_is_the_plain_penalty_and_small_theta_hardly_any(problem):
     def solution(theta: float) -> torch.Tensor:
         return only(problem.train("ProxSGD", tl.L1(), lambda o, w: tl.Reweighted(o, theta), problem.lam)).detach()

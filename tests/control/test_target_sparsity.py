@@ -21,6 +21,7 @@ LAYERS = [tl.Rule("0.*", tl.L1()), tl.Rule("2.*", tl.L1())]
 # --- the share is met ---
 
 
+@pytest.mark.slow
 @pairwise(name=RIGHT, target=[0.5, 0.9, 0.99], start=[0.1, 10])  # the ends of the range, and between
 def test_the_share_is_met_from_far_away(digits, name, target, start):
     near = max(1e-3, 5 / WEIGHTS)  # of the 23 weights that 99 % leaves, the noise of the last batches decides on a few

@@ -1,0 +1,32 @@
+"""An option for the edit loop: a few cases of each test instead of all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--few", type=int, metavar="N", help="run N cases of each test at most, the first and last included"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    most = config.getoption("--few")
+    if most is None:
+        return
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        cases[item.nodeid.partition("[")[0]].append(item)
+    kept = {id(item) for several in cases.values() for item in spread(several, most)}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
+
+
+def spread(cases: list[pytest.Item], most: int) -> list[pytest.Item]:
+    """Return as many cases, evenly spaced from the first to the last."""
+    if len(cases) <= most:
+        return cases
+    return [cases[round(i * (len(cases) - 1) / max(1, most - 1))] for i in range(most)]
