@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 MODEL = ("--data", "digits", "--model", "mlp:width=24,depth=2", "--batch-size", "128")
 
 
@@ -34,8 +36,6 @@ def test_a_network_that_guesses_is_no_result(cli: Any, tmp_path: Any) -> None:
 DEAD = """
 import torch
 from torch import nn
-
-pytestmark = pytest.mark.slow
 
 
 def dead(input_shape, outputs):

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 
 from torchlasso.distributed import processes
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SMALL = ["--model", "mlp:width=8,depth=1", "--lr", "0.05", "--lam", "0.02"]
 # 86 rows for training: batches of 5 and 4 rows, the last of 5 in shares of 3 and 2
@@ -45,8 +47,6 @@ import sys
 from pathlib import Path
 
 from torchlasso.cli.main import main
-
-pytestmark = pytest.mark.slow
 
 try:
     main(["train", *sys.argv[1:]])
@@ -119,7 +119,7 @@ def test_two_processes_agree_with_one_and_leave_no_thread(
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     command = [*TORCHRUN, program, "--data", classes, "--out", two, *OPTIONS]
-    done = subprocess.run(command, env=torchrun.environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=torchrun.environment, capture_output=True, text=True, timeout=120, check=False)
     assert (alone.code, done.returncode, done.stderr) == (0, 0, "")
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("threads ")] == ["threads []"] * 2

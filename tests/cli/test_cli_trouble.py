@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from torchlasso.storage import checkpoint
 
+pytestmark = pytest.mark.slow
+
 FULL = """
 import resource, signal, sys
 from torchlasso.cli.main import main
-
-pytestmark = pytest.mark.slow
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 main(sys.argv[2:])
