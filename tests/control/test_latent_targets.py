@@ -111,6 +111,21 @@ def test_a_budget_is_met(kind):
     assert error(model, x, y) < 0.3
 
 
+def test_a_budget_that_was_missed_downwards_is_met_by_units_that_come_back():
+    model, x, y = problem(256)
+    optimizer = tl.ProxAdam(
+        tl.param_groups(model, tl.L1(over=tl.Units(model, x[:2])), lam=0.05), lr=1e-2, form="latent"
+    )
+    control = tl.TargetBudget(optimizer, model, x[:8], flops=0.3, steps=100)
+    train(model, x, y, optimizer, [control], range(60), 100)
+    (group,) = [group for group, _, _ in control.steered()]
+    scale_thresholds(optimizer, group, [1.5] * len(group["params"]))
+    control.steps = 60
+    assert control.left[0] < 0.28
+    control._search.land()
+    assert 0.29 < control.left[0] <= 0.3
+
+
 @pytest.mark.slow
 def test_a_search_resumes_to_the_bit():
     def start():

@@ -21,7 +21,7 @@ def probe_of(model: nn.Module, *inputs: torch.Tensor) -> Probe:
 def lives(model: nn.Module, *inputs: torch.Tensor) -> dict[str, tuple[list[int], list[int]]]:
     """The live outputs and inputs of each layer, by its name."""
     probe = probe_of(model, *inputs)
-    found = probe([p != 0 for p in weights(model)])
+    found = probe([p.detach() for p in weights(model)])
     return {
         site.name.removesuffix(".weight"): (_indices(live.outputs), _indices(live.inputs))
         for site, live in zip(probe.sites, found, strict=True)
@@ -126,13 +126,15 @@ def test_a_factor_that_is_zero_takes_the_other_along():
     assert found["value"][0] == found["gate"][0] == found["out"][1] == [0, 1, 3]
 
 
-def test_masks_count_and_not_the_present_weights():
+def test_the_given_weights_count_and_not_the_present_ones():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
-    alive = [torch.ones_like(p, dtype=torch.bool) for p in weights(model)]
-    alive[0][1] = False
-    alive[1][:, 4] = False
-    found = probe_of(model, torch.randn(16, 3))(alive)
+    given = [p.detach().clone() for p in weights(model)]
+    given[0][1] = 0.0
+    given[1][:, 4] = 0.0
+    with torch.no_grad():  # what is zero now may be asked about, too
+        model[0].weight[2] = 0.0
+    found = probe_of(model, torch.randn(16, 3))(given)
     assert _indices(found[0].outputs) == _indices(found[1].inputs) == [0, 2, 3]
 
 
@@ -140,7 +142,7 @@ def test_layers_without_a_penalty_shrink_with_their_neighbours():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     probe = Probe(model, [model[0].weight], torch.randn(16, 3))
-    alive = torch.ones(4, 3)
+    alive = model[0].weight.detach().clone()
     alive[0] = 0.0
     assert [live.weights for live in probe([alive])] == [0.75, 0.75]
 
@@ -187,7 +189,7 @@ def test_grouped_convolutions_cost_their_remaining_groups(transposed):
     model = nn.Sequential(nn.Conv2d(1, 4, 1), kind(4, 8, 3, groups=2), nn.Flatten(), nn.Linear(8 * 16, 2))
     if transposed:
         model[3] = nn.Linear(8 * 64, 2)
-    alive = [torch.ones_like(p) for p in weights(model)]
+    alive = [p.detach().clone() for p in weights(model)]
     alive[0][0] = 0.0  # input 0 of group 0
     alive[2].view(2, 8, -1)[:, :2] = 0.0  # outputs 0 and 1 of group 0
     live = probe_of(model, torch.randn(16, 1, 6, 6))(alive)[1]
@@ -198,7 +200,7 @@ def test_grouped_convolutions_cost_their_remaining_groups(transposed):
 def test_biases_count_with_their_outputs():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-    alive = [torch.ones_like(p) for p in weights(model)]
+    alive = [p.detach().clone() for p in weights(model)]
     alive[0][1] = 0.0
     assert cost(Parameters, model, torch.randn(16, 3), share=alive) == pytest.approx((9 + 3 + 6 + 2) / (12 + 4 + 8 + 2))
 

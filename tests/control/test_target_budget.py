@@ -137,7 +137,7 @@ def test_the_remaining_cost_is_the_cost_of_a_network_without_the_dead_channels()
     training = Training(**MLP, parameters=0.4)
     left = training.run()
     first, second, last = training.model[0], training.model[2], training.model.head
-    lives = training.control._probe([p != 0 for p in training.control.params])
+    lives = training.control._probe([p.detach() for p in training.control.params])
     one, two = (live.outputs.nonzero().flatten().tolist() for live in lives[:2])
     small = nn.Sequential(nn.Linear(12, len(one)), nn.ReLU(), nn.Linear(len(one), len(two)), nn.ReLU())
     small.append(nn.Linear(len(two), 3))

@@ -232,6 +232,19 @@ def test_convex_prox_does_not_expand(name, over):
             assert after <= before * (1 + 1e-12)
 
 
+@law()
+def test_blocks_are_zero_from_their_lambda_on(name, over):
+    penalty, w = make(name, over), weights(3)
+    least = penalty.zero_from(w)
+    if least is None:
+        assert not isinstance(penalty, Separable) or not penalty.convex or over.spares or not over.of_weights
+        return
+    for i, lam in enumerate(least.flatten()):
+        for factor, zero in ((1 - 1e-9, False), (1 + 1e-9, True)):
+            support = penalty.support(penalty.prox(w, float(lam) * factor, 1.0))
+            assert bool(support.flatten()[i]) != zero
+
+
 @pytest.mark.parametrize("name", registry())
 @pytest.mark.parametrize("over", [Chunks(n=1), Rows(), Filters(), Heads(n=24)], ids=str)
 def test_blocks_of_one_weight_agree_with_elements(name, over):

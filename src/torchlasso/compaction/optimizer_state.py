@@ -17,6 +17,7 @@ from torchlasso.optim import Proximal
 from torchlasso.optim.latent_form import THRESHOLD
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Blocks
+from torchlasso.penalties.blocks.base import end_to_end
 from torchlasso.selection import Group
 from torchlasso.weights import named_parameters
 
@@ -151,4 +152,4 @@ class Slicing:
 def _units(over: Blocks, params: Sequence[Tensor], like: Tensor) -> Tensor:
     """Return the factor of each block on a λ of 1."""
     found: list[Any] = over.strengths(params, [1.0] * len(params), torch.ones_like(like))
-    return found[0] if len(found) == 1 else torch.cat(found)
+    return end_to_end(found)

@@ -29,6 +29,11 @@ def check_steps(steps: Any, name: str) -> None:
     check_whole(f"{name}: steps", steps)
 
 
+def initial_lam(group: Group) -> float:
+    """Return λ of a group before any controller."""
+    return float(group["initial_lam"] if "initial_lam" in group else group["lam"])
+
+
 class LambdaController(ABC):
     """A scheduler of ``lam``, as torch's are of ``lr``: call :meth:`step` after each ``optimizer.step()``.
 

@@ -67,19 +67,22 @@ class Forecast:
                 left.copy_(torch.where(speed * FAR > now, (now / speed).ceil_(), FAR))
                 then.copy_(now)
 
-    def alive(self, window: int, ahead: float) -> list[Tensor]:
-        """Mark the weights that were not zero in the last ``window`` samples and will not be for ``ahead`` samples.
+    def weights(self, window: int, ahead: float) -> list[Tensor]:
+        """Return the weights that were not zero in the last ``window`` samples and will not be for ``ahead`` samples.
 
         Args:
             window: at least 1.
             ahead: the horizon, in samples.
 
         Returns:
-            A mask for each parameter, of this process's shard.
+            The shard of this process of each parameter, with zeros in the place of the others.
         """
         strides = max(0, min(FAR - 1, int(ahead / self.stride)))
-        pairs = zip(self.ages, self.strides_left, strict=True)
-        return [(age >= min(window, self.samples)) & (left > strides) for age, left in pairs]
+        triples = zip(self.params, self.ages, self.strides_left, strict=True)
+        return [
+            torch.where((age >= min(window, self.samples)) & (left > strides), local(p.detach()), 0.0)
+            for p, age, left in triples
+        ]
 
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
         """Keep the records of the weights that are left."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from torch import Tensor
 
-from torchlasso.control.root import solve
-from torchlasso.distributed.sharding import local, total_over_shards
+from torchlasso.control.root import Left, solve
 from torchlasso.optim import Proximal
-from torchlasso.optim.latents import latent_weights, scale_thresholds
-from torchlasso.penalties import Penalty
+from torchlasso.optim.latents import scale_thresholds
+from torchlasso.optim.rising import Rise, Trial, factors_below, growing, rescaled
 from torchlasso.selection import Group
 
 # What is left follows share + (start − share)·(1 − done)^POWER on the way to the target (Zhu and Gupta 2017), and comes
@@ -21,6 +21,8 @@ POWER, NEAR = 3, 0.01
 NONE = -60.0  # the logarithm that stands for no λ
 # A layer that would become empty gets a threshold that is smaller by this factor, so many times at most.
 SMALLER, TIMES = 0.8, 60
+# A factor is raised by such a share as long as nothing else becomes zero.
+MARGINS = (1e-6, 1e-5, 1e-4)
 
 
 def planned(share: float, done: float, start: float = 1.0) -> float:
@@ -46,12 +48,10 @@ class Target(Protocol):
     starts: list[float]
     strengths: list[float]
     steps: int
-    unit: dict[Tensor, int | None]
     allow_empty: bool
 
-    def _groups(self) -> list[tuple[Group, Penalty]]: ...
-    def _others(self, group: Group) -> float: ...
-    def _left(self, alive: Sequence[Tensor]) -> list[float]: ...
+    def steered(self) -> list[tuple[Group, int, float]]: ...
+    def left_under(self, trials: Sequence[Trial]) -> list[float]: ...
     def counts(self, p: Tensor) -> bool: ...
 
 
@@ -76,83 +76,64 @@ class LatentSearch:
             The logarithms of the factors on λ.
         """
         target = self.target
-        share = (done + every) / target.steps
+        share, steered = (done + every) / target.steps, target.steered()
         wanted = [planned(aim, share, start) for aim, start in zip(target.shares, target.starts, strict=True)]
-
-        def left(factors: Sequence[float]) -> list[float]:
-            return self._left(lambda group, unit: self._options(group, every, factors[unit]))
-
-        near = [self._start(unit) for unit in range(len(wanted))]
-        factors = solve(left, wanted, near, NEAR)
-        for group, unit in self._steered():
+        rises = [(growing(target.optimizer, group, every * lam), unit) for group, unit, lam in steered]
+        factors = solve(self._left(rises), wanted, self._starts(), NEAR)
+        for group, unit, _ in steered:
             group["cut"] = max(1.0, factors[unit])
         return [math.log(min(factor, 1.0)) if factor else NONE for factor in factors]
 
     def land(self) -> None:
         """Choose thresholds under which the target is met: the blocks with the largest |z| relative to them stay."""
         target, caps = self.target, dict[Tensor, float]()
+        factors = self._landed(caps, self._starts())
+        if not target.allow_empty and self._cap(caps, factors):
+            factors = self._landed(caps, factors)
+        for group, unit, _ in target.steered():
+            group["cut"] = max(1.0, factors[unit])
+            scale_thresholds(target.optimizer, group, factors_below(group, factors[unit], caps))
+
+    def _starts(self) -> list[float]:
+        """Return the last factor of each unit."""
+        cuts = {unit: float(group["cut"]) for group, unit, _ in reversed(self.target.steered())}
+        pairs = [(cuts.get(unit, 1.0), strength) for unit, strength in enumerate(self.target.strengths)]
+        return [cut if cut > 1 or strength <= NONE else math.exp(strength) for cut, strength in pairs]
+
+    def _landed(self, caps: Mapping[Tensor, float], starts: Sequence[float]) -> list[float]:
+        """Return the factors on the thresholds under which the target is met, well above the last block that goes."""
+        rises = [(rescaled(self.target.optimizer, group, caps), unit) for group, unit, _ in self.target.steered()]
+        left = self._left(rises)
+        least = found = solve(left, self.target.shares, starts)
+        remaining = left(least)
+        for margin in MARGINS:  # steps round in another way than the trials do
+            further = [factor * (1 + margin) for factor in least]
+            same = map(operator.eq, left(further), remaining)
+            found = [more if alike else before for more, alike, before in zip(further, same, found, strict=True)]
+        return found
+
+    def _left(self, rises: Sequence[tuple[Rise, int]]) -> Left:
+        known = dict[tuple[int, ...], list[float]]()
 
         def left(factors: Sequence[float]) -> list[float]:
-            return self._left(lambda group, unit: _landing(group, factors[unit], caps))
+            trials = [rise.at(factors[unit]) for rise, unit in rises]
+            # the weights that are kept under one factor are among those under a smaller one: as many are the same ones
+            counts = tuple(count for trial in trials for count in trial.kept)
+            if counts not in known:
+                known[counts] = self.target.left_under(trials)
+            return known[counts]
 
-        factors = solve(left, target.shares, [self._start(unit) for unit in range(len(target.shares))])
-        if not target.allow_empty and self._cap(caps, factors):
-            factors = solve(left, target.shares, factors)
-        for group, unit in self._steered():
-            options = _landing(group, factors[unit], caps)
-            group["cut"] = options["cut"]
-            scale_thresholds(target.optimizer, group, options["factors"])
-
-    def _options(self, group: Group, every: int, factor: float) -> dict[str, Any]:
-        lam = float(group.get("initial_lam") or group["lam"]) * self.target._others(group)
-        return {"lam": every * min(1.0, factor) * lam, "cut": max(1.0, factor)}
-
-    def _start(self, unit: int) -> float:
-        """Return the last factor of a unit."""
-        cut = next((float(group["cut"]) for group, each in self._steered() if each == unit), 1.0)
-        strength = self.target.strengths[unit]
-        return cut if cut > 1 or strength <= NONE else math.exp(strength)
+        return left
 
     def _cap(self, caps: dict[Tensor, float], factors: Sequence[float]) -> bool:
         """Find for each layer that would become empty a factor on its thresholds under which it keeps something."""
-        for group, unit in self._steered():
+        for group, unit, _ in self.target.steered():
             for _ in range(TIMES):
-                options = _landing(group, factors[unit], caps)
-                weights, scales = latent_weights(self.target.optimizer, group, **options), options["factors"]
-                empty = [
-                    (p, scale)
-                    for p, w, scale in zip(group["params"], weights, scales, strict=True)
-                    if self.target.counts(p) and not total_over_shards(p, local(w).count_nonzero())
-                ]
+                kept = rescaled(self.target.optimizer, group, caps).at(factors[unit]).kept
+                scales = factors_below(group, factors[unit], caps)
+                triples = zip(group["params"], kept, scales, strict=True)
+                empty = {p: SMALLER * scale for p, count, scale in triples if not count and self.target.counts(p)}
                 if not empty:
                     break
-                caps.update({p: SMALLER * scale for p, scale in empty})
+                caps.update(empty)
         return bool(caps)
-
-    def _steered(self) -> list[tuple[Group, int]]:
-        """Return the groups that are steered, each with the number of its unit."""
-        units = [(group, self.target.unit[group["params"][0]]) for group, _ in self.target._groups()]
-        return [(group, unit) for group, unit in units if unit is not None]
-
-    def _left(self, thresholds: Callable[[Group, int], dict[str, Any]]) -> list[float]:
-        """Return what would be left under other thresholds of the latent weights."""
-        steered = {id(group): unit for group, unit in self._steered()}
-        masks: list[Tensor] = []
-        for group, _ in self.target._groups():
-            unit, weights = steered.get(id(group)), group["params"]
-            if unit is not None:
-                weights = latent_weights(self.target.optimizer, group, **thresholds(group, unit))
-            masks += [local(w.detach()) != 0 for w in weights]
-        return self.target._left(masks)
-
-
-def _landing(group: Group, factor: float, caps: dict[Tensor, float]) -> dict[str, Any]:
-    """Return factors on the thresholds of the parameters of a group, and a cut, that stand for one factor.
-
-    Args:
-        group: of the optimizer.
-        factor: below 1 for smaller thresholds, above 1 for a cut.
-        caps: factors of parameters that are not to be exceeded.
-    """
-    factors = [min(factor, 1.0, caps.get(p, 1.0)) for p in group["params"]]
-    return {"factors": factors, "cut": max(1.0, factor)}

@@ -63,10 +63,11 @@ class Probe:
     Examples:
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-        >>> alive = [torch.ones(4, 3), torch.ones(2, 4)]
-        >>> alive[0][1], alive[1][:, 2] = 0, 0
-        >>> probe = Probe(model, [model[0].weight, model[2].weight], torch.randn(16, 3))
-        >>> [live.weights for live in probe(alive)]
+        >>> params = [model[0].weight, model[2].weight]
+        >>> probe = Probe(model, params, torch.randn(16, 3))
+        >>> weights = [p.detach().clone() for p in params]
+        >>> weights[0][1], weights[1][:, 2] = 0, 0
+        >>> [live.weights for live in probe(weights)]
         [0.5, 0.5]
     """
 
@@ -101,9 +102,9 @@ class Probe:
         if len(tensors) < len(self.inputs) or not any(bool((x != x[:1]).any()) for x in tensors):
             raise ValueError("example_inputs must be a batch of varied samples, a tensor or a tuple of tensors")
 
-    def __call__(self, alive: Sequence[Tensor]) -> list[Live]:
-        """Return masks of the channels that live if only these weights are nonzero, in the order of params."""
-        traces = self._run(self.sites, dict(zip(self.params, alive, strict=True)))
+    def __call__(self, weights: Sequence[Tensor]) -> list[Live]:
+        """Return masks of the channels that live under these weights, in the order of params."""
+        traces = self._run(self.sites, dict(zip(self.params, weights, strict=True)))
         return [Live(trace.site.groups, trace.outputs.cpu(), trace.inputs.cpu()) for trace in traces]
 
     def follow(self, params: Sequence[Tensor]) -> None:
@@ -125,7 +126,7 @@ class Probe:
         """Return the values that pass through the layers of the model as it is."""
         return self._run(self.sites, {})
 
-    def _run(self, sites: Sequence[Site], alive: Mapping[Tensor, Tensor]) -> list[ChannelTrace]:
+    def _run(self, sites: Sequence[Site], given: Mapping[Tensor, Tensor]) -> list[ChannelTrace]:
         traces = [ChannelTrace(site, len(self.inputs[0])) for site in sites]
         with undisturbed(self.model), torch.enable_grad():
             with ExitStack() as stack:
@@ -133,7 +134,7 @@ class Probe:
                     for module in trace.site.owners:
                         stack.callback(module.register_forward_pre_hook(trace.enter).remove)
                         stack.callback(module.register_forward_hook(trace.leave).remove)
-                outputs = self._forward(alive)
+                outputs = self._forward(given)
             ends = [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.requires_grad]
             starts = [x for trace in traces for x in trace.starts]
             if starts and not ends:
@@ -144,9 +145,9 @@ class Probe:
                 torch.autograd.grad(ends, starts, directions, allow_unused=True)
         return traces
 
-    def _forward(self, alive: Mapping[Tensor, Tensor]) -> Any:
+    def _forward(self, given: Mapping[Tensor, Tensor]) -> Any:
         # detached: the gradients of weights are not needed, and the present ones have to stay
-        weights = {name: (p * alive[p] if p in alive else p).detach() for name, p in self.model.named_parameters()}
+        weights = {name: given.get(p, p).detach() for name, p in self.model.named_parameters()}
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         inputs = tuple(x.detach().clone() for x in self.inputs)
         try:

@@ -27,8 +27,6 @@ def solve(left: Left, wanted: Sequence[float], starts: Sequence[float], near: fl
         [4.0, 0.0]
     """
     searches = [_Root(aim, start, near) for aim, start in zip(wanted, starts, strict=True)]
-    for search, found in zip(searches, left([0.0] * len(wanted)), strict=True):
-        search.start_from(found)
     for _ in range(TRIALS):
         if all(search.done for search in searches):
             break
@@ -54,16 +52,22 @@ class _Root:
         self.high: tuple[float, float] | None = None  # one that does not
         self.best: float | None = None
         self.done, self.trials = False, 0
-
-    def start_from(self, nothing: float) -> None:
-        """Learn what is left without any factor."""
-        if not nothing > self.wanted:  # also where nothing counts, NaN
-            self.best, self.done = 0.0, True
+        self.needed = False  # whether it is known that without any factor too much is left
+        self.waiting: tuple[float, float] | None = None  # a factor, and what it leaves, until that is known
 
     def learn(self, found: float) -> None:
         """Learn what the last factor leaves, and choose the next."""
         if self.done:
             return
+        if self.waiting is not None:
+            if not found > self.wanted:  # also where nothing counts, NaN
+                self.best, self.done = 0.0, True
+                return
+            self.needed, (self.next, found), self.waiting = True, self.waiting, None
+        elif not found > self.wanted and not self.needed:
+            self.waiting, self.next = (self.next, found), 0.0
+            return
+        self.needed = True
         self.trials += 1
         if abs(found - self.wanted) <= self.near * self.wanted and self.near:
             self.best, self.done = self.next, True

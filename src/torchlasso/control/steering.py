@@ -11,12 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from torchlasso._core.arguments import is_number, shown
-from torchlasso.control.base import LambdaController, check_steps
+from torchlasso.control.base import LambdaController, check_steps, initial_lam
 from torchlasso.control.forecast import Forecast
 from torchlasso.control.latent_search import LatentSearch
+from torchlasso.control.protection import protect
 from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
-from torchlasso.penalties import Penalty
+from torchlasso.optim.rising import Trial
 from torchlasso.selection import Group
 
 # The odds of a weight to be left are about proportional to this power of 1/λ; measured in docs/results, on fixed λ.
@@ -41,9 +42,6 @@ FASTEST_STOP = 100.0
 FURTHEST = 14.0
 # In the latent form a target is missed downwards only by a part of a block, which this share may be.
 BLOCK = 0.005
-# A layer with fewer weights than this has its λ lowered with every sample, to nothing where one or none is left; with
-# more it is raised again.
-FEWEST, LOWERED, RAISED, LOWEST = 4, 0.5, 1.25, 1e-4
 # A parameter that has had no gradient for this share of training, and so many steps at least, does not count.
 PATIENCE, LEAST_PATIENCE = 0.05, 10
 
@@ -92,7 +90,7 @@ class Steered(LambdaController):
         check_steps(steps, name)
         if not is_number(warmup) or not 0 <= warmup <= 1:
             raise ValueError(f"{name}: warmup is a share of training, from 0 to 1; got {shown(warmup)}")
-        if not all(map(_start, self._groups())):
+        if not all(initial_lam(group) for group, _ in self._groups()):
             raise ValueError(f"{name}: λ of a group is 0; it is a start that is multiplied, such as 1e-4")
         self.shares, self.steps, self.warmup = list(shares), steps, warmup
         self.allow_empty, self.tolerance = allow_empty, tolerance
@@ -120,12 +118,24 @@ class Steered(LambdaController):
         """Return the unit of a new group, or None after a warning if there is none for it."""
 
     @abstractmethod
-    def _left(self, alive: Sequence[Tensor]) -> list[float]:
+    def _left(self, weights: Sequence[Tensor]) -> list[float]:
         """Return the share that is left in each unit, NaN where nothing of a unit counts.
 
         Args:
-            alive: masks of the live weights of the local shards, in order; they may be written to.
+            weights: of the local shards, in order.
         """
+
+    def left_under(self, trials: Sequence[Trial]) -> list[float]:
+        """Return the share that would be left in each unit, given trials for its groups."""
+        weights = {p: local(p.detach()) for p in self.params}
+        for trial in trials:
+            weights.update(zip(trial.params, trial.weights(), strict=True))
+        return self._left(list(weights.values()))
+
+    def steered(self) -> list[tuple[Group, int, float]]:
+        """Return the groups that are steered, each with its unit and the λ that is multiplied."""
+        found = [(group, self.unit[group["params"][0]]) for group, _ in self._groups()]
+        return [(group, unit, initial_lam(group) * self._others(group)) for group, unit in found if unit is not None]
 
     @property
     def left(self) -> list[float]:
@@ -134,7 +144,7 @@ class Steered(LambdaController):
         return self._left_now()
 
     def _left_now(self) -> list[float]:
-        return self._left([local(p.detach()) != 0 for p in self.params])
+        return self._left([local(p.detach()) for p in self.params])
 
     def counts(self, p: Tensor) -> bool:
         """Return whether a penalised parameter is steered, which ends when it has had no gradient for long."""
@@ -146,11 +156,11 @@ class Steered(LambdaController):
         params = self.params
         if len(params) == len(self.unit) and all(p in self.unit for p in params):
             return
-        for group, penalty in self._groups():
+        for group, _ in self._groups():
             new = [p for p in group["params"] if p not in self.unit]
-            if new and not _start((group, penalty)):
+            if new and not initial_lam(group):
                 self._tell(new, "λ is 0, which is a start that is multiplied; give the group one such as 1e-4")
-            unit = self._unit_of(group) if new and _start((group, penalty)) else None
+            unit = self._unit_of(group) if new and initial_lam(group) else None
             self.unit.update(dict.fromkeys(new, unit))
         self.unit = {p: self.unit[p] for p in params}
         if not self.exact:
@@ -184,7 +194,8 @@ class Steered(LambdaController):
                 self._forecast.sample()
                 self._steer()
             if not self.allow_empty:
-                self._protect()
+                for group, penalty in self._groups():
+                    protect(group, penalty)
         self._set()
         if self.done == self.steps:
             if self.exact:
@@ -197,7 +208,7 @@ class Steered(LambdaController):
         togo = max(HORIZON - done, 2 * self.every / self.steps)
         excess = EXCESS * max(0.0, 1 - done / HORIZON) ** 2
         ahead = min(AHEAD, togo * SAMPLES / 2)  # speeds fall with the learning rate
-        for i, left in enumerate(self._left(self._forecast.alive(window, ahead))):
+        for i, left in enumerate(self._left(self._forecast.weights(window, ahead))):
             group = next((group for group, _ in self._groups() if self.unit[group["params"][0]] == i), None)
             rising = 0.0 if group is None else min(1.0, self._ramp() * self._others(group))
             if not rising or math.isnan(left):
@@ -218,13 +229,6 @@ class Steered(LambdaController):
             unit = self.unit[group["params"][0]]
             if unit is not None:
                 self._write(group, math.exp(self.strengths[unit]) * self._ramp())
-
-    def _protect(self) -> None:
-        """Lower λ of layers that have hardly any blocks left."""
-        for group, penalty in self._groups():
-            full = group.get("full_scales", [1.0] * len(group["params"]))
-            scales = zip(group["params"], group["lam_scales"], full, strict=True)
-            group["lam_scales"] = [_scale(*_blocks_left(penalty, p), scale / most) * most for p, scale, most in scales]
 
     def _look_back(self) -> None:
         for sentence in self._misses():
@@ -280,28 +284,6 @@ class Steered(LambdaController):
         self.waiting = dict(zip(self.params, state["waiting"], strict=True))
         self._told = {p for p in self.params if not self.counts(p)}
         self._forecast.load_state_dict(state)
-
-
-def _start(pair: tuple[Group, Penalty]) -> float:
-    """Return λ of a group before any controller."""
-    group, _ = pair
-    return float(group["initial_lam"] if "initial_lam" in group else group["lam"])
-
-
-def _blocks_left(penalty: Penalty, p: Tensor) -> tuple[int, int]:
-    """Count the live blocks of a parameter, and all its blocks. Of joint blocks, count weights."""
-    if penalty.over.joint:
-        return int(p.detach().count_nonzero()), p.numel()
-    support = penalty.support(p.detach())
-    return int(support.sum()), support.numel()
-
-
-def _scale(left: int, of: int, before: float) -> float:
-    """Return the factor on λ of a layer with so many blocks left."""
-    if left <= 1 < of or left == 0:
-        return 0.0
-    change = LOWERED if left < min(FEWEST, of) else RAISED
-    return min(1.0, max(before, LOWEST) * change)
 
 
 def _log_odds(share: float) -> float:

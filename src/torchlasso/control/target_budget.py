@@ -134,12 +134,12 @@ class TargetBudget(Steered):
     def _unit_of(self, group: Group) -> int:
         return 0
 
-    def _left(self, alive: Sequence[Tensor]) -> list[float]:
+    def _left(self, weights: Sequence[Tensor]) -> list[float]:
         try:
             self._probe.follow(self.params)
         except ValueError as error:
             raise ValueError(f"TargetBudget: {error}") from error
-        return [self._cost.left(self._probe(alive), self._probe.sites) / self._cost.dense]
+        return [self._cost.left(self._probe(weights), self._probe.sites) / self._cost.dense]
 
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
         super().resize(smaller)

@@ -12,9 +12,9 @@ from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso._core.specs import unknown
 from torchlasso.control.base import check_proximal
 from torchlasso.control.steering import Steered
-from torchlasso.distributed.sharding import local, shared_like, total_over_shards
 from torchlasso.optim import Proximal
-from torchlasso.penalties import Penalty
+from torchlasso.optim.rising import Trial
+from torchlasso.penalties.kept import count_kept
 from torchlasso.selection import Group
 
 SCOPES = ("model", "group")
@@ -131,31 +131,25 @@ class TargetSparsity(Steered):
             self.starts.append(1.0)
         return self._made - 1
 
-    def _left(self, alive: Sequence[Tensor]) -> list[float]:
-        found, masks = [[0, 0] for _ in self.shares], iter(alive)
+    def _left(self, weights: Sequence[Tensor]) -> list[float]:
+        found, kept = iter(weights), dict[Tensor, int]()
         for group, penalty in self._groups():
             params = group["params"]
-            kept = _kept(penalty, params, [next(masks) for _ in params])
-            for p, count in zip(params, kept, strict=True):
-                unit = self.unit[p]
-                if unit is not None and self.counts(p):
-                    found[unit][0] += count
-                    found[unit][1] += self.sizes[p]
+            kept.update(zip(params, count_kept(penalty, params, [next(found) for _ in params]), strict=True))
+        return self._shares(kept)
+
+    def left_under(self, trials: Sequence[Trial]) -> list[float]:
+        pairs = (pair for trial in trials for pair in zip(trial.params, trial.kept, strict=True))
+        return self._shares(dict(pairs))
+
+    def _shares(self, kept: Mapping[Tensor, int]) -> list[float]:
+        """Return the share that is left in each unit, given the number of weights left of each of its parameters."""
+        found = [[0, 0] for _ in self.shares]
+        for p, unit in self.unit.items():
+            if unit is not None and self.counts(p):
+                found[unit][0] += kept[p]
+                found[unit][1] += self.sizes[p]
         return [count / size if size else math.nan for count, size in found]
-
-
-def _kept(penalty: Penalty, params: Sequence[Tensor], masks: Sequence[Tensor]) -> list[int]:
-    """Count the weights of each parameter that the penalty keeps (:meth:`Penalty.alive`); every process has to do it.
-
-    Args:
-        penalty: of the parameters.
-        params: those of one group, plain or sharded.
-        masks: of this process's shards, the weights that are not zero; changed to those that are kept.
-    """
-    over, each = penalty.over, penalty.as_view()
-    marked = [shared_like(p, mask) for p, mask in zip(params, masks, strict=True)]
-    over.put_(marked, [each.alive(view) for view in over.views(marked)])
-    return [int(total_over_shards(mask, local(mask).sum())) for mask in marked]
 
 
 def _check(target: Any, weights: int, layers: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,12 +17,32 @@ from torchlasso.optim.metrics import Metric
 from torchlasso.optim.unseen import State
 from torchlasso.penalties import Separable
 from torchlasso.penalties.blocks import Blocks, Strength
+from torchlasso.penalties.blocks.base import end_to_end
 from torchlasso.penalties.cut import Cut, cut_prox
 from torchlasso.penalties.reweighting import Reweighting
 from torchlasso.selection import Group
 
 # The names of its tensors in the state of a parameter.
 LATENT, THRESHOLD = "latent", "threshold"
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """Parameters that no block reaches beyond, and the tensors that their weights follow from.
+
+    Attributes:
+        members: their indices in the group.
+        params: the parameters.
+        latents: their latent weights.
+        thresholds: those of each view, a number or one for each block.
+        growth: what is added to these in an update, likewise.
+    """
+
+    members: Sequence[int]
+    params: Sequence[Tensor]
+    latents: list[Tensor]
+    thresholds: list[Strength]
+    growth: list[Strength]
 
 
 class LatentForm(Form):
@@ -33,7 +53,7 @@ class LatentForm(Form):
 
     def finish_(self, updated: Updated) -> None:
         group, over, each = updated.group, updated.penalty.over, updated.penalty.as_view()
-        for members, params in zip(*map(over.together, (range(len(group["params"])), group["params"])), strict=True):
+        for members, params in _sets(updated):
             lengths = [updated.length_of(i) for i in members]
             if all(length is None for length in lengths):
                 continue
@@ -52,42 +72,28 @@ class LatentForm(Form):
     def rescaled_(self, updated: Updated, factors: Sequence[float]) -> None:
         """Multiply the thresholds of a group, by a factor for each parameter, and let the weights follow."""
         group, each = updated.group, updated.penalty.as_view()
-        for members, params, latents, strengths in self.sets(updated, factors):
-            pairs = zip(updated.penalty.over.views(latents), strengths, strict=True)
-            new = [cut_prox(each, z, h, group["cut"]) for z, h in pairs]
-            targets = [p if p is not z else p.clone() for p, z in zip(params, latents, strict=True)]
+        for some in self.sets(updated):
+            factor = factors[some.members[0]]
+            pairs = zip(updated.penalty.over.views(some.latents), some.thresholds, strict=True)
+            new = [cut_prox(each, z, factor * h, group["cut"]) for z, h in pairs]
+            targets = [p if p is not z else p.clone() for p, z in zip(some.params, some.latents, strict=True)]
             updated.penalty.over.put_(targets, new)
-            for i, p in zip(members, params, strict=True):
-                group["thresholds"][i] *= factors[members[0]]
+            for i, p in zip(some.members, some.params, strict=True):
+                group["thresholds"][i] *= factor
                 if THRESHOLD in updated.states.get(p, ()):
-                    updated.states[p][THRESHOLD] *= factors[members[0]]
+                    updated.states[p][THRESHOLD] *= factor
 
-    def sets(
-        self, updated: Updated, factors: Sequence[float], lam: float = 0.0
-    ) -> Iterator[tuple[Sequence[int], Sequence[Tensor], list[Tensor], list[Strength]]]:
+    def sets(self, updated: Updated, lam: float = 0.0) -> Iterator[LatentSet]:
         """Yield each set of parameters that no block reaches beyond, with its latent weights and thresholds.
 
         Args:
             updated: a group; a parameter without latent weights stands for them itself.
-            factors: by which the thresholds of each parameter are multiplied; in a set, those of the first.
-            lam: what is added to them, in units of their growth in a step under λ = 1 (:attr:`Updated.length_of`).
+            lam: the strength under which the thresholds grow, by the length of the last update.
         """
-        group, over = updated.group, updated.penalty.over
-        for members, params in zip(*map(over.together, (range(len(group["params"])), group["params"])), strict=True):
-            latents, factor = [updated.states.get(p, {}).get(LATENT, p) for p in params], factors[members[0]]
-            growth = [lam * group["lam_scales"][i] * float(updated.length_of(i) or 0.0) for i in members]
-            given = updated.weights.get(params[0])
-            owner = next((p for p in params if THRESHOLD in updated.states.get(p, ())), None)
-            if owner is None and given is None:
-                numbers = [factor * group["thresholds"][i] + more for i, more in zip(members, growth, strict=True)]
-                yield members, params, latents, over.strengths(params, numbers)
-                continue
-            weights = self._weights(updated, params, given, owner)
-            units: list[Any] = over.strengths(params, [1.0] * len(params), weights)
-            kept = torch.zeros_like(weights) if owner is None else updated.states[owner][THRESHOLD]
-            views = [kept] if len(units) == 1 else torch.split(kept, list(map(len, units)))
-            added = over.strengths(params, growth, weights)
-            yield members, params, latents, [factor * h + more for h, more in zip(views, added, strict=True)]
+        for members, params in _sets(updated):
+            latents = [updated.states.get(p, {}).get(LATENT, p) for p in params]
+            growth = _growth(updated.group, members, [updated.length_of(i) for i in members], lam)
+            yield LatentSet(members, params, latents, *self._thresholds(updated, members, params, growth))
 
     def _moved(self, p: Tensor, updated: Updated) -> Tensor:
         """Move the latent weights of a parameter as its update moved it."""
@@ -107,31 +113,40 @@ class LatentForm(Form):
         They are a number for each parameter, in the group, while λ is the same for all of its blocks; else a number for
         each block, in the state of a parameter of the set.
         """
-        group, over, numbers = updated.group, updated.penalty.over, updated.group["thresholds"]
-        growth = [
-            0.0 if length is None else float(group["lam"]) * group["lam_scales"][i] * float(length)
-            for i, length in zip(members, lengths, strict=True)
-        ]
-        given = updated.weights.get(params[0])
-        owner = next((p for p in params if THRESHOLD in updated.states.get(p, ())), None)
-        if given is None and owner is None:
+        group, numbers = updated.group, updated.group["thresholds"]
+        growth = _growth(group, members, lengths, float(group["lam"]))
+        owner = _owner(updated, params)
+        if owner is None and updated.weights.get(params[0]) is None:
             for i, more in zip(members, growth, strict=True):
                 numbers[i] += more
-            return over.strengths(params, [numbers[i] for i in members])
-        weights = self._weights(updated, params, given, owner)
-        units: list[Any] = over.strengths(params, [1.0] * len(params), weights)
+            return updated.penalty.over.strengths(params, [numbers[i] for i in members])
+        found, added = self._thresholds(updated, members, params, growth)
+        grown: list[Any] = [*found]
+        for h, by in zip(grown, added, strict=True):
+            h.add_(by)
         if owner is None:
             owner = next(p for p, length in zip(params, lengths, strict=True) if length is not None)
-            so_far = over.strengths(params, [numbers[i] for i in members])
-            views = [torch.zeros_like(unit) + number for unit, number in zip(units, so_far, strict=True)]
-            updated.states[owner][THRESHOLD] = views[0] if len(views) == 1 else torch.cat(views)
+            updated.states[owner][THRESHOLD] = end_to_end(grown)
             for i in members:
                 numbers[i] = 0.0
-        kept: Tensor = updated.states[owner][THRESHOLD]
-        views = [kept] if len(units) == 1 else list(torch.split(kept, list(map(len, units))))
-        for view, more in zip(views, over.strengths(params, growth, weights), strict=True):
-            view.add_(more)
-        return [*views]
+        return [*grown]
+
+    def _thresholds(
+        self, updated: Updated, members: Sequence[int], params: Sequence[Tensor], growth: Sequence[float]
+    ) -> tuple[list[Strength], list[Strength]]:
+        """Return the thresholds of the views of a set, and what they grow by, given that for each parameter."""
+        over, given, owner = updated.penalty.over, updated.weights.get(params[0]), _owner(updated, params)
+        so_far: list[Any] = over.strengths(params, [updated.group["thresholds"][i] for i in members])
+        if given is None and owner is None:
+            return so_far, over.strengths(params, growth)
+        weights = self._weights(updated, params, given, owner)
+        added = over.strengths(params, growth, weights)
+        if owner is not None and len(so_far) == 1:
+            return [updated.states[owner][THRESHOLD]], added
+        units: list[Any] = over.strengths(params, [1.0] * len(params), weights)
+        if owner is not None:
+            return [*torch.split(updated.states[owner][THRESHOLD], list(map(len, units)))], added
+        return [torch.full_like(unit, number) for unit, number in zip(units, so_far, strict=True)], added
 
     def _weights(self, updated: Updated, params: Sequence[Tensor], given: Any, owner: Tensor | None) -> Tensor:
         """Return the factors on λ of the blocks of a set, view after view."""
@@ -175,5 +190,21 @@ class LatentForm(Form):
 
 def factors_of(rule: Reweighting, over: Blocks, tensors: Sequence[Tensor]) -> Tensor:
     """Return the factors on λ of the blocks of a set of tensors, view after view."""
-    found = [rule.of(over.as_view(), view) for view in over.views(tensors)]
-    return found[0] if len(found) == 1 else torch.cat(found)
+    return end_to_end([rule.of(over.as_view(), view) for view in over.views(tensors)])
+
+
+def _sets(updated: Updated) -> Iterator[tuple[Sequence[int], Sequence[Tensor]]]:
+    """Yield the indices and the parameters of each set that no block reaches beyond."""
+    params, over = updated.group["params"], updated.penalty.over
+    yield from zip(over.together(range(len(params))), over.together(params), strict=True)
+
+
+def _owner(updated: Updated, params: Sequence[Tensor]) -> Tensor | None:
+    """Return the parameter of a set that has the thresholds of its blocks in its state, if one has."""
+    return next((p for p in params if THRESHOLD in updated.states.get(p, ())), None)
+
+
+def _growth(group: Group, members: Sequence[int], lengths: Sequence[Strength | None], lam: float) -> list[float]:
+    """Return what the thresholds of each parameter grow by in an update."""
+    pairs = zip(members, lengths, strict=True)
+    return [0.0 if length is None else lam * group["lam_scales"][i] * float(length) for i, length in pairs]

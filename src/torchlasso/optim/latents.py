@@ -37,25 +37,26 @@ def latent_weights(
         >>> w.data, latent_weights(optimizer, optimizer.param_groups[0], lam=0.2)[0]
         (tensor([0.8000, 0.1000]), tensor([0.6000, 0.0000]))
     """
-    updated = _updated(optimizer, group)
+    updated = updated_in(optimizer, group)
     each, found = updated.penalty.as_view(), dict[Tensor, Tensor]()
     factors = factors or [1.0] * len(group["params"])
-    for _, params, latents, strengths in LATENT_FORM.sets(updated, factors, lam):
-        pairs = zip(updated.penalty.over.views(latents), strengths, strict=True)
-        new = [cut_prox(each, z, h, cut) for z, h in pairs]
-        targets = [p.detach().clone() for p in params]
+    for some in LATENT_FORM.sets(updated, lam):
+        views, factor = updated.penalty.over.views(some.latents), factors[some.members[0]]
+        triples = zip(views, some.thresholds, some.growth, strict=True)
+        new = [cut_prox(each, z, factor * h + more, cut) for z, h, more in triples]
+        targets = [p.detach().clone() for p in some.params]
         updated.penalty.over.put_(targets, new)
-        found.update(zip(params, targets, strict=True))
+        found.update(zip(some.params, targets, strict=True))
     return [found[p] for p in group["params"]]
 
 
 @torch.no_grad()
 def scale_thresholds(optimizer: Proximal, group: Group, factors: Sequence[float]) -> None:
     """Multiply the thresholds of each parameter of a group in the latent form, and let the weights follow."""
-    LATENT_FORM.rescaled_(_updated(optimizer, group), factors)
+    LATENT_FORM.rescaled_(updated_in(optimizer, group), factors)
 
 
-def _updated(optimizer: Proximal, group: Group) -> Updated:
+def updated_in(optimizer: Proximal, group: Group) -> Updated:
     """Return a group with the length of each parameter's last update."""
     index = next(i for i, each in enumerate(optimizer.param_groups) if each is group)
     penalty = optimizer.penalties[index]

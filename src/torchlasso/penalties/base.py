@@ -110,6 +110,16 @@ class Penalty(ABC):
     def support(self, w: Tensor) -> Tensor:
         """Mark the blocks that are not zero: bool, of the shape of the magnitudes."""
 
+    def zero_from(self, w: Tensor) -> Tensor | None:
+        """Return for each block the least λ with which a prox of step 1 makes it zero; None if there is no such number.
+
+        Examples:
+            >>> import torchlasso as tl
+            >>> tl.L1(over=tl.Rows(weighted=False)).zero_from(torch.tensor([[6.0, 0.0], [3.0, 4.0]]))
+            tensor([6., 5.])
+        """
+        return None
+
     @abstractmethod
     def lambda_max(self, grad: Tensor) -> Tensor:
         """Return the least λ for which w = 0 is stationary, a scalar, given the gradient of the loss at w = 0."""
@@ -150,6 +160,7 @@ _OVER_SHARDS: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
     "prox": shardwise,
     "subdiff_distance": gathered,
     "support": gathered,
+    "zero_from": gathered,
     "lambda_max": gathered,
     "alive": shardwise_mask,
 }
@@ -247,6 +258,14 @@ class Separable(Penalty):
 
     def support(self, w: Tensor) -> Tensor:
         return self.over.decompose(w)[0] != 0
+
+    def zero_from(self, w: Tensor) -> Tensor | None:
+        if not self.convex or self.over.spares or not self.over.of_weights:
+            return None
+        # the minimum is at zero if the slope there is not below r: λ·weight·φ′₁(0+) ≥ r
+        r, _ = self.over.decompose(w)
+        scale = self.dphi(r.new_zeros(()), 1.0) * self.over.weights(w)
+        return r if (scale == 1).all() else r / scale
 
     def lambda_max(self, grad: Tensor) -> Tensor:
         # −grad ∈ ∂Ω_λ(0), the ball of radius λ·weight·φ′₁(0+) around 0 in every block

@@ -126,6 +126,9 @@ class Joint(Blocks):
         parts = torch.split(weights, [len(piece.indices) for piece in largest])
         return [lam * part if lam else lam for lam, part in zip(found, parts, strict=True)]
 
+    def sizes_in(self, tensors: Sequence[Tensor]) -> list[list[tuple[int, int | Tensor]]]:
+        return [[(piece.tensor, piece.size(tensors[piece.tensor])) for piece in pieces] for pieces in self.families]
+
     def sliced(
         self, before: Sequence[Tensor], after: Sequence[Tensor], stays: Callable[[int, int], Tensor | None]
     ) -> Blocks:

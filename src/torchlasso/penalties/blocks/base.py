@@ -143,6 +143,22 @@ class Blocks(ABC):
         """
         return [lam if weights is None or not lam else lam * weights for lam in lams]
 
+    def sizes_in(self, tensors: Sequence[Tensor]) -> list[list[tuple[int, int | Tensor]]]:
+        """Return, for each view, the tensors that its blocks reach over, and how many weights a block has in each.
+
+        Args:
+            tensors: of one or more sets.
+
+        Returns:
+            Pairs of the number of a tensor, and a number of weights or one for each block.
+
+        Examples:
+            >>> from torchlasso.penalties.blocks import Elements, Rows
+            >>> Rows().sizes_in([torch.ones(6, 4), torch.ones(2, 3)])
+            [[(0, 4)], [(1, 3)]]
+        """
+        return [[(i, self.rows(tensor)[0].shape[1])] for i, tensor in enumerate(tensors)]
+
     def sliced(
         self, before: Sequence[Tensor], after: Sequence[Tensor], stays: Callable[[int, int], Tensor | None]
     ) -> Blocks:
@@ -202,6 +218,11 @@ class Blocks(ABC):
             ((0,), (0, 1, 2), (0,))
         """
         return ()
+
+
+def end_to_end(views: Sequence[Tensor]) -> Tensor:
+    """Return the values of the blocks of a set, view after view, given those of each view."""
+    return views[0] if len(views) == 1 else torch.cat(list(views))
 
 
 def need(blocks: Blocks, w: Tensor, dims: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +24,9 @@ class Elements(Blocks):
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         # adding 0.0 makes −0.0 the plain zero
         return computed(w).abs(), lambda r: torch.copysign(r, w).add_(0.0).to(w.dtype)
+
+    def sizes_in(self, tensors: Sequence[Tensor]) -> list[list[tuple[int, int | Tensor]]]:
+        return [[(i, 1)] for i in range(len(tensors))]
 
     def of_any(self, mask: Tensor) -> Tensor:
         return mask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -44,6 +45,9 @@ class Partition(Blocks):
 
     def weights(self, w: Tensor) -> Tensor | float:
         return self.sizes(w) ** 0.5 if self.weighted else 1.0
+
+    def sizes_in(self, tensors: Sequence[Tensor]) -> list[list[tuple[int, int | Tensor]]]:
+        return [[(i, self.sizes(tensor))] for i, tensor in enumerate(tensors)]
 
     def sizes(self, w: Tensor) -> Tensor | int:
         """Return the number of weights of each block: one number if all are alike, or a tensor, (n_blocks,)."""

@@ -1,0 +1,36 @@
+"""Protection of layers that have hardly any weights left: a λ that is lowered there."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from torchlasso.distributed.sharding import local, total_over_shards
+from torchlasso.penalties import Penalty
+from torchlasso.selection import Group
+
+# A layer with fewer weights than this has its λ lowered with every sample, to nothing where one or none is left; with
+# more it is raised again.
+FEWEST, LOWERED, RAISED, LOWEST = 4, 0.5, 1.25, 1e-4
+
+
+def protect(group: Group, penalty: Penalty) -> None:
+    """Lower λ of the layers of a group that have hardly any blocks left, and raise it again where there are more."""
+    full = group.get("full_scales", [1.0] * len(group["params"]))
+    scales = zip(group["params"], group["lam_scales"], full, strict=True)
+    group["lam_scales"] = [_scale(*_blocks_left(penalty, p), scale / most) * most for p, scale, most in scales]
+
+
+def _blocks_left(penalty: Penalty, p: Tensor) -> tuple[int, int]:
+    """Count the live blocks of a parameter, and all its blocks. Of joint blocks, count weights."""
+    if penalty.over.joint or penalty.over.single:
+        return int(total_over_shards(p, local(p.detach()).count_nonzero())), p.numel()
+    support = penalty.support(p.detach())
+    return int(support.count_nonzero()), support.numel()
+
+
+def _scale(left: int, of: int, before: float) -> float:
+    """Return the factor on λ of a layer with so many blocks left."""
+    if left <= 1 < of or left == 0:
+        return 0.0
+    change = LOWERED if left < min(FEWEST, of) else RAISED
+    return min(1.0, max(before, LOWEST) * change)
