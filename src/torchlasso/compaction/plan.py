@@ -164,9 +164,12 @@ class Folding:
 
     def _constants(self, node: fx.Node) -> dict[Axis, Tensor]:
         """Return the removed units, by family, that a layer reads with an input and a weight that are not zero."""
-        x, w = (self.units.nonzero(arguments(node)[name], varying=True) for name in ("input", "weight"))
-        gone = self.removal.gone
-        both = {axis: x[axis] & w[axis] & gone[axis] for axis in x if axis in w and axis in gone}
+        args, gone = arguments(node), self.removal.gone
+        x = {axis: mask & gone[axis] for axis, mask in self.units.nonzero(args["input"], True).items() if axis in gone}
+        if not any(mask.any() for mask in x.values()):  # then a weight need not be read, which is larger
+            return {}
+        w = self.units.nonzero(args["weight"], varying=True)
+        both = {axis: mask & w[axis] for axis, mask in x.items() if axis in w}
         return {axis: units for axis, units in both.items() if units.any()}
 
     def _change(self, node: fx.Node, going: Removal) -> Tensor | None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from torchlasso.compaction.candidates import Assignment, Candidate, Kind
+from torchlasso.compaction.candidates import Assignment, Candidate, Kind, Place
 
 MOST_TRIALS = 64
 MOST_TOGETHER = 4  # kinds of attributes that are changed together in one trial
@@ -44,6 +44,7 @@ class Search:
 
     def __init__(self, candidates: Callable[[], list[Candidate]], attempt: Callable[[Assignment], Outcome]) -> None:
         self._attempt, self._trials = attempt, MOST_TRIALS
+        self._outcomes: dict[frozenset[tuple[Place, int]], Outcome] = {}  # of the trials so far
         self.furthest, self.failed, self._raised = Outcome(), "", -1
         self.found: Assignment | None = None
         first = attempt([])
@@ -63,10 +64,14 @@ class Search:
             self.furthest = outcome
 
     def _try(self, chosen: Chosen) -> Outcome:
-        self._trials -= 1
-        outcome = self._attempt(self._assignment(chosen))
-        self._note(outcome)
-        return outcome
+        """Run the model with a choice; different choices may lead to the same sizes, which run once."""
+        assignment = self._assignment(chosen)
+        sizes = frozenset(assignment)
+        if sizes not in self._outcomes:
+            self._trials -= 1
+            self._outcomes[sizes] = self._attempt(assignment)
+            self._note(self._outcomes[sizes])
+        return self._outcomes[sizes]
 
     def _solve(self, chosen: Chosen, outcome: Outcome) -> Chosen | None:
         """Return a choice that extends this one and is right; None if there is none."""

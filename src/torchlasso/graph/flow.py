@@ -56,13 +56,13 @@ class _Sign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, note: Callable[[Tensor], None]) -> Tensor:
         ctx.note = note
-        return (x > 0).float()
+        return _positive(x).float().expand(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        matters = grads[0] > 0
-        ctx.note(matters)
-        return matters.float(), None
+        matters = _positive(grads[0])
+        ctx.note(matters.expand(grads[0].shape))
+        return matters.float().expand(grads[0].shape), None
 
 
 _sign: Callable[[Tensor, Callable[[Tensor], None]], Tensor] = _Sign.apply
@@ -120,7 +120,7 @@ class _Run:
             self.leaves.append(depends)
 
         def note(matters: Tensor) -> None:
-            self.matters[node] = _lean(matters)
+            self.matters[node] = matters
 
         return Reach(value, _sign(depends, note))
 
@@ -154,7 +154,7 @@ class _Run:
         if not isinstance(known, Reach) or not isinstance(known.value, Tensor):
             return
         whole = node in self._added or not known.value.is_floating_point() or node in self.trace.tensors
-        depends = _lean(unexpanded(known.depends.detach()) > 0).expand(known.depends.shape)
+        depends = _positive(known.depends.detach()).expand(known.depends.shape)
         self.depends[node] = depends
         self.kept[node] = known.value if whole else _lean(_constant(known.value, depends))
 
@@ -208,9 +208,15 @@ def _lean(x: Tensor) -> Tensor:
     return lean.clone(memory_format=torch.contiguous_format).expand(x.shape)
 
 
+def _positive(x: Tensor) -> Tensor:
+    """Return where a tensor is above 0, with size 1 along dimensions where all elements agree."""
+    return unexpanded(_lean(unexpanded(x) > 0))
+
+
 def _constant(value: Tensor, depends: Tensor) -> Tensor:
     """Return the elements of a value that do not depend on the inputs, and 0 elsewhere."""
-    return _all(torch.zeros((), dtype=value.dtype), value) if depends.all() else value.masked_fill(depends, 0)
+    all_do = bool(unexpanded(depends).all())
+    return _all(torch.zeros((), dtype=value.dtype), value) if all_do else value.masked_fill(depends, 0)
 
 
 def _pack(x: Tensor) -> tuple[Tensor, torch.dtype]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,11 +36,43 @@ class Affine(OperatorRule):
         return found + bias.depends.reshape(-1, *[1] * after) if isinstance(bias, Reach) else found
 
 
+class _Rows(torch.autograd.Function):
+    """The product x (W ≠ 0)ᵀ of many rows x, which are often all equal, forwards and backwards: then one is enough."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, nonzero: Tensor) -> Tensor:
+        ctx.save_for_backward(nonzero)
+        return _each_row(lambda rows: rows @ nonzero.T.to(rows.dtype), x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (nonzero,) = ctx.saved_tensors
+        return _each_row(lambda rows: rows @ nonzero.to(rows.dtype), grads[0]), None
+
+
+def _each_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a function to the rows of a tensor, its last dimension; only to the first if all are equal."""
+    rows = x.flatten(0, -2)
+    alike = len(rows) > 1 and torch.equal(rows[1], rows[0]) and bool((rows == rows[0]).all())
+    found = function(rows[:1]) if alike else function(rows)
+    return found.expand(len(rows), -1).reshape(*x.shape[:-1], found.shape[-1])
+
+
+_rows: Callable[[Tensor, Tensor], Tensor] = _Rows.apply
+
+
 @rule("linear")
 class Linear(Affine):
     """Linear layers: x Wᵀ + b."""
 
     local = True
+
+    def reach(self, call: Call[Reach]) -> Any:
+        x, weight, bias = call["input"], call["weight"], call["bias"]
+        if not weight.fixed or weight.value.dim() < 2 or x.depends.dim() < 2:
+            return super().reach(call)
+        found = _rows(x.depends, weight.value != 0)
+        return found + bias.depends if isinstance(bias, Reach) else found
 
     def shape(self, call: Call[Shaped]) -> Any:
         *batch, columns = call["input"].dims
