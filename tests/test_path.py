@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, collapsed, follow
+from torchlasso.path.search import next_lam
 from torchlasso.training.trainer import Plan, Step, Trainer
 
 pytestmark = pytest.mark.slow
@@ -173,12 +174,14 @@ def spread_of(model: nn.Module, recipe: Recipe, rows: Rows) -> float:
 def test_a_path_goes_from_dense_to_sparse(by_density: Path) -> None:
     first, *sparse = points = [point for point, _ in by_density]
     assert (first.lam, first.sparsity, first.epochs) == (0.0, 0.0, BY_DENSITY.dense.epochs)
-    assert [point.epochs for point in sparse] == [40, 10, 10, 10, 10]  # the first one searches for λ
-    lams = [point.lam for point in points]
-    assert lams == sorted(lams)
+    assert (sparse[0].epochs, sparse[0].tries) == (40, 1)  # the first one searches for λ
+    assert [point.epochs for point in sparse[1:]] == [10 * point.tries for point in sparse[1:]]
+    assert sum(point.tries - 1 for point in sparse) <= BY_DENSITY.grid.points
+    zeros = [point.sparsity for point in points]
+    assert zeros == sorted(zeros)
     assert sparse[0].sparsity == pytest.approx(0.5, abs=0.1)
     assert sparse[-1].sparsity == pytest.approx(0.9, abs=0.06)
-    assert 0 < lams[1] < lams[-1]
+    assert 0 < sparse[0].lam < sparse[-1].lam
 
 
 def test_by_lam_the_points_have_the_given_ones(by_lam: Path) -> None:
@@ -219,8 +222,7 @@ def test_lam_of_the_next_point_follows_from_the_last_point(before: list[tuple[fl
     """Three points are to come of those to the share 0.9 of zeros, whose odds are 1/9."""
     done = [Point(0, 0.0, 0.0, 60, None, None, None, None, 1, 1.0)]
     done += [replace(done[0], index=k, lam=value, sparsity=zeros) for k, (value, zeros) in enumerate(before, 1)]
-    recipe = recipe_of(Grid(len(done) + 3, sparsest=0.9), epochs=(1, 1))
-    assert next(follow(classifier(), recipe, CLASSES[0], done=done)).lam == pytest.approx(lam, rel=1e-9)
+    assert next_lam(done, Grid(len(done) + 3, sparsest=0.9)) == pytest.approx(lam, rel=1e-9)
 
 
 @pytest.mark.parametrize("theta", [None, 0.1])

@@ -98,7 +98,8 @@ def test_the_lines_describe_the_models_of_the_points(path_of: Callable[[str], Pa
     loss = nn.functional.mse_loss if name.startswith("amounts") else nn.functional.cross_entropy
     lines = lines_of(run / "path.jsonl")
     assert [line["index"] for line in lines] == list(range(3 if "density" in name else 5))
-    assert [line["epochs"] for line in lines] == ([20, 20, 3] if "density" in name else [6, 3, 3, 3, 3])
+    epochs = [20, 20, 3 * lines[2]["tries"]] if "density" in name else [6, 3, 3, 3, 3]
+    assert [line["epochs"] for line in lines] == epochs
     for line in lines:
         model = model_of(run / "points" / f"{line['index']:03}.safetensors", 1 if name.startswith("amounts") else 3)
         weights = [p for p in model.parameters() if p.dim() == 2]
@@ -269,11 +270,13 @@ def test_a_path_ends_where_the_model_is_no_better_than_guessing(
 ) -> None:
     """Also at a point that has no weight left, which has no place in the figure."""
     options = [*BY_LAM, "--lams", "0.01,30", "--collapse", "0.25"]
-    ended = cli("path", "--data", tables / f"{name}.csv", "--out", tmp_path / "run", *options)
-    assert (ended.code, ended.err) == (0, "")
+    ended = cli("path", "--data", tables / f"{name}.csv", "--out", tmp_path / "run", *options, "--strict")
+    assert (ended.code, ended.err) == (3, "")
     lines = lines_of(tmp_path / "run" / "path.jsonl")
     assert 1 < len(lines) < 5
-    assert "The path ends here" in ended.out
+    said = cli.summary(tmp_path / "run")["warnings"]
+    assert [line[9:] for line in ended.out.splitlines() if line.startswith("warning: ")] == said
+    assert said[-1].startswith(f"The path ends at point {len(lines)} of 5, with ")
     assert lines[-1]["nonzero"] == 0 or name == "classes"
     best = min(error_of(line["validation"]) for line in lines)
     assert error_of(lines[-1]["validation"]) > 2 * best
@@ -308,3 +311,15 @@ def test_without_matplotlib_there_is_no_figure(
     assert set(cli.contents(tmp_path / "run")) == {name for name in FILES if "frontier" not in name} | points
     assert "frontier" not in ended.out
     assert cli.summary(tmp_path / "run", timed=False) == cli.summary(path_of("classes by lam"), timed=False)
+
+
+def test_points_of_earlier_versions_are_read(path_of: Callable[[str], Path], tmp_path: Path) -> None:
+    """They have one training each, and no remark."""
+    run = path_of("classes by density")
+    lines = [{k: v for k, v in line.items() if k not in ("tries", "miss")} for line in lines_of(run / "path.jsonl")]
+    (tmp_path / "path.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    points = RunFolder(tmp_path).read_points()
+    assert [(point.tries, point.miss) for point in points] == [(1, None)] * 3
+    now = RunFolder(run).read_points()
+    assert [point.lam for point in points] == [point.lam for point in now]
+    assert now[2].tries > 1

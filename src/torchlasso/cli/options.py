@@ -17,7 +17,10 @@ Out = Annotated[str, typer.Option(help="Folder of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Exit with code 3 if the target was missed or the model is no result.")
+    bool,
+    typer.Option(
+        "--strict", help="Exit with code 3 if there are warnings, as of a missed target or a model that is no result."
+    ),
 ]
 AllowCode = Annotated[
     list[str] | None,

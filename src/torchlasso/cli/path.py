@@ -21,6 +21,7 @@ def path(
     overwrite: options.Overwrite = False,
     allow_code: options.AllowCode = None,
     as_json: options.AsJson = False,
+    strict: options.Strict = False,
     **values: Any,
 ) -> None:
     """Train a path of models from dense to sparse, each starting from the one before, and draw the frontier.
@@ -32,4 +33,6 @@ def path(
     folder = options.folder_of(out, given, by=allow_code)
     start = started(context, given, folder, resume=resume, overwrite=overwrite, as_json=as_json)
     with start as (experiment, rows):
-        run_path(experiment, rows, folder, Screen())
+        summary = run_path(experiment, rows, folder, Screen())
+    if strict and summary.warnings:
+        raise typer.Exit(3)

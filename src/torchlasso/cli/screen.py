@@ -145,7 +145,7 @@ class Screen(Observer):
             f"λ {point.lam:.3g}" if point.lam else "dense",
             _measured("val", point.validation),
             _measured("test", point.test),
-            f"{point.seconds:.1f} s",
+            f"{point.seconds:.1f} s" + f" in {point.tries} trainings" * (point.tries > 1),
         ]
         say("  ".join(filter(None, parts)))
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso.control import Hold, Reweighted, TargetSparsity
-from torchlasso.control.steering import ELASTICITY
 from torchlasso.diagnostics.stationarity import is_penalised, stationarity
 from torchlasso.optim import Proximal
 from torchlasso.path.grid import Grid
 from torchlasso.path.points import Point
+from torchlasso.path.search import FINEST, next_lam, search
 from torchlasso.selection import Group
 from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.trainer import (
@@ -31,9 +31,8 @@ from torchlasso.training.trainer import (
 )
 
 LabelledRows = tuple[Tensor, Tensor]
+State = dict[str, Tensor]
 PointWatch = Callable[[int, Trainer], Callable[[Step], None]]
-LOWEST_POWER, HIGHEST_POWER = 0.4, 2.0  # bounds for p, if the odds of a nonzero weight are proportional to λ^-p
-LARGEST_STEP = 10.0  # the largest factor on λ from one point to the next
 CHUNKS = 20  # parts of the validation rows, whose spread gives the standard error of the mean loss
 
 
@@ -111,95 +110,125 @@ def follow(
         >>> [point.nonzero for point in follow(nn.Linear(10, 1), recipe, rows)]
         [10, 2, 2]
     """
-    points = list(done)
+    points, path = list(done), _Path(model, recipe, train, validation, test, watch)
     while len(points) < recipe.grid.points and not collapsed(points, recipe, validation):
-        point = _fit(model, recipe, points, train, validation, test, watch)
+        point = path.next_after(points)
         points.append(point)
         yield point
 
 
-def _fit(
-    model: nn.Module,
-    recipe: Recipe,
-    before: Sequence[Point],
-    train: LabelledRows,
-    validation: LabelledRows | None,
-    test: LabelledRows | None,
-    watch: PointWatch | None,
-) -> Point:
-    index = len(before)
-    searching = index == 1 and recipe.grid.lams is None
-    plan = recipe.dense if index == 0 or searching else replace(recipe.each, seed=(recipe.each.seed + index) % 2**63)
-    optimizer = recipe.optimizer(recipe.groups(model))
-    for group in optimizer.param_groups:
-        group["lr"] *= recipe.lr_growth ** (index / (recipe.grid.points - 1))
-    trainer = Trainer(model, optimizer, recipe.loss, train, plan)
-    trainer.regularisation = recipe.regularisation
-    hold = Hold(optimizer, trainer.steps, recipe.hold) if index and recipe.hold is not None else None
-    if index == 0:
-        _strengthen(optimizer, 0.0)
-    elif recipe.grid.lams is not None:
-        _strengthen(optimizer, recipe.grid.strengths[index - 1])
-    else:
-        latent = all(group["form"] == "latent" for group in optimizer.param_groups)
-        _strengthen(optimizer, recipe.lam if searching or latent else _next_lam(before, recipe.grid))
-        if searching or latent:  # the later points extrapolate from here, unless each finds its own
+@dataclass(frozen=True)
+class _Path:
+    """The arguments of :func:`follow`, and the training of one point after another."""
+
+    model: nn.Module
+    recipe: Recipe
+    train: LabelledRows
+    validation: LabelledRows | None
+    test: LabelledRows | None
+    watch: PointWatch | None
+
+    def next_after(self, before: Sequence[Point]) -> Point:
+        """Train the next point."""
+        index, grid, optimizer = len(before), self.recipe.grid, self._optimizer(len(before))
+        if index == 0:
+            return self._trained(index, optimizer, 0.0, self.recipe.dense)
+        each = replace(self.recipe.each, seed=(self.recipe.each.seed + index) % 2**63)
+        if grid.lams is not None:
+            return self._trained(index, optimizer, grid.strengths[index - 1], each)
+        if all(group["form"] == "latent" for group in optimizer.param_groups):  # it meets any target
+            return self._trained(index, optimizer, None, self.recipe.dense if index == 1 else each)
+        return self._searched(before, optimizer, each)
+
+    def _searched(self, before: Sequence[Point], optimizer: Proximal, each: Plan) -> Point:
+        """Train from the same weights with one λ after another, and keep the point nearest to the wanted zeros."""
+        index, found, kept = len(before), search(before, self.recipe.grid), _copied(self.model)
+        start, lam, discarded = kept, self.recipe.lam, []
+        if index == 1:
+            first = self._trained(index, optimizer, None, self.recipe.dense)
+            if abs(found.distance(first)) <= FINEST and not self._ends_with([*before, first]):
+                return first
+            discarded = [first]  # its λ was still changing, and says nothing about the λ of a whole training
+            optimizer = self._again(start, index)
+        else:
+            lam = next_lam(before, self.recipe.grid)
+        while True:
+            point = self._trained(index, optimizer, found.lam or lam, each)
+            found.add(point, is_ruined=self._ends_with([*before, point]))
+            if found.best is found.tries[-1]:
+                kept = _copied(self.model)
+            if found.is_over:
+                break
+            optimizer = self._again(start, index)
+        self.model.load_state_dict(kept)
+        points = [*discarded, *(t.point for t in found.tries)]
+        return replace(
+            found.best.point,
+            epochs=sum(point.epochs for point in points),
+            seconds=sum(point.seconds for point in points),
+            tries=len(points),
+            miss=found.miss,
+        )
+
+    def _again(self, start: State, index: int) -> Proximal:
+        """Go back to the weights before the point, and make another optimizer."""
+        self.model.load_state_dict(start)
+        return self._optimizer(index)
+
+    def _ends_with(self, points: Sequence[Point]) -> bool:
+        return collapsed(points, self.recipe, self.validation)
+
+    def _optimizer(self, index: int) -> Proximal:
+        """Make the optimizer of a point, with λ = 1."""
+        optimizer = self.recipe.optimizer(self.recipe.groups(self.model))
+        for group in optimizer.param_groups:
+            group["lr"] *= self.recipe.lr_growth ** (index / (self.recipe.grid.points - 1))
+        return optimizer
+
+    def _trained(self, index: int, optimizer: Proximal, lam: float | None, plan: Plan) -> Point:
+        """Train a point with ``lam``; None: with the λ that meets the target of the grid."""
+        model, recipe = self.model, self.recipe
+        trainer = Trainer(model, optimizer, recipe.loss, self.train, plan)
+        trainer.regularisation = recipe.regularisation
+        hold = Hold(optimizer, trainer.steps, recipe.hold) if index and recipe.hold is not None else None
+        for group in optimizer.param_groups:
+            group["lam"] *= recipe.lam if lam is None else lam
+        if lam is None:
             target, steps = recipe.grid.targets[index - 1], trainer.steps if hold is None else hold.start
             trainer.controls.append(TargetSparsity(optimizer, target, steps=steps, tolerance=1.0))
-    if index and recipe.theta is not None:
-        trainer.controls.append(Reweighted(optimizer, recipe.theta))
-    if hold is not None:
-        trainer.controls.append(hold)
-    watch_step = None if watch is None else watch(index, trainer)
-    for _ in range(plan.epochs):
-        trainer.run_epoch(watch_step)
-    groups = optimizer.penalised_groups()
-    penalised = sum(p.numel() for group in groups for p in group["params"])
-    zeros = sparsity(groups)
-    found = None if validation is None else evaluate(model, recipe.loss, *validation)
-    lam = max(group["lam"] for group in groups) if hold is None else max(hold.before)
-    full_gradient(model, recipe.regularisation.loss or recipe.loss, *train)
-    return Point(
-        index=index,
-        lam=lam,
-        sparsity=zeros,
-        nonzero=round((1 - zeros) * penalised),
-        validation=found,
-        test=None if test is None else evaluate(model, recipe.loss, *test),
-        spread=None if validation is None or found is None else _spread(model, recipe.loss, found, *validation),
-        stationarity=stationarity(groups) if is_penalised(groups) else None,
-        epochs=plan.epochs,
-        seconds=trainer.seconds,
-    )
+        if index and recipe.theta is not None:
+            trainer.controls.append(Reweighted(optimizer, recipe.theta))
+        if hold is not None:
+            trainer.controls.append(hold)
+        watch_step = None if self.watch is None else self.watch(index, trainer)
+        for _ in range(plan.epochs):
+            trainer.run_epoch(watch_step)
+        groups = optimizer.penalised_groups()
+        penalised = sum(p.numel() for group in groups for p in group["params"])
+        zeros = sparsity(groups)
+        found = None if self.validation is None else evaluate(model, recipe.loss, *self.validation)
+        spread = None if self.validation is None or found is None else _spread(model, recipe, found, *self.validation)
+        full_gradient(model, recipe.regularisation.loss or recipe.loss, *self.train)
+        return Point(
+            index=index,
+            lam=max(group["lam"] for group in groups) if hold is None else max(hold.before),
+            sparsity=zeros,
+            nonzero=round((1 - zeros) * penalised),
+            validation=found,
+            test=None if self.test is None else evaluate(model, recipe.loss, *self.test),
+            spread=spread,
+            stationarity=stationarity(groups) if is_penalised(groups) else None,
+            epochs=plan.epochs,
+            seconds=trainer.seconds,
+        )
 
 
-def _strengthen(optimizer: Proximal, lam: float) -> None:
-    """Multiply the λ of every group, relative to λ = 1, by ``lam``."""
-    for group in optimizer.param_groups:
-        group["lam"] *= lam
-
-
-def _next_lam(before: Sequence[Point], grid: Grid) -> float:
-    """Extrapolate λ of the next point: the odds of a nonzero weight are about a power of 1/λ.
-
-    The remaining points divide the way to the last one evenly. The power is fitted to the last two points, within
-    bounds, since a point may not have converged.
-    """
-    sparse = [point for point in before if point.lam and 0 < point.sparsity < 1]
-    if not sparse:  # λ was so small that nothing became zero, or so large that everything did
-        return before[-1].lam * (10.0 if before[-1].sparsity == 0 else 0.1)
-    odds = [math.log((1 - point.sparsity) / point.sparsity) for point in sparse]
-    power = ELASTICITY
-    if len(sparse) > 1 and sparse[-1].lam > sparse[-2].lam:
-        power = (odds[-2] - odds[-1]) / math.log(sparse[-1].lam / sparse[-2].lam)
-    power = min(max(power, LOWEST_POWER), HIGHEST_POWER)
-    wanted = math.log((1 - grid.sparsest) / grid.sparsest)
-    way = (odds[-1] - wanted) / (grid.points - len(before))  # below 0 if the last point overshot
-    return sparse[-1].lam * min(math.exp(way / power), LARGEST_STEP)
+def _copied(model: nn.Module) -> State:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 @torch.no_grad()
-def _spread(model: nn.Module, loss: Loss, found: Evaluation, x: Tensor, y: Tensor) -> float:
+def _spread(model: nn.Module, recipe: Recipe, found: Evaluation, x: Tensor, y: Tensor) -> float:
     """Return the standard error of the error, which is binomial, or of the mean loss."""
     if found.error is not None:
         share = (found.error * len(y) + 1) / (
@@ -208,7 +237,7 @@ def _spread(model: nn.Module, loss: Loss, found: Evaluation, x: Tensor, y: Tenso
         return math.sqrt(share * (1 - share) / len(y))
     outputs = outputs_of(model, x)
     chunks = zip(outputs.chunk(CHUNKS), y.chunk(CHUNKS), strict=True)
-    losses = torch.tensor([evaluate_outputs(some, loss, wanted).loss for some, wanted in chunks])
+    losses = torch.tensor([evaluate_outputs(some, recipe.loss, wanted).loss for some, wanted in chunks])
     spread = float(losses.std()) if len(losses) > 1 else 0.0
     return spread / math.sqrt(len(losses))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 from torchlasso.diagnostics.stationarity import Stationarity
 from torchlasso.training.trainer import Evaluation
@@ -19,7 +20,9 @@ class Point:
         validation, test: the figures on these rows; None if there are none.
         spread: the standard error of the validation error (for regression, of the validation loss).
         stationarity: on the whole training set, in units of λ; None for the dense model.
-        epochs, seconds: the length of its own training.
+        epochs, seconds: the length of its own training, with that of other values of λ that were tried for it.
+        tries: the number of these trainings.
+        miss: why its zeros are far from the wanted ones; None if they are near, or if λ was given.
     """
 
     index: int
@@ -32,6 +35,8 @@ class Point:
     stationarity: Stationarity | None
     epochs: int
     seconds: float
+    tries: int = field(default=1, metadata={"newer": True})  # files of earlier versions do not have it
+    miss: str | None = None
 
     @property
     def badness(self) -> float | None:
@@ -42,3 +47,13 @@ class Point:
 def badness(found: Evaluation) -> float:
     """Return the error for classes, else the loss."""
     return found.loss if found.error is None else found.error
+
+
+def log_odds(sparsity: float) -> float:
+    """Return the log odds of a nonzero weight; shares of zeros within a millionth of 0 or 1 are taken to be there.
+
+    >>> log_odds(0.5), round(log_odds(0.9), 3), round(log_odds(1.0), 3)
+    (0.0, -2.197, -13.816)
+    """
+    left = min(max(1 - sparsity, 1e-6), 1 - 1e-6)
+    return math.log(left / (1 - left))

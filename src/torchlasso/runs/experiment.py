@@ -23,7 +23,7 @@ from torchlasso.optim import Proximal, proximal
 from torchlasso.path import Recipe
 from torchlasso.penalties import L1
 from torchlasso.runs import choices
-from torchlasso.runs.options import COMPARISONS, LOSS_TERM, Options, PathOptions
+from torchlasso.runs.options import COMPARISONS, EPOCHS_EACH, LOSS_TERM, STEPS_EACH, Options, PathOptions
 from torchlasso.selection import Group, Rule, param_groups, penalty
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.input_dropout import InputDropout
@@ -197,13 +197,14 @@ class Experiment:
     def recipe(self, path: PathOptions, x: Tensor) -> Recipe:
         """Make the recipe for the points of a path that are trained on the inputs ``x``."""
         plan = self.options.plan
+        batches = max(1, len(x) // plan.batch_size)
         return Recipe(
             grid=path.grid,
             groups=lambda model: self.groups(model, 1.0),
             optimizer=self.proximal,
             loss=self.loss,
             dense=plan,
-            each=replace(plan, epochs=path.epochs_each),
+            each=replace(plan, epochs=path.epochs_each or max(EPOCHS_EACH, math.ceil(STEPS_EACH / batches))),
             theta=self.options.reweight,
             hold=self.options.hold,
             lam=self.options.lam,

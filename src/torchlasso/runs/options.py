@@ -22,6 +22,7 @@ DENSE, LOSS_TERM = "dense", "loss-term"
 COMPARISONS = (DENSE, LOSS_TERM)
 TARGETS = ("sparsity", "flops", "bytes")
 TRAIN, PATH = "train", "path"
+EPOCHS_EACH, STEPS_EACH = 2, 200  # the training of a point of a path: as many epochs, and at least as many steps
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,13 @@ class PathOptions:
     lams: Annotated[
         tuple[float, ...], Option("First and last λ, as in 1e-6,1e-3: space the points by λ instead of by density.")
     ] = ()
-    epochs_each: Annotated[int, Option("Passes over the training rows for each point after the dense one.")] = 2
+    epochs_each: Annotated[
+        int | None,
+        Option(
+            f"Passes over the training rows for each point after the dense one; if not given, {EPOCHS_EACH}, "
+            f"or as many as make {STEPS_EACH} steps."
+        ),
+    ] = None
     lr_growth: Annotated[
         float, Option("Learning rate at the last point, as a multiple of --lr; it grows along the path.")
     ] = 1.0
@@ -88,7 +95,7 @@ class PathOptions:
         _ = self.grid  # raises an error if the values do not make a grid
         if len(self.lams) not in (0, 2):
             raise ValueError(f"--lams must be two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
-        if self.epochs_each < 1:
+        if self.epochs_each is not None and self.epochs_each < 1:
             raise ValueError(f"--epochs-each must be at least 1; got {self.epochs_each}")
         if not 0 < self.lr_growth < math.inf:
             raise ValueError(f"--lr-growth must be a finite number above 0; got {self.lr_growth}")

@@ -15,7 +15,7 @@ from torch import nn
 from torchlasso.distributed import processes
 from torchlasso.figures import frontier, save
 from torchlasso.figures._style import plain
-from torchlasso.path import Point, choose, folds_of, follow, pooled
+from torchlasso.path import Point, choose, folds_of, follow, pooled, remarks
 from torchlasso.runs.evaluation import summarise
 from torchlasso.runs.experiment import Experiment, RowSplits, read_data
 from torchlasso.runs.folder import RunFolder
@@ -48,11 +48,14 @@ def run_path(experiment: Experiment, rows: RowSplits, folder: RunFolder, observe
     _load(model, folder, chosen.index)
     folder.write_model(model.state_dict())
     _draw(judged, chosen, folder, experiment, observer)
-    summary = _summary(experiment, model, rows, chosen, points)
+    found = remarks(points, path.grid, path.collapse)
+    summary = replace(_summary(experiment, model, rows, chosen, points), warnings=found)
     folder.write_means(mean_images(experiment.inputs, rows.train))
     write_page(folder, experiment, model, summary)
     folder.write_summary(summary)
     observer.chosen(judged, chosen)
+    for sentence in found:
+        observer.say(f"warning: {sentence}")
     figure = f", {folder.frontiers[0].name}" if folder.frontiers[0].exists() else ""
     observer.say(f"{folder.path}: path.jsonl, points/, model.safetensors, report.html{figure}")
     return summary
@@ -81,9 +84,8 @@ def _follow(
                 observer.point(point, path.points)
         except FloatingPointError as error:
             raise FloatingPointError(f"point {len(points) + 1}: {error}; try a smaller --lr") from error
-    if len(points) < path.points:
-        far = f"more than {path.collapse:.0%} of the way from the best point to guessing"
-        observer.say(f"The path ends here: the validation {'error' if experiment.inputs.classes else 'loss'} is {far}.")
+    if again := sum(point.tries - 1 for point in points):
+        observer.say(f"To spread the points, {again} of {again + len(points)} trainings were made with another λ.")
     return points
 
 
