@@ -61,6 +61,7 @@ def test_training_stops_where_nothing_can_change(cli: Any, tmp_path: Any, monkey
 def test_a_ruined_network_is_named(cli: Any, tmp_path: Any) -> None:
     run = tmp_path / "run"
     given = ("--data", "digits", "--model", "lenet-300-100", "--sparsity", "0.97", "--epochs", "40", "--seed", "5")
+    given += ("--recipe", "proximal")
     ended = cli("train", *given, "--out", run)
     assert ended.out.count("the network is ruined") == 1
     summary = summary_of(run)
@@ -70,7 +71,9 @@ def test_a_ruined_network_is_named(cli: Any, tmp_path: Any) -> None:
 
 def test_a_missed_target_is_said_once(cli: Any, tmp_path: Any) -> None:
     run = tmp_path / "run"
-    ended = cli("train", *MODEL, "--sparsity", "0.97", "--epochs", "1", "--strict", "--out", run)
+    ended = cli(
+        "train", *MODEL, "--recipe", "proximal", "--sparsity", "0.97", "--epochs", "1", "--strict", "--out", run
+    )
     assert ended.code == 3
     assert ended.out.count("TargetSparsity: training ended with") == 1
     assert summary_of(run)["target_met"] is False

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--validation", "0.25")
 SHORT = (*OPTIONS, "--epochs", "6", "--epochs-each", "3", "--points", "5", "--collapse", "1")
 BY_LAM = (*SHORT, "--lams", "0.005,0.1")
-BY_DENSITY = (*SHORT, "--epochs", "20", "--sparsest", "0.9", "--lam", "1e-3", "--points", "3")
+BY_DENSITY = (*SHORT, "--epochs", "20", "--sparsest", "0.9", "--lam", "1e-3", "--points", "3", "--recipe", "proximal")
 VALIDATION = 0.25
 FILES = {
     "config.json",

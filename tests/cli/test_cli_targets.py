@@ -24,9 +24,10 @@ from torchlasso.training.trainer import Plan, Trainer
 pytestmark = pytest.mark.slow
 
 OPTIONS = ("--model", "mlp:width=32,depth=1", "--batch-size", "32", "--lr", "0.03", "--lam", "1e-3", "--epochs", "60")
+OPTIONS += ("--recipe", "proximal")
 COMBINED = ("--sparsity", "0.5", "--reweight", "0.05", "--refit", "2", "--teacher", "dense", "--compare", "loss-term")
 NEW = ("sparsity", "flops", "bytes", "reweight", "refit", "teacher", "path")  # entries that there were not always
-NEW += ("form", "warmup", "hold")
+NEW += ("recipe", "form", "warmup", "hold")
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def _parameters(cls: type, command: str) -> Iterator[inspect.Parameter]:
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
     for name, kind, option in options_of(cls, command):
         default: Any = defaults[name] if option.default is None else option.default
-        if default is dataclasses.MISSING:  # not required: a resumed run already has a value
+        if default is dataclasses.MISSING or option.by_recipe:  # a resumed run has a value already, a recipe has one
             kind, default = kind | None, None
         if get_origin(kind) is tuple:
             kind, default = str, ",".join(default)

@@ -20,6 +20,7 @@ from torchlasso.path import folds_of
 from torchlasso.runs.experiment import Experiment, RowSplits, read_data, read_data_again
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import DENSE, Options, PathOptions
+from torchlasso.runs.recipes import completed
 from torchlasso.runs.teacher import outputs_of_teacher
 
 
@@ -70,7 +71,7 @@ def _begun(given: dict[str, Any], folder: RunFolder, lock: ExitStack) -> tuple[E
         raise ValueError(f"{folder.path} already holds a run; give --resume, --overwrite or another --out")
     if given["data"] is None:
         raise ValueError("--data is missing")
-    experiment, rows = _prepare(Options(**given), folder.allowed)
+    experiment, rows = _prepare(Options(**completed(given)), folder.allowed)
     lock.enter_context(folder.locked())
     if folder.holds_a_run:
         raise ValueError(f"{folder.path} holds a run that another process has just started; give another --out")
@@ -103,7 +104,7 @@ def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, Row
     """Replace a run by a new one; the old one stays until the new one is known to be trainable."""
     if given["data"] is None:
         raise ValueError("--data is missing")
-    experiment, rows = _prepare(Options(**given), folder.allowed)
+    experiment, rows = _prepare(Options(**completed(given)), folder.allowed)
     teacher = experiment.options.teacher
     if teacher is not None:
         place = Path(teacher).resolve()

@@ -172,7 +172,7 @@ class Experiment:
         """
         options, optimizer = self.options, self.proximal(self.groups(model))
         trainer = self._trainer(model, optimizer, rows, options.plan, self._taught(teacher))
-        hold = None if options.hold is None else Hold(optimizer, trainer.steps, options.hold)
+        hold = Hold(optimizer, trainer.steps, options.hold) if options.hold else None
         steps = trainer.steps if hold is None else hold.start
         if options.sparsity is not None:
             trainer.controls.append(TargetSparsity(optimizer, options.sparsity, steps=steps))
@@ -186,7 +186,7 @@ class Experiment:
                 steps=steps,
             )
             trainer.controls.append(budget)
-        if options.reweight is not None:
+        if options.reweight:
             trainer.controls.append(Reweighted(optimizer, theta=options.reweight))
         if hold is not None:
             trainer.controls.append(hold)
@@ -205,8 +205,8 @@ class Experiment:
             loss=self.loss,
             dense=plan,
             each=replace(plan, epochs=path.epochs_each or max(EPOCHS_EACH, math.ceil(STEPS_EACH / batches))),
-            theta=self.options.reweight,
-            hold=self.options.hold,
+            theta=self.options.reweight or None,
+            hold=self.options.hold or None,
             lam=self.options.lam,
             lr_growth=path.lr_growth,
             collapse=path.collapse,

@@ -23,6 +23,7 @@ COMPARISONS = (DENSE, LOSS_TERM)
 TARGETS = ("sparsity", "flops", "bytes")
 TRAIN, PATH = "train", "path"
 EPOCHS_EACH, STEPS_EACH = 2, 200  # the training of a point of a path: as many epochs, and at least as many steps
+RECIPES = ("latent", "proximal")  # see :mod:`torchlasso.runs.recipes`
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,15 @@ class Option:
         only: the only command that has the option; None for all commands.
         on_path: the option of ``torchlasso path``, if it differs.
         default: replaces the default of the field.
+        by_recipe: whether the recipe chooses its value where none is given; the default of the field is that of the
+            recipe ``proximal``.
     """
 
     help: str
     only: str | None = None
     on_path: Option | None = None
     default: Any = None
+    by_recipe: bool = False
 
 
 def options_of(cls: type, command: str) -> Iterator[tuple[str, Any, Option]]:
@@ -51,6 +55,11 @@ def options_of(cls: type, command: str) -> Iterator[tuple[str, Any, Option]]:
         if option is None or option.only not in (None, command):
             continue
         yield each.name, kind, (option.on_path or option) if command == PATH else option
+
+
+def is_by_recipe(name: str) -> bool:
+    """Return whether the recipe chooses the value of a field of :class:`Options` that is not given."""
+    return any(each == name and option.by_recipe for each, _, option in options_of(Options, TRAIN))
 
 
 def _check_whole(options: Any) -> None:
@@ -129,9 +138,21 @@ class Options:
     loss: Annotated[
         str | None, Option(f"Loss: {', '.join(LOSSES)} or module:function; if not given, the labels decide.")
     ] = None
+    recipe: Annotated[
+        str,
+        Option(
+            f"Recipe: {', '.join(RECIPES)}; values for the options without a default here. "
+            "If not given, latent where there is a target, else proximal.",
+            by_recipe=True,
+        ),
+    ] = field(default="proximal", metadata=NEWER)
     lam: Annotated[
         float,
-        Option("λ ≥ 0 in the objective, mean loss + λ·penalty.", on_path=Option("λ at which the search starts.")),
+        Option(
+            "λ ≥ 0: in the objective, mean loss + λ·penalty, or where the search for a target starts.",
+            on_path=Option("λ at which the search starts.", by_recipe=True),
+            by_recipe=True,
+        ),
     ] = 1e-4
     penalty: Annotated[str, Option(f"Penalty: {', '.join(penalties.registry())}; options as in mcp:gamma=3.")] = "l1"
     over: Annotated[
@@ -139,15 +160,25 @@ class Options:
     ] = None
     optimizer: Annotated[str, Option(f"Optimizer: {', '.join(OPTIMIZERS)}; options as in sgd:momentum=0.9.")] = "adam"
     form: Annotated[
-        str, Option(f"Form of the optimizer: {', '.join(FORMS)} (dual averaging; λ is relative to the gradients).")
+        str,
+        Option(
+            f"Form of the optimizer: {', '.join(FORMS)} (dual averaging; λ is relative to the gradients).",
+            by_recipe=True,
+        ),
     ] = field(default="proximal", metadata=NEWER)
-    lr: Annotated[float, Option("Learning rate at the start.")] = 1e-3
-    schedule: Annotated[str, Option(f"Schedule of the learning rate: {', '.join(SCHEDULES)}.")] = "cosine"
-    warmup: Annotated[float, Option("Share of the steps over which the learning rate rises from 0.")] = field(
-        default=0.0, metadata=NEWER
+    lr: Annotated[float, Option("Learning rate at its highest.", by_recipe=True)] = 1e-3
+    schedule: Annotated[str, Option(f"Schedule of the learning rate: {', '.join(SCHEDULES)}.", by_recipe=True)] = (
+        "cosine"
     )
+    warmup: Annotated[
+        float, Option("Share of the steps over which the learning rate rises from 0.", by_recipe=True)
+    ] = field(default=0.0, metadata=NEWER)
     hold: Annotated[
-        float | None, Option("Share of the steps at the end with frozen zeros and no penalty; wsd decays over it.")
+        float | None,
+        Option(
+            "Share of the steps at the end with frozen zeros and no penalty (0: none); wsd decays over it.",
+            by_recipe=True,
+        ),
     ] = None
     input_dropout: Annotated[
         float, Option("Probability with which an input is set to the background in a training step, such as 0.2.")
@@ -184,7 +215,11 @@ class Options:
         float | None, Option("Target for the size, a share or a number; with --over units, filters or rows.", TRAIN)
     ] = None
     reweight: Annotated[
-        float | None, Option("Multiply λ of each weight by θ/(|w|+θ), to shrink large weights less; θ such as 0.05.")
+        float | None,
+        Option(
+            "Multiply λ of each weight by θ/(|w|+θ), to shrink large weights less; θ such as 0.05, or 0 for none.",
+            by_recipe=True,
+        ),
     ] = None
     refit: Annotated[
         int | None,
@@ -225,8 +260,8 @@ class Options:
             raise ValueError(f"--validation must be at least 0 and below 1; got {self.validation!r}")
         if self.form not in FORMS:
             raise unknown("form", self.form, FORMS)
-        if self.hold is not None and not 0 < self.hold < 1:
-            raise ValueError(f"--hold must be a share of the steps, above 0 and below 1; got {self.hold!r}")
+        if self.hold is not None and not 0 <= self.hold < 1:
+            raise ValueError(f"--hold must be a share of the steps, at least 0 and below 1; got {self.hold!r}")
         for name in ("input_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 flag = f"--{name.replace('_', '-')}"
@@ -263,5 +298,5 @@ class Options:
     @property
     def plan(self) -> Plan:
         """The length and the order of training."""
-        decay = {} if self.hold is None else {"decay": self.hold}
+        decay = {"decay": self.hold} if self.hold else {}
         return Plan(self.epochs, self.batch_size, self.seed, self.schedule, self.warmup, **decay)

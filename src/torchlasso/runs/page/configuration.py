@@ -35,7 +35,7 @@ def _command(options: Options) -> str:
         for field in fields(part) if part is not None else ():
             value = getattr(part, field.name)
             if field.name != "path" and (
-                value != getattr(ours, field.name) or field.name in ("data", "model", "epochs")
+                value != getattr(ours, field.name) or field.name in ("data", "model", "epochs", "recipe")
             ):
                 words += [f"--{field.name.replace('_', '-')}", *([] if value is True else [_text(value)])]
     return shlex.join(words)

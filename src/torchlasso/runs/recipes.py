@@ -1,0 +1,66 @@
+"""Recipes of training: values for the options that depend on each other, used where the command line has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from torchlasso._core.specs import parse_spec, unknown
+from torchlasso.runs.options import LOSS_TERM, RECIPES, TARGETS, Options, is_by_recipe
+
+Values = dict[str, Any]
+
+# Optimizers whose steps have about the same length whatever the size of the gradients: the latent form has a λ without
+# a unit under these.
+ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "rmsprop")
+# Chosen on validation rows of several data sets, networks and lengths: docs/results/recipes.md.
+RATE, HOLD, WARMUP, THETA, LAM = 5e-3, 0.25, 0.05, 0.2, 0.05
+
+
+def _proximal(given: Mapping[str, Any]) -> Values:
+    return {}
+
+
+def _latent(given: Mapping[str, Any]) -> Values:
+    values = {"form": "latent", "lr": RATE, "schedule": "wsd", "warmup": WARMUP, "hold": HOLD, "lam": LAM}
+    return {**values, "reweight": THETA} if parse_spec(given["penalty"])[0] == "l1" else values
+
+
+# (the options that are given) ↦ the values of others; a value that is missing is the default of its field
+CHOOSE: Mapping[str, Callable[[Mapping[str, Any]], Values]] = dict(zip(RECIPES, (_latent, _proximal), strict=True))
+
+
+def completed(given: Mapping[str, Any]) -> Values:
+    """Return the options of a run with the values of their recipe in place of those that are None.
+
+    A target, or a path, has the recipe ``latent``, unless it needs the λ of the objective: the recipe is ``proximal``
+    under an optimizer that does not adapt its steps, and where a loss term or values of λ are to be compared.
+
+    Args:
+        given: field of :class:`~torchlasso.runs.options.Options` ↦ its value; None where the recipe decides.
+
+    Raises:
+        ValueError: there is no recipe of this name.
+    """
+    name = given["recipe"] or _default(given)
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    values = CHOOSE[name](given)
+    own = {field.name: values.get(field.name, field.default) for field in fields(Options) if is_by_recipe(field.name)}
+    return {**given, **{key: value for key, value in own.items() if given[key] is None}, "recipe": name}
+
+
+def nothing_given() -> Values:
+    """Return the options of ``torchlasso train`` before any is given: None where the recipe decides."""
+    return {
+        field.name: None if is_by_recipe(field.name) or field.default is MISSING else field.default
+        for field in fields(Options)
+    }
+
+
+def _default(given: Mapping[str, Any]) -> str:
+    path = given.get("path")
+    has_target = any(given.get(name) is not None for name in TARGETS) or (path is not None and not path.lams)
+    is_free = given["form"] in (None, "latent") and LOSS_TERM not in given.get("compare", ())
+    return "latent" if has_target and is_free and parse_spec(given["optimizer"])[0] in ADAPTIVE else "proximal"
