@@ -7,8 +7,8 @@ mean over all cases, and the mean rank. Nothing here looks at test rows.
 
     python benchmarks/recipes.py --folder FOLDER_WITH_DATA
 
-FOLDER has mnist-train.parquet and mnist-test.parquet, isolet/isolet-train.parquet, coil20/coil20.npz and
-cifar10/cifar10-train.parquet; data that are not there are left out. Every run is appended to --out, and started again
+FOLDER has mnist-train.parquet and mnist-test.parquet, isolet/isolet-train.parquet and coil20/coil20.npz; data that
+are not there are left out. Every run is appended to --out, and started again
 it goes on there.
 """
 
@@ -34,7 +34,6 @@ FILES = {
     "mnist": "mnist-train.parquet",
     "isolet": "isolet/isolet-train.parquet",
     "coil20": "coil20/coil20.npz",
-    "cifar10": "cifar10/cifar10-train.parquet",
 }
 # (data, network, epochs): 100 to 1,650 steps
 LENGTHS = [("digits", "lenet-5", 10), ("digits", "lenet-5", 40)]
@@ -42,10 +41,17 @@ LENGTHS += [("digits", "mlp", epochs) for epochs in (10, 40, 150)]
 LENGTHS += [("mnist", "lenet-300-100", epochs) for epochs in (2, 6, 20)]
 LENGTHS += [("mnist", "mlp", epochs) for epochs in (2, 6)]
 LENGTHS += [("isolet", "mlp", epochs) for epochs in (4, 10, 40)]
-LENGTHS += [("coil20", "cnn", 10), ("mnist", "lenet-5", 2), ("mnist", "lenet-5", 6), ("cifar10", "cnn", 6)]
+LENGTHS += [("coil20", "cnn", 10)]
 ZEROS = (0.9, 0.97)
 # (data, network, epochs, share of the FLOPs)
 UNITS = [("digits", "cnn", 40, 0.3), ("mnist", "cnn", 4, 0.3), ("coil20", "cnn", 10, 0.3), ("isolet", "mlp", 10, 0.2)]
+
+
+def by_density(target: dict[str, Any]) -> float:
+    """Return the λ that was best in trainings of 20 epochs at 90 to 99.5 % zeros, as a power of the density."""
+    density = 1 - target["sparsity"] if "sparsity" in target else target["flops"]
+    return 0.0225 * (0.1 / density) ** 0.59
+
 
 LATENT: dict[str, Any] = {"recipe": "latent"}
 CANDIDATES: dict[str, dict[str, Any]] = {
@@ -54,7 +60,9 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "latent": LATENT,
     "rate 1e-2": {**LATENT, "lr": 1e-2},
     "rate 3e-3": {**LATENT, "lr": 3e-3},
-    "λ 0.02": {**LATENT, "lam": 0.02},
+    "rate 1e-2, λ 0.02": {**LATENT, "lr": 1e-2, "lam": 0.02},
+    "rate 1e-2, λ by density": {**LATENT, "lr": 1e-2, "lam": by_density},
+    "λ by density": {**LATENT, "lam": by_density},
     "λ 0.1": {**LATENT, "lam": 0.1},
     "not reweighted": {**LATENT, "reweight": 0.0},
     "hold 0.4": {**LATENT, "hold": 0.4},
@@ -103,7 +111,8 @@ def cases() -> Iterator[Case]:
 def run(case: Case, candidate: dict[str, Any], seed: int, reader: Reader) -> float:
     """Train once, and return the error on the validation rows."""
     given = {"data": reader.source(case.data), "model": case.model, "epochs": case.epochs, "seed": seed}
-    options = Options(**completed({**nothing_given(), **given, **case.target, **candidate}))
+    chosen = {name: value(case.target) if callable(value) else value for name, value in candidate.items()}
+    options = Options(**completed({**nothing_given(), **given, **case.target, **chosen}))
     inputs, rows = reader.rows(options, (case.data, seed))
     experiment = Experiment(options, inputs)
     model = experiment.build_model()
