@@ -51,6 +51,7 @@ from tuning import Bisection, Knobs, Run, Sweeps, error_at, is_near
 
 import torchlasso as tl
 from torchlasso import data, models
+from torchlasso.training.input_dropout import InputDropout
 from torchlasso.training.schedules import rate
 from torchlasso.training.trainer import evaluate, sparsity
 
@@ -196,15 +197,13 @@ def train(method: Method, zeros: float, knobs: Knobs, rows: Rows, epochs: int, s
     steps = epochs * math.ceil(len(rows.train) / BATCH)
     own = {name: value for name, value in knobs.items() if name not in COMMON}
     hooks = method.make(Network(model, *(group["params"] for group in groups)), zeros, steps, **own)
-    empty = rows.x.min()
+    dropout = InputDropout.fit(rows.x, knobs["dropout"])
     orders = (rows.train[torch.randperm(len(rows.train))] for _ in range(epochs))
     start = time.perf_counter()
     for done, batch in enumerate(batch for order in orders for batch in order.split(BATCH)):
         for group in hooks.optimizer.param_groups:
             group["lr"] = knobs["rate"] * rate(knobs["schedule"], done, steps, decay=HOLD)
-        x, p = rows.x[batch], knobs["dropout"]
-        x = torch.where(torch.rand_like(x) < p, empty, (x - empty) / (1 - p) + empty)
-        loss = cross_entropy(model(x), rows.y[batch]) + hooks.term()
+        loss = cross_entropy(model(dropout(rows.x[batch])), rows.y[batch]) + hooks.term()
         model.zero_grad()
         loss.backward()
         hooks.optimizer.step()
