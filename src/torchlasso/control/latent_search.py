@@ -20,7 +20,7 @@ from torchlasso.selection import Group
 POWER, NEAR = 3, 0.01
 NONE = -60.0  # the logarithm that stands for no λ
 # A layer that would become empty gets a threshold that is smaller by this factor, so many times at most.
-SMALLER, TIMES = 0.8, 60
+SMALLER, TIMES = 0.8, 250
 # A factor is raised by such a share as long as nothing else becomes zero.
 MARGINS = (1e-6, 1e-5, 1e-4)
 
@@ -129,11 +129,11 @@ class LatentSearch:
         """Find for each layer that would become empty a factor on its thresholds under which it keeps something."""
         for group, unit, _ in self.target.steered():
             for _ in range(TIMES):
-                kept = rescaled(self.target.optimizer, group, caps).at(factors[unit]).kept
-                scales = factors_below(group, factors[unit], caps)
-                triples = zip(group["params"], kept, scales, strict=True)
-                empty = {p: SMALLER * scale for p, count, scale in triples if not count and self.target.counts(p)}
+                rise = rescaled(self.target.optimizer, group, caps)
+                kept = dict(zip(rise.params, rise.at(factors[unit]).kept, strict=True))
+                sets = rise.penalty.over.together(rise.params)
+                empty = [some[0] for some in sets if any(not kept[p] and self.target.counts(p) for p in some)]
                 if not empty:
                     break
-                caps.update(empty)
+                caps.update({p: SMALLER * min(factors[unit], caps.get(p, math.inf)) for p in empty})
         return bool(caps)

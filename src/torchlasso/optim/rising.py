@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,21 +178,20 @@ def growing(optimizer: Proximal, group: Group, lam: float) -> Rise:
 
 
 def rescaled(optimizer: Proximal, group: Group, caps: Mapping[Tensor, float]) -> Rise:
-    """Return the weights under the present thresholds times max(1, f)·min(1, f, cap) for any factor f.
+    """Return the weights under the present thresholds times min(f, cap) for any factor f.
 
     Args:
         optimizer: that has the group.
         group: in the latent form.
-        caps: the factors of parameters that are not to be exceeded below a factor of 1.
+        caps: the factors of parameters that are not to be exceeded; in a set, that of the first.
     """
 
     def reference(factor: float) -> list[Tensor]:
         return latent_weights(optimizer, group, factors_below(group, factor, caps), cut=max(1.0, factor))
 
     def critical(r: Tensor, h: Strength, more: Strength, member: int) -> Tensor:
-        cap = caps.get(group["params"][member], 1.0)
         found = r / _above_zero(h, r)
-        return found if cap == 1 else torch.where(found > cap, found / cap, found)
+        return found.masked_fill_(found > caps.get(group["params"][member], math.inf), math.inf)
 
     updated = updated_in(optimizer, group)
     return Rise(updated.penalty, group["params"], reference, list(LATENT_FORM.sets(updated)), critical)
@@ -204,5 +204,5 @@ def _above_zero(thresholds: Strength, r: Tensor) -> Strength:
 
 
 def factors_below(group: Group, factor: float, caps: Mapping[Tensor, float]) -> list[float]:
-    """Return min(1, factor, cap) for each parameter of a group."""
-    return [min(factor, 1.0, caps.get(p, 1.0)) for p in group["params"]]
+    """Return min(factor, cap) for each parameter of a group, over what the cut has of it: max(1, factor)."""
+    return [min(factor, caps.get(p, math.inf)) / max(1.0, factor) for p in group["params"]]
