@@ -84,7 +84,6 @@ BAD = [
     ("--collapse nan", "--collapse", "nan"),
     ("--validation 0", "--validation", "--folds"),
     ("--validation 1", "--validation"),
-    ("--reweight 0", "theta", "0"),
     ("--reweight nan", "theta", "nan"),
     ("--lam nan", "lam"),
     ("--lams '' --lam 0", "lam", "0"),

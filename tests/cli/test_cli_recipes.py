@@ -31,6 +31,7 @@ TO_LATENT += [{"recipe": "latent"}, {"sparsity": 0.9, "optimizer": "adamw:weight
 TO_LATENT += [{"form": "latent", "sparsity": 0.9}]
 TO_PROXIMAL: list[dict[str, Any]] = [{}, {"lam": 1e-3}, {"path": PathOptions(lams=(1e-4, 1e-2))}]
 TO_PROXIMAL += [{"sparsity": 0.9, "optimizer": "sgd:momentum=0.9"}, {"sparsity": 0.9, "compare": ("loss-term",)}]
+TO_PROXIMAL += [{"path": PathOptions(), "over": "singular-values"}]
 TO_PROXIMAL += [{"sparsity": 0.9, "recipe": "proximal"}, {"sparsity": 0.9, "form": "proximal"}]
 
 
@@ -56,7 +57,8 @@ def test_what_is_given_stays() -> None:
 
 def test_penalties_that_weigh_their_blocks_themselves_are_not_reweighted() -> None:
     assert chosen(sparsity=0.9, penalty="mcp:gamma=3")["reweight"] is None
-    assert chosen(sparsity=0.9, penalty="l1", over="filters")["reweight"] == 0.2
+    for over, theta in {"filters": 0.2, "units:by=flops": 0.2, "nm:n=2": 0.2}.items():
+        assert chosen(sparsity=0.9, penalty="l1", over=over)["reweight"] == theta
 
 
 def test_a_target_alone_is_enough(cli: Any, tmp_path: Path) -> None:

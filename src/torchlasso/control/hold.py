@@ -47,7 +47,7 @@ class Hold(LambdaController):
         if not is_number(share) or not 0 < share < 1:
             raise ValueError(f"Hold: share is a share of the training, above 0 and below 1; got {shown(share)}")
         optimizer.check_hold()
-        self.steps, self.start = steps, steps - max(1, round(share * steps))
+        self.steps, self.start = steps, max(1, steps - max(1, round(share * steps)))
         self._before: list[float] | None = None
 
     @property

@@ -90,6 +90,8 @@ def follow(
         done: the points of an earlier call, to resume the path; ``model`` must have the weights of the last one.
         watch: called at the start of each point's training; the function that it returns is called after every step.
 
+    A path that is spaced by density ends no further than where each layer has one weight left.
+
     Raises:
         FloatingPointError: the loss became infinite or NaN.
 
@@ -110,11 +112,19 @@ def follow(
         >>> [point.nonzero for point in follow(nn.Linear(10, 1), recipe, rows)]
         [10, 2, 2]
     """
+    recipe = replace(recipe, grid=_within_reach(recipe.grid, recipe.groups(model)))
     points, path = list(done), _Path(model, recipe, train, validation, test, watch)
     while len(points) < recipe.grid.points and not collapsed(points, recipe, validation):
         point = path.next_after(points)
         points.append(point)
         yield point
+
+
+def _within_reach(grid: Grid, groups: Sequence[Group]) -> Grid:
+    """Return the grid, ended where each layer has one weight left if it would go further."""
+    sizes = [p.numel() for group in groups if group["penalty"] is not None for p in group["params"]]
+    most = 1 - (1 + 1e-9) * len(sizes) / max(1, sum(sizes))
+    return grid if grid.lams or not grid.densest < most < grid.sparsest else replace(grid, sparsest=most)
 
 
 @dataclass(frozen=True)

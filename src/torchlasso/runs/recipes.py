@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from torchlasso._core.specs import parse_spec, unknown
+from torchlasso.runs.choices import UNITS, parse_blocks
 from torchlasso.runs.options import LOSS_TERM, RECIPES, TARGETS, Options, is_by_recipe
 
 Values = dict[str, Any]
@@ -24,7 +25,14 @@ def _proximal(given: Mapping[str, Any]) -> Values:
 
 def _latent(given: Mapping[str, Any]) -> Values:
     values = {"form": "latent", "lr": RATE, "schedule": "wsd", "warmup": WARMUP, "hold": HOLD, "lam": LAM}
-    return {**values, "reweight": THETA} if parse_spec(given["penalty"])[0] == "l1" else values
+    # other penalties shrink large blocks less by themselves
+    is_reweighted = parse_spec(given["penalty"])[0] == "l1" and _has_weights(given["over"])
+    return {**values, "reweight": THETA} if is_reweighted else values
+
+
+def _has_weights(over: str | None) -> bool:
+    """Return whether the zeros of these blocks are weights, which can be held; those of singular values are not."""
+    return over is None or parse_spec(over)[0] == UNITS or parse_blocks(over).of_weights
 
 
 # (the options that are given) ↦ the values of others; a value that is missing is the default of its field
@@ -35,7 +43,8 @@ def completed(given: Mapping[str, Any]) -> Values:
     """Return the options of a run with the values of their recipe in place of those that are None.
 
     A target, or a path, has the recipe ``latent``, unless it needs the λ of the objective: the recipe is ``proximal``
-    under an optimizer that does not adapt its steps, and where a loss term or values of λ are to be compared.
+    under an optimizer that does not adapt its steps, where a loss term or values of λ are to be compared, and over
+    singular values.
 
     Args:
         given: field of :class:`~torchlasso.runs.options.Options` ↦ its value; None where the recipe decides.
@@ -63,4 +72,5 @@ def _default(given: Mapping[str, Any]) -> str:
     path = given.get("path")
     has_target = any(given.get(name) is not None for name in TARGETS) or (path is not None and not path.lams)
     is_free = given["form"] in (None, "latent") and LOSS_TERM not in given.get("compare", ())
-    return "latent" if has_target and is_free and parse_spec(given["optimizer"])[0] in ADAPTIVE else "proximal"
+    is_fit = parse_spec(given["optimizer"])[0] in ADAPTIVE and _has_weights(given["over"])
+    return "latent" if has_target and is_free and is_fit else "proximal"
