@@ -16,7 +16,7 @@ from torchlasso.training.trainer import LOSSES, Loss
 Metrics = list[dict[str, Any]]
 # A validation error that is this share of the way from the best epoch's to guessing, or more, is ruin.
 RUINED = 0.25
-ADVICE = "Try more epochs, a lower target, or --form latent with --hold 0.25."
+ADVICE = "Try more epochs, a lower target, or --recipe latent."
 # An error or a loss of this share of the best constant answer's, or more, counts as guessing.
 GUESSING = 0.95
 NAMES = 4  # at most so many layers are named
