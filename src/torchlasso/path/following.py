@@ -31,7 +31,7 @@ from torchlasso.training.trainer import (
 )
 
 LabelledRows = tuple[Tensor, Tensor]
-State = dict[str, Tensor]
+ModelState = dict[str, Tensor]
 PointWatch = Callable[[int, Trainer], Callable[[Step], None]]
 CHUNKS = 20  # parts of the validation rows, whose spread gives the standard error of the mean loss
 
@@ -180,7 +180,7 @@ class _Path:
             miss=found.miss,
         )
 
-    def _again(self, start: State, index: int) -> Proximal:
+    def _again(self, start: ModelState, index: int) -> Proximal:
         """Go back to the weights before the point, and make another optimizer."""
         self.model.load_state_dict(start)
         return self._optimizer(index)
@@ -233,7 +233,7 @@ class _Path:
         )
 
 
-def _copied(model: nn.Module) -> State:
+def _copied(model: nn.Module) -> ModelState:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 

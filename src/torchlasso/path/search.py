@@ -72,7 +72,7 @@ class LamSearch:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last training is a good point, or another one would not help."""
+        """Return whether the last training is a good point, or another one would not help."""
         last, low, high = self.tries[-1], self.low, self.high
         if (abs(last.far) <= self.near and not last.is_ruined) or len(self.tries) >= self.most:
             return True

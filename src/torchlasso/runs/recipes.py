@@ -10,7 +10,7 @@ from torchlasso._core.specs import parse_spec, unknown
 from torchlasso.runs.choices import UNITS, parse_blocks
 from torchlasso.runs.options import LOSS_TERM, RECIPES, TARGETS, Options, is_by_recipe
 
-Values = dict[str, Any]
+Given = dict[str, Any]
 
 # Optimizers whose steps have about the same length whatever the size of the gradients: the latent form has a λ without
 # a unit under these.
@@ -19,11 +19,11 @@ ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "rmsprop")
 RATE, HOLD, WARMUP, THETA, LAM = 5e-3, 0.25, 0.05, 0.2, 0.05
 
 
-def _proximal(given: Mapping[str, Any]) -> Values:
+def _proximal(given: Mapping[str, Any]) -> Given:
     return {}
 
 
-def _latent(given: Mapping[str, Any]) -> Values:
+def _latent(given: Mapping[str, Any]) -> Given:
     values = {"form": "latent", "lr": RATE, "schedule": "wsd", "warmup": WARMUP, "hold": HOLD, "lam": LAM}
     # other penalties shrink large blocks less by themselves
     is_reweighted = parse_spec(given["penalty"])[0] == "l1" and _has_weights(given["over"])
@@ -36,10 +36,10 @@ def _has_weights(over: str | None) -> bool:
 
 
 # (the options that are given) ↦ the values of others; a value that is missing is the default of its field
-CHOOSE: Mapping[str, Callable[[Mapping[str, Any]], Values]] = dict(zip(RECIPES, (_latent, _proximal), strict=True))
+CHOOSE: Mapping[str, Callable[[Mapping[str, Any]], Given]] = dict(zip(RECIPES, (_latent, _proximal), strict=True))
 
 
-def completed(given: Mapping[str, Any]) -> Values:
+def completed(given: Mapping[str, Any]) -> Given:
     """Return the options of a run with the values of their recipe in place of those that are None.
 
     A target, or a path, has the recipe ``latent``, unless it needs the λ of the objective: the recipe is ``proximal``
@@ -60,7 +60,7 @@ def completed(given: Mapping[str, Any]) -> Values:
     return {**given, **{key: value for key, value in own.items() if given[key] is None}, "recipe": name}
 
 
-def nothing_given() -> Values:
+def nothing_given() -> Given:
     """Return the options of ``torchlasso train`` before any is given: None where the recipe decides."""
     return {
         field.name: None if is_by_recipe(field.name) or field.default is MISSING else field.default

@@ -36,7 +36,7 @@ class Affine(OperatorRule):
         return found + bias.depends.reshape(-1, *[1] * after) if isinstance(bias, Reach) else found
 
 
-class _Rows(torch.autograd.Function):
+class _LinearOfOneRow(torch.autograd.Function):
     """The product x (W ≠ 0)ᵀ of many rows x, which are often all equal, forwards and backwards: then one is enough."""
 
     @staticmethod
@@ -58,7 +58,7 @@ def _each_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return found.expand(len(rows), -1).reshape(*x.shape[:-1], found.shape[-1])
 
 
-_rows: Callable[[Tensor, Tensor], Tensor] = _Rows.apply
+_rows: Callable[[Tensor, Tensor], Tensor] = _LinearOfOneRow.apply
 
 
 @rule("linear")
