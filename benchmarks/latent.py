@@ -82,7 +82,8 @@ def main() -> None:
         def make(network: Network, zeros: float, steps: int, rate: float, lam: float | None = lam) -> Hooks:
             return Hooks(Latent(network, zeros, steps, rate, lam))
 
-        found = train(Method(make, Sweeps()), zeros, {"rate": arguments.rate}, rows, arguments.epochs, TRIAL_SEED)
+        knobs = {"rate": arguments.rate, "schedule": "cosine", "dropout": 0.0}
+        found = train(Method(make, Sweeps()), zeros, knobs, rows, arguments.epochs, TRIAL_SEED)
         print(
             f"{arguments.threshold} {value:g}, rate {arguments.rate:g}: {100 * found['zeros']:.2f} % zeros, "
             f"{100 * found['error']:.2f} % error, {found['seconds']:.0f} s",
