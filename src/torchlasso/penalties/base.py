@@ -111,7 +111,7 @@ class Penalty(ABC):
         """Mark the blocks that are not zero: bool, of the shape of the magnitudes."""
 
     def zero_from(self, w: Tensor) -> Tensor | None:
-        """Return for each block the least λ with which a prox of step 1 makes it zero; None if there is no such number.
+        """Return the least λ at which the prox makes each block zero, for a step of 1; None if no formula gives it.
 
         Examples:
             >>> import torchlasso as tl

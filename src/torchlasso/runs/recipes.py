@@ -50,7 +50,7 @@ def completed(given: Mapping[str, Any]) -> Given:
         given: field of :class:`~torchlasso.runs.options.Options` ↦ its value; None where the recipe decides.
 
     Raises:
-        ValueError: there is no recipe of this name.
+        ValueError: no recipe has this name.
     """
     name = given["recipe"] or _default(given)
     if name not in RECIPES:
