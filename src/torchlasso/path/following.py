@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,7 +32,6 @@ from torchlasso.training.trainer import (
 )
 
 LabelledRows = tuple[Tensor, Tensor]
-ModelState = dict[str, Tensor]
 PointWatch = Callable[[int, Trainer], Callable[[Step], None]]
 CHUNKS = 20  # parts of the validation rows, whose spread gives the standard error of the mean loss
 
@@ -139,25 +139,26 @@ class _Path:
     watch: PointWatch | None
 
     def next_after(self, before: Sequence[Point]) -> Point:
-        """Train the next point."""
+        """Train and measure the next point."""
         index, grid, optimizer = len(before), self.recipe.grid, self._optimizer(len(before))
         if index == 0:
-            return self._trained(index, optimizer, 0.0, self.recipe.dense)
+            return self._measured(self._trained(index, optimizer, 0.0, self.recipe.dense), optimizer)
         each = replace(self.recipe.each, seed=(self.recipe.each.seed + index) % 2**63)
         if grid.lams is not None:
-            return self._trained(index, optimizer, grid.strengths[index - 1], each)
+            return self._measured(self._trained(index, optimizer, grid.strengths[index - 1], each), optimizer)
         if all(group["form"] == "latent" for group in optimizer.param_groups):  # it meets any target
-            return self._trained(index, optimizer, None, self.recipe.dense if index == 1 else each)
+            plan = self.recipe.dense if index == 1 else each
+            return self._measured(self._trained(index, optimizer, None, plan), optimizer)
         return self._searched(before, optimizer, each)
 
     def _searched(self, before: Sequence[Point], optimizer: Proximal, each: Plan) -> Point:
         """Train from the same weights with one λ after another, and keep the point nearest to the wanted zeros."""
-        index, found, kept = len(before), search(before, self.recipe.grid), _copied(self.model)
-        start, lam, discarded = kept, self.recipe.lam, []
+        index, found, start = len(before), search(before, self.recipe.grid), deepcopy(self.model.state_dict())
+        kept, lam, discarded = (start, optimizer), self.recipe.lam, []
         if index == 1:
             first = self._trained(index, optimizer, None, self.recipe.dense)
             if abs(found.distance(first)) <= FINEST and not self._ends_with([*before, first]):
-                return first
+                return self._measured(first, optimizer)
             discarded = [first]  # its λ was still changing, and says nothing about the λ of a whole training
             optimizer = self._again(start, index)
         else:
@@ -166,21 +167,22 @@ class _Path:
             point = self._trained(index, optimizer, found.lam or lam, each)
             found.add(point, is_ruined=self._ends_with([*before, point]))
             if found.best is found.tries[-1]:
-                kept = _copied(self.model)
+                kept = deepcopy(self.model.state_dict()), optimizer
             if found.is_over:
                 break
             optimizer = self._again(start, index)
-        self.model.load_state_dict(kept)
+        weights, optimizer = kept
+        self.model.load_state_dict(weights)
         points = [*discarded, *(t.point for t in found.tries)]
         return replace(
-            found.best.point,
+            self._measured(found.best.point, optimizer),
             epochs=sum(point.epochs for point in points),
             seconds=sum(point.seconds for point in points),
             tries=len(points),
             miss=found.miss,
         )
 
-    def _again(self, start: ModelState, index: int) -> Proximal:
+    def _again(self, start: Mapping[str, Tensor], index: int) -> Proximal:
         """Go back to the weights before the point, and make another optimizer."""
         self.model.load_state_dict(start)
         return self._optimizer(index)
@@ -216,25 +218,31 @@ class _Path:
         groups = optimizer.penalised_groups()
         penalised = sum(p.numel() for group in groups for p in group["params"])
         zeros = sparsity(groups)
-        found = None if self.validation is None else evaluate(model, recipe.loss, *self.validation)
-        spread = None if self.validation is None or found is None else _spread(model, recipe, found, *self.validation)
-        full_gradient(model, recipe.regularisation.loss or recipe.loss, *self.train)
         return Point(
             index=index,
             lam=max(group["lam"] for group in groups) if hold is None else max(hold.before),
             sparsity=zeros,
             nonzero=round((1 - zeros) * penalised),
-            validation=found,
-            test=None if self.test is None else evaluate(model, recipe.loss, *self.test),
-            spread=spread,
-            stationarity=stationarity(groups) if is_penalised(groups) else None,
+            validation=None if self.validation is None else evaluate(model, recipe.loss, *self.validation),
+            test=None,
+            spread=None,
+            stationarity=None,
             epochs=plan.epochs,
             seconds=trainer.seconds,
         )
 
-
-def _copied(model: nn.Module) -> ModelState:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    def _measured(self, point: Point, optimizer: Proximal) -> Point:
+        """Add the figures that a search for λ does not need, while the model has the weights of the point."""
+        model, recipe, groups, found = self.model, self.recipe, optimizer.penalised_groups(), point.validation
+        full_gradient(model, recipe.regularisation.loss or recipe.loss, *self.train)
+        return replace(
+            point,
+            test=None if self.test is None else evaluate(model, recipe.loss, *self.test),
+            spread=None
+            if self.validation is None or found is None
+            else _spread(model, recipe, found, *self.validation),
+            stationarity=stationarity(groups) if is_penalised(groups) else None,
+        )
 
 
 @torch.no_grad()

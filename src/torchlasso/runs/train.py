@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -88,7 +89,7 @@ def _refit(
 ) -> Refit:
     """Train on without a penalty; restore ``model`` if it did not become better on the validation rows."""
     part = folder.started_part(REFIT, experiment)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = deepcopy(model.state_dict())
     found = badness(evaluate(model, experiment.loss, *rows.validation))
     training = experiment.refit(model, rows.train, teacher)
     _train(REFIT, training, rows, part, observer)
