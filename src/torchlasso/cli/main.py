@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -76,9 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code or 0)
 
 
+@cache
+def _commands() -> Any:
+    """Build all commands with their options, once for a process that calls :func:`main` more than once."""
+    return typer.main.get_command(app)
+
+
 def _run(arguments: list[str]) -> int | None:
     try:
-        return app(arguments, standalone_mode=False)  # type: ignore[no-any-return]
+        return _commands()(arguments, standalone_mode=False)  # type: ignore[no-any-return]
     except typer.TyperException as error:
         return _fail(error.format_message())
     # any exception: mistakes in the user's files, options or models can raise all kinds, and each becomes one line

@@ -110,8 +110,8 @@ def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) 
         unit = y / q
         rise = (unit * unit / (theta + bounded)).sum(dim=1, keepdim=True) / q - slope
         before, theta = theta, (theta + (1 + slope * theta - 1 / q) / rise).clamp_min(0)
-        # exit early on the CPU only: on a GPU the test would synchronise
-        if (
+        # exit early on the CPU only: on a GPU the test would synchronise; shapes alone are known after one iteration
+        if theta.is_meta or (
             theta.is_cpu
             and not torch.compiler.is_compiling()
             and not ((theta - before).abs() > 4 * torch.finfo(z.dtype).eps * theta).any()

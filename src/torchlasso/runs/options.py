@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
 from torchlasso import models, penalties
@@ -46,15 +46,17 @@ class Option:
     by_recipe: bool = False
 
 
-def options_of(cls: type, command: str) -> Iterator[tuple[str, Any, Option]]:
-    """Yield the name, the type and the option of each field that a command has, in order."""
-    hints = get_type_hints(cls, include_extras=True)
+@cache
+def options_of(cls: type, command: str) -> tuple[tuple[str, Any, Option], ...]:
+    """Return the name, the type and the option of each field that a command has, in order."""
+    hints, found = get_type_hints(cls, include_extras=True), []
     for each in fields(cls):
         kind, *extra = get_args(hints[each.name])
-        option = next((found for found in extra if isinstance(found, Option)), None)
+        option = next((one for one in extra if isinstance(one, Option)), None)
         if option is None or option.only not in (None, command):
             continue
-        yield each.name, kind, (option.on_path or option) if command == PATH else option
+        found.append((each.name, kind, (option.on_path or option) if command == PATH else option))
+    return tuple(found)
 
 
 def is_by_recipe(name: str) -> bool:
