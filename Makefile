@@ -44,9 +44,10 @@ lint: setup
 	$(BIN)/codespell
 
 # One thread each: the tensors of the tests are small, and threads that wait for each other make them slower. Bytecode is
-# kept, since the workers and the processes that tests start would each compile everything again.
+# kept, since the workers and the processes that tests start would each compile everything again. Files are run in their
+# order: by the number of their tests, files of few long tests would come last, and one worker would wait for the other.
 WORKERS ?= 2
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: setup lint
 	$(PYTEST)
 

@@ -1,10 +1,23 @@
-"""An option for the edit loop: a few cases of each test instead of all."""
+"""An option for the edit loop: a few cases of each test instead of all. And no test waits for the disk."""
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
+from collections.abc import Iterator
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Leave files to the cache of the system: only a power cut shows the difference, and each wait takes milliseconds.
+
+    A test that needs to know when a file is synchronised replaces ``os.fsync`` itself.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 
 import torchlasso
+from tests.support.pages import short_pages
 from torchlasso.cli.main import main
 from torchlasso.optim import Proximal
 from torchlasso.penalties import MCP
-from torchlasso.runs.page import writing
-from torchlasso.runs.page.configuration import configuration_section
 
 pytestmark = pytest.mark.slow
 
@@ -40,14 +39,8 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of runs without figures, which take longer to draw than the runs take to train."""
-    monkeypatch.setattr(writing, "sections", lambda: {0: configuration_section})
-
-
 @pytest.mark.timeout(240)
-@pytest.mark.usefixtures("empty_folder", "short_pages")
+@pytest.mark.usefixtures("empty_folder")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
 def test_every_block_of_code_runs_in_the_order_of_the_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space: dict[str, object] = {"__name__": page.stem}
@@ -58,7 +51,7 @@ def test_every_block_of_code_runs_in_the_order_of_the_page(page: Path, capsys: p
         for line in code.replace("\\\n", " ").splitlines():
             program, *arguments = shlex.split(line, comments=True) or ["torchlasso", "--help"]
             assert program == "torchlasso"
-            with pytest.raises(SystemExit) as ended:
+            with short_pages(), pytest.raises(SystemExit) as ended:
                 main(arguments)
             assert ended.value.code == 0, f"{line}: {capsys.readouterr().err}"
 

@@ -1,13 +1,11 @@
 """README.md's promises: its code runs as one script, its commands exist, its pictures are there."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import programs
 from torchlasso.cli.main import main
 
 pytestmark = pytest.mark.slow
@@ -17,23 +15,14 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(240)
-def test_the_code_runs_as_one_script_and_prints_the_shown_output(tmp_path):
+def test_the_code_runs_as_one_script_and_prints_the_shown_output(tmp_path, monkeypatch):
     code = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     (printed,) = re.findall(r"prints\n\n```\n(.*?)```", TEXT, flags=re.DOTALL)
     assert len(code) > 3
-    script = tmp_path / "readme.py"
-    script.write_text("\n".join(code), encoding="utf-8")
-    paths = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, script.name],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == printed
+    monkeypatch.chdir(tmp_path)
+    done = programs.run(code="\n".join(code))
+    assert done.code == 0, done.err
+    assert done.out == printed
     assert (tmp_path / "small.safetensors").exists()
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import torchlasso as tl
+from tests.support import programs
 from tests.support.compacted import (
     MODELS,
     ROWS,
@@ -105,8 +104,8 @@ x = torch.rand(3, 6, generator=torch.Generator().manual_seed(1))
 assert torch.equal(model(x), torch.load({str(path.with_suffix(".outputs"))!r}, weights_only=True))
 print(model[0].out_features)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("4\n", "")
+    done = programs.run(code=code)
+    assert (done.code, done.out, done.err) == (0, "4\n", "")
 
 
 def test_after_several_compactions_and_in_training(path: Path):

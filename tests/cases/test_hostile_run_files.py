@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import torchlasso as tl
+from tests.support.command_line import succeed
 from torchlasso._core.files import MOST, read_json
 from torchlasso.cli.main import main
 from torchlasso.runs.folder import RunFolder
@@ -33,13 +34,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = np.array(NAMES)[rng.integers(0, 3, 60)]
     np.savez(folder / "rows.npz", x=rng.normal(size=(60, 3)), y=labels)
     options = ("--model", "mlp:width=4,depth=1", "--epochs", "1", "--lam", "0.01")
-    for words in (
-        ["train", "--data", str(folder / "rows.npz"), "--out", str(folder / "run"), *options],
-        ["compact", str(folder / "run")],
-    ):
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        assert ended.value.code == 0
+    succeed("train", "--data", folder / "rows.npz", "--out", folder / "run", *options)
+    succeed("compact", folder / "run")
     return folder
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import programs
 from torchlasso import data, models
 from torchlasso._core import memory
 from torchlasso.data.readers import parquet as parquet_reader
@@ -58,4 +57,4 @@ before = memory.available()
 resource.setrlimit(resource.RLIMIT_AS, (1 << 33,) * 2)
 assert 0 < memory.available() <= min(before + (1 << 28), 1 << 33)
 """
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert programs.run(code=program).code == 0

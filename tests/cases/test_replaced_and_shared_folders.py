@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.command_line import Tool, succeed
+from tests.support.pages import short_pages
+from tests.support.programs import Program
 from torchlasso._core.locks import held
-from torchlasso.cli.main import main
 from torchlasso.runs.folder import RunFolder
 
 OPTIONS = ("--model", "mlp:width=4,depth=1", "--epochs", "1", "--lam", "0.01")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pages() -> Iterator[None]:
+    """Short pages."""
+    with short_pages():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +35,15 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object, str]:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return ended.value.code, capsys.readouterr().err
+    ended = Tool(capsys)(*arguments)
+    return ended.code, ended.err
 
 
 @pytest.fixture(scope="module")
 def trained(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with both comparisons."""
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    with pytest.raises(SystemExit) as ended:
-        main(["train", "--data", str(rows), "--out", str(folder), *OPTIONS, "--compare", "dense,loss-term"])
-    assert ended.value.code == 0
+    succeed("train", "--data", rows, "--out", folder, *OPTIONS, "--compare", "dense,loss-term")
     return folder
 
 
@@ -207,22 +210,15 @@ def test_a_training_that_begins_while_another_prepares_is_refused(
     assert contents(out) == finished[1]
 
 
-def test_two_programs_at_once(rows: Path, tmp_path: Path) -> None:
+def test_two_programs_at_once(capsys: pytest.CaptureFixture[str], rows: Path, tmp_path: Path) -> None:
     """One trains; the other says so. When the first is killed, its folder can be resumed."""
     out = tmp_path / "run"
-    program = [sys.executable, "-m", "torchlasso", "train", "--out", str(out)]
-    given = ["--data", str(rows), "--model", "mlp:width=4,depth=1", "--epochs", "100000"]
-    first = subprocess.Popen([*program, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while first.poll() is None and not (out / "metrics.jsonl").exists():
-            time.sleep(0.02)
-        second = subprocess.run([*program, "--resume"], capture_output=True, text=True, check=False)
-        assert first.poll() is None
-    finally:
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-    assert second.returncode == 2
-    assert second.stderr == f"error: {out} is in use: another training writes into it\n"
+    given = ("train", "--out", out, "--data", rows, "--model", "mlp:width=4,depth=1", "--epochs", "100000")
+    with Program(given) as first:
+        first.wait_for((out / "metrics.jsonl").exists)
+        second = run(capsys, "train", "--out", out, "--resume")
+        assert first.is_running
+    assert second == (2, f"error: {out} is in use: another training writes into it\n")
     assert (out / ".lock").exists()  # of the one that was killed
     with RunFolder(out).locked():
         pass

@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support import programs
 from torchlasso import figures, storage
 from torchlasso._core import files
 from torchlasso._core.files import replacing, write_json, write_text
@@ -90,8 +89,7 @@ with replacing(sys.argv[1]) as file:
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "file")], check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert programs.run(tmp_path / "file", code=program).code == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     assert files.PART.fullmatch(left.name)
     write_text(tmp_path / "other", "whole")

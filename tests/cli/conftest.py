@@ -6,25 +6,17 @@ import csv
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib import figure
-from matplotlib.axes import Axes
 
-import torchlasso.runs.path
-from tests.support.command_line import OPTIONS, Tool
-from tests.support.pages import RUNS, Page, page_of
-from torchlasso.cli.main import main
-from torchlasso.figures import Series
+from tests.support.command_line import OPTIONS, Tool, succeed
+from tests.support.pages import RUNS, Page, page_of, short_pages
 from torchlasso.runs.folder import RunFolder
-from torchlasso.runs.page import writing
-from torchlasso.runs.page.configuration import configuration_section
-from torchlasso.runs.page.layers import layers_section
-from torchlasso.runs.page.won import won_section
 from torchlasso.storage import checkpoint
 
 FEATURES = ("a", "b", "c", "d", "e")
@@ -57,23 +49,10 @@ def _write(path: Path, x: np.ndarray, labels: Any, features: tuple[str, ...] = F
     return path
 
 
-def _small_frontier(series: Sequence[Series], **_: object) -> Axes:
-    """Draw the points of a path and nothing around them: other points still give other bytes."""
-    axes: Axes = figure.Figure(figsize=(1, 1)).subplots()
-    axes.set_axis_off()
-    for each in series:
-        axes.plot(each.left, each.values)
-    return axes
-
-
 @pytest.fixture(autouse=True)
-def short_pages(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Pages and frontiers of which little is drawn, since drawing takes longer than these runs; see ``whole_pages``."""
-    with pytest.MonkeyPatch.context() as patch:
-        if "whole_pages" not in request.fixturenames:
-            short = dict(enumerate((won_section, layers_section, configuration_section)))
-            patch.setattr(writing, "sections", lambda: short)
-            patch.setattr(torchlasso.runs.path, "frontier", _small_frontier)
+def pages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Short pages and frontiers; see ``whole_pages``."""
+    with nullcontext() if "whole_pages" in request.fixturenames else short_pages():
         yield
 
 
@@ -151,9 +130,7 @@ def train(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
     def run(*options: str) -> Path:
         out = tmp_path_factory.mktemp("trained") / "run"
-        with pytest.raises(SystemExit) as ended:
-            main(["train", "--data", str(classes), "--out", str(out), *OPTIONS, *options])
-        assert ended.value.code == 0
+        succeed("train", "--data", classes, "--out", out, *OPTIONS, *options)
         return out
 
     return run
@@ -165,9 +142,7 @@ def finished(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for name, more in (("classes", ["--compare", "dense,loss-term"]), ("amounts", [])):
         arguments = ["train", "--data", str(tables / f"{name}.csv"), "--out", str(folder / name), *OPTIONS, *more]
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 0
+        succeed(*arguments)
     return folder
 
 
@@ -216,9 +191,7 @@ def run_of(finished: Path, tables: Path, tmp_path_factory: pytest.TempPathFactor
             return finished / name
         out = folder / name.replace(" ", "-")
         if not out.exists():
-            with pytest.raises(SystemExit) as ended:
-                main([*(word.format(tables=tables) for word in RUNS[name]), "--out", str(out)])
-            assert ended.value.code == 0
+            succeed(*(word.format(tables=tables) for word in RUNS[name]), "--out", out)
         return out
 
     return found

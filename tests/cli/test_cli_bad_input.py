@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import shutil
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from tests.support import programs
 
 
 @pytest.fixture(scope="module")
@@ -232,14 +232,11 @@ def test_a_file_of_predictions_that_cannot_be_written(cli: Any, finished: Path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_program_too_says_it_in_one_line(classes: Path, tmp_path: Path, environment: dict[str, str]) -> None:
-    program = [sys.executable, "-m", "torchlasso.cli.main", "train", "--data", str(classes), "--lam", "-1"]
-    program += ["--out", str(tmp_path / "run")]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: --lam ")
-    assert done.stderr.count("\n") == 1
+def test_a_program_too_says_it_in_one_line(classes: Path, tmp_path: Path) -> None:
+    done = programs.run("train", "--data", classes, "--lam", "-1", "--out", tmp_path / "run")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: --lam ")
+    assert done.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from torchlasso.runs import variants as forms
 from torchlasso.runs.measuring import latencies, peak_memory
 
 pytestmark = pytest.mark.slow
@@ -44,13 +45,23 @@ def test_all_forms_are_measured_and_kept(cli: Any, copied: Callable[[str], Path]
     assert by_name["dense, bfloat16"]["file_bytes"] < by_name["dense"]["file_bytes"]
 
 
-def test_a_regression_without_a_dense_run_as_json(cli: Any, copied: Callable[[str], Path]) -> None:
+def test_a_regression_without_a_dense_run_as_json(
+    cli: Any, copied: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And without ONNX files, of which the reason is kept."""
+
+    def cannot(*_: object) -> None:
+        raise RuntimeError("no onnxruntime\nhere")
+
+    monkeypatch.setattr(forms, "to_onnx", cannot)
     run = copied("amounts")
     ended = cli("bench", run, "--batch", "2", "--seconds", "0.01", "--json")
     assert ended.code == 0
     record = json.loads((run / "bench.json").read_text())
     assert json.loads(ended.out) == record
+    assert record["missing"] == ["dense, onnx: no onnxruntime", "compact, onnx: no onnxruntime"]
     by_name = {each["name"]: each for each in record["variants"]}
+    assert list(by_name) == FORMS[:-2]
     assert by_name["dense"]["loss"] is None  # it was not trained
     assert by_name["penalised"]["error"] is None
     assert by_name["penalised"]["loss"] == pytest.approx(cli.summary(run)["loss"])

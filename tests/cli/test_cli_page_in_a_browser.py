@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from torchlasso.cli.main import main
+from tests.support.command_line import succeed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright, which is missing")
 
@@ -29,7 +29,7 @@ RUNS = {
         "--compare",
         "dense,loss-term",
     ),
-    "path": ("path", "--data", "digits", "--model", "lenet-5", *SHORT, "--lams", "0.001,0.1"),
+    "path": ("path", "--data", "digits", "--model", "mlp:width=12,depth=1", *SHORT, "--lams", "0.001,0.1"),
 }
 OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
 SEEN = """
@@ -61,9 +61,7 @@ def address_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]
 
     def found(name: str) -> str:
         if not (folder / name).exists():
-            with pytest.raises(SystemExit) as ended:
-                main([*RUNS[name], "--out", str(folder / name)])
-            assert ended.value.code == 0
+            succeed(*RUNS[name], "--out", folder / name)
         return (folder / name / "report.html").as_uri()
 
     return found
@@ -92,15 +90,21 @@ def opened(browser: Any, address_of: Callable[[str], str]) -> Iterator[Callable[
     assert {url for url in asked if not url.startswith("data:")} <= {address_of(name) for name in RUNS}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 375, 1200])
 @pytest.mark.parametrize("name", RUNS)
-def test_all_figures_are_seen_and_fit(opened: Callable[..., Any], name: str, width: int, scheme: str) -> None:
-    page = opened(name, viewport={"width": width, "height": 700}, color_scheme=scheme)
-    assert page.evaluate(OVERFLOW) <= 0
-    drawings = page.evaluate(SEEN)
-    assert len(drawings) >= (12 if name == "training" else 9)
-    assert all(15 < box[0] <= width and box[1] > 4 and box[2] > 0 for box in drawings)
+def test_all_figures_are_seen_and_fit(opened: Callable[..., Any], name: str) -> None:
+    """On screens of any width, one page opened for all."""
+    page = opened(name)
+    for width in (320, 375, 1200):
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate(OVERFLOW) <= 0
+        drawings = page.evaluate(SEEN)
+        assert len(drawings) >= (12 if name == "training" else 9)
+        assert all(15 < box[0] <= width and box[1] > 4 and box[2] > 0 for box in drawings)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_colours_are_those_of_the_system(opened: Callable[..., Any], scheme: str) -> None:
+    page = opened("training", color_scheme=scheme)
     paper, ink = (page.evaluate(f"getComputedStyle(document.body).{what}") for what in ("backgroundColor", "color"))
     assert (sum(_numbers(paper)) > sum(_numbers(ink))) == (scheme == "light")
     label = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")

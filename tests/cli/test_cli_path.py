@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tests.support.command_line import succeed
 from torchlasso import data, models
-from torchlasso.cli.main import main
 from torchlasso.path import Point, folds_of, follow
 from torchlasso.runs.folder import RunFolder
 
@@ -53,9 +53,7 @@ def path_of(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         table, options = RUNS[name]
         out = folder / name.replace(" ", "-")
         if not out.exists():
-            with pytest.raises(SystemExit) as ended:
-                main(["path", "--data", str(tables / table), "--out", str(out), *options])
-            assert ended.value.code == 0
+            succeed("path", "--data", tables / table, "--out", out, *options)
         return out
 
     return finished

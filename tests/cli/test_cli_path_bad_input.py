@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from torchlasso.cli.main import main
+from tests.support.command_line import succeed
 
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--validation", "0.25")
 OPTIONS += ("--epochs", "2", "--epochs-each", "1", "--points", "3", "--collapse", "1")
@@ -34,9 +34,7 @@ def linear(input_shape, outputs):
 def paths(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished path; to be copied, not written to."""
     folder = tmp_path_factory.mktemp("paths")
-    with pytest.raises(SystemExit) as ended:
-        main(["path", "--data", str(classes), "--out", str(folder / "done"), *BY_LAM])
-    assert ended.value.code == 0
+    succeed("path", "--data", classes, "--out", folder / "done", *BY_LAM)
     return folder / "done"
 
 

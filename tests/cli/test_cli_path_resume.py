@@ -6,12 +6,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ import pytest
 from torch.optim.lr_scheduler import LambdaLR
 
 import torchlasso.runs.path
-from torchlasso.cli.main import main
+from tests.support.command_line import succeed
+from tests.support.programs import QUIET, Program
 from torchlasso.runs.folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -51,9 +50,7 @@ def whole(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
         if not out.exists():
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(torchlasso.runs.path, "_pool", _in_this_process)
-                with pytest.raises(SystemExit) as ended:
-                    main(["path", "--data", str(classes), "--out", str(out), *OPTIONS, *RUNS[name]])
-            assert ended.value.code == 0
+                succeed("path", "--data", classes, "--out", out, *OPTIONS, *RUNS[name])
         return out
 
     return finished
@@ -217,22 +214,27 @@ def assert_prefix(cli: Any, run: Path, whole: Path) -> None:
             assert content == right[name], name
 
 
-def test_control_c_while_folds_are_trained(classes: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+def processes_of(group: int) -> list[str]:
+    """The ids of the processes of a group that have not ended."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _, its_group, *_ = file.read_text().rpartition(")")[2].split()
+            found += [file.parent.name] if its_group == str(group) and state != "Z" else []
+    return found
+
+
+def test_control_c_while_folds_are_trained(classes: Path, tmp_path: Path) -> None:
     """A terminal sends it to the processes of the folds too: one line, however far they are, and none is left."""
-    program = [sys.executable, "-m", "torchlasso", "path", "--data", str(classes), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [*program, *OPTIONS, "--lams", "0.005,0.1", "--points", "2", "--folds", "2", "--epochs-each", "20"],
-        env={**environment, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stdout is not None
-    assert any(line.startswith("cross-validation") for line in process.stdout)
-    time.sleep(0.5)  # the processes of the folds import their modules
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)  # ends when none of them is left to write
-    assert process.returncode == 130
-    assert err == f"interrupted; resume with: torchlasso path --resume --out {tmp_path / 'run'}\n"
+    run = tmp_path / "run"
+    more = ("--lams", "0.005,0.1", "--points", "2", "--folds", "2", "--epochs-each", "20")
+    with Program(("path", "--data", classes, "--out", run, *OPTIONS, *more), QUIET) as program:
+        program.wait_for(lambda: "cross-validation" in program.out)
+        time.sleep(0.5)  # the processes of the folds import their modules
+        program.send(signal.SIGINT)
+        ended = program.end()
+        end = time.monotonic() + 30
+        while time.monotonic() < end and processes_of(program.pid):
+            time.sleep(0.01)
+        assert not processes_of(program.pid)
+    assert (ended.code, ended.err) == (130, f"interrupted; resume with: torchlasso path --resume --out {run}\n")

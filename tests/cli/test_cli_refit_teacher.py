@@ -16,9 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import torchlasso as tl
 import torchlasso.runs.train
-from tests.support.command_line import weights
+from tests.support.command_line import succeed, weights
 from torchlasso import data, models
-from torchlasso.cli.main import main
 from torchlasso.runs.folder import RunFolder
 from torchlasso.training.trainer import Plan, Trainer
 
@@ -175,9 +174,7 @@ def learnt(amounts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a teacher and a refit that nobody stopped."""
     run = tmp_path_factory.mktemp("learnt") / "run"
     options = ["--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--epochs", "3", *LEARNING]
-    with pytest.raises(SystemExit) as ended:
-        main(["train", "--data", str(amounts), "--out", str(run), *options])
-    assert ended.value.code == 0
+    succeed("train", "--data", amounts, "--out", run, *options)
     return run
 
 

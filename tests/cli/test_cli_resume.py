@@ -6,8 +6,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,8 @@ import pytest
 from torch.optim.lr_scheduler import LambdaLR
 
 import torchlasso.runs.train
+from tests.support.command_line import OPTIONS
+from tests.support.programs import QUIET, Program
 from torchlasso.runs.folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -136,39 +136,25 @@ def test_a_finished_run_can_be_resumed(cli: Any, copied: Callable[..., Path], fi
     assert_same_run(cli, run, finished / "classes")
 
 
-@pytest.mark.parametrize("seed", [0])
-def test_a_run_that_is_killed_repeatedly_resumes(
-    cli: Any, classes: Path, tmp_path: Path, environment: dict[str, str], seed: int
-) -> None:
+def test_a_run_that_is_killed_repeatedly_resumes(cli: Any, classes: Path, tmp_path: Path) -> None:
     assert cli.train(classes, tmp_path / "whole", *LONG).code == 0
-    run, rng = tmp_path / "run", random.Random(seed)
-    program = [sys.executable, "-m", "torchlasso.cli.main", "train", "--out", run]
-    started = ["--data", classes, *_defaults(), *LONG]
+    run, rng = tmp_path / "run", random.Random(0)
+    started = ["--data", classes, *OPTIONS, *LONG]
     killed = 0
     # the epochs after which to kill, of 90: in the run, in the comparisons
     for target in sorted(rng.sample(range(1, 85), 3)):
-        process = subprocess.Popen(
-            [*program, *(started if not run.exists() else ["--resume"])],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        while process.poll() is None and _epochs(run) < target:
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.03))
-        process.send_signal(signal.SIGKILL)
-        _, err = process.communicate()
-        assert process.returncode in (-signal.SIGKILL, 0), err.decode()
-        killed += process.returncode == -signal.SIGKILL
+        with Program(("train", "--out", run, *(started if not run.exists() else ["--resume"]))) as program:
+            program.wait_for(lambda: _epochs(run) >= target)  # noqa: B023
+            time.sleep(rng.uniform(0, 0.03))
+            program.send(signal.SIGKILL)
+            ended = program.end()
+        assert ended.code in (-signal.SIGKILL, 0), ended.err
+        killed += ended.code == -signal.SIGKILL
     assert killed
     assert cli.resume(run).code == 0
     for part in run.rglob("*.part"):  # see test_no_part_stays_behind
         part.unlink()
     assert_same_run(cli, run, tmp_path / "whole")
-
-
-def _defaults() -> list[str]:
-    return ["--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--lam", "0.02"]
 
 
 def _epochs(run: Path) -> int:
@@ -197,30 +183,14 @@ def test_no_part_stays_behind(
     assert_same_run(cli, run, finished / "classes")
 
 
-def test_control_c_prints_the_command_for_a_resume(
-    cli: Any, classes: Path, tmp_path: Path, environment: dict[str, str], finished: Path
-) -> None:
+def test_control_c_prints_the_command_for_a_resume(cli: Any, classes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    program = [sys.executable, "-m", "torchlasso.cli.main", "train", "--data", classes, "--out", run]
-    process = subprocess.Popen(
-        [*program, *_defaults(), "--epochs", "2000"],
-        env={**environment, "PYTHONWARNINGS": "ignore"},  # a file may be open at any moment
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell lets what runs in the background ignore it, and so all that this starts
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    while process.poll() is None and _epochs(run) < 2:
-        time.sleep(0.01)
-    while process.poll() is None:  # Python loses one that comes while an object is being deleted
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert err.strip() == f"interrupted; resume with: torchlasso train --resume --out {run}"
+    arguments = ("train", "--data", classes, "--out", run, *OPTIONS, "--epochs", "2000")
+    with Program(arguments, QUIET) as program:
+        program.wait_for(lambda: _epochs(run) >= 2)
+        program.interrupt()
+        ended = program.end()
+    assert (ended.code, ended.err) == (130, f"interrupted; resume with: torchlasso train --resume --out {run}\n")
     assert not [name for name in cli.contents(run) if name.endswith(".part")]
 
 
@@ -229,7 +199,7 @@ def test_both_ways_to_write_out_are_understood(
     cli: Any, classes: Path, tmp_path: Path, stop: Callable[..., None], form: str
 ) -> None:
     stop(RunFolder, "write_metrics", "before", 1)
-    ended = cli("train", "--data", classes, *_defaults(), *form.format(tmp_path / "run").split(" "))
+    ended = cli("train", "--data", classes, *OPTIONS, *form.format(tmp_path / "run").split(" "))
     assert ended.code == 130
     assert f"--resume --out {tmp_path / 'run'}" in ended.err
 

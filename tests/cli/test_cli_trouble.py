@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from tests.support import programs
 from torchlasso.storage import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -21,7 +20,8 @@ import resource, signal, sys
 from torchlasso.cli.main import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-main(sys.argv[2:])
+sys.argv[1:] = sys.argv[2:]
+main()
 """
 
 
@@ -92,13 +92,12 @@ def test_a_disk_too_full_to_begin_leaves_the_run_that_was_to_be_replaced(
     assert cli.contents(run) == before
 
 
-def test_a_full_disk_in_a_program(classes: Path, tmp_path: Path, environment: dict[str, str]) -> None:
-    arguments = ["train", "--data", classes, "--model", "mlp", "--epochs", "1", "--out", tmp_path / "run"]
-    program = [sys.executable, "-c", FULL, "3000", *map(str, arguments)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+def test_a_full_disk_in_a_program(classes: Path, tmp_path: Path) -> None:
+    arguments = ("train", "--data", classes, "--model", "mlp", "--epochs", "1", "--out", tmp_path / "run")
+    done = programs.run(3000, *arguments, code=FULL)
+    assert done.code == 2, done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
     assert_readable(tmp_path / "run")
 
 

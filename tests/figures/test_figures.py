@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -67,12 +66,6 @@ def test_without_matplotlib_it_says_what_to_install(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"^drawing needs matplotlib: pip install 'torchlasso\[figures\]'$"):
         draw(None)
-
-
-def test_importing_figures_does_not_import_matplotlib() -> None:
-    command = "import sys, torchlasso as tl; tl.figures.frontier; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 def lines_of(axes: Any) -> dict[str, tuple[list[float], list[float]]]:

@@ -14,18 +14,10 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.support.programs import Ended
 from torchlasso.cli.main import main
 
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--lam", "0.02", "--epochs", "3")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The end of a command: its exit code and its output."""
-
-    code: object
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +89,13 @@ class Tool:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def succeed(*arguments: object) -> None:
+    """Run a command that must succeed, in a fixture that several tests share."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == 0
 
 
 def weights(run: Path) -> dict[str, Tensor]:

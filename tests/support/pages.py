@@ -1,9 +1,21 @@
-"""Runs whose pages are tested, and a parser of a page."""
+"""Runs whose pages are tested, a parser of a page, and short pages for tests that do not look at them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+
+import pytest
+from matplotlib import figure
+from matplotlib.axes import Axes
+
+import torchlasso.runs.path
+from torchlasso.figures import Series
+from torchlasso.runs.page import writing
+from torchlasso.runs.page.configuration import configuration_section
+from torchlasso.runs.page.won import won_section
 
 SMALL = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05")
 IMAGES = ("--data", "digits", "--batch-size", "256", "--lr", "0.01")
@@ -58,3 +70,22 @@ class Page(HTMLParser):
 
 def page_of(run: Path) -> Page:
     return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
+@contextmanager
+def short_pages() -> Iterator[None]:
+    """Draw little of pages and frontiers, which takes longer than it takes to train small models."""
+    with pytest.MonkeyPatch.context() as patch:
+        short = dict(enumerate((won_section, configuration_section)))
+        patch.setattr(writing, "sections", lambda: short)
+        patch.setattr(torchlasso.runs.path, "frontier", _small_frontier)
+        yield
+
+
+def _small_frontier(series: Sequence[Series], **_: object) -> Axes:
+    """Draw the points of a path and nothing around them: other points still give other bytes."""
+    axes: Axes = figure.Figure(figsize=(1, 1)).subplots()
+    axes.set_axis_off()
+    for each in series:
+        axes.plot(each.left, each.values)
+    return axes
