@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.fsdp import fully_shard
 
 import torchlasso as tl
-from tests.support.cluster import join, launch
+from tests.support.cluster import launch, together
 from torchlasso.distributed.sharding import whole
 
 PROCESSES = [2, 1, 3]  # of each leg of the run
@@ -57,7 +57,6 @@ def train(forward: nn.Module, optimizer, leg: int, rank: int = 0, processes: int
 
 def run_leg(folder: Path, leg: int) -> None:
     """One leg, on every process: take up the state of the one before, train on, save."""
-    join()
     for name, kind in CASES:
         model = network()
         fully_shard(model[0])
@@ -83,17 +82,13 @@ def run_leg(folder: Path, leg: int) -> None:
         groups = [{key: group[key] for key in OWN} for group in optimizer.param_groups]
         if dist.get_rank() == 0:
             torch.save((full, groups), folder / f"{name}-{kind}-{leg}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def legs(tmp_path_factory) -> tuple[Path, str]:
-    """All legs, one launch after the other."""
+    """All legs, one after the other."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    log = "\n".join(
-        launch([__file__, str(folder), str(leg)], n, folder / f"store-{leg}") for leg, n in enumerate(PROCESSES)
-    )
-    return folder, log
+    return folder, launch([__file__, str(folder)], folder)
 
 
 @pytest.mark.parametrize("leg", range(len(PROCESSES)), ids=[f"leg {i} on {n}" for i, n in enumerate(PROCESSES)])
@@ -119,4 +114,6 @@ def test_the_run_resumes_in_one_process(legs, name, kind, leg):
 
 
 if __name__ == "__main__":
-    run_leg(Path(sys.argv[1]), int(sys.argv[2]))
+    place = Path(sys.argv[1])
+    for number, processes in enumerate(PROCESSES):
+        together(processes, place / f"store-{number}", run_leg, place, number)

@@ -19,7 +19,7 @@ from tests.support.pairwise import cover
 from torchlasso.distributed.sharding import local, whole
 
 CLUSTER = Cluster()
-STEPS = 16
+STEPS = 12
 OPTIMIZERS = {
     "ProxSGD": (tl.ProxSGD, {"lr": 0.05, "momentum": 0.9}),
     "ProxAdam": (tl.ProxAdam, {"lr": 0.05}),
@@ -168,6 +168,16 @@ def kept(wrap) -> None:
         lowered |= min(map(min, scales)) < 1
     assert lowered
     assert_as_alone(run, lams, plain, expected)
+
+
+@CLUSTER.scenario("a budget refuses shards")
+def refused() -> None:
+    model = network()
+    fsdp(model)
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=tl.Rows()), lam=0.1), lr=0.1)
+    told = r"^TargetBudget: it needs whole parameters, and these are sharded; TargetSparsity can do with shards$"
+    with pytest.raises(ValueError, match=told):
+        tl.TargetBudget(optimizer, model, torch.randn(8, 6, dtype=torch.float64), flops=0.5, steps=10)
 
 
 def through_a_file(state):

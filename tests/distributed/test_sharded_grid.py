@@ -26,7 +26,7 @@ def network() -> nn.Sequential:
 
 def train(forward: nn.Module, groups: list, rows: slice) -> None:
     optimizer = tl.ProxAdam(groups, lr=0.05)
-    for step in range(15):
+    for step in range(8):
         generator = torch.Generator().manual_seed(step % 3)
         x = torch.randn(8, 6, generator=generator, dtype=torch.float64)
         optimizer.zero_grad()

@@ -17,7 +17,8 @@ from tests.support.cluster import Cluster
 from torchlasso.distributed.sharding import whole
 
 CLUSTER = Cluster()
-STEPS = 20
+STEPS = 10
+LONGER = 20  # until units and singular values are zero
 OPTIMIZERS = {
     "ProxSGD": (tl.ProxSGD, {"lr": 0.05, "momentum": 0.9}),
     "ProxAdam": (tl.ProxAdam, {"lr": 0.05}),
@@ -47,9 +48,9 @@ def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x, torch.tanh(x[:, :1] - x[:, 1:2])
 
 
-def train(forward, optimizer, rows=slice(None), dtype=torch.float64) -> None:
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for step in range(STEPS):
+def train(forward, optimizer, rows=slice(None), dtype=torch.float64, steps: int = STEPS) -> None:
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
         x, y = (t[rows].to(dtype) for t in batch(step))
         optimizer.zero_grad()
         (forward(x) - y).square().mean().backward()
@@ -118,8 +119,8 @@ def shrinking() -> None:
     ]
     rank = dist.get_rank()
     rows = slice(4 * rank, 4 * rank + 4)
-    train(plain, optimizers[0])
-    train(ddp(model), optimizers[1], rows)  # the wrapper is gone afterwards
+    train(plain, optimizers[0], steps=LONGER)
+    train(ddp(model), optimizers[1], rows, steps=LONGER)  # the wrapper is gone afterwards
     reports = [tl.shrink_(m, o, x) for m, o in zip((plain, model), optimizers, strict=True)]
     assert reports[0] == reports[1]
     assert reports[1].removed > 0
@@ -136,7 +137,7 @@ def singular_values() -> None:
         rules = [tl.Rule("2.weight", tl.L1(over=tl.SingularValues())), tl.Rule("*", tl.L1())]
         for each in (plain, model):
             forward = wrap(model) if each is model else plain
-            train(forward, tl.ProxSGD(tl.param_groups(each, rules, lam=0.15), lr=0.2))
+            train(forward, tl.ProxSGD(tl.param_groups(each, rules, lam=0.15), lr=0.2), steps=LONGER)
         expect_the_same(model, plain)
         assert 0 < tl.L1(over=tl.SingularValues()).support(model[2].weight).sum() < 5
 

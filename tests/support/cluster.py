@@ -1,13 +1,14 @@
 """Scenarios that several processes run together: one launch for all files, one test for a scenario.
 
-The processes import the test files, so that each scenario stands where its test is. They are started directly, without
-the launcher of torch, which would take as long to start as each of them.
+The processes import the test files, so that each scenario stands where its test is. One process imports all that is
+needed, which takes seconds, and the others are forked from it.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -67,8 +68,8 @@ def run_all(scenarios: list[Key], processes: int, folder: Path) -> list[tuple[st
         place = folder / str(number)
         place.mkdir(parents=True)
         (place / "scenarios.json").write_text(json.dumps(left), "utf-8")
-        command = "from tests.support.cluster import work; work()"
-        log = launch(["-c", command, str(place)], processes, place / "store", end - time.monotonic())
+        command = f"from tests.support.cluster import work_all; work_all({str(place)!r}, {processes})"
+        log = launch(["-c", command], place, end - time.monotonic())
         new = dict(_outcomes(place, processes))
         found |= new
         unfinished = next((key for key in left if key not in new), None)
@@ -78,44 +79,59 @@ def run_all(scenarios: list[Key], processes: int, folder: Path) -> list[tuple[st
     return [(*key, found.get(key, late)) for key in scenarios]
 
 
-def launch(command: list[str], processes: int, store: Path, patience: float = ALONE) -> str:
-    """Run a command of Python in this many processes, which meet in :func:`join`, and return their output."""
+def launch(command: list[str], folder: Path, patience: float = ALONE) -> str:
+    """Run a command of Python that calls :func:`together`, and return what all processes printed into a folder."""
     path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "STORE": str(store)}
-    shared["WORLD_SIZE"] = str(processes)
-    logs = [store.with_name(f"{store.name}-{rank}.log") for rank in range(processes)]
-    started = []
-    for rank, log in enumerate(logs):
-        env = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        with log.open("w", encoding="utf-8") as file:
-            started.append(subprocess.Popen([sys.executable, *command], env=env, stdout=file, stderr=subprocess.STDOUT))
-    end = time.monotonic() + patience
-    while any(process.poll() is None for process in started) and time.monotonic() < end:
-        if any(process.returncode for process in started):
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PATIENCE": str(patience)}
+    with (folder / "first.log").open("w", encoding="utf-8") as file:
+        subprocess.run([sys.executable, *command], env=shared, stdout=file, stderr=subprocess.STDOUT, check=False)
+    return "\n".join(log.read_text("utf-8") for log in sorted(folder.glob("*.log")))
+
+
+def together(processes: int, store: Path, function: Callable[..., None], *args: object) -> None:
+    """Run a function in processes that are forked from this one and form a group; end them all after an error."""
+    context = multiprocessing.get_context("fork")  # what was imported so far is there
+    started = [
+        context.Process(target=_member, args=(rank, processes, store, function, args)) for rank in range(processes)
+    ]
+    for process in started:
+        process.start()
+    end = time.monotonic() + float(os.environ["PATIENCE"])
+    while any(process.is_alive() for process in started) and time.monotonic() < end:
+        if any(process.exitcode for process in started):
             end = min(end, time.monotonic() + GRACE)
             break
         time.sleep(0.05)
     for process in started:
-        try:
-            process.wait(max(0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        process.join(max(0, end - time.monotonic()))
+        if process.is_alive():
             process.kill()
-            process.wait()
-    return "\n".join(log.read_text("utf-8") for log in logs)
+            process.join()
 
 
-def join() -> None:
-    """Make a process one of the group that :func:`launch` started."""
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group("gloo", f"file://{os.environ['STORE']}", timeout=WAIT, world_size=size, rank=rank)
+def _member(rank: int, size: int, store: Path, function: Callable[..., None], args: tuple[object, ...]) -> None:
+    log = os.open(store.with_name(f"{store.name}-{rank}.log"), os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+    dist.init_process_group("gloo", f"file://{store}", timeout=WAIT, world_size=size, rank=rank)
+    function(*args)
+    dist.destroy_process_group()
 
 
-def work() -> None:
+def work_all(place: str, processes: int) -> None:
+    """Run the scenarios of a folder in as many processes."""
+    folder = Path(place)
+    scenarios = json.loads((folder / "scenarios.json").read_text("utf-8"))
+    for path, _ in scenarios:
+        _module(path)
+    together(processes, folder / "store", _work, folder, scenarios)
+
+
+def _work(folder: Path, scenarios: list[Key]) -> None:
     """Run scenarios in a process until one fails, and write down their outcomes."""
-    folder = Path(sys.argv[1])
-    join()
     with (folder / f"{dist.get_rank()}.jsonl").open("w", encoding="utf-8") as file:
-        for path, name in json.loads((folder / "scenarios.json").read_text("utf-8")):
+        for path, name in scenarios:
             try:
                 _module(path).CLUSTER.scenarios[name]()
                 wrong = ""
@@ -125,7 +141,6 @@ def work() -> None:
             if wrong:
                 os._exit(1)  # at once, so that the others notice it where they wait
             dist.barrier()  # the next scenario begins where each process has passed this one
-    dist.destroy_process_group()
 
 
 @cache
