@@ -61,11 +61,16 @@ def update_config_(model: nn.Module, example_inputs: Inputs) -> str:
     return UNTRUE
 
 
+_DRAWN = {Tensor.normal_, Tensor.uniform_}
+
+
 class _WithoutValues(TorchFunctionMode):
     """A mode in which empty tensors take no memory; tensors that are computed from the config have values."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = {**(kwargs or {}), "device": "meta"} if func is torch.empty else kwargs or {}
+        if func in _DRAWN and args[0].is_meta:
+            return args[0]  # torch would check the shapes of a value that is not drawn, which takes milliseconds
         return func(*args, **kwargs)
 
 
