@@ -98,7 +98,7 @@ def test_the_last_target_that_can_be_reached_is_accepted():
 @pytest.mark.parametrize("name", ["ProxAdam", "ProxSGD"])
 def test_no_layer_becomes_empty_under_an_extreme_target(digits, name, start):
     trained = digits.train(
-        lambda optimizer: tl.TargetSparsity(optimizer, 0.999, steps=600), name=name, lam=STARTS[start], steps=600
+        lambda optimizer: tl.TargetSparsity(optimizer, 0.999, steps=200), name=name, lam=STARTS[start], steps=200
     )
     assert min(trained.kept) > 0
     assert max(trained.kept) < 60
@@ -107,9 +107,9 @@ def test_no_layer_becomes_empty_under_an_extreme_target(digits, name, start):
 @pytest.mark.parametrize("name", ["ProxAdam", "ProxSGD"])
 def test_with_allow_empty_a_layer_may_lose_all_its_weights(digits, name):
     def make(optimizer):
-        return tl.TargetSparsity(optimizer, 0.9999, steps=600, allow_empty=True, tolerance=0.01)
+        return tl.TargetSparsity(optimizer, 0.9999, steps=200, allow_empty=True, tolerance=0.01)
 
-    trained = digits.train(make, name=name, lam=0.2, steps=600)
+    trained = digits.train(make, name=name, lam=0.2, steps=200)
     assert 0 in trained.kept
     assert trained.sparsity > 0.99
 

@@ -26,10 +26,10 @@ LAYERS = [tl.Rule("0.*", tl.L1()), tl.Rule("2.*", tl.L1())]
 def test_the_share_is_met_from_far_away(digits, name, target, start):
     near = max(1e-3, 5 / WEIGHTS)  # of the 23 weights that 99 % leaves, the noise of the last batches decides on a few
     trained = digits.train(
-        lambda optimizer: tl.TargetSparsity(optimizer, target, steps=2000, tolerance=near),
+        lambda optimizer: tl.TargetSparsity(optimizer, target, steps=800, tolerance=near),
         name=name,
         lam=start * RIGHT[name][target],
-        steps=2000,
+        steps=800,
     )
     assert abs(trained.sparsity - target) <= near
     assert trained.control.left == [pytest.approx(1 - trained.sparsity)]
@@ -39,9 +39,9 @@ def test_the_share_is_met_from_far_away(digits, name, target, start):
 @pytest.mark.parametrize("name", RIGHT)
 def test_from_the_right_lam_it_costs_no_accuracy(digits, name):
     lam = RIGHT[name][0.8]
-    fixed = digits.train(lambda optimizer: tl.Warmup(optimizer, steps=350), name=name, lam=lam, steps=700)
+    fixed = digits.train(lambda optimizer: tl.Warmup(optimizer, steps=150), name=name, lam=lam, steps=300)
     steered = digits.train(
-        lambda optimizer: tl.TargetSparsity(optimizer, 0.8, steps=700, tolerance=0.01), name=name, lam=lam, steps=700
+        lambda optimizer: tl.TargetSparsity(optimizer, 0.8, steps=300, tolerance=0.01), name=name, lam=lam, steps=300
     )
     assert steered.sparsity == pytest.approx(0.8, abs=0.01)
     assert steered.accuracy > fixed.accuracy - 0.02 > 0.9
@@ -70,9 +70,9 @@ def test_lam_rises_over_the_share_of_training_that_warmup_says(digits, warmup):
 )
 def test_in_the_scope_of_groups_each_meets_its_own(digits, target, wanted):
     trained = digits.train(
-        lambda optimizer: tl.TargetSparsity(optimizer, target, steps=700, scope="group", tolerance=0.02),
+        lambda optimizer: tl.TargetSparsity(optimizer, target, steps=300, scope="group", tolerance=0.02),
         lam=3e-3,
-        steps=700,
+        steps=300,
         penalty=LAYERS,
     )
     assert trained.sparsities == pytest.approx(wanted, abs=0.02)
@@ -84,9 +84,9 @@ def test_in_the_scope_of_groups_each_meets_its_own(digits, target, wanted):
 def test_in_the_scope_of_a_model_all_count_together(digits):
     rules = [LAYERS[0], tl.Rule("2.*", tl.L1(), scale=0.1)]
     trained = digits.train(
-        lambda optimizer: tl.TargetSparsity(optimizer, 0.8, steps=700, tolerance=0.02),
+        lambda optimizer: tl.TargetSparsity(optimizer, 0.8, steps=400, tolerance=0.02),
         lam=3e-3,
-        steps=700,
+        steps=400,
         penalty=rules,
     )
     assert trained.sparsity == pytest.approx(0.8, abs=0.02)
