@@ -1,9 +1,6 @@
-"""The kernels of the fused step: compiled once, for every number and size; without a compiler, torch's own step."""
+"""The kernels of the fused step: compiled once, for every number and size."""
 
 import gc
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -120,37 +117,3 @@ def test_nothing_is_kept_that_the_plain_optimizer_does_not_keep(case):
     ours, theirs = kept(lambda ws: build(case, ws)), kept(lambda ws: CASES[case][0](ws, **options_of(case, "fused")))
     assert ours[0] == theirs[0]
     assert ours[1] <= theirs[1] + 1024
-
-
-SCRIPT = """
-import warnings
-import torch, torchlasso as tl
-
-results = []
-with warnings.catch_warnings(record=True) as seen:
-    warnings.simplefilter("always")
-    for options in ({"fused": True}, {"foreach": True}):
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
-        optimizer = tl.ProxAdamW(tl.param_groups(model, tl.L1(), lam=0.05), lr=0.02, **options)
-        for _ in range(10):
-            optimizer.zero_grad()
-            model(torch.randn(8, 6)).square().mean().backward()
-            optimizer.step()
-        results.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
-about = [str(w.message) for w in seen if "without its fused step" in str(w.message)]
-assert len(about) == 1, about
-assert torch.equal(*results)
-assert (results[0] == 0).any()
-print(about[0])
-"""
-
-
-@pytest.mark.slow
-def test_without_a_compiler_it_warns_once_and_uses_foreach(tmp_path):
-    environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("torchlasso goes on without its fused step")

@@ -114,9 +114,16 @@ def test_it_is_the_plain_optimizer_and_soft_thresholding(base, options, averagin
     assert 0 < (weights == 0).sum() < len(weights)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("implementation", ["foreach", "fused"])
-@EACH_ONCE
+# each entry in both implementations, in one precision each, and the next entry in the other one
+BOTH = [
+    pytest.param(*entry.values, implementation, dtypes[(i + j) % 2], id=f"{entry.id} {implementation}")
+    for dtypes in [(torch.float32, torch.float64)]
+    for i, entry in enumerate(configurations(skip=("differentiable", "foreach", "fused")))
+    for j, implementation in enumerate(["foreach", "fused"])
+]
+
+
+@pytest.mark.parametrize(("base", "options", "implementation", "dtype"), BOTH)
 def test_after_every_step_weights_and_state_agree_with_a_single_tensor_step(base, options, implementation, dtype):
     if isinstance(options.get("lr"), torch.Tensor) and implementation == "foreach":
         options = {**options, "lr": options["lr"].item()}  # torch has no foreach step with a tensor rate for all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import warnings
 
@@ -43,7 +44,13 @@ def residual() -> Residual:
 
 
 def units(model: nn.Module, **options: object) -> tl.Units:
-    return tl.Units(model, X[:2], **options)
+    return of_residual(**options) if type(model) is Residual else tl.Units(model, X[:2], **options)
+
+
+@functools.cache
+def of_residual(**options: object) -> tl.Units:
+    """Read the units once: to read a model takes longer than most tests."""
+    return tl.Units(residual(), X[:2], **options)
 
 
 def train(
@@ -153,8 +160,8 @@ def test_a_dead_unit_is_zero_in_all_its_tensors_and_removable(optimizer, lr, lam
 def test_it_finds_a_stationary_point():
     model = residual().double()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=units(model)), lam=0.03), lr=0.02)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 600)
-    for _ in range(600):
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
+    for _ in range(300):
         optimizer.zero_grad()
         F.cross_entropy(model(X.double()), Y).backward()
         optimizer.step()
@@ -199,11 +206,11 @@ def test_a_parameter_without_a_gradient_keeps_its_values():
 def test_controllers_know_units():
     model = residual()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=units(model)), lam=0.01), lr=0.02)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
-    controls = [tl.TargetSparsity(optimizer, 0.5, steps=300), tl.Reweighted(optimizer, theta=0.05)]
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 120)
+    controls = [tl.TargetSparsity(optimizer, 0.5, steps=120), tl.Reweighted(optimizer, theta=0.05)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tl.TargetMissed)  # a unit is 5 % of these weights
-        for _ in range(300):
+        for _ in range(120):
             train(model, optimizer, 1, *controls)
             scheduler.step()
     (weights,) = optimizer.weights.values()
@@ -220,11 +227,11 @@ def test_a_budget_is_met_by_units():
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
     )  # fmt: skip
     optimizer = tl.ProxAdam(tl.param_groups(net, tl.L1(over=units(net)), lam=1e-3), lr=0.01)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200)
-    control = tl.TargetBudget(optimizer, net, X, flops=0.4, steps=200)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
+    control = tl.TargetBudget(optimizer, net, X, flops=0.4, steps=100)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tl.TargetMissed)  # a unit is some 6 % of these operations
-        for _ in range(200):
+        for _ in range(100):
             train(net, optimizer, 1, control)
             scheduler.step()
     _, report = tl.compact(net, X[:2], return_report=True)
