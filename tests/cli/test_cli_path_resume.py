@@ -172,8 +172,11 @@ def test_the_same_options_are_not_refused(
     assert cli("path", "--resume", "--out", run, *option).code == 0
 
 
-def test_a_fold_that_is_done_is_not_trained_again(cli: Any, whole: Callable[[str], Path], tmp_path: Path) -> None:
-    """Only the other fold is trained, in another process, to the same figures."""
+def test_a_fold_that_is_done_is_not_trained_again(
+    cli: Any, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the other fold is trained, to the same figures."""
+    monkeypatch.setattr(torchlasso.runs.path, "_pool", _in_this_process)
     run = shutil.copytree(whole("folds"), tmp_path / "run")
     (run / "fold-0.jsonl").unlink()
     first = (run / "fold-1.jsonl").read_bytes()
