@@ -40,7 +40,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.usefixtures("empty_folder")
+@pytest.mark.usefixtures("empty_folder", "one_registry")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
 def test_every_block_of_code_runs_in_the_order_of_the_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space: dict[str, object] = {"__name__": page.stem}

@@ -18,7 +18,7 @@ import torchlasso as tl
 from torchlasso import models
 from torchlasso.export import Exported, read_onnx, read_pt2, to_onnx, to_pt2
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_registry")]
 
 FORMATS = {"onnx": (to_onnx, read_onnx), "pt2": (to_pt2, read_pt2)}
 both = pytest.mark.parametrize(("to", "read"), FORMATS.values(), ids=FORMATS)

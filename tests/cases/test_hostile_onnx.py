@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from tests.support.hostile import assert_predict_refuses, damaged_copies, flip
 from torchlasso.export import read_onnx, to_onnx
 
+pytestmark = pytest.mark.usefixtures("one_registry")
+
 WEIGHT = np.arange(8, dtype=np.float32).reshape(4, 2)
 
 

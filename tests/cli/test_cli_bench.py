@@ -14,7 +14,7 @@ from torch import nn
 from torchlasso.runs import variants as forms
 from torchlasso.runs.measuring import latencies, peak_memory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_registry")]
 
 FORMS = ["dense", "penalised", "compact", "accelerated", "dense, bfloat16", "dense, onnx", "compact, onnx"]
 

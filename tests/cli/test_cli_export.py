@@ -19,7 +19,7 @@ from torchlasso.export import to_pt2
 from torchlasso.runs.card import ModelCard
 from torchlasso.runs.finished import open_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_registry")]
 
 UNITS = ("--over", "units", "--model", "mlp:width=24,depth=2", "--lam", "0.002", "--epochs", "20")
 
