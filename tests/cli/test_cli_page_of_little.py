@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from tests.support.pages import Page, page_of
+from torchlasso.runs.page import writing
+from torchlasso.runs.page.benched import benched_section
+from torchlasso.runs.page.won import won_section
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_pages")]
 
@@ -61,6 +64,13 @@ BENCH = {
 }
 
 
+@pytest.fixture
+def only_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages with the headline and the measurements alone, since all the figures take longer to draw."""
+    monkeypatch.setattr(writing, "sections", lambda: {0: won_section, 1: benched_section})
+
+
+@pytest.mark.usefixtures("only_measurements")
 def test_measurements_are_a_table(drawn_again: Callable[..., Page]) -> None:
     page = drawn_again("classes", lambda run: (run / "bench.json").write_text(json.dumps(BENCH)))
     text = page.text[page.text.index("Speed and size") :]
@@ -80,12 +90,14 @@ OTHER: dict[str, Any] = {
 }
 
 
+@pytest.mark.usefixtures("only_measurements")
 @pytest.mark.parametrize("content", OTHER.values(), ids=OTHER)
 def test_invalid_measurements_are_left_out(drawn_again: Callable[..., Page], content: Any) -> None:
     page = drawn_again("amounts", lambda run: (run / "bench.json").write_text(json.dumps(content)))
     assert "Speed and size" not in page.headings
 
 
+@pytest.mark.usefixtures("only_measurements")
 def test_measurements_may_lack_anything(drawn_again: Callable[..., Page]) -> None:
     record = {"variants": [{"name": "dense"}, {"name": "compact", "batch": 8, "median_ms": "fast", "loss": 1}]}
     page = drawn_again("amounts", lambda run: (run / "bench.json").write_text(json.dumps(record)))
