@@ -13,7 +13,6 @@ import torchlasso as tl
 from tests.support.implementations import IMPLEMENTATIONS, assert_alike, same
 from tests.support.pairwise import pairwise
 from torchlasso.optim.fused import updates
-from torchlasso.optim.latents import latent_weights
 
 STEPS = 30
 # name -> class, its options and a λ for which some weights are zero and some are not
@@ -137,64 +136,6 @@ def test_adam_averages_dually(theta):
     assert buffers == {"step", "exp_avg", "exp_avg_sq", "latent"} | ({"threshold"} if theta else set())
 
 
-def regression() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(120, 20, generator=generator, dtype=torch.float64)
-    coefficients = torch.zeros(20, dtype=torch.float64)
-    coefficients[:4] = torch.tensor([2.0, -1.0, 0.5, 0.3])
-    return x, x @ coefficients + 0.3 * torch.randn(120, generator=generator, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("options", [{"lr": 0.2}, {"lr": 0.05, "momentum": 0.9}], ids=["plain", "momentum"])
-def test_descent_solves_the_lasso(options):
-    from sklearn.linear_model import Lasso
-
-    x, y = regression()
-    w = nn.Parameter(torch.zeros(20, dtype=torch.float64))
-    optimizer = tl.ProxSGD([w], penalty=tl.L1(), lam=0.1, form="latent", **options)
-    for _ in range(1500):
-        optimizer.zero_grad()
-        ((x @ w - y).square().mean() / 2).backward()
-        optimizer.step()
-    expected = Lasso(alpha=0.1, fit_intercept=False, tol=1e-13, max_iter=100_000).fit(x.numpy(), y.numpy()).coef_
-    torch.testing.assert_close(w.detach(), torch.from_numpy(expected), rtol=0, atol=1e-9)
-    assert torch.equal(w.detach() == 0, torch.from_numpy(expected) == 0)
-
-
-def test_descent_solves_the_nuclear_norm_and_adam_accepts_it():
-    target = torch.diag(torch.tensor([3.0, 1.0, 0.2], dtype=torch.float64))
-    w = nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
-    penalty = tl.L1(over=tl.penalties.blocks.SingularValues())
-    optimizer = tl.ProxSGD([w], lr=0.1, penalty=penalty, lam=0.5, form="latent")
-    for _ in range(300):
-        w.grad = w.detach() - target
-        optimizer.step()
-    torch.testing.assert_close(w.detach(), torch.diag(torch.tensor([2.5, 0.5, 0.0], dtype=torch.float64)))
-    tl.ProxAdam([w], penalty=penalty, lam=0.5, form="latent")
-    with pytest.raises(ValueError, match="not weights"):
-        optimizer.hold()
-
-
-def test_a_weight_under_adam_rests_where_its_gradient_is_lambda_times_its_size():
-    """The fixed points are those of a lasso weighted by the sizes of the gradients, which the certificate measures."""
-    w = nn.Parameter(torch.tensor([1.0, 0.05, 0.6, -0.8], dtype=torch.float64))
-    noise = torch.tensor([0.5, 0.5, 1.0, 0.1], dtype=torch.float64)
-    optimizer = tl.ProxAdam([w], lr=0.01, betas=(0.9, 0.99), penalty=tl.L1(), lam=0.2, form="latent")
-    centre = w.detach().clone()
-    for t in range(1500):
-        optimizer.param_groups[0]["lr"] = 0.01 / (1 + t / 300)
-        w.grad = w.detach() - centre + noise * (-1) ** t  # its size is that of the noise, and its mean is not
-        optimizer.step()
-    size = optimizer.state[w]["exp_avg_sq"].sqrt()
-    expected = (centre.abs() - 0.2 * size).clamp_min(0) * centre.sign()
-    torch.testing.assert_close(w.detach(), expected, rtol=0, atol=2e-3)
-    assert (w == 0).tolist() == [False, True, False, False]
-    w.grad = w.detach() - centre
-    assert tl.stationarity(optimizer.penalised_groups()).max < 0.02  # of λ; of an ordinary lasso it is far off
-    plain = [{key: value for key, value in group.items() if key != "scales"} for group in optimizer.penalised_groups()]
-    assert tl.stationarity(plain).max > 0.4
-
-
 # --- the hold ---
 
 
@@ -287,79 +228,6 @@ def test_the_state_of_a_plain_optimizer_starts_latent_weights_at_the_weights():
     train(optimizer, ws, range(5, 6))
     for w, old in zip(ws, before, strict=True):
         assert (w - old).abs().max() < 0.03
-
-
-def test_a_frozen_parameter_of_a_unit_stays_and_the_rest_goes():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
-    net[0].bias.requires_grad_(False)
-    bias = net[0].bias.detach().clone()
-    x = torch.randn(32, 4)
-    groups = tl.param_groups(net, tl.L1(over=tl.Units(net, x)), lam=0.5)
-    optimizer = tl.ProxAdam(groups, lr=0.01, form="latent")
-    for _ in range(100):
-        optimizer.zero_grad()
-        net(x).square().mean().backward()
-        optimizer.step()
-    assert torch.equal(net[0].bias, bias)
-    assert net[0].weight.abs().max() < 0.5
-
-
-def test_shrinking_a_model_changes_no_step():
-    def trained(shrink: bool):
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 2)).double()
-        x = torch.randn(64, 6, dtype=torch.float64)
-        y = x[:, :2].abs()
-        groups = tl.param_groups(net, tl.L1(), lam=0.4)
-        optimizer = tl.ProxAdam(groups, lr=0.01, form="latent")
-        control = tl.Reweighted(optimizer, theta=0.1)
-        for t in range(120):
-            rows = torch.randperm(64, generator=torch.Generator().manual_seed(t))[:16]
-            optimizer.zero_grad()
-            (net(x[rows]) - y[rows]).square().mean().backward()
-            optimizer.step()
-            control.step()
-            if t == 60 and shrink:
-                tl.shrink_(net, optimizer, x[:2], controllers=[control])
-        return net, net(x).detach()
-
-    (whole, expected), (small, found) = trained(shrink=False), trained(shrink=True)
-    assert small[0].out_features < whole[0].out_features
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("kind", ["rows", "units"])
-def test_shrinking_a_model_keeps_the_threshold_of_each_block(kind):
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 2)).double()
-    x = torch.randn(64, 6, dtype=torch.float64)
-    penalty = tl.L1(over=tl.Rows() if kind == "rows" else tl.Units(net, x[:2]))
-    optimizer = tl.ProxAdam(tl.param_groups(net, penalty, lam=0.3), lr=0.01, form="latent")
-    control = tl.Reweighted(optimizer, theta=0.1)
-    for _ in range(60):
-        optimizer.zero_grad()
-        (net(x) - x[:, :2].abs()).square().mean().backward()
-        optimizer.step()
-        control.step()
-    with torch.no_grad():  # so that nothing reads what goes, and no norm changes
-        dead = ~net[0].weight.any(dim=1)
-        dead[:3] = True
-        for tensor in (net[0].weight, net[0].bias, optimizer.state[net[0].weight]["latent"]):
-            tensor[dead] = 0.0
-        for tensor in (net[2].weight, optimizer.state[net[2].weight]["latent"]):
-            tensor[:, dead] = 0.0
-        if kind == "units":
-            optimizer.state[net[0].bias]["latent"][dead] = 0.0
-    (group,) = [group for group in optimizer.param_groups if net[0].weight in set(group["params"])]
-    expected = [w.clone() for w in latent_weights(optimizer, group)]
-    tl.shrink_(net, optimizer, x[:2], controllers=[control])
-    assert net[0].out_features <= 21
-    found = latent_weights(optimizer, group)
-    assert found[0].shape == net[0].weight.shape
-    for w, old in zip(found, expected, strict=True):
-        torch.testing.assert_close(w[w != 0], old[old != 0])
-    optimizer.step()
 
 
 # --- refusals ---
