@@ -17,7 +17,7 @@ from torchlasso.control import (
 from torchlasso.diagnostics.record import LayerReport, SparsityReport
 from torchlasso.diagnostics.report import report
 from torchlasso.diagnostics.stationarity import Stationarity, lambda_max, stationarity
-from torchlasso.graph import Units
+from torchlasso.graph import Inputs, Units
 from torchlasso.inference import AccelerationReport, accelerate
 from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
 from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
@@ -54,6 +54,7 @@ __all__ = [
     "Heads",
     "Hold",
     "InputChannels",
+    "Inputs",
     "LHalf",
     "LambdaController",
     "LayerReport",

@@ -120,6 +120,25 @@ def found_in(value: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
             yield from found_in(part, kinds)
 
 
+@dataclass(frozen=True)
+class Weighing:
+    """Values that an operator multiplies by slices of weights.
+
+    Attributes:
+        values, dim: the number of the tensor among those of the call, and its dimension; None for all of its elements.
+        weights, along: likewise the number of the tensor of weights, and the dimension that is sliced.
+        runs: both dimensions consist of so many equal runs; the slices in run k multiply the values in run k alone.
+        adds_up: whether the products are added up, so that no element of the result is a value as it was.
+    """
+
+    values: int
+    dim: int | None
+    weights: int
+    along: int
+    runs: int
+    adds_up: bool = True
+
+
 class OperatorRule(ABC):
     """The rule of a family of operators.
 
@@ -143,6 +162,10 @@ class OperatorRule(ABC):
 
     def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
         """Return the numbers of the tensors that are added up, each with the dimension of the sum."""
+        return []
+
+    def weighs(self, call: Call[Reach]) -> list[Weighing]:
+        """Return the values that are multiplied by weights."""
         return []
 
     @abstractmethod

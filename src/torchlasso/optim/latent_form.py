@@ -146,7 +146,7 @@ class LatentForm(Form):
         units: list[Any] = over.strengths(params, [1.0] * len(params), weights)
         if owner is not None:
             return [*torch.split(updated.states[owner][THRESHOLD], list(map(len, units)))], added
-        return [torch.full_like(unit, number) for unit, number in zip(units, so_far, strict=True)], added
+        return [torch.zeros_like(unit) + number for unit, number in zip(units, so_far, strict=True)], added
 
     def _weights(self, updated: Updated, params: Sequence[Tensor], given: Any, owner: Tensor | None) -> Tensor:
         """Return the factors on λ of the blocks of a set, view after view."""

@@ -76,13 +76,13 @@ class Joint(Blocks):
         names: the names of the parameters, in this order.
         families: blocks of one size; each is made of pieces of the parameters, one after the other.
         weighted: see :class:`~torchlasso.penalties.blocks.Partition`.
-        scales: a factor on λ for each family; empty where it is 1.
+        scales: a factor on λ for each family, a number or one for each of its blocks; empty where it is 1.
     """
 
     names: tuple[str, ...]
     families: tuple[tuple[Piece, ...], ...]
     weighted: bool = True
-    scales: tuple[float, ...] = ()
+    scales: tuple[Strength, ...] = ()
     stable: ClassVar[bool] = True
     joint: ClassVar[bool] = True
 
@@ -120,11 +120,11 @@ class Joint(Blocks):
     ) -> list[Strength]:
         largest = [max(pieces, key=lambda piece: piece.size(tensors[piece.tensor])) for pieces in self.families]
         own = self.scales or [1.0] * len(largest)
-        found = [lams[piece.tensor] * scale for piece, scale in zip(largest, own, strict=True)]
+        found = [_like(tensors[p.tensor], scale) * lams[p.tensor] for p, scale in zip(largest, own, strict=True)]
         if weights is None:
             return [*found]
         parts = torch.split(weights, [len(piece.indices) for piece in largest])
-        return [lam * part if lam else lam for lam, part in zip(found, parts, strict=True)]
+        return [lam * part if isinstance(lam, Tensor) or lam else lam for lam, part in zip(found, parts, strict=True)]
 
     def sizes_in(self, tensors: Sequence[Tensor]) -> list[list[tuple[int, int | Tensor]]]:
         return [[(piece.tensor, piece.size(tensors[piece.tensor])) for piece in pieces] for pieces in self.families]
@@ -132,7 +132,7 @@ class Joint(Blocks):
     def sliced(
         self, before: Sequence[Tensor], after: Sequence[Tensor], stays: Callable[[int, int], Tensor | None]
     ) -> Blocks:
-        families, scales = [], []
+        families, scales = [], list[Strength]()
         for pieces, scale in zip(self.families, self.scales or [1.0] * len(self.families), strict=True):
             kept = [stays(piece.tensor, piece.dim) for piece in pieces]
             new = tuple(
@@ -142,6 +142,9 @@ class Joint(Blocks):
             size = sum(piece.size(before[piece.tensor]) for piece in pieces)
             left = sum(piece.size(after[piece.tensor]) for piece in new)
             families.append(new)
+            if isinstance(scale, Tensor):
+                some = kept[0]
+                scale = scale if some is None else scale[torch.isin(pieces[0].indices, some).any(dim=1)]
             scales.append(scale * (size / left) ** 0.5 if self.weighted else scale)
         return Joint(self.names, tuple(families), self.weighted, tuple(scales))
 
@@ -159,3 +162,8 @@ class Joint(Blocks):
             f"{type(self).__name__} reaches over {len(self.names)} parameters at once, and is not a penalty of one "
             "alone: make the groups with torchlasso.param_groups(model, torchlasso.L1(over=...), lam=...)"
         )
+
+
+def _like(w: Tensor, scale: Strength) -> Strength:
+    """Return a factor in the precision and on the device of the magnitudes of a tensor."""
+    return scale.to(w.device, computed(w).dtype) if isinstance(scale, Tensor) else scale
