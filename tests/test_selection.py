@@ -370,3 +370,41 @@ def test_the_groups_are_not_changed_by_the_optimizer():
     assert [set(group) for group in groups] == [set(group) for group in before]
     assert [group["penalty"] for group in groups] == [tl.L1(), None]
     assert [group["lam"] for group in groups] == [0.3, 0.0]
+
+
+def test_under_inputs_all_other_weights_get_a_weight_decay_that_follows_lam():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3), nn.LayerNorm(3), nn.Linear(3, 1))
+    inputs = tl.Inputs(model, torch.randn(2, 4))
+    groups = tl.param_groups(model, tl.L1(over=inputs), lam=0.1)
+    assert [group["names"] for group in groups[:2]] == [["0.weight"], ["2.weight", "4.weight"]]
+    assert [group.get("weight_decay") for group in groups] == [None, pytest.approx(0.3), None]  # λ times √9
+    optimizer = tl.ProxAdam(groups, lr=0.01)
+    warmup = tl.Warmup(optimizer, steps=10)
+    for done in range(1, 5):
+        warmup.step()
+        assert optimizer.param_groups[1]["weight_decay"] == pytest.approx(0.3 * done / 10)
+    assert tl.ProxAdam(groups, lr=0.01, form="latent").param_groups[1]["weight_decay"] == 0.0
+    plain = tl.param_groups(model, [tl.Rule("*", tl.L1(over=inputs)), tl.Rule("*", None)], lam=0.1)
+    assert not any("weight_decay" in group for group in plain)
+
+
+def test_the_decay_bounds_what_rectifiers_let_slip():
+    torch.manual_seed(0)
+    x = torch.randn(200, 6)
+    y = x[:, :1].relu()
+
+    def norms(decay: bool) -> tuple[float, float]:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+        rules = [tl.Rule("*", tl.L1(over=tl.Inputs(model, x[:2]))), *([] if decay else [tl.Rule("*", None)])]
+        optimizer = tl.ProxAdam(tl.param_groups(model, rules, lam=0.02), lr=0.05)
+        for _ in range(400):
+            optimizer.zero_grad()
+            (model(x) - y).square().mean().backward()
+            optimizer.step()
+        return float(model[0].weight.detach().norm()), float(model[2].weight.detach().norm())
+
+    (first, later), (slipped, grown) = norms(decay=True), norms(decay=False)
+    assert slipped < 0.5 * first
+    assert grown > 2 * later

@@ -75,6 +75,9 @@ class Rule:
 GroupKey = tuple[int, Penalty | None]  # the index of the matching rule, and its penalty fitted to the layer
 _UNPENALISED: GroupKey = (-1, None)
 
+# The keys of a group whose λ a weight decay of other weights is tied to, for their ratio, and of these weights.
+RATIO, LATER = "decay_ratio", "decays"
+
 
 def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, lam: float) -> list[Group]:
     """Return the parameters of ``model`` as groups for a proximal optimizer, or a torch optimizer with :func:`penalty`.
@@ -89,6 +92,8 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
 
     Returns:
         Groups ``{"params", "names", "penalty", "lam"}``, the penalised ones first, then one with ``penalty`` None.
+        Under :class:`torchlasso.Inputs`, one more: all other weights that no rule matches, with a ``weight_decay`` tied
+        to λ, without which they would grow and undo the penalty.
 
     Raises:
         ValueError: no parameter is penalised, or a rule has no effect because earlier rules match first.
@@ -110,6 +115,7 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
     taken = [0] * len(rules)
     groups: dict[GroupKey, Group] = {}
     computed, left_out = computed_from(model), _LeftOut()
+    others: list[tuple[str, nn.Parameter]] = []  # the weights that no rule matches
     for name, module, parameter in named_parameters(model):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run the model once on an input before param_groups")
@@ -122,6 +128,11 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
                 key = (index, rule.penalty.fit(module, name.rpartition(".")[2]))
                 strength = lam * rule.scale
                 break
+        else:
+            if is_weight(name, module, parameter) and (
+                parameter not in computed or parameter in computed[parameter].penalisable
+            ):
+                others.append((name, parameter))
         group = groups.setdefault(key, {"params": [], "names": [], "penalty": key[1], "lam": strength})
         group["params"].append(parameter)
         group["names"].append(name)
@@ -139,7 +150,39 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
             f"nothing is penalised: {left_out or 'the model has no weight that a rule with a penalty matches'}"
         )
     left_out.warn()
-    return sorted(groups.values(), key=lambda group: group["penalty"] is None)
+    return _balanced(sorted(groups.values(), key=lambda group: group["penalty"] is None), others)
+
+
+def _balanced(groups: list[Group], others: list[tuple[str, nn.Parameter]]) -> list[Group]:
+    """Give a weight decay to the weights that would otherwise undo the penalty of a group."""
+    for group in groups:
+        ratio = group["penalty"].over.balance(group["params"]) if group["penalty"] else 0.0
+        if not ratio or not others:
+            continue
+        names, params = map(list, zip(*others, strict=True))
+        later = {"params": params, "names": names, "penalty": None, "lam": 0.0, LATER: True}
+        group[RATIO] = ratio
+        kept = [each for each in groups if each["penalty"] is not None]
+        rest = [
+            (p, name) for g in groups if g["penalty"] is None for p, name in zip(g["params"], g["names"], strict=True)
+        ]
+        rest = [(p, name) for p, name in rest if name not in names]
+        last = {"params": [p for p, _ in rest], "names": [name for _, name in rest], "penalty": None, "lam": 0.0}
+        groups = [*kept, later, *([last] if rest else [])]
+        balance(group, groups)
+        break
+    return groups
+
+
+def balance(group: Group, groups: Iterable[Group]) -> None:
+    """Set the weight decay that is tied to λ of a group, for its present λ, in the others of an optimizer.
+
+    The latent form has none: its λ is relative to the size of the gradients, which does not change with their scale.
+    """
+    ratio = group.get(RATIO, 0.0) if group.get("form") != "latent" else 0.0
+    for other in groups if RATIO in group else ():
+        if LATER in other:
+            other["weight_decay"] = ratio * group["lam"]
 
 
 class _LeftOut:

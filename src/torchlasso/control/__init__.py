@@ -6,6 +6,16 @@ from torchlasso.control.reweighted import Reweighted
 from torchlasso.control.schedules import Warmup
 from torchlasso.control.steering import TargetMissed
 from torchlasso.control.target_budget import TargetBudget
+from torchlasso.control.target_count import TargetCount
 from torchlasso.control.target_sparsity import TargetSparsity
 
-__all__ = ["Hold", "LambdaController", "Reweighted", "TargetBudget", "TargetMissed", "TargetSparsity", "Warmup"]
+__all__ = [
+    "Hold",
+    "LambdaController",
+    "Reweighted",
+    "TargetBudget",
+    "TargetCount",
+    "TargetMissed",
+    "TargetSparsity",
+    "Warmup",
+]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchlasso._core.arguments import check_whole, shown
 from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty
-from torchlasso.selection import Group
+from torchlasso.selection import Group, balance
 
 
 def check_proximal(optimizer: Any, name: str) -> None:
@@ -113,6 +113,7 @@ class LambdaController(ABC):
         factors.extend([1.0] * (self._slot + 1 - len(factors)))
         factors[self._slot] = factor
         group["lam"] = group["initial_lam"] * prod(factors)
+        balance(group, self.optimizer.param_groups)
 
     def _others(self, group: Group) -> float:
         """Return the factor of the other controllers on λ of ``group``."""

@@ -131,7 +131,7 @@ class LatentSearch:
             for _ in range(TIMES):
                 rise = rescaled(self.target.optimizer, group, caps)
                 kept = dict(zip(rise.params, rise.at(factors[unit]).kept, strict=True))
-                sets = rise.penalty.over.together(rise.params)
+                sets = rise.penalty.over.together(rise.params) if rise.penalty.over.carry else []
                 empty = [some[0] for some in sets if any(not kept[p] and self.target.counts(p) for p in some)]
                 if not empty:
                     break

@@ -15,6 +15,8 @@ FEWEST, LOWERED, RAISED, LOWEST = 4, 0.5, 1.25, 1e-4
 
 def protect(group: Group, penalty: Penalty) -> None:
     """Lower λ of the layers of a group that have hardly any blocks left, and raise it again where there are more."""
+    if not penalty.over.carry:
+        return
     full = group.get("full_scales", [1.0] * len(group["params"]))
     scales = zip(group["params"], group["lam_scales"], full, strict=True)
     group["lam_scales"] = [_scale(*_blocks_left(penalty, p), scale / most) * most for p, scale, most in scales]

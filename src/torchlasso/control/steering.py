@@ -73,6 +73,7 @@ class Steered(LambdaController):
 
     what = "share"
     idle = "it does not count until it has one"  # the end of the warning of a parameter without a gradient
+    block = BLOCK
     for_good = False  # whether dead blocks hardly come back, such as whole units behind a ReLU
 
     def __init__(
@@ -93,6 +94,7 @@ class Steered(LambdaController):
         if not all(initial_lam(group) for group, _ in self._groups()):
             raise ValueError(f"{name}: λ of a group is 0; it is a start that is multiplied, such as 1e-4")
         self.shares, self.steps, self.warmup = list(shares), steps, warmup
+        self.aims = list(shares)  # the shares that λ is steered to
         self.allow_empty, self.tolerance = allow_empty, tolerance
         self.every = max(1, steps // SAMPLES)
         self.strengths = [0.0] * len(self.shares)  # logarithms
@@ -197,10 +199,15 @@ class Steered(LambdaController):
                 for group, penalty in self._groups():
                     protect(group, penalty)
         self._set()
+        if not self.exact:
+            self._close()
         if self.done == self.steps:
             if self.exact:
                 self._search.land()
             self._look_back()
+
+    def _close(self) -> None:
+        """Close the gap between what λ leaves and the target, after a step."""
 
     def _steer(self) -> None:
         done = self.done / self.steps
@@ -213,10 +220,10 @@ class Steered(LambdaController):
             rising = 0.0 if group is None else min(1.0, self._ramp() * self._others(group))
             if not rising or math.isnan(left):
                 continue
-            error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(self.shares[i])
+            error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(self.aims[i])
             fastest = FASTEST if done < HORIZON else FASTEST_LATE
             pace = min(max(HASTE * error / ELASTICITY / togo, -FASTEST_DOWN), fastest)
-            if self.for_good and left <= self.shares[i] and self.left[i] <= self.shares[i]:
+            if self.for_good and left <= self.aims[i] and self.left[i] <= self.aims[i]:
                 pace = -FASTEST_STOP
             change = pace * self.every / self.steps
             self.strengths[i] = min(max(self.strengths[i] + change, -FURTHEST), FURTHEST)
@@ -240,7 +247,7 @@ class Steered(LambdaController):
 
     def _misses(self) -> list[str]:
         pairs = zip(self.shares, self.left, strict=True)
-        below = max(self.tolerance, BLOCK) if self.exact else self.tolerance
+        below = max(self.tolerance, self.block) if self.exact else self.tolerance
         # False for NaN: nothing is left to be steered
         return [
             self._why(share, left) for share, left in pairs if left - share > self.tolerance or share - left > below

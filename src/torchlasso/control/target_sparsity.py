@@ -11,13 +11,21 @@ from torch import Tensor
 from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso._core.specs import unknown
 from torchlasso.control.base import check_proximal
+from torchlasso.control.live_blocks import count_all, count_live, leave_
 from torchlasso.control.steering import Steered
+from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim import Proximal
 from torchlasso.optim.rising import Trial
 from torchlasso.penalties.kept import count_kept
 from torchlasso.selection import Group
 
-SCOPES = ("model", "group")
+SCOPES, COUNTS = ("model", "group"), ("weights", "blocks")
+
+# With blocks, λ is steered to leave some more than the target, this share of it, and one at least. From a share of
+# training on, in which the rate has fallen but blocks still come and go, the number of live ones may not exceed a line
+# that falls to the target; from a later one on, the zeros are held.
+MARGIN, CLOSE, CLOSED = 0.1, 0.6, 0.9
+RELIEF = 0.1  # λ falls by this, a logarithm, in each step of that time after which less is left than the target
 
 
 class TargetSparsity(Steered):
@@ -36,6 +44,8 @@ class TargetSparsity(Steered):
         optimizer: the proximal optimizer.
         target: the share of zeros, above 0 and below 1; in the scope of groups also a list, one for each group.
         steps: the number of steps of the optimizer in the whole training.
+        count: ``"weights"``, or ``"blocks"``: the share of the penalty's blocks, such as rows, units or features, and
+            exactly so many, the nearest whole number. Then the last tenth of training holds the zeros, without λ.
         scope: ``"model"``: zeros of all groups count together; ``"group"``: each group meets the target.
         warmup: the share of training over which λ rises along a line.
         allow_empty: whether a layer may lose all its weights. Otherwise λ is lowered where hardly any are left.
@@ -76,6 +86,7 @@ class TargetSparsity(Steered):
         target: float | Sequence[float],
         *,
         steps: int,
+        count: str = "weights",
         scope: str = "model",
         warmup: float = 0.5,
         allow_empty: bool = False,
@@ -85,6 +96,10 @@ class TargetSparsity(Steered):
         check_kind("TargetSparsity: scope", scope, str, "'model' or 'group'")
         if scope not in SCOPES:
             raise unknown("scope", scope, SCOPES)
+        check_kind("TargetSparsity: count", count, str, "'weights' or 'blocks'")
+        if count not in COUNTS:
+            raise unknown("count", count, COUNTS)
+        self.count = count
         groups = optimizer.penalised_groups()
         together = [groups] if scope == "model" else [[group] for group in groups]
         several = isinstance(target, Sequence) and not isinstance(target, str)
@@ -94,31 +109,92 @@ class TargetSparsity(Steered):
                 f"TargetSparsity: {len(targets)} targets for {len(together)} groups in the scope {scope!r}"
             )
         for some, wanted in zip(together, targets, strict=True):
-            params = [p for group in some for p in group["params"]]
-            _check(wanted, sum(p.numel() for p in params), 0 if allow_empty else len(params))
+            sizes = [size for group in some for size in self._sizes_of(group)]
+            carry = not allow_empty and all(group["penalty"].over.carry for group in some)
+            _check(wanted, sum(sizes), sum(map(bool, sizes)) if carry else count == "blocks", count)
         if not is_number(tolerance) or tolerance < 0:
             raise ValueError(f"TargetSparsity: tolerance must be a number of at least 0; got {shown(tolerance)}")
         self.scope, self.later = scope, None if several else 1 - targets[0]
         self.sizes: dict[Tensor, int] = {}  # of the full model: weights that were removed count as zeros
         self._made = 0
+        self._opened: list[int] | None = None  # live blocks when the gap began to be closed
+        self._held = False
+        if count == "blocks":
+            tolerance, self.what, self.block = 0.0, "the blocks", 0.0
         super().__init__(
             optimizer,
-            shares=[1 - wanted for wanted in targets],
+            shares=[self._share(wanted, some) for wanted, some in zip(targets, together, strict=True)],
             steps=steps,
             warmup=warmup,
             allow_empty=allow_empty,
             tolerance=tolerance,
         )
+        if count == "blocks" and not self.exact:
+            for unit, of in enumerate(self._of()):
+                keep = round(self.shares[unit] * of)
+                self.aims[unit] = min(1.0, (keep + max(1.0, MARGIN * keep)) / of)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "sizes": [self.sizes[p] for p in self.params]}
+        sizes = [self.sizes[p] for p in self.params]
+        return {**super().state_dict(), "sizes": sizes, "opened": self._opened, "held": self._held}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.sizes = dict(zip(self.params, state["sizes"], strict=True))
+        self._opened, self._held = state.get("opened"), state.get("held", False)
+
+    def _sizes_of(self, group: Mapping[str, Any]) -> list[int]:
+        """Return the number of weights of each parameter of a group, or of blocks of each set at its first one."""
+        if self.count == "weights":
+            return [p.numel() for p in group["params"]]
+        if any_sharded(group["params"]):
+            raise ValueError("TargetSparsity: count='blocks' needs whole parameters, and these are sharded")
+        penalty = group["penalty"]
+        if not penalty.over.of_weights:
+            raise ValueError(f"TargetSparsity: the blocks of {penalty} are not weights, so they cannot be counted")
+        return count_all(penalty, group["params"])
+
+    def _share(self, target: float, groups: Sequence[Mapping[str, Any]]) -> float:
+        """Return the share that is to be left; of blocks a whole number of them."""
+        if self.count == "weights":
+            return 1 - target
+        every = sum(size for group in groups for size in self._sizes_of(group))
+        return round((1 - target) * every) / every
+
+    def _of(self) -> list[int]:
+        """Return the number of all that is counted in each unit."""
+        found = [0] * len(self.shares)
+        for p, unit in self.unit.items():
+            if unit is not None and self.counts(p):
+                found[unit] += self.sizes[p]
+        return found
+
+    def _close(self) -> None:
+        if self.count == "weights" or self._held or self.done < CLOSE * self.steps:
+            return
+        every = self._of()
+        live = [round(left * of) if of else 0 for left, of in zip(self.left, every, strict=True)]
+        wanted = [round(share * of) for share, of in zip(self.shares, every, strict=True)]
+        if self._opened is None:
+            self._opened = live
+        open_for = max(0.0, 1 - (self.done / self.steps - CLOSE) / (CLOSED - CLOSE))
+        for unit, (now, keep, first) in enumerate(zip(live, wanted, self._opened, strict=True)):
+            most = keep + math.ceil(max(0, first - keep) * open_for) if self.done < self.steps else keep
+            groups = [group for group, i, _ in self.steered() if i == unit]
+            if now > most:
+                leave_(self.optimizer, groups, most, self.allow_empty)
+                live[unit] = most
+            elif now < keep:
+                self.strengths[unit] -= RELIEF
+        self._set()
+        if open_for == 0 and live == wanted:
+            self.optimizer.hold()
+            self._held = True
 
     def _unit_of(self, group: Group) -> int | None:
-        self.sizes.update({p: p.numel() for p in group["params"]})
+        penalty = next(penalty for other, penalty in self._groups() if other is group)
+        sizes = self._sizes_of({"params": group["params"], "penalty": penalty})
+        self.sizes.update(zip(group["params"], sizes, strict=True))
         if self.scope == "model":
             return 0
         self._made += 1
@@ -134,11 +210,18 @@ class TargetSparsity(Steered):
     def _left(self, weights: Sequence[Tensor]) -> list[float]:
         found, kept = iter(weights), dict[Tensor, int]()
         for group, penalty in self._groups():
-            params = group["params"]
-            kept.update(zip(params, count_kept(penalty, params, [next(found) for _ in params]), strict=True))
+            params, own = group["params"], [next(found) for _ in group["params"]]
+            count = count_kept if self.count == "weights" else count_live
+            kept.update(zip(params, count(penalty, params, own), strict=True))
         return self._shares(kept)
 
     def left_under(self, trials: Sequence[Trial]) -> list[float]:
+        if self.count == "blocks":
+            counts = [trial.live for trial in trials]
+            if any(count is None for count in counts):
+                return super().left_under(trials)
+            found = zip(trials, counts, strict=True)
+            return self._shares({p: n for trial, own in found for p, n in zip(trial.params, own or [], strict=True)})
         pairs = (pair for trial in trials for pair in zip(trial.params, trial.kept, strict=True))
         return self._shares(dict(pairs))
 
@@ -152,14 +235,15 @@ class TargetSparsity(Steered):
         return [count / size if size else math.nan for count, size in found]
 
 
-def _check(target: Any, weights: int, layers: int) -> None:
+def _check(target: Any, weights: int, layers: int, count: str) -> None:
     if not is_number(target) or not 0 < target < 1:
         hint = f"; {target:g} per cent is {target / 100:g}" if is_number(target) and 2 <= target < 100 else ""
         raise ValueError(
             f"TargetSparsity: the target is a share of zeros, above 0 and below 1; got {shown(target)}{hint}"
         )
-    if (left := (1 - target) * weights) < layers:
+    left = (1 - target) * weights
+    if (left if count == "weights" else round(left)) < layers:
         raise ValueError(
-            f"TargetSparsity: {target:.6g} of {weights:,} weights would leave {left:.1f} of them for {layers} layers; "
+            f"TargetSparsity: {target:.6g} of {weights:,} {count} would leave {left:.1f} of them for {layers} layers; "
             f"at most {1 - layers / weights:.6g} can be reached, or any target with allow_empty=True"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,13 @@ class Inputs(Joint):
     that multiply it before. If a block is zero, its feature cannot change the outputs, to the bit.
 
     With ``L1``, the penalty is λ Σ_j √|j| ‖w_j‖₂ with |j| the number of weights in block j: the group lasso of Yuan and
-    Lin (2006) on features.
+    Lin (2006) on features. Behind a rectifier, the next layer could grow while these weights shrink, and the penalty
+    would fall for nothing. So :func:`torchlasso.param_groups` gives all other weights that no rule matches a weight
+    decay tied to λ: with μ = λ·(the mean of √|j|), the objective is
+
+        f(w) + λ Σ_j √|j| ‖w_j‖₂ + μ/2 Σ ‖v‖₂²
+
+    with v the other weights. ``Rule("*", None)`` after the rule of the features turns it off.
 
     Features lie along dimension 1 of a table; of images and sequences they are the finest parts that have weights of
     their own (pixels if a flattened image is read by a linear layer, channels if a convolution reads it). If one
@@ -65,6 +71,8 @@ class Inputs(Joint):
         tensor([ True, False, False, False,  True])
     """
 
+    carry: ClassVar[bool] = False
+    noun: ClassVar[str] = "features"
     features: int
     blocks: tuple[tuple[int, ...], ...]
     block_names: tuple[str, ...]
@@ -114,6 +122,15 @@ class Inputs(Joint):
         }
         for name, value in known.items():
             object.__setattr__(self, name, value)
+
+    @torch.no_grad()
+    def balance(self, params: Sequence[Tensor]) -> float:
+        each = self.as_view()
+        pairs = zip(self.views(params), self.strengths(params, [1.0] * len(params)), strict=True)
+        factors = [
+            (each.weights(view) * strength * torch.ones(len(view), device=view.device)) for view, strength in pairs
+        ]
+        return float(torch.cat(factors).mean())
 
     @torch.no_grad()
     def live(self, model: nn.Module) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import warnings
 from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -55,6 +56,8 @@ class Units(Joint):
         >>> [g["penalty"] is not None for g in tl.param_groups(net, tl.L1(over=units), lam=1e-3)]
         [True, False]
     """
+
+    noun: ClassVar[str] = "units"
 
     def __init__(
         self, model: nn.Module, example_inputs: Inputs, *, only: str = "*", weighted: bool = True, by: str = "size"

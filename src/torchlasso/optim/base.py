@@ -26,7 +26,7 @@ from torchlasso.optim.unseen import age_of
 from torchlasso.penalties import L1, Penalty, check_strength
 from torchlasso.penalties.blocks import Strength
 from torchlasso.penalties.reweighting import Reweighting
-from torchlasso.selection import Group
+from torchlasso.selection import LATER, Group, balance
 
 # With fused=None, kernels are used from so many weights on. Measured in docs/results: with fewer, the gain of the steps
 # does not make up for the seconds of compilation at the first.
@@ -104,11 +104,17 @@ class Proximal(Optimizer):
         penalty, names = group.pop("penalty"), group.pop("names", None)
         lam = group.pop("lam") if penalty is not None else 0.0
         check_strength(lam)
+        if LATER in group and "weight_decay" not in self.defaults:
+            raise ValueError(
+                f"{self.base.__name__} has no weight decay, which the groups ask for: see torchlasso.Inputs"
+            )
         super().add_param_group(group)
         group = self.param_groups[-1]
         zeros = [0.0] * len(group["params"])
         group.update(lam=float(lam), lr_peak=0.0, gains=zeros, plain_gains=list(zeros), thresholds=list(zeros))
         group.update(lam_scales=[1.0] * len(zeros), held=False, cut=1.0)
+        for each in self.param_groups:
+            balance(each, self.param_groups)
         self.penalties.append(penalty)
         try:
             check_group(group, penalty, self.base, self.metric)

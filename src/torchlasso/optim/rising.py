@@ -63,6 +63,14 @@ class Rise:
         return [found[p] for p in self.params]
 
     @torch.no_grad()
+    def live(self, factor: float) -> list[int] | None:
+        """Count the live blocks of each set at its first parameter; None where each trial computes the weights."""
+        if not self.is_prepared or any_sharded(self.params):
+            return None
+        found = {some.some.params[0]: some.live(factor) for some in self._sets}
+        return [found.get(p, 0) for p in self.params]
+
+    @torch.no_grad()
     def weights(self, factor: float) -> list[Tensor]:
         """Return weights of each parameter, of this process's shard, that are zero where those of the factor are."""
         if not self.is_prepared or any_sharded(self.params):
@@ -89,6 +97,11 @@ class Trial:
     def params(self) -> list[Tensor]:
         """The parameters of the group."""
         return self.rise.params
+
+    @property
+    def live(self) -> list[int] | None:
+        """The number of live blocks; see :meth:`Rise.live`."""
+        return self.rise.live(self.factor)
 
     def weights(self) -> list[Tensor]:
         """Return weights of each parameter, of this process's shard, that are zero where those of the factor are."""
@@ -138,6 +151,9 @@ class _Prepared:
             pairs = zip(self.some.params, counts, strict=True)
             counts = [int(total_over_shards(p, torch.tensor(count, device=p.device))) for p, count in pairs]
         return list(zip(self.some.params, counts, strict=True))
+
+    def live(self, factor: float) -> int:
+        return sum(critical.numel() - int((critical <= factor).count_nonzero()) for critical in self.critical)
 
     def weights(self, factor: float) -> list[tuple[Tensor, Tensor]]:
         each, new = self.over.as_view(), []

@@ -58,6 +58,8 @@ class Blocks(ABC):
     spares: ClassVar[bool] = False  # whether spared() leaves some blocks without a penalty
     joint: ClassVar[bool] = False  # whether a block reaches over several tensors, all of one group
     of_weights: ClassVar[bool] = True  # whether a block is a set of weights, which are zero where its magnitude is
+    carry: ClassVar[bool] = True  # whether a model is cut off if all blocks of a parameter are zero
+    noun: ClassVar[str] = "blocks"  # the name of the blocks in messages, and of targets for their number
 
     @abstractmethod
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
@@ -199,6 +201,16 @@ class Blocks(ABC):
     def weights(self, w: Tensor) -> Tensor | float:
         """Return the factor on λ of each block: a number, or a tensor that broadcasts to the magnitudes."""
         return 1.0
+
+    def balance(self, params: Sequence[Tensor]) -> float:
+        """Return the weight decay, in units of λ, without which layers behind the blocks would undo the penalty.
+
+        Where it is above 0, :func:`torchlasso.param_groups` gives it to the weights that no rule matches.
+
+        Args:
+            params: the parameters of a group.
+        """
+        return 0.0
 
     def spared(self, cost: Tensor) -> Tensor:
         """Mark the blocks that are not penalised, given the cost of each: a mask of the shape of the magnitudes."""

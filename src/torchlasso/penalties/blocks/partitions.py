@@ -75,6 +75,7 @@ class Rows(Partition):
     """Slices w[i, …] of the first dimension: a neuron's incoming weights, a token's embedding."""
 
     stable: ClassVar[bool] = True
+    noun: ClassVar[str] = "units"
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         need(self, w, 1)
@@ -93,6 +94,7 @@ class Columns(Partition):
     """Slices w[:, j, …] of the second dimension: the weights that read one input feature."""
 
     stable: ClassVar[bool] = True
+    noun: ClassVar[str] = "features"
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         need(self, w, 2)
@@ -137,6 +139,8 @@ class Filters(_Channels):
         groups: the groups of the convolution, likewise.
     """
 
+    noun: ClassVar[str] = "units"
+
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         need(self, w, 1)
         return self._second(w) if self.transposed else _split(w, tuple(w.shape), (0,))
@@ -155,6 +159,8 @@ class InputChannels(_Channels):
 
     Args: as for :class:`Filters`.
     """
+
+    noun: ClassVar[str] = "features"
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         need(self, w, 2)
@@ -179,6 +185,7 @@ class Heads(Partition):
             ``param_groups`` reads it from a ``MultiheadAttention``.
     """
 
+    noun: ClassVar[str] = "heads"
     n: int = 1
     dim: int = 0
     parts: int = 1
