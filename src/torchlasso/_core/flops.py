@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from torchlasso._core.running import Inputs, as_arguments, undisturbed
+from torchlasso._core.running import ExampleInputs, as_arguments, undisturbed
 from torchlasso._core.text import first_line
 
 
@@ -33,7 +33,7 @@ def counted_flops() -> Iterator[FlopCounterMode]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def flops_of_modules(model: nn.Module, example_inputs: Inputs) -> dict[nn.Module, float]:
+def flops_of_modules(model: nn.Module, example_inputs: ExampleInputs) -> dict[nn.Module, float]:
     """Count the operations of each module with its submodules, in one run in evaluation.
 
     Raises:

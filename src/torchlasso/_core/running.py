@@ -20,10 +20,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torchlasso._core.copying import copied
 from torchlasso._core.kept import children
 
-Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
+ExampleInputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
 
-def as_arguments(example_inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def as_arguments(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and keyword arguments of a model: a tensor is a single argument, a dict has keywords."""
     if isinstance(example_inputs, dict):
         return (), example_inputs
@@ -37,7 +37,7 @@ def throwaway(model: nn.Module) -> nn.Module:
 
 def run_once(
     model: nn.Module,
-    inputs: Inputs,
+    inputs: ExampleInputs,
     *,
     training: bool = False,
     seed: int = 0,

@@ -7,7 +7,7 @@ from typing import Literal, overload
 from torch import nn
 
 from torchlasso._core.arguments import check_model
-from torchlasso._core.running import Inputs
+from torchlasso._core.running import ExampleInputs
 from torchlasso._core.wrappers import uncompiled
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.config import update_config_
@@ -17,14 +17,14 @@ from torchlasso.compaction.report import CompactionReport, FamilyReport, Totals
 
 @overload
 def compact(
-    model: nn.Module, example_inputs: Inputs, *, multiple_of: int = 1, return_report: Literal[False] = False
+    model: nn.Module, example_inputs: ExampleInputs, *, multiple_of: int = 1, return_report: Literal[False] = False
 ) -> nn.Module: ...
 @overload
 def compact(
-    model: nn.Module, example_inputs: Inputs, *, multiple_of: int = 1, return_report: Literal[True]
+    model: nn.Module, example_inputs: ExampleInputs, *, multiple_of: int = 1, return_report: Literal[True]
 ) -> tuple[nn.Module, CompactionReport]: ...
 def compact(
-    model: nn.Module, example_inputs: Inputs, *, multiple_of: int = 1, return_report: bool = False
+    model: nn.Module, example_inputs: ExampleInputs, *, multiple_of: int = 1, return_report: bool = False
 ) -> nn.Module | tuple[nn.Module, CompactionReport]:
     """Return a smaller model with the same outputs: without the units that have no effect on them.
 
@@ -69,7 +69,7 @@ def compact(
 
 
 def compacted(
-    model: nn.Module, example_inputs: Inputs, multiple_of: int = 1
+    model: nn.Module, example_inputs: ExampleInputs, multiple_of: int = 1
 ) -> tuple[nn.Module, CompactionReport, Compaction]:
     """Return a smaller model with the same outputs, the report, and the compaction that makes it."""
     small, config, compaction = _small(model, example_inputs, multiple_of)
@@ -77,7 +77,7 @@ def compacted(
     return small, report_of(compaction, before, after, config), compaction
 
 
-def _small(model: nn.Module, example_inputs: Inputs, multiple_of: int) -> tuple[nn.Module, str, Compaction]:
+def _small(model: nn.Module, example_inputs: ExampleInputs, multiple_of: int) -> tuple[nn.Module, str, Compaction]:
     """Return a smaller model, the change of its config in words, and the compaction."""
     check_model("compact: model", model)
     model = uncompiled(model)

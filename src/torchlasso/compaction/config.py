@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from torchlasso._core.memory import uncollected
-from torchlasso._core.running import Inputs, repeatable, run_once, tensors_in
+from torchlasso._core.running import ExampleInputs, repeatable, run_once, tensors_in
 from torchlasso.compaction.numbers import Found, Keys, numbers_in, numbers_of, set_numbers_, with_number
 from torchlasso.compaction.resizing import Resizing, recording_sizes
 from torchlasso.compaction.verify import difference
@@ -36,7 +36,7 @@ UNTRUE = (
 
 
 @uncollected()
-def update_config_(model: nn.Module, example_inputs: Inputs) -> str:
+def update_config_(model: nn.Module, example_inputs: ExampleInputs) -> str:
     """Update the config of a model that became smaller, if a config can describe it.
 
     Returns:
@@ -231,11 +231,11 @@ def _take_tensors(model: nn.Module, built: nn.Module) -> bool:
     return True
 
 
-def _outputs(model: nn.Module, example_inputs: Inputs) -> list[Tensor]:
+def _outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
     return tensors_in(run_once(model, example_inputs))
 
 
-def _same(wanted: list[Tensor], model: nn.Module, example_inputs: Inputs) -> bool:
+def _same(wanted: list[Tensor], model: nn.Module, example_inputs: ExampleInputs) -> bool:
     try:
         return difference(wanted, _outputs(model, example_inputs)) <= TOLERANCE
     except Exception:  # of any kind: it is the model's own code

@@ -6,11 +6,11 @@ import inspect
 
 from torch import nn
 
-from torchlasso._core.running import Inputs, as_arguments
+from torchlasso._core.running import ExampleInputs, as_arguments
 from torchlasso.graph.tracing import Trace
 
 
-def missing_arguments(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
+def missing_arguments(model: nn.Module, example_inputs: ExampleInputs) -> tuple[str, ...]:
     """Return the names of the optional arguments of a forward pass that are not given, or given as None."""
     args, kwargs = as_arguments(example_inputs)
     try:

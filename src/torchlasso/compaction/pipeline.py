@@ -10,7 +10,7 @@ from torch import nn
 
 from torchlasso._core.arguments import check_inputs, check_model, check_whole
 from torchlasso._core.memory import uncollected
-from torchlasso._core.running import Inputs
+from torchlasso._core.running import ExampleInputs
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.attempt import Attempt
 from torchlasso.compaction.coverage import missing_arguments, unread_parameters
@@ -33,7 +33,7 @@ Stays = dict[Axis, str]  # the axes whose units all stay, each with the reason
 
 @uncollected()
 def find_compaction(
-    model: nn.Module, example_inputs: Inputs, multiple_of: int = 1, units: UnitMap | None = None
+    model: nn.Module, example_inputs: ExampleInputs, multiple_of: int = 1, units: UnitMap | None = None
 ) -> Compaction:
     """Find the largest removal after which a copy of the model computes the same outputs.
 
@@ -76,7 +76,7 @@ class Attempts:
         reference: the model's outputs, with which those of the copies are compared.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs, multiple_of: int, units: UnitMap) -> None:
+    def __init__(self, model: nn.Module, example_inputs: ExampleInputs, multiple_of: int, units: UnitMap) -> None:
         trace = units.structure.trace
         self.model, self.units, self._multiple_of = trace.precision.copied(model), units, multiple_of
         self.reference = Reference(self.model, example_inputs, trace.precision, trace.outputs)

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from torchlasso._core.kept import kept, put_
-from torchlasso._core.running import Inputs, Running, as_arguments, repeatable, throwaway
+from torchlasso._core.running import ExampleInputs, Running, as_arguments, repeatable, throwaway
 from torchlasso.compaction.candidates import Place, Reads
 from torchlasso.graph.precision import Precision
 
@@ -72,7 +72,7 @@ class _Arguments(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def numbers_read(model: nn.Module, inputs: Inputs, precision: Precision) -> Reads:
+def numbers_read(model: nn.Module, inputs: ExampleInputs, precision: Precision) -> Reads:
     """Run a model once, and return the integers in attributes that it computes with, and the modules that read them.
 
     Args:
@@ -116,7 +116,7 @@ class _NotingModel:
         for place in places if self._running.paths else ():  # outside of a forward pass, the model is being copied
             self._reads.setdefault(place, set()).add(self._running.path)
 
-    def reads(self, inputs: Inputs, precision: Precision) -> Reads:
+    def reads(self, inputs: ExampleInputs, precision: Precision) -> Reads:
         """Run the model on inputs in a precision; return the places that are read, with the modules that read them."""
         args, kwargs = as_arguments(inputs)
         with self._running.watching(self._model), torch.no_grad(), repeatable(), precision.running(), _Arguments():

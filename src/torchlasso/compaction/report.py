@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from torchlasso._core.flops import counted_flops
 from torchlasso._core.readable import aligned, byte_size, percent
-from torchlasso._core.running import Inputs, run_once
+from torchlasso._core.running import ExampleInputs, run_once
 from torchlasso._core.wrappers import uncompiled
 
 
@@ -31,7 +31,7 @@ class Totals:
     flops: int
 
     @classmethod
-    def of(cls, model: nn.Module, example_inputs: Inputs) -> Totals:
+    def of(cls, model: nn.Module, example_inputs: ExampleInputs) -> Totals:
         """Measure a model with one run in evaluation mode."""
         still = copy.deepcopy(uncompiled(model), {id(p): _without_gradient(p) for p in model.parameters()})
         with counted_flops() as counter:

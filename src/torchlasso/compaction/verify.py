@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from torchlasso._core.running import Inputs
+from torchlasso._core.running import ExampleInputs
 from torchlasso._core.text import first_line
 from torchlasso.graph.other_sizes import MeaninglessError, at_other_sizes
 from torchlasso.graph.outputs import run
@@ -88,7 +88,7 @@ def _extremes(x: Tensor, y: Tensor) -> tuple[float, float]:
     return float(apart), float(largest)
 
 
-def others_like(inputs: Inputs) -> Inputs:
+def others_like(inputs: ExampleInputs) -> ExampleInputs:
     """Return random inputs: normal numbers of the same mean and deviation, and whole numbers in another order."""
 
     def other(leaf: Any) -> Any:
@@ -109,7 +109,7 @@ def others_like(inputs: Inputs) -> Inputs:
 class Situation:
     """Inputs of a model, random or with the values of the example, and its outputs for them."""
 
-    inputs: Inputs
+    inputs: ExampleInputs
     training: bool
     outputs: list[Tensor]
     random: bool = False
@@ -139,7 +139,7 @@ class Reference:
     """
 
     def __init__(
-        self, model: nn.Module, example_inputs: Inputs, precision: Precision, outputs: list[Tensor] | None = None
+        self, model: nn.Module, example_inputs: ExampleInputs, precision: Precision, outputs: list[Tensor] | None = None
     ) -> None:
         self.model, self.example_inputs, self.precision = model, example_inputs, precision
         self.why_not_trained, self.random = "", False
@@ -174,14 +174,14 @@ class Reference:
             self._beyond[size] = [other[1]] if other else []
         return self._beyond[size]
 
-    def _evaluate(self, inputs: Inputs, random: bool = False) -> Situation:
+    def _evaluate(self, inputs: ExampleInputs, random: bool = False) -> Situation:
         """Run the model in evaluation, once for each shape of inputs with random values or values of the example."""
         key = random, _shapes(inputs)
         if key not in self._outputs:
             self._outputs[key] = run(self.model, inputs, False, self.precision)
         return Situation(inputs, False, self._outputs[key], random)
 
-    def _evaluate_likely(self, inputs: Inputs) -> Situation:
+    def _evaluate_likely(self, inputs: ExampleInputs) -> Situation:
         found = self._evaluate(inputs, random=True)
         if not found.finite:
             raise MeaninglessError("the outputs for random inputs are not finite")
@@ -204,7 +204,7 @@ class Reference:
             self.why_not_trained = ""
         return found
 
-    def _tried(self, inputs: Inputs, training: bool) -> list[Situation]:
+    def _tried(self, inputs: ExampleInputs, training: bool) -> list[Situation]:
         """Return the situation of a run in a list; an empty list if the model fails, such as without a target."""
         try:
             return [Situation(inputs, training, run(self.model, inputs, training, self.precision))]
@@ -271,7 +271,7 @@ class Reference:
         yield from self.trained
 
 
-def disagreement(model: nn.Module, other: nn.Module, inputs: Inputs) -> str:
+def disagreement(model: nn.Module, other: nn.Module, inputs: ExampleInputs) -> str:
     """Describe the difference of two models in evaluation, in float64, on the inputs and on others like them.
 
     Args:

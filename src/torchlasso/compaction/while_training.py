@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from torchlasso._core.arguments import check_kind, check_model, check_sequence
-from torchlasso._core.running import Inputs, as_arguments
+from torchlasso._core.running import ExampleInputs, as_arguments
 from torchlasso.compaction.api import report_of
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.config import update_config_
@@ -34,7 +34,7 @@ PASSES = 3  # a training step takes three times the multiplications of a forward
 def shrink_(
     model: nn.Module,
     optimizer: Optimizer,
-    example_inputs: Inputs,
+    example_inputs: ExampleInputs,
     *,
     controllers: Iterable[LambdaController] = (),
     multiple_of: int = 1,
@@ -130,7 +130,7 @@ class Shrinker:
         ValueError: the model cannot be exported.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs, *, multiple_of: int = 1) -> None:
+    def __init__(self, model: nn.Module, example_inputs: ExampleInputs, *, multiple_of: int = 1) -> None:
         self.example_inputs, self.multiple_of = example_inputs, multiple_of
         self.records: list[dict[str, Any]] = []
         self._units = find_units(model, example_inputs)
@@ -179,7 +179,7 @@ class Shrinker:
         self._units = find_units(model, self.example_inputs)
 
 
-def restore_(model: nn.Module, example_inputs: Inputs, records: Iterable[Mapping[str, Any]]) -> None:
+def restore_(model: nn.Module, example_inputs: ExampleInputs, records: Iterable[Mapping[str, Any]]) -> None:
     """Repeat recorded compactions on a model; load the weights afterwards."""
     for record in records:
         Compaction.from_dict(record, find_units(model, example_inputs)).apply_(model)

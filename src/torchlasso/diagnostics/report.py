@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_inputs, check_model
 from torchlasso._core.flops import flops_of_modules
-from torchlasso._core.running import Inputs
+from torchlasso._core.running import ExampleInputs
 from torchlasso.diagnostics.record import LayerReport, SparsityReport
 from torchlasso.distributed.sharding import plain_class, reshard, whole
 from torchlasso.penalties.blocks import Blocks, Filters, InputChannels
@@ -19,7 +19,7 @@ from torchlasso.weights import named_parameters, weights_of
 
 @torch.no_grad()
 def report(
-    model: nn.Module, groups: Iterable[Group] | None = None, example_inputs: Inputs | None = None
+    model: nn.Module, groups: Iterable[Group] | None = None, example_inputs: ExampleInputs | None = None
 ) -> SparsityReport:
     """Count the zeros of ``model``, layer by layer.
 

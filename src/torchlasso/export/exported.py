@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from torchlasso._core.running import Inputs, as_arguments, quietly, undisturbed
+from torchlasso._core.running import ExampleInputs, as_arguments, quietly, undisturbed
 from torchlasso._core.text import first_line
 from torchlasso.compaction.verify import difference
 
@@ -44,7 +44,7 @@ class Exported(nn.Module):
             raise ValueError(f"the exported model cannot be run on these inputs: {first_line(error)}") from error
 
 
-def batch_of(inputs: Inputs, size: int) -> Inputs:
+def batch_of(inputs: ExampleInputs, size: int) -> ExampleInputs:
     """Repeat the rows of inputs until the batch has this size."""
     rows = rows_of(inputs)
 
@@ -56,7 +56,7 @@ def batch_of(inputs: Inputs, size: int) -> Inputs:
     return tree_map(taken, inputs)  # type: ignore[no-any-return]
 
 
-def rows_of(inputs: Inputs) -> int:
+def rows_of(inputs: ExampleInputs) -> int:
     """Return the number of rows of inputs: the size of the first dimension of the first tensor.
 
     Raises:
@@ -73,7 +73,7 @@ def has_rows(leaf: Any, rows: int) -> bool:
     return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == rows
 
 
-def program_of(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram:
+def program_of(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
     """Export a model in evaluation mode, for batches of any size.
 
     Raises:
@@ -87,7 +87,7 @@ def program_of(model: nn.Module, inputs: Inputs) -> torch.export.ExportedProgram
         raise ValueError(f"the model cannot be exported: {first_line(error)}") from error
 
 
-def for_any_batch(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+def for_any_batch(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """Return the positional and keyword arguments for an export, and their dimensions that are the batch."""
     inputs = batch_of(inputs, max(2, rows_of(inputs)))  # torch.export treats a size of 1 as fixed
     args, kwargs = as_arguments(inputs)
@@ -95,7 +95,7 @@ def for_any_batch(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]
     return args, kwargs, tree_map(lambda leaf: {0: batch} if has_rows(leaf, rows) else None, kwargs or args)
 
 
-def check(model: nn.Module, exported: nn.Module, inputs: Inputs) -> None:
+def check(model: nn.Module, exported: nn.Module, inputs: ExampleInputs) -> None:
     """Compare the outputs of both, in evaluation, on ``inputs`` and on batches of other sizes.
 
     Raises:

@@ -15,7 +15,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from torchlasso._core.extras import require
 from torchlasso._core.files import write_bytes
-from torchlasso._core.running import Inputs, as_arguments, quietly
+from torchlasso._core.running import ExampleInputs, as_arguments, quietly
 from torchlasso._core.text import first_line
 from torchlasso.export.exported import KEY, Exported, check, program_of
 from torchlasso.export.onnx_content import EXTRA, name_batch, seal_onnx, strip, unseal_onnx
@@ -24,7 +24,7 @@ MOST_BYTES = (1 << 31) - 1  # the largest file of the format
 
 
 def to_onnx(
-    model: nn.Module, example_inputs: Inputs, path: str | Path, *, metadata: Mapping[str, Any] | None = None
+    model: nn.Module, example_inputs: ExampleInputs, path: str | Path, *, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write a model as an ONNX file that takes batches of any size.
 
@@ -68,11 +68,11 @@ def to_onnx(
     write_bytes(path, content)
 
 
-def _tensors_of(model: nn.Module, inputs: Inputs) -> Iterator[Tensor]:
+def _tensors_of(model: nn.Module, inputs: ExampleInputs) -> Iterator[Tensor]:
     return chain(model.parameters(), model.buffers(), (x for x in tree_leaves(inputs) if isinstance(x, Tensor)))
 
 
-def _converted(program: torch.export.ExportedProgram, inputs: Inputs, metadata: str) -> bytes:
+def _converted(program: torch.export.ExportedProgram, inputs: ExampleInputs, metadata: str) -> bytes:
     """Convert a program to the content of an ONNX file."""
     names, outputs = list(_named(*as_arguments(inputs))), list[str]()
     for i, each in enumerate(program.graph_signature.output_specs):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from torchlasso._core.files import write_bytes
-from torchlasso._core.running import Inputs
+from torchlasso._core.running import ExampleInputs
 from torchlasso._core.text import first_line
 from torchlasso.export.exported import Exported, check, program_of
 from torchlasso.export.program import Program
@@ -26,7 +26,7 @@ DAMAGE = (AttributeError, ArithmeticError, EOFError, LookupError, MemoryError, N
 
 
 def to_pt2(
-    model: nn.Module, example_inputs: Inputs, path: str | Path, *, metadata: Mapping[str, Any] | None = None
+    model: nn.Module, example_inputs: ExampleInputs, path: str | Path, *, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write a model as a program of ``torch.export`` that takes batches of any size.
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, fx
 
 from torchlasso._core.running import repeatable
-from torchlasso.graph.operators import Call, OperatorRule, Reach, Weighing, arguments, found_in, name_of
+from torchlasso.graph.operators import Call, OperatorRule, Products, Reach, arguments, found_in, name_of
 from torchlasso.graph.rules.opaque import VARYING
 from torchlasso.graph.rules.shapes import Expand, Permute, Reshape
 from torchlasso.graph.structure import rule_in
 from torchlasso.graph.tracing import Trace, has_varying_size, is_varying_number
 
-Place = tuple[str, int]  # a parameter and one of its dimensions
+ParameterDim = tuple[str, int]  # a parameter and one of its dimensions
 
 
 class UnreadableError(ValueError):
@@ -62,7 +62,7 @@ class Reading:
         tables: the parameters whose rows are looked up, by the code of the whole tensor of indices, and their names.
     """
 
-    codes: dict[Place, Tensor] = field(default_factory=dict)
+    codes: dict[ParameterDim, Tensor] = field(default_factory=dict)
     tables: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
@@ -86,10 +86,10 @@ def follow(
     Raises:
         UnreadableError: a feature reaches the outputs, or is combined with another, before weights read it.
     """
-    return _Run(trace, trained, codes, words, name).forward()
+    return _Following(trace, trained, codes, words, name).forward()
 
 
-class _Run:
+class _Following:
     def __init__(
         self,
         trace: Trace,
@@ -233,7 +233,7 @@ class _Run:
                 left[each.values] = replace(x, codes=None)
         return left
 
-    def _slices(self, codes: Tensor, each: Weighing, call: Call[Reach], layer: str) -> Tensor | None:
+    def _slices(self, codes: Tensor, each: Products, call: Call[Reach], layer: str) -> Tensor | None:
         """Return the code of each run of values, (runs,); None where those that pass values on have several."""
         dim = each.dim or 0
         runs = (codes.flatten() if each.dim is None else codes.movedim(dim, 0)).reshape(each.runs, -1)
@@ -252,7 +252,7 @@ class _Run:
         message = f"{layer} reads {self.name(first)} and {self.name(second)} with the same weights"
         return UnreadableError(message, one, self.step)
 
-    def _note(self, place: Place, codes: Tensor, layer: str) -> None:
+    def _note(self, place: ParameterDim, codes: Tensor, layer: str) -> None:
         name = place[0]
         others = [dim for other, dim in self.found.codes if other == name and dim != place[1]]
         if others and bool(codes.any()):

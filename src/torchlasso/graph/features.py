@@ -10,11 +10,13 @@ from math import prod
 import torch
 from torch import Tensor, fx
 
-from torchlasso.graph.carried import Place, Reading, UnreadableError, follow
+from torchlasso.graph.carried import ParameterDim, Reading, UnreadableError, follow
 from torchlasso.graph.tracing import Trace
 from torchlasso.penalties.joint import Piece
 
-Layout = tuple[int, ...] | None  # the dimensions of a tensor along which its features lie; None: the rows it looks up
+FeatureDims = (
+    tuple[int, ...] | None
+)  # the dimensions of a tensor along which its features lie; None: the rows it looks up
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Features:
     """
 
     block_of: Tensor
-    places: dict[Place, Tensor]
+    places: dict[ParameterDim, Tensor]
 
     def members(self) -> list[list[int]]:
         """Return the features of each block."""
@@ -80,7 +82,7 @@ def find_features(
     worst: UnreadableError | None = None
     while all(choices.values()):
         layouts = {node: layouts[0] for node, layouts in choices.items()}
-        attempt = _Attempt(trace, layouts, groups, kept)
+        attempt = _Numbering(trace, layouts, groups, kept)
         try:
             return attempt.features(follow(trace, trained, attempt.codes, attempt.words, attempt.name_of))
         except UnreadableError as error:
@@ -89,16 +91,16 @@ def find_features(
     raise ValueError(str(worst) if worst is not None else "the model has no tensor among its inputs") from worst
 
 
-def _layouts(tensor: Tensor) -> list[Layout]:
+def _layouts(tensor: Tensor) -> list[FeatureDims]:
     """Return the ways in which features may lie in a tensor, the finest first."""
     dims = range(1, tensor.dim())
-    found: list[Layout] = [some for n in range(1, len(dims) + 1) for some in combinations(dims, n)] or [()]
+    found: list[FeatureDims] = [some for n in range(1, len(dims) + 1) for some in combinations(dims, n)] or [()]
     found.sort(key=lambda some: -prod(tensor.shape[dim] for dim in some or ()))
     whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
     return [*found, None] if whole else found
 
 
-class _Attempt:
+class _Numbering:
     """The features under certain layouts of the inputs.
 
     Attributes:
@@ -107,7 +109,11 @@ class _Attempt:
     """
 
     def __init__(
-        self, trace: Trace, layouts: Mapping[fx.Node, Layout], groups: Sequence[Sequence[int]], kept: Collection[int]
+        self,
+        trace: Trace,
+        layouts: Mapping[fx.Node, FeatureDims],
+        groups: Sequence[Sequence[int]],
+        kept: Collection[int],
     ) -> None:
         self.groups, self.kept = groups, kept
         shapes = {node: trace.tensors[node].shape for node in layouts}

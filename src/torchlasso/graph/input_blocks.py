@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_inputs, check_model, check_whole, shown
-from torchlasso._core.running import Inputs as Examples
+from torchlasso._core.running import ExampleInputs
 from torchlasso.graph.features import find_features
 from torchlasso.graph.operators import rule_of
 from torchlasso.graph.tracing import trace
@@ -82,7 +82,7 @@ class Inputs(Joint):
     def __init__(
         self,
         model: nn.Module,
-        example_inputs: Examples,
+        example_inputs: ExampleInputs,
         groups: Groups | None = None,
         weights: Sequence[float] | Tensor | None = None,
         keep: Sequence[int | str] = (),

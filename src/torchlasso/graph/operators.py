@@ -121,7 +121,7 @@ def found_in(value: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
 
 
 @dataclass(frozen=True)
-class Weighing:
+class Products:
     """Values that an operator multiplies by slices of weights.
 
     Attributes:
@@ -164,7 +164,7 @@ class OperatorRule(ABC):
         """Return the numbers of the tensors that are added up, each with the dimension of the sum."""
         return []
 
-    def weighs(self, call: Call[Reach]) -> list[Weighing]:
+    def weighs(self, call: Call[Reach]) -> list[Products]:
         """Return the values that are multiplied by weights."""
         return []
 

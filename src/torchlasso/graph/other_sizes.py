@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from torchlasso._core.running import Inputs
+from torchlasso._core.running import ExampleInputs
 
 TensorDim = tuple[int, int]  # a tensor, by its number among the leaves of the inputs, and one of its dimensions
 T = TypeVar("T")
@@ -25,11 +25,11 @@ MULTIPLE = 32  # many models accept only multiples of 32, or of a smaller power 
 
 
 def at_other_sizes(
-    example_inputs: Inputs,
-    run: Callable[[Inputs], T],
+    example_inputs: ExampleInputs,
+    run: Callable[[ExampleInputs], T],
     beyond: int = 0,
-    first: tuple[Inputs, Callable[[Inputs], T]] | None = None,
-) -> tuple[Inputs, T] | None:
+    first: tuple[ExampleInputs, Callable[[ExampleInputs], T]] | None = None,
+) -> tuple[ExampleInputs, T] | None:
     """Find inputs of other sizes that a model accepts, and return them with its outputs.
 
     As many sizes as possible differ from the example: the batch, a length, the height and the width of an image. The
@@ -64,7 +64,7 @@ def at_other_sizes(
 class _SizeSearch(Generic[T]):
     """A search for sizes that a model accepts, with the sizes accepted so far."""
 
-    def __init__(self, tries: list[tuple[Inputs, Callable[[Inputs], T]]], beyond: int) -> None:
+    def __init__(self, tries: list[tuple[ExampleInputs, Callable[[ExampleInputs], T]]], beyond: int) -> None:
         self.tries, self.beyond = tries, beyond
         self.sizes: dict[TensorDim, int] = {
             (i, k): size
@@ -73,7 +73,7 @@ class _SizeSearch(Generic[T]):
             for k, size in enumerate(leaf.shape)
             if size
         }
-        self.accepted: tuple[Inputs, T] | None = None
+        self.accepted: tuple[ExampleInputs, T] | None = None
         self.least, self.harmless = dict(self.sizes), False  # whether no value of the first inputs is refused
 
     def change_at_once(self, groups: list[list[TensorDim]]) -> list[list[TensorDim]]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from torchlasso._core.running import Inputs, run_once, tensors_in
+from torchlasso._core.running import ExampleInputs, run_once, tensors_in
 from torchlasso.graph.precision import DOUBLE, Precision
 
 DROPOUT = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "alpha_dropout_",
@@ -31,7 +31,7 @@ class _NoDropout(TorchFunctionMode):
 
 def run(
     model: nn.Module,
-    inputs: Inputs,
+    inputs: ExampleInputs,
     training: bool,
     precision: Precision = DOUBLE,
     seed: int = 0,

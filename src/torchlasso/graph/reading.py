@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, fx, nn
 
-from torchlasso._core.running import Inputs
+from torchlasso._core.running import ExampleInputs
 from torchlasso.graph.operators import arguments, rule_of
 from torchlasso.graph.rules.contractions import Linear
 from torchlasso.graph.rules.shapes import Check, Reshape
 from torchlasso.graph.units import UnitMap, find_units
 
 
-def inputs_read(model: nn.Module, example_inputs: Inputs) -> Tensor:
+def inputs_read(model: nn.Module, example_inputs: ExampleInputs) -> Tensor:
     """Return a mask of the elements of the inputs that can change the outputs.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
-from torchlasso._core.running import Inputs, repeatable
+from torchlasso._core.running import ExampleInputs, repeatable
 from torchlasso.graph.axes import Axis, pinned
 from torchlasso.graph.operators import (
     Call,
@@ -47,7 +47,7 @@ class Structure:
     unknown: Counter[str] = field(default_factory=Counter)
 
 
-def structure(model: nn.Module, example_inputs: Inputs) -> Structure:
+def structure(model: nn.Module, example_inputs: ExampleInputs) -> Structure:
     """Follow the dimensions of a model's tensors through its operators.
 
     Raises:

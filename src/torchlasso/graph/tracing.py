@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from torchlasso._core.running import Inputs, as_arguments, as_tree, quietly, repeatable
+from torchlasso._core.running import ExampleInputs, as_arguments, as_tree, quietly, repeatable
 from torchlasso._core.text import first_line
 from torchlasso.graph.operators import arguments
 from torchlasso.graph.outputs import run
@@ -47,7 +47,7 @@ class Trace:
     outputs: list[Tensor] | None = None
 
 
-def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]) -> Trace:
+def trace(model: nn.Module, example_inputs: ExampleInputs, known: Callable[[Any], bool]) -> Trace:
     """Record the operators that a model runs in evaluation, in float64 if possible, and on the CPU.
 
     Args:
@@ -75,7 +75,7 @@ def trace(model: nn.Module, example_inputs: Inputs, known: Callable[[Any], bool]
     return replace(_read(model, program, args, kwargs, precision), single=single, outputs=outputs)
 
 
-def unexportable(model: nn.Module, example_inputs: Inputs, precision: Precision) -> str:
+def unexportable(model: nn.Module, example_inputs: ExampleInputs, precision: Precision) -> str:
     """Return the reason why a model cannot be exported in evaluation, or an empty string; it is not changed."""
     try:
         with quietly():
@@ -95,7 +95,7 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], p
     return export(exact, args, kwargs, strict=False)
 
 
-def _precision(model: nn.Module, example_inputs: Inputs) -> tuple[Precision, str, list[Tensor] | None]:
+def _precision(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Precision, str, list[Tensor] | None]:
     """Return the precision that a model can run in: float64 and the outputs, or float32 and the reason."""
     try:
         outputs = run(DOUBLE.copied(model), example_inputs, training=False)

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from torchlasso._core.arguments import check_inputs, check_kind, check_model
 from torchlasso._core.parametrized import computed_from
-from torchlasso._core.running import Inputs
+from torchlasso._core.running import ExampleInputs
 from torchlasso.graph.axes import Axis, Dim, Sum, resolve, units_in
 from torchlasso.graph.flops import flops_of_units
 from torchlasso.graph.operators import Call, Shaped, arguments, found_in, name_of, rule_of
@@ -60,7 +60,13 @@ class Units(Joint):
     noun: ClassVar[str] = "units"
 
     def __init__(
-        self, model: nn.Module, example_inputs: Inputs, *, only: str = "*", weighted: bool = True, by: str = "size"
+        self,
+        model: nn.Module,
+        example_inputs: ExampleInputs,
+        *,
+        only: str = "*",
+        weighted: bool = True,
+        by: str = "size",
     ) -> None:
         check_model("Units: model", model)
         check_inputs("Units: example_inputs", example_inputs)

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
-from torchlasso._core.running import Inputs, run_once
+from torchlasso._core.running import ExampleInputs, run_once
 from torchlasso.graph.axes import Axis, Dim, axes_of, count_of, pin, repeated, units_in
 from torchlasso.graph.flow import Flow, flow, unexpanded
 from torchlasso.graph.operators import Shaped, all_dims, rule_of
@@ -123,7 +123,7 @@ class UnitMap:
         return {axis: ~mask for axis, mask in needed.items()}
 
 
-def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
+def find_units(model: nn.Module, example_inputs: ExampleInputs) -> UnitMap:
     """Find a model's units in the graph of the operators that it runs.
 
     Args:
@@ -168,11 +168,11 @@ def find_units(model: nn.Module, example_inputs: Inputs) -> UnitMap:
     return UnitMap(found, tuple(families), functools.cache(lambda: _at_other_sizes(model, example_inputs, found.trace)))
 
 
-def _at_other_sizes(model: nn.Module, example_inputs: Inputs, trace: Trace) -> UnitMap | None:
+def _at_other_sizes(model: nn.Module, example_inputs: ExampleInputs, trace: Trace) -> UnitMap | None:
     """Return the units for inputs of other sizes that the model accepts, with the weights that it had in a trace."""
     exact = trace.precision.copied(model)
 
-    def run(inputs: Inputs) -> None:
+    def run(inputs: ExampleInputs) -> None:
         run_once(exact, trace.precision.tensors(inputs), within=[trace.precision.running()])
 
     accepted = at_other_sizes(example_inputs, run)

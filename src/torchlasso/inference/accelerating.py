@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from torchlasso._core.arguments import check_inputs, check_model
-from torchlasso._core.running import Inputs
+from torchlasso._core.running import ExampleInputs
 from torchlasso._core.text import first_line
 from torchlasso.compaction import compacted
 from torchlasso.distributed.sharding import any_sharded
@@ -24,7 +24,7 @@ from torchlasso.inference.whole import quickest, working
 @overload
 def accelerate(
     model: nn.Module,
-    example_inputs: Inputs,
+    example_inputs: ExampleInputs,
     *,
     seconds: float = 10.0,
     compact_first: bool = True,
@@ -33,7 +33,7 @@ def accelerate(
 @overload
 def accelerate(
     model: nn.Module,
-    example_inputs: Inputs,
+    example_inputs: ExampleInputs,
     *,
     seconds: float = 10.0,
     compact_first: bool = True,
@@ -41,7 +41,7 @@ def accelerate(
 ) -> tuple[nn.Module, AccelerationReport]: ...
 def accelerate(
     model: nn.Module,
-    example_inputs: Inputs,
+    example_inputs: ExampleInputs,
     *,
     seconds: float = 10.0,
     compact_first: bool = True,
@@ -124,7 +124,7 @@ def _copied(model: nn.Module) -> nn.Module:
         raise ValueError(f"model cannot be copied: {first_line(error)}") from error
 
 
-def _compacted(model: nn.Module, inputs: Inputs) -> tuple[nn.Module | None, str]:
+def _compacted(model: nn.Module, inputs: ExampleInputs) -> tuple[nn.Module | None, str]:
     """Compact a model; return it if it became smaller, and a sentence about the outcome."""
     try:
         small, report, _ = compacted(model, inputs)

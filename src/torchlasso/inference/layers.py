@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from torchlasso._core.running import Inputs, as_arguments
+from torchlasso._core.running import ExampleInputs, as_arguments
 from torchlasso._core.text import first_line
 
 
@@ -106,7 +106,7 @@ def _why_not(module: nn.Module) -> str:
     return "its channels are in groups" if getattr(module, "groups", 1) > 1 else ""
 
 
-def record(model: nn.Module, layers: Iterable[Layer], inputs: Inputs) -> None:
+def record(model: nn.Module, layers: Iterable[Layer], inputs: ExampleInputs) -> None:
     """Run a model once, and record the inputs of the layers that may run in another way.
 
     Raises:

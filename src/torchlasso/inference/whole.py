@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from torchlasso._core.running import Inputs, as_arguments
+from torchlasso._core.running import ExampleInputs, as_arguments
 from torchlasso._core.text import first_line
 from torchlasso._core.timing import clock, interleaved
 from torchlasso.compaction.verify import disagreement
@@ -46,7 +46,7 @@ def installed(model: nn.Module, choices: Iterable[ChosenExecution]) -> nn.Module
 
 
 def working(
-    original: nn.Module, model: nn.Module, choices: list[ChosenExecution], inputs: Inputs
+    original: nn.Module, model: nn.Module, choices: list[ChosenExecution], inputs: ExampleInputs
 ) -> list[ChosenExecution]:
     """Return the choices with which the model has the original's outputs; other layers stay dense."""
 
@@ -82,7 +82,12 @@ def _without(trouble: Callable[[list[ChosenExecution]], str], choices: list[Chos
 
 @torch.no_grad()
 def quickest(
-    original: nn.Module, model: nn.Module, choices: list[ChosenExecution], inputs: Inputs, seconds: float, smaller: bool
+    original: nn.Module,
+    model: nn.Module,
+    choices: list[ChosenExecution],
+    inputs: ExampleInputs,
+    seconds: float,
+    smaller: bool,
 ) -> TimedModel:
     """Return the first faster model: with all choices, with the choices of most gain, or the original.
 

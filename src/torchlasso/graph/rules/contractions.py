@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, pin, product
-from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, Weighing, all_pinned, rule
+from torchlasso.graph.operators import Call, OperatorRule, Products, Reach, Shaped, all_pinned, rule
 from torchlasso.graph.rules.pointwise import bilinear, broadcast
 from torchlasso.graph.unification import unify
 
@@ -86,9 +86,9 @@ class Linear(Affine):
     def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
         return [(1, 1)]
 
-    def weighs(self, call: Call[Reach]) -> list[Weighing]:
+    def weighs(self, call: Call[Reach]) -> list[Products]:
         x, weight = call["input"].depends, call["weight"].depends
-        return [Weighing(0, x.dim() - 1, 1, weight.dim() - 1, x.shape[-1])]
+        return [Products(0, x.dim() - 1, 1, weight.dim() - 1, x.shape[-1])]
 
     def product(self, call: Call[Any], x: Tensor, weight: Tensor) -> Tensor:
         return torch.nn.functional.linear(x, weight)
@@ -116,9 +116,9 @@ class Bilinear(OperatorRule):
     def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
         return [(2, 1), (2, 2)]
 
-    def weighs(self, call: Call[Reach]) -> list[Weighing]:
+    def weighs(self, call: Call[Reach]) -> list[Products]:
         x, y = call["input1"].depends, call["input2"].depends
-        return [Weighing(0, x.dim() - 1, 2, 1, x.shape[-1]), Weighing(1, y.dim() - 1, 2, 2, y.shape[-1])]
+        return [Products(0, x.dim() - 1, 2, 1, x.shape[-1]), Products(1, y.dim() - 1, 2, 2, y.shape[-1])]
 
     def reach(self, call: Call[Reach]) -> Any:
         x, y, weight, bias = (call[name] for name in ("input1", "input2", "weight", "bias"))
@@ -158,12 +158,12 @@ class Convolution(Affine):
     def reads(self, call: Call[Shaped]) -> list[tuple[int, int]]:
         return [(1, 0 if self._transposed(call) else 1)]
 
-    def weighs(self, call: Call[Reach]) -> list[Weighing]:
+    def weighs(self, call: Call[Reach]) -> list[Products]:
         x, groups = call["input"].depends, int(call.get("groups", 1))
         channels = x.dim() - call["weight"].depends.dim() + 1  # the dimension before the spatial ones
         if groups > 1 and not self._transposed(call):  # the filters of a group read all of its channels
-            return [Weighing(0, channels, 1, 0, groups)]
-        return [Weighing(0, channels, 1, 0 if self._transposed(call) else 1, x.shape[channels])]
+            return [Products(0, channels, 1, 0, groups)]
+        return [Products(0, channels, 1, 0 if self._transposed(call) else 1, x.shape[channels])]
 
     def _transposed(self, call: Call[Any]) -> bool:
         return "transpose" in call.name or bool(call.get("transposed", False))
@@ -201,11 +201,11 @@ class Matmul(OperatorRule):
         first = len(call.tensors) - 2
         return [(first, len(x.dims) - 1), (first + 1, max(0, len(y.dims) - 2))]
 
-    def weighs(self, call: Call[Reach]) -> list[Weighing]:
+    def weighs(self, call: Call[Reach]) -> list[Products]:
         x, y = (factor.depends for factor in self._factors(call))
         first, rows = len(call.tensors) - 2, max(0, y.dim() - 2)
         before, behind = (first, x.dim() - 1), (first + 1, rows)
-        return [Weighing(*before, *behind, x.shape[-1]), Weighing(*behind, *before, x.shape[-1])]
+        return [Products(*before, *behind, x.shape[-1]), Products(*behind, *before, x.shape[-1])]
 
     def reach(self, call: Call[Reach]) -> Any:
         return bilinear(torch.matmul, *self._factors(call))

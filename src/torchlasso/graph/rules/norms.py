@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, pin, product
-from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, Weighing, all_pinned, rule
+from torchlasso.graph.operators import Call, OperatorRule, Products, Reach, Shaped, all_pinned, rule
 from torchlasso.graph.unification import unify
 
 MATCH = "{} has a scale for each"
@@ -56,10 +56,10 @@ class BatchNorm(Norm):
             return out
         return (out, *(all_pinned(value.shape, f"made by {call.name}") for value in call.value[1:]))
 
-    def weighs(self, call: Call[Reach]) -> list[Weighing]:
+    def weighs(self, call: Call[Reach]) -> list[Products]:
         if not isinstance(call.get("weight"), Reach):
             return []
-        return [Weighing(0, 1, 1, 0, call["weight"].depends.shape[0], adds_up=False)]
+        return [Products(0, 1, 1, 0, call["weight"].depends.shape[0], adds_up=False)]
 
     def reach(self, call: Call[Reach]) -> Any:
         x, bias = call["input"], call.get("bias")

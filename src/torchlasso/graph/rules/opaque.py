@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, Weighing, all_pinned, pin_all, rule
+from torchlasso.graph.operators import Call, OperatorRule, Products, Reach, Shaped, all_pinned, pin_all, rule
 
 
 @rule("masked_select", "nonzero", "where.default", "masked_scatter", "take", "put")
@@ -37,12 +37,12 @@ class Recurrent(Pick):
 
     before = after = "{} is recurrent, and recurrent layers are not followed"
 
-    def weighs(self, call: Call[Reach]) -> list[Weighing]:
+    def weighs(self, call: Call[Reach]) -> list[Products]:
         x = call["input"].depends
         first, width = len(call.tensors) - len(call["params"]), x.shape[-1]
         each = len(call["params"]) // (call["num_layers"] * (1 + call["bidirectional"]))  # parameters of a direction
         places = [first, first + each] if call["bidirectional"] else [first]
-        return [Weighing(0, x.dim() - 1, place, 1, width) for place in places]
+        return [Products(0, x.dim() - 1, place, 1, width) for place in places]
 
 
 class Unknown(Pick):

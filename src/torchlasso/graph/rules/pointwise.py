@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, pinned
-from torchlasso.graph.operators import Call, Dims, OperatorRule, Reach, Shaped, Weighing, all_pinned, pin_all, rule
+from torchlasso.graph.operators import Call, Dims, OperatorRule, Products, Reach, Shaped, all_pinned, pin_all, rule
 from torchlasso.graph.unification import unify
 
 
@@ -59,11 +59,11 @@ class Dropout(Pointwise):
 class Multiply(Pointwise):
     """Products, which are zero where a factor is zero."""
 
-    def weighs(self, call: Call[Reach]) -> list[Weighing]:
+    def weighs(self, call: Call[Reach]) -> list[Products]:
         ranks = [tensor.depends.dim() for tensor in call.tensors]
         pairs = [(i, 1 - i) for i in range(len(ranks)) if len(ranks) == 2]
         return [
-            Weighing(values, along + ranks[values] - ranks[weights], weights, along, size, adds_up=False)
+            Products(values, along + ranks[values] - ranks[weights], weights, along, size, adds_up=False)
             for values, weights in pairs
             for along, size in enumerate(call.tensors[weights].depends.shape)
             if size > 1 and along + ranks[values] - ranks[weights] >= 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.graph.axes import Axis, Dim, concatenated, pin, pinned, product
-from torchlasso.graph.operators import Call, Dims, OperatorRule, Reach, Shaped, Weighing, all_pinned, rule, unify_all
+from torchlasso.graph.operators import Call, Dims, OperatorRule, Products, Reach, Shaped, all_pinned, rule, unify_all
 from torchlasso.graph.unification import sliced, unify
 
 
@@ -269,8 +269,8 @@ class Embedding(OperatorRule):
         pin(rows, f"{call.name} looks up its indices")
         return [*call["indices"].dims, columns]
 
-    def weighs(self, call: Call[Reach]) -> list[Weighing]:
-        return [Weighing(1, None, 0, 0, 1)]
+    def weighs(self, call: Call[Reach]) -> list[Products]:
+        return [Products(1, None, 0, 0, 1)]
 
     def reach(self, call: Call[Reach]) -> Any:
         weight: Reach = call["weight"]
