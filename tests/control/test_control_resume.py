@@ -10,6 +10,7 @@ from torch import nn
 import torchlasso as tl
 from tests.support.implementations import same
 from tests.support.optimizers import backward, flat, identical, network
+from tests.support.pairwise import each_value
 from torchlasso.storage import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -118,8 +119,7 @@ def weights_of(optimizer: tl.Proximal) -> list:
     return [optimizer.weights.get(p) for group in optimizer.param_groups for p in group["params"]]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("case", OPTIMIZERS)
+@each_value(case=OPTIMIZERS, way=WAYS)
 def test_all_together_resume_to_the_last_bit(case, way, tmp_path):
     whole, first, second = (Run(case, seed) for seed in (0, 0, 1))
     lams = whole.train(range(STEPS))
@@ -131,8 +131,7 @@ def test_all_together_resume_to_the_last_bit(case, way, tmp_path):
     assert len({large for large, _ in lams}) > STEPS // 2
 
 
-@pytest.mark.parametrize("way", ["torch.save", "checkpoint"])
-@pytest.mark.parametrize("name", EACH)
+@each_value(name=EACH, way=["torch.save", "checkpoint"])
 def test_each_resumes_to_the_last_bit(name, way, tmp_path):
     whole, first, second = (Run("Adam", seed, EACH[name]) for seed in (0, 0, 1))
     whole.train(range(STEPS))
@@ -188,8 +187,7 @@ def test_loading_in_mid_training_restores_the_earlier_state(case):
 # --- copies ---
 
 
-@pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("case", OPTIMIZERS)
+@each_value(case=OPTIMIZERS, how=COPIES)
 def test_a_copy_of_everything_continues_alike_and_separately(case, how):
     run = Run(case)
     run.train(HALF)
@@ -201,8 +199,7 @@ def test_a_copy_of_everything_continues_alike_and_separately(case, how):
     assert_same_run(run, twin)
 
 
-@pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("name", EACH)
+@each_value(name=EACH, how=COPIES)
 def test_each_can_be_copied(name, how):
     run = Run("Adam", controls=EACH[name])
     run.train(HALF)
@@ -212,8 +209,7 @@ def test_each_can_be_copied(name, how):
     assert_same_run(run, twin)
 
 
-@pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("case", OPTIMIZERS)
+@each_value(case=OPTIMIZERS, how=COPIES)
 def test_a_copy_of_the_optimizer_alone_keeps_lam_scales_and_weights(case, how):
     run = Run(case)
     run.train(HALF)

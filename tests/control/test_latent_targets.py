@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import torchlasso as tl
+from tests.support.pairwise import pairwise
 from torchlasso.control.root import solve
 from torchlasso.optim.latents import latent_weights, scale_thresholds
 from torchlasso.training.schedules import SCHEDULES, rate
@@ -47,9 +48,7 @@ def error(model, x, y) -> float:
 # --- a target is met exactly ---
 
 
-@pytest.mark.parametrize("theta", [None, 0.02])
-@pytest.mark.parametrize("target", [0.5, 0.97])
-@pytest.mark.parametrize("steps", [100, 333])
+@pairwise(steps=[100, 333], target=[0.5, 0.97], theta=[None, 0.02])
 def test_the_target_is_met_to_the_weight_and_the_network_lives(steps, target, theta):
     model, x, y = problem()
     optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=0.05), lr=1e-2, form="latent")

@@ -94,6 +94,7 @@ def test_in_the_scope_of_a_model_all_count_together(digits):
     assert all(small == pytest.approx(0.1 * large) for large, small in trained.lams)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
 def test_of_whole_rows(digits, name):
     trained = digits.train(

@@ -217,6 +217,7 @@ def test_compiled_it_is_the_same_and_changed_numbers_compile_nothing(monkeypatch
     assert_alike(result, train(plain, theirs, range(2, 8)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_any_number_of_steps_can_be_compiled(monkeypatch):
     """torch.compile refuses to compile a code object more than eight times."""

@@ -100,6 +100,7 @@ def test_threads_make_no_difference(compiled, case, penalty):
     assert results[0].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["SGD momentum", "AdamW"])  # Adam keeps what AdamW does
 def test_nothing_is_kept_that_the_plain_optimizer_does_not_keep(case):
     def kept(make) -> tuple[int, int]:
