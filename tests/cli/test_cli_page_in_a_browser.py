@@ -29,7 +29,7 @@ RUNS = {
         "--compare",
         "dense,loss-term",
     ),
-    "path": ("path", "--data", "digits", "--model", "mlp:width=12,depth=1", *SHORT, "--lams", "0.001,0.1"),
+    "path": ("path", "--data", "digits", "--model", "lenet-5", *SHORT, "--lams", "0.001,0.1"),
 }
 OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
 SEEN = """
