@@ -120,6 +120,7 @@ def test_reweighting_and_a_hold_compose_with_a_target(form):
     assert training.run().live == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["proximal", "latent"])
 @pytest.mark.parametrize("pause", [30, 55, 75])
 def test_a_training_resumes_to_the_bit(form, pause):
