@@ -1,0 +1,101 @@
+"""Losses of the estimators, each over rows with weights, and what their outputs say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+RowFunction = Callable[[Tensor, Tensor], Tensor]  # (outputs, targets) ↦ something for each row
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """A loss of each row of outputs.
+
+    Attributes:
+        value: the loss, (n,).
+        slope: its derivatives by the outputs, (n, q).
+        curvature: its second derivatives, (n, q, q).
+        is_shift_invariant: whether it stays the same if a number is added to all outputs of a row.
+    """
+
+    value: RowFunction
+    slope: RowFunction
+    curvature: RowFunction
+    is_shift_invariant: bool = False
+
+
+def _one_hot(outputs: Tensor, y: Tensor) -> Tensor:
+    return torch.zeros_like(outputs).scatter(1, y.long(), 1.0)
+
+
+def _spread(outputs: Tensor) -> Tensor:
+    shares = outputs.softmax(dim=1)
+    return torch.diag_embed(shares) - shares[:, :, None] * shares[:, None, :]
+
+
+# ½‖outputs − y‖²
+SQUARED = RowLoss(
+    value=lambda outputs, y: (outputs - y).square().sum(dim=1) / 2,
+    slope=lambda outputs, y: outputs - y,
+    curvature=lambda outputs, y: torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1),
+)
+# cross-entropy of one output, the log odds of class 1 against class 0
+LOGISTIC = RowLoss(
+    value=lambda outputs, y: binary_cross_entropy_with_logits(outputs, y, reduction="none")[:, 0],
+    slope=lambda outputs, y: outputs.sigmoid() - y,
+    curvature=lambda outputs, y: (outputs.sigmoid() * (-outputs).sigmoid())[:, :, None],
+)
+# cross-entropy of one output for each class; y has the number of the class
+MULTINOMIAL = RowLoss(
+    value=lambda outputs, y: cross_entropy(outputs, y[:, 0].long(), reduction="none"),
+    slope=lambda outputs, y: outputs.softmax(dim=1) - _one_hot(outputs, y),
+    curvature=lambda outputs, y: _spread(outputs),
+    is_shift_invariant=True,
+)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of training rows, and the weighted mean of their loss.
+
+    Attributes:
+        y: the targets, one row each: (n, q) numbers, or (n, 1) numbers of classes.
+        weights: the weight of each row, (n,), with mean 1.
+        outputs: the number of outputs of a model for them.
+        row_loss: the loss of each row.
+    """
+
+    y: Tensor
+    weights: Tensor
+    outputs: int
+    row_loss: RowLoss
+
+    def value(self, outputs: Tensor) -> Tensor:
+        """Return the loss of outputs for all rows, a scalar."""
+        return (self.weights * self.row_loss.value(outputs, self.y)).mean()
+
+    def slope(self, outputs: Tensor) -> Tensor:
+        """Return its gradient, (n, q)."""
+        return self.weights[:, None] / len(self.y) * self.row_loss.slope(outputs, self.y)
+
+    def curvature(self, outputs: Tensor) -> Tensor:
+        """Return its second derivatives within each row, (n, q, q)."""
+        return self.weights[:, None, None] / len(self.y) * self.row_loss.curvature(outputs, self.y)
+
+    @property
+    def packed(self) -> Tensor:
+        """The targets with the weights in a last column, for :meth:`packed_loss`."""
+        return torch.cat([self.y, self.weights[:, None]], dim=1)
+
+    def packed_loss(self, outputs: Tensor, packed: Tensor) -> Tensor:
+        """Return the weighted mean loss for some rows of :attr:`packed`."""
+        return (packed[:, -1] * self.row_loss.value(outputs, packed[:, :-1])).mean()
+
+    def to(self, dtype: torch.dtype) -> Targets:
+        """Return the targets in another precision."""
+        return Targets(self.y.to(dtype), self.weights.to(dtype), self.outputs, self.row_loss)

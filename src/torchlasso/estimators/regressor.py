@@ -1,0 +1,104 @@
+"""Regression on few features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from torchlasso.estimators.base import DTYPES, SparseEstimator, densely, row_weights
+from torchlasso.estimators.losses import SQUARED, Targets
+from torchlasso.estimators.points import Numbers
+
+
+class SparseRegressor(RegressorMixin, SparseEstimator):  # type: ignore[misc]
+    """A regression that reads few features.
+
+    minimise  mean of ½‖y − f(x)‖² + λ·Σ_g √|g|·(ρ·‖w_g‖ + (1 − ρ)/2·‖w_g‖²)
+
+    with w_g all weights that read the features of group g. By default each feature is a group, and the model f is a
+    linear one plus a multilayer perceptron; with ``hidden=()`` it is linear, and the minimum is exact: that of
+    scikit-learn's ``Lasso`` or ``ElasticNet``, and of ``MultiTaskLasso`` for several targets, with ``alpha=λ``. With
+    hidden layers, all later weights have a weight decay tied to λ, without which they would grow and undo the penalty
+    (:class:`torchlasso.Inputs`). Scale the features before, such as by ``StandardScaler``, and with hidden
+    layers the targets (``TransformedTargetRegressor``).
+
+    Args:
+        lam: λ. Where ``features`` is given and there are hidden layers, the λ to begin with.
+        features: the number of features to read; λ is found. With hidden layers, the model is then trained on
+            for half of the epochs without the penalty (the relaxed lasso).
+        hidden: the widths of the hidden layers; empty for a linear model.
+        module: another network than the default one: a function (features, outputs) ↦ a ``torch.nn.Module``.
+        l1_ratio: ρ in (0, 1], as in scikit-learn.
+        groups: features that are chosen together: lists of columns, or a mapping from names to lists of columns or to a
+            pattern of their names, such as ``{"colour": "cat__colour_*"}`` after a ``ColumnTransformer``.
+        keep: columns, names of groups or patterns that are not penalised.
+        fit_intercept: whether a linear model has a constant term.
+        points: the most points of the path after ``lam``, from which the importances follow.
+        epochs, batch_size, lr: the training of a model with hidden layers by Adam's proximal form; the rate falls along
+            a cosine. A point of the path is trained for a tenth of the epochs.
+        tol: the distance of a linear model from stationarity, relative to the largest gradient.
+        random_state: an int for the same model again, to the bit.
+
+    Attributes:
+        lam_: the λ of the model.
+        path_: points for ``lam_`` and rising λ, each with ``lam``, ``live`` (a mask of features), ``features`` and
+            ``loss``.
+        support_: a mask of the features that the model reads.
+        feature_importances_: the largest λ at which each feature is read.
+        coef_, intercept_: of a linear model, as in scikit-learn.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Examples:
+        >>> x = np.random.default_rng(0).normal(size=(100, 20))
+        >>> y = x[:, 3] - 2 * x[:, 7]
+        >>> model = SparseRegressor(lam=0.1, hidden=()).fit(x, y)
+        >>> model.support_.nonzero()[0], model.coef_[[3, 7]].round(2)
+        (array([3, 7]), array([ 0.89, -1.88]))
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SparseRegressor:
+        """Fit the model.
+
+        Args:
+            X: (n, p) numbers, an array, a data frame or a sparse matrix.
+            y: (n,) or (n, targets) numbers.
+            sample_weight: (n,) weights; a row of weight 2 is as two rows, and one of weight 0 as none.
+
+        Raises:
+            ValueError: numbers that are not finite, a parameter that is no use; no λ leaves as many features as were
+                asked for.
+        """
+        self._check()
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, multi_output=True, y_numeric=True)
+        weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        kept = weights > 0
+        self._is_flat = y.ndim == 1
+        numbers = torch.from_numpy(np.array(y[kept], dtype=np.float64).reshape(kept.sum(), -1))
+        return self._train(densely(X[kept]), Targets(numbers, row_weights(weights[kept]), numbers.shape[1], SQUARED))
+
+    def predict(self, X: Any) -> Numbers:
+        """Return the prediction for each row, (n,) or (n, targets)."""
+        outputs = self._outputs(X)
+        return outputs[:, 0] if self._is_flat else outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    @property
+    def coef_(self) -> Any:
+        """The weights of a model without hidden layers: (features,), or (targets, features)."""
+        return self._shaped(self._linear.coef.T)
+
+    @property
+    def intercept_(self) -> Any:
+        """The constant term of a model without hidden layers: a number, or (targets,)."""
+        return self._shaped(self._linear.intercept)
+
+    def _shaped(self, values: Numbers) -> Any:
+        return values[0] if self._is_flat else values
