@@ -94,7 +94,6 @@ class Steered(LambdaController):
         if not all(initial_lam(group) for group, _ in self._groups()):
             raise ValueError(f"{name}: λ of a group is 0; it is a start that is multiplied, such as 1e-4")
         self.shares, self.steps, self.warmup = list(shares), steps, warmup
-        self.aims = list(shares)  # the shares that λ is steered to
         self.allow_empty, self.tolerance = allow_empty, tolerance
         self.every = max(1, steps // SAMPLES)
         self.strengths = [0.0] * len(self.shares)  # logarithms
@@ -206,6 +205,10 @@ class Steered(LambdaController):
                 self._search.land()
             self._look_back()
 
+    def _aims(self) -> Sequence[float]:
+        """Return the shares that λ is steered to."""
+        return self.shares
+
     def _close(self) -> None:
         """Close the gap between what λ leaves and the target, after a step."""
 
@@ -215,15 +218,16 @@ class Steered(LambdaController):
         togo = max(HORIZON - done, 2 * self.every / self.steps)
         excess = EXCESS * max(0.0, 1 - done / HORIZON) ** 2
         ahead = min(AHEAD, togo * SAMPLES / 2)  # speeds fall with the learning rate
+        aims = self._aims()
         for i, left in enumerate(self._left(self._forecast.weights(window, ahead))):
             group = next((group for group, _ in self._groups() if self.unit[group["params"][0]] == i), None)
             rising = 0.0 if group is None else min(1.0, self._ramp() * self._others(group))
             if not rising or math.isnan(left):
                 continue
-            error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(self.aims[i])
+            error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(aims[i])
             fastest = FASTEST if done < HORIZON else FASTEST_LATE
             pace = min(max(HASTE * error / ELASTICITY / togo, -FASTEST_DOWN), fastest)
-            if self.for_good and left <= self.aims[i] and self.left[i] <= self.aims[i]:
+            if self.for_good and left <= aims[i] and self.left[i] <= aims[i]:
                 pace = -FASTEST_STOP
             change = pace * self.every / self.steps
             self.strengths[i] = min(max(self.strengths[i] + change, -FURTHEST), FURTHEST)

@@ -129,10 +129,14 @@ class TargetSparsity(Steered):
             allow_empty=allow_empty,
             tolerance=tolerance,
         )
-        if count == "blocks" and not self.exact:
-            for unit, of in enumerate(self._of()):
-                keep = round(self.shares[unit] * of)
-                self.aims[unit] = min(1.0, (keep + max(1.0, MARGIN * keep)) / of)
+
+    def _aims(self) -> Sequence[float]:
+        if self.count == "weights":
+            return self.shares
+        wanted = [(round(share * of), of) for share, of in zip(self.shares, self._of(), strict=True)]
+        return [
+            min(1.0, (keep + max(1.0, MARGIN * keep)) / max(1, of)) for keep, of in wanted
+        ]  # the rest is closed afterwards
 
     def state_dict(self) -> dict[str, Any]:
         sizes = [self.sizes[p] for p in self.params]
