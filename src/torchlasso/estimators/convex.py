@@ -31,6 +31,7 @@ class SmoothLoss(Protocol):
 
 FIRST, GROWTH = 100, 2  # the most groups that join the first working set, and the growth of the next ones
 SWEEP, SWEEPS = 20, 500  # proximal steps between two rounds of Newton steps, and the most of these rounds
+PATIENCE = 5  # rounds without a smaller value, after which it is the smallest that the precision allows
 NEWTON = 100  # the most Newton steps of a round
 LARGEST, CONJUGATE = 1000, 500  # the most numbers with a dense matrix of curvature; the most steps without
 SHORTEST = 2.0**-20  # the shortest Newton step, relative to the whole one
@@ -214,8 +215,14 @@ class _Scaled:
 
     def minimum(self, coef: Tensor, near: Tensor) -> Tensor:
         """Return the minimum; its groups are at most ``near`` from stationarity, unless it takes too long."""
+        lowest, idle = float("inf"), 0
         for _ in range(SWEEPS):
             coef = self._newton(coef, near)
+            value = float(self.loss.value(self.x @ coef) + self.groups.value(coef, self.lam))
+            idle = 0 if value < lowest else idle + 1
+            lowest = min(lowest, value)
+            if idle == PATIENCE:  # no precision is left
+                break
             gradient = self.x.mT @ self.loss.slope(self.x @ coef)
             if bool((self.groups.distances(coef, gradient, self.lam) <= near).all()):
                 break
@@ -274,6 +281,8 @@ class _Scaled:
             new[crossing <= length] = 0.0
             coef = coef.index_copy(0, rows, new)
             live = live & ((self.groups.norms(coef) > 0) | (self.groups.l1 == 0))
+            if length == 1 and not face.value(new) < value:
+                break
         return coef
 
 
