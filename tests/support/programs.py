@@ -71,7 +71,7 @@ class Program:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended yet."""
+        """True until it has ended."""
         return self._process.is_alive()
 
     @property

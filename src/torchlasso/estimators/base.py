@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from torchlasso._core.arguments import check_whole, is_number
 from torchlasso.estimators.feature_groups import FeatureGroups, feature_groups
 from torchlasso.estimators.linear_path import LinearPath
 from torchlasso.estimators.losses import Targets
@@ -100,21 +100,20 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _check(self) -> None:
         """Raise ``ValueError`` or ``TypeError`` for a parameter that is no use."""
-        for name, low, is_open in (("lam", 0, False), ("lr", 0, True), ("tol", 0, True), ("l1_ratio", 0, True)):
+        for name, is_open in (("lam", False), ("lr", True), ("tol", True), ("l1_ratio", True)):
             value = getattr(self, name)
-            is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if not is_number or not np.isfinite(value) or value < low or (is_open and value == low):
+            if not is_number(value) or value < 0 or (is_open and value == 0):
                 raise ValueError(f"{name} must be a number {'above' if is_open else 'of at least'} 0; got {value!r}")
         if self.l1_ratio > 1:
             raise ValueError(f"l1_ratio must be above 0 and at most 1; got {self.l1_ratio!r}")
         for name in ("points", "epochs", "batch_size"):
-            _check_whole(name, getattr(self, name))
+            check_whole(name, getattr(self, name))
         if isinstance(self.hidden, str) or not isinstance(self.hidden, Sequence | np.ndarray):
             raise TypeError(f"hidden must be a list of the widths of hidden layers; got {self.hidden!r}")
         for width in self.hidden:
-            _check_whole("a width of hidden", width)
+            check_whole("a width of hidden", width)
         if self.features is not None:
-            _check_whole("features", self.features)
+            check_whole("features", self.features)
 
     def _train(self: Self, x: Numbers, targets: Targets) -> Self:
         """Train the model on checked features and targets."""
@@ -194,16 +193,11 @@ def densely(x: Any) -> Numbers:
     return np.asarray(x.toarray() if issparse(x) else x)
 
 
-def _check_whole(name: str, value: Any) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
-
-
 def row_weights(weights: Numbers) -> Tensor:
     """Return the weights of rows, scaled to a mean of 1.
 
     Raises:
-        ValueError: there is no row with a weight above 0.
+        ValueError: all rows have the weight 0.
     """
     if not len(weights):
         raise ValueError("sample_weight must be above 0 for some rows; it is zero for all")
