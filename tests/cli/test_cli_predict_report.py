@@ -150,7 +150,8 @@ def test_the_report_as_json(cli: Any, finished: Path) -> None:
     ended = cli("report", run, "--json")
     assert ended.code == 0
     found = json.loads(ended.out)
-    assert {key: value for key, value in found.items() if key != "report"} == cli.summary(run)
+    assert {key: value for key, value in found.items() if key not in ("report", "features_read")} == cli.summary(run)
+    assert sorted(found["features_read"]) == ["a", "b", "c", "d", "e"]
     assert found["report"]["nonzero"] == found["nonzero"]
     held = load_file(run / "model.safetensors")
     zeros = {name: int((w == 0).sum()) for name, w in held.items() if w.dim() >= 2}

@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from torchlasso._core.functions import is_function_name
+from torchlasso.runs.declared import options_of
 from torchlasso.runs.folder import RunFolder
-from torchlasso.runs.options import options_of
 
 Out = Annotated[str, typer.Option(help="Folder of the run.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]

@@ -9,7 +9,8 @@ import typer
 from torchlasso.cli import options
 from torchlasso.cli.screen import Screen
 from torchlasso.cli.starting import started
-from torchlasso.runs.options import PATH, Options, PathOptions
+from torchlasso.runs.declared import PATH
+from torchlasso.runs.options import Options, PathOptions
 from torchlasso.runs.path import run_path
 
 

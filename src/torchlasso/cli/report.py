@@ -1,4 +1,4 @@
-"""``torchlasso report``: the zeros of a finished run."""
+"""``torchlasso report``: the zeros of a finished run, and the features of a table that it reads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torchlasso._core import files
 from torchlasso.cli import options, screen
 from torchlasso.diagnostics.report import report as sparsity_report
 from torchlasso.runs.finished import open_run
+from torchlasso.runs.page.reading import joined_names, names_read
+from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.page.writing import write_page
 
 
@@ -30,11 +32,16 @@ def report(
         screen.say(f"{folder.report}")
         return
     record = sparsity_report(model, experiment.marked(model))
+    names = names_read(Shown(folder, experiment, model, summary))
     if as_json:
-        print(files.as_json({**summary.to_dict(), "report": record.to_dict()}), end="")
+        print(files.as_json({**summary.to_dict(), "features_read": names, "report": record.to_dict()}), end="")
     else:
         screen.console.print(record, markup=True, soft_wrap=True)
         screen.say(f"\n{summary.verdict}")
+        if names is not None:
+            screen.say(
+                f"{len(names):,} of {experiment.inputs.shape[0]:,} features are read: {joined_names(names) or 'none'}."
+            )
         if far := summary.stationarity:
             screen.say(
                 f"Distance from a stationary point, in units of λ: at most {far.max:.2g}, on average {far.mean:.2g}."

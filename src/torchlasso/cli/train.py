@@ -9,7 +9,8 @@ import typer
 from torchlasso.cli import options
 from torchlasso.cli.screen import Screen
 from torchlasso.cli.starting import started
-from torchlasso.runs.options import TRAIN, Options
+from torchlasso.runs.declared import TRAIN
+from torchlasso.runs.options import Options
 from torchlasso.runs.train import run_training
 
 

@@ -20,20 +20,19 @@ from torchlasso.optim import metrics
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Blocks
 from torchlasso.penalties.blocks import registry as blocks_registry
+from torchlasso.runs.model_blocks import OF_MODELS
 from torchlasso.training.augmentation import AUGMENTATIONS
 from torchlasso.training.regularisation import Transform
 from torchlasso.training.trainer import LOSSES, Loss
 
 BLOCKS = blocks_registry()
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.known_metrics()}
-UNITS = "units"  # blocks that depend on a model
-UNITS_OPTIONS = ("by", "only", "weighted")
 
 
-def parse_penalty(text: str, over: str | None, units: Callable[..., Blocks] | None = None) -> Penalty:
+def parse_penalty(text: str, over: str | None, of_model: Callable[..., Blocks] | None = None) -> Penalty:
     """Make the penalty named by a text such as ``mcp:gamma=3``, over the blocks named by one such as ``heads:n=4``.
 
-    ``units``: makes the blocks named ``units``, which depend on a model.
+    ``of_model``: makes the blocks that depend on a model, given their name and their options.
 
     >>> parse_penalty("mcp:gamma=2.5", "filters")
     MCP(over=Filters(weighted=True, transposed=False, groups=1), gamma=2.5)
@@ -44,25 +43,23 @@ def parse_penalty(text: str, over: str | None, units: Callable[..., Blocks] | No
         raise unknown("penalty", name, known)
     if "over" in options:
         raise ValueError(f"penalty {text!r}: give the groups that it acts on with --over")
-    blocks_given = {} if over is None else {"over": _over(over, units)}
+    blocks_given = {} if over is None else {"over": _over(over, of_model)}
     return _make("penalty", name, known[name], options, **blocks_given)  # type: ignore[no-any-return]
 
 
-def _over(text: str, units: Callable[..., Blocks] | None) -> Blocks:
+def _over(text: str, of_model: Callable[..., Blocks] | None) -> Blocks:
     name, options = parse_spec(text)
-    if units is None or name != UNITS:
+    if of_model is None or name not in OF_MODELS:
         return parse_blocks(text)
-    for key in options:
-        if key not in UNITS_OPTIONS:
-            raise ValueError(f"blocks {UNITS!r}: {unknown('option', key, UNITS_OPTIONS)}")
-    return units(**options)
+    _check_options("blocks", name, options, OF_MODELS[name])
+    return of_model(name, **options)
 
 
 def parse_blocks(text: str) -> Blocks:
     """Make the blocks named by a text such as ``filters`` or ``chunks:n=8``."""
     name, options = parse_spec(text)
     if name not in BLOCKS:
-        raise unknown("kind of blocks", name, (UNITS, *BLOCKS))
+        raise unknown("kind of blocks", name, (*OF_MODELS, *BLOCKS))
     return _make("blocks", name, BLOCKS[name], options)  # type: ignore[no-any-return]
 
 

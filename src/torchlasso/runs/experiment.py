@@ -16,13 +16,14 @@ from torchlasso._core.functions import is_function_name
 from torchlasso._core.memory import need_memory
 from torchlasso._core.specs import parse_spec
 from torchlasso.compaction import Shrinker
-from torchlasso.control import Hold, Reweighted, TargetBudget, TargetSparsity
+from torchlasso.control import Hold, Reweighted, TargetBudget, TargetCount, TargetSparsity
 from torchlasso.data.records import order_like, widen
-from torchlasso.graph import Units
 from torchlasso.optim import Proximal, proximal
 from torchlasso.path import Recipe
 from torchlasso.penalties import L1
+from torchlasso.penalties.blocks import Blocks
 from torchlasso.runs import choices
+from torchlasso.runs.model_blocks import UNITS, blocks_in
 from torchlasso.runs.options import COMPARISONS, EPOCHS_EACH, LOSS_TERM, STEPS_EACH, Options, PathOptions
 from torchlasso.selection import Group, Rule, param_groups, penalty
 from torchlasso.training.distillation import Distillation
@@ -139,12 +140,12 @@ class Experiment:
         FLOPs, units are penalised in proportion to their FLOPs.
         """
         options = self.options
-        by = "size" if options.flops is None else "flops"
+        defaults = {UNITS: {"by": "size" if options.flops is None else "flops"}}
 
-        def units(**given: Any) -> Units:
-            return Units(model, self.example, **{"by": by, **given})
+        def of_model(name: str, **given: Any) -> Blocks:
+            return blocks_in(name, model, self.example, **{**defaults.get(name, {}), **given})
 
-        rules = [Rule("*", choices.parse_penalty(options.penalty, options.over, units))]
+        rules = [Rule("*", choices.parse_penalty(options.penalty, options.over, of_model))]
         weights = [name for name, _, _ in weights_of(model)]
         if len(weights) > 1 and (options.flops is not None or options.bytes is not None):
             rules.insert(0, Rule(lambda name, *_: name == weights[-1], None))
@@ -186,6 +187,8 @@ class Experiment:
                 steps=steps,
             )
             trainer.controls.append(budget)
+        if options.features is not None:
+            trainer.controls.append(TargetCount(optimizer, features=options.features, steps=steps))
         if options.reweight:
             trainer.controls.append(Reweighted(optimizer, theta=options.reweight))
         if hold is not None:
@@ -249,7 +252,8 @@ class Experiment:
 
     def _plain(self, groups: list[Group], rate: float = 1.0) -> torch.optim.Optimizer:
         base, extra = choices.parse_optimizer(self.options.optimizer)
-        plain = [{"params": group["params"]} for group in groups]
+        kept = ("params", "weight_decay")
+        plain: list[Group] = [{key: group[key] for key in kept if key in group} for group in groups]
         return base(plain, lr=rate * self.options.lr, **extra)  # type: ignore[call-arg]
 
     def _taught(self, teacher: Tensor | None) -> Distillation | None:

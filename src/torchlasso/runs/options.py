@@ -3,73 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from functools import cache
-from typing import Annotated, Any, get_args, get_type_hints
+from dataclasses import dataclass, field
+from typing import Annotated
 
 from torchlasso import models, penalties
-from torchlasso._core.specs import unknown
+from torchlasso._core.specs import parse_spec, unknown
 from torchlasso.optim.forms import FORMS
 from torchlasso.path import RULES, Grid
 from torchlasso.penalties import check_strength
-from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, UNITS, check_augmentation
-from torchlasso.runs.records import LARGEST, NEWER
+from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, check_augmentation
+from torchlasso.runs.declared import TRAIN, Option, options_of, refuse_large_numbers
+from torchlasso.runs.model_blocks import INPUTS, OF_MODELS
+from torchlasso.runs.records import NEWER
 from torchlasso.training.augmentation import AUGMENTATIONS
 from torchlasso.training.schedules import SCHEDULES
 from torchlasso.training.trainer import LOSSES, Plan
 
 DENSE, LOSS_TERM = "dense", "loss-term"
 COMPARISONS = (DENSE, LOSS_TERM)
-TARGETS = ("sparsity", "flops", "bytes")
-TRAIN, PATH = "train", "path"
+TARGETS = ("sparsity", "flops", "bytes", "features")
 EPOCHS_EACH, STEPS_EACH = 2, 200  # the training of a point of a path: as many epochs, and at least as many steps
 RECIPES = ("latent", "proximal")  # see :mod:`torchlasso.runs.recipes`
-
-
-@dataclass(frozen=True)
-class Option:
-    """A field of a dataclass as an option of a command.
-
-    Attributes:
-        help: the line in ``--help``.
-        only: the only command that has the option; None for all commands.
-        on_path: the option of ``torchlasso path``, if it differs.
-        default: replaces the default of the field.
-        by_recipe: whether the recipe chooses its value where none is given; the default of the field is that of the
-            recipe ``proximal``.
-    """
-
-    help: str
-    only: str | None = None
-    on_path: Option | None = None
-    default: Any = None
-    by_recipe: bool = False
-
-
-@cache
-def options_of(cls: type, command: str) -> tuple[tuple[str, Any, Option], ...]:
-    """Return the name, the type and the option of each field that a command has, in order."""
-    hints, found = get_type_hints(cls, include_extras=True), []
-    for each in fields(cls):
-        kind, *extra = get_args(hints[each.name])
-        option = next((one for one in extra if isinstance(one, Option)), None)
-        if option is None or option.only not in (None, command):
-            continue
-        found.append((each.name, kind, (option.on_path or option) if command == PATH else option))
-    return tuple(found)
 
 
 def is_by_recipe(name: str) -> bool:
     """Return whether the recipe chooses the value of a field of :class:`Options` that is not given."""
     return any(each == name and option.by_recipe for each, _, option in options_of(Options, TRAIN))
-
-
-def _check_whole(options: Any) -> None:
-    """Refuse whole numbers that are too large for the files of a run."""
-    for each in fields(options):
-        value = getattr(options, each.name)
-        if type(value) is int and abs(value) > LARGEST:
-            raise ValueError(f"--{each.name.replace('_', '-')} must be below 2^63; got {value}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +61,7 @@ class PathOptions:
     folds: Annotated[int | None, Option("Choose by cross-validation with this many folds.")] = None
 
     def __post_init__(self) -> None:
-        _check_whole(self)
+        refuse_large_numbers(self)
         _ = self.grid  # raises an error if the values do not make a grid
         if len(self.lams) not in (0, 2):
             raise ValueError(f"--lams must be two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
@@ -158,7 +117,8 @@ class Options:
     ] = 1e-4
     penalty: Annotated[str, Option(f"Penalty: {', '.join(penalties.registry())}; options as in mcp:gamma=3.")] = "l1"
     over: Annotated[
-        str | None, Option(f"Groups that the penalty acts on: {', '.join([UNITS, *BLOCKS])}; options as in heads:n=4.")
+        str | None,
+        Option(f"Groups that the penalty acts on: {', '.join([*OF_MODELS, *BLOCKS])}; options as in heads:n=4."),
     ] = None
     optimizer: Annotated[str, Option(f"Optimizer: {', '.join(OPTIMIZERS)}; options as in sgd:momentum=0.9.")] = "adam"
     form: Annotated[
@@ -216,6 +176,9 @@ class Options:
     bytes: Annotated[
         float | None, Option("Target for the size, a share or a number; with --over units, filters or rows.", TRAIN)
     ] = None
+    features: Annotated[
+        int | None, Option("Target for the number of inputs that are read; with --over inputs.", TRAIN)
+    ] = None
     reweight: Annotated[
         float | None,
         Option(
@@ -239,13 +202,23 @@ class Options:
     path: PathOptions | None = None
 
     def __post_init__(self) -> None:
-        _check_whole(self)
+        refuse_large_numbers(self)
         check_strength(self.lam, "--lam")
         targets = [f"--{name}" for name in TARGETS if getattr(self, name) is not None]
         if len(targets) > 1:
             raise ValueError(f"{' and '.join(targets)} exclude each other: λ can meet one target")
         if targets and not self.lam:
             raise ValueError(f"{targets[0]} needs a --lam above 0: the search for λ starts there")
+        if (
+            (self.flops is not None or self.bytes is not None)
+            and self.over is not None
+            and parse_spec(self.over)[0] == INPUTS
+        ):
+            raise ValueError(f"{targets[0]} does not suit --over inputs: without a feature, no layer becomes smaller")
+        if self.features is not None and self.over is None:
+            raise ValueError("--features counts inputs, and the penalty acts on single weights; give --over inputs")
+        if self.features is not None and self.features < 1:
+            raise ValueError(f"--features must be at least 1; got {self.features}")
         if self.teacher == "":
             raise ValueError("--teacher must be the folder of a run, or dense; got an empty text")
         if self.path is not None and not self.path.lams and not self.lam:

@@ -7,7 +7,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from torchlasso._core.specs import parse_spec, unknown
-from torchlasso.runs.choices import UNITS, parse_blocks
+from torchlasso.runs.choices import parse_blocks
+from torchlasso.runs.model_blocks import OF_MODELS
 from torchlasso.runs.options import LOSS_TERM, RECIPES, TARGETS, Options, is_by_recipe
 
 Given = dict[str, Any]
@@ -32,7 +33,7 @@ def _latent(given: Mapping[str, Any]) -> Given:
 
 def _has_weights(over: str | None) -> bool:
     """Return whether the zeros of these blocks are weights, which can be held; those of singular values are not."""
-    return over is None or parse_spec(over)[0] == UNITS or parse_blocks(over).of_weights
+    return over is None or parse_spec(over)[0] in OF_MODELS or parse_blocks(over).of_weights
 
 
 # (the options that are given) ↦ the values of others; a value that is missing is the default of its field

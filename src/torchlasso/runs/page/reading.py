@@ -49,6 +49,17 @@ def reading_section(run: Shown) -> str:
     return section("Inputs that are read", *parts)
 
 
+def names_read(run: Shown) -> list[str] | None:
+    """Return the names of the features of a table that are read, the strongest first; None where none are known."""
+    if len(run.experiment.inputs.shape) != 1 or isinstance(run.units, str):
+        return None
+    try:
+        read, strengths = read_in(run.units), strengths_in(run.units)
+    except ValueError:
+        return None
+    return [name for name, _ in ranked(read, strengths, run.experiment.inputs.features)]
+
+
 def sentence(run: Shown, read: Tensor) -> str:
     """State the number of inputs that are read."""
     count, total = int(read.sum()), read.numel()
@@ -72,7 +83,7 @@ def briefly(run: Shown, units: UnitMap | str) -> str:
     if read.dim() == 3:
         return "" if read.all() else figure(pictured(pixel_map(read, strengths), text), text)
     names = [name for name, _ in ranked(read, strengths, run.experiment.inputs.features)] if read.dim() == 1 else []
-    return paragraph(text + f" Most: {_listed(names, NAMED)}." * bool(names))
+    return paragraph(text + f" Most: {joined_names(names, NAMED)}." * bool(names))
 
 
 def _on_images(run: Shown, read: Tensor, strengths: Tensor | None) -> list[str]:
@@ -99,15 +110,20 @@ def _features(run: Shown, read: Tensor, strengths: Tensor | None) -> list[str]:
         rows: list[list[str | Bar]] = [[name, Bar(size / largest, f"{size:.3g}")] for name, size in found[:RANKED]]
         parts.append(table(("feature", "norm of its weights"), rows, "Features that are read, strongest first"))
     elif found:
-        parts.append(paragraph(f"Read: {_listed([name for name, _ in found])}."))
+        parts.append(paragraph(f"Read: {joined_names([name for name, _ in found])}."))
     if len(found) > RANKED and strengths is not None:
-        parts.append(paragraph(f"Also read, but more weakly: {_listed([name for name, _ in found[RANKED:]])}."))
+        parts.append(paragraph(f"Also read, but more weakly: {joined_names([name for name, _ in found[RANKED:]])}."))
     unread = [name for name, _ in ranked(~read, None, names)]
     if unread:
-        parts.append(paragraph(f"Not read: {_listed(unread)}."))
+        parts.append(paragraph(f"Not read: {joined_names(unread)}."))
     return parts
 
 
-def _listed(names: list[str], most: int = 100) -> str:
+def joined_names(names: list[str], most: int = 100) -> str:
+    """List the first few names.
+
+    >>> joined_names(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
