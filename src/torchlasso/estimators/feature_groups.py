@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from torchlasso._core.arguments import shown
-from torchlasso.estimators.convex import InputGroups
+from torchlasso.estimators.input_groups import InputGroups
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from torchlasso.estimators.convex import LinearProblem, Solution
 from torchlasso.estimators.feature_groups import FeatureGroups
-from torchlasso.estimators.losses import Targets
 from torchlasso.estimators.points import PathPoint
+from torchlasso.estimators.smooth import TrainingLoss
 
 HALVINGS = 60  # of the interval of λ, on a logarithmic scale, in the search for a number of features
 
@@ -32,7 +32,7 @@ class LinearPath:
     """
 
     x: Tensor
-    targets: Targets
+    targets: TrainingLoss
     groups: FeatureGroups
     l1_ratio: float
     intercept: bool
@@ -57,7 +57,7 @@ class LinearPath:
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        return self._centred(found) if self.targets.row_loss.is_shift_invariant else found
+        return self._centred(found) if self.targets.is_shift_invariant else found
 
     def _centred(self, found: Solution) -> Solution:
         """Remove what all outputs share and the loss does not see, from numbers without a penalty."""

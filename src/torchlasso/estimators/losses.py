@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -60,6 +61,28 @@ MULTINOMIAL = RowLoss(
 
 
 @dataclass(frozen=True)
+class RowCurvature:
+    """Second derivatives of a loss that is a sum over rows.
+
+    Args:
+        within: those of each row, (n, q, q).
+    """
+
+    within: Tensor
+
+    def times(self, directions: Tensor) -> Tensor:
+        """Return their product with directions of the outputs, (n, q)."""
+        return torch.einsum("nij,nj->ni", self.within, directions)
+
+    def between(self, x: Tensor) -> Tensor:
+        """Return the second derivatives by the weights of inputs x, (n, p): (p · q, p · q)."""
+        size, q = x.shape[1], self.within.shape[1]
+        if q == 1:
+            return x.mT @ (x * self.within[:, 0])
+        return torch.einsum("na,nij,nb->aibj", x, self.within, x).reshape(size * q, size * q)
+
+
+@dataclass(frozen=True)
 class Targets:
     """The targets of training rows, and the weighted mean of their loss.
 
@@ -74,6 +97,7 @@ class Targets:
     weights: Tensor
     outputs: int
     row_loss: RowLoss
+    ignores_shifts: ClassVar[bool] = False
 
     def value(self, outputs: Tensor) -> Tensor:
         """Return the loss of outputs for all rows, a scalar."""
@@ -83,9 +107,14 @@ class Targets:
         """Return its gradient, (n, q)."""
         return self.weights[:, None] / len(self.y) * self.row_loss.slope(outputs, self.y)
 
-    def curvature(self, outputs: Tensor) -> Tensor:
-        """Return its second derivatives within each row, (n, q, q)."""
-        return self.weights[:, None, None] / len(self.y) * self.row_loss.curvature(outputs, self.y)
+    def curvature(self, outputs: Tensor) -> RowCurvature:
+        """Return its second derivatives, which are zero between rows."""
+        return RowCurvature(self.weights[:, None, None] / len(self.y) * self.row_loss.curvature(outputs, self.y))
+
+    @property
+    def is_shift_invariant(self) -> bool:
+        """Whether the loss stays the same if a number is added to all outputs of a row."""
+        return self.row_loss.is_shift_invariant
 
     @property
     def packed(self) -> Tensor:
