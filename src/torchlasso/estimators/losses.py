@@ -113,7 +113,7 @@ class Targets:
 
     @property
     def is_shift_invariant(self) -> bool:
-        """Whether the loss stays the same if a number is added to all outputs of a row."""
+        """True if the loss stays the same when a number is added to all outputs of a row."""
         return self.row_loss.is_shift_invariant
 
     @property

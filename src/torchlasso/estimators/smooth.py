@@ -23,7 +23,7 @@ class SmoothLoss(Protocol):
 
     @property
     def ignores_shifts(self) -> bool:
-        """Whether it stays the same if a number is added to the outputs of all rows."""
+        """True if it stays the same when a number is added to the outputs of all rows."""
 
     def value(self, outputs: Tensor) -> Tensor:
         """Return the loss, a scalar."""
@@ -44,7 +44,7 @@ class TrainingLoss(SmoothLoss, Protocol):
 
     @property
     def is_shift_invariant(self) -> bool:
-        """Whether it stays the same if a number is added to all outputs of a row."""
+        """True if it stays the same when a number is added to all outputs of a row."""
 
     @property
     def packed(self) -> Tensor:
