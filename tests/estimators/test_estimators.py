@@ -88,7 +88,7 @@ def test_groups_leave_together_and_what_is_kept_stays(hidden: tuple[int, ...]) -
     groups = [[0, 1, 2], [3, 4], [5, 6, 7, 8]]
     settings = {**SHORT, "hidden": hidden, "points": 10}
     for lam in (0.05, 0.2):
-        model = SparseClassifier(lam, **settings, groups=groups, keep=[11]).fit(x, y)
+        model = SparseClassifier(lam, **settings, feature_groups=groups, keep=[11]).fit(x, y)
         for point in model.path_:
             assert all(len(set(point.live[group])) == 1 for group in groups)
             assert point.live[11]
@@ -101,7 +101,7 @@ def test_groups_by_name_after_a_column_transformer() -> None:
     encode = ColumnTransformer(
         [("cat", OneHotEncoder(sparse_output=False), ["colour"]), ("num", StandardScaler(), ["size", "noise"])]
     ).set_output(transform="pandas")
-    model = SparseRegressor(0.1, hidden=(), groups={"colour": "cat__colour_*"})
+    model = SparseRegressor(0.1, hidden=(), feature_groups={"colour": "cat__colour_*"})
     pipeline = make_pipeline(encode, model).fit(frame, (colour == "red") + 0.5 * frame["size"])
     assert model.feature_names_in_[model.support_].tolist() == [
         *(f"cat__colour_{c}" for c in ("blue", "green", "red")),
@@ -157,10 +157,13 @@ def test_class_weights_are_row_weights() -> None:
         ({"features": 7}, "features must be at most the number of features, 6; got 7"),
         ({"hidden": (0,)}, "a width of hidden must be a whole number of at least 1; got 0"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1; got 0"),
-        ({"groups": [[0, 1], [1, 2]]}, "groups must not overlap; column 1 of group 1 is in two"),
-        ({"groups": [[0, 9]]}, "group 0 has 9, which is no column: there are 6, from 0 on"),
-        ({"groups": {"a": "cat_*"}}, "group a has 'cat_*', which no column is called: the columns have no names"),
-        ({"groups": [[0, 1]], "keep": [0]}, "keep has a part of group 0; keep all of it, or nothing"),
+        ({"feature_groups": [[0, 1], [1, 2]]}, "groups must not overlap; column 1 of group 1 is in two"),
+        ({"feature_groups": [[0, 9]]}, "group 0 has 9, which is no column: there are 6, from 0 on"),
+        (
+            {"feature_groups": {"a": "cat_*"}},
+            "group a has 'cat_*', which no column is called: the columns have no names",
+        ),
+        ({"feature_groups": [[0, 1]], "keep": [0]}, "keep has a part of group 0; keep all of it, or nothing"),
     ],
 )
 def test_parameters_that_are_no_use(parameters: dict[str, Any], message: str) -> None:

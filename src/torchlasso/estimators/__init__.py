@@ -1,6 +1,7 @@
 """Estimators in the manner of scikit-learn that read few features."""
 
-from torchlasso.estimators.classifier import SparseClassifier
-from torchlasso.estimators.regressor import SparseRegressor
+from torchlasso.estimators.classifier import SparseClassifier, SparseClassifierCV
+from torchlasso.estimators.regressor import SparseRegressor, SparseRegressorCV
+from torchlasso.estimators.selector import FeatureSelector
 
-__all__ = ["SparseClassifier", "SparseRegressor"]
+__all__ = ["FeatureSelector", "SparseClassifier", "SparseClassifierCV", "SparseRegressor", "SparseRegressorCV"]

@@ -1,38 +1,60 @@
-"""Everything that the estimators for classes and for numbers share."""
+"""Everything that the estimators share: their parameters, and their training on checked rows."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from math import ceil
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_whole, is_number
-from torchlasso.estimators.feature_groups import FeatureGroups, feature_groups
+from torchlasso.estimators.feature_groups import FeatureGroups, groups_of_features
 from torchlasso.estimators.linear_path import LinearPath
-from torchlasso.estimators.losses import Targets
+from torchlasso.estimators.models import Fitted, LinearModel, ModelPath
 from torchlasso.estimators.network import SkipNetwork
-from torchlasso.estimators.network_path import NetworkPath, TrainingLength
+from torchlasso.estimators.network_path import NetworkPath, TableRows, TrainingLength
 from torchlasso.estimators.points import Numbers, importances
-from torchlasso.training.trainer import outputs_of
+from torchlasso.estimators.smooth import TrainingLoss
 
 Self = TypeVar("Self", bound="SparseEstimator")
 Factory = Callable[[int, int], nn.Module]  # (features, outputs) ↦ a network
 DTYPES = [np.float64, np.float32]
 
 
-class _LinearModel(NamedTuple):
-    coef: Numbers  # (features, outputs)
-    intercept: Numbers  # (outputs,)
+class Table(NamedTuple):
+    """Checked rows of a table.
+
+    Attributes:
+        x: the features, (n, p).
+        y: their targets, as they were given.
+        targets: their targets, as the losses take them.
+        groups: the group of each row, (n,), or None: rows of one group are never divided.
+    """
+
+    x: Numbers
+    y: Numbers
+    targets: TrainingLoss
+    groups: Numbers | None
+
+    def some(self, rows: Numbers) -> Table:
+        """Return some rows, given by their numbers."""
+        groups = None if self.groups is None else self.groups[rows]
+        return Table(self.x[rows], self.y[rows], self.targets.some(torch.from_numpy(rows)), groups)
 
 
-class SparseEstimator(BaseEstimator):  # type: ignore[misc]
+# scikit-learn reads the parameters from the signature of the constructor, which a dataclass writes for each class.
+@dataclass(eq=False, repr=False)
+class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A model of a table that reads few of its features.
 
     minimise over the model f:  mean loss + λ·Σ_g √|g|·(ρ·‖w_g‖ + (1 − ρ)/2·‖w_g‖²)
@@ -40,38 +62,22 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]
     with w_g the weights that read the features of group g.
     """
 
-    def __init__(
-        self,
-        lam: float = 0.01,
-        *,
-        features: int | None = None,
-        hidden: Sequence[int] = (64,),
-        module: Factory | None = None,
-        l1_ratio: float = 1.0,
-        groups: Mapping[str, Any] | Sequence[Sequence[Any]] | None = None,
-        keep: Sequence[Any] = (),
-        fit_intercept: bool = True,
-        points: int = 10,
-        epochs: int = 200,
-        batch_size: int = 200,
-        lr: float = 1e-2,
-        tol: float = 1e-9,
-        random_state: Any = None,
-    ) -> None:
-        self.lam = lam
-        self.features = features
-        self.hidden = hidden
-        self.module = module
-        self.l1_ratio = l1_ratio
-        self.groups = groups
-        self.keep = keep
-        self.fit_intercept = fit_intercept
-        self.points = points
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.tol = tol
-        self.random_state = random_state
+    _: KW_ONLY
+    hidden: Sequence[int] = (64,)
+    module: Factory | None = None
+    l1_ratio: float = 1.0
+    feature_groups: Mapping[str, Any] | Sequence[Sequence[Any]] | None = None
+    keep: Sequence[Any] = ()
+    fit_intercept: bool = True
+    points: int = 10
+    epochs: int = 200
+    batch_size: int = 200
+    lr: float = 1e-2
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 50
+    tol: float = 1e-9
+    random_state: Any = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -91,68 +97,69 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]
         return self.path_[0].live.copy()
 
     @property
-    def _linear(self) -> _LinearModel:
+    def _linear(self) -> LinearModel:
         """The model without hidden layers; one with them has no coefficients."""
         check_is_fitted(self)
-        if not isinstance(self._model, _LinearModel):
+        if not isinstance(self._model, LinearModel):
             raise AttributeError(f"a {type(self).__name__} with hidden layers has no coef_ and intercept_")
         return self._model
 
     def _check(self) -> None:
-        """Raise ``ValueError`` or ``TypeError`` for a parameter that is no use."""
-        for name, is_open in (("lam", False), ("lr", True), ("tol", True), ("l1_ratio", True)):
-            value = getattr(self, name)
-            if not is_number(value) or value < 0 or (is_open and value == 0):
-                raise ValueError(f"{name} must be a number {'above' if is_open else 'of at least'} 0; got {value!r}")
+        """Raise ``ValueError`` or ``TypeError`` for a parameter that is of no use."""
+        for name in ("lr", "tol", "l1_ratio"):
+            check_number(name, getattr(self, name), above=True)
         if self.l1_ratio > 1:
             raise ValueError(f"l1_ratio must be above 0 and at most 1; got {self.l1_ratio!r}")
-        for name in ("points", "epochs", "batch_size"):
+        for name in ("points", "epochs", "batch_size", "n_iter_no_change"):
             check_whole(name, getattr(self, name))
+        check_number("validation_fraction", self.validation_fraction, above=True)
+        if self.validation_fraction >= 1:
+            raise ValueError(f"validation_fraction must be below 1; got {self.validation_fraction!r}")
         if isinstance(self.hidden, str) or not isinstance(self.hidden, Sequence | np.ndarray):
             raise TypeError(f"hidden must be a list of the widths of hidden layers; got {self.hidden!r}")
         for width in self.hidden:
             check_whole("a width of hidden", width)
-        if self.features is not None:
-            check_whole("features", self.features)
 
-    def _train(self: Self, x: Numbers, targets: Targets) -> Self:
-        """Train the model on checked features and targets."""
-        groups = feature_groups(self.groups, self.keep, x.shape[1], getattr(self, "feature_names_in_", None))
-        if self.features is not None:
-            most = x.shape[1]
-            if self.features > most:
-                raise ValueError(f"features must be at most the number of features, {most}; got {self.features}")
-        return (
-            self._train_network(x, targets, groups)
-            if self.module or len(self.hidden)
-            else self._solve(x, targets, groups)
+    def _train(self: Self, table: Table) -> Self:
+        """Train the model on checked rows."""
+        names = getattr(self, "feature_names_in_", None)
+        groups = groups_of_features(self.feature_groups, self.keep, table.x.shape[1], names)
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        path, found = self._chosen(table, groups, seed)
+        self.lam_, self._model = found.point.lam, found.model
+        self.path_ = path.rising(found, self.points)
+        return self
+
+    @abstractmethod
+    def _chosen(self, table: Table, groups: FeatureGroups, seed: int) -> tuple[ModelPath, Fitted]:
+        """Return the model for the λ of the estimator, and the path that goes on from it."""
+
+    def _path(self, table: Table, groups: FeatureGroups, seed: int) -> ModelPath:
+        """Return the models of a table for any λ; rows of weight 0 are left out."""
+        table = table.some(np.flatnonzero(table.targets.weights.numpy() > 0))
+        if self.module is None and not len(self.hidden):
+            rows, targets = torch.from_numpy(np.array(table.x, dtype=np.float64)), table.targets.to(torch.float64)
+            return LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol)
+        training, held_out = self._parts(table, seed) if self.early_stopping else (table, None)
+        length = TrainingLength(self.epochs, self.batch_size, self.lr, seed, self.n_iter_no_change)
+        features, outputs = table.x.shape[1], table.targets.outputs
+        validation = None if held_out is None else _rows(held_out)
+        return NetworkPath(
+            lambda: self._network(features, outputs), _rows(training), groups, self.l1_ratio, length, validation
         )
 
-    def _solve(self: Self, x: Numbers, targets: Targets, groups: FeatureGroups) -> Self:
-        """Find the exact linear model."""
-        rows = torch.from_numpy(np.array(x, dtype=np.float64))
-        targets = targets.to(torch.float64)
-        path = LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol)
-        if self.features is None:
-            self.lam_, found = float(self.lam), path.at(self.lam)
-        else:
-            self.lam_, found = path.with_features(self.features)
-        self.path_ = path.rising(self.lam_, found, self.points)
-        self._model: _LinearModel | nn.Module = _LinearModel(found.coef.numpy(), found.intercept.numpy())
-        return self
-
-    def _train_network(self: Self, x: Numbers, targets: Targets, groups: FeatureGroups) -> Self:
-        seed = int(check_random_state(self.random_state).randint(2**31))
-        rows = torch.from_numpy(np.array(x))  # a copy: the rows may be read-only
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = self._network(x.shape[1], targets.outputs).to(rows.dtype)
-            training = TrainingLength(self.epochs, self.batch_size, self.lr, seed)
-            path = NetworkPath(network, rows, targets.to(rows.dtype), groups, self.l1_ratio, training)
-            first = path.first(float(self.lam), self._blocks(groups))
-            self.lam_, self.path_ = first.lam, path.rising(first, self.points)
-        self._model = network.eval()
-        return self
+    def _parts(self, table: Table, seed: int) -> tuple[Table, Table]:
+        """Divide the rows into those for training and those for validation."""
+        options = {"n_splits": 1, "test_size": self.validation_fraction, "random_state": seed}
+        splitter = GroupShuffleSplit(**options)
+        if table.groups is None:
+            splitter = ShuffleSplit(**options)
+            if is_classifier(self):
+                counts = np.unique(table.y, return_counts=True)[1]
+                if counts.min() > 1 and ceil(len(table.y) * self.validation_fraction) >= len(counts):
+                    splitter = StratifiedShuffleSplit(**options)
+        training, held_out = next(splitter.split(table.x, table.y, table.groups))
+        return table.some(training), table.some(held_out)
 
     def _network(self, features: int, outputs: int) -> nn.Module:
         """Make the network, with random weights."""
@@ -163,32 +170,18 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"module must return a torch.nn.Module for (features, outputs); got {network!r}")
         return network
 
-    def _blocks(self, groups: FeatureGroups) -> int | None:
-        """Return the number of blocks to keep, None for a given λ."""
-        if self.features is None:
-            return None
-        sizes = {len(group) for group in groups.members}
-        if sizes != {1}:
-            raise ValueError("features counts single features under hidden layers; with groups, give lam instead")
-        blocks = self.features - len(groups.kept)
-        if blocks < 1 or blocks >= groups.features - len(groups.kept):
-            raise ValueError(
-                f"features must be above the number of kept ones, {len(groups.kept)}, and below that of all, "
-                f"{groups.features}; got {self.features}"
-            )
-        return blocks
-
     def _outputs(self, X: Any) -> Numbers:
-        """Return the outputs for rows, (n, q)."""
+        """Return the outputs for rows, (n, outputs)."""
         check_is_fitted(self)
-        x = densely(validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False))
-        if isinstance(self._model, _LinearModel):
-            return np.asarray(x @ self._model.coef + self._model.intercept)
-        dtype = next(self._model.parameters()).dtype
-        return outputs_of(self._model, torch.from_numpy(np.array(x)).to(dtype)).numpy()
+        return self._model.outputs(as_dense(validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)))
 
 
-def densely(x: Any) -> Numbers:
+def _rows(table: Table) -> TableRows:
+    x = torch.from_numpy(np.array(table.x))  # a copy: the rows may be read-only
+    return TableRows(x, table.targets.to(x.dtype))
+
+
+def as_dense(x: Any) -> Numbers:
     """Return a matrix, sparse or not, as a dense one."""
     return np.asarray(x.toarray() if issparse(x) else x)
 
@@ -199,6 +192,26 @@ def row_weights(weights: Numbers) -> Tensor:
     Raises:
         ValueError: all rows have the weight 0.
     """
-    if not len(weights):
+    if not weights.any():
         raise ValueError("sample_weight must be above 0 for some rows; it is zero for all")
     return torch.from_numpy(np.asarray(weights / weights.mean(), dtype=np.float64))
+
+
+def row_groups(groups: Any, rows: int) -> Numbers | None:
+    """Return the group of each row.
+
+    Raises:
+        ValueError: there is not one group for each row.
+    """
+    if groups is None:
+        return None
+    found = np.asarray(groups)
+    if found.shape != (rows,):
+        raise ValueError(f"groups must have the group of each of the {rows} rows; got the shape {found.shape}")
+    return np.asarray(np.unique(found, return_inverse=True)[1])
+
+
+def check_number(name: str, value: Any, above: bool = False) -> None:
+    """Raise ``ValueError`` unless a value is a number of at least 0, or ``above`` it."""
+    if not is_number(value) or value < 0 or (above and value == 0):
+        raise ValueError(f"{name} must be a number {'above' if above else 'of at least'} 0; got {value!r}")

@@ -74,8 +74,24 @@ class LinearProblem:
     @cached_property
     def lambda_max(self) -> float:
         """The least λ for which all penalised groups are zero."""
-        norms, penalised = self.groups.norms(self._gradient(self._at_zero)), self.groups.l1 > 0
-        return float((norms / self.groups.l1)[penalised].max()) if penalised.any() else 0.0
+        return float(self.lambdas_max(self.slope_at_zero[:, None])[0])
+
+    @property
+    def slope_at_zero(self) -> Tensor:
+        """The gradient of the loss by the outputs, (n, q), while all penalised groups are zero."""
+        return self.loss.slope(self.x @ self._at_zero.coef + self._at_zero.intercept)
+
+    def lambdas_max(self, slopes: Tensor) -> Tensor:
+        """Return the least λ for which all penalised groups are zero, for k gradients by the outputs, (n, k, q)."""
+        gradients = (self.x.mT @ slopes.flatten(1)).reshape(-1, *slopes.shape[1:])  # (p, k, q)
+        squares: Tensor = gradients.square().sum(dim=2)  # (p, k)
+        norms = (
+            squares.new_zeros(len(self.groups.l1), squares.shape[1]).index_add(0, self.groups.numbers, squares).sqrt()
+        )
+        penalised = self.groups.l1 > 0
+        if not penalised.any():
+            return squares.new_zeros(squares.shape[1])
+        return (norms[penalised] / self.groups.l1[penalised, None]).amax(dim=0)
 
     def minimum(self, lam: float, start: Solution | None = None) -> Solution:
         """Return the minimum for one λ.

@@ -48,13 +48,17 @@ class FeatureGroups:
         """The factor on λ of each group, the root of its number of features; 0 for those that are not penalised."""
         return np.sqrt([0.0 if group[0] in self.kept else len(group) for group in self.members])
 
+    def count(self, live: np.ndarray[Any, Any]) -> int:
+        """Return the number of groups of which a feature is live, given by a mask of the features."""
+        return len(np.unique(self.numbers[live]))
+
     def for_linear(self, l1_ratio: float) -> InputGroups:
         """Return the groups for a linear model, with the shares of the elastic net."""
         strengths = torch.from_numpy(self.strengths)
         return InputGroups(torch.from_numpy(self.numbers), l1_ratio * strengths, (1 - l1_ratio) * strengths)
 
 
-def feature_groups(groups: Any, keep: Any, features: int, names: Sequence[str] | None) -> FeatureGroups:
+def groups_of_features(groups: Any, keep: Any, features: int, names: Sequence[str] | None) -> FeatureGroups:
     """Return the groups of features.
 
     Args:

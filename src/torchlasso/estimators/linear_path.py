@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchlasso.estimators.convex import LinearProblem, Solution
 from torchlasso.estimators.feature_groups import FeatureGroups
-from torchlasso.estimators.points import PathPoint
+from torchlasso.estimators.models import Fitted, LinearModel
+from torchlasso.estimators.points import Numbers, PathPoint
 from torchlasso.estimators.smooth import TrainingLoss
 
 HALVINGS = 60  # of the interval of λ, on a logarithmic scale, in the search for a number of features
+SMALLEST = 1e-3  # the least λ of a grid relative to the largest one, as in scikit-learn
+COPY = 1e-9  # one minus the correlation of columns from which on they are copies of one another
+PERMUTATIONS, AT_ONCE = 1000, 100  # of the targets, in the search for the λ of pure noise
 
 
 @dataclass
@@ -47,8 +52,12 @@ class LinearPath:
         """The least λ at which only the features live that are kept."""
         return self.problem.lambda_max
 
-    def at(self, lam: float, start: Solution | None = None) -> Solution:
-        """Return the solution for one λ; warn if it is not exact."""
+    def at(self, lam: float) -> Fitted:
+        """Return the model for one λ; warn if it is not exact."""
+        return self._fitted(lam, self.solution(lam))
+
+    def solution(self, lam: float, start: Solution | None = None) -> Solution:
+        """Return the solution for one λ, found from that for another one; warn if it is not exact."""
         found = self.problem.minimum(lam, start)
         if not found.is_exact:
             warnings.warn(
@@ -65,55 +74,105 @@ class LinearPath:
         coef = torch.where(free, found.coef - found.coef.mean(dim=1, keepdim=True), found.coef)
         return replace(found, coef=coef, intercept=found.intercept - found.intercept.mean())
 
-    def with_features(self, count: int) -> tuple[float, Solution]:
-        """Return the largest λ found at which so many features live, and its solution.
+    def with_features(self, count: int, lam: float) -> Fitted:
+        """Return the model for the largest λ found at which so many features are read; a group counts once.
+
+        Copies of a column that would be read are left out. If several features enter at the same λ, the first of them
+        do, and the others are left out.
 
         Raises:
             ValueError: no λ leaves so many features.
         """
-        high, low, start = self.lambda_max, self.lambda_max, None
+        high, low = self.lambda_max, self.lambda_max / 2
+        above, below = None, self.solution(low)
         for _ in range(HALVINGS):
-            low, before = low / 2, low
-            start = self.at(low, start)
-            number = self._count(start)
-            if number == count:
-                return low, start
-            if number > count:
-                high = before
+            if self._count(below) >= count:
                 break
+            high, above = low, below
+            low, below = low / 2, self.solution(low / 2, below)
         for _ in range(HALVINGS):
+            if self._count(below) == count:
+                copies = self._copies(_live(below))
+                return self._fitted(low, below) if not len(copies) else self._without(copies, count, lam)
             lam = (low * high) ** 0.5
-            found = self.at(lam, start)
-            number = self._count(found)
-            if number == count:
-                return lam, found
-            low, high, start = (lam, high, found) if number > count else (low, lam, start)
-        raise ValueError(
-            f"no λ leaves exactly {count} features: between λ = {low:.6g} and {high:.6g} several leave at once"
-        )
+            found = self.solution(lam, below)
+            if self._count(found) >= count:
+                low, below = lam, found
+            else:
+                high, above = lam, found
+        others = self._later_of(count, below, above)
+        if not bool(self.x[:, others].any()):
+            raise ValueError(f"no λ leaves exactly {count} features: several leave at λ = {low:.6g}")
+        return self._without(others, count, lam)
+
+    def _without(self, columns: Numbers, count: int, lam: float) -> Fitted:
+        """Return the model of so many features, some columns left out."""
+        x = self.x.clone()
+        x[:, torch.from_numpy(columns)] = 0.0
+        return replace(self, x=x).with_features(count, lam)
+
+    def _later_of(self, count: int, below: Solution, above: Solution | None) -> Numbers:
+        """Return the columns but for those that are read above a λ, and the first of those that enter there."""
+        before = np.zeros_like(_live(below)) if above is None else _live(above)
+        entering = np.unique(self.groups.numbers[_live(below) & ~before])
+        allowed = np.union1d(self.groups.numbers[before], entering[: count - self.groups.count(before)])
+        return np.flatnonzero(~np.isin(self.groups.numbers, allowed))
+
+    def _copies(self, live: Numbers) -> Numbers:
+        """Return the live columns that are copies of earlier ones, up to scale and mean, and in no group."""
+        single = np.bincount(self.groups.numbers)[self.groups.numbers] == 1
+        columns = np.flatnonzero(live & single)
+        x = self.x[:, torch.from_numpy(columns)]
+        x = x - x.mean(dim=0) if self.intercept else x
+        x = x / x.norm(dim=0)
+        is_copy = ((x.mT @ x).abs() > 1 - COPY).triu(1).any(dim=0)
+        return np.asarray(columns[is_copy.numpy()])
 
     def _count(self, found: Solution) -> int:
-        return int((found.coef != 0).any(dim=1).sum())
+        return self.groups.count(_live(found))
 
-    def point(self, lam: float, found: Solution) -> PathPoint:
-        """Return the point of a solution."""
+    def _fitted(self, lam: float, found: Solution) -> Fitted:
         loss = float(self.targets.value(self.x @ found.coef + found.intercept))
-        return PathPoint(lam, (found.coef != 0).any(dim=1).cpu().numpy(), loss)
+        point = PathPoint(lam, _live(found), loss)
+        return Fitted(point, LinearModel(found.coef.numpy(), found.intercept.numpy()))
 
-    def rising(self, lam: float, found: Solution, points: int) -> list[PathPoint]:
-        """Return points for rising values of λ, from a solution to the λ at which nothing lives that is not kept."""
-        path = [self.point(lam, found)]
+    def along(self, lams: Sequence[float]) -> list[Fitted]:
+        """Return the models for rising λ, found from the largest λ down."""
+        found: list[Fitted] = []
+        start: Solution | None = None
+        for lam in reversed(lams):
+            start = self.solution(lam, start)
+            found.insert(0, self._fitted(lam, start))
+        empty = [i for i, each in enumerate(found) if each.point.features <= len(self.groups.kept)]
+        return found[: empty[0] + 1] if empty else found
+
+    def rising(self, first: Fitted, points: int) -> list[PathPoint]:
+        """Return points for rising values of λ, from a model to the λ at which nothing lives that is not kept."""
+        path, lam = [first.point], first.point.lam
         if lam < self.lambda_max:
-            for each in np.geomspace(max(lam, 1e-4 * self.lambda_max), self.lambda_max, points)[1:]:
-                found = self.at(float(each), found)
-                path.append(self.point(float(each), found))
+            lams = np.geomspace(max(lam, SMALLEST * self.lambda_max), self.lambda_max, points)[1:]
+            path += [each.point for each in self.along(lams.tolist())]
         return path
 
+    def grid(self, number: int) -> list[float]:
+        """Return rising values of λ up to the least one at which nothing lives that is not kept."""
+        most = self.lambda_max or 1.0
+        return list(np.geomspace(SMALLEST * most, most, number).tolist())
 
-def linear_model(found: Solution) -> nn.Linear:
-    """Return a solution as a layer, of single precision."""
-    layer = nn.Linear(*found.coef.shape)
-    with torch.no_grad():
-        layer.weight.copy_(found.coef.mT)
-        layer.bias.copy_(found.intercept)
-    return layer
+    def null_lam(self, level: float, seed: int) -> float:
+        """Return the λ at which no feature is read in this share of random orders of the targets.
+
+        The quantile universal threshold of Giacobino, Sardy, Diaz-Rodriguez and Hengartner (2017): a quantile of the
+        least λ for which zero is the solution.
+        """
+        slope, n = self.problem.slope_at_zero, len(self.x)
+        order = np.random.default_rng(seed)
+        found = []
+        for _ in range(PERMUTATIONS // AT_ONCE):
+            rows = torch.from_numpy(np.stack([order.permutation(n) for _ in range(AT_ONCE)], axis=1))  # (n, AT_ONCE)
+            found.append(self.problem.lambdas_max(slope[rows]))
+        return float(torch.cat(found).quantile(level))
+
+
+def _live(found: Solution) -> np.ndarray:
+    return np.asarray((found.coef != 0).any(dim=1).cpu().numpy())

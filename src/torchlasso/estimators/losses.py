@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -125,6 +125,11 @@ class Targets:
         """Return the weighted mean loss for some rows of :attr:`packed`."""
         return (packed[:, -1] * self.row_loss.value(outputs, packed[:, :-1])).mean()
 
+    def some(self, rows: Tensor) -> Targets:
+        """Return the targets of some rows, given by their numbers."""
+        weights = self.weights[rows]
+        return replace(self, y=self.y[rows], weights=weights / weights.mean().clamp_min(1e-300))
+
     def to(self, dtype: torch.dtype) -> Targets:
         """Return the targets in another precision."""
-        return Targets(self.y.to(dtype), self.weights.to(dtype), self.outputs, self.row_loss)
+        return replace(self, y=self.y.to(dtype), weights=self.weights.to(dtype))

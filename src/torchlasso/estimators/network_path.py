@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+from scipy.stats import t as student_t
 from torch import Tensor, nn
 
 from torchlasso.control import TargetCount
 from torchlasso.estimators.feature_groups import FeatureGroups
-from torchlasso.estimators.losses import Targets
+from torchlasso.estimators.linear_path import LinearPath
+from torchlasso.estimators.models import Fitted, NetworkModel
 from torchlasso.estimators.points import PathPoint
+from torchlasso.estimators.smooth import TrainingLoss
 from torchlasso.graph import Inputs
 from torchlasso.optim import ProxAdam
 from torchlasso.penalties import ElasticNet
-from torchlasso.selection import param_groups
+from torchlasso.selection import param_groups, penalised
 from torchlasso.training.trainer import Plan, Trainer, outputs_of
 
 GROWTH = 1.5  # λ of a point of the path relative to the one before
 SHORT = 0.1  # the share of the epochs in which a point of the path after the first is trained
-
 REFIT = 0.5  # the share of the epochs in which a number of features is trained on without the penalty
+
+SMALLEST = 1e-3  # the least λ of a grid relative to the largest one of a linear model
+STARTS, HALVINGS = 5, 3  # random orders of the targets in the search for the λ of noise, and of a factor of 2 in λ
 
 
 @dataclass(frozen=True)
@@ -28,27 +36,37 @@ class TrainingLength:
     """The length of the training of a network.
 
     Attributes:
-        epochs: of the network for λ.
+        epochs: of the network for λ; at most so many with validation rows.
         batch_size, lr: of its steps; the rate falls along a cosine.
-        seed: of the order of the rows.
+        seed: of the first weights, and of the order of the rows.
+        patience: the epochs without a smaller objective on validation rows after which training ends.
     """
 
     epochs: int
     batch_size: int
     lr: float
     seed: int
+    patience: int = 10
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of a table and their targets."""
+
+    x: Tensor
+    targets: TrainingLoss
 
 
 class NetworkPath:
     """A network for one table, trained for one λ, and then for rising ones.
 
     Args:
-        network: trained in place, from its current weights.
-        x: the features, (n, p).
-        targets: the targets of its rows.
+        make: makes the network, with random weights.
+        rows: the training rows.
         groups: the groups of the features.
         l1_ratio: the share of L1 in the elastic net.
         training: the length of the training.
+        validation: rows whose objective ends the training early.
 
     Raises:
         ValueError: the network cannot be exported, or a feature reaches its outputs past all weights.
@@ -56,48 +74,144 @@ class NetworkPath:
 
     def __init__(
         self,
-        network: nn.Module,
-        x: Tensor,
-        targets: Targets,
+        make: Callable[[], nn.Module],
+        rows: TableRows,
         groups: FeatureGroups,
         l1_ratio: float,
         training: TrainingLength,
+        validation: TableRows | None = None,
     ) -> None:
-        self.network, self.x, self.targets, self.training = network, x, targets, training
+        self.make, self.rows, self.groups, self.l1_ratio = make, rows, groups, l1_ratio
+        self.training, self.validation = training, validation
+        with torch.random.fork_rng():
+            torch.manual_seed(training.seed)
+            self.network = make().to(rows.x.dtype)
         weights = groups.strengths[groups.numbers].clip(1.0)  # those of kept features count for nothing
         named, kept = [list(group) for group in groups.named.values()], sorted(groups.kept)
-        self.inputs = Inputs(network, x[:2], groups=named, weights=weights.tolist(), keep=kept)
-        self.penalty, self.kept = ElasticNet(l1_ratio=l1_ratio, over=self.inputs), len(kept)
+        self.inputs = Inputs(self.network, rows.x[:2], groups=named, weights=weights.tolist(), keep=kept)
+        self.penalty = ElasticNet(l1_ratio=l1_ratio, over=self.inputs)
 
-    def first(self, lam: float, blocks: int | None) -> PathPoint:
-        """Train for λ; or for a number of blocks, whose λ is found, and then without the penalty on what is left."""
-        found = self._trained(lam, self.training.epochs, blocks)
-        if blocks is None:
-            return found
+    def at(self, lam: float) -> Fitted:
+        """Return the network trained for λ, from its current weights."""
+        return self._trained(lam, self.training.epochs)
+
+    def with_features(self, count: int, lam: float) -> Fitted:
+        """Return a network of so many features, trained on without the penalty; a group counts once.
+
+        Raises:
+            ValueError: there are not so many features, or more are kept.
+        """
+        kept, every = int(self.groups.is_kept.sum()), len(self.groups.members)
+        if not kept < count < every:
+            raise ValueError(
+                f"features must be above the number of kept ones, {kept}, and below that of all, {every}; got {count}"
+            )
+        found = self._trained(lam, self.training.epochs, count - kept)
         refitted = self._trained(0.0, max(1, round(REFIT * self.training.epochs)), held=True)
-        return replace(refitted, lam=found.lam)
+        return Fitted(replace(refitted.point, lam=found.point.lam), refitted.model)
 
-    def rising(self, first: PathPoint, points: int) -> list[PathPoint]:
+    def along(self, lams: Sequence[float]) -> list[Fitted]:
+        """Return the networks for rising λ, each trained from the one before."""
+        found = [self.at(lams[0])]
+        for lam in lams[1:]:
+            if found[-1].point.features <= len(self.groups.kept):
+                break
+            found.append(self._trained(lam, self._short))
+        return found
+
+    def rising(self, first: Fitted, points: int) -> list[PathPoint]:
         """Train on for rising λ until no feature lives, and return all points; leave the network as it is."""
-        path, weights = [first], deepcopy(self.network.state_dict())
-        epochs = max(1, round(SHORT * self.training.epochs))
-        while len(path) < points and path[-1].features > self.kept and first.lam:
-            path.append(self._trained(path[-1].lam * GROWTH, epochs))
+        path, weights = [first.point], deepcopy(self.network.state_dict())
+        while len(path) < points and path[-1].features > len(self.groups.kept) and first.point.lam:
+            path.append(self._trained(path[-1].lam * GROWTH, self._short).point)
         self.network.load_state_dict(weights)
         return path
 
-    def _trained(self, lam: float, epochs: int, blocks: int | None = None, held: bool = False) -> PathPoint:
-        optimizer = ProxAdam(param_groups(self.network, self.penalty, lam=lam), lr=self.training.lr)
+    def grid(self, number: int) -> list[float]:
+        """Return rising values of λ up to the least one at which a linear model reads nothing that is not kept."""
+        most = self._linear().lambda_max or 1.0
+        return list(np.geomspace(SMALLEST * most, most, number).tolist())
+
+    def null_lam(self, level: float, seed: int) -> float:
+        """Return the λ at which networks for random orders of the targets read no feature with this probability.
+
+        The least λ for which nothing is read is found for a few random orders, each time from new weights. Its
+        logarithm is taken as normal, and the quantile is that of a prediction: Student's t.
+        """
+        near, order, found = self._linear().null_lam(level, seed), np.random.default_rng(seed), []
+        for _ in range(STARTS):
+            rows = torch.from_numpy(order.permutation(len(self.rows.x)))
+            permuted = TableRows(self.rows.x, self.rows.targets.some(rows))
+            length = replace(self.training, seed=int(order.integers(2**31)))
+
+            def reads_nothing(lam: float, rows: TableRows = permuted, length: TrainingLength = length) -> bool:
+                path = NetworkPath(self.make, rows, self.groups, self.l1_ratio, length)
+                return path.at(lam).point.features <= len(self.groups.kept)
+
+            low, high = near / 2, near
+            while not reads_nothing(high):
+                low, high = high, 2 * high
+            for _ in range(HALVINGS):
+                lam = (low * high) ** 0.5
+                low, high = (low, lam) if reads_nothing(lam) else (lam, high)
+            found.append(np.log(high))
+        quantile = student_t.ppf(level, STARTS - 1) * (1 + 1 / STARTS) ** 0.5  # of one more order, given these few
+        return float(np.exp(np.mean(found) + quantile * np.std(found, ddof=1)))
+
+    @property
+    def _short(self) -> int:
+        return max(1, round(SHORT * self.training.epochs))
+
+    def _linear(self) -> LinearPath:
+        """Return the linear models of the same table, whose λ has the same scale."""
+        rows, targets = self.rows.x.to(torch.float64), self.rows.targets.to(torch.float64)
+        return LinearPath(rows, targets, self.groups, self.l1_ratio, intercept=True, tolerance=1e-6)
+
+    def _trained(self, lam: float, epochs: int, blocks: int | None = None, held: bool = False) -> Fitted:
+        network, rows = self.network, self.rows
+        optimizer = ProxAdam(param_groups(network, self.penalty, lam=lam), lr=self.training.lr)
         plan = Plan(epochs, self.training.batch_size, self.training.seed)
-        rows = (self.x, self.targets.packed)
-        trainer = Trainer(self.network, optimizer, self.targets.packed_loss, rows, plan)
+        trainer = Trainer(network, optimizer, rows.targets.packed_loss, (rows.x, rows.targets.packed), plan)
         if held:
             optimizer.hold()
         if blocks is not None:
             trainer.controls.append(TargetCount(optimizer, blocks, steps=trainer.steps))
+        stopping = None if self.validation is None or blocks is not None else _Stopping(self.validation, network)
         found = lam
-        for _ in range(epochs):
-            trainer.run_epoch()
-            found = max(group["lam"] for group in optimizer.penalised_groups()) or found  # 0 while zeros are held
-        loss = float(self.targets.value(outputs_of(self.network, self.x)))
-        return PathPoint(found, self.inputs.live(self.network).numpy(), loss)
+        with torch.random.fork_rng():
+            for _ in range(epochs):
+                trainer.run_epoch()
+                found = max(group["lam"] for group in optimizer.penalised_groups()) or found  # 0 while zeros are held
+                if stopping is not None and stopping.idle_after(optimizer) == self.training.patience:
+                    break
+        if stopping is not None:
+            network.load_state_dict(stopping.best)
+        loss = float(rows.targets.value(outputs_of(network, rows.x)))
+        point = PathPoint(found, self.inputs.live(network).numpy(), loss)
+        return Fitted(point, NetworkModel(deepcopy(network).eval()))
+
+
+class _Stopping:
+    """The least objective on validation rows so far, and its weights."""
+
+    def __init__(self, rows: TableRows, network: nn.Module) -> None:
+        self.rows, self.network = rows, network
+        self.least, self.idle, self.best = float("inf"), 0, deepcopy(network.state_dict())
+
+    @torch.no_grad()
+    def idle_after(self, optimizer: ProxAdam) -> int:
+        """Return the number of epochs since the least objective.
+
+        The penalties belong to it: the loss alone is often least while a network still reads all features.
+        """
+        decays = [
+            group["weight_decay"] / 2 * sum(float(p.square().sum()) for p in group["params"])
+            for group in optimizer.param_groups
+        ]
+        penalties = [float(rule.value(w, lam)) for w, rule, lam in penalised(optimizer.penalised_groups())]
+        value = float(self.rows.targets.value(outputs_of(self.network, self.rows.x))) + sum(penalties) + sum(decays)
+        if value < self.least:
+            self.least, self.idle, self.best = value, 0, deepcopy(self.network.state_dict())
+        else:
+            self.idle += 1
+        return self.idle

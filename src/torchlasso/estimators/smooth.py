@@ -47,11 +47,18 @@ class TrainingLoss(SmoothLoss, Protocol):
         """True if it stays the same when a number is added to all outputs of a row."""
 
     @property
+    def weights(self) -> Tensor:
+        """The weight of each row, (n,); those of weight 0 count for nothing."""
+
+    @property
     def packed(self) -> Tensor:
         """The targets and weights of the rows, (n, …), for :meth:`packed_loss`."""
 
     def packed_loss(self, outputs: Tensor, packed: Tensor) -> Tensor:
         """Return the mean loss of some rows of :attr:`packed`."""
+
+    def some(self, rows: Tensor) -> TrainingLoss:
+        """Return the loss of some rows, given by their numbers."""
 
     def to(self, dtype: torch.dtype) -> TrainingLoss:
         """Return the same loss in another precision."""

@@ -1,0 +1,142 @@
+"""The choice of λ by cross-validation along a path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from sklearn.base import is_classifier
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
+
+from torchlasso._core.arguments import check_whole
+from torchlasso._core.specs import unknown
+from torchlasso.estimators.base import SparseEstimator, Table, check_number
+from torchlasso.estimators.feature_groups import FeatureGroups
+from torchlasso.estimators.models import Fitted, ModelPath
+from torchlasso.estimators.points import Numbers
+
+FOLDS = 5
+RULES = ("best", "one-se")
+Scorer = Callable[..., float]  # (estimator, rows, targets) ↦ a score
+
+
+@dataclass(eq=False, repr=False)
+class CrossValidatedStrength(SparseEstimator):
+    """An estimator that chooses λ by cross-validation.
+
+    Each fold follows the same λ along a path, as the model for all rows does in the end.
+    """
+
+    _: KW_ONLY
+    lams: int | Sequence[float] = 20
+    cv: Any = None
+    rule: str = "best"
+    scoring: Any = None
+    n_jobs: int | None = None
+
+    def _check(self) -> None:
+        super()._check()
+        if isinstance(self.lams, int | np.integer):
+            check_whole("lams", self.lams, 2)
+        else:
+            for lam in self.lams:
+                check_number("a value of lams", lam)
+            if len(set(self.lams)) < 2:
+                raise ValueError(f"lams must have two different values at least; got {list(self.lams)}")
+        if self.rule not in RULES:
+            raise unknown("rule", self.rule, RULES)
+
+    def _chosen(self, table: Table, groups: FeatureGroups, seed: int) -> tuple[ModelPath, Fitted]:
+        path = self._path(table, groups, seed)
+        given = self.lams
+        lams = path.grid(int(given)) if isinstance(given, int | np.integer) else sorted(map(float, given))
+        splitter = self._splitter(table, seed)
+        scorer = check_scoring(self, scoring=self.scoring)
+        tasks = (
+            delayed(_fold)(self, table, groups, seed, lams, scorer, training, held_out)
+            for training, held_out in splitter.split(table.x, table.y, table.groups)
+        )
+        found = Parallel(n_jobs=self.n_jobs)(tasks)
+        self.lams_ = np.array(lams)
+        self.scores_ = np.stack([scores for scores, _ in found], axis=1)  # (λ, folds)
+        self.features_ = np.stack([features for _, features in found], axis=1)  # (λ, folds)
+        return path, path.along(lams[: chosen_by(self.rule, self.scores_) + 1])[-1]
+
+    def _splitter(self, table: Table, seed: int) -> Any:
+        folds = FOLDS if self.cv is None else self.cv
+        if table.groups is None or not isinstance(folds, int | np.integer):
+            return check_cv(folds, table.y, classifier=is_classifier(self))
+        if is_classifier(self):
+            return StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        return GroupKFold(folds)
+
+
+def chosen_by(rule: str, scores: Numbers) -> int:
+    """Return the row of scores, (λ, folds), that a rule chooses, for rising λ.
+
+    Args:
+        rule: ``"best"``: the best mean. ``"one-se"``: the largest λ whose mean is at most one standard error below it
+            (Breiman, Friedman, Olshen and Stone 1984).
+        scores: of the folds; a larger one is better.
+
+    Examples:
+        >>> scores = np.array([[0.8, 1.0], [0.9, 0.86], [0.5, 0.6]])
+        >>> chosen_by("best", scores), chosen_by("one-se", scores)
+        (0, 1)
+    """
+    if not np.isfinite(scores).all():
+        raise ValueError("the scores of some folds are not finite: they may have too few rows for this scoring")
+    means = scores.mean(axis=1)
+    best = len(means) - 1 - int(means[::-1].argmax())  # of equal ones the sparsest
+    if rule == "best":
+        return best
+    error = float(scores[best].std(ddof=1)) / scores.shape[1] ** 0.5 if scores.shape[1] > 1 else 0.0
+    return int(np.flatnonzero(means >= means[best] - error)[-1])
+
+
+def _fold(
+    estimator: SparseEstimator,
+    table: Table,
+    groups: FeatureGroups,
+    seed: int,
+    lams: Sequence[float],
+    scorer: Scorer,
+    training: Numbers,
+    held_out: Numbers,
+) -> tuple[Numbers, Numbers]:
+    """Return the scores of one fold for all λ, and the numbers of features."""
+    with _one_thread():
+        path = estimator._path(table.some(training), groups, seed)
+        found = path.along(lams)
+        rows, weights = table.some(held_out), table.targets.weights[held_out].numpy()
+        options = {} if (weights == weights[0]).all() else {"sample_weight": weights}
+        scores = [scorer(_as_fitted(estimator, each), rows.x, rows.y, **options) for each in found]
+        features = [each.point.features for each in found]
+    ended = len(lams) - len(found)  # no feature is left: a larger λ leaves none either
+    return np.array(scores + scores[-1:] * ended), np.array(features + features[-1:] * ended)
+
+
+def _as_fitted(estimator: SparseEstimator, found: Fitted) -> SparseEstimator:
+    """Return an estimator with a model of the path."""
+    each = copy(estimator)
+    each.__dict__.pop("feature_names_in_", None)  # rows of folds have no names
+    each._model, each.path_ = found.model, [found.point]
+    return each
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread, so that folds give the same results to the bit in one process and in several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,113 @@
+"""The selection of features as a step of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.feature_selection import SelectorMixin
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from torchlasso._core.arguments import check_kind, check_whole
+from torchlasso._core.specs import unknown
+from torchlasso.estimators.base import DTYPES
+from torchlasso.estimators.classifier import SparseClassifier, SparseClassifierCV
+from torchlasso.estimators.cross_validation import RULES
+from torchlasso.estimators.given import GivenStrength
+from torchlasso.estimators.points import Numbers
+from torchlasso.estimators.regressor import SparseRegressor, SparseRegressorCV
+
+SEARCHES = {SparseClassifier: SparseClassifierCV, SparseRegressor: SparseRegressorCV}
+
+
+@dataclass(eq=False, repr=False)
+class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A step of a pipeline that passes on only the features that a sparse model reads.
+
+    Args:
+        estimator: :class:`SparseClassifier` or :class:`SparseRegressor` with the parameters of your choice; by default
+            the one that suits the targets.
+        features: the number of features; or ``"one-se"`` or ``"best"``, for those of the λ that
+            :class:`SparseClassifierCV` or :class:`SparseRegressorCV` chooses by this rule.
+        lams, cv, scoring, n_jobs: of the cross-validation.
+        random_state: of the default estimator: an int for the same selection again.
+
+    Attributes:
+        estimator_: the sparse model.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Examples:
+        >>> from sklearn.datasets import load_breast_cancer
+        >>> from sklearn.preprocessing import StandardScaler
+        >>> x, y = load_breast_cancer(return_X_y=True, as_frame=True)
+        >>> x = StandardScaler().set_output(transform="pandas").fit_transform(x)
+        >>> selector = FeatureSelector(SparseClassifier(hidden=()), features=2).set_output(transform="pandas")
+        >>> selector.fit_transform(x, y).columns.tolist()
+        ['worst radius', 'worst concave points']
+    """
+
+    estimator: GivenStrength | None = None
+    _: KW_ONLY
+    features: int | str = "one-se"
+    lams: int | Sequence[float] = 20
+    cv: Any = None
+    scoring: Any = None
+    n_jobs: int | None = None
+    random_state: Any = None
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> FeatureSelector:
+        """Select features.
+
+        Args:
+            X: (n, p) numbers, an array, a data frame or a sparse matrix.
+            y: (n,) classes, or (n,) or (n, targets) numbers.
+            sample_weight: (n,) weights.
+            groups: (n,) the group of each row; rows of a group stay together where rows are divided.
+
+        Raises:
+            ValueError: numbers that are not finite, a parameter that is of no use; no λ leaves as many features as
+                were asked for.
+        """
+        validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, multi_output=True, ensure_min_samples=2)
+        estimator = self._estimator(y)
+        if isinstance(self.features, str):
+            if self.features not in RULES:
+                raise unknown("features", self.features, RULES)
+            search = SEARCHES[type(estimator)]
+            shared = {each.name for each in fields(search)} & set(estimator.get_params(deep=False))
+            own = {name: value for name, value in estimator.get_params(deep=False).items() if name in shared}
+            options = {"lams": self.lams, "cv": self.cv, "scoring": self.scoring, "n_jobs": self.n_jobs}
+            estimator = search(**own, **options, rule=self.features)
+        else:
+            check_whole("features", self.features)
+            estimator.set_params(features=self.features)
+        self.estimator_ = estimator.fit(X, y, sample_weight=sample_weight, groups=groups)
+        return self
+
+    def _estimator(self, y: Any) -> Any:
+        if self.estimator is not None:
+            expected = "a SparseClassifier or a SparseRegressor"
+            check_kind("FeatureSelector: estimator", self.estimator, tuple(SEARCHES), expected)
+            return clone(self.estimator)
+        is_classes = type_of_target(y, input_name="y") in ("binary", "multiclass")
+        return (SparseClassifier if is_classes else SparseRegressor)(random_state=self.random_state)
+
+    def _get_support_mask(self) -> Numbers:
+        check_is_fitted(self)
+        return np.asarray(self.estimator_.support_)
+
+    @property
+    def feature_importances_(self) -> Numbers:
+        """The largest λ at which each feature is read."""
+        check_is_fitted(self)
+        return np.asarray(self.estimator_.feature_importances_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        return tags
