@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +13,11 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from torchlasso.estimators.base import DTYPES, SparseEstimator, Table, as_dense, row_groups, row_weights
+from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, row_weights
 from torchlasso.estimators.cross_validation import CrossValidatedStrength
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.losses import LOGISTIC, MULTINOMIAL, Targets
 from torchlasso.estimators.points import Numbers
-
-Self = TypeVar("Self", bound="SparseClassification")
 
 
 @dataclass(eq=False, repr=False)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from torchlasso.estimators.base import DTYPES, SparseEstimator, Table, as_dense, row_groups, row_weights
+from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, row_weights
 from torchlasso.estimators.cross_validation import CrossValidatedStrength
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.losses import SQUARED, Targets
 from torchlasso.estimators.points import Numbers
-
-Self = TypeVar("Self", bound="SparseRegression")
 
 
 @dataclass(eq=False, repr=False)
