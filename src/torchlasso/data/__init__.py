@@ -6,9 +6,9 @@
 """
 
 from torchlasso.data.labels import class_indices
-from torchlasso.data.loading import load, load_part
+from torchlasso.data.loading import load, load_part, load_rows
 from torchlasso.data.records import Dataset, Part
 from torchlasso.data.splits import holdout
 from torchlasso.data.standardizer import Standardizer
 
-__all__ = ["Dataset", "Part", "Standardizer", "class_indices", "holdout", "load", "load_part"]
+__all__ = ["Dataset", "Part", "Standardizer", "class_indices", "holdout", "load", "load_part", "load_rows"]

@@ -19,11 +19,19 @@ LABEL_NAMES = ("label", "class", "target", "y")
 
 @dataclass(frozen=True)
 class ColumnSelection:
-    """The label column of a table and the columns to ignore; ``required``: whether a label must exist."""
+    """The columns of a table that are no features.
+
+    Attributes:
+        label: the label column.
+        ignore: the columns to leave out.
+        required: whether a label must exist.
+        group: the column that names the group of each row, such as a person.
+    """
 
     label: str | None = None
     ignore: tuple[str, ...] = ()
     required: bool = True
+    group: str | None = None
 
     def find_label(self, names: Sequence[str], origin: str) -> str | None:
         """Return the label column among ``names``, or None if there is none and none is required.
@@ -37,10 +45,14 @@ class ColumnSelection:
         unknown = [name for name in self.ignore if name not in names]
         if unknown and self.required:
             raise ValueError(f"{origin}: no column {listed(unknown)} to ignore; there are {listed(names)}")
+        if self.group is not None and self.group in (self.label, *self.ignore):
+            raise ValueError(f"{origin}: the column {self.group!r} cannot be both the groups and the label or ignored")
         if self.label is not None and self.label in self.ignore:
             raise ValueError(f"{origin}: the column {self.label!r} cannot be both the label and ignored")
+        if self.group is not None and self.group not in names:
+            raise ValueError(f"{origin}: no column {self.group!r} for groups; there are {listed(names)}")
         wanted = LABEL_NAMES if self.label is None else (self.label,)
-        found = [name for name in wanted if name in names and name not in self.ignore]
+        found = [name for name in wanted if name in names and name not in (*self.ignore, self.group)]
         if not found and self.required:
             what = f"column {self.label!r}" if self.label else f"label column ({', '.join(LABEL_NAMES)})"
             raise ValueError(f"{origin}: no {what}; choose one with label=; there are {listed(names)}")
@@ -52,8 +64,8 @@ class ColumnSelection:
         Raises:
             ValueError: a label column or columns to ignore were given.
         """
-        if self.required and (self.label is not None or self.ignore):
-            raise ValueError(f"{origin}: it has no named columns, so label= and ignore= do not apply")
+        if self.required and (self.label is not None or self.ignore or self.group is not None):
+            raise ValueError(f"{origin}: it has no named columns, so label=, ignore= and group= do not apply")
 
 
 def raw_labels(y: Labels, origin: str) -> Labels:

@@ -80,10 +80,38 @@ def load_part(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()
     return portion.read()
 
 
-def _open(spec: str, label: str | None, ignore: Sequence[str], required: bool) -> Source:
+def load_rows(spec: str, *, label: str | None = None, ignore: Sequence[str] = (), group: str | None = None) -> Part:
+    """Read the rows of a table with labels: a file, or the training part of a folder or of a named data set.
+
+    Args:
+        spec: as for ``load``.
+        label: the label column; without it, the first of label, class, target and y.
+        ignore: columns to leave out.
+        group: the column that names the group of each row, such as a person.
+
+    Returns:
+        The rows, with labels and groups as they were read.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: the data cannot be used.
+
+    >>> part = load_rows("digits")
+    >>> part.x.shape, part.y.dtype
+    (torch.Size([1438, 1, 8, 8]), dtype('int64'))
+    """
+    source = _open(spec, label, ignore, required=True, group=group)
+    if source.train is None:
+        raise ValueError(f"{spec}: no training part; one file must have 'train' in its name")
+    part = source.train.read()
+    _required(part.y, source.train.origin)
+    return part
+
+
+def _open(spec: str, label: str | None, ignore: Sequence[str], required: bool, group: str | None = None) -> Source:
     if isinstance(ignore, str):
         raise ValueError(f"ignore must be a sequence of column names, got the text {ignore!r}")
-    return find_reader(spec).open(spec, ColumnSelection(label, tuple(ignore), required))
+    return find_reader(spec).open(spec, ColumnSelection(label, tuple(ignore), required, group))
 
 
 def _assemble(name: str, train: Part, test: Part, origin: str, test_origin: str) -> Dataset:

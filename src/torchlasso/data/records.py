@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class Part:
         y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None if there are none.
         features: the column names of a table, () for images and for arrays without names.
         names: names of the rows, such as the files of images; () if they have no names.
+        groups: the group of each row, (n,); None if there are none.
 
     >>> Part(torch.zeros(2, 3), np.array(["cat", "dog"]), ("a", "b", "c")).x.shape
     torch.Size([2, 3])
@@ -33,11 +34,13 @@ class Part:
     y: Labels | None
     features: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    groups: Labels | None = None
 
     def rows(self, index: Tensor) -> Part:
         """Select the rows of ``index``."""
         names = tuple(self.names[i] for i in index.tolist()) if self.names else ()
-        return Part(self.x[index], None if self.y is None else self.y[index.numpy()], self.features, names)
+        y, groups = (None if values is None else values[index.numpy()] for values in (self.y, self.groups))
+        return Part(self.x[index], y, self.features, names, groups)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def order_like(part: Part, features: Sequence[str], origin: str) -> Part:
             f"(missing: {listed(missing)}; only here: {listed(extra)}); leave columns out with ignore="
         )
     index = torch.tensor([places[name] for name in features])
-    return Part(part.x[:, index], part.y, tuple(features))
+    return replace(part, x=part.x[:, index], features=tuple(features))
 
 
 def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
@@ -123,7 +126,8 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
             kinds = f"{kind_of(part.y)}, in {origins[0]} {kind_of(first.y)}"
             raise ValueError(f"{origin}: its labels are {kinds}; they must be of one kind")
     y = None if first.y is None else np.concatenate([part.y for part in ordered if part.y is not None])
-    return Part(torch.cat(xs), y, first.features)
+    groups = None if first.groups is None else np.concatenate([p.groups for p in ordered if p.groups is not None])
+    return Part(torch.cat(xs), y, first.features, groups=groups)
 
 
 def kind_of(y: Labels | None) -> str:

@@ -37,14 +37,16 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
     if table.num_rows == 0:
         raise ValueError(f"{origin}: no rows; at least one is needed")
     y = None if label is None else _labels(pa, table.column(label), label, columns, origin)
-    left = [name for name in table.column_names if name != label and name not in columns.ignore]
+    groups = None if columns.group is None else _groups(table.column(columns.group), columns.group, origin)
+    others = {label, columns.group, *columns.ignore}
+    left = [name for name in table.column_names if name not in others]
     pictures = [name for name in left if _is_image(pa, table.schema.field(name).type)]
     if len(pictures) > 1:
         raise ValueError(f"{origin}: several columns of images ({listed(pictures)}); give all but one in ignore=")
     if pictures:
         images = _encoded(table.column(pictures[0]), pictures[0], origin, image_paths)
-        return Part(decode_images(images, lambda index: f"{origin}, {row(index)}"), y)
-    return Part(torch.from_numpy(_numbers(pa, table, left, origin)), y, tuple(left))
+        return Part(decode_images(images, lambda index: f"{origin}, {row(index)}"), y, groups=groups)
+    return Part(torch.from_numpy(_numbers(pa, table, left, origin)), y, tuple(left), groups=groups)
 
 
 def _is_image(pa: Any, kind: Any) -> bool:
@@ -82,6 +84,14 @@ def _labels(pa: Any, column: Any, name: str, columns: ColumnSelection, origin: s
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     values = np.asarray(column.to_numpy())
     return raw_labels(values.astype(np.str_) if text else values, f"{origin}, column {name!r}")
+
+
+def _groups(column: Any, name: str, origin: str) -> Labels:
+    """Return the group of each row, as text."""
+    if column.null_count:
+        where = row(column.is_null().to_numpy().argmax())
+        raise ValueError(f"{origin}: no group in column {name!r}, {where} ({column.null_count} such rows)")
+    return np.array([str(value) for value in column.to_pylist()])
 
 
 def _numbers(pa: Any, table: Any, names: list[str], origin: str) -> Array:

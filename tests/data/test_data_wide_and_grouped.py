@@ -1,0 +1,94 @@
+"""Tables of many columns, and tables with a column of groups."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from torchlasso.data import load, load_rows
+from torchlasso.data.readers import csv as reader
+
+
+def write(path: Path, header: list[str], rows: list[list[object]]) -> str:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return str(path)
+
+
+def test_a_header_longer_than_a_block_of_arrow(tmp_path: Path) -> None:
+    names = [f"a feature with a long name, number {i:06}" for i in range(30_000)]  # 1.3 MB
+    values = np.arange(3 * len(names)).reshape(3, -1)
+    path = write(tmp_path / "wide.csv", [*names, "y"], [[*row, kind] for row, kind in zip(values, "aba", strict=True)])
+    part = load_rows(path)
+    assert part.features == tuple(names)
+    assert torch.equal(part.x, torch.from_numpy(values).float())
+
+
+@pytest.mark.slow
+def test_the_time_grows_with_the_columns_only_linearly(tmp_path: Path) -> None:
+    seconds = []
+    for count in (5_000, 20_000):
+        rows = [[f"{i % 7}.5" for i in range(count)] + [str(k % 2)] for k in range(40)]
+        path = write(tmp_path / f"{count}.csv", [*map(str, range(count)), "y"], rows)
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            load_rows(path)
+            best = min(best, time.perf_counter() - start)
+        seconds.append(best)
+    assert seconds[1] < 8 * seconds[0]  # it was 16 times and more
+
+
+def test_the_types_of_columns_do_not_depend_on_their_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = ["whole", "blank", "decimal", "text", "signed", "y"]
+    rows: list[list[object]] = [["1", "", "1.5", "u", "+3", "0.5"], ["2", "7", "-2e1", "v", "-4", "1.5"]]
+    path = write(tmp_path / "mixed.csv", header, rows)
+    for at_once in (1, 4, 1_000_000):
+        monkeypatch.setattr(reader, "AT_ONCE", at_once)
+        part = load_rows(path, ignore=["text", "blank"])
+        assert part.features == ("whole", "decimal", "signed")
+        assert part.x.tolist() == [[1.0, 1.5, 3.0], [2.0, -20.0, -4.0]]
+        assert part.y is not None
+        assert part.y.tolist() == [0.5, 1.5]
+        with pytest.raises(ValueError, match="not numeric: column 'text'"):
+            load(path, ignore=["blank"])
+
+
+def test_the_groups_of_rows(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["m1", 1, "a"], ["m2", 2, "b"], ["m1", 3, "a"]]
+    path = write(tmp_path / "grouped.csv", ["mouse", "x", "class"], rows)
+    part = load_rows(path, group="mouse")
+    assert part.groups is not None
+    assert part.groups.tolist() == ["m1", "m2", "m1"]
+    assert part.features == ("x",)
+    some = part.rows(torch.tensor([2, 1])).groups
+    assert some is not None
+    assert some.tolist() == ["m1", "m2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group": "rat"}, "no column 'rat' for groups; there are 'mouse', 'x', 'class'"),
+        ({"group": "mouse"}, r"no group in column 'mouse', row 1 \(from 0\) \(1 such rows\)"),
+        ({"group": "class", "label": "class"}, "'class' cannot be both the groups and the label"),
+        ({"group": "mouse", "ignore": ["mouse"]}, "'mouse' cannot be both the groups and the label or ignored"),
+    ],
+)
+def test_groups_that_are_refused(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    path = write(tmp_path / "grouped.csv", ["mouse", "x", "class"], [["m1", 1, "a"], ["", 2, "b"]])
+    with pytest.raises(ValueError, match=message):
+        load_rows(path, **options)
+
+
+def test_an_array_without_names_has_no_column_of_groups(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.eye(4), y=np.arange(4) % 2)
+    with pytest.raises(ValueError, match="group= do not apply"):
+        load_rows(str(tmp_path / "a.npz"), group="mouse")
