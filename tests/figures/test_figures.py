@@ -39,6 +39,7 @@ DRAWN: dict[str, Callable[[Any], Any]] = {
     "frontier": lambda ax: tl.figures.frontier([tl.figures.Series("it", [1.0, 0.1], [0.1, 0.2])], ax),
     "training": lambda ax: tl.figures.training(EPOCHS, "loss", ax),
     "stability": lambda ax: tl.figures.stability([0.1, 0.0], ax),
+    "frequencies": lambda ax: tl.figures.frequencies([[0.5], [1.0]], [0.2, 0.1], [True], ax),
     "layers": lambda ax: tl.figures.layers(tl.report(nn.Linear(3, 2)), "weights", ax),
     "filters": lambda ax: tl.figures.filters(torch.ones(2, 1, 3, 3), ax),
     "inputs": lambda ax: tl.figures.inputs(torch.tensor([True, False]), ax),
@@ -243,3 +244,25 @@ def test_histograms_count_nonzero_weights() -> None:
     assert labels == ["dense: 0.0 % zeros", "now: 60.0 % zeros"]
     with pytest.raises(ValueError, match="at least one weight"):
         tl.figures.weights(before, torch.zeros(0))
+
+
+def test_stability_paths_have_the_names_of_the_selected_features_beside_them() -> None:
+    shares = torch.tensor([[0.0, 0.2, 0.5], [0.1, 1.0, 1.0]])
+    axes = tl.figures.frequencies(shares, [0.2, 0.1], [False, True, True], names=("a", "b", "$c"))
+    assert [text.get_text() for text in axes.texts] == [r"\$c", "b"]  # the one that enters first on top
+    drawn = {tuple(round(float(y)) for y in line.get_ydata()) for line in axes.lines}
+    assert drawn == {(0, 10), (20, 100), (50, 100), (50, 50)}  # and the half
+    assert axes.xaxis_inverted()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [], []), r"shares must be \(points, features\), with points; got \(0,\)"),
+        (([[0.1]], [0.1, 0.2], [True]), r"lams must have the shape \(1,\); got \(2,\)"),
+        (([[0.1]], [0.1], [True, False]), r"selected must have the shape \(1,\); got \(2,\)"),
+    ],
+)
+def test_stability_paths_whose_shapes_do_not_fit(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tl.figures.frequencies(*arguments)

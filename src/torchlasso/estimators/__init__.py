@@ -3,5 +3,13 @@
 from torchlasso.estimators.classifier import SparseClassifier, SparseClassifierCV
 from torchlasso.estimators.regressor import SparseRegressor, SparseRegressorCV
 from torchlasso.estimators.selector import FeatureSelector
+from torchlasso.estimators.stability import StabilitySelection
 
-__all__ = ["FeatureSelector", "SparseClassifier", "SparseClassifierCV", "SparseRegressor", "SparseRegressorCV"]
+__all__ = [
+    "FeatureSelector",
+    "SparseClassifier",
+    "SparseClassifierCV",
+    "SparseRegressor",
+    "SparseRegressorCV",
+    "StabilitySelection",
+]

@@ -131,6 +131,10 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         return self
 
     @abstractmethod
+    def _table(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Table:
+        """Return the checked rows; the arguments are those of ``fit``."""
+
+    @abstractmethod
     def _chosen(self, table: Table, groups: FeatureGroups, seed: int) -> tuple[ModelPath, Fitted]:
         """Return the model for the λ of the estimator, and the path that goes on from it."""
 

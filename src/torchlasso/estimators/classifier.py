@@ -42,6 +42,9 @@ class SparseClassification(ClassifierMixin, SparseEstimator):  # type: ignore[mi
                 as many features as were asked for.
         """
         self._check()
+        return self._train(self._table(X, y, sample_weight, groups))
+
+    def _table(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Table:
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
@@ -59,7 +62,7 @@ class SparseClassification(ClassifierMixin, SparseEstimator):  # type: ignore[mi
             weights = weights * own[codes]
         outputs, loss = (1, LOGISTIC) if len(self.classes_) == 2 else (len(self.classes_), MULTINOMIAL)
         targets = Targets(torch.from_numpy(codes.astype(np.float64)[:, None]), row_weights(weights), outputs, loss)
-        return self._train(Table(as_dense(X), y, targets, row_groups(groups, len(y))))
+        return Table(as_dense(X), y, targets, row_groups(groups, len(y)))
 
     def decision_function(self, X: Any) -> Numbers:
         """Return the log odds of the second class, (n,), or an output for each class, (n, classes)."""

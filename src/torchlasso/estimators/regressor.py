@@ -36,12 +36,15 @@ class SparseRegression(RegressorMixin, SparseEstimator):  # type: ignore[misc]  
                 asked for.
         """
         self._check()
+        return self._train(self._table(X, y, sample_weight, groups))
+
+    def _table(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Table:
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, multi_output=True, y_numeric=True)
         weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         self._is_flat = y.ndim == 1
         numbers = torch.from_numpy(np.array(y, dtype=np.float64).reshape(len(y), -1))
         targets = Targets(numbers, row_weights(weights), numbers.shape[1], SQUARED)
-        return self._train(Table(as_dense(X), y, targets, row_groups(groups, len(y))))
+        return Table(as_dense(X), y, targets, row_groups(groups, len(y)))
 
     def predict(self, X: Any) -> Numbers:
         """Return the prediction for each row, (n,) or (n, targets)."""

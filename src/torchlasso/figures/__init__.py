@@ -6,6 +6,7 @@
 """
 
 from torchlasso.figures._filters import filters
+from torchlasso.figures._frequencies import frequencies
 from torchlasso.figures._frontier import Series, frontier
 from torchlasso.figures._inputs import inputs
 from torchlasso.figures._layers import layers
@@ -14,4 +15,15 @@ from torchlasso.figures._style import save
 from torchlasso.figures._training import training
 from torchlasso.figures._weights import weights
 
-__all__ = ["Series", "filters", "frontier", "inputs", "layers", "save", "stability", "training", "weights"]
+__all__ = [
+    "Series",
+    "filters",
+    "frequencies",
+    "frontier",
+    "inputs",
+    "layers",
+    "save",
+    "stability",
+    "training",
+    "weights",
+]

@@ -1,0 +1,82 @@
+"""The thresholds at which features enter models of halves of the rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.feature_selection._base import _get_feature_importances
+
+from torchlasso.estimators.convex import LinearProblem
+from torchlasso.estimators.feature_groups import FeatureGroups
+from torchlasso.estimators.points import Numbers
+from torchlasso.estimators.smooth import TrainingLoss
+
+RATIO = 0.86  # of a λ of the common grid to the one before
+DEEPEST = 1e-3  # the smallest λ of a path, relative to its largest
+
+
+@dataclass(frozen=True)
+class LinearEntries:
+    """The exact linear models of halves, along a grid of λ that all halves have in common.
+
+    Attributes:
+        groups: the groups of the features.
+        l1_ratio, intercept, tolerance: of the models, see :class:`~torchlasso.estimators.convex.LinearProblem`.
+        lams: the λ of the path, falling; None for powers of one number, from the λ at which the first group enters.
+        most: the number of groups at which a path ends, if the λ are not given.
+    """
+
+    groups: FeatureGroups
+    l1_ratio: float
+    intercept: bool
+    tolerance: float
+    lams: Numbers | None
+    most: int
+
+    def problem(self, x: Numbers, targets: TrainingLoss) -> LinearProblem:
+        """Return the convex problem of some rows."""
+        rows, targets = torch.from_numpy(np.array(x, dtype=np.float64)), targets.to(torch.float64)
+        groups = self.groups.for_linear(self.l1_ratio)
+        return LinearProblem(rows, targets, groups, targets.outputs, self.intercept, self.tolerance)
+
+    def __call__(self, x: Numbers, targets: TrainingLoss) -> tuple[Numbers, float]:
+        """Return the largest λ at which each group lives, (groups,), and the λ below which this is not known."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the same sums, to the bit, in whatever process
+        try:
+            return self._path(self.problem(x, targets))
+        finally:
+            torch.set_num_threads(threads)
+
+    def _path(self, problem: LinearProblem) -> tuple[Numbers, float]:
+        entries, found, lam = np.zeros(len(self.groups.members)), None, 0.0
+        for lam in self._lams(problem.lambda_max):
+            found = problem.minimum(lam, found)
+            live = problem.groups.norms(found.coef).numpy() > 0
+            entries = np.where(live & (entries == 0), lam, entries)
+            if self.lams is None and (live & ~self.groups.is_kept).sum() >= self.most:
+                break
+        return entries, lam
+
+    def _lams(self, largest: float) -> Numbers:
+        if self.lams is not None:
+            return self.lams
+        if not largest:
+            return np.empty(0)
+        first = math.ceil(math.log(largest) / math.log(RATIO))
+        count = math.ceil(math.log(DEEPEST) / math.log(RATIO))
+        return RATIO ** np.arange(first, first + count, dtype=float)
+
+
+def fitted_importances(estimator: Any, x: Numbers, y: Numbers, seed: int) -> tuple[Numbers, float]:
+    """Fit a copy of an estimator, and return its importances or the sizes of its coefficients, (features,)."""
+    model = clone(estimator)
+    names = [name for name in model.get_params() if name.split("__")[-1] == "random_state"]
+    model.set_params(**dict.fromkeys(names, seed)).fit(x, y)
+    found = _get_feature_importances(model, "auto", transform_func="norm", norm_order=1)
+    return np.asarray(found, dtype=float), 0.0

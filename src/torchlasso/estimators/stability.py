@@ -1,0 +1,238 @@
+"""Stability selection: features that many halves of the data select, with a bound on the false ones."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.feature_selection import SelectorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from torchlasso._core.arguments import check_whole, is_number, shown
+from torchlasso.estimators.base import DTYPES, SparseEstimator, as_dense, row_groups
+from torchlasso.estimators.classifier import SparseClassifier
+from torchlasso.estimators.entries import LinearEntries, fitted_importances
+from torchlasso.estimators.error_control import StabilityPaths, null_bound, stability_paths
+from torchlasso.estimators.feature_groups import FeatureGroups, groups_of_features
+from torchlasso.estimators.points import Numbers
+from torchlasso.estimators.regressor import SparseRegressor
+from torchlasso.estimators.subsamples import LEAST, complementary_pairs
+
+DEEP = 20.0  # paths go on until the bound at their last point is so many times the cutoff of its mean
+
+
+@dataclass(eq=False, repr=False)
+class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A selection of features by the wanted share of false ones.
+
+    A model is fitted to each of 2·B halves of the rows: B pairs, the halves of a pair without a common row. With π_j(λ)
+    the share of the halves in which feature j is selected at λ, the score of a feature is the mean over λ, on a
+    logarithmic scale, of max(2·π_j(λ) − 1, 0)^m, and the expected number of false positives among the features with a
+    score of at least s is at most I/s, with
+
+        I = the mean over λ of p·E(Z/B)^m,   Z binomial: B draws with probability (q(λ)/p)²,
+
+    q(λ) the mean number of selected features, and p the number of all. This is derived, with its assumptions, in the
+    mathematics of the documentation. The bound over the number of features with at least this score estimates the false
+    discovery rate; a feature's q-value is the smallest such estimate of a selection with it.
+
+    Args:
+        estimator: a :class:`SparseClassifier` or :class:`SparseRegressor`, whose features at each λ are those that it
+            reads; or any estimator with ``feature_importances_`` or ``coef_``, such as trees: a feature is then
+            selected at λ if its importance is at least λ. None: the classifier for classes and the regressor for
+            numbers.
+        fdr: the wanted false discovery rate, in (0, 1]: features with a q-value of at most this are selected.
+        max_false: the wanted bound on the expected number of false positives, in the place of ``fdr``.
+        pairs: B, the number of pairs of halves.
+        lams: the λ of the path of models without hidden layers, and the thresholds of others; None for a hundred
+            thresholds from the largest at which a feature is selected, as far as I is at most ``cutoff``.
+        power: m, 1 to 3. The bound for 1 has the weaker assumptions, the one for 3 selects more.
+        cutoff: the largest I, if ``lams`` is None.
+        n_jobs: the number of processes, as in joblib. It does not change the results.
+        random_state: an int for the same selection again, to the bit.
+
+    Attributes:
+        support_: a mask of the selected features.
+        scores_: the score of each feature.
+        efp_: the bound on the expected number of false positives among the features with at least this score.
+        q_values_: the q-value of each feature.
+        lams_: the thresholds, falling.
+        frequencies_: the share of the halves in which each feature is selected at each threshold, (points, features).
+        expected_false_: the bound of Meinshausen and Bühlmann on the expected number of false positives among the
+            features whose largest frequency is at least this one's; it does not use the integral.
+        table_: the features with the smallest q-value first, as columns for ``pandas.DataFrame(selector.table_)``.
+        n_features_in_, feature_names_in_: as in scikit-learn.
+
+    The features of a group, and those that are always kept, are as in the estimator: a group counts as one feature, and
+    those kept are selected and do not count.
+
+    Sources: Meinshausen and Bühlmann 2010 (stability selection); Shah and Samworth 2013 (pairs of halves); Melikechi
+    and Miller 2024 (the integral and its bounds); Melikechi, Dunson and Miller 2025 (importances in the place of λ, and
+    q-values).
+
+    Examples:
+        >>> x = np.random.default_rng(0).normal(size=(200, 40))
+        >>> y = x[:, 3] - x[:, 7] + np.random.default_rng(1).normal(size=200)
+        >>> selector = StabilitySelection(SparseRegressor(hidden=()), fdr=0.1, pairs=25, random_state=0).fit(x, y)
+        >>> selector.get_support(indices=True)
+        array([3, 7])
+        >>> selector.transform(x).shape
+        (200, 2)
+    """
+
+    estimator: Any = None
+    _: KW_ONLY
+    fdr: float = 0.1
+    max_false: float | None = None
+    pairs: int = 50
+    lams: Any = None
+    power: int = 3
+    cutoff: float = 0.05
+    n_jobs: int | None = None
+    random_state: Any = None
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> StabilitySelection:
+        """Select the features.
+
+        Args:
+            X: (n, p) numbers, an array, a data frame or a sparse matrix. Scale the features before.
+            y: (n,) classes or numbers, or (n, targets) numbers.
+            groups: (n,) the group of each row, such as the animal that it was measured on: rows of one group are in the
+                same half.
+
+        Raises:
+            ValueError: fewer than four rows or groups, fewer than two classes, numbers that are not finite, or a
+                parameter that is no use.
+        """
+        self._check()
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, multi_output=True, ensure_min_samples=LEAST)
+        x, y = as_dense(X), np.asarray(y)
+        self.estimator_ = self._estimator(y)
+        classes = None
+        if is_classifier(self.estimator_):
+            y = column_or_1d(y, warn=True)
+            known, classes = np.unique(y, return_inverse=True)
+            if len(known) == 1:
+                [only] = known.tolist()
+                raise ValueError(f"{type(self).__name__} needs rows of two classes at least; got one class, {only!r}")
+        units = row_groups(groups, len(x))
+        random = check_random_state(self.random_state)
+        halves = complementary_pairs(np.arange(len(x)) if units is None else units, self.pairs, random, classes)
+        partition, entries, lowest = self._entries(x, y, halves, random)
+        paths = stability_paths(
+            entries[:, ~partition.is_kept],
+            power=self.power,
+            cutoff=self.cutoff,
+            lowest=lowest,
+            lams=self._thresholds,
+        )
+        self._keep(paths, partition)
+        return self
+
+    def _check(self) -> None:
+        """Raise ``ValueError`` for a parameter that is no use."""
+        for name, most in (("fdr", 1.0), ("max_false", None), ("cutoff", None)):
+            value = getattr(self, name)
+            if name == "max_false" and value is None:
+                continue
+            if not is_number(value) or value <= 0 or (most is not None and value > most):
+                raise ValueError(f"{name} must be a number above 0{' and at most 1' if most else ''}; got {value!r}")
+        check_whole("pairs", self.pairs)
+        check_whole("power", self.power, most=3)
+
+    @property
+    def _thresholds(self) -> Numbers | None:
+        """The given thresholds, falling.
+
+        Raises:
+            ValueError: they are not numbers above 0.
+        """
+        if self.lams is None:
+            return None
+        lams = np.asarray(self.lams, dtype=float)
+        if lams.ndim != 1 or not len(lams) or not np.isfinite(lams).all() or (lams <= 0).any():
+            raise ValueError(f"lams must be a list of numbers above 0; got {shown(self.lams)}")
+        return np.unique(lams)[::-1]
+
+    def _estimator(self, y: Numbers) -> Any:
+        if self.estimator is not None:
+            return clone(self.estimator)
+        return SparseRegressor() if type_of_target(y).startswith("continuous") else SparseClassifier()
+
+    def _entries(
+        self, x: Numbers, y: Numbers, halves: list[Numbers], random: np.random.RandomState
+    ) -> tuple[FeatureGroups, Numbers, float]:
+        """Return the groups of features, the importance of each in each half, and the least that is known in all."""
+        base, features = self.estimator_, x.shape[1]
+        run = Parallel(n_jobs=self.n_jobs)
+        if not isinstance(base, SparseEstimator) or base.module or len(base.hidden):
+            seeds = random.randint(2**31 - 1, size=len(halves)).tolist()
+            jobs = zip(halves, seeds, strict=True)
+            found = run(delayed(fitted_importances)(base, x[half], y[half], seed) for half, seed in jobs)
+            groups = groups_of_features(None, (), features, None)
+        else:
+            base._check()
+            names = getattr(self, "feature_names_in_", None)
+            groups = groups_of_features(base.feature_groups, base.keep, features, names)
+            bounds = null_bound(np.arange(features + 1), features, self.pairs, self.power)
+            linear = LinearEntries(
+                groups,
+                base.l1_ratio,
+                base.fit_intercept,
+                base.tol,
+                self._thresholds,
+                most=int((bounds <= DEEP * self.cutoff).sum()),
+            )
+            targets = base._table(x, y).targets
+            found = run(delayed(linear)(x[half], targets.some(torch.from_numpy(half))) for half in halves)
+        entries, ends = zip(*found, strict=True)
+        return groups, np.array(entries), max(ends)
+
+    def _keep(self, paths: StabilityPaths, partition: FeatureGroups) -> None:
+        """Set the attributes, for features instead of groups."""
+        free, numbers = ~partition.is_kept, partition.numbers
+
+        def spread(values: Numbers, kept: float) -> Numbers:
+            whole = np.full((*values.shape[:-1], len(free)), kept)
+            whole[..., free] = values
+            return whole[..., numbers]
+
+        self.lams_, self.frequencies_ = paths.lams, spread(paths.frequencies, 1.0)
+        self.scores_, self.efp_ = spread(paths.scores, 1.0), spread(paths.efp, 0.0)
+        self.q_values_, self.expected_false_ = spread(paths.q_values, 0.0), spread(paths.expected_false, 0.0)
+        limit = self.q_values_ <= self.fdr if self.max_false is None else self.efp_ <= self.max_false
+        self.support_ = limit & (self.scores_ > 0)
+
+    @property
+    def table_(self) -> dict[str, Numbers]:
+        """The features with the smallest q-value first: their names, and a column for each figure."""
+        check_is_fitted(self)
+        order = np.lexsort([-self.scores_, self.q_values_])
+        names = getattr(self, "feature_names_in_", np.arange(self.n_features_in_))
+        most = self.frequencies_.max(axis=0, initial=0.0)
+        columns = {
+            "feature": np.asarray(names),
+            "selected": self.support_,
+            "q_value": self.q_values_,
+            "efp": self.efp_,
+            "score": self.scores_,
+            "largest_frequency": most,
+            "expected_false": self.expected_false_,
+        }
+        return {name: column[order] for name, column in columns.items()}
+
+    def _get_support_mask(self) -> Numbers:
+        check_is_fitted(self)
+        return self.support_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        return tags
