@@ -1,6 +1,7 @@
 """Estimators in the manner of scikit-learn that read few features."""
 
 from torchlasso.estimators.classifier import SparseClassifier, SparseClassifierCV
+from torchlasso.estimators.cox import SparseCox
 from torchlasso.estimators.regressor import SparseRegressor, SparseRegressorCV
 from torchlasso.estimators.selector import FeatureSelector
 from torchlasso.estimators.stability import StabilitySelection
@@ -9,6 +10,7 @@ __all__ = [
     "FeatureSelector",
     "SparseClassifier",
     "SparseClassifierCV",
+    "SparseCox",
     "SparseRegressor",
     "SparseRegressorCV",
     "StabilitySelection",

@@ -47,8 +47,7 @@ class LinearProblem:
         loss: ℓ.
         groups: the groups of the inputs.
         outputs: q.
-        intercept: whether b is fitted; otherwise it is 0, or, if the loss ignores shifts, such that the outputs have
-            mean 0.
+        intercept: whether b is fitted; otherwise it is 0.
         tolerance: the largest distance of a solution from stationarity, relative to the largest gradient of a group at
             B = 0.
 
@@ -158,5 +157,4 @@ class LinearProblem:
         coef = ScaledProblem(x, self.loss, groups, lam).minimum(coef, nears)
         found = torch.zeros_like(start.coef)
         found[rows] = coef[: len(rows)] / sizes[groups.numbers[: len(rows)], None]
-        constant = coef[-1] if self.intercept else torch.zeros_like(start.intercept)
-        return Solution(found, constant - centre @ found[rows])
+        return Solution(found, coef[-1] - centre @ found[rows] if self.intercept else start.intercept)

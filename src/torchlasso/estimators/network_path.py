@@ -165,7 +165,8 @@ class NetworkPath:
     def _linear(self) -> LinearPath:
         """Return the linear models of the same table, whose λ has the same scale."""
         rows, targets = self.rows.x.to(torch.float64), self.rows.targets.to(torch.float64)
-        return LinearPath(rows, targets, self.groups, self.l1_ratio, intercept=True, tolerance=1e-6)
+        has_constant = not targets.ignores_shifts
+        return LinearPath(rows, targets, self.groups, self.l1_ratio, intercept=has_constant, tolerance=1e-6)
 
     def _trained(self, lam: float, epochs: int, blocks: int | None = None, held: bool = False) -> Fitted:
         network, rows = self.network, self.rows
