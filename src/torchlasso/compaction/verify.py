@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from torchlasso._core.running import ExampleInputs
+from torchlasso._core.running import ExampleInputs, seed_torch
 from torchlasso._core.text import first_line
 from torchlasso.graph.other_sizes import MeaninglessError, at_other_sizes
 from torchlasso.graph.outputs import run
@@ -101,7 +101,7 @@ def others_like(inputs: ExampleInputs) -> ExampleInputs:
         return (values.mean() + values.std() * noise).to(leaf.dtype)
 
     with torch.random.fork_rng():
-        torch.manual_seed(1)
+        seed_torch(1)
         return tree_map(other, inputs)  # type: ignore[no-any-return]
 
 

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor, nn
 
+from torchlasso._core.running import seed_torch
 from torchlasso.control import TargetCount
 from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.linear_path import LinearPath
@@ -84,7 +85,7 @@ class NetworkPath:
         self.make, self.rows, self.groups, self.l1_ratio = make, rows, groups, l1_ratio
         self.training, self.validation = training, validation
         with torch.random.fork_rng():
-            torch.manual_seed(training.seed)
+            seed_torch(training.seed)
             self.network = make().to(rows.x.dtype)
         weights = groups.strengths[groups.numbers].clip(1.0)  # those of kept features count for nothing
         named, kept = [list(group) for group in groups.named.values()], sorted(groups.kept)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from torchlasso._core.arguments import is_number
+from torchlasso._core.running import seed_torch
 from torchlasso._core.specs import unknown
 from torchlasso.compaction import Shrinker
 from torchlasso.control import LambdaController
@@ -132,7 +133,7 @@ class Trainer:
         """
         start = time.perf_counter()
         self.model.train()
-        torch.manual_seed(_mix(self.plan.seed, self.epoch))
+        seed_torch(_mix(self.plan.seed, self.epoch))
         order = torch.randperm(len(self.x)).to(self.x.device)
         processes.own_randomness()
         total = 0.0
