@@ -1,4 +1,4 @@
-"""An option for the edit loop: a few cases of each test instead of all. And no test waits for the disk."""
+"""An option for the edit loop: a few cases of each test instead of all. And no test waits for what it does not test."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ def unsynced() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def precompiled_headers() -> Iterator[None]:
+    """Read torch's headers once for all kernels: the tests compile nearly a hundred, and a user one or two."""
+    from torchlasso.optim.fused.inductor import OPTIONS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OPTIONS, "cpp_cache_precompile_headers", True)
         yield
 
 

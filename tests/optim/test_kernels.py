@@ -46,16 +46,18 @@ def compiled(monkeypatch) -> list:
     return seen
 
 
-@pytest.mark.parametrize(
-    ("penalty", "other"),
-    [
-        (tl.MCP(gamma=3.0), tl.MCP(gamma=5.0)),
-        (tl.ElasticNet(over=tl.Rows(), l1_ratio=0.5), tl.ElasticNet(over=tl.Rows(), l1_ratio=0.25)),
-    ],
-    ids=["MCP", "elastic net over rows"],
-)
-@FEW
-def test_other_numbers_and_other_shapes_compile_nothing(compiled, case, penalty, other):
+OTHERS = {
+    "MCP": (tl.MCP(gamma=3.0), tl.MCP(gamma=5.0)),
+    "elastic net over rows": (
+        tl.ElasticNet(over=tl.Rows(), l1_ratio=0.5),
+        tl.ElasticNet(over=tl.Rows(), l1_ratio=0.25),
+    ),
+}
+
+
+@each_value(case=FEW_NAMES, kind=OTHERS)
+def test_other_numbers_and_other_shapes_compile_nothing(compiled, case, kind):
+    penalty, other = OTHERS[kind]
     ws = weights([(4, 6), (7,)])
     optimizer = build(case, ws, penalty)
     train(optimizer, ws)

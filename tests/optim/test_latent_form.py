@@ -190,9 +190,7 @@ def test_a_hold_holds_in_every_layout(way):
 # --- states ---
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("theta", [None, 0.1])
-@pytest.mark.parametrize("way", IMPLEMENTATIONS)
+@pairwise(way=IMPLEMENTATIONS, theta=[None, 0.1], dtype=[torch.float32, torch.bfloat16])
 def test_a_resume_is_exact(way, theta, dtype):
     def start():
         ws = weights(dtype)

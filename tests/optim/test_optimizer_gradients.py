@@ -77,7 +77,7 @@ def test_a_step_takes_the_clipped_gradients(case, implementation, clip):
 
 
 @EACH
-@ALL
+@FEW
 def test_a_step_leaves_the_gradients_as_they_are(case, implementation):
     model = wide()
     optimizer = build_as(implementation, case, model, maximize=True, weight_decay=0.1)

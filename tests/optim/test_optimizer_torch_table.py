@@ -1,16 +1,21 @@
 """Every configuration in the table that torch tests its own optimizers with: OptimizerInfo."""
 
 import copy
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.testing._internal.opinfo.core import DecorateInfo
 
 import torchlasso as tl
 from tests.support.implementations import assert_alike, random_gradients, same
 
 pytest.importorskip("expecttest", reason="torch's own tests need it")
 _allowed = torch.backends.__allow_nonbracketed_mutation_flag
+# The table of optimizers takes one name from torch's table of operators, whose import takes seconds.
+sys.modules.setdefault("torch.testing._internal.common_methods_invocations", SimpleNamespace(DecorateInfo=DecorateInfo))
 from torch.testing._internal.common_optimizers import (  # noqa: E402
     OptimizerErrorEnum,
     TensorTracker,

@@ -24,6 +24,14 @@ from torchlasso.optim.fused.memory import FlatViews
 # A thread is worth its start for so many weights, as in torch's own element-wise operations.
 GRAIN = 32768
 
+# The options of inductor for every kernel.
+OPTIONS: dict[str, Any] = {
+    "cpp.vec_isa_ok": True,  # trust the processor's own list of instructions: to try them out would take seconds
+    "cpp_cache_precompile_headers": False,  # they take longer than the few kernels that are compiled with them
+    "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum in one instruction, rounded once
+    "size_asserts": False,
+}
+
 
 class KernelSource(ABC):
     """A function of flat views that a kernel can be made of. Hashable: equal ones share one kernel."""
@@ -125,12 +133,9 @@ def _compiled(
     from torch.fx.experimental.proxy_tensor import make_fx
 
     options = {
-        "cpp.vec_isa_ok": True,  # trust the processor's own list of instructions: to try them out would take seconds
-        "cpp_cache_precompile_headers": False,  # they take longer than the few kernels that are compiled with them
+        **OPTIONS,
         "cpp.threads": -1 if parallel else 1,
         "cpp.dynamic_threads": parallel,  # as many as torch.set_num_threads says, without a new compilation
-        "cpp.enable_floating_point_contract_flag": "fast",  # a product and a sum in one instruction, rounded once
-        "size_asserts": False,
     }
     before = {id(module) for module in PyCodeCache.modules}
     with warnings.catch_warnings(), torch.no_grad(), config.patch(options):
