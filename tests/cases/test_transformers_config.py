@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import torchlasso as tl
+from tests.support.implementations import same
 from torchlasso.compaction.config import UNTRUE, update_config_
 from torchlasso.compaction.resizing import recording_sizes, replace_value_
 
@@ -95,7 +96,8 @@ def test_a_config_is_made_true_and_builds_the_smaller_model(name: str, tmp_path:
     assert getattr(config, made.number) != 20  # others may be built from it
     small.save_pretrained(tmp_path / "saved")
     again = made.cls.from_pretrained(tmp_path / "saved").eval()
-    assert torch.equal(outputs(again, made.inputs), expected)
+    assert same(again.state_dict(), small.state_dict())
+    torch.testing.assert_close(outputs(again, made.inputs), expected)  # to rounding: it depends on where weights lie
     tl.save(small, tmp_path / "small.safetensors")
     other = made.build()
     tl.load(tmp_path / "small.safetensors", into=other)

@@ -90,9 +90,9 @@ class Training:
         return self.model, self.optimizer, self.scheduler, self.control
 
 
-MLP = {"model": mlp, "data": table, "over": tl.Rows(), "steps": 300, "lam": 3e-3}
-CONV = {"model": conv_net, "data": images, "over": tl.Filters(), "steps": 200, "lam": 1e-2}
-RESIDUAL = {"model": Residual, "data": images, "over": tl.Filters(), "steps": 150, "lam": 1e-3}
+MLP = {"model": mlp, "data": table, "over": tl.Rows(), "steps": 400, "lam": 3e-3}
+CONV = {"model": conv_net, "data": images, "over": tl.Filters(), "steps": 400, "lam": 1e-2}
+RESIDUAL = {"model": Residual, "data": images, "over": tl.Filters(), "steps": 250, "lam": 1e-3}
 
 
 # --- the target is met ---
