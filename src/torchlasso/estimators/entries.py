@@ -73,10 +73,10 @@ class LinearEntries:
         return RATIO ** np.arange(first, first + count, dtype=float)
 
 
-def fitted_importances(estimator: Any, x: Numbers, y: Numbers, seed: int) -> tuple[Numbers, float]:
+def fitted_importances(estimator: Any, x: Numbers, y: Numbers, seed: int) -> Numbers:
     """Fit a copy of an estimator, and return its importances or the sizes of its coefficients, (features,)."""
     model = clone(estimator)
     names = [name for name in model.get_params() if name.split("__")[-1] == "random_state"]
     model.set_params(**dict.fromkeys(names, seed)).fit(x, y)
     found = _get_feature_importances(model, "auto", transform_func="norm", norm_order=1)
-    return np.asarray(found, dtype=float), 0.0
+    return np.asarray(found, dtype=float)

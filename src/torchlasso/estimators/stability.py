@@ -6,7 +6,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.feature_selection import SelectorMixin
@@ -20,11 +19,16 @@ from torchlasso.estimators.classifier import SparseClassifier
 from torchlasso.estimators.entries import LinearEntries, fitted_importances
 from torchlasso.estimators.error_control import StabilityPaths, null_bound, stability_paths
 from torchlasso.estimators.feature_groups import FeatureGroups, groups_of_features
+from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.points import Numbers
 from torchlasso.estimators.regressor import SparseRegressor
+from torchlasso.estimators.sensitivities import networks_of
 from torchlasso.estimators.subsamples import LEAST, complementary_pairs
 
 DEEP = 20.0  # paths go on until the bound at their last point is so many times the cutoff of its mean
+
+# of the default estimator. Halves are small: few hidden units at a high rate, and all rows in a batch.
+NETWORK: dict[str, Any] = {"lam": 0.01, "hidden": (16,), "lr": 0.03, "epochs": 200, "batch_size": 1000}
 
 
 @dataclass(eq=False, repr=False)
@@ -43,15 +47,17 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     discovery rate; a feature's q-value is the smallest such estimate of a selection with it.
 
     Args:
-        estimator: a :class:`SparseClassifier` or :class:`SparseRegressor`, whose features at each λ are those that it
-            reads; or any estimator with ``feature_importances_`` or ``coef_``, such as trees: a feature is then
-            selected at λ if its importance is at least λ. None: the classifier for classes and the regressor for
-            numbers.
+        estimator: a :class:`SparseClassifier` or :class:`SparseRegressor`. Without hidden layers, the features that are
+            selected at λ are those that the model reads at this λ or a larger one. With hidden layers, λ is the one of
+            the estimator, and a feature is selected at a threshold if the network is at least as sensitive to it: the
+            root mean square, over rows, of the derivative of the outputs. Or any estimator with
+            ``feature_importances_`` or ``coef_``, such as trees, and these importances. None: a small network, for
+            classes or for numbers. Scale numbers that are targets of networks to variance 1.
         fdr: the wanted false discovery rate, in (0, 1]: features with a q-value of at most this are selected.
         max_false: the wanted bound on the expected number of false positives, in the place of ``fdr``.
         pairs: B, the number of pairs of halves.
-        lams: the λ of the path of models without hidden layers, and the thresholds of others; None for a hundred
-            thresholds from the largest at which a feature is selected, as far as I is at most ``cutoff``.
+        lams: the λ of models without hidden layers, and the thresholds of others; None for a hundred thresholds from
+            the largest at which a feature is selected, as far as I is at most ``cutoff``.
         power: m, 1 to 3. The bound for 1 has the weaker assumptions, the one for 3 selects more.
         cutoff: the largest I, if ``lams`` is None.
         n_jobs: the number of processes, as in joblib. It does not change the results.
@@ -163,7 +169,8 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     def _estimator(self, y: Numbers) -> Any:
         if self.estimator is not None:
             return clone(self.estimator)
-        return SparseRegressor() if type_of_target(y).startswith("continuous") else SparseClassifier()
+        is_numbers = type_of_target(y).startswith("continuous")
+        return (SparseRegressor if is_numbers else SparseClassifier)(**NETWORK)
 
     def _entries(
         self, x: Numbers, y: Numbers, halves: list[Numbers], random: np.random.RandomState
@@ -171,15 +178,15 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         """Return the groups of features, the importance of each in each half, and the least that is known in all."""
         base, features = self.estimator_, x.shape[1]
         run = Parallel(n_jobs=self.n_jobs)
-        if not isinstance(base, SparseEstimator) or base.module or len(base.hidden):
-            seeds = random.randint(2**31 - 1, size=len(halves)).tolist()
+        seeds = random.randint(2**31 - 1, size=len(halves)).tolist()
+        is_linear = isinstance(base, SparseEstimator) and not base.module and not len(base.hidden)
+        if not is_linear and not isinstance(base, GivenStrength):
             jobs = zip(halves, seeds, strict=True)
             found = run(delayed(fitted_importances)(base, x[half], y[half], seed) for half, seed in jobs)
-            groups = groups_of_features(None, (), features, None)
-        else:
-            base._check()
-            names = getattr(self, "feature_names_in_", None)
-            groups = groups_of_features(base.feature_groups, base.keep, features, names)
+            return groups_of_features(None, (), features, None), np.array(found), 0.0
+        base._check()
+        groups = groups_of_features(base.feature_groups, base.keep, features, getattr(self, "feature_names_in_", None))
+        if is_linear:
             bounds = null_bound(np.arange(features + 1), features, self.pairs, self.power)
             linear = LinearEntries(
                 groups,
@@ -189,10 +196,17 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
                 self._thresholds,
                 most=int((bounds <= DEEP * self.cutoff).sum()),
             )
-            targets = base._table(x, y).targets
-            found = run(delayed(linear)(x[half], targets.some(torch.from_numpy(half))) for half in halves)
-        entries, ends = zip(*found, strict=True)
-        return groups, np.array(entries), max(ends)
+            table = base._table(x, y)
+            found = run(delayed(linear)(each.x, each.targets) for each in map(table.some, halves))
+            entries, ends = zip(*found, strict=True)
+            return groups, np.array(entries), max(ends)
+        table = base._table(x.astype(np.float32), y)
+        networks, size = networks_of(base, groups, table)
+        found = run(
+            delayed(networks)([table.some(half) for half in halves[i : i + size]], seeds[i : i + size])
+            for i in range(0, len(halves), size)
+        )
+        return groups, np.concatenate(found), 0.0
 
     def _keep(self, paths: StabilityPaths, partition: FeatureGroups) -> None:
         """Set the attributes, for features instead of groups."""
