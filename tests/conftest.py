@@ -9,6 +9,10 @@ from functools import cache
 
 import pytest
 
+from tests.support.kernels import read_headers_once
+
+read_headers_once()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def unsynced() -> Iterator[None]:
@@ -18,16 +22,6 @@ def unsynced() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def precompiled_headers() -> Iterator[None]:
-    """Read torch's headers once for all kernels: the tests compile nearly a hundred, and a user one or two."""
-    from torchlasso.optim.fused.inductor import OPTIONS
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(OPTIONS, "cpp_cache_precompile_headers", True)
         yield
 
 

@@ -22,6 +22,8 @@ from types import ModuleType
 
 import torch.distributed as dist
 
+from tests.support.kernels import read_headers_once
+
 PATIENCE = 600  # seconds for all scenarios, which take about 80 where nothing else runs
 ALONE = 280  # seconds for a launch by itself
 GRACE = 10  # seconds that the other processes have after one of them has ended with an error
@@ -121,6 +123,7 @@ def _member(rank: int, size: int, store: Path, function: Callable[..., None], ar
 
 def work_all(place: str, processes: int) -> None:
     """Run the scenarios of a folder in as many processes."""
+    read_headers_once()
     folder = Path(place)
     scenarios = json.loads((folder / "scenarios.json").read_text("utf-8"))
     for path, _ in scenarios:
