@@ -13,7 +13,7 @@ from torchlasso.data.registry import register as register_reader
 from torchlasso.graph.operators import rule
 from torchlasso.graph.rules.opaque import Unknown
 from torchlasso.inference.executions import execution
-from torchlasso.optim import metrics
+from torchlasso.optim import metric_of, metrics
 from torchlasso.optim.fused import updates
 from torchlasso.penalties import blocks
 from torchlasso.runs.page.sections import section_at
@@ -35,7 +35,7 @@ TWICE = {
     "model": (lambda: models.register("cnn")(nn.Linear), "model 'cnn'", "models.cnn.cnn"),
     "reader": (lambda: register_reader(Mine), "reader of 'digits'", "Digits"),
     "operator": (lambda: rule("linear")(Unknown), "rule of 'aten.linear'", "contractions.Linear"),
-    "metric": (lambda: metrics.metric_of(torch.optim.Adam)(metrics.RAdamMetric), "metric of", "AdamMetric"),
+    "metric": (lambda: metric_of(torch.optim.Adam)(metrics.RAdamMetric), "metric of", "AdamMetric"),
     "update": (lambda: updates.update_of(torch.optim.SGD)(lambda group: None), "update of", "_sgd"),
     "section": (lambda: section_at(10)(lambda run: ""), "the section at 10", "won.won_section"),
     "execution": (lambda: execution("csr")(lambda layer: None), "way to run a layer 'csr'", "executions.csr"),

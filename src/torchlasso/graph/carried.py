@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx
 
 from torchlasso._core.running import repeatable
+from torchlasso.graph.codes import CodedValue, Dependence, carried_codes, coded, mapped, varying
 from torchlasso.graph.operators import Call, OperatorRule, Products, Reach, arguments, found_in, name_of
 from torchlasso.graph.rules.opaque import VARYING
 from torchlasso.graph.rules.shapes import Expand, Permute, Reshape
@@ -36,21 +37,6 @@ class UnreadableError(ValueError):
     def __init__(self, message: str, code: int, step: int) -> None:
         super().__init__(message)
         self.code, self.step = code, step
-
-
-@dataclass(frozen=True)
-class _Value:
-    """A value of the model.
-
-    Attributes:
-        known: its elements, and their dependence on the inputs.
-        codes: the code of the feature that each element carries, 0 for none; None if no element carries any.
-        origin: the trained parameter that it is, and the dimension of it behind each of its own; None for new ones.
-    """
-
-    known: Reach
-    codes: Tensor | None = None
-    origin: tuple[str, tuple[int | None, ...]] | None = None
 
 
 @dataclass
@@ -130,17 +116,17 @@ class _Following:
         name = self.trace.names.get(node)
         if name is None and node not in self.trace.fixed:
             value = self.trace.precision.widened(value)
-            return _Value(Reach(value, _varying(torch.ones(value.shape))), _coded(self.codes.get(node)))
+            return CodedValue(Reach(value, varying(torch.ones(value.shape))), coded(self.codes.get(node)))
         value, origin = value.cpu(), None
         if name is not None and name in self.trained:
             value = value.masked_fill(value == 0, 1.0) if bool((value == 0).any()) else value  # it may not stay zero
             origin = (name, tuple(range(value.dim())))
-        return _Value(Reach(value, torch.zeros(()).expand(value.shape)), None, origin)
+        return CodedValue(Reach(value, torch.zeros(()).expand(value.shape)), None, origin)
 
     def _end(self, node: fx.Node) -> None:
         for x in node.all_input_nodes:
             value = self.values[x]
-            if isinstance(value, _Value) and value.codes is not None:
+            if isinstance(value, CodedValue) and value.codes is not None:
                 code = int(value.codes[value.codes > 0].min())
                 last = name_of(x.target).removeprefix("aten.") if x.op == "call_function" else ""
                 by = f": {last} passes it on" if last else ""
@@ -157,41 +143,41 @@ class _Following:
             value = target(*plain[0], **plain[1])
         args = torch.fx.node.map_arg(arguments(node), lambda x: self.values[x])
         name, rule = name_of(node.target).removeprefix("aten."), rule_in(node)
-        call: Call[Reach] = Call(name, _mapped(args, lambda x: x.known), value)
-        given = list(found_in(args, (_Value,)))
+        call: Call[Reach] = Call(name, mapped(args, lambda x: x.known), value)
+        given = list(found_in(args, (CodedValue,)))
         reach = self._reach_of(node, rule)
         depends = reach(call)
         if depends is None:
             return value
         left = self._read(rule, call, given) if any(x.codes is not None for x in given) else given
-        codes = self._carried(reach, args, call, left)
+        codes = carried_codes(reach, args, call, left, self.digits, lambda: self._refuse(call, left))
         if not call.several:
-            return _Value(Reach(value, _varying(depends)), codes[0], self._origin(rule, call, given))
+            return CodedValue(Reach(value, varying(depends)), codes[0], self._origin(rule, call, given))
         return tuple(
-            _Value(Reach(part, _varying(some)), carried)
+            CodedValue(Reach(part, varying(some)), carried)
             for part, some, carried in zip(value, depends, codes, strict=True)
         )
 
-    def _reach_of(self, node: fx.Node, rule: OperatorRule) -> Callable[[Call[Reach]], Any]:
+    def _reach_of(self, node: fx.Node, rule: OperatorRule) -> Dependence:
         """Return the rule's own function, and where sizes depend on the inputs one that is as careful as ``flow``."""
-        varying = rule is VARYING or (not rule.local and any(map(has_varying_size, node.all_input_nodes)))
+        sized = rule is VARYING or (not rule.local and any(map(has_varying_size, node.all_input_nodes)))
 
         def reach(call: Call[Reach]) -> Any:
             depends = rule.reach(call)
             if depends is None and is_varying_number(node):
                 return sum((known.depends.sum() for known in call.tensors), torch.ones(()))
-            if depends is None or call.several or not varying:
+            if depends is None or call.several or not sized:
                 return depends
             return depends + torch.as_tensor(call.value != 0)
 
         return reach
 
     def _plain(self, value: Any) -> Any:
-        if isinstance(value, _Value):
+        if isinstance(value, CodedValue):
             return self.trace.precision.widened(value.known.value)
         return tuple(map(self._plain, value)) if isinstance(value, tuple | list) else value
 
-    def _origin(self, rule: OperatorRule, call: Call[Reach], given: list[_Value]) -> Any:
+    def _origin(self, rule: OperatorRule, call: Call[Reach], given: list[CodedValue]) -> Any:
         """Return the origin of a result: that of a parameter whose dimensions are permuted, or put beside new ones."""
         if not given or given[0].origin is None or len(given) > 1:
             return None
@@ -204,7 +190,7 @@ class _Following:
             return name, tuple(None if n == 1 else next(left) for n in after)
         return (name, dims) if isinstance(rule, Expand) and before == after else None
 
-    def _read(self, rule: OperatorRule, call: Call[Reach], given: list[_Value]) -> list[_Value]:
+    def _read(self, rule: OperatorRule, call: Call[Reach], given: list[CodedValue]) -> list[CodedValue]:
         """Record the slices of parameters that read features; return the arguments with the features left."""
         left = list(given)
         for each in rule.weighs(call):
@@ -265,78 +251,8 @@ class _Following:
         if codes.any():
             self.found.codes[place] = torch.maximum(before, codes)
 
-    def _carried(
-        self,
-        reach: Callable[[Call[Reach]], Any],
-        args: dict[str, Any],
-        call: Call[Reach],
-        left: list[_Value],
-    ) -> list[Tensor | None]:
-        """Return the codes that each result carries on."""
-        if all(x.codes is None for x in left):
-            return [None] * (len(call.value) if call.several else 1)
-        tensors, leaves = iter(left), list[tuple[Tensor, Tensor]]()
-
-        def fresh(_: _Value) -> Reach:
-            x = next(tensors)
-            if x.codes is None:
-                return x.known
-            leaves.append((x.known.depends.detach().clone().requires_grad_(), x.codes))
-            return Reach(x.known.value, leaves[-1][0])
-
-        found = reach(Call(call.name, _mapped(args, fresh), call.value))
-        return [self._codes_of(part, leaves, call, left) for part in (found if call.several else (found,))]
-
-    def _codes_of(
-        self, found: Tensor, leaves: list[tuple[Tensor, Tensor]], call: Call[Reach], left: list[_Value]
-    ) -> Tensor | None:
-        """Return the codes that one result carries on, given its dependence on the leaves with their codes."""
-        if not found.requires_grad:
-            return None
-        direction = torch.zeros(found.shape, requires_grad=True)
-        # the derivative of the gradient in a direction is the derivative along the leaves: each element's dependence
-        grads = torch.autograd.grad(
-            found, [leaf for leaf, _ in leaves], direction, create_graph=True, allow_unused=True
-        )
-        pairs = [(grad, codes) for grad, (_, codes) in zip(grads, leaves, strict=True) if grad is not None]
-
-        def on(digit: int, value: int) -> Tensor:
-            masks = [(codes != 0) & (((codes - 1) >> digit) & 1 == value) for _, codes in pairs]
-            total = sum(((grad * mask).sum() for (grad, _), mask in zip(pairs, masks, strict=True)), torch.zeros(()))
-            if not total.requires_grad:
-                return torch.zeros(found.shape, dtype=torch.bool)
-            (along,) = torch.autograd.grad(total, direction, retain_graph=True, materialize_grads=True)
-            return along > 0
-
-        carried = torch.zeros(found.shape, dtype=torch.long)
-        for digit in range(self.digits):
-            ones, zeros = on(digit, 1), on(digit, 0)
-            if (ones & zeros).any():
-                self._refuse(call, left)
-            carried += (ones.long() << digit) + ((ones | zeros).long() if digit == 0 else 0)
-        return _coded(carried)
-
-    def _refuse(self, call: Call[Reach], left: list[_Value]) -> None:
+    def _refuse(self, call: Call[Reach], left: list[CodedValue]) -> NoReturn:
         present = sorted({int(code) for x in left if x.codes is not None for code in torch.unique(x.codes) if code})
         both = " and ".join(map(self.name, present)) if len(present) == 2 else f"{len(present)} features"
         message = f"{call.name} combines {both} before trained weights read each of them"
         raise UnreadableError(message, present[0], self.step)
-
-
-def _mapped(value: Any, function: Callable[[_Value], Any]) -> Any:
-    """Apply a function to the values in a nest of dictionaries, lists and tuples."""
-    if isinstance(value, _Value):
-        return function(value)
-    if isinstance(value, dict):
-        return {name: _mapped(part, function) for name, part in value.items()}
-    return type(value)(_mapped(part, function) for part in value) if isinstance(value, list | tuple) else value
-
-
-def _varying(depends: Tensor) -> Tensor:
-    """Return dependence as 0 and 1, which asks for gradients where there is any."""
-    positive = (depends.detach() > 0).float()
-    return positive.requires_grad_() if positive.any() else positive
-
-
-def _coded(codes: Tensor | None) -> Tensor | None:
-    return codes if codes is not None and bool(codes.any()) else None

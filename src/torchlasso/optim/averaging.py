@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.optim.metrics import Metric
+from torchlasso.optim.metric import Metric
 from torchlasso.optim.unseen import Number
 from torchlasso.selection import Group
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from torchlasso.optim.averaging import averaged, peak_of, share_of
-from torchlasso.optim.metrics import Metric
+from torchlasso.optim.metric import Metric
 from torchlasso.optim.unseen import State, age_of
 from torchlasso.penalties import Penalty, check_strength
 from torchlasso.selection import Group

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from torchlasso._core.arguments import check_kind, shown
 from torchlasso.optim.forms import check_form
 from torchlasso.optim.fused import updates
-from torchlasso.optim.metrics import Metric
+from torchlasso.optim.metric import Metric
 from torchlasso.penalties import Penalty
 from torchlasso.selection import Group
 

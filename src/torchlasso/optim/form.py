@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchlasso.optim.buckets import Bucket
 from torchlasso.optim.fused.updates import Update
-from torchlasso.optim.metrics import Metric
+from torchlasso.optim.metric import Metric
 from torchlasso.optim.unseen import State
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Strength

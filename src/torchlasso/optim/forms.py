@@ -22,7 +22,7 @@ from torchlasso.optim.form import Form, Updated, Weights
 from torchlasso.optim.fused.program import is_elementwise
 from torchlasso.optim.fused.updates import Held, Update
 from torchlasso.optim.latent_form import LATENT, THRESHOLD, LatentForm
-from torchlasso.optim.metrics import Metric
+from torchlasso.optim.metric import Metric
 from torchlasso.optim.unseen import State
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Strength

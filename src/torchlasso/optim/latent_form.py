@@ -13,7 +13,7 @@ from torchlasso.optim.buckets import Bucket
 from torchlasso.optim.form import Form, Updated, Weights
 from torchlasso.optim.fused.program import is_elementwise
 from torchlasso.optim.fused.updates import Latent, LatentReweighted, Update
-from torchlasso.optim.metrics import Metric
+from torchlasso.optim.metric import Metric
 from torchlasso.optim.unseen import State
 from torchlasso.penalties import Separable
 from torchlasso.penalties.blocks import Blocks, Strength

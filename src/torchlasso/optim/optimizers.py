@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 
 from torchlasso._core.arguments import check_kind, shown
 from torchlasso.optim.base import Proximal
-from torchlasso.optim.metrics import Metric, known_metrics
+from torchlasso.optim.metric import Metric
+from torchlasso.optim.metrics import known_metrics
 
 
 class ProxSGD(Proximal, torch.optim.SGD):

@@ -20,7 +20,7 @@ from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim.averaging import averaged, averages, peak_of, share_of
 from torchlasso.optim.fused.program import FusedStep, Template, has_template
 from torchlasso.optim.fused.updates import Update
-from torchlasso.optim.metrics import Metric
+from torchlasso.optim.metric import Metric
 from torchlasso.optim.unseen import Number
 from torchlasso.penalties import L1, Penalty, check_strength
 from torchlasso.selection import Group

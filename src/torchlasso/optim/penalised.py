@@ -1,0 +1,185 @@
+"""Parameter groups with penalties: their options, the factors on their λ, and the state that is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from torchlasso.optim.checks import check_group
+from torchlasso.optim.latent_form import THRESHOLD, factors_of
+from torchlasso.optim.metric import Metric
+from torchlasso.penalties import Penalty, check_strength
+from torchlasso.penalties.blocks import Strength
+from torchlasso.penalties.reweighting import Reweighting
+from torchlasso.selection import LATER, Group, balance
+
+
+class PenalisedOptimizer(Optimizer):
+    """The parameter groups of a proximal optimizer, each with its penalty.
+
+    Attributes:
+        base: the torch optimizer.
+        metric: the metric of its updates.
+        penalties: the penalty of each group, None for groups without one.
+        weights: the factors on λ of the blocks of some parameters.
+        names: the names of the parameters whose groups came with names.
+    """
+
+    base: ClassVar[type[Optimizer]]
+    metric: ClassVar[Metric]
+    penalties: list[Penalty | None]
+    weights: dict[Tensor, Tensor | Reweighting]
+    names: dict[Tensor, str]
+
+    def __init__(
+        self,
+        params: Any,
+        *args: Any,
+        penalty: Penalty | None = None,
+        lam: float = 0.0,
+        averaging: bool = True,
+        form: str = "proximal",
+        **kwargs: Any,
+    ) -> None:
+        self.penalties = []
+        self.weights = {}
+        self.names = {}
+        self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging, "form": form}
+        super().__init__(params, *args, **kwargs)
+        # A fused base would skip its update after an overflow without telling the prox: the scaler has to.
+        self._step_supports_amp_scaling = False
+        if not any(self.penalties):
+            raise ValueError(
+                f"{type(self).__name__}: no parameter group has a penalty; build the groups with "
+                "torchlasso.param_groups(model, torchlasso.L1(), lam=...), or give penalty= and lam="
+            )
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, with its own ``penalty`` and ``lam`` if it has these."""
+        group = {**self._given, **param_group}
+        penalty, names = group.pop("penalty"), group.pop("names", None)
+        lam = group.pop("lam") if penalty is not None else 0.0
+        check_strength(lam)
+        if LATER in group and "weight_decay" not in self.defaults:
+            raise ValueError(
+                f"{self.base.__name__} has no weight decay, which the groups ask for: see torchlasso.Inputs"
+            )
+        super().add_param_group(group)
+        group = self.param_groups[-1]
+        zeros = [0.0] * len(group["params"])
+        group.update(lam=float(lam), lr_peak=0.0, gains=zeros, plain_gains=list(zeros), thresholds=list(zeros))
+        group.update(lam_scales=[1.0] * len(zeros), held=False, cut=1.0)
+        for each in self.param_groups:
+            balance(each, self.param_groups)
+        self.penalties.append(penalty)
+        try:
+            check_group(group, penalty, self.base, self.metric)
+        except (TypeError, ValueError):
+            del self.param_groups[-1], self.penalties[-1]
+            raise
+        names = group.get("param_names", names)
+        if names is not None:
+            self.names.update(zip(group["params"], names, strict=True))
+
+    def hold(self, held: bool = True) -> None:
+        """Keep the zeros of all penalised groups as they are from now on, while the rest moves freely; or no longer.
+
+        A held step forgets the latent weights: after a hold they start anew, at the weights.
+
+        Raises:
+            ValueError: see :meth:`check_hold`.
+        """
+        if held:
+            self.check_hold()
+        for group, penalty in zip(self.param_groups, self.penalties, strict=True):
+            group["held"] = held and penalty is not None
+
+    def check_hold(self) -> None:
+        """Raise ``ValueError`` if the zeros of a penalty are not weights, but singular values."""
+        for penalty in self.penalties:
+            if penalty is not None and not penalty.over.of_weights:
+                raise ValueError(f"the zeros of {penalty} are not weights, so they cannot be held")
+
+    def name_of(self, p: Tensor) -> str:
+        """Return the name of a parameter in messages, or its shape if its group came without names."""
+        return self.names.get(p, f"a parameter of shape {tuple(p.shape)}")
+
+    def penalised_groups(self) -> list[Group]:
+        """Return the groups with a penalty, as :func:`torchlasso.param_groups` does, and the factors on their λ.
+
+        In the latent form they also have ``scales``, the sizes in which λ is a threshold on each parameter's gradient.
+        """
+        return [
+            {
+                "params": group["params"],
+                "penalty": penalty,
+                "lam": group["lam"],
+                "weights": self._factors(group, penalty),
+                **self._scales(group),
+            }
+            for group, penalty in zip(self.param_groups, self.penalties, strict=True)
+            if penalty is not None
+        ]
+
+    def _scales(self, group: Group) -> Group:
+        """Return the metric of each parameter of a group in the latent form, as far as it has one."""
+        if group["form"] != "latent":
+            return {}
+        states = [self.state.get(p) for p in group["params"]]
+        return {"scales": [self.metric.scale(group, state) if state else None for state in states]}
+
+    def _factors(self, group: Group, penalty: Penalty) -> list[Strength]:
+        """Return the factor on λ for each view of the blocks."""
+        together = penalty.over.together
+        found: list[Strength] = []
+        for params, scales in zip(together(group["params"]), together(group["lam_scales"]), strict=True):
+            weights = self.weights.get(params[0])
+            if isinstance(weights, Reweighting):
+                weights = factors_of(weights, penalty.over, params)
+            found += penalty.over.strengths(params, scales, weights)
+        return found
+
+    @contextmanager
+    def _groups_replaced(self, groups: list[Group]) -> Iterator[None]:
+        kept, self.param_groups = self.param_groups, groups
+        try:
+            yield
+        finally:
+            self.param_groups = kept
+
+    def __repr__(self) -> str:
+        groups = zip(self.param_groups, self.penalties, strict=True)
+        shown = [{**group, "penalty": penalty} for group, penalty in groups]
+        for group in shown:
+            for name in ("gains", "plain_gains", "lam_scales", "thresholds"):
+                del group[name]  # a number for each parameter
+        with self._groups_replaced(shown):
+            return super().__repr__()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of this class, or of the plain optimizer."""
+        super().load_state_dict(state_dict)
+        kept = (i for group in state_dict["param_groups"] for i in group["params"])
+        for i, p in zip(kept, [p for group in self.param_groups for p in group["params"]], strict=True):
+            threshold = state_dict["state"].get(i, {}).get(THRESHOLD)
+            if threshold is not None:  # torch would round it to the precision of the parameter
+                self.state[p][THRESHOLD] = threshold.detach().clone().to(p.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"penalties": self.penalties, "weights": self.weights, "names": self.names, "_given": self._given}
+        return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # torch also calls this in load_state_dict: options that a file of the plain optimizer lacks are kept
+        for new, old in zip(state["param_groups"], self.__dict__.get("param_groups", []), strict=False):
+            for key in ("lam", "lam_scales", "averaging", "lr_peak", "form", "held", "cut", "thresholds"):
+                new.setdefault(key, old[key])
+            if "gains" not in new:
+                states = [state["state"].get(p) for p in new["params"]]
+                new["gains"] = [self.metric.first_gain(new, s) if s else 0.0 for s in states]
+                new["plain_gains"] = list(new["gains"])
+        super().__setstate__(state)
