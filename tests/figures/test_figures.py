@@ -40,6 +40,7 @@ DRAWN: dict[str, Callable[[Any], Any]] = {
     "training": lambda ax: tl.figures.training(EPOCHS, "loss", ax),
     "stability": lambda ax: tl.figures.stability([0.1, 0.0], ax),
     "frequencies": lambda ax: tl.figures.frequencies([[0.5], [1.0]], [0.2, 0.1], [True], ax),
+    "numbers": lambda ax: tl.figures.numbers([tl.figures.Series("it", [1, 5], [0.5, 0.9])], ax),
     "layers": lambda ax: tl.figures.layers(tl.report(nn.Linear(3, 2)), "weights", ax),
     "filters": lambda ax: tl.figures.filters(torch.ones(2, 1, 3, 3), ax),
     "inputs": lambda ax: tl.figures.inputs(torch.tensor([True, False]), ax),
@@ -266,3 +267,19 @@ def test_stability_paths_have_the_names_of_the_selected_features_beside_them() -
 def test_stability_paths_whose_shapes_do_not_fit(arguments: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tl.figures.frequencies(*arguments)
+
+
+def test_scores_over_numbers_of_features() -> None:
+    line = tl.figures.Series("ours", [1, 10, 100], [0.5, 0.8, 0.9], [0.1, 0.05, 0.05])
+    axes = tl.figures.numbers([line], every=0.85, chosen=(10, 0.8))
+    drawn = {line.get_label(): [round(float(y)) for y in line.get_ydata()] for line in axes.lines}
+    assert drawn == {"ours": [50, 80, 90], "all features": [85, 85], "chosen": [80]}
+    assert axes.get_xscale() == "log"
+    raw = tl.figures.numbers([line], measure="R²", percent=False)
+    assert [float(y) for y in raw.lines[0].get_ydata()] == [0.5, 0.8, 0.9]
+
+
+@pytest.mark.parametrize("left", [[], [0.0, 1.0]])
+def test_numbers_of_features_are_above_zero(left: list[float]) -> None:
+    with pytest.raises(ValueError, match="points, with numbers of features above 0"):
+        tl.figures.numbers([tl.figures.Series("it", left, left)])

@@ -23,6 +23,7 @@ from torchlasso.cli.export import export
 from torchlasso.cli.path import path
 from torchlasso.cli.predict import predict
 from torchlasso.cli.report import report
+from torchlasso.cli.select import select
 from torchlasso.cli.train import train
 from torchlasso.distributed import processes
 
@@ -51,7 +52,7 @@ def _options(
     """L1 regularization for PyTorch, done right: weights that are exactly zero."""
 
 
-for command in (train, path, report, compact, export, predict, bench):
+for command in (train, path, select, report, compact, export, predict, bench):
     # one line per paragraph: typer would keep the line breaks of the docstring
     app.command(help="\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n")))(command)
 

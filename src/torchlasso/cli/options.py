@@ -82,7 +82,8 @@ def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]
                 value = tuple(map(item, split_list(value)))
             except ValueError as error:
                 flag = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{flag} takes numbers separated by commas, as in 1e-6,1e-3; got {value!r}") from error
+                example = "64,32" if item is int else "1e-6,1e-3"
+                raise ValueError(f"{flag} takes numbers separated by commas, as in {example}; got {value!r}") from error
         found[name] = value
     return found
 

@@ -10,6 +10,7 @@ from torchlasso.figures._frequencies import frequencies
 from torchlasso.figures._frontier import Series, frontier
 from torchlasso.figures._inputs import inputs
 from torchlasso.figures._layers import layers
+from torchlasso.figures._numbers import numbers
 from torchlasso.figures._stability import stability
 from torchlasso.figures._style import save
 from torchlasso.figures._training import training
@@ -22,6 +23,7 @@ __all__ = [
     "frontier",
     "inputs",
     "layers",
+    "numbers",
     "save",
     "stability",
     "training",

@@ -53,6 +53,7 @@ thead th { vertical-align: bottom; } tbody th { color: var(--ink); font-weight: 
 tbody th { position: sticky; left: 0; background: var(--paper); }
 td, thead th:not(:first-child) { text-align: right; }
 tr.marked > * { font-weight: 600; }
+.words thead th:not(:first-child) { text-align: left; }
 .words td { text-align: left; white-space: normal; overflow-wrap: anywhere; } .words th { vertical-align: top; }
 .bar { display: inline-block; width: 3.5rem; height: .7rem; background: var(--line); vertical-align: -.05rem;
        margin-right: .5rem; text-align: left; }

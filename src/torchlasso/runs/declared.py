@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from torchlasso.runs.records import LARGEST
 
-TRAIN, PATH = "train", "path"
+TRAIN, PATH, SELECT = "train", "path", "select"
 
 
 @dataclass(frozen=True)

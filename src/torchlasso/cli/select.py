@@ -1,0 +1,69 @@
+"""``torchlasso select``: the features of a table that matter, in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from torchlasso._core import files
+from torchlasso.cli import options, screen
+from torchlasso.runs.declared import SELECT
+from torchlasso.runs.page.reading import joined_names
+from torchlasso.runs.selecting.candidates import read_candidates
+from torchlasso.runs.selecting.computing import select_features
+from torchlasso.runs.selecting.options import SelectOptions
+from torchlasso.runs.selecting.record import Selection
+from torchlasso.runs.selecting.writing import FEATURES, PAGE, RECORD, check_folder, write_selection
+
+SHOWN, NAMED = 50, 10  # features on the screen, and names of columns that were left out
+
+
+@options.takes(SelectOptions)
+def select(
+    out: Annotated[str, typer.Option(help="Folder of the selection.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the selection in the folder.")] = False,
+    as_json: options.AsJson = False,
+    **values: Any,
+) -> None:
+    """Select the features of a table that matter, with how sure each of them is and what accuracy they keep.
+
+    Example: torchlasso select --data patients.csv --label ill --fdr 0.1 --group person --out selected
+    """
+    given = options.parsed(SelectOptions, SELECT, values)
+    if given["data"] is None:
+        raise ValueError("--data is missing")
+    if not out:
+        raise ValueError("--out must name a folder; got an empty text")
+    chosen, folder = SelectOptions(**given), Path(out)
+    check_folder(folder, overwrite)
+    with screen.aside(as_json):
+        table = read_candidates(chosen)
+        columns = len(table.names) + len(table.constant) + len(table.copies)
+        found = select_features(table, columns, chosen, screen.say)
+        write_selection(folder, found, table, chosen)
+        _show(found.selection)
+        screen.say(f"{folder}: {FEATURES}, {RECORD}, {PAGE}")
+    if as_json:
+        print(files.as_json(found.selection.to_dict()), end="")
+
+
+def _show(result: Selection) -> None:
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    with_q = any(each.q_value is not None for each in result.chosen)
+    for head in ("", "feature", "halves", *(["q-value"] if with_q else []), "nearly the same, left out"):
+        shown.add_column(head, justify="left" if head in ("feature", "nearly the same, left out") else "right")
+    for each in result.chosen[:SHOWN]:
+        partners = ", ".join(f"{partner.name} ({partner.correlation:.2f})" for partner in each.partners[:3])
+        q_value = [f"{each.q_value:.3g}"] if with_q else []
+        shown.add_row(f"{each.rank}", each.name, f"{100 * each.frequency:.0f} %", *q_value, partners)
+    screen.console.print()
+    screen.console.print(shown)
+    if len(result.chosen) > SHOWN:
+        screen.say(f"and {len(result.chosen) - SHOWN:,} more, in {FEATURES}")
+    for names, what in ((result.constant, "constant"), (result.copies, "copies of others")):
+        if names:
+            screen.say(f"\nLeft out, since they are {what}: {joined_names(list(names), NAMED)}.")
+    screen.say(f"\n{result.verdict}")

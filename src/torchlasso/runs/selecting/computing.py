@@ -1,0 +1,239 @@
+"""Select the features of a table: the choice, its stability, its accuracy, and what was left out beside it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import Lasso, LogisticRegression, RidgeCV
+from sklearn.pipeline import make_pipeline
+
+from torchlasso.estimators import (
+    FeatureSelector,
+    SparseClassifier,
+    SparseClassifierCV,
+    SparseRegressor,
+    SparseRegressorCV,
+    StabilitySelection,
+)
+from torchlasso.estimators.points import Numbers
+from torchlasso.runs.selecting.candidates import Candidates
+from torchlasso.runs.selecting.options import SelectOptions
+from torchlasso.runs.selecting.record import CurvePoint, Partner, RankedFeature, Selection
+
+Splits = Sequence[tuple[Numbers, Numbers]]
+LAMS, THRESHOLDS = 25, 60  # values of λ of the cross-validation, and of the halves
+EACH = 3  # scikit-learn's model is trained for every third λ
+ALIKE, PARTNERS = 0.9, 10  # the least correlation of a partner, and the most of a feature
+OTHERS = 30  # the most features of the list of those that were not chosen
+CLOSE = 1e-5  # the distance of linear models from stationarity, relative to the largest gradient
+
+
+@dataclass(frozen=True)
+class Frequencies:
+    """The stability of features over halves of the rows.
+
+    Attributes:
+        lams: the thresholds, falling.
+        shares: of the halves that select each feature, (thresholds, features).
+        each: of each feature, the share by which it is ranked.
+        q_values: those of each feature, or None.
+    """
+
+    lams: Numbers
+    shares: Numbers
+    each: Numbers
+    q_values: Numbers | None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A selection, and the numbers that only its page needs."""
+
+    selection: Selection
+    frequencies: Frequencies
+    support: Numbers
+
+
+class Models:
+    """The models of the options, for the kind of targets of a table."""
+
+    def __init__(self, table: Candidates, options: SelectOptions) -> None:
+        self.table, self.options = table, options
+        self.common: dict[str, Any] = {"hidden": options.hidden, "random_state": options.seed, "tol": CLOSE}
+
+    def sparse(self, **more: Any) -> SparseClassifier | SparseRegressor:
+        """Return a model with a given λ, or a number of features."""
+        return (SparseClassifier if self.table.is_classes else SparseRegressor)(**{**self.common, **more})
+
+    def searching(self, splits: Splits) -> SparseClassifierCV | SparseRegressorCV:
+        """Return a model whose λ is found by cross-validation."""
+        cls = SparseClassifierCV if self.table.is_classes else SparseRegressorCV
+        return cls(**self.common, lams=LAMS, cv=splits, rule="one-se", n_jobs=self.options.jobs)
+
+    def of(self, number: int) -> Any:
+        """Return a model of so many features, which are selected anew; its last fit is without the penalty."""
+        sparse, every = self.sparse(features=number, points=1), self.everything()
+        if number == self.table.x.shape[1]:
+            return every
+        return sparse if self.options.hidden else make_pipeline(FeatureSelector(sparse, features=number), every)
+
+    def l1(self, lam: float) -> Any:
+        """Return scikit-learn's model with the same objective for one output."""
+        if not self.table.is_classes:
+            return Lasso(lam, max_iter=10_000)
+        rows = len(self.table.y) * (self.options.folds - 1) / self.options.folds
+        is_binary = len(np.unique(self.table.y)) == 2
+        solver = {"solver": "liblinear"} if is_binary else {"solver": "saga", "tol": 1e-3, "max_iter": 200}
+        return LogisticRegression(l1_ratio=1.0, C=1 / (lam * rows), random_state=self.options.seed, **solver)
+
+    def everything(self) -> Any:
+        """Return scikit-learn's model of all features."""
+        return LogisticRegression(max_iter=1000) if self.table.is_classes else RidgeCV(np.geomspace(1e-2, 1e4, 13))
+
+
+def select_features(table: Candidates, columns: int, options: SelectOptions, say: Callable[[str], None]) -> Analysis:
+    """Select the features of a table.
+
+    Args:
+        table: its candidates.
+        columns: the number of all its columns.
+        options: the number of features, or the rate of false ones.
+        say: prints a line about the next step.
+
+    Raises:
+        ValueError: no λ leaves so many features, or the rows cannot be divided.
+    """
+    start, models = time.perf_counter(), Models(table, options)
+    splits = table.folds(options.folds, options.seed)
+    say(f"{len(splits)} folds: accuracy over the number of features")
+    searched = models.searching(splits).fit(table.x, table.y)
+    path = zip(searched.features_[::-1], searched.scores_[::-1], strict=True)
+    curve = _rising(_point(float(features.mean()), scores) for features, scores in path)
+    one_se = searched.scores_[np.searchsorted(searched.lams_, searched.lam_)]
+    say(f"{2 * options.pairs} halves of the rows: how often each feature is selected")
+    frequencies, support, lams = _chosen(models, searched)
+    number = int(support.sum())
+    say("the same folds: all features, the chosen number of them, and L1 of scikit-learn")
+    at = _scored(models.of(number), table, splits, number) if number else None
+    every = [_scored(models.l1(lam), table, splits) for lam in searched.lams_[::-EACH]]
+    order = _order(support, frequencies, lams)
+    partners = _partners(table, support)
+    ranked = tuple(
+        RankedFeature(
+            rank,
+            table.names[i],
+            float(frequencies.each[i]),
+            None if frequencies.q_values is None else float(frequencies.q_values[i]),
+            float(lams[i]),
+            partners[i],
+        )
+        for rank, i in enumerate((i for i in order if support[i]), 1)
+    )
+    others = [i for i in order if not support[i] and frequencies.each[i] > 0][:OTHERS]
+    selection = Selection(
+        measure="accuracy" if table.is_classes else "R²",
+        rows=len(table.y),
+        groups=None if table.groups is None else len(np.unique(table.groups)),
+        columns=columns,
+        constant=table.constant,
+        copies=table.copies,
+        chosen=ranked,
+        others=tuple((table.names[i], float(frequencies.each[i])) for i in others),
+        halves=2 * options.pairs,
+        folds=len(splits),
+        curve=curve,
+        l1=_rising(every),
+        one_se=_point(float(searched.support_.sum()), one_se),
+        at=at,
+        everything=_scored(models.everything(), table, splits, len(support)),
+        seconds=time.perf_counter() - start,
+    )
+    return Analysis(selection, frequencies, support)
+
+
+def _chosen(models: Models, searched: Any) -> tuple[Frequencies, Numbers, Numbers]:
+    """Return the stability of the features, a mask of the chosen ones, and the largest λ at which each is read."""
+    options, table = models.options, models.table
+    halving: dict[str, Any] = {"pairs": options.pairs, "random_state": options.seed, "n_jobs": options.jobs}
+    if options.fdr is not None:
+        stable = StabilitySelection(models.sparse(), fdr=options.fdr, **halving)
+        stable.fit(table.x, table.y, groups=table.groups)
+        shares = stable.frequencies_
+        found = Frequencies(stable.lams_, shares, shares.max(axis=0), stable.q_values_)
+        importances = searched.feature_importances_
+        return found, stable.support_, importances
+    number = options.features or int(searched.support_.sum())
+    if number == table.x.shape[1]:
+        model = models.sparse(lam=float(searched.lams_[0]), points=THRESHOLDS // 2).fit(table.x, table.y)
+        support = np.ones(number, dtype=bool)
+    else:
+        model = models.sparse(features=number, points=THRESHOLDS // 2).fit(table.x, table.y)
+        support = model.support_
+    high = float(searched.lams_[-1])
+    # of linear models λ, of networks the sensitivity to a feature
+    lams = np.geomspace(*((10.0, 1e-4) if options.hidden else (1.2 * high, 0.5 * model.lam_)), THRESHOLDS)
+    base = models.sparse(lam=model.lam_)
+    stable = StabilitySelection(base, lams=lams, **halving).fit(table.x, table.y, groups=table.groups)
+    nearest = int(np.abs(stable.frequencies_.sum(axis=1) - number).argmin())
+    found = Frequencies(stable.lams_, stable.frequencies_, stable.frequencies_[nearest], None)
+    return found, support, model.feature_importances_
+
+
+def _rising(points: Iterable[CurvePoint]) -> tuple[CurvePoint, ...]:
+    """Return the points of falling λ by their number of features, the last of each number and none without any."""
+    found: list[CurvePoint] = []
+    for point in points:
+        while found and found[-1].features >= point.features:
+            found.pop()
+        found += [point] if point.features else []
+    return tuple(found)
+
+
+def _point(features: float, scores: Numbers) -> CurvePoint:
+    return CurvePoint(features, float(scores.mean()), float(scores.std(ddof=1)) / len(scores) ** 0.5)
+
+
+def _scored(model: Any, table: Candidates, splits: Splits, features: int | None = None) -> CurvePoint:
+    """Train a model on each fold, and score it on the other rows.
+
+    Args:
+        model: an estimator.
+        table: the rows.
+        splits: the folds.
+        features: the number of features that it reads; None to count those with a weight other than zero.
+    """
+    scores, counts = [], []
+    for training, held_out in splits:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted = clone(model).fit(table.x[training], table.y[training])
+        scores.append(fitted.score(table.x[held_out], table.y[held_out]))
+        counts.append(features or int((np.atleast_2d(fitted.coef_) != 0).any(axis=0).sum()))
+    return _point(float(np.mean(counts)), np.array(scores))
+
+
+def _order(support: Numbers, frequencies: Frequencies, lams: Numbers) -> list[int]:
+    """Return the features in order: the chosen ones first, then by q-value, frequency, and λ."""
+    q_values = np.zeros(len(support)) if frequencies.q_values is None else frequencies.q_values
+    found: list[int] = np.lexsort((-lams, -frequencies.each, q_values, ~support)).tolist()
+    return found
+
+
+def _partners(table: Candidates, support: Numbers) -> dict[int, tuple[Partner, ...]]:
+    """Return, for each chosen feature, the columns left out that are correlated with it."""
+    chosen, left = np.flatnonzero(support), np.flatnonzero(~support)
+    found: dict[int, tuple[Partner, ...]] = {}
+    for i in chosen.tolist():
+        copies = [Partner(name, 1.0) for name, of in table.copies.items() if of == table.names[i]]
+        r = table.x[:, left].T @ table.x[:, i] / len(table.x) if len(left) else np.zeros(0)
+        near = np.argsort(-np.abs(r))[:PARTNERS]
+        alike = [Partner(table.names[left[j]], float(r[j])) for j in near if abs(r[j]) > ALIKE]
+        found[i] = (*copies, *alike)
+    return found

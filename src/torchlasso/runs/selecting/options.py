@@ -1,0 +1,51 @@
+"""The options of ``torchlasso select``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from torchlasso.runs.declared import Option, refuse_large_numbers
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """The options of ``torchlasso select``."""
+
+    data: Annotated[str, Option("Table: a Parquet, CSV or NPZ file, a folder with one, or module:function.")]
+    label: Annotated[str | None, Option("Label column: classes, or decimal numbers.")] = None
+    ignore: Annotated[tuple[str, ...], Option("Columns to ignore, separated by commas.")] = ()
+    group: Annotated[
+        str | None, Option("Column that names the animal or person of each row; its rows stay together in every split.")
+    ] = None
+    features: Annotated[
+        int | None,
+        Option("Number of features; without it or --fdr, the fewest within one standard error of the best."),
+    ] = None
+    fdr: Annotated[
+        float | None, Option("Accepted share of false features, such as 0.1: their number follows, by stability.")
+    ] = None
+    hidden: Annotated[
+        tuple[int, ...], Option("Widths of hidden layers, such as 64 or 64,32; without it, the model is linear.")
+    ] = ()
+    pairs: Annotated[int, Option("Pairs of halves of the rows, without a common row, to which models are fitted.")] = 25
+    folds: Annotated[int, Option("Folds of the cross-validation.")] = 5
+    seed: Annotated[int, Option("Seed of the splits and of networks.")] = 0
+    jobs: Annotated[int, Option("Models that are trained at the same time; -1 for one on each processor.")] = 1
+
+    def __post_init__(self) -> None:
+        refuse_large_numbers(self)
+        if self.features is not None and self.fdr is not None:
+            raise ValueError("--features and --fdr exclude each other: give the number, or let it follow")
+        for name, least in (("features", 1), ("pairs", 1), ("folds", 2)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name} must be at least {least}; got {value}")
+        if self.fdr is not None and not 0 < self.fdr <= 1:
+            raise ValueError(f"--fdr must be a share, above 0 and at most 1; got {self.fdr}")
+        if any(width < 1 for width in self.hidden):
+            raise ValueError(f"--hidden must be widths of at least 1; got {','.join(map(str, self.hidden))}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed must be at least 0 and below 2^32; got {self.seed}")
+        if self.jobs == 0 or self.jobs < -1:
+            raise ValueError(f"--jobs must be at least 1, or -1; got {self.jobs}")

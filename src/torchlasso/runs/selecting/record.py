@@ -1,0 +1,123 @@
+"""The result of a selection: the content of ``selection.json``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torchlasso._core.readable import percent
+
+
+@dataclass(frozen=True)
+class Partner:
+    """A column that was left out and says nearly the same as a selected one."""
+
+    name: str
+    correlation: float
+
+
+@dataclass(frozen=True)
+class RankedFeature:
+    """A selected feature.
+
+    Attributes:
+        rank: its place, from 1 on.
+        name: of its column.
+        frequency: the share of the halves of the rows that select it.
+        q_value: the least false discovery rate at which it is selected; None without ``--fdr``.
+        lam: the largest λ at which a model of all rows reads it.
+        partners: columns that are left out, and correlated with it.
+    """
+
+    rank: int
+    name: str
+    frequency: float
+    q_value: float | None
+    lam: float
+    partners: tuple[Partner, ...]
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The score of models on rows that they were not trained on.
+
+    Attributes:
+        features: the mean number of features that they read.
+        score: the mean over the folds: the accuracy, or R² for numbers.
+        spread: its standard error.
+    """
+
+    features: float
+    score: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The result of a selection.
+
+    Attributes:
+        measure: the score: ``"accuracy"`` or ``"R²"``.
+        rows, groups: the number of rows, and of their groups if there are any.
+        columns: the number of all columns.
+        constant: columns of one value.
+        copies: columns that are copies of others, with their names.
+        chosen: the selected features, in order.
+        others: the features that some halves select, in order, with their frequencies.
+        halves: the number of halves.
+        folds: the number of folds.
+        curve: over the number of features.
+        l1: the same for scikit-learn's L1 logistic regression, or its lasso.
+        one_se: the fewest features within one standard error of the best.
+        at: with as many features as are chosen, selected anew in each fold and fitted without the penalty; None if none
+            are.
+        everything: with all features, by scikit-learn's logistic regression, or ridge regression.
+        seconds: the time.
+    """
+
+    measure: str
+    rows: int
+    groups: int | None
+    columns: int
+    constant: tuple[str, ...]
+    copies: dict[str, str]
+    chosen: tuple[RankedFeature, ...]
+    others: tuple[tuple[str, float], ...]
+    halves: int
+    folds: int
+    curve: tuple[CurvePoint, ...]
+    l1: tuple[CurvePoint, ...]
+    one_se: CurvePoint
+    at: CurvePoint | None
+    everything: CurvePoint
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to numbers, strings and lists."""
+        return asdict(self)
+
+    def shown(self, point: CurvePoint) -> str:
+        """Format a score with its standard error."""
+        if self.measure == "accuracy":
+            return f"{percent(point.score)} ± {100 * point.spread:.1f}"
+        return f"{point.score:.3f} ± {point.spread:.3f}"
+
+    @property
+    def nearest_l1(self) -> CurvePoint:
+        """The point of scikit-learn's model whose number of features is nearest to the chosen one."""
+        wanted = len(self.chosen)
+        return min(self.l1, key=lambda point: abs(point.features - wanted))
+
+    @property
+    def verdict(self) -> str:
+        """The result, in a few sentences."""
+        rest = f"all {self.columns - len(self.constant) - len(self.copies):,} features {self.shown(self.everything)}"
+        if self.at is None:
+            return f"No feature is selected. With {rest}."
+        count = f"{len(self.chosen):,} feature{'s' * (len(self.chosen) > 1)}"
+        l1 = self.nearest_l1
+        return (
+            f"{count} of {self.columns:,}: {self.measure} {self.shown(self.at)} on rows of other folds; {rest}; L1 of "
+            f"scikit-learn {self.shown(l1)} with {l1.features:.1f}. The fewest within one standard error of the best "
+            f"are {self.one_se.features:.0f}."
+        )

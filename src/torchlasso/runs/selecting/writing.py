@@ -1,0 +1,64 @@
+"""The folder of a selection: its record, a table of all features, and its page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from torchlasso._core.files import write_json, write_text
+from torchlasso.runs.files import RunFiles
+from torchlasso.runs.selecting.candidates import Candidates
+from torchlasso.runs.selecting.computing import Analysis
+from torchlasso.runs.selecting.options import SelectOptions
+from torchlasso.runs.selecting.page import selection_page
+
+RECORD, FEATURES, PAGE = "selection.json", "features.csv", "report.html"
+
+
+def check_folder(path: Path, overwrite: bool) -> None:
+    """Raise ``ValueError`` if the folder cannot take a selection.
+
+    Args:
+        path: the folder; it need not exist.
+        overwrite: whether an earlier selection may be replaced.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; --out must name a folder")
+    if RunFiles(path).config.exists():
+        raise ValueError(f"{path} holds a run of torchlasso; give another --out")
+    if (path / RECORD).exists() and not overwrite:
+        raise ValueError(f"{path} already holds a selection; give --overwrite or another --out")
+
+
+def write_selection(path: Path, found: Analysis, table: Candidates, options: SelectOptions) -> None:
+    """Write the files of a selection into a folder, the record last."""
+    path.mkdir(parents=True, exist_ok=True)
+    write_text(path / FEATURES, _features(found, table))
+    title = f"Features of {Path(options.data).name}"
+    write_text(path / PAGE, selection_page(found, table.names, options, title))
+    write_json(path / RECORD, found.selection.to_dict())
+
+
+def _features(found: Analysis, table: Candidates) -> str:
+    """Return all columns of the table in order, as CSV: the chosen ones first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["rank", "feature", "selected", "frequency", "q_value", "correlated"])
+    chosen = found.selection.chosen
+    for each in chosen:
+        partners = "; ".join(f"{partner.name} ({partner.correlation:.2f})" for partner in each.partners)
+        q_value = "" if each.q_value is None else f"{each.q_value:.6g}"
+        writer.writerow([each.rank, each.name, 1, f"{each.frequency:.4f}", q_value, partners])
+    shares, q_values = found.frequencies.each, found.frequencies.q_values
+    left = np.flatnonzero(~found.support)
+    for rank, i in enumerate(left[np.argsort(-shares[left], kind="stable")].tolist(), len(chosen) + 1):
+        q_value = "" if q_values is None else f"{q_values[i]:.6g}"
+        writer.writerow([rank, table.names[i], 0, f"{shares[i]:.4f}", q_value, ""])
+    for name in table.constant:
+        writer.writerow(["", name, 0, "", "", "constant"])
+    for name, of in table.copies.items():
+        writer.writerow(["", name, 0, "", "", f"a copy of {of}"])
+    return text.getvalue()
