@@ -1,4 +1,4 @@
-"""Live blocks: their number, and the λ of a step that leaves so many."""
+"""Live blocks: their number, and a step that leaves so many."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def count_all(penalty: Penalty, params: Sequence[Tensor]) -> list[int]:
 
 @torch.no_grad()
 def leave_(optimizer: Proximal, groups: Sequence[Group], keep: int, allow_empty: bool) -> None:
-    """Do one more prox, with the λ under which so many blocks of these groups stay.
+    """Make all but so many blocks of these groups zero: those that the prox would make zero under the least λ.
 
-    This λ lies between two order statistics of the thresholds, the numbers from which on the prox in the metric of the
-    last step makes each block zero.
+    It is the prox in the metric of the last step. The blocks that stay keep their values: that λ would shrink them too,
+    by as much as the blocks that go, and these may be large where the penalty is flat, as MCP is.
 
     Args:
         optimizer: that has the groups.
@@ -61,18 +61,16 @@ def leave_(optimizer: Proximal, groups: Sequence[Group], keep: int, allow_empty:
     """
     views = [view for group in groups for view in _views(optimizer, group, allow_empty)]
     every = torch.cat([view.thresholds for view in views])
-    order = every.argsort(descending=True, stable=True)
     if int((every > 0).sum()) <= keep:
         return
     stays = torch.zeros(len(every), dtype=torch.bool, device=every.device)
-    stays[order[:keep]] = True
-    factor = float(every[order[keep]])  # the largest threshold of those that go
+    stays[every.argsort(descending=True, stable=True)[:keep]] = True
     parts = iter(torch.split(stays, [len(view.thresholds) for view in views]))
     for group in groups:
         over = _penalty_of(optimizer, group).over
         own = iter([view for view in views if view.group is group])
         for params in over.together(group["params"]):
-            over.put_(params, [next(own).under(factor, next(parts)) for _ in over.views(params)])
+            over.put_(params, [next(own).only(next(parts)) for _ in over.views(params)])
 
 
 class _View:
@@ -86,7 +84,7 @@ class _View:
     def __init__(
         self, group: Group, penalty: Penalty, w: Tensor, strength: Strength, step: Strength | None, guard: bool
     ) -> None:
-        self.group, self.penalty, self.w, self.strength, self.step = group, penalty, w, strength, step
+        self.group, self.penalty, self.w = group, penalty, w
         live = penalty.support(w).flatten()
         scaled = w if step is None else w / step
         lengths = penalty.zero_from(scaled)
@@ -100,14 +98,10 @@ class _View:
             found[int(found.argmax())] = torch.inf
         self.thresholds = found
 
-    def under(self, factor: float, stays: Tensor) -> Tensor:
-        """Return the view under ``factor`` times λ, with zero for the blocks that do not stay."""
+    def only(self, stays: Tensor) -> Tensor:
+        """Return the view with zero for the blocks that do not stay, given by a mask."""
         rows, restore = self.penalty.over.rows(self.w)
-        new = rows
-        if self.step is not None:
-            new = self.penalty.over.rows(self.penalty.prox(self.w, self.strength * factor, self.step))[0]
-        new = torch.where((new != 0).any(dim=1, keepdim=True), new, rows)  # rounding takes none of those that stay
-        return restore(torch.where(stays[:, None], new, 0.0))
+        return restore(torch.where(stays[:, None], rows, 0.0))
 
 
 def _penalty_of(optimizer: Proximal, group: Group) -> Penalty:

@@ -15,10 +15,10 @@ class TargetCount(TargetSparsity):
     """A search for the λ at which training ends with exactly so many live blocks: features, units, heads or rows.
 
     In the default form, λ is steered towards a few more. While the rate falls, the number of live blocks may not exceed
-    a line that falls to the target: where it does, a step has a second prox, with a λ between two order statistics of
-    the thresholds at which blocks become zero. Blocks that the loss needs come back from that, as long as the line
-    leaves room. The last tenth of training holds the zeros, and the other weights move without a penalty. In the latent
-    form, the blocks stay whose latent norms are largest relative to their thresholds.
+    a line that falls to the target: where it does, the blocks that the prox would make zero under the least λ become
+    zero. Blocks that the loss needs come back from that, as long as the line leaves room. The last tenth of training
+    holds the zeros, and the other weights move without a penalty. In the latent form, the blocks stay whose latent
+    norms are largest relative to their thresholds.
 
     Give exactly one of the numbers. The name says which blocks it counts, and has to be that of the penalty's.
 

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_whole, is_number
+from torchlasso._core.specs import unknown
 from torchlasso.estimators.feature_groups import FeatureGroups, groups_of_features
 from torchlasso.estimators.linear_path import LinearPath
 from torchlasso.estimators.models import Fitted, LinearModel, ModelPath
@@ -25,9 +26,12 @@ from torchlasso.estimators.network import SkipNetwork
 from torchlasso.estimators.network_path import NetworkPath, TableRows, TrainingLength
 from torchlasso.estimators.points import Numbers, importances
 from torchlasso.estimators.smooth import TrainingLoss
+from torchlasso.graph import Inputs
+from torchlasso.penalties import MCP, SCAD, ElasticNet, Penalty
 
 Self = TypeVar("Self", bound="SparseEstimator")
 Factory = Callable[[int, int], nn.Module]  # (features, outputs) ↦ a network
+PENALTIES: Mapping[str, Callable[..., Penalty]] = {"mcp": MCP, "scad": SCAD, "l1": ElasticNet}
 DTYPES = [np.float64, np.float32]
 
 
@@ -57,14 +61,15 @@ class Table(NamedTuple):
 class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A model of a table that reads few of its features.
 
-    minimise over the model f:  mean loss + λ·Σ_g √|g|·(ρ·‖w_g‖ + (1 − ρ)/2·‖w_g‖²)
+    minimise over the model f:  mean loss + Σ_g φ(‖w_g‖)
 
-    with w_g the weights that read the features of group g.
+    with w_g the weights that read the features of group g, and φ a penalty with λ·√|g|.
     """
 
     _: KW_ONLY
     hidden: Sequence[int] = (64,)
     module: Factory | None = None
+    penalty: str = "mcp"
     l1_ratio: float = 1.0
     feature_groups: Mapping[str, Any] | Sequence[Sequence[Any]] | None = None
     keep: Sequence[Any] = ()
@@ -110,6 +115,10 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             check_number(name, getattr(self, name), above=True)
         if self.l1_ratio > 1:
             raise ValueError(f"l1_ratio must be above 0 and at most 1; got {self.l1_ratio!r}")
+        if self.penalty not in PENALTIES:
+            raise unknown("penalty", str(self.penalty), PENALTIES)
+        if self.l1_ratio < 1 and self.penalty != "l1" and (self.module is not None or len(self.hidden)):
+            raise ValueError(f'l1_ratio below 1 needs penalty="l1" with hidden layers; got penalty={self.penalty!r}')
         for name in ("points", "epochs", "batch_size", "n_iter_no_change"):
             check_whole(name, getattr(self, name))
         check_number("validation_fraction", self.validation_fraction, above=True)
@@ -149,8 +158,13 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         features, outputs = table.x.shape[1], table.targets.outputs
         validation = None if held_out is None else _rows(held_out)
         return NetworkPath(
-            lambda: self._network(features, outputs), _rows(training), groups, self.l1_ratio, length, validation
+            lambda: self._network(features, outputs), _rows(training), groups, self._penalty, length, validation
         )
+
+    def _penalty(self, inputs: Inputs) -> Penalty:
+        """Return the penalty of a network over its inputs."""
+        options = {"l1_ratio": self.l1_ratio} if self.penalty == "l1" else {}
+        return PENALTIES[self.penalty](over=inputs, **options)
 
     def _parts(self, table: Table, seed: int) -> tuple[Table, Table]:
         """Divide the rows into those for training and those for validation."""

@@ -107,8 +107,8 @@ class SparseClassifier(SparseClassification, GivenStrength):
     linear one plus a multilayer perceptron; with ``hidden=()`` it is linear, and the minimum is exact: for two classes
     that of scikit-learn's ``LogisticRegression(l1_ratio=ρ, C=1/(λ·n))``. With more classes a feature leaves all of them
     at once. With hidden layers, all later weights have a weight decay tied to λ, without which they would grow and
-    undo the penalty (:class:`torchlasso.Inputs`). Scale the features before, such as by
-    ``StandardScaler``: the penalty is the same for all.
+    undo the penalty (:class:`torchlasso.Inputs`); and the penalty of a feature is MCP's by default. Scale the features
+    before, such as by ``StandardScaler``: the penalty is the same for all.
 
     Args:
         lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing (the
@@ -118,7 +118,9 @@ class SparseClassifier(SparseClassification, GivenStrength):
             then trained on for half of the epochs without the penalty (the relaxed lasso).
         hidden: the widths of the hidden layers; empty for a linear model.
         module: another network than the default one: a function (features, outputs) ↦ a ``torch.nn.Module``.
-        l1_ratio: ρ in (0, 1], as in scikit-learn.
+        penalty: of a model with hidden layers: ``"mcp"``, ``"scad"`` or ``"l1"``. MCP and SCAD shrink features less the
+            stronger they are, and choose fewer that say the same.
+        l1_ratio: ρ in (0, 1], as in scikit-learn: of a linear model, and under ``penalty="l1"``.
         feature_groups: features that are chosen together: lists of columns, or a mapping from names to lists of columns
             or to a pattern of their names, such as ``{"colour": "cat__colour_*"}`` after a ``ColumnTransformer``.
         keep: columns, names of groups or patterns that are not penalised.

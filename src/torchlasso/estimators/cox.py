@@ -27,7 +27,7 @@ class SparseCox(GivenStrength):
     of the events if the risk of a row at any time is proportional to exp(f(x)). By default f is a linear model plus a
     multilayer perceptron; with ``hidden=()`` it is linear, and the minimum is exact: the one of scikit-survival's
     ``CoxnetSurvivalAnalysis`` with ``alphas=[λ]``. Under a network, the rows at risk are those of the same batch:
-    choose ``batch_size`` as large as possible.
+    choose ``batch_size`` as large as possible; and the penalty of a feature is MCP's by default.
 
     Args:
         lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing. Where

@@ -20,7 +20,7 @@ from torchlasso.estimators.points import PathPoint
 from torchlasso.estimators.smooth import TrainingLoss
 from torchlasso.graph import Inputs
 from torchlasso.optim import ProxAdam
-from torchlasso.penalties import ElasticNet
+from torchlasso.penalties import Penalty
 from torchlasso.selection import param_groups, penalised
 from torchlasso.training.trainer import Plan, Trainer, outputs_of
 
@@ -65,7 +65,7 @@ class NetworkPath:
         make: makes the network, with random weights.
         rows: the training rows.
         groups: the groups of the features.
-        l1_ratio: the share of L1 in the elastic net.
+        penalty: makes the penalty over the features.
         training: the length of the training.
         validation: rows whose objective ends the training early.
 
@@ -78,11 +78,11 @@ class NetworkPath:
         make: Callable[[], nn.Module],
         rows: TableRows,
         groups: FeatureGroups,
-        l1_ratio: float,
+        penalty: Callable[[Inputs], Penalty],
         training: TrainingLength,
         validation: TableRows | None = None,
     ) -> None:
-        self.make, self.rows, self.groups, self.l1_ratio = make, rows, groups, l1_ratio
+        self.make, self.rows, self.groups, self.penalty_over = make, rows, groups, penalty
         self.training, self.validation = training, validation
         with torch.random.fork_rng():
             seed_torch(training.seed)
@@ -90,7 +90,7 @@ class NetworkPath:
         weights = groups.strengths[groups.numbers].clip(1.0)  # those of kept features count for nothing
         named, kept = [list(group) for group in groups.named.values()], sorted(groups.kept)
         self.inputs = Inputs(self.network, rows.x[:2], groups=named, weights=weights.tolist(), keep=kept)
-        self.penalty = ElasticNet(l1_ratio=l1_ratio, over=self.inputs)
+        self.penalty = penalty(self.inputs)
 
     def at(self, lam: float) -> Fitted:
         """Return the network trained for λ, from its current weights."""
@@ -146,7 +146,7 @@ class NetworkPath:
             length = replace(self.training, seed=int(order.integers(2**31)))
 
             def reads_nothing(lam: float, rows: TableRows = permuted, length: TrainingLength = length) -> bool:
-                path = NetworkPath(self.make, rows, self.groups, self.l1_ratio, length)
+                path = NetworkPath(self.make, rows, self.groups, self.penalty_over, length)
                 return path.at(lam).point.features <= len(self.groups.kept)
 
             low, high = near / 2, near
@@ -167,7 +167,7 @@ class NetworkPath:
         """Return the linear models of the same table, whose λ has the same scale."""
         rows, targets = self.rows.x.to(torch.float64), self.rows.targets.to(torch.float64)
         has_constant = not targets.ignores_shifts
-        return LinearPath(rows, targets, self.groups, self.l1_ratio, intercept=has_constant, tolerance=1e-6)
+        return LinearPath(rows, targets, self.groups, 1.0, intercept=has_constant, tolerance=1e-6)
 
     def _trained(self, lam: float, epochs: int, blocks: int | None = None, held: bool = False) -> Fitted:
         network, rows = self.network, self.rows
