@@ -75,6 +75,8 @@ def test_the_accuracy_is_that_of_rows_that_were_not_trained_on(selected: Path) -
     assert numbers == sorted(numbers)
     assert numbers[-1] <= 10
     assert found["l1"]
+    assert found["l1_at"]["features"] == 2
+    assert 0.7 < found["l1_at"]["score"] < 1
     assert found["everything"]["features"] == 10
     assert found["one_se"]["features"] >= 1
 
@@ -161,7 +163,7 @@ def test_nothing_is_selected_from_noise(cli: Any, tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert "No feature is selected." in ended.out
     found = json.loads((tmp_path / "out" / "selection.json").read_text())
-    assert (found["chosen"], found["at"]) == ([], None)
+    assert (found["chosen"], found["at"], found["l1_at"]) == ([], None, None)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_selection import SelectFromModel
 from sklearn.linear_model import Lasso, LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 
@@ -93,6 +94,11 @@ class Models:
         solver = {"solver": "liblinear"} if is_binary else {"solver": "saga", "tol": 1e-3, "max_iter": 200}
         return LogisticRegression(l1_ratio=1.0, C=1 / (lam * rows), random_state=self.options.seed, **solver)
 
+    def l1_of(self, number: int, lam: float) -> Any:
+        """Return a model of the features with the largest weights in scikit-learn's model for λ."""
+        chosen = SelectFromModel(self.l1(lam), threshold=-np.inf, max_features=number)
+        return make_pipeline(chosen, self.everything())
+
     def everything(self) -> Any:
         """Return scikit-learn's model of all features."""
         return LogisticRegression(max_iter=1000) if self.table.is_classes else RidgeCV(np.geomspace(1e-2, 1e4, 13))
@@ -122,7 +128,9 @@ def select_features(table: Candidates, columns: int, options: SelectOptions, say
     number = int(support.sum())
     say("the same folds: all features, the chosen number of them, and L1 of scikit-learn")
     at = _scored(models.of(number), table, splits, number) if number else None
-    every = [_scored(models.l1(lam), table, splits) for lam in searched.lams_[::-EACH]]
+    l1 = [_scored(models.l1(lam), table, splits) for lam in searched.lams_[::-EACH]]
+    lams_of_l1 = searched.lams_[::-EACH].tolist()
+    enough = next((lam for lam, point in zip(lams_of_l1, l1, strict=True) if point.features >= number), lams_of_l1[-1])
     order = _order(support, frequencies, lams)
     partners = _partners(table, support)
     ranked = tuple(
@@ -149,9 +157,10 @@ def select_features(table: Candidates, columns: int, options: SelectOptions, say
         halves=2 * options.pairs,
         folds=len(splits),
         curve=curve,
-        l1=_rising(every),
+        l1=_rising(l1),
         one_se=_point(float(searched.support_.sum()), one_se),
         at=at,
+        l1_at=_scored(models.l1_of(number, enough), table, splits, number) if number else None,
         everything=_scored(models.everything(), table, splits, len(support)),
         seconds=time.perf_counter() - start,
     )

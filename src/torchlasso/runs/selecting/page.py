@@ -45,12 +45,11 @@ def selection_page(found: Analysis, names: Sequence[str], options: SelectOptions
 
 
 def _headline(result: Selection) -> str:
-    l1 = result.nearest_l1
     entries = [
         ("features", f"{len(result.chosen):,}", f"of {result.columns:,}"),
         *([(result.measure, _score(result, result.at), "with these many, in other folds")] if result.at else []),
         ("all features", _score(result, result.everything), "scikit-learn, no selection"),
-        ("L1 of scikit-learn", _score(result, l1), f"with {l1.features:.1f} features"),
+        *([("L1 of scikit-learn", _score(result, result.l1_at), "with as many features")] if result.l1_at else []),
         ("one standard error", f"{result.one_se.features:,.0f}", "features are enough by this rule"),
     ]
     return paragraph(result.verdict, "lead") + tiles(entries)
@@ -129,7 +128,8 @@ def _accuracy(result: Selection) -> str:
         )
         caption = (
             "Lines: models under the penalty, which shrinks their weights; bands: one standard error over the folds. "
-            "Circle: as many features as are selected, fitted again without the penalty."
+            "Circle: as many features as are selected, fitted again without the penalty. The headline has these fits, "
+            "for scikit-learn's L1 model too: those of its features with the largest weights."
         )
         drawing = figure(embedded(axes, "accuracy", label), caption)
     every = -(-len(result.curve) // ROWS)

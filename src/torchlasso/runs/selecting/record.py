@@ -71,6 +71,7 @@ class Selection:
         one_se: the fewest features within one standard error of the best.
         at: with as many features as are chosen, selected anew in each fold and fitted without the penalty; None if none
             are.
+        l1_at: with as many features, those of the largest weights in scikit-learn's L1 model, fitted in the same way.
         everything: with all features, by scikit-learn's logistic regression, or ridge regression.
         seconds: the time.
     """
@@ -89,6 +90,7 @@ class Selection:
     l1: tuple[CurvePoint, ...]
     one_se: CurvePoint
     at: CurvePoint | None
+    l1_at: CurvePoint | None
     everything: CurvePoint
     seconds: float
 
@@ -103,21 +105,14 @@ class Selection:
         return f"{point.score:.3f} ± {point.spread:.3f}"
 
     @property
-    def nearest_l1(self) -> CurvePoint:
-        """The point of scikit-learn's model whose number of features is nearest to the chosen one."""
-        wanted = len(self.chosen)
-        return min(self.l1, key=lambda point: abs(point.features - wanted))
-
-    @property
     def verdict(self) -> str:
         """The result, in a few sentences."""
         rest = f"all {self.columns - len(self.constant) - len(self.copies):,} features {self.shown(self.everything)}"
-        if self.at is None:
+        if self.at is None or self.l1_at is None:
             return f"No feature is selected. With {rest}."
         count = f"{len(self.chosen):,} feature{'s' * (len(self.chosen) > 1)}"
-        l1 = self.nearest_l1
         return (
-            f"{count} of {self.columns:,}: {self.measure} {self.shown(self.at)} on rows of other folds; {rest}; L1 of "
-            f"scikit-learn {self.shown(l1)} with {l1.features:.1f}. The fewest within one standard error of the best "
-            f"are {self.one_se.features:.0f}."
+            f"{count} of {self.columns:,}: {self.measure} {self.shown(self.at)} on rows of other folds; as many by L1 "
+            f"of scikit-learn {self.shown(self.l1_at)}; {rest}. The fewest within one standard error of the best are "
+            f"{self.one_se.features:.0f}."
         )
