@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 import torchlasso as tl
+from tests.support.accelerated import assert_same, dense, mlp
 from tests.support.architectures import ARCHITECTURES
 from torchlasso import models
-from torchlasso.inference import AccelerationReport
 from torchlasso.inference.convolution import SparseConvolution
 from torchlasso.inference.linear import SparseLinear
 
@@ -31,27 +31,6 @@ STAY = {"vit": "'SparseConvolution' object has no attribute 'weight'"}  # whose 
 
 def in_double(inputs: Any) -> Any:
     return tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
-
-
-@torch.no_grad()
-def outputs_of(model: nn.Module, inputs: Any) -> list[Tensor]:
-    found = model(**inputs) if isinstance(inputs, dict) else model(inputs)
-    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
-
-
-def assert_same(model: nn.Module, fast: nn.Module, inputs: Any) -> None:
-    for ours, wanted in zip(outputs_of(fast, inputs), outputs_of(model.eval(), inputs), strict=True):
-        tolerance = 1e-9 if wanted.dtype == torch.float64 else 1e-4
-        torch.testing.assert_close(ours, wanted, atol=tolerance, rtol=tolerance)
-
-
-def dense(report: AccelerationReport) -> dict[str, str]:
-    return {layer.name: layer.why for layer in report.layers if layer.execution == "dense"}
-
-
-def mlp() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 5))
 
 
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
@@ -218,63 +197,6 @@ def test_layers_that_are_called_otherwise(prefer: Prefer, sparsified: Sparsified
     assert_same(model, fast, inputs)
 
 
-def test_a_way_that_is_wrong_is_not_taken(
-    prefer: Prefer, sparsified: Sparsified, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prefer("csr", "channels")
-    model, x = sparsified(mlp()), torch.randn(3, 20)
-    product = SparseLinear.forward
-    monkeypatch.setattr(SparseLinear, "forward", lambda self, input: product(self, input) + 1e-4)
-    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
-    assert all("csr" not in layer.milliseconds for layer in report.layers)
-    assert_same(model, fast, x)
-
-
-def test_a_model_that_sees_the_difference_keeps_its_layers(prefer: Prefer, sparsified: Sparsified) -> None:
-    class Picky(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(20, 20), nn.Linear(20, 20)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.b(self.a(x)) * (2 if isinstance(self.a, nn.Linear) else 1)
-
-    prefer("csr")
-    model, x = sparsified(Picky()), torch.randn(3, 20)
-    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
-    assert list(dense(report)) == ["a"]
-    assert "the outputs differ" in dense(report)["a"]
-    assert isinstance(fast.b, SparseLinear)
-    assert_same(model, fast, x)
-
-
-@pytest.mark.parametrize(("times", "replaced"), [([0.9], 3), ([1.1, 0.9], 2), ([1.1, 1.1, 0.9], 1), ([1.1] * 3, 0)])
-def test_a_model_that_is_slower_gets_fewer_of_them(
-    times: list[float], replaced: int, prefer: Prefer, sparsified: Sparsified
-) -> None:
-    given = iter(times)
-    prefer("csr", whole=lambda: next(given))
-    model, x = sparsified(mlp()), torch.randn(3, 20)
-    fast, report = tl.accelerate(model, x, compact_first=False, return_report=True)
-    assert next(given, None) is None
-    assert sum(isinstance(module, SparseLinear) for module in fast) == replaced
-    assert list(dense(report).values()) == (3 - replaced) * ["the whole model is not faster with it"]
-    assert report.speedup >= 1
-    assert_same(model, fast, x)
-
-
-def test_a_compacted_model_that_is_slower_is_not_taken(prefer: Prefer) -> None:
-    model, x = mlp(), torch.randn(3, 20)
-    nn.init.zeros_(model[2].weight[:7])
-    for whole, width in ((1.1, 30), (0.9, 23)):
-        prefer("dense", whole=lambda whole=whole: whole)
-        fast, report = tl.accelerate(model, x, return_report=True)
-        assert fast[2].out_features == width
-        assert ("no unit was removed" in report.compaction) == (width == 30)
-        assert set(dense(report)) == {"0", "2", "4"}
-        assert_same(model, fast, x)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_precisions(dtype: torch.dtype, prefer: Prefer, sparsified: Sparsified) -> None:
     """MKL has no sparse product in bfloat16."""
@@ -328,12 +250,3 @@ def test_inputs_that_a_model_writes_into_stay(prefer: Prefer, sparsified: Sparsi
     before = x.clone()
     tl.accelerate(model, x)
     assert torch.equal(x, before)
-
-
-def test_real_timings_are_few(sparsified: Sparsified) -> None:
-    """The choice is not known, but the outputs are right."""
-    model, x = sparsified(mlp()), torch.randn(3, 20)
-    fast, report = tl.accelerate(model, x, seconds=1e-3, compact_first=False, return_report=True)
-    assert report.before > 0
-    assert all(set(layer.milliseconds) >= {"dense", "csr"} for layer in report.layers)
-    assert_same(model, fast, x)
