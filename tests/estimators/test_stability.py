@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from torchlasso.estimators import SparseClassifier, SparseRegressor, StabilitySelection
+from torchlasso.estimators import SparseClassifier, SparseCox, SparseRegressor, StabilitySelection
 from torchlasso.estimators.error_control import null_bound, q_values, stability_paths
 from torchlasso.estimators.subsamples import complementary_pairs
 
@@ -119,6 +119,14 @@ def test_it_finds_the_features_that_matter(base: Any) -> None:
     assert (np.diff(selector.lams_) < 0).all()
     by_count = StabilitySelection(base, max_false=0.2, pairs=15, random_state=0).fit(x, y)
     assert (by_count.support_ == (selector.efp_ <= 0.2)).all()
+
+
+def test_features_that_decide_the_time_of_an_event() -> None:
+    x, y = table(200)
+    time = np.exp(-y)
+    target = np.stack([time < 2, time.clip(max=2)], axis=1)
+    selector = StabilitySelection(SparseCox(hidden=()), pairs=4, random_state=0).fit(x, target)
+    assert selector.get_support(indices=True).tolist() == [3, 7]
 
 
 def test_noise_is_seldom_selected() -> None:

@@ -77,6 +77,9 @@ class SparseCox(GivenStrength):
         self._check()
         if self.ties not in TIES:
             raise unknown("form of ties", str(self.ties), TIES)
+        return self._train(self._table(X, y, sample_weight, groups))
+
+    def _table(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Table:
         X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES)
         event, time = events_and_times(y)
         check_consistent_length(X, time)
@@ -85,7 +88,7 @@ class SparseCox(GivenStrength):
         if not event[weights > 0].any():
             raise ValueError("y has no event, so its rows have no order: some of them need one")
         targets = SurvivalTargets(torch.from_numpy(time), torch.from_numpy(event), rows, self.ties)
-        return self._train(Table(as_dense(X), np.stack([event, time], 1), targets, row_groups(groups, len(time))))
+        return Table(as_dense(X), np.stack([event, time], 1), targets, row_groups(groups, len(time)))
 
     def predict(self, X: Any) -> Numbers:
         """Return the risk of each row, (n,): the logarithm of a factor on the rate of events."""

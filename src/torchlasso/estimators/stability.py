@@ -9,6 +9,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.feature_selection import SelectorMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -47,12 +48,12 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     discovery rate; a feature's q-value is the smallest such estimate of a selection with it.
 
     Args:
-        estimator: a :class:`SparseClassifier` or :class:`SparseRegressor`. Without hidden layers, the features that are
-            selected at λ are those that the model reads at this λ or a larger one. With hidden layers, λ is the one of
-            the estimator, and a feature is selected at a threshold if the network is at least as sensitive to it: the
-            root mean square, over rows, of the derivative of the outputs. Or any estimator with
-            ``feature_importances_`` or ``coef_``, such as trees, and these importances. None: a small network, for
-            classes or for numbers. Scale numbers that are targets of networks to variance 1.
+        estimator: a :class:`SparseClassifier`, :class:`SparseRegressor` or :class:`SparseCox`. Without hidden layers, the
+            features that are selected at λ are those that the model reads at this λ or a larger one. With hidden
+            layers, λ is the one of the estimator, and a feature is selected at a threshold if the network is at least
+            as sensitive to it: the root mean square, over rows, of the derivative of the outputs. Or any estimator
+            with ``feature_importances_`` or ``coef_``, such as trees, and these importances. None: a small network,
+            for classes, or for numbers after scaling them to variance 1.
         fdr: the wanted false discovery rate, in (0, 1]: features with a q-value of at most this are selected.
         max_false: the wanted bound on the expected number of false positives, in the place of ``fdr``.
         pairs: B, the number of pairs of halves.
@@ -108,7 +109,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
 
         Args:
             X: (n, p) numbers, an array, a data frame or a sparse matrix. Scale the features before.
-            y: (n,) classes or numbers, or (n, targets) numbers.
+            y: (n,) classes or numbers, (n, targets) numbers, or (n, 2) events and times.
             groups: (n,) the group of each row, such as the animal that it was measured on: rows of one group are in the
                 same half.
 
@@ -127,6 +128,8 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             if len(known) == 1:
                 [only] = known.tolist()
                 raise ValueError(f"{type(self).__name__} needs rows of two classes at least; got one class, {only!r}")
+        elif self.estimator is None:
+            y = StandardScaler().fit_transform(y.reshape(len(y), -1))
         units = row_groups(groups, len(x))
         random = check_random_state(self.random_state)
         halves = complementary_pairs(np.arange(len(x)) if units is None else units, self.pairs, random, classes)
