@@ -30,7 +30,7 @@ def waves(n: int, p: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("sizes", [(40, 40, 40), (40, 31, 52)], ids=["equal halves", "halves of other sizes"])
 @pytest.mark.parametrize(
     "estimator",
-    [SparseRegressor(**SHORT), SparseRegressor(**SHORT, l1_ratio=0.5), SparseClassifier(**SHORT)],
+    [SparseRegressor(**SHORT), SparseRegressor(**SHORT, penalty="l1", l1_ratio=0.5), SparseClassifier(**SHORT)],
     ids=["numbers", "elastic net", "three classes"],
 )
 def test_networks_that_are_trained_as_one_are_those_that_are_trained_one_by_one(
@@ -41,8 +41,8 @@ def test_networks_that_are_trained_as_one_are_those_that_are_trained_one_by_one(
     table, groups = estimator._table(x, labels), groups_of_features(None, (), 12, None)
     rng = np.random.default_rng(0)
     halves = [table.some(np.sort(rng.permutation(60)[:size])) for size in sizes]
-    one_by_one = SingleNetworks(estimator, groups, 0.05)(halves, [5, 6, 7])
-    together = NetworkStack(estimator, 0.05)(halves, [5, 6, 7])
+    one_by_one = SingleNetworks(estimator, groups, 0.1)(halves, [5, 6, 7])
+    together = NetworkStack(estimator, 0.1)(halves, [5, 6, 7])
     assert 0 < (one_by_one == 0).sum() < one_by_one.size  # some features are gone
     np.testing.assert_allclose(together, one_by_one, atol=1e-10)
 

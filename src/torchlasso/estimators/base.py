@@ -26,8 +26,8 @@ from torchlasso.estimators.network import SkipNetwork
 from torchlasso.estimators.network_path import NetworkPath, TableRows, TrainingLength
 from torchlasso.estimators.points import Numbers, importances
 from torchlasso.estimators.smooth import TrainingLoss
-from torchlasso.graph import Inputs
 from torchlasso.penalties import MCP, SCAD, ElasticNet, Penalty
+from torchlasso.penalties.blocks import Blocks
 
 Self = TypeVar("Self", bound="SparseEstimator")
 Factory = Callable[[int, int], nn.Module]  # (features, outputs) ↦ a network
@@ -161,10 +161,10 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             lambda: self._network(features, outputs), _rows(training), groups, self._penalty, length, validation
         )
 
-    def _penalty(self, inputs: Inputs) -> Penalty:
+    def _penalty(self, over: Blocks) -> Penalty:
         """Return the penalty of a network over its inputs."""
         options = {"l1_ratio": self.l1_ratio} if self.penalty == "l1" else {}
-        return PENALTIES[self.penalty](over=inputs, **options)
+        return PENALTIES[self.penalty](over=over, **options)
 
     def _parts(self, table: Table, seed: int) -> tuple[Table, Table]:
         """Divide the rows into those for training and those for validation."""

@@ -17,7 +17,6 @@ from torchlasso.estimators.losses import Targets
 from torchlasso.estimators.network import SkipNetwork
 from torchlasso.estimators.points import Numbers
 from torchlasso.optim import ProxAdam
-from torchlasso.penalties import ElasticNet
 from torchlasso.penalties.blocks import Rows
 
 STACK, NUMBERS = 50, 50_000_000  # the most networks at once, and the most numbers in twice their rows
@@ -155,7 +154,7 @@ class NetworkStack:
 
     def _groups(self, network: StackedNetworks) -> list[dict[str, object]]:
         """Return the groups that ``param_groups`` makes for one network with ``Inputs``."""
-        penalty = ElasticNet(l1_ratio=self.estimator.l1_ratio, over=Rows(weighted=False))
+        penalty = self.estimator._penalty(Rows(weighted=False))
         return [
             {"params": [network.reads], "penalty": penalty, "lam": self.lam},
             {"params": [network.last], "penalty": None, "lam": 0.0, "weight_decay": self.lam},

@@ -29,7 +29,14 @@ from torchlasso.estimators.subsamples import LEAST, complementary_pairs
 DEEP = 20.0  # paths go on until the bound at their last point is so many times the cutoff of its mean
 
 # of the default estimator. Halves are small: few hidden units at a high rate, and all rows in a batch.
-NETWORK: dict[str, Any] = {"lam": 0.01, "hidden": (16,), "lr": 0.03, "epochs": 200, "batch_size": 1000}
+NETWORK: dict[str, Any] = {
+    "lam": 0.01,
+    "penalty": "l1",
+    "hidden": (16,),
+    "lr": 0.03,
+    "epochs": 200,
+    "batch_size": 1000,
+}
 
 
 @dataclass(eq=False, repr=False)
@@ -48,8 +55,8 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     discovery rate; a feature's q-value is the smallest such estimate of a selection with it.
 
     Args:
-        estimator: a :class:`SparseClassifier`, :class:`SparseRegressor` or :class:`SparseCox`. Without hidden layers, the
-            features that are selected at λ are those that the model reads at this λ or a larger one. With hidden
+        estimator: a :class:`SparseClassifier`, :class:`SparseRegressor` or :class:`SparseCox`. Without hidden layers,
+            the features that are selected at λ are those that the model reads at this λ or a larger one. With hidden
             layers, λ is the one of the estimator, and a feature is selected at a threshold if the network is at least
             as sensitive to it: the root mean square, over rows, of the derivative of the outputs. Or any estimator
             with ``feature_importances_`` or ``coef_``, such as trees, and these importances. None: a small network,
