@@ -11,6 +11,7 @@ from torchlasso.estimators.input_groups import InputGroups
 from torchlasso.estimators.smooth import Curvature, SmoothLoss
 
 LARGEST, CONJUGATE = 1000, 500  # the most numbers with a dense matrix of curvature; the most steps without
+INEXACT = 0.01  # the rest at which they end, relative to the first one: the next Newton step goes on from there
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,27 @@ class Face:
         return found - outer.reshape(size * q, size * q)
 
     def _conjugate_gradients(self, at: Tensor, slope: Tensor, bend: Curvature) -> Tensor:
-        """Solve ∇²·d = −slope step by step, as far as the curvature reaches."""
+        """Solve ∇²·d = −slope step by step, as far as the curvature reaches.
+
+        The steps are preconditioned by a mean curvature of the loss, and by that of the penalty, which is large across
+        groups that are nearly zero, and none along them.
+        """
         factors, bent = self._bend(at)
         groups = self.groups
+        loss = float((slope * (self.x.mT @ bend.times(self.x @ slope))).sum() / slope.square().sum())
+        loss = max(loss, 1e-12)
+        norms = groups.norms(at)
+        along_each = at * (1 / norms).where((norms > 0) & (groups.l1 > 0), 0.0)[groups.numbers, None]
+        radial = 1 / (loss + self.lam * groups.l2[groups.numbers, None]) - 1 / (factors + loss)
+
+        def conditioned(rest: Tensor) -> Tensor:
+            along = at.new_zeros(len(groups.l1)).index_add(0, groups.numbers, (along_each * rest).sum(dim=1))
+            return rest / (factors + loss) + radial * along_each * along[groups.numbers, None]
+
         found, rest = torch.zeros_like(at), -slope
-        direction, size = rest, rest.square().sum()
-        enough = 1e-20 * size
+        direction = conditioned(rest)
+        size = (rest * direction).sum()
+        enough = INEXACT**2 * size
         for _ in range(CONJUGATE):
             curved = self.x.mT @ bend.times(self.x @ direction) + factors * direction
             along = at.new_zeros(len(groups.l1)).index_add(0, groups.numbers, (bent * direction).sum(dim=1))
@@ -83,8 +99,9 @@ class Face:
                 break
             length = size / curvature
             found, rest = found + length * direction, rest - length * curved
-            size, before = rest.square().sum(), size
+            better = conditioned(rest)
+            size, before = (rest * better).sum(), size
             if size <= enough:
                 break
-            direction = rest + size / before * direction
+            direction = better + size / before * direction
         return found if bool(found.any()) else -slope

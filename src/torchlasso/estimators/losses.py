@@ -21,12 +21,14 @@ class RowLoss:
         value: the loss, (n,).
         slope: its derivatives by the outputs, (n, q).
         curvature: its second derivatives, (n, q, q).
+        curved: (outputs, targets, directions) ↦ the product of these with a direction of each row, (n, q).
         is_shift_invariant: whether it stays the same if a number is added to all outputs of a row.
     """
 
     value: RowFunction
     slope: RowFunction
     curvature: RowFunction
+    curved: Callable[[Tensor, Tensor, Tensor], Tensor]
     is_shift_invariant: bool = False
 
 
@@ -39,47 +41,63 @@ def _spread(outputs: Tensor) -> Tensor:
     return torch.diag_embed(shares) - shares[:, :, None] * shares[:, None, :]
 
 
+def _spread_along(outputs: Tensor, directions: Tensor) -> Tensor:
+    shares = outputs.softmax(dim=1)
+    along = shares * directions
+    return along - shares * along.sum(dim=1, keepdim=True)
+
+
 # ½‖outputs − y‖²
 SQUARED = RowLoss(
     value=lambda outputs, y: (outputs - y).square().sum(dim=1) / 2,
     slope=lambda outputs, y: outputs - y,
     curvature=lambda outputs, y: torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1),
+    curved=lambda outputs, y, directions: directions,
 )
 # cross-entropy of one output, the log odds of class 1 against class 0
 LOGISTIC = RowLoss(
     value=lambda outputs, y: binary_cross_entropy_with_logits(outputs, y, reduction="none")[:, 0],
     slope=lambda outputs, y: outputs.sigmoid() - y,
     curvature=lambda outputs, y: (outputs.sigmoid() * (-outputs).sigmoid())[:, :, None],
+    curved=lambda outputs, y, directions: outputs.sigmoid() * (-outputs).sigmoid() * directions,
 )
 # cross-entropy of one output for each class; y has the number of the class
 MULTINOMIAL = RowLoss(
     value=lambda outputs, y: cross_entropy(outputs, y[:, 0].long(), reduction="none"),
     slope=lambda outputs, y: outputs.softmax(dim=1) - _one_hot(outputs, y),
     curvature=lambda outputs, y: _spread(outputs),
+    curved=lambda outputs, y, directions: _spread_along(outputs, directions),
     is_shift_invariant=True,
 )
 
 
 @dataclass(frozen=True)
 class RowCurvature:
-    """Second derivatives of a loss that is a sum over rows.
+    """Second derivatives of a loss that is a sum over rows, at some outputs.
 
     Args:
-        within: those of each row, (n, q, q).
+        loss: of each row.
+        outputs: of the rows, (n, q).
+        y: their targets.
+        factors: of the rows in the sum, (n,).
     """
 
-    within: Tensor
+    loss: RowLoss
+    outputs: Tensor
+    y: Tensor
+    factors: Tensor
 
     def times(self, directions: Tensor) -> Tensor:
         """Return their product with directions of the outputs, (n, q)."""
-        return torch.einsum("nij,nj->ni", self.within, directions)
+        return self.factors[:, None] * self.loss.curved(self.outputs, self.y, directions)
 
     def between(self, x: Tensor) -> Tensor:
         """Return the second derivatives by the weights of inputs x, (n, p): (p · q, p · q)."""
-        size, q = x.shape[1], self.within.shape[1]
+        within = self.factors[:, None, None] * self.loss.curvature(self.outputs, self.y)
+        size, q = x.shape[1], within.shape[1]
         if q == 1:
-            return x.mT @ (x * self.within[:, 0])
-        return torch.einsum("na,nij,nb->aibj", x, self.within, x).reshape(size * q, size * q)
+            return x.mT @ (x * within[:, 0])
+        return torch.einsum("na,nij,nb->aibj", x, within, x).reshape(size * q, size * q)
 
 
 @dataclass(frozen=True)
@@ -109,7 +127,7 @@ class Targets:
 
     def curvature(self, outputs: Tensor) -> RowCurvature:
         """Return its second derivatives, which are zero between rows."""
-        return RowCurvature(self.weights[:, None, None] / len(self.y) * self.row_loss.curvature(outputs, self.y))
+        return RowCurvature(self.row_loss, outputs, self.y, self.weights / len(self.y))
 
     @property
     def is_shift_invariant(self) -> bool:
