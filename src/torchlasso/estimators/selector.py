@@ -41,13 +41,12 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Examples:
-        >>> from sklearn.datasets import load_breast_cancer
-        >>> from sklearn.preprocessing import StandardScaler
-        >>> x, y = load_breast_cancer(return_X_y=True, as_frame=True)
-        >>> x = StandardScaler().set_output(transform="pandas").fit_transform(x)
-        >>> selector = FeatureSelector(SparseClassifier(hidden=()), features=2).set_output(transform="pandas")
-        >>> selector.fit_transform(x, y).columns.tolist()
-        ['worst radius', 'worst concave points']
+        >>> import pandas as pd
+        >>> names = ["age", "dose", "weight", "height"]
+        >>> x = pd.DataFrame(np.random.default_rng(0).normal(size=(100, 4)), columns=names)
+        >>> selector = FeatureSelector(SparseRegressor(hidden=()), features=2).set_output(transform="pandas")
+        >>> selector.fit_transform(x, x["dose"] - x["weight"]).columns.tolist()
+        ['dose', 'weight']
     """
 
     estimator: GivenStrength | None = None
