@@ -22,6 +22,7 @@ from torchlasso.estimators import (
     SparseClassifierCV,
     SparseRegressor,
     SparseRegressorCV,
+    StabilitySelection,
 )
 
 SHORT: dict[str, Any] = {"hidden": (8,), "epochs": 60, "points": 2, "random_state": 0}
@@ -162,6 +163,14 @@ def test_the_selector_passes_on_the_features_and_their_names(features: Any, coun
     assert len(found.columns) == (selector.get_support().sum() if count is None else count)
     assert len(found.columns) > 0
     assert (selector.feature_importances_ > 0)[selector.get_support()].all()
+
+
+def test_the_selector_by_a_false_discovery_rate_is_a_stability_selection() -> None:
+    x, y = table(200)
+    selector = FeatureSelector(SparseRegressor(hidden=()), fdr=0.1, random_state=0).fit(x, y)
+    stable = StabilitySelection(SparseRegressor(hidden=()), fdr=0.1, random_state=0).fit(x, y)
+    assert selector.get_support(indices=True).tolist() == stable.get_support(indices=True).tolist() == [3, 7]
+    assert (selector.feature_importances_ == stable.scores_).all()
 
 
 def test_the_selector_takes_the_estimator_that_suits_the_targets() -> None:

@@ -20,6 +20,7 @@ from torchlasso.estimators.cross_validation import RULES
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.points import Numbers
 from torchlasso.estimators.regressor import SparseRegressor, SparseRegressorCV
+from torchlasso.estimators.stability import StabilitySelection
 
 SEARCHES = {SparseClassifier: SparseClassifierCV, SparseRegressor: SparseRegressorCV}
 
@@ -33,11 +34,13 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
             the one that suits the targets.
         features: the number of features; or ``"one-se"`` or ``"best"``, for those of the λ that
             :class:`SparseClassifierCV` or :class:`SparseRegressorCV` chooses by this rule.
-        lams, cv, scoring, n_jobs: of the cross-validation.
-        random_state: of the default estimator: an int for the same selection again.
+        fdr: the wanted false discovery rate of :class:`StabilitySelection`, in the place of ``features``.
+        lams, cv, scoring: of the cross-validation.
+        n_jobs: the number of processes of the cross-validation and of the stability selection.
+        random_state: of the default estimator and of the stability selection: an int for the same selection again.
 
     Attributes:
-        estimator_: the sparse model.
+        estimator_: the sparse model, or the :class:`StabilitySelection`.
         n_features_in_, feature_names_in_: as in scikit-learn.
 
     Examples:
@@ -52,6 +55,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
     estimator: GivenStrength | None = None
     _: KW_ONLY
     features: int | str = "one-se"
+    fdr: float | None = None
     lams: int | Sequence[float] = 20
     cv: Any = None
     scoring: Any = None
@@ -73,6 +77,14 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
         """
         validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, multi_output=True, ensure_min_samples=2)
         estimator = self._estimator(y)
+        if self.fdr is not None:
+            if sample_weight is not None:
+                raise ValueError("sample_weight must be None with fdr: stability selection takes halves of equal rows")
+            # without an estimator, networks of its own, which are trained as one
+            base = None if self.estimator is None else estimator
+            stable = StabilitySelection(base, fdr=self.fdr, n_jobs=self.n_jobs, random_state=self.random_state)
+            self.estimator_: Any = stable.fit(X, y, groups=groups)
+            return self
         if isinstance(self.features, str):
             if self.features not in RULES:
                 raise unknown("features", self.features, RULES)
@@ -101,9 +113,10 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     @property
     def feature_importances_(self) -> Numbers:
-        """The largest λ at which each feature is read."""
+        """The largest λ at which each feature is read; of a stability selection, the score of each feature."""
         check_is_fitted(self)
-        return np.asarray(self.estimator_.feature_importances_)
+        model = self.estimator_
+        return np.asarray(model.scores_ if isinstance(model, StabilitySelection) else model.feature_importances_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
