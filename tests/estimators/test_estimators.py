@@ -29,8 +29,8 @@ SHORT: dict[str, Any] = {"hidden": (8,), "epochs": 100, "points": 3, "random_sta
     [
         SparseRegressor(hidden=(), points=2),
         SparseClassifier(hidden=(), points=2),
-        SparseRegressor(0.001, hidden=(4,), points=1, epochs=25, lr=0.05),
-        SparseClassifier(0.001, hidden=(4,), points=1, epochs=25, lr=0.05),
+        SparseRegressor(0.001, hidden=(4,), points=1, epochs=15, lr=0.1),
+        SparseClassifier(0.001, hidden=(4,), points=1, epochs=15, lr=0.1),
     ],
     ids=["linear regressor", "linear classifier", "regressor", "classifier"],
 )

@@ -35,6 +35,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
         features: the number of features; or ``"one-se"`` or ``"best"``, for those of the λ that
             :class:`SparseClassifierCV` or :class:`SparseRegressorCV` chooses by this rule.
         fdr: the wanted false discovery rate of :class:`StabilitySelection`, in the place of ``features``.
+        pairs: of halves of the rows, for the stability selection.
         lams, cv, scoring: of the cross-validation.
         n_jobs: the number of processes of the cross-validation and of the stability selection.
         random_state: of the default estimator and of the stability selection: an int for the same selection again.
@@ -56,6 +57,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
     _: KW_ONLY
     features: int | str = "one-se"
     fdr: float | None = None
+    pairs: int = 50
     lams: int | Sequence[float] = 20
     cv: Any = None
     scoring: Any = None
@@ -82,7 +84,8 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
                 raise ValueError("sample_weight must be None with fdr: stability selection takes halves of equal rows")
             # without an estimator, networks of its own, which are trained as one
             base = None if self.estimator is None else estimator
-            stable = StabilitySelection(base, fdr=self.fdr, n_jobs=self.n_jobs, random_state=self.random_state)
+            options = {"pairs": self.pairs, "n_jobs": self.n_jobs, "random_state": self.random_state}
+            stable = StabilitySelection(base, fdr=self.fdr, **options)
             self.estimator_: Any = stable.fit(X, y, groups=groups)
             return self
         if isinstance(self.features, str):
