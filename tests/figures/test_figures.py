@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 
 import torchlasso as tl
+from torchlasso.estimators.points import PathPoint
 from torchlasso.figures._filters import filter_pixels
 from torchlasso.figures._inputs import pixel_map, pixels_on, ranked
 from torchlasso.figures._pixels import ABOVE, BELOW, NONE
@@ -26,6 +28,10 @@ EPOCHS = {
     "loss-term": [{"epoch": 1, "loss": 1.5, "sparsity": 0.0, "lam": 1e-2}],
 }
 
+LIVE = {0.1: [True, True, True, False], 0.2: [True, False, True, False], 0.4: [False, False, True, False]}
+POINTS = [PathPoint(lam, np.array(live), loss=1.0) for lam, live in LIVE.items()]
+POINTS.append(PathPoint(0.8, np.zeros(4, dtype=bool), loss=2.0))
+
 
 @pytest.fixture
 def record() -> tl.SparsityReport:
@@ -39,6 +45,7 @@ DRAWN: dict[str, Callable[[Any], Any]] = {
     "frontier": lambda ax: tl.figures.frontier([tl.figures.Series("it", [1.0, 0.1], [0.1, 0.2])], ax),
     "training": lambda ax: tl.figures.training(EPOCHS, "loss", ax),
     "stability": lambda ax: tl.figures.stability([0.1, 0.0], ax),
+    "entries": lambda ax: tl.figures.entries(POINTS, ax),
     "frequencies": lambda ax: tl.figures.frequencies([[0.5], [1.0]], [0.2, 0.1], [True], ax),
     "numbers": lambda ax: tl.figures.numbers([tl.figures.Series("it", [1, 5], [0.5, 0.9])], ax),
     "layers": lambda ax: tl.figures.layers(tl.report(nn.Linear(3, 2)), "weights", ax),
@@ -283,3 +290,24 @@ def test_scores_over_numbers_of_features() -> None:
 def test_numbers_of_features_are_above_zero(left: list[float]) -> None:
     with pytest.raises(ValueError, match="points, with numbers of features above 0"):
         tl.figures.numbers([tl.figures.Series("it", left, left)])
+
+
+def test_entries_are_in_the_order_in_which_features_leave() -> None:
+    axes = tl.figures.entries(POINTS, names=("a", "$b", "c", "d"))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["c", "a", r"\$b"]
+    spans = [tuple(line.get_xdata()) for line in axes.lines[::2]]
+    assert spans == [(0.1, 0.4), (0.1, 0.2), (0.1, 0.1)]
+    assert len(tl.figures.entries(POINTS, most=1).get_yticklabels()) == 1
+
+
+@pytest.mark.parametrize(
+    ("points", "names", "message"),
+    [
+        (slice(0, 1), (), "entries: path must have two points at least, with λ above 0"),
+        (slice(3, 5), (), "entries: no feature is read"),
+        (slice(0, 5), ("a",), "entries: names must have a name for each of the 4 features; got 1"),
+    ],
+)
+def test_a_path_that_cannot_be_drawn(points: slice, names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tl.figures.entries([*POINTS, PathPoint(0.9, np.zeros(4, dtype=bool), 1.0)][points], names=names)

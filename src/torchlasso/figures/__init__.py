@@ -5,6 +5,7 @@
 >>> axes.figure.savefig("stability.png")  # doctest: +SKIP
 """
 
+from torchlasso.figures._entries import entries
 from torchlasso.figures._filters import filters
 from torchlasso.figures._frequencies import frequencies
 from torchlasso.figures._frontier import Series, frontier
@@ -18,6 +19,7 @@ from torchlasso.figures._weights import weights
 
 __all__ = [
     "Series",
+    "entries",
     "filters",
     "frequencies",
     "frontier",
