@@ -50,6 +50,21 @@ def test_importing_torchlasso_loads_no_optional_dependency() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
+@pytest.mark.slow
+def test_only_select_needs_scikit_learn(tmp_path: Path) -> None:
+    missing = (*(set(OPTIONAL) - {"typer", "rich"}), "scipy", "joblib")
+    (tmp_path / "table.csv").write_text("a,label\n1,0\n2,1\n", encoding="utf-8")
+    words = ["select", "--data", "table.csv", "--label", "label", "--out", "nowhere"]
+    blocked = f"sys.modules.update(dict.fromkeys({missing}))"
+    command = f"import sys; {blocked}; from torchlasso.cli.main import main; sys.argv[1:] = {words}; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=100
+    )
+    assert done.returncode == 2
+    assert "selecting features needs sklearn: pip install 'torchlasso[sklearn]'" in done.stderr.replace("\n", " ")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_no_function_shadows_a_module() -> None:
     modules = [found.name for found in pkgutil.walk_packages(torchlasso.__path__, "torchlasso.")]
     names = [name.rpartition(".") for name in modules if not name.endswith("__main__")]

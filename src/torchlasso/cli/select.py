@@ -9,14 +9,13 @@ import typer
 from rich.table import Table
 
 from torchlasso._core import files
+from torchlasso._core.extras import require
 from torchlasso.cli import options, screen
 from torchlasso.runs.declared import SELECT
 from torchlasso.runs.page.reading import joined_names
-from torchlasso.runs.selecting.candidates import read_candidates
-from torchlasso.runs.selecting.computing import select_features
+from torchlasso.runs.selecting.folder import FEATURES, PAGE, RECORD, check_folder
 from torchlasso.runs.selecting.options import SelectOptions
 from torchlasso.runs.selecting.record import Selection
-from torchlasso.runs.selecting.writing import FEATURES, PAGE, RECORD, check_folder, write_selection
 
 SHOWN, NAMED = 50, 10  # features on the screen, and names of columns that were left out
 
@@ -39,15 +38,16 @@ def select(
         raise ValueError("--out must name a folder; got an empty text")
     chosen, folder = SelectOptions(**given), Path(out)
     check_folder(folder, overwrite)
+    require("sklearn", "sklearn", "selecting features")
+    # not before: the other commands do without scikit-learn, and start a second sooner
+    from torchlasso.runs.selecting.running import run_selection
+
     with screen.aside(as_json):
-        table = read_candidates(chosen)
-        columns = len(table.names) + len(table.constant) + len(table.copies)
-        found = select_features(table, columns, chosen, screen.say)
-        write_selection(folder, found, table, chosen)
-        _show(found.selection)
+        selection = run_selection(chosen, folder, screen.say)
+        _show(selection)
         screen.say(f"{folder}: {FEATURES}, {RECORD}, {PAGE}")
     if as_json:
-        print(files.as_json(found.selection.to_dict()), end="")
+        print(files.as_json(selection.to_dict()), end="")
 
 
 def _show(result: Selection) -> None:

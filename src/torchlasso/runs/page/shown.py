@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchlasso.diagnostics.record import SparsityReport
 from torchlasso.diagnostics.report import report
-from torchlasso.figures._embedding import page_axes
+from torchlasso.figures._embedding import can_draw
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.path import Point, choose, pooled
 from torchlasso.penalties import L1
@@ -146,11 +146,7 @@ class Shown:
     @cached_property
     def drawable(self) -> bool:
         """True if figures can be drawn."""
-        try:
-            page_axes()
-        except ImportError:
-            return False
-        return True
+        return can_draw()
 
 
 def weights_by_name(model: nn.Module, record: SparsityReport) -> dict[str, Tensor]:

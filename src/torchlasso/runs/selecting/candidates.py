@@ -36,6 +36,11 @@ class Candidates:
     copies: dict[str, str]
 
     @property
+    def columns(self) -> int:
+        """The number of all columns of the table."""
+        return len(self.names) + len(self.constant) + len(self.copies)
+
+    @property
     def is_classes(self) -> bool:
         """True if the targets are classes."""
         return bool(self.y.dtype.kind != "f")

@@ -104,12 +104,11 @@ class Models:
         return LogisticRegression(max_iter=1000) if self.table.is_classes else RidgeCV(np.geomspace(1e-2, 1e4, 13))
 
 
-def select_features(table: Candidates, columns: int, options: SelectOptions, say: Callable[[str], None]) -> Analysis:
+def select_features(table: Candidates, options: SelectOptions, say: Callable[[str], None]) -> Analysis:
     """Select the features of a table.
 
     Args:
         table: its candidates.
-        columns: the number of all its columns.
         options: the number of features, or the rate of false ones.
         say: prints a line about the next step.
 
@@ -149,7 +148,7 @@ def select_features(table: Candidates, columns: int, options: SelectOptions, say
         measure="accuracy" if table.is_classes else "R²",
         rows=len(table.y),
         groups=None if table.groups is None else len(np.unique(table.groups)),
-        columns=columns,
+        columns=table.columns,
         constant=table.constant,
         copies=table.copies,
         chosen=ranked,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torchlasso._core.readable import percent
 from torchlasso.figures import Series, frequencies, numbers
-from torchlasso.figures._embedding import embedded, page_axes
+from torchlasso.figures._embedding import can_draw, embedded, page_axes
 from torchlasso.html import Bar, beside, document, figure, paragraph, section, table, tiles
 from torchlasso.runs.page.reading import joined_names
 from torchlasso.runs.selecting.computing import Analysis
@@ -112,7 +112,7 @@ def _accuracy(result: Selection) -> str:
     series = [_series("torchlasso", result.curve), _series(L1_OF[result.measure], result.l1)]
     chosen = None if result.at is None else (result.at.features, result.at.score)
     drawing, lines = "", [each for each in series if each.left]
-    if lines and _can_draw():
+    if lines and can_draw():
         axes = numbers(
             lines,
             page_axes(),
@@ -151,7 +151,7 @@ def _series(name: str, points: Sequence[CurvePoint]) -> Series:
 
 
 def _stability(found: Analysis, names: Sequence[str], options: SelectOptions) -> str:
-    if not _can_draw():
+    if not can_draw():
         return ""
     shares = found.frequencies.shares
     order = (-shares.max(axis=0) - 2 * found.support).argsort(kind="stable")[: int(found.support.sum()) + DRAWN]
@@ -196,11 +196,3 @@ def _configuration(result: Selection, options: SelectOptions) -> str:
 
 def _text(value: Any) -> str:
     return "" if value is None or value == () else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _can_draw() -> bool:
-    try:
-        page_axes()
-    except ImportError:
-        return False
-    return True

@@ -1,39 +1,41 @@
-"""The folder of a selection: its record, a table of all features, and its page."""
+"""A selection from beginning to end: its table is read, its features are selected, and its files written."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from torchlasso._core.files import write_json, write_text
-from torchlasso.runs.files import RunFiles
-from torchlasso.runs.selecting.candidates import Candidates
-from torchlasso.runs.selecting.computing import Analysis
+from torchlasso.runs.selecting.candidates import Candidates, read_candidates
+from torchlasso.runs.selecting.computing import Analysis, select_features
+from torchlasso.runs.selecting.folder import FEATURES, PAGE, RECORD
 from torchlasso.runs.selecting.options import SelectOptions
 from torchlasso.runs.selecting.page import selection_page
+from torchlasso.runs.selecting.record import Selection
 
-RECORD, FEATURES, PAGE = "selection.json", "features.csv", "report.html"
 
-
-def check_folder(path: Path, overwrite: bool) -> None:
-    """Raise ``ValueError`` if the folder cannot take a selection.
+def run_selection(options: SelectOptions, folder: Path, say: Callable[[str], None]) -> Selection:
+    """Select the features of a table, and write the record, a table of all features and the page into a folder.
 
     Args:
-        path: the folder; it need not exist.
-        overwrite: whether an earlier selection may be replaced.
+        options: the table, and the number of features or the rate of false ones.
+        folder: made if it does not exist.
+        say: prints a line about the next step.
+
+    Raises:
+        ValueError: the table cannot be used, or no λ leaves so many features.
     """
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file; --out must name a folder")
-    if RunFiles(path).config.exists():
-        raise ValueError(f"{path} holds a run of torchlasso; give another --out")
-    if (path / RECORD).exists() and not overwrite:
-        raise ValueError(f"{path} already holds a selection; give --overwrite or another --out")
+    table = read_candidates(options)
+    found = select_features(table, options, say)
+    _write(folder, found, table, options)
+    return found.selection
 
 
-def write_selection(path: Path, found: Analysis, table: Candidates, options: SelectOptions) -> None:
+def _write(path: Path, found: Analysis, table: Candidates, options: SelectOptions) -> None:
     """Write the files of a selection into a folder, the record last."""
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / FEATURES, _features(found, table))
