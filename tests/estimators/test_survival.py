@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
 from sklearn.utils.estimator_checks import check_estimator
 from torch import Tensor
 
-from torchlasso.estimators import SparseCox
+from torchlasso.estimators import FeatureSelector, SparseCox, SparseCoxCV, StabilitySelection
 from torchlasso.estimators.concordance import concordance_index
+from torchlasso.estimators.subsamples import complementary_pairs
 from torchlasso.estimators.survival import TIES, SurvivalTargets
 
 
@@ -28,6 +30,10 @@ def patients(n: int = 150, p: int = 12, *, tied: bool = False) -> tuple[np.ndarr
     event = time < 1.5
     time = time.clip(max=1.5)
     return x, np.stack([event, np.ceil(8 * time) / 8 if tied else time], axis=1)
+
+
+def structured(y: np.ndarray) -> np.ndarray:
+    return np.array([(e == 1, t) for e, t in y], dtype=[("event", bool), ("time", float)])
 
 
 def partial_likelihood(outputs: Tensor, y: np.ndarray, weights: np.ndarray, ties: str) -> Tensor:
@@ -107,12 +113,26 @@ def test_the_linear_model_is_the_minimum(ties: str, lam: float) -> None:
 def test_coxnet(lam: float) -> None:
     linear_model = pytest.importorskip("sksurv.linear_model", reason="scikit-survival is not installed")
     x, y = patients(tied=True)
-    structured = np.array([(e == 1, t) for e, t in y], dtype=[("event", bool), ("time", float)])
+    survived = structured(y)
     theirs = linear_model.CoxnetSurvivalAnalysis(alphas=[lam], l1_ratio=1.0, tol=1e-14, max_iter=1_000_000)
-    theirs.fit(x, structured)
-    ours = SparseCox(lam, hidden=(), points=1).fit(x, structured)
+    theirs.fit(x, survived)
+    ours = SparseCox(lam, hidden=(), points=1).fit(x, survived)
     np.testing.assert_allclose(ours.coef_, theirs.coef_[:, 0], atol=1e-6)
-    assert ours.score(x, structured) == pytest.approx(theirs.score(x, structured), abs=1e-12)
+    assert ours.score(x, survived) == pytest.approx(theirs.score(x, survived), abs=1e-12)
+
+
+def test_cross_validation_is_the_one_of_coxnet() -> None:
+    """Folds of their own path and their own score give the same table of scores."""
+    linear_model = pytest.importorskip("sksurv.linear_model", reason="scikit-survival is not installed")
+    x, y = patients(tied=True)
+    survived, lams = structured(y), [0.02, 0.05, 0.1, 0.2]
+    ours = SparseCoxCV(hidden=(), lams=lams, cv=KFold(3)).fit(x, survived)
+    for fold, (training, held_out) in enumerate(KFold(3).split(x)):
+        theirs = linear_model.CoxnetSurvivalAnalysis(alphas=lams[::-1], l1_ratio=1.0, tol=1e-14, max_iter=1_000_000)
+        theirs.fit(x[training], survived[training])
+        for row, coef in enumerate(theirs.coef_.T[::-1]):
+            index = concordance_by_pairs(y[held_out, 1], y[held_out, 0] > 0, x[held_out] @ coef)
+            assert ours.scores_[row, fold] == pytest.approx(index, abs=1e-9)
 
 
 def test_a_row_of_weight_two_is_as_two_rows() -> None:
@@ -124,12 +144,15 @@ def test_a_row_of_weight_two_is_as_two_rows() -> None:
     np.testing.assert_allclose(weighted.coef_, repeated.coef_, atol=1e-8)
 
 
-def concordance_by_pairs(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> float:
-    good, every = 0.0, 0
+def concordance_by_pairs(
+    time: np.ndarray, event: np.ndarray, risk: np.ndarray, weights: np.ndarray | None = None
+) -> float:
+    good, every = 0.0, 0.0
+    weights = np.ones(len(time)) if weights is None else weights
     for i, j in itertools.permutations(range(len(time)), 2):
         if event[i] and (time[i] < time[j] or (time[i] == time[j] and not event[j])):
-            every += 1
-            good += 1.0 if risk[i] > risk[j] else 0.5 if risk[i] == risk[j] else 0.0
+            every += weights[i] * weights[j]
+            good += weights[i] * weights[j] * (1.0 if risk[i] > risk[j] else 0.5 if risk[i] == risk[j] else 0.0)
     return good / every
 
 
@@ -140,6 +163,9 @@ def test_the_concordance_index_is_that_of_all_pairs() -> None:
         event[time.argmin()] = True
         time[time.argmax()] += 1
         assert concordance_index(time, event, risk) == pytest.approx(concordance_by_pairs(time, event, risk))
+        weights = rng.uniform(0.1, 2, n)
+        expected = concordance_by_pairs(time, event, risk, weights)
+        assert concordance_index(time, event, risk, weights) == pytest.approx(expected)
 
 
 def test_a_network_finds_what_no_linear_model_can() -> None:
@@ -153,12 +179,88 @@ def test_a_network_finds_what_no_linear_model_can() -> None:
     assert SparseCox(0.01, hidden=()).fit(x[:400], y[:400]).score(x[400:], y[400:]) < 0.6
 
 
+@pytest.mark.parametrize("ties", TIES)
+def test_folds_are_scored_by_the_order_of_their_rows(ties: str) -> None:
+    x, y = patients(tied=True)
+    lams, folds = [0.02, 0.1], StratifiedKFold(4)
+    options = {"hidden": (), "points": 1, "ties": ties}
+    weights = np.random.default_rng(4).uniform(0.5, 2, len(y)) * (np.arange(len(y)) % 10 > 0)
+    weights /= weights.mean()
+    found = SparseCoxCV(lams=lams, cv=4, **options).fit(x, y, weights)
+    likelihood = SparseCoxCV(lams=lams, cv=4, scoring="partial-likelihood", **options).fit(x, y, weights)
+    for fold, (training, held_out) in enumerate(folds.split(x, y[:, 0])):
+        for row, lam in enumerate(lams):
+            model = SparseCox(lam, **options).fit(x[training], y[training], weights[training])
+            risk, (event, time) = model.predict(x), y.T
+            own = concordance_by_pairs(time[held_out], event[held_out] > 0, risk[held_out], weights[held_out])
+            assert found.scores_[row, fold] == pytest.approx(own, abs=1e-9)
+            every, before = (
+                len(rows) * partial_likelihood(torch.from_numpy(risk[rows]), y[rows], weights[rows], ties).item()
+                for rows in (np.flatnonzero(weights), training[weights[training] > 0])
+            )
+            gained = (before - every) / (weights * event)[held_out].sum()
+            assert likelihood.scores_[row, fold] == pytest.approx(gained, abs=1e-9)
+    assert found.lam_ in lams
+    assert found.features_.shape == (2, 4)
+
+
+@pytest.mark.parametrize("scoring", [None, "concordance", "partial-likelihood"])
+def test_cross_validation_finds_the_features_that_matter(scoring: str | None) -> None:
+    x, y = patients(200)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    options = {"hidden": (), "scoring": scoring, "lams": 6, "cv": 3, "tol": 1e-5}
+    model = SparseCoxCV(rule="one-se", **options).fit(x, y, groups=np.arange(200) // 4)
+    assert {2, 7} <= set(model.support_.nonzero()[0].tolist())
+    assert model.support_.sum() < 12
+    assert model.score(x, y) > 0.7
+
+
+def test_selectors_of_survival() -> None:
+    """An event and a time in two fields are survival without a word; in two columns, for a model of it."""
+    x, y = patients(200)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    linear = SparseCox(hidden=(), tol=1e-5)
+    for targets in (y, structured(y)):
+        assert FeatureSelector(linear, features=2).fit(x, targets).get_support(indices=True).tolist() == [2, 7]
+        one_se = FeatureSelector(linear, lams=4, cv=2).fit(x, targets)
+        assert isinstance(one_se.estimator_, SparseCoxCV)
+        assert {2, 7} <= set(one_se.get_support(indices=True))
+        stable = StabilitySelection(linear, pairs=10, random_state=0).fit(x, targets)
+        assert stable.get_support(indices=True).tolist() == [2, 7]
+    by_rate = FeatureSelector(linear, fdr=0.1, pairs=10, random_state=0).fit(x, structured(y))
+    assert by_rate.get_support(indices=True).tolist() == [2, 7]
+    network = StabilitySelection(pairs=3, random_state=0).fit(x, structured(y))
+    assert isinstance(network.estimator_, SparseCox)
+    assert set(np.argsort(-network.scores_)[:2]) == {2, 7}
+    short = SparseCox(features=2, hidden=(4,), epochs=2, points=1)
+    assert isinstance(FeatureSelector(short, features=2).fit(x, structured(y)).estimator_, SparseCox)
+
+
+def test_each_half_has_its_share_of_the_events() -> None:
+    event = np.arange(60) < 6
+    for half in complementary_pairs(np.arange(60), 20, np.random.RandomState(0), events=event):
+        assert event[half].sum() == 3
+    one = np.stack([np.arange(60) == 3, np.arange(1.0, 61)], axis=1)
+    with pytest.raises(ValueError, match=r"^each half of the rows needs an event; in 100 draws one half had none$"):
+        StabilitySelection(SparseCox(hidden=()), pairs=1).fit(np.eye(60), one)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("options", [{"hidden": ()}, {"lam": 0.001, "hidden": (4,), "epochs": 25, "lr": 0.05}])
-def test_it_follows_the_conventions_of_scikit_learn(options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        SparseCox(hidden=(), points=1),
+        SparseCox(0.001, hidden=(4,), epochs=25, lr=0.05, points=1),
+        SparseCoxCV(hidden=(), points=1, lams=[0.02, 0.2], cv=2),
+        StabilitySelection(SparseCox(hidden=()), pairs=2, lams=[0.3, 0.1]),
+        FeatureSelector(SparseCox(hidden=(), points=1), features=1),
+    ],
+    ids=["linear", "network", "cross-validation", "stability", "selector"],
+)
+def test_it_follows_the_conventions_of_scikit_learn(estimator: Any) -> None:
     """A target of one column has the times of events."""
-    results = check_estimator(SparseCox(**options, points=1), on_fail=None)
+    results = check_estimator(estimator, on_fail=None)
     assert [(each["check_name"], each["exception"]) for each in results if each["status"] == "failed"] == []
     assert len(results) > 40
 
@@ -188,6 +290,14 @@ def test_it_is_an_estimator() -> None:
 def test_bad_input(y: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SparseCox(hidden=()).fit(np.eye(3), y)
+
+
+def test_too_few_events_for_the_folds() -> None:
+    few = np.stack([np.arange(30) < 3, np.arange(1.0, 31)], axis=1)
+    with pytest.raises(ValueError, match=r"^each of the 5 folds needs an event, and y has 3; give a smaller cv$"):
+        SparseCoxCV(hidden=()).fit(np.eye(30), few)
+    with pytest.raises(ValueError, match="unknown scoring 'accuracy'"):
+        SparseCoxCV(hidden=(), scoring="accuracy").fit(np.eye(30), few)
 
 
 def test_an_unknown_form_of_ties() -> None:

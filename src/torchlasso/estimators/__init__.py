@@ -1,7 +1,7 @@
 """Estimators in the manner of scikit-learn that read few features."""
 
 from torchlasso.estimators.classifier import SparseClassifier, SparseClassifierCV
-from torchlasso.estimators.cox import SparseCox
+from torchlasso.estimators.cox import SparseCox, SparseCoxCV
 from torchlasso.estimators.regressor import SparseRegressor, SparseRegressorCV
 from torchlasso.estimators.selector import FeatureSelector
 from torchlasso.estimators.stability import StabilitySelection
@@ -11,6 +11,7 @@ __all__ = [
     "SparseClassifier",
     "SparseClassifierCV",
     "SparseCox",
+    "SparseCoxCV",
     "SparseRegressor",
     "SparseRegressorCV",
     "StabilitySelection",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -147,6 +147,10 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     def _chosen(self, table: Table, groups: FeatureGroups, seed: int) -> tuple[ModelPath, Fitted]:
         """Return the model for the λ of the estimator, and the path that goes on from it."""
 
+    @abstractmethod
+    def _strata(self, table: Table) -> Numbers | None:
+        """Return the kind of each row, (n,), of which every part of the rows is to have its share, if there are any."""
+
     def _path(self, table: Table, groups: FeatureGroups, seed: int) -> ModelPath:
         """Return the models of a table for any λ; rows of weight 0 are left out."""
         table = table.some(np.flatnonzero(table.targets.weights.numpy() > 0))
@@ -169,14 +173,14 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     def _parts(self, table: Table, seed: int) -> tuple[Table, Table]:
         """Divide the rows into those for training and those for validation."""
         options = {"n_splits": 1, "test_size": self.validation_fraction, "random_state": seed}
-        splitter = GroupShuffleSplit(**options)
+        splitter, strata = GroupShuffleSplit(**options), self._strata(table)
         if table.groups is None:
             splitter = ShuffleSplit(**options)
-            if is_classifier(self):
-                counts = np.unique(table.y, return_counts=True)[1]
-                if counts.min() > 1 and ceil(len(table.y) * self.validation_fraction) >= len(counts):
+            if strata is not None:
+                counts = np.unique(strata, return_counts=True)[1]
+                if counts.min() > 1 and ceil(len(strata) * self.validation_fraction) >= len(counts):
                     splitter = StratifiedShuffleSplit(**options)
-        training, held_out = next(splitter.split(table.x, table.y, table.groups))
+        training, held_out = next(splitter.split(table.x, strata, table.groups))
         return table.some(training), table.some(held_out)
 
     def _network(self, features: int, outputs: int) -> nn.Module:

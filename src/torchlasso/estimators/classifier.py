@@ -64,6 +64,9 @@ class SparseClassification(ClassifierMixin, SparseEstimator):  # type: ignore[mi
         targets = Targets(torch.from_numpy(codes.astype(np.float64)[:, None]), row_weights(weights), outputs, loss)
         return Table(as_dense(X), y, targets, row_groups(groups, len(y)))
 
+    def _strata(self, table: Table) -> Numbers:
+        return table.y
+
     def decision_function(self, X: Any) -> Numbers:
         """Return the log odds of the second class, (n,), or an output for each class, (n, classes)."""
         outputs = self._outputs(X)

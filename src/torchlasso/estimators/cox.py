@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -10,47 +11,20 @@ import torch
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, validate_data
 
 from torchlasso._core.specs import unknown
-from torchlasso.estimators.base import DTYPES, Self, Table, as_dense, row_groups, row_weights
+from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, row_weights
 from torchlasso.estimators.concordance import concordance_index
+from torchlasso.estimators.cross_validation import FOLDS, CrossValidatedStrength, FoldScorer, held_out_score
+from torchlasso.estimators.events import events_and_times
+from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.given import GivenStrength
+from torchlasso.estimators.models import Fitted, ModelPath
 from torchlasso.estimators.points import Numbers
 from torchlasso.estimators.survival import TIES, SurvivalTargets
 
 
 @dataclass(eq=False, repr=False)
-class SparseCox(GivenStrength):
-    """A model of the risk of an event that reads few features (Cox 1972).
-
-    minimise  −1/n · log PL(f) + λ·Σ_g √|g|·(ρ·‖w_g‖ + (1 − ρ)/2·‖w_g‖²)
-
-    with w_g all weights that read the features of group g, and the partial likelihood PL: the probability of the order
-    of the events if the risk of a row at any time is proportional to exp(f(x)). By default f is a linear model plus a
-    multilayer perceptron; with ``hidden=()`` it is linear, and the minimum is exact: the one of scikit-survival's
-    ``CoxnetSurvivalAnalysis`` with ``alphas=[λ]``. Under a network, the rows at risk are those of the same batch:
-    choose ``batch_size`` as large as possible; and the penalty of a feature is MCP's by default.
-
-    Args:
-        lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing. Where
-            ``features`` is given and there are hidden layers, the λ to begin with.
-        features: the number of features to read, or of groups of them; λ is found. With hidden layers, the model is
-            then trained on for half of the epochs without the penalty (the relaxed lasso).
-        ties: the form of the likelihood for events at the same time: ``"breslow"``, or ``"efron"``, which is nearer to
-            the truth where there are many.
-
-    The other parameters and attributes are those of :class:`SparseRegressor`.
-
-    Attributes:
-        coef_: of a linear model, (features,).
-
-    Examples:
-        >>> rng = np.random.default_rng(0)
-        >>> x = rng.normal(size=(200, 20))
-        >>> time = rng.exponential(np.exp(-x[:, 3] + x[:, 7]))
-        >>> event = time < 2  # the others are observed until 2
-        >>> model = SparseCox(features=2, hidden=()).fit(x, np.stack([event, time.clip(max=2)], axis=1))
-        >>> model.support_.nonzero()[0]
-        array([3, 7])
-    """
+class SparseSurvival(SparseEstimator):
+    """The training and the predictions of models of survival, whatever chooses λ."""
 
     _: KW_ONLY
     ties: str = "breslow"
@@ -94,15 +68,20 @@ class SparseCox(GivenStrength):
         """Return the risk of each row, (n,): the logarithm of a factor on the rate of events."""
         return self._outputs(X)[:, 0]
 
-    def score(self, X: Any, y: Any) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the concordance index: the share of pairs in which the row of the earlier event has the larger risk.
 
         Args:
             X: (n, p) numbers.
             y: as for :meth:`fit`.
+            sample_weight: (n,) weights; the one of a pair is the product of those of its rows.
         """
         event, time = events_and_times(y)
-        return concordance_index(time, event, self.predict(X))
+        weights = None if sample_weight is None else np.asarray(sample_weight, dtype=float)
+        return concordance_index(time, event, self.predict(X), weights)
+
+    def _strata(self, table: Table) -> Numbers:
+        return np.asarray(table.y[:, 0] > 0)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -116,41 +95,107 @@ class SparseCox(GivenStrength):
         return self._linear.coef[:, 0]
 
 
-def events_and_times(y: Any) -> tuple[Numbers, Numbers]:
-    """Return whether each row had an event, (n,), and the times, (n,).
+@dataclass(eq=False, repr=False)
+class SparseCox(SparseSurvival, GivenStrength):
+    """A model of the risk of an event that reads few features (Cox 1972).
+
+    minimise  −1/n · log PL(f) + λ·Σ_g √|g|·(ρ·‖w_g‖ + (1 − ρ)/2·‖w_g‖²)
+
+    with w_g all weights that read the features of group g, and the partial likelihood PL: the probability of the order
+    of the events if the risk of a row at any time is proportional to exp(f(x)). By default f is a linear model plus a
+    multilayer perceptron; with ``hidden=()`` it is linear, and the minimum is exact: the one of scikit-survival's
+    ``CoxnetSurvivalAnalysis`` with ``alphas=[λ]``. Under a network, the rows at risk are those of the same batch:
+    choose ``batch_size`` as large as possible; and the penalty of a feature is MCP's by default.
 
     Args:
-        y: a structured array of an event and a time, (n,); two columns, (n, 2); or the times of events only, (n,).
+        lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing. Where
+            ``features`` is given and there are hidden layers, the λ to begin with.
+        features: the number of features to read, or of groups of them; λ is found. With hidden layers, the model is
+            then trained on for half of the epochs without the penalty (the relaxed lasso).
+        ties: the form of the likelihood for events at the same time: ``"breslow"``, or ``"efron"``, which is nearer to
+            the truth where there are many.
 
-    Raises:
-        ValueError: it has another form, an event that is neither 0 nor 1, or a time that is negative or not finite.
+    The other parameters and attributes are those of :class:`SparseRegressor`.
+
+    Attributes:
+        coef_: of a linear model, (features,).
 
     Examples:
-        >>> events_and_times([[1, 2.5], [0, 4.0]])
-        (array([ True, False]), array([2.5, 4. ]))
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.normal(size=(200, 20))
+        >>> time = rng.exponential(np.exp(-x[:, 3] + x[:, 7]))
+        >>> event = time < 2  # the others are observed until 2
+        >>> model = SparseCox(features=2, hidden=()).fit(x, np.stack([event, time.clip(max=2)], axis=1))
+        >>> model.support_.nonzero()[0]
+        array([3, 7])
     """
-    if y is None:
-        raise ValueError("SparseCox requires y to be passed, but the target y is None")
-    values = np.asarray(y)
-    if values.dtype.names is not None:
-        if len(values.dtype.names) != 2 or values.ndim != 1:
-            raise ValueError(f"y must have two fields, the event and the time; got {values.dtype.names}")
-        events, times = (values[name] for name in values.dtype.names)
-    elif values.ndim == 2 and values.shape[1] == 2:
-        events, times = values[:, 0], values[:, 1]
-    elif values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1):
-        times = values.reshape(-1)
-        events = np.ones(len(times), dtype=bool)
-    else:
-        raise ValueError(f"y must have the shape (n, 2), an event and a time for each row; got {values.shape}")
-    try:
-        times, events = times.astype(np.float64), events.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"y must be numbers, an event and a time for each row: {error}") from error
-    if not np.isin(events, (0.0, 1.0)).all():
-        wrong = events[~np.isin(events, (0.0, 1.0))][0]
-        raise ValueError(f"the events of y must be 0 or 1, in its first column; got {wrong:g}")
-    if not (np.isfinite(times).all() and (times >= 0).all()):
-        wrong = times[~(np.isfinite(times) & (times >= 0))][0]
-        raise ValueError(f"the times of y must be finite and at least 0, in its second column; got {wrong:g}")
-    return events.astype(bool), times
+
+
+def held_out_concordance(estimator: SparseEstimator, table: Table, training: Numbers, held_out: Numbers) -> float:
+    """Return the concordance index of held-out rows, ½ if no two of them can be compared."""
+    event, time, weights = *table.y[held_out].T, table.targets.weights[held_out].numpy()
+    risk = estimator._model.outputs(table.x[held_out])[:, 0]
+    return concordance_index(time, event > 0, risk, weights, otherwise=0.5)
+
+
+def held_out_likelihood(estimator: SparseEstimator, table: Table, training: Numbers, held_out: Numbers) -> float:
+    """Return the log partial likelihood of held-out rows among the training rows, for each of their events."""
+    rows = np.concatenate([training, held_out])
+    outputs = torch.from_numpy(estimator._model.outputs(table.x[rows])).to(torch.float64)
+    targets = table.targets.some(torch.from_numpy(rows))
+    return float(targets.likelihood_after(outputs, len(training)))  # type: ignore[attr-defined]  # of survival
+
+
+SCORINGS: Mapping[str, FoldScorer] = {"concordance": held_out_concordance, "partial-likelihood": held_out_likelihood}
+
+
+@dataclass(eq=False, repr=False)
+class SparseCoxCV(SparseSurvival, CrossValidatedStrength):
+    """A model of the risk of an event that reads few features, and chooses λ by cross-validation.
+
+    Each fold is trained for the same rising λ, one model from the one before. All folds have about as many events.
+
+    Args:
+        lams: values of λ, or their number: they are then spaced evenly in log λ, up to the one at which a linear model
+            for all rows reads nothing.
+        cv: folds, as in scikit-learn: a number (5 by default), a splitter, or pairs of training and test rows. With
+            ``groups`` in :meth:`fit`, all rows of a group are in one fold.
+        rule: ``"best"``: the λ of the best mean score. ``"one-se"``: the largest one within one standard error of it.
+        scoring: ``"concordance"``, the default: the concordance index of the held-out rows, ½ if no two of them can be
+            compared. ``"partial-likelihood"``: the log partial likelihood of all rows minus the one of the training
+            rows, divided by the number of held-out events: held-out rows are compared with all others (Verweij and Van
+            Houwelingen 1993). Or a function of an estimator, X and y.
+        n_jobs: the number of folds that are trained at the same time, through joblib. The model is the same for all.
+
+    The other parameters and attributes are those of :class:`SparseCox`.
+
+    Attributes:
+        lams_: the values of λ, rising.
+        scores_: the scores, (λ, folds).
+        features_: the numbers of features, (λ, folds).
+        lam_: the chosen λ.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.normal(size=(200, 20))
+        >>> time = rng.exponential(np.exp(-x[:, 3] + x[:, 7]))
+        >>> survived = np.stack([time < 2, time.clip(max=2)], axis=1)  # observed until 2
+        >>> SparseCoxCV(hidden=(), rule="one-se").fit(x, survived).support_.nonzero()[0]
+        array([3, 7])
+    """
+
+    def _check(self) -> None:
+        super()._check()
+        if isinstance(self.scoring, str) and self.scoring not in SCORINGS:
+            raise unknown("scoring", self.scoring, SCORINGS)
+
+    def _chosen(self, table: Table, groups: FeatureGroups, seed: int) -> tuple[ModelPath, Fitted]:
+        folds = FOLDS if self.cv is None else self.cv
+        events = int(self._strata(table).sum())
+        if isinstance(folds, int | np.integer) and events < folds <= len(table.y):
+            raise ValueError(f"each of the {folds} folds needs an event, and y has {events}; give a smaller cv")
+        return super()._chosen(table, groups, seed)
+
+    def _scorer(self) -> FoldScorer:
+        named = SCORINGS.get(self.scoring or "concordance") if isinstance(self.scoring, str | None) else None
+        return named or held_out_score(self, self.scoring)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
@@ -24,7 +23,8 @@ from torchlasso.estimators.points import Numbers
 
 FOLDS = 5
 RULES = ("best", "one-se")
-Scorer = Callable[..., float]  # (estimator, rows, targets) ↦ a score
+# (estimator, table, training rows, held-out rows) ↦ a score; a larger one is better
+FoldScorer = Callable[[SparseEstimator, Table, Numbers, Numbers], float]
 
 
 @dataclass(eq=False, repr=False)
@@ -58,10 +58,10 @@ class CrossValidatedStrength(SparseEstimator):
         given = self.lams
         lams = path.grid(int(given)) if isinstance(given, int | np.integer) else sorted(map(float, given))
         splitter = self._splitter(table, seed)
-        scorer = check_scoring(self, scoring=self.scoring)
+        strata, scorer = self._strata(table), self._scorer()
         tasks = (
             delayed(_fold)(self, table, groups, seed, lams, scorer, training, held_out)
-            for training, held_out in splitter.split(table.x, table.y, table.groups)
+            for training, held_out in splitter.split(table.x, table.y if strata is None else strata, table.groups)
         )
         found = Parallel(n_jobs=self.n_jobs)(tasks)
         self.lams_ = np.array(lams)
@@ -69,13 +69,32 @@ class CrossValidatedStrength(SparseEstimator):
         self.features_ = np.stack([features for _, features in found], axis=1)  # (λ, folds)
         return path, path.along(lams[: chosen_by(self.rule, self.scores_) + 1])[-1]
 
+    def _scorer(self) -> FoldScorer:
+        """Return the score of a fold."""
+        return held_out_score(self, self.scoring)
+
     def _splitter(self, table: Table, seed: int) -> Any:
-        folds = FOLDS if self.cv is None else self.cv
+        folds, strata = FOLDS if self.cv is None else self.cv, self._strata(table)
         if table.groups is None or not isinstance(folds, int | np.integer):
-            return check_cv(folds, table.y, classifier=is_classifier(self))
-        if is_classifier(self):
+            return check_cv(folds, strata, classifier=strata is not None)
+        if strata is not None:
             return StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         return GroupKFold(folds)
+
+
+def held_out_score(estimator: SparseEstimator, scoring: Any) -> FoldScorer:
+    """Return the score on held-out rows, given as in scikit-learn; None for the estimator's own."""
+    return _HeldOutScore(check_scoring(estimator, scoring=scoring))
+
+
+@dataclass(frozen=True)
+class _HeldOutScore:
+    scorer: Callable[..., float]  # (estimator, rows, targets) ↦ a score
+
+    def __call__(self, estimator: SparseEstimator, table: Table, training: Numbers, held_out: Numbers) -> float:
+        rows, weights = table.some(held_out), table.targets.weights[held_out].numpy()
+        options = {} if (weights == weights[0]).all() else {"sample_weight": weights}
+        return self.scorer(estimator, rows.x, rows.y, **options)
 
 
 def chosen_by(rule: str, scores: Numbers) -> int:
@@ -107,7 +126,7 @@ def _fold(
     groups: FeatureGroups,
     seed: int,
     lams: Sequence[float],
-    scorer: Scorer,
+    scorer: FoldScorer,
     training: Numbers,
     held_out: Numbers,
 ) -> tuple[Numbers, Numbers]:
@@ -115,9 +134,7 @@ def _fold(
     with _one_thread():
         path = estimator._path(table.some(training), groups, seed)
         found = path.along(lams)
-        rows, weights = table.some(held_out), table.targets.weights[held_out].numpy()
-        options = {} if (weights == weights[0]).all() else {"sample_weight": weights}
-        scores = [scorer(_as_fitted(estimator, each), rows.x, rows.y, **options) for each in found]
+        scores = [scorer(_as_fitted(estimator, each), table, training, held_out) for each in found]
         features = [each.point.features for each in found]
     ended = len(lams) - len(found)  # no feature is left: a larger λ leaves none either
     return np.array(scores + scores[-1:] * ended), np.array(features + features[-1:] * ended)

@@ -46,6 +46,9 @@ class SparseRegression(RegressorMixin, SparseEstimator):  # type: ignore[misc]  
         targets = Targets(numbers, row_weights(weights), numbers.shape[1], SQUARED)
         return Table(as_dense(X), y, targets, row_groups(groups, len(y)))
 
+    def _strata(self, table: Table) -> None:
+        return None
+
     def predict(self, X: Any) -> Numbers:
         """Return the prediction for each row, (n,) or (n, targets)."""
         outputs = self._outputs(X)

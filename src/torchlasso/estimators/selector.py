@@ -16,13 +16,15 @@ from torchlasso._core.arguments import check_kind, check_whole
 from torchlasso._core.specs import unknown
 from torchlasso.estimators.base import DTYPES
 from torchlasso.estimators.classifier import SparseClassifier, SparseClassifierCV
+from torchlasso.estimators.cox import SparseCox, SparseCoxCV
 from torchlasso.estimators.cross_validation import RULES
+from torchlasso.estimators.events import is_structured
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.points import Numbers
 from torchlasso.estimators.regressor import SparseRegressor, SparseRegressorCV
 from torchlasso.estimators.stability import StabilitySelection
 
-SEARCHES = {SparseClassifier: SparseClassifierCV, SparseRegressor: SparseRegressorCV}
+SEARCHES = {SparseClassifier: SparseClassifierCV, SparseRegressor: SparseRegressorCV, SparseCox: SparseCoxCV}
 
 
 @dataclass(eq=False, repr=False)
@@ -30,10 +32,10 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
     """A step of a pipeline that passes on only the features that a sparse model reads.
 
     Args:
-        estimator: :class:`SparseClassifier` or :class:`SparseRegressor` with the parameters of your choice; by default
-            the one that suits the targets.
+        estimator: :class:`SparseClassifier`, :class:`SparseRegressor` or :class:`SparseCox` with the parameters of your
+            choice; by default the one that suits the targets.
         features: the number of features; or ``"one-se"`` or ``"best"``, for those of the λ that
-            :class:`SparseClassifierCV` or :class:`SparseRegressorCV` chooses by this rule.
+            :class:`SparseClassifierCV`, :class:`SparseRegressorCV` or :class:`SparseCoxCV` chooses by this rule.
         fdr: the wanted false discovery rate of :class:`StabilitySelection`, in the place of ``features``.
         pairs: of halves of the rows, for the stability selection.
         lams, cv, scoring: of the cross-validation.
@@ -69,7 +71,8 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
         Args:
             X: (n, p) numbers, an array, a data frame or a sparse matrix.
-            y: (n,) classes, or (n,) or (n, targets) numbers.
+            y: (n,) classes, (n,) or (n, targets) numbers, or events and times, as for :class:`SparseCox`. Without an
+                estimator these are a structured array.
             sample_weight: (n,) weights.
             groups: (n,) the group of each row; rows of a group stay together where rows are divided.
 
@@ -77,7 +80,11 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
             ValueError: numbers that are not finite, a parameter that is of no use; no λ leaves as many features as
                 were asked for.
         """
-        validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, multi_output=True, ensure_min_samples=2)
+        checks: dict[str, Any] = {"accept_sparse": "csr", "dtype": DTYPES, "ensure_min_samples": 2}
+        if is_structured(y) or isinstance(self.estimator, SparseCox):
+            validate_data(self, X, **checks)  # the model checks the events and times
+        else:
+            validate_data(self, X, y, **checks, multi_output=True)
         estimator = self._estimator(y)
         if self.fdr is not None:
             if sample_weight is not None:
@@ -104,9 +111,11 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def _estimator(self, y: Any) -> Any:
         if self.estimator is not None:
-            expected = "a SparseClassifier or a SparseRegressor"
+            expected = "a SparseClassifier, a SparseRegressor or a SparseCox"
             check_kind("FeatureSelector: estimator", self.estimator, tuple(SEARCHES), expected)
             return clone(self.estimator)
+        if is_structured(y):
+            return SparseCox(random_state=self.random_state)
         is_classes = type_of_target(y, input_name="y") in ("binary", "multiclass")
         return (SparseClassifier if is_classes else SparseRegressor)(random_state=self.random_state)
 

@@ -12,13 +12,15 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from torchlasso._core.arguments import check_whole, is_number, shown
 from torchlasso.estimators.base import DTYPES, SparseEstimator, as_dense, row_groups
 from torchlasso.estimators.classifier import SparseClassifier
+from torchlasso.estimators.cox import SparseCox
 from torchlasso.estimators.entries import LinearEntries, fitted_importances
 from torchlasso.estimators.error_control import StabilityPaths, null_bound, stability_paths
+from torchlasso.estimators.events import events_and_times, is_structured
 from torchlasso.estimators.feature_groups import FeatureGroups, groups_of_features
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.points import Numbers
@@ -60,7 +62,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             layers, λ is the one of the estimator, and a feature is selected at a threshold if the network is at least
             as sensitive to it: the root mean square, over rows, of the derivative of the outputs. Or any estimator
             with ``feature_importances_`` or ``coef_``, such as trees, and these importances. None: a small network,
-            for classes, or for numbers after scaling them to variance 1.
+            for classes, for numbers after scaling them to variance 1, or for events and times in a structured array.
         fdr: the wanted false discovery rate, in (0, 1]: features with a q-value of at most this are selected.
         max_false: the wanted bound on the expected number of false positives, in the place of ``fdr``.
         pairs: B, the number of pairs of halves.
@@ -116,30 +118,38 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
 
         Args:
             X: (n, p) numbers, an array, a data frame or a sparse matrix. Scale the features before.
-            y: (n,) classes or numbers, (n, targets) numbers, or (n, 2) events and times.
+            y: (n,) classes or numbers, (n, targets) numbers, or events and times, as for :class:`SparseCox`. Without an
+                estimator these are a structured array.
             groups: (n,) the group of each row, such as the animal that it was measured on: rows of one group are in the
                 same half.
 
         Raises:
-            ValueError: fewer than four rows or groups, fewer than two classes, numbers that are not finite, or a
-                parameter that is no use.
+            ValueError: fewer than four rows or groups, fewer than two classes or events, numbers that are not finite,
+                or a parameter that is of no use.
         """
         self._check()
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=DTYPES, multi_output=True, ensure_min_samples=LEAST)
+        is_survival = is_structured(y) or isinstance(self.estimator, SparseCox)
+        checks: dict[str, Any] = {"accept_sparse": "csr", "dtype": DTYPES, "ensure_min_samples": LEAST}
+        classes = events = None
+        if is_survival:
+            X = validate_data(self, X, **checks)
+            events, _ = events_and_times(y)
+            check_consistent_length(X, events)
+        else:
+            X, y = validate_data(self, X, y, **checks, multi_output=True)
         x, y = as_dense(X), np.asarray(y)
-        self.estimator_ = self._estimator(y)
-        classes = None
+        self.estimator_ = self._estimator(y, is_survival)
         if is_classifier(self.estimator_):
             y = column_or_1d(y, warn=True)
             known, classes = np.unique(y, return_inverse=True)
             if len(known) == 1:
                 [only] = known.tolist()
                 raise ValueError(f"{type(self).__name__} needs rows of two classes at least; got one class, {only!r}")
-        elif self.estimator is None:
+        elif self.estimator is None and not is_survival:
             y = StandardScaler().fit_transform(y.reshape(len(y), -1))
         units = row_groups(groups, len(x))
         random = check_random_state(self.random_state)
-        halves = complementary_pairs(np.arange(len(x)) if units is None else units, self.pairs, random, classes)
+        halves = complementary_pairs(np.arange(len(x)) if units is None else units, self.pairs, random, classes, events)
         partition, entries, lowest = self._entries(x, y, halves, random)
         paths = stability_paths(
             entries[:, ~partition.is_kept],
@@ -176,9 +186,11 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             raise ValueError(f"lams must be a list of numbers above 0; got {shown(self.lams)}")
         return np.unique(lams)[::-1]
 
-    def _estimator(self, y: Numbers) -> Any:
+    def _estimator(self, y: Numbers, is_survival: bool) -> Any:
         if self.estimator is not None:
             return clone(self.estimator)
+        if is_survival:
+            return SparseCox(**NETWORK)
         is_numbers = type_of_target(y).startswith("continuous")
         return (SparseRegressor if is_numbers else SparseClassifier)(**NETWORK)
 

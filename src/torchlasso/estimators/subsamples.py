@@ -13,24 +13,30 @@ LEAST = 4  # rows, or groups of rows, so that each half has two
 
 
 def complementary_pairs(
-    units: Numbers, pairs: int, random: np.random.RandomState, classes: Numbers | None = None
+    units: Numbers,
+    pairs: int,
+    random: np.random.RandomState,
+    classes: Numbers | None = None,
+    events: Numbers | None = None,
 ) -> list[Numbers]:
     """Draw pairs of disjoint halves of the rows (Shah and Samworth 2013).
 
     Rows of one unit are in the same half. With classes, each class is divided as evenly as its units allow, and each
-    half has at least two classes. Of an odd number of units, one is in neither half.
+    half has at least two classes; with events, these are divided as evenly, and each half has one. Of an odd number of
+    units, one is in neither half.
 
     Args:
         units: the number of the unit of each row, (n,), from 0 on.
         pairs: the number of pairs.
         random: the source of random numbers.
         classes: the number of the class of each row, (n,), from 0 on.
+        events: whether each row had an event, (n,).
 
     Returns:
         The rows of the 2·pairs halves, sorted; the halves 2b and 2b + 1 are a pair.
 
     Raises:
-        ValueError: there are fewer than four units; or in no draw both halves had two classes.
+        ValueError: there are fewer than four units; or in no draw both halves had two classes, or an event.
 
     Examples:
         >>> first, second = complementary_pairs(np.arange(6), 1, np.random.RandomState(0))
@@ -40,18 +46,29 @@ def complementary_pairs(
     count = int(units.max()) + 1
     if count < LEAST:
         raise ValueError(f"stability selection needs at least {LEAST} groups of rows; got {count}")
-    strata = np.zeros(count, dtype=int) if classes is None else _most_frequent(units, classes)
+    kinds = classes if events is None else events.astype(int)
+    strata = np.zeros(count, dtype=int) if kinds is None else _most_frequent(units, kinds)
     found: list[Numbers] = []
     for _ in range(pairs):
-        found.extend(_pair(units, strata, random, classes))
+        found.extend(_pair(units, strata, random, classes, events))
     return found
 
 
-def _pair(units: Numbers, strata: Numbers, random: np.random.RandomState, classes: Numbers | None) -> Sequence[Numbers]:
+def _pair(
+    units: Numbers,
+    strata: Numbers,
+    random: np.random.RandomState,
+    classes: Numbers | None,
+    events: Numbers | None,
+) -> Sequence[Numbers]:
     for _ in range(TRIES):
         halves = [np.flatnonzero(np.isin(units, half)) for half in _halves_of(strata, random)]
-        if classes is None or all(len(np.unique(classes[half])) > 1 for half in halves):
+        has_classes = classes is None or all(len(np.unique(classes[half])) > 1 for half in halves)
+        has_events = events is None or all(events[half].any() for half in halves)
+        if has_classes and has_events:
             return halves
+    if events is not None:
+        raise ValueError(f"each half of the rows needs an event; in {TRIES} draws one half had none")
     raise ValueError(f"each half of the rows needs two classes; in {TRIES} draws one half had only one")
 
 

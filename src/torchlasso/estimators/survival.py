@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -115,6 +115,21 @@ class SurvivalTargets:
         order, risk = self._order, self._log_risk(outputs)
         shift = risk.max()
         return RiskCurvature(order, (risk - shift).exp(), self._shares, (shift - self._log_sums(outputs)[1]).exp())
+
+    def likelihood_after(self, outputs: Tensor, rows: int) -> float:
+        """Return the gain in log partial likelihood by all rows over the first ``rows``, for each event of the others.
+
+        (log PL − log PL of the first rows)/(the weight of the other events), of Verweij and Van Houwelingen (1993).
+        """
+        known = self.weights > 0
+        first, last = (
+            replace(self, time=self.time[part], event=self.event[part], weights=self.weights[part])
+            for part in (known & (torch.arange(len(known)) < rows), known)
+        )
+        gained = len(first.time) * first.value(outputs[known][: len(first.time)]) - len(last.time) * last.value(
+            outputs[known]
+        )
+        return float(gained / (self.weights * self.event)[rows:].sum())
 
     @property
     def packed(self) -> Tensor:
