@@ -26,6 +26,7 @@ from torchlasso.estimators.network import SkipNetwork
 from torchlasso.estimators.network_path import NetworkPath, TableRows, TrainingLength
 from torchlasso.estimators.points import Numbers, importances
 from torchlasso.estimators.smooth import TrainingLoss
+from torchlasso.estimators.standardized import ColumnScales, StandardizedPath
 from torchlasso.penalties import MCP, SCAD, ElasticNet, Penalty
 from torchlasso.penalties.blocks import Blocks
 
@@ -74,6 +75,8 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     feature_groups: Mapping[str, Any] | Sequence[Sequence[Any]] | None = None
     keep: Sequence[Any] = ()
     fit_intercept: bool = True
+    standardize: bool = False
+    relaxed: bool = False
     points: int = 10
     epochs: int = 200
     batch_size: int = 200
@@ -105,9 +108,10 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     def _linear(self) -> LinearModel:
         """The model without hidden layers; one with them has no coefficients."""
         check_is_fitted(self)
-        if not isinstance(self._model, LinearModel):
+        found: LinearModel | None = self._model.linear
+        if found is None:
             raise AttributeError(f"a {type(self).__name__} with hidden layers has no coef_ and intercept_")
-        return self._model
+        return found
 
     def _check(self) -> None:
         """Raise ``ValueError`` or ``TypeError`` for a parameter that is of no use."""
@@ -135,6 +139,7 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         groups = groups_of_features(self.feature_groups, self.keep, table.x.shape[1], names)
         seed = int(check_random_state(self.random_state).randint(2**31))
         path, found = self._chosen(table, groups, seed)
+        found = path.relaxed(found) if self.relaxed else found
         self.lam_, self._model = found.point.lam, found.model
         self.path_ = path.rising(found, self.points)
         return self
@@ -154,6 +159,13 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     def _path(self, table: Table, groups: FeatureGroups, seed: int) -> ModelPath:
         """Return the models of a table for any λ; rows of weight 0 are left out."""
         table = table.some(np.flatnonzero(table.targets.weights.numpy() > 0))
+        if not self.standardize:
+            return self._path_of(table, groups, seed)
+        scales = ColumnScales.of(table.x, table.targets.weights.numpy())
+        return StandardizedPath(self._path_of(table._replace(x=scales.scaled(table.x)), groups, seed), scales)
+
+    def _path_of(self, table: Table, groups: FeatureGroups, seed: int) -> ModelPath:
+        """Return the models of rows with weights above 0, the columns as they are."""
         if self.module is None and not len(self.hidden):
             rows, targets = torch.from_numpy(np.array(table.x, dtype=np.float64)), table.targets.to(torch.float64)
             return LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol)

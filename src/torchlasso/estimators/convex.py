@@ -116,6 +116,25 @@ class LinearProblem:
             working[joining] = True
             most = max(most, (GROWTH - 1) * int(working.sum()))
 
+    def refitted(self, found: Solution) -> Solution:
+        """Return the minimum over the groups of a solution that are not zero, without their penalty.
+
+        minimise ℓ(X·B + b) + 1/(2n)·Σ_g s_g²·‖B_g‖²   over the groups with B_g ≠ 0
+
+        with s_g² the mean square of the centred inputs of the group, added up. This ridge is the one of scikit-learn's
+        ``LogisticRegression`` with ``C=1`` for scaled inputs. It keeps the minimum finite where classes can be told
+        apart without an error.
+
+        Args:
+            found: the solution for some λ.
+        """
+        live = (self.groups.l1 == 0) | (self.groups.norms(found.coef) > 0)
+        centred = self.x - self.x.mean(dim=0) if self.intercept or self.loss.ignores_shifts else self.x
+        squares = self.groups.norms(centred.square().mean(dim=0).sqrt()[:, None]).square()
+        l2 = (squares / len(self.x)).where(self.groups.l1 > 0, 0.0)
+        free = replace(self, groups=replace(self.groups, l1=torch.zeros_like(self.groups.l1), l2=l2))
+        return free._minimum_over(live, 1.0, found, self._near)
+
     def _gradient(self, at: Solution) -> Tensor:
         return self.x.mT @ self.loss.slope(self.x @ at.coef + at.intercept)
 

@@ -134,6 +134,7 @@ def _fold(
     with _one_thread():
         path = estimator._path(table.some(training), groups, seed)
         found = path.along(lams)
+        found = [path.relaxed(each) for each in found] if estimator.relaxed else found
         scores = [scorer(_as_fitted(estimator, each), table, training, held_out) for each in found]
         features = [each.point.features for each in found]
     ended = len(lams) - len(found)  # no feature is left: a larger λ leaves none either

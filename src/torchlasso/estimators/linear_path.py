@@ -146,6 +146,15 @@ class LinearPath:
         empty = [i for i, each in enumerate(found) if each.point.features <= len(self.groups.kept)]
         return found[: empty[0] + 1] if empty else found
 
+    def relaxed(self, found: Fitted) -> Fitted:
+        """Return the model of the same features without their penalty, see :meth:`LinearProblem.refitted`."""
+        coef, intercept = found.model.linear  # type: ignore[misc]  # the models of this path are linear
+        before = Solution(torch.from_numpy(coef), torch.from_numpy(intercept))
+        after = self.problem.refitted(before)
+        after = self._centred(after) if self.targets.is_shift_invariant else after
+        loss = float(self.targets.value(self.x @ after.coef + after.intercept))
+        return Fitted(replace(found.point, loss=loss), LinearModel(after.coef.numpy(), after.intercept.numpy()))
+
     def rising(self, first: Fitted, points: int) -> list[PathPoint]:
         """Return points for rising values of λ, from a model to the λ at which nothing lives that is not kept."""
         path, lam = [first.point], first.point.lam

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from torchlasso.training.trainer import outputs_of
 class TableModel(Protocol):
     """A trained model of the rows of a table."""
 
+    @property
+    def linear(self) -> LinearModel | None:
+        """The same model as a matrix, if it is linear."""
+
     def outputs(self, x: Numbers) -> Numbers:
         """Return the outputs for rows, (n, outputs)."""
 
@@ -26,6 +30,11 @@ class LinearModel(NamedTuple):
 
     coef: Numbers
     intercept: Numbers
+
+    @property
+    def linear(self) -> LinearModel:
+        """The model itself."""
+        return self
 
     def outputs(self, x: Numbers) -> Numbers:
         """Return the outputs for rows, (n, outputs)."""
@@ -37,6 +46,7 @@ class NetworkModel:
     """A network in evaluation mode."""
 
     network: nn.Module
+    linear: ClassVar[None] = None
 
     def outputs(self, x: Numbers) -> Numbers:
         """Return the outputs for rows, (n, outputs)."""
@@ -65,6 +75,9 @@ class ModelPath(Protocol):
 
         The list ends early at a model that reads no feature except those that are kept.
         """
+
+    def relaxed(self, found: Fitted) -> Fitted:
+        """Return a model trained on from another one, without the penalty, on the features that this one reads."""
 
     def rising(self, first: Fitted, points: int) -> list[PathPoint]:
         """Return at most so many points for rising λ, from a model to one that reads no feature."""

@@ -120,6 +120,14 @@ class NetworkPath:
             found.append(self._trained(lam, self._short))
         return found
 
+    def relaxed(self, found: Fitted) -> Fitted:
+        """Return a network of the same features, trained on without the penalty; leave this one as it is."""
+        weights = deepcopy(self.network.state_dict())
+        self.network.load_state_dict(found.model.network.state_dict())  # type: ignore[attr-defined]  # of this path
+        after = self._trained(0.0, self._short, held=True)
+        self.network.load_state_dict(weights)
+        return Fitted(replace(found.point, loss=after.point.loss), after.model)
+
     def rising(self, first: Fitted, points: int) -> list[PathPoint]:
         """Train on for rising λ until no feature lives, and return all points; leave the network as it is."""
         path, weights = [first.point], deepcopy(self.network.state_dict())

@@ -26,6 +26,7 @@ from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.points import Numbers
 from torchlasso.estimators.regressor import SparseRegressor
 from torchlasso.estimators.sensitivities import networks_of
+from torchlasso.estimators.standardized import ColumnScales
 from torchlasso.estimators.subsamples import LEAST, complementary_pairs
 
 DEEP = 20.0  # paths go on until the bound at their last point is so many times the cutoff of its mean
@@ -207,6 +208,8 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             found = run(delayed(fitted_importances)(base, x[half], y[half], seed) for half, seed in jobs)
             return groups_of_features(None, (), features, None), np.array(found), 0.0
         base._check()
+        if base.standardize:
+            x, base = ColumnScales.of(x, np.ones(len(x))).scaled(x), clone(base).set_params(standardize=False)
         groups = groups_of_features(base.feature_groups, base.keep, features, getattr(self, "feature_names_in_", None))
         if is_linear:
             bounds = null_bound(np.arange(features + 1), features, self.pairs, self.power)
