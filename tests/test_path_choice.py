@@ -19,7 +19,9 @@ pytestmark = pytest.mark.slow
 
 def made(index: int, value: float | None, sparsity: float, spread: float | None = 0.0, *, loss: bool = False) -> Point:
     """A point with this validation error, or loss."""
-    found = None if value is None else Evaluation(value, None, None) if loss else Evaluation(9.0, 1 - value, value)
+    found = (
+        None if value is None else Evaluation(value, None, None) if loss else Evaluation(9.0, 1 - value, value, value)
+    )
     return Point(index, float(index), sparsity, 100, found, None, spread, None, 1, 0.5)
 
 
@@ -38,7 +40,7 @@ def recipe_of(loss: Loss = nn.functional.cross_entropy) -> Recipe:
 def test_the_threshold_of_a_collapse(last: float, expected: bool) -> None:
     """A quarter of the way from the best point to guessing: errors of 0.25 and 0.5, losses of 0.25 and 0.5."""
     points = [made(0, 0.5, 0.0), made(1, 0.25, 0.5), made(2, last, 0.9)]
-    y = torch.tensor([0, 0, 1, 2])
+    y = torch.tensor([0, 0, 1, 1])
     assert collapsed(points, recipe_of(), (torch.zeros(4, 1), y)) is expected
     losses = [replace(point, validation=Evaluation(point.badness or 0.0, None, None)) for point in points]
     numbers = torch.tensor([[-1.0], [0.0], [0.0], [1.0]])

@@ -66,7 +66,7 @@ def test_a_ruined_network_is_named(cli: Any, tmp_path: Any) -> None:
     assert ended.out.count("the network is ruined") == 1
     summary = summary_of(run)
     assert summary["target_met"] is True
-    assert any("The validation error rose from" in sentence for sentence in summary["warnings"])
+    assert any("The balanced error on the validation rows rose from" in sentence for sentence in summary["warnings"])
 
 
 def test_a_missed_target_is_said_once(cli: Any, tmp_path: Any) -> None:

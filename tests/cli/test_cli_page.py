@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.pages import RUNS, Page, page_of
 from torchlasso import data
+from torchlasso.runs.quality import MEASURES, Score
+from torchlasso.runs.quality.tables import interval
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_pages")]
 
@@ -56,9 +58,14 @@ def test_a_page_can_be_read_without_seeing_it(run_of: Callable[[str], Path], nam
 
 FOR_ALL = ["Layers", "Inputs that are read", "Weights before and after", "Stability of the support", "Certificate"]
 HEADINGS = {
-    "classes": ["Accuracy and sparsity", "Training", *FOR_ALL, "Configuration"],
-    "images": ["Accuracy and sparsity", "Training", "Layers", "Remaining filters", *FOR_ALL[1:], "Configuration"],
-    "path": ["From dense to sparse", *FOR_ALL, "Configuration"],
+    "classes": ["Accuracy and sparsity", "Quality", "Classes", "Training", *FOR_ALL, "Configuration"],
+    "amounts": ["Accuracy and sparsity", "Quality", "Training", *FOR_ALL, "Configuration"],
+    "images": [
+        *("Accuracy and sparsity", "Quality", "Classes", "Training", "Layers", "Remaining filters"),
+        *FOR_ALL[1:],
+        "Configuration",
+    ],
+    "path": ["From dense to sparse", "Quality", "Classes", *FOR_ALL, "Configuration"],
 }
 
 
@@ -96,6 +103,35 @@ def test_the_layers_and_the_comparisons_are_there(run_of: Callable[[str], Path])
     labels = [drawing["aria-label"] or "" for drawing in page.all("svg")]
     assert re.match(r"Test error against .*: torchlasso [\d.]+ % at .*, dense .*, loss-term", labels[0])
     assert re.match(r"λ by epoch: torchlasso from 0.02 to 0.02; loss-term from 0.02 to 0.02", labels[4])
+
+
+@pytest.mark.parametrize("name", ["classes", "amounts", "path"])
+def test_the_figures_of_the_summary_are_there(cli: Any, run_of: Callable[[str], Path], name: str) -> None:
+    page, test = page_of(run_of(name)), cli.summary(run_of(name))["test"]
+    assert f"On {test['rows']} test rows" in page.text
+    for key, score in test["scores"].items():
+        measure = MEASURES[key]
+        cells = [measure.title, measure.shown(score["value"]), interval(measure, Score(**score))]
+        assert re.search(r"\s*".join(map(re.escape, cells)), page.text), key
+    for each in test["classes"]:
+        recall = f"{100 * each['recall']:.1f} %"
+        assert re.search(rf"{each['name']}\s*{each['support']}\s*{re.escape(recall)}", page.text)
+    counts = "".join(str(count or "") for row in test["confusion"] for count in row)
+    shown = "".join(re.findall(r'<td(?: class="(?:hit|miss)" [^>]*)?>(\d*)</td>', page.source))
+    assert counts in shown
+
+
+def test_a_run_of_an_earlier_version_has_no_figures(drawn_again: Callable[..., Page]) -> None:
+    def change(run: Path) -> None:
+        summary = json.loads((run / "summary.json").read_text())
+        for part in (summary, summary["dense"], summary["loss_term"]):
+            for key in ("test", "validation", "gap", "balanced_error"):
+                del part[key]
+        (run / "summary.json").write_text(json.dumps(summary))
+
+    page = drawn_again("classes", change)
+    assert "Quality" not in page.headings
+    assert "test error" in page.text
 
 
 def test_read_and_unread_features_are_named(drawn_again: Callable[..., Page]) -> None:
@@ -206,7 +242,7 @@ def test_without_matplotlib_there_is_a_page_without_figures(
     page = drawn_again("path of images")
     assert page.all("svg") == []
     assert "Figures need matplotlib, which is not installed: pip install 'torchlasso[figures]'." in page.text
-    assert page.headings[:2] == ["From dense to sparse", "Layers"]
+    assert page.headings[:2] == ["From dense to sparse", "Quality"]
     assert len(page.all("input")) == 1
     assert page.all("img")  # these need none
 

@@ -40,6 +40,7 @@ SUMMARY = {
     "stationarity",
 }
 METRICS = {"epoch", "loss", "sparsity", "switched", "lam", "lr", "seconds", "val_loss", "val_accuracy", "val_error"}
+METRICS |= {"val_balanced_error"}
 
 
 def weights(model: Path) -> dict[str, torch.Tensor]:

@@ -10,8 +10,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchlasso.html import PALETTE, Bar, beside, document, figure, grid, paragraph, picture, section, table, tiles
+from torchlasso.html import (
+    PALETTE,
+    Bar,
+    beside,
+    document,
+    figure,
+    grid,
+    matrix,
+    paragraph,
+    picture,
+    section,
+    table,
+    tiles,
+)
 from torchlasso.html.png import png
+from torchlasso.html.shading import STRONGEST
 
 
 def luminance(colour: str) -> float:
@@ -38,8 +52,9 @@ def test_text_is_escaped_everywhere() -> None:
         table((text, text), [[text, Bar(0.5, text)]], text),
         figure("<svg></svg>", text),
         picture(1, 1, bytes(4), text),
+        matrix((text, text), ((1, 2), (3, 4)), text, text),
     ]
-    for part, times in zip(made, (2, 1, 1, 3, 5, 1, 1), strict=True):
+    for part, times in zip(made, (2, 1, 1, 3, 5, 1, 1, 6), strict=True):
         assert part.count(escaped) == times, part
         assert text not in part
 
@@ -67,6 +82,34 @@ def test_a_table_names_its_rows_and_its_columns() -> None:
     assert '<tr class="marked"><th scope="row">second' in text
     assert 'style="width:25.00%"' in text
     assert "<thead>" not in table(("", ""), [["a", "b"]])
+
+
+def test_a_matrix_is_shaded_by_the_shares_of_its_rows() -> None:
+    text = matrix(("yes", "no"), ((9, 0), (300, 900)), "truth", "Confusion")
+    assert re.findall(r'<th scope="(\w+)">(?:<span>)?(\w+)<', text) == [
+        ("col", "truth"),
+        ("col", "yes"),
+        ("col", "no"),
+        ("row", "yes"),
+        ("row", "no"),
+    ]
+    cells = re.findall(r"<td(?: class=\"(\w+)\" style=\"--share: (\d+)%\")?>([\d,]*)</td>", text)
+    assert [cell[2] for cell in cells] == ["9", "", "300", "900"]
+    assert [cell[0] for cell in cells] == ["hit", "", "miss", "hit"]
+    assert 0 < int(cells[2][1]) < int(cells[3][1]) < int(cells[0][1]) < 60
+    assert "turned" in matrix(("a rather long name", "b"), ((1, 0), (0, 1)), "", "")
+
+
+def test_numbers_are_read_on_the_darkest_shade() -> None:
+    for dark in (False, True):
+        for name in ("blue", "orange"):
+            ink, paper, colour = (PALETTE[which][dark] for which in ("ink", "paper", name))
+            parts = [
+                round(STRONGEST / 100 * int(colour[i : i + 2], 16) + (1 - STRONGEST / 100) * int(paper[i : i + 2], 16))
+                for i in (1, 3, 5)
+            ]
+            a, b = sorted(map(luminance, (ink, "#" + "".join(f"{part:02x}" for part in parts))))
+            assert (b + 0.05) / (a + 0.05) >= 4.5
 
 
 def test_empty_parts_take_no_space() -> None:

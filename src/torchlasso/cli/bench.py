@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.table import Table
 from torch import Tensor, nn
 
 from torchlasso._core import files
@@ -161,12 +160,12 @@ def _show(measured: Sequence[Measured], record: dict[str, Any]) -> None:
         pairs = ((_time(own[count]), f"{dense[count].median_ms / own[count].median_ms:.2f}×") for count in sizes)
         speed.append([name, *(cell for pair in pairs for cell in pair), f"{own[last].rows_per_second:,.0f}"])
     heads = [head for count in sizes for head in (f"batch {count}, ms", "speed")]
-    _table(["", *heads, "rows/s"], speed)
+    screen.console.print(screen.columns(["", *heads, "rows/s"], speed))
     screen.say("")
     quality = "test error" if any(each.error is not None for each in measured) else "test loss"
     taken = [[name, _bytes(own[last].peak_memory), _bytes(own[last].file_bytes), _quality(own[last])]
              for name, own in forms.items()]  # fmt: skip
-    _table(["", "peak memory", "file", quality], taken)
+    screen.console.print(screen.columns(["", "peak memory", "file", quality], taken))
     threads = f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
     screen.say(
         f"\nMedians on {record['device']} with {threads}, ± half of the interquartile range. The speed is relative to "
@@ -174,15 +173,6 @@ def _show(measured: Sequence[Measured], record: dict[str, Any]) -> None:
     )
     for why in record["missing"]:
         screen.say(f"not measured: {why}")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for k, name in enumerate(head):
-        table.add_column(name, justify="right" if k else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    screen.console.print(table)
 
 
 def _bytes(count: int | None) -> str:

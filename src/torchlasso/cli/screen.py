@@ -16,6 +16,8 @@ from torchlasso._core.readable import percent
 from torchlasso._core.text import printable_lines
 from torchlasso.path import Point
 from torchlasso.runs.observer import Observer, Watch
+from torchlasso.runs.quality import NO_FIGURES
+from torchlasso.runs.quality.tables import figures_of
 from torchlasso.runs.summary import Summary, side_by_side
 from torchlasso.training.trainer import Evaluation, Step
 
@@ -101,15 +103,10 @@ class Screen(Observer):
         say(f"after epoch {epoch}, dead units were removed: {percent(left)} of the multiplications are left")
 
     def trained(self, summary: Summary) -> None:
-        """Print a table of the run and its comparisons, and the verdict."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("")
-        for name in summary.runs:
-            table.add_column(name, justify="right")
-        for row in side_by_side(summary.runs):
-            table.add_row(*row)
+        """Print a table of the run and its comparisons, the figures on the test rows, and the verdict."""
         console.print()
-        console.print(table)
+        console.print(columns(["", *summary.runs], side_by_side(summary.runs)))
+        _figures(summary)
         say(f"\n{summary.verdict}")
         for sentence in summary.warnings:
             say(f"warning: {sentence}")
@@ -149,8 +146,8 @@ class Screen(Observer):
         ]
         say("  ".join(filter(None, parts)))
 
-    def chosen(self, points: Sequence[Point], chosen: Point) -> None:
-        """Print the points, with a mark at the chosen one."""
+    def chosen(self, points: Sequence[Point], chosen: Point, summary: Summary) -> None:
+        """Print the points, with a mark at the chosen one, and the figures of its model."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for head in ("", "zeros", "weights left", "λ", "validation", "test"):
             table.add_column(head, justify="right" if head else "left")
@@ -165,6 +162,27 @@ class Screen(Observer):
             f"\nChosen: point {chosen.index + 1}, {percent(chosen.sparsity)} zeros, {chosen.nonzero:,} weights left, "
             f"test {'loss' if chosen.test and chosen.test.error is None else 'error'} {_quality(chosen.test)}."
         )
+        _figures(summary)
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Make a table of text whose first column is on the left, and the others on the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for k, name in enumerate(head):
+        table.add_column(name, justify="right" if k else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _figures(summary: Summary) -> None:
+    """Print all figures on the test rows, or the reason why there are none."""
+    if summary.test is None:
+        say(f"\n{NO_FIGURES}")
+        return
+    head, *rows = figures_of(summary.test, "test", {"validation": summary.validation})
+    console.print()
+    console.print(columns(head, rows))
 
 
 def say(line: str) -> None:

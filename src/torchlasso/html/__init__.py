@@ -2,6 +2,7 @@
 
 from torchlasso.html.pages import Bar, beside, document, figure, grid, paragraph, section, table, tiles
 from torchlasso.html.png import picture
+from torchlasso.html.shading import matrix
 from torchlasso.html.style import PALETTE, variable
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "document",
     "figure",
     "grid",
+    "matrix",
     "paragraph",
     "picture",
     "section",

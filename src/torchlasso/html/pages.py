@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from torchlasso.html.style import FIGURES, STYLE, TABLES
+from torchlasso.html.style import FIGURES, MATRICES, STYLE, TABLES
 
 # The browser must not fetch anything: the page is self-contained.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -33,7 +33,7 @@ def document(title: str, body: str, script: str = "") -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}{TABLES}{FIGURES}</style></head>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}{TABLES}{MATRICES}{FIGURES}</style></head>\n"
         f"<body><main><h1>{escape(title)}</h1>\n{body}\n</main>{f'<script>{script}</script>' if script else ''}"
         "</body></html>\n"
     )

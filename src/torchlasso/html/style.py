@@ -58,11 +58,27 @@ tr.marked > * { font-weight: 600; }
 .bar { display: inline-block; width: 3.5rem; height: .7rem; background: var(--line); vertical-align: -.05rem;
        margin-right: .5rem; text-align: left; }
 .bar i { display: block; height: 100%; background: var(--blue); }
-.share { display: inline-block; min-width: 3.6em; }
+.share { display: inline-block; min-width: 4.1em; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem; margin: 1.25rem 0; }
 .tiles div { border-top: 2px solid var(--line); padding-top: .4rem; } .tiles dt { color: var(--soft); }
 .tiles dd { margin: 0; } .tiles dd:nth-of-type(1) { font-size: 1.5rem; line-height: 1.3; }
 .tiles .note { font-size: .88rem; }
+"""
+
+MATRICES = """
+.matrix { border-collapse: separate; border-spacing: 1px; }
+.matrix th, .matrix td { border: 0; padding: .2rem .35rem; }
+.matrix td { min-width: 2.1rem; text-align: center; background: color-mix(in srgb, var(--line) 35%, transparent); }
+.matrix thead th:first-child { white-space: normal; width: 6em; }
+.matrix thead th:not(:first-child) { text-align: center; } .matrix tbody th { padding-right: .6rem; }
+.matrix .hit { background: color-mix(in srgb, var(--blue) var(--share), transparent); }
+.matrix .miss { background: color-mix(in srgb, var(--orange) var(--share), transparent); }
+.matrix .turned span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 8rem; overflow: hidden;
+                       text-overflow: ellipsis; }
+.matrix tbody th { max-width: 10rem; overflow: hidden; text-overflow: ellipsis; }
+.matrix.small { font-size: .8rem; } .matrix.small td { min-width: 1.9rem; padding: .15rem .2rem; }
+.matrix.tiny { font-size: .62rem; } .matrix.tiny td { min-width: 1.05rem; height: 1.05rem; padding: 0; }
+.matrix.tiny th { padding: 0 .35rem 0 0; } .matrix.tiny thead th:not(:first-child) { padding: 0 0 .2rem; }
 """
 
 FIGURES = """
@@ -86,5 +102,8 @@ label output { font-weight: 600; }
   figure, tr, .tiles { break-inside: avoid; }
   table { font-size: 8pt; } th, td { padding-right: .7rem; white-space: normal; } tbody th { position: static; }
   .bar { width: 3rem; }
+  .matrix th { white-space: nowrap; } .matrix.tiny { font-size: 5pt; }
+  .matrix.tiny td { min-width: 0; height: auto; } .matrix { border-spacing: .5px; }
+  .matrix td { padding: .1rem .15rem; }
 }
 """

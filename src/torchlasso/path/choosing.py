@@ -52,7 +52,13 @@ def pooled(points: Sequence[Point], folds: Sequence[Sequence[Point]]) -> list[Po
             raise ValueError(f"point {point.index} of a fold has no validation figures")
         losses, values = [e.loss for e in evaluations], [badness(e) for e in evaluations]
         error = None if evaluations[0].error is None else _mean(values)
-        mean = Evaluation(_mean(losses), None if error is None else 1 - error, error)
+        balanced = [e.balanced_error for e in evaluations if e.balanced_error is not None]
+        mean = Evaluation(
+            _mean(losses),
+            None if error is None else 1 - error,
+            error,
+            _mean(balanced) if len(balanced) == len(evaluations) else None,
+        )
         spread = float(torch.tensor(values, dtype=torch.float64).std() / math.sqrt(len(values)))
         found.append(replace(point, validation=mean, spread=spread))
     return found

@@ -24,6 +24,7 @@ from torchlasso.training.trainer import (
     Plan,
     Step,
     Trainer,
+    balanced_error_of_one_answer,
     evaluate,
     evaluate_outputs,
     full_gradient,
@@ -54,7 +55,7 @@ class Recipe:
         lr_growth: the learning rate of the last point relative to the dense model's; it grows geometrically from point
             to point. Sparse models tolerate, and need, a higher rate than dense ones.
         collapse: the path ends after a point whose validation error is this share of the way from the best point's
-            error to the error of a constant prediction.
+            error to the error of a constant prediction; for classes, the balanced error.
         regularisation: changes to the training rows of each batch, and another loss to minimise.
     """
 
@@ -264,11 +265,14 @@ def collapsed(points: Sequence[Point], recipe: Recipe, validation: LabelledRows 
     """Return whether the last point is too bad to continue the path."""
     if validation is None or not points:
         return False
-    known = [point.badness for point in points if point.badness is not None]
-    best, y = min(known), validation[1]
+    found, y = [point.validation for point in points if point.validation is not None], validation[1]
     if y.is_floating_point():
         mean = y.mean(dim=0, keepdim=True).expand_as(y)
-        constant = evaluate_outputs(mean, recipe.loss, y).loss
+        known, constant = [each.loss for each in found], evaluate_outputs(mean, recipe.loss, y).loss
     else:
-        constant = 1 - int(y.bincount().max()) / len(y)
+        known = [each.balanced_error for each in found if each.balanced_error is not None]
+        constant = balanced_error_of_one_answer(y)
+    if not known:  # a path of an earlier version has no balanced errors
+        return False
+    best = min(known)
     return bool(known[-1] > best + recipe.collapse * max(0.0, constant - best))

@@ -16,7 +16,7 @@ class Epoch:
             nonzero in this epoch.
         lam, lr: λ and the learning rate at its end.
         seconds: the time since the training began.
-        val_loss, val_accuracy, val_error: on the validation rows, if there are any.
+        val_loss, val_accuracy, val_error, val_balanced_error: on the validation rows, if there are any.
         multiplications_left: the share of multiplications left, if dead units were removed after this epoch.
     """
 
@@ -30,4 +30,5 @@ class Epoch:
     val_loss: float | None = None
     val_accuracy: float | None = None
     val_error: float | None = None
+    val_balanced_error: float | None = None
     multiplications_left: float | None = None

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from typing import Any
 
 from torch import nn
 
 from torchlasso.diagnostics.report import report
 from torchlasso.diagnostics.stationarity import is_penalised, stationarity
-from torchlasso.runs.experiment import RowSplits
+from torchlasso.runs.experiment import Experiment, RowSplits
+from torchlasso.runs.quality import Judge
 from torchlasso.runs.summary import Summary
 from torchlasso.selection import Group
-from torchlasso.training.trainer import Loss, evaluate, full_gradient
+from torchlasso.training.trainer import Loss, evaluate_outputs, full_gradient, outputs_of
 
 
 def summarise(
+    experiment: Experiment,
     model: nn.Module,
     groups: list[Group],
-    loss: Loss,
     rows: RowSplits,
     *,
     epochs: int,
@@ -29,20 +31,19 @@ def summarise(
     """Evaluate a model on the test rows, and its distance from a stationary point on the training rows.
 
     Args:
-        minimised: the loss of that point, if the training minimised another one than the reported ``loss``.
+        minimised: the loss of that point, if the training minimised another one than the reported loss.
         penalised: the number of penalised weights at the start, if some may have been removed since; removed weights
             count as zeros.
 
     Raises:
-        FloatingPointError: the test loss is infinite or NaN.
+        FloatingPointError: the test loss, or an output, is infinite or NaN.
     """
-    found = evaluate(model, loss, *rows.test)
-    need_finite(found.loss, "test")
-    full_gradient(model, minimised or loss, *rows.train)
+    judged = _judged(experiment, model, rows)
+    full_gradient(model, minimised or experiment.loss, *rows.train)
     record, lam = report(model, groups), max(group["lam"] for group in groups if group["penalty"] is not None)
     layers = [layer for layer in record.layers if layer.penalised]
     return Summary(
-        **asdict(found),
+        **judged,
         sparsity=1 - record.nonzero / penalised if penalised else record.sparsity,
         nonzero=record.nonzero,
         penalised=penalised or record.penalised,
@@ -57,6 +58,24 @@ def summarise(
         seconds=seconds,
         stationarity=stationarity(groups) if is_penalised(groups) else None,
     )
+
+
+def _judged(experiment: Experiment, model: nn.Module, rows: RowSplits) -> dict[str, Any]:
+    """Return the fields of a summary that say how good the model is."""
+    outputs = outputs_of(model, rows.test[0])
+    found = evaluate_outputs(outputs, experiment.loss, rows.test[1])
+    need_finite(found.loss, "test")
+    fields = asdict(found)
+    if Judge.is_possible():
+        judge = Judge.fit(experiment.inputs.classes, experiment.loss, rows.train[1])
+        fields["test"] = judge.judge(outputs, rows.test[1])
+        if len(rows.validation[0]):
+            from torchlasso.runs.quality.gap import chance_of_gap  # scipy, which takes a second
+
+            held = outputs_of(model, rows.validation[0])
+            fields["validation"] = judge.judge(held, rows.validation[1])
+            fields["gap"] = chance_of_gap((held, outputs), (rows.validation[1], rows.test[1]))
+    return fields
 
 
 def need_finite(loss: float, part: str) -> None:

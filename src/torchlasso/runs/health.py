@@ -10,15 +10,18 @@ from torch import Tensor, nn
 
 from torchlasso._core.readable import percent
 from torchlasso.runs.experiment import RowSplits, Training
+from torchlasso.runs.quality import MEASURES
 from torchlasso.runs.summary import Summary
-from torchlasso.training.trainer import LOSSES, Loss
+from torchlasso.training.trainer import LOSSES, Loss, balanced_error_of_one_answer
 
 Metrics = list[dict[str, Any]]
 # A validation error that is this share of the way from the best epoch's to guessing, or more, is ruin.
 RUINED = 0.25
 ADVICE = "Try more epochs, a lower target, or --recipe latent."
-# An error or a loss of this share of the best constant answer's, or more, counts as guessing.
+# A balanced error or a loss of this share of the best constant answer's, or more, counts as guessing.
 GUESSING = 0.95
+# A difference between validation and test rows that chance makes less often than this is pointed out.
+RARE = 0.001
 NAMES = 4  # at most so many layers are named
 
 
@@ -34,10 +37,11 @@ def warnings_of(training: Training, summary: Summary, rows: RowSplits, metrics: 
     trainer = training.trainer
     found = [control.missed for control in trainer.controls]
     guessing = _of_the_test(summary, trainer.loss, rows)
+    gap = _of_the_gap(summary)
     ruined = _of_the_way(trainer.loss, rows, metrics)
     if ruined and trainer.optimizer.param_groups[0].get("form") == "proximal":
         ruined += f" {ADVICE}"
-    found += [guessing or ruined]
+    found += [guessing or ruined, gap]
     found += [_of_the_loss(trainer.loss, rows.train[1], [line["loss"] for line in metrics])]
     if empty := empty_layers(trainer.model, training):
         found.append(empty)
@@ -45,6 +49,12 @@ def warnings_of(training: Training, summary: Summary, rows: RowSplits, metrics: 
         found.append("The model reads none of its inputs.")
     if trainer.epoch < trainer.plan.epochs:
         found.append(f"Training stopped after epoch {trainer.epoch}: {NO_GRADIENT}.")
+    return tuple(sentence for sentence in found if sentence)
+
+
+def doubts(summary: Summary, loss: Loss, rows: RowSplits) -> tuple[str, ...]:
+    """Return a sentence if a model is hardly better than guessing, and one if validation and test rows disagree."""
+    found = (_of_the_test(summary, loss, rows), _of_the_gap(summary))
     return tuple(sentence for sentence in found if sentence)
 
 
@@ -72,19 +82,40 @@ def _penalised(training: Training) -> Iterable[Tensor]:
 
 
 def _of_the_test(summary: Summary, loss: Loss, rows: RowSplits) -> str | None:
-    value = summary.loss if summary.error is None else summary.error
-    guess = _guess(loss, rows.train[1], rows.test[1], errors=summary.error is not None)
+    errors = summary.balanced_error is not None
+    value = summary.loss if summary.balanced_error is None else summary.balanced_error
+    guess = _guess(loss, rows.train[1], rows.test[1], errors=errors)
     if guess is None or value < GUESSING * guess:
         return None
-    if summary.error is None:
-        return f"The model is hardly better than guessing: a constant answer has a test loss of {guess:.4f}."
-    return f"The model is hardly better than guessing: one answer for all rows has a test error of {100 * guess:.1f} %."
+    known, constant = (f"{100 - 100 * v:.1f} %" if errors else f"{v:.4f}" for v in (value, guess))
+    what = "balanced accuracy" if errors else "loss"
+    return (
+        f"The model is hardly better than guessing: its {what} on the test rows is {known}, and one answer for all "
+        f"rows has {constant}."
+    )
+
+
+def _of_the_gap(summary: Summary) -> str | None:
+    """Return a sentence if chance does not explain the difference between the validation and the test rows."""
+    if summary.gap is None or summary.gap >= RARE or summary.test is None or summary.validation is None:
+        return None
+    measure, test = (
+        (MEASURES["mae"], "Mann and Whitney's test")
+        if summary.error is None
+        else (MEASURES["error"], "Fisher's exact test")
+    )
+    held, tested = (measure.shown(part.scores[measure.key].value) for part in (summary.validation, summary.test))
+    return (
+        f"The {measure.title} is {held} on the validation rows and {tested} on the test rows, which is more than "
+        f"chance ({test}: p = {summary.gap:.1g}): the test rows differ from the others. Rows that belong together, "
+        "such as those of one person, must not be in both the training and the validation rows."
+    )
 
 
 def _of_the_way(loss: Loss, rows: RowSplits, metrics: Metrics) -> str | None:
     """Return a sentence if training made the validation figures far worse than they were."""
-    errors = bool(metrics) and metrics[0].get("val_error") is not None
-    key = "val_error" if errors else "val_loss"
+    errors = not rows.validation[1].is_floating_point()
+    key = "val_balanced_error" if errors else "val_loss"
     values = [line[key] for line in metrics if line.get(key) is not None]
     guess = _guess(loss, rows.train[1], rows.validation[1], errors=errors) if values else None
     if guess is None or values[-1] <= min(values) + RUINED * max(0.0, guess - min(values)):
@@ -92,16 +123,14 @@ def _of_the_way(loss: Loss, rows: RowSplits, metrics: Metrics) -> str | None:
     best = min(range(len(values)), key=values.__getitem__)
     then, now = (percent(v) if errors else f"{v:.4f}" for v in (values[best], values[-1]))
     return (
-        f"The validation {'error' if errors else 'loss'} rose from {then} after epoch {best + 1}, at "
-        f"{percent(metrics[best]['sparsity'])} zeros, to {now} at the end: the network is ruined."
+        f"The {'balanced error' if errors else 'loss'} on the validation rows rose from {then} after epoch {best + 1}, "
+        f"at {percent(metrics[best]['sparsity'])} zeros, to {now} at the end: the network is ruined."
     )
 
 
 def _guess(loss: Loss, known: Tensor, y: Tensor, *, errors: bool) -> float | None:
-    """Return the error of one answer for all rows, or the loss of constant outputs; None where it is not known."""
-    if not errors:
-        return _constant_loss(loss, known, y)
-    return float((y != torch.bincount(known).argmax()).double().mean())
+    """Return the balanced error of one answer, or the loss of constant outputs; None where it is not known."""
+    return balanced_error_of_one_answer(y) if errors else _constant_loss(loss, known, y)
 
 
 def _of_the_loss(loss: Loss, y: Tensor, losses: Sequence[float]) -> str | None:

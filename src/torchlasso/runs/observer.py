@@ -54,8 +54,8 @@ class Observer(ABC):
         """Receive a trained point of a path."""
 
     @abstractmethod
-    def chosen(self, points: Sequence[Point], chosen: Point) -> None:
-        """Receive all points of a path and the chosen one."""
+    def chosen(self, points: Sequence[Point], chosen: Point, summary: Summary) -> None:
+        """Receive all points of a path, the chosen one and the summary of its model."""
 
 
 class Silent(Observer):
@@ -79,7 +79,7 @@ class Silent(Observer):
 
     def point(self, point: Point, points: int) -> None: ...
 
-    def chosen(self, points: Sequence[Point], chosen: Point) -> None: ...
+    def chosen(self, points: Sequence[Point], chosen: Point, summary: Summary) -> None: ...
 
 
 def _ignore(step: Step) -> None: ...

@@ -19,6 +19,7 @@ from torchlasso.path import Point, choose, folds_of, follow, pooled, remarks
 from torchlasso.runs.evaluation import summarise
 from torchlasso.runs.experiment import Experiment, RowSplits, read_data
 from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.health import doubts
 from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.options import DENSE, PathOptions
 from torchlasso.runs.page.frontiers import series_of
@@ -48,12 +49,13 @@ def run_path(experiment: Experiment, rows: RowSplits, folder: RunFolder, observe
     _load(model, folder, chosen.index)
     folder.write_model(model.state_dict())
     _draw(judged, chosen, folder, experiment, observer)
-    found = remarks(points, path.grid, path.collapse)
-    summary = replace(_summary(experiment, model, rows, chosen, points), warnings=found)
+    summary = _summary(experiment, model, rows, chosen, points)
+    found = (*remarks(points, path.grid, path.collapse), *doubts(summary, experiment.loss, rows))
+    summary = replace(summary, warnings=found)
     folder.write_means(mean_images(experiment.inputs, rows.train))
     write_page(folder, experiment, model, summary)
     folder.write_summary(summary)
-    observer.chosen(judged, chosen)
+    observer.chosen(judged, chosen, summary)
     for sentence in found:
         observer.say(f"warning: {sentence}")
     figure = f", {folder.frontiers[0].name}" if folder.frontiers[0].exists() else ""
@@ -151,7 +153,7 @@ def _load(model: nn.Module, folder: RunFolder, index: int) -> None:
 def _summary(experiment: Experiment, model: nn.Module, rows: RowSplits, chosen: Point, points: list[Point]) -> Summary:
     groups = experiment.groups(model, chosen.lam)
     epochs, seconds = sum(p.epochs for p in points), sum(p.seconds for p in points)
-    summary = summarise(model, groups, experiment.loss, rows, epochs=epochs, seconds=seconds)
+    summary = summarise(experiment, model, groups, rows, epochs=epochs, seconds=seconds)
     # the stationarity with the weights of the penalty in training
     return replace(summary, stationarity=chosen.stationarity, regularisation=experiment.options.regularisation)
 

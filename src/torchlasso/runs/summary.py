@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torchlasso._core.readable import percent
 from torchlasso.diagnostics.stationarity import Stationarity
+from torchlasso.runs.quality import MEASURES, Quality
 from torchlasso.runs.records import NEWER
 
 
@@ -34,6 +35,7 @@ class Summary:
 
     Attributes:
         accuracy, error: on the test rows, as fractions; None for regression.
+        balanced_error: the mean of the errors of the classes on the test rows; None for regression.
         loss: the mean loss on the test rows, without the penalty.
         sparsity, nonzero, penalised: the share of zeros among the penalised weights, and the counts of nonzero and of
             all penalised weights.
@@ -42,6 +44,9 @@ class Summary:
         inputs, live_inputs: inputs of the first penalised layer, and the number that is read.
         lam, epochs, seconds: λ at the end, the number of epochs and their time, without a refit.
         stationarity: on the whole training set, in units of λ; None if λ is 0.
+        test, validation: all figures on these rows; None without scikit-learn, or without such rows.
+        gap: the probability of such a difference between the validation and the test rows by chance, see
+            :func:`torchlasso.runs.quality.gap.chance_of_gap`; None without one of them.
         refit: the result of the refit, if there was one.
         target_met: whether training ended at its target; None without one.
         warnings: signs that training has failed, a sentence each; empty if there are none.
@@ -65,6 +70,10 @@ class Summary:
     epochs: int
     seconds: float
     stationarity: Stationarity | None
+    balanced_error: float | None = None
+    test: Quality | None = None
+    validation: Quality | None = None
+    gap: float | None = None
     refit: Refit | None = None
     target_met: bool | None = None
     warnings: tuple[str, ...] = field(default=(), metadata=NEWER)
@@ -117,10 +126,20 @@ def _quality(run: Summary) -> str:
     return f"{run.loss:.4f}" if run.error is None else percent(run.error)
 
 
+def _judged(runs: Sequence[Summary]) -> dict[str, list[str]]:
+    """Return the rows of the balanced accuracy and of R², whichever the targets have."""
+    keys = [key for key in ("balanced_accuracy", "r2") if all(run.test and key in run.test.scores for run in runs)]
+    return {
+        MEASURES[key].title: [MEASURES[key].shown(run.test.scores[key].value) if run.test else "–" for run in runs]
+        for key in keys
+    }
+
+
 def side_by_side(runs: Mapping[str, Summary]) -> list[list[str]]:
     """Make a table that compares runs: a row for each figure, with its name and a cell for each run."""
     figures = {
         "test error": [percent(run.error) if run.error is not None else "–" for run in runs.values()],
+        **_judged(list(runs.values())),
         "test loss": [f"{run.loss:.4f}" for run in runs.values()],
         "exact zeros": [percent(run.sparsity) for run in runs.values()],
         "weights left": [f"{run.nonzero:,} of {run.penalised:,}" for run in runs.values()],

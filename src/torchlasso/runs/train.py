@@ -46,7 +46,7 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
     training = experiment.trainer(model, rows.train, teacher)
     metrics = _train(OURS, training, rows, folder, observer)
     refit = _refit(experiment, model, rows, teacher, folder, observer) if options.refit else None
-    summary = replace(_summary(training, rows), refit=refit, regularisation=options.regularisation)
+    summary = replace(_summary(experiment, training, rows), refit=refit, regularisation=options.regularisation)
     missed = [control.missed for control in training.trainer.controls]
     summary = replace(
         summary,
@@ -73,7 +73,7 @@ def _compare(
     model = experiment.build_model()
     training = experiment.compared(name, model, rows.train, lam)
     _train(name, training, rows, part, observer)
-    summary = replace(_summary(training, rows), regularisation=experiment.options.regularisation)
+    summary = replace(_summary(experiment, training, rows), regularisation=experiment.options.regularisation)
     part.write_model(model.state_dict())
     part.write_summary(summary)
     return summary, model
@@ -177,12 +177,12 @@ def _epoch(training: Training, rows: RowSplits, loss: float, before: Tensor, now
     return line
 
 
-def _summary(training: Training, rows: RowSplits) -> Summary:
+def _summary(experiment: Experiment, training: Training, rows: RowSplits) -> Summary:
     trainer = training.trainer
     return summarise(
+        experiment,
         trainer.model,
         training.groups(),
-        trainer.loss,
         rows,
         epochs=trainer.epoch,
         seconds=trainer.seconds,

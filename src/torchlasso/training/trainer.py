@@ -220,11 +220,15 @@ def _mix(seed: int, epoch: int) -> int:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean loss on some rows, and for classes the accuracy and the error as fractions."""
+    """The mean loss on some rows, and for classes the accuracy and the error as fractions.
+
+    ``balanced_error`` is the mean error of the classes: 1 minus the balanced accuracy. It is None for regression.
+    """
 
     loss: float
     accuracy: float | None
     error: float | None
+    balanced_error: float | None = None
 
 
 @torch.no_grad()
@@ -238,8 +242,19 @@ def evaluate_outputs(outputs: Tensor, loss: Loss, y: Tensor) -> Evaluation:
     value = loss(outputs, y).item()
     if y.is_floating_point():
         return Evaluation(value, None, None)
-    wrong = int((outputs.argmax(dim=1) != y).sum())
-    return Evaluation(value, 1 - wrong / len(y), wrong / len(y))
+    wrong = outputs.argmax(dim=1) != y
+    error, rows = int(wrong.sum()) / len(y), torch.bincount(y)
+    missed = torch.bincount(y[wrong], minlength=len(rows))[rows > 0]
+    return Evaluation(value, 1 - error, error, float((missed / rows[rows > 0]).mean()))
+
+
+def balanced_error_of_one_answer(y: Tensor) -> float:
+    """Return the balanced error of the same answer for all rows: that of guessing.
+
+    >>> balanced_error_of_one_answer(torch.tensor([0, 0, 0, 2]))
+    0.5
+    """
+    return 1 - 1 / max(1, int(torch.bincount(y).count_nonzero()))
 
 
 @torch.no_grad()

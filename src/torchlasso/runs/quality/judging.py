@@ -1,0 +1,107 @@
+"""Judge a model by its outputs; scikit-learn is imported when there is something to judge."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from torchlasso.runs.quality.measures import CLASSES, MEASURES, NUMBERS
+from torchlasso.runs.quality.record import Quality, Score, TargetScore
+from torchlasso.training.trainer import LOSSES, Loss
+
+NO_FIGURES = "More figures, with intervals, need scikit-learn: pip install 'torchlasso[sklearn]'."
+TINIEST = 1e-12  # the least probability of a constant answer
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The computation of all figures of an experiment.
+
+    Attributes:
+        classes: the names of the classes, () for regression.
+        constant: the constant answer: the shares of the classes, or the means of the targets, in the training rows;
+            () if they are not known.
+        are_logits: whether the softmax of the outputs are probabilities, as with cross-entropy.
+    """
+
+    classes: tuple[str, ...]
+    constant: tuple[float, ...] = ()
+    are_logits: bool = True
+
+    @classmethod
+    def fit(cls, classes: Sequence[str], loss: Loss, y: Tensor) -> Judge:
+        """Make the judge of an experiment with these training targets, (n,) or (n, targets)."""
+        if classes:
+            constant = torch.bincount(y, minlength=len(classes)).double() / len(y)
+        else:
+            constant = y.double().reshape(len(y), -1).mean(dim=0)
+        return cls(tuple(classes), tuple(constant.tolist()), loss is LOSSES["cross-entropy"])
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Return True if scikit-learn is installed."""
+        return importlib.util.find_spec("sklearn") is not None
+
+    @property
+    def measures(self) -> list[str]:
+        """The keys of the measures that suit the targets and the loss."""
+        of = CLASSES if self.classes else NUMBERS
+        return [key for key, each in MEASURES.items() if each.of == of and (self.are_logits or not each.probabilities)]
+
+    def judge(self, outputs: Tensor, y: Tensor) -> Quality:
+        """Compute all figures.
+
+        Args:
+            outputs: of the model, (n, classes) or (n, targets).
+            y: class indices, (n,), or targets, (n, targets).
+
+        Raises:
+            FloatingPointError: an output is infinite or NaN.
+        """
+        if bad := int((~outputs.isfinite()).any(dim=1).sum()):
+            raise FloatingPointError(f"the outputs are infinite or NaN for {bad:,} of {len(y):,} rows")
+        return self._of_classes(outputs, y) if self.classes else self._of_numbers(outputs, y)
+
+    def value(self, key: str, outputs: Tensor, y: Tensor) -> float | None:
+        """Compute the value of one measure, by its key; None where it is not defined."""
+        if self.classes:
+            from torchlasso.runs.quality.classes import scores_of
+
+            return scores_of(outputs, y, [key], sampled=False)[key].value
+        from torchlasso.runs.quality.numbers import means_of, scores_by_target
+
+        return means_of(scores_by_target(outputs, y, [key]))[key].value
+
+    def _of_classes(self, outputs: Tensor, y: Tensor) -> Quality:
+        from torchlasso.runs.quality.classes import MOST, by_class, confusion_of, scores_of
+
+        scores = scores_of(outputs, y, self.measures)
+        if self.constant:
+            answer = torch.tensor(self.constant, dtype=torch.float64).clamp_min(TINIEST).log()
+            scores = _beside(scores, scores_of(answer.expand(len(y), -1), y.cpu(), self.measures, sampled=False))
+        table = confusion_of(y.cpu().numpy(), outputs.argmax(dim=1).cpu().numpy(), len(self.classes))
+        confusion = tuple(tuple(map(int, row)) for row in table) if len(self.classes) <= MOST else ()
+        return Quality(len(y), scores, self.constant, by_class(table, self.classes), confusion)
+
+    def _of_numbers(self, outputs: Tensor, y: Tensor) -> Quality:
+        from torchlasso.runs.quality.numbers import means_of, scores_by_target
+
+        targets = scores_by_target(outputs, y, self.measures)
+        scores = means_of(targets)
+        if self.constant:
+            answer = torch.tensor(self.constant, dtype=torch.float64).expand(len(y), -1)
+            constants = scores_by_target(answer, y, self.measures)
+            scores = _beside(scores, means_of(constants))
+            targets = tuple(
+                TargetScore(one.name, _beside(one.scores, other.scores))
+                for one, other in zip(targets, constants, strict=True)
+            )
+        return Quality(len(y), scores, self.constant, targets=targets if len(targets) > 1 else ())
+
+
+def _beside(scores: dict[str, Score], constants: dict[str, Score]) -> dict[str, Score]:
+    return {key: replace(score, constant=constants[key].value) for key, score in scores.items()}

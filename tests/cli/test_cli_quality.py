@@ -1,0 +1,123 @@
+"""The quality of a run's model: its figures in the summary and on the screen, and the warnings that come from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from torchlasso.runs.quality import MEASURES, Judge, Score
+from torchlasso.runs.quality.tables import interval
+
+pytestmark = pytest.mark.slow
+
+OF_CLASSES = {"error", "balanced_accuracy", "macro_f1", "auc", "log_loss", "calibration_error"}
+
+
+def rare(folder: Path, *, known: float) -> Path:
+    """A data set in which one of 20 rows is of the second class; ``known``: how far the classes are apart."""
+    rng = np.random.default_rng(0)
+    y = (np.arange(900) % 20 == 0).astype(np.int64)
+    x = rng.normal(size=(900, 4))
+    x[:, 0] += known * y
+    np.savez(folder / "rare.npz", x=x[:600], y=y[:600], x_test=x[600:], y_test=y[600:])
+    return folder / "rare.npz"
+
+
+def test_the_figures_are_in_the_summary_of_each_run(cli: Any, finished: Path) -> None:
+    summary = cli.summary(finished / "classes")
+    for part in (summary, summary["dense"], summary["loss_term"]):
+        assert part["test"]["scores"].keys() == part["validation"]["scores"].keys() == OF_CLASSES
+        assert part["test"]["scores"]["error"]["value"] == pytest.approx(part["error"])
+        assert part["balanced_error"] == pytest.approx(1 - part["test"]["scores"]["balanced_accuracy"]["value"])
+        assert 0 < part["gap"] <= 1
+    assert [each["name"] for each in summary["test"]["classes"]] == ["high", "low", "middle"]
+    assert cli.metrics(finished / "classes")[-1]["val_error"] == summary["validation"]["scores"]["error"]["value"]
+    amounts = cli.summary(finished / "amounts")
+    assert amounts["test"]["scores"].keys() == {"r2", "rmse", "mae"}
+    assert amounts["test"]["scores"]["rmse"]["value"] ** 2 == pytest.approx(amounts["loss"], rel=1e-5)
+    assert amounts["balanced_error"] is None
+
+
+def test_the_screen_has_the_figures(cli: Any, classes: Path, tmp_path: Path) -> None:
+    ended = cli.train(classes, tmp_path / "run")
+    for key, found in cli.summary(tmp_path / "run")["test"]["scores"].items():
+        lines = [each for each in ended.out.splitlines() if each.startswith(f"{MEASURES[key].title}  ")]
+        [line] = [each for each in lines if " to " in each or "–" in each]
+        assert MEASURES[key].shown(found["value"]) in line
+        assert interval(MEASURES[key], Score(**found)) in line
+
+
+def test_without_validation_rows_there_is_no_gap(cli: Any, classes: Path, tmp_path: Path) -> None:
+    assert cli.train(classes, tmp_path / "run", "--validation", "0").code == 0
+    summary = cli.summary(tmp_path / "run")
+    assert summary["validation"] is summary["gap"] is None
+    assert summary["test"] is not None
+
+
+def test_the_chosen_point_of_a_path_has_the_same_figures(cli: Any, run_of: Callable[[str], Path]) -> None:
+    summary = cli.summary(run_of("path"))
+    assert summary["test"]["scores"].keys() == OF_CLASSES
+    assert summary["test"]["scores"]["error"]["value"] == pytest.approx(summary["error"])
+
+
+def test_without_scikit_learn_a_run_says_that_figures_are_missing(
+    cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Judge, "is_possible", lambda: False)
+    ended = cli.train(classes, tmp_path / "run")
+    assert ended.code == 0
+    assert "More figures, with intervals, need scikit-learn: pip install 'torchlasso[sklearn]'." in ended.out
+    summary = cli.summary(tmp_path / "run")
+    assert summary["test"] is None
+    assert summary["balanced_error"] is not None
+
+
+@pytest.mark.parametrize("command", ["train", "path"])
+def test_the_answer_no_to_every_row_is_named(cli: Any, tmp_path: Path, command: str) -> None:
+    more = ("--points", "2", "--lams", "0.01,0.1", "--collapse", "1") if command == "path" else ()
+    given = (
+        "--data",
+        rare(tmp_path, known=0.0),
+        "--model",
+        "mlp:width=8,depth=1",
+        "--epochs",
+        "12",
+        "--lr",
+        "0.01",
+        *more,
+    )
+    ended = cli(command, *given, "--out", tmp_path / "run", "--strict")
+    assert ended.code == 3
+    summary = cli.summary(tmp_path / "run")
+    assert summary["error"] == 0.05
+    [sentence] = [each for each in summary["warnings"] if "guessing" in each]
+    assert "its balanced accuracy on the test rows is 50.0 %, and one answer for all rows has 50.0 %" in sentence
+
+
+def test_a_classifier_that_knows_rare_rows_is_not_named(cli: Any, tmp_path: Path) -> None:
+    given = ("--data", rare(tmp_path, known=3.0), "--model", "mlp:width=8,depth=1", "--epochs", "30", "--lr", "0.02")
+    assert cli("train", *given, "--out", tmp_path / "run").code == 0
+    summary = cli.summary(tmp_path / "run")
+    assert summary["balanced_error"] < 0.3
+    assert summary["warnings"] == []
+
+
+def test_a_gap_between_validation_and_test_is_named(cli: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, x_test = rng.normal(size=(600, 4)), rng.normal(size=(300, 4))
+    y, y_test = (x[:, 0] > 0).astype(np.int64), (x_test[:, 0] > 0).astype(np.int64)
+    y_test[:100] = 1 - y_test[:100]  # as if they were of another kind
+    for name, labels in (("classes", (y, y_test)), ("numbers", (x[:, 0], x_test[:, 0] + (np.arange(300) < 100)))):
+        data = tmp_path / f"{name}.npz"
+        np.savez(data, x=x, y=labels[0], x_test=x_test, y_test=labels[1])
+        given = ("--data", data, "--model", "mlp:width=8,depth=1", "--epochs", "20", "--lr", "0.02")
+        assert cli("train", *given, "--out", tmp_path / name).code == 0
+        summary = cli.summary(tmp_path / name)
+        assert summary["gap"] < 0.001
+        [sentence] = summary["warnings"]
+        test = "Fisher's exact test" if name == "classes" else "Mann and Whitney's test"
+        assert f"which is more than chance ({test}: p = {summary['gap']:.1g})" in sentence
