@@ -124,7 +124,7 @@ def test_a_fold_is_a_path_on_its_rows(cli: Any, path_of: Callable[[str], Path], 
     assert experiment.options.path is not None
     (x, y), _, _ = rows_of(classes, 0)
     for k, (kept, held) in enumerate(folds_of(len(y), 2, seed=0)):
-        recipe = experiment.recipe(experiment.options.path, x[kept])
+        recipe = experiment.recipe(experiment.options.path, (x[kept], y[kept]))
         points = list(follow(experiment.build_model(), recipe, (x[kept], y[kept]), (x[held], y[held])))
         found = RunFolder(run).read_points(k)
         assert [_figures(point) for point in found] == [_figures(point) for point in points]

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch.optim.lr_scheduler import LambdaLR
 
 from torchlasso.runs.quality import MEASURES, Judge, Score
 from torchlasso.runs.quality.tables import interval
 
 pytestmark = pytest.mark.slow
 
+BALANCED = ("--class-weight", "balanced")
 OF_CLASSES = {"error", "balanced_accuracy", "macro_f1", "auc", "log_loss", "calibration_error"}
 
 
@@ -121,3 +123,60 @@ def test_a_gap_between_validation_and_test_is_named(cli: Any, tmp_path: Path) ->
         [sentence] = summary["warnings"]
         test = "Fisher's exact test" if name == "classes" else "Mann and Whitney's test"
         assert f"which is more than chance ({test}: p = {summary['gap']:.1g})" in sentence
+
+
+# --- class weights ---
+
+
+def test_class_weights_find_rare_rows(cli: Any, tmp_path: Path) -> None:
+    """Where the classes overlap, the fewest errors are made by hardly ever giving the rare answer."""
+    given = ("--data", rare(tmp_path, known=1.5), "--model", "mlp:width=8,depth=1", "--epochs", "20", "--lr", "0.02")
+    for name, more in {"none": ("--class-weight", "none"), "plain": (), "balanced": BALANCED}.items():
+        ended = cli("train", *given, *more, "--compare", "dense,loss-term", "--out", tmp_path / name)
+        assert ended.code == 0
+    contents = {name: cli.contents(tmp_path / name) for name in ("none", "plain", "balanced")}
+    for part in ("", "dense/", "loss-term/"):
+        assert contents["none"][f"{part}model.safetensors"] == contents["plain"][f"{part}model.safetensors"]
+        assert contents["none"][f"{part}model.safetensors"] != contents["balanced"][f"{part}model.safetensors"]
+    plain, balanced = (cli.summary(tmp_path / name) for name in ("plain", "balanced"))
+    assert "Trained with balanced class weights." in ended.out
+    for part, other in ((plain, balanced), *((plain[name], balanced[name]) for name in ("dense", "loss_term"))):
+        rare_class, weighted = (each["test"]["classes"][1]["recall"] for each in (part, other))
+        assert rare_class < 0.4 < 0.6 < weighted
+        assert other["balanced_error"] < part["balanced_error"]
+        assert other["error"] > other["test"]["scores"]["error"]["constant"]
+        assert other["regularisation"] == ["balanced class weights"]
+        assert other["warnings"] == []  # the errors are more than those of one answer, and yet it does not guess
+    # the reported loss has no weights
+    assert balanced["loss"] == pytest.approx(balanced["test"]["scores"]["log_loss"]["value"], rel=1e-5)
+
+
+@pytest.mark.parametrize("path", [False, True], ids=["train", "path"])
+def test_a_stopped_run_with_class_weights_ends_as_a_whole_one(
+    cli: Any, tmp_path: Path, stop: Callable[..., None], monkeypatch: pytest.MonkeyPatch, path: bool
+) -> None:
+    given = ["path" if path else "train", "--data", rare(tmp_path, known=1.5), "--model", "mlp:width=8,depth=1"]
+    given += ["--epochs", "3", *BALANCED]
+    given += ["--points", "3", "--lams", "0.01,0.1", "--epochs-each", "2", "--collapse", "1"] if path else []
+    assert cli(*given, "--out", tmp_path / "whole").code == 0
+    with monkeypatch.context():
+        stop(LambdaLR, "step", "before", 12)
+        assert cli(*given, "--out", tmp_path / "run").code == 130
+    monkeypatch.undo()
+    assert cli(given[0], "--resume", "--out", tmp_path / "run").code == 0
+    left, right = cli.contents(tmp_path / "run"), cli.contents(tmp_path / "whole")
+    assert left["model.safetensors"] == right["model.safetensors"]
+    cli.assert_refused(
+        cli(given[0], "--resume", "--class-weight", "none", "--out", tmp_path / "run"),
+        "--class-weight none differs from the run's balanced",
+    )
+
+
+def test_class_weights_that_do_not_fit_are_refused(cli: Any, classes: Path, amounts: Path, tmp_path: Path) -> None:
+    for data, options, *names in (
+        (classes, ("--class-weight", "balance"), "unknown class weight 'balance'; did you mean 'balanced'?"),
+        (amounts, BALANCED, "--class-weight balanced needs classes", "the targets here are numbers"),
+        (classes, (*BALANCED, "--loss", "torch.nn.functional:multi_margin_loss"), "needs classes and their loss"),
+    ):
+        cli.assert_refused(cli.train(data, tmp_path / "run", *options), *names)
+        assert not (tmp_path / "run").exists()

@@ -125,7 +125,7 @@ def test_every_network_that_is_compared_gets_the_same(images: Path) -> None:
     )
     inputs, rows = read_data(options)
     experiment, model = Experiment(options, inputs), Experiment(options, inputs).build_model()
-    recipe = experiment.recipe(PathOptions(), rows.train[0])
+    recipe = experiment.recipe(PathOptions(), rows.train)
     trainings = [experiment.trainer(model, rows.train), experiment.refit(model, rows.train)]
     trainings += [experiment.compared(name, model, rows.train, 0.1) for name in ("dense", "loss-term")]
     found: list[Regularisation] = [recipe.regularisation, *(each.trainer.regularisation for each in trainings)]

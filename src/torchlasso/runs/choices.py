@@ -22,10 +22,12 @@ from torchlasso.penalties.blocks import Blocks
 from torchlasso.penalties.blocks import registry as blocks_registry
 from torchlasso.runs.model_blocks import OF_MODELS
 from torchlasso.training.augmentation import AUGMENTATIONS
+from torchlasso.training.class_weights import WeightedCrossEntropy
 from torchlasso.training.regularisation import Transform
 from torchlasso.training.trainer import LOSSES, Loss
 
 BLOCKS = blocks_registry()
+CLASS_WEIGHTS = (NONE, BALANCED) = ("none", "balanced")
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.known_metrics()}
 
 
@@ -87,13 +89,26 @@ def parse_loss(text: str | None, outputs_are_classes: bool) -> Loss:
     return LOSSES[text]
 
 
-def smoothed(text: str | None, smoothing: float, outputs_are_classes: bool) -> Loss | None:
-    """Return the loss named by a text with label smoothing; None without smoothing."""
-    if not smoothing:
+def minimised_loss(
+    text: str | None, smoothing: float, class_weight: str, y: Tensor, classes: int
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Return the loss named by a text with label smoothing and class weights; None without both.
+
+    Args:
+        text: see :func:`parse_loss`.
+        smoothing: the share of each label that is spread evenly over all classes.
+        class_weight: one of ``CLASS_WEIGHTS``.
+        y: the training targets.
+        classes: the number of classes; 0 for regression.
+    """
+    flag = "--class-weight balanced" if class_weight == BALANCED else "--label-smoothing"
+    if not smoothing and class_weight != BALANCED:
         return None
-    if parse_loss(text, outputs_are_classes) is not LOSSES["cross-entropy"]:
+    if parse_loss(text, bool(classes)) is not LOSSES["cross-entropy"]:
         what = "the targets here are numbers" if text is None else f"the loss here is {text}"
-        raise ValueError(f"--label-smoothing needs classes and their loss, cross-entropy; {what}")
+        raise ValueError(f"{flag} needs classes and their loss, cross-entropy; {what}")
+    if class_weight == BALANCED:
+        return WeightedCrossEntropy(WeightedCrossEntropy.balanced(y, classes), smoothing)
     return partial(torch.nn.functional.cross_entropy, label_smoothing=smoothing)
 
 

@@ -197,10 +197,10 @@ class Experiment:
             trainer.shrinker = Shrinker(model, self.example)
         return Training(trainer, optimizer.penalised_groups)
 
-    def recipe(self, path: PathOptions, x: Tensor) -> Recipe:
-        """Make the recipe for the points of a path that are trained on the inputs ``x``."""
+    def recipe(self, path: PathOptions, rows: tuple[Tensor, Tensor]) -> Recipe:
+        """Make the recipe for the points of a path that are trained on these inputs and targets."""
         plan = self.options.plan
-        batches = max(1, len(x) // plan.batch_size)
+        batches = max(1, len(rows[0]) // plan.batch_size)
         return Recipe(
             grid=path.grid,
             groups=lambda model: self.groups(model, 1.0),
@@ -213,7 +213,7 @@ class Experiment:
             lam=self.options.lam,
             lr_growth=path.lr_growth,
             collapse=path.collapse,
-            regularisation=self.regularisation(x),
+            regularisation=self.regularisation(rows),
         )
 
     def compared(self, name: str, model: nn.Module, rows: tuple[Tensor, Tensor], lam: float) -> Training:
@@ -230,13 +230,16 @@ class Experiment:
         freeze_zeros(optimizer, (p for group in groups if group["penalty"] for p in group["params"]))
         return Training(self._trainer(model, optimizer, rows, plan, self._taught(teacher)), lambda: groups)
 
-    def regularisation(self, x: Tensor) -> Regularisation:
-        """Make the regularisation of the options for a training on the inputs ``x``."""
-        options, classes = self.options, bool(self.inputs.classes)
+    def regularisation(self, rows: tuple[Tensor, Tensor]) -> Regularisation:
+        """Make the regularisation of the options, and the loss to minimise, for a training on these rows."""
+        options, (x, y) = self.options, rows
         transforms = [choices.parse_augmentation(text, x) for text in options.augment]
         if options.input_dropout:
             transforms.append(InputDropout.fit(x, options.input_dropout))
-        return Regularisation(transforms, choices.smoothed(options.loss, options.label_smoothing, classes))
+        loss = choices.minimised_loss(
+            options.loss, options.label_smoothing, options.class_weight, y, len(self.inputs.classes)
+        )
+        return Regularisation(transforms, loss)
 
     def _trainer(
         self,
@@ -247,7 +250,7 @@ class Experiment:
         extra: Term | None,
     ) -> Trainer:
         trainer = Trainer(model, optimizer, self.loss, rows, plan, extra)
-        trainer.regularisation = self.regularisation(rows[0])
+        trainer.regularisation = self.regularisation(rows)
         return trainer
 
     def _plain(self, groups: list[Group], rate: float = 1.0) -> torch.optim.Optimizer:

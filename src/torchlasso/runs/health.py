@@ -25,7 +25,9 @@ RARE = 0.001
 NAMES = 4  # at most so many layers are named
 
 
-def warnings_of(training: Training, summary: Summary, rows: RowSplits, metrics: Metrics) -> tuple[str, ...]:
+def warnings_of(
+    training: Training, summary: Summary, rows: RowSplits, metrics: Metrics, *, balanced: bool = False
+) -> tuple[str, ...]:
     """Return a sentence for each sign that a finished training has failed, or missed its target.
 
     Args:
@@ -33,6 +35,7 @@ def warnings_of(training: Training, summary: Summary, rows: RowSplits, metrics: 
         summary: of its model.
         rows: of the experiment.
         metrics: of its epochs.
+        balanced: whether all classes have the same weight in training.
     """
     trainer = training.trainer
     found = [control.missed for control in trainer.controls]
@@ -42,7 +45,9 @@ def warnings_of(training: Training, summary: Summary, rows: RowSplits, metrics: 
     if ruined and trainer.optimizer.param_groups[0].get("form") == "proximal":
         ruined += f" {ADVICE}"
     found += [guessing or ruined, gap]
-    found += [_of_the_loss(trainer.loss, rows.train[1], [line["loss"] for line in metrics])]
+    y = rows.train[1]
+    answers = torch.bincount(y).nonzero().flatten() if balanced else y  # a model that reads nothing learns their shares
+    found += [_of_the_loss(trainer.loss, answers, y, [line["loss"] for line in metrics])]
     if empty := empty_layers(trainer.model, training):
         found.append(empty)
     elif not summary.live_inputs:
@@ -133,8 +138,8 @@ def _guess(loss: Loss, known: Tensor, y: Tensor, *, errors: bool) -> float | Non
     return balanced_error_of_one_answer(y) if errors else _constant_loss(loss, known, y)
 
 
-def _of_the_loss(loss: Loss, y: Tensor, losses: Sequence[float]) -> str | None:
-    guess = _constant_loss(loss, y, y)
+def _of_the_loss(loss: Loss, known: Tensor, y: Tensor, losses: Sequence[float]) -> str | None:
+    guess = _constant_loss(loss, known, y)
     if guess is None or not losses or min(losses) < GUESSING * guess:
         return None
     return f"The training loss never fell clearly below {guess:.4f}, that of a constant answer."

@@ -11,7 +11,7 @@ from torchlasso._core.specs import parse_spec, unknown
 from torchlasso.optim.forms import FORMS
 from torchlasso.path import RULES, Grid
 from torchlasso.penalties import check_strength
-from torchlasso.runs.choices import BLOCKS, OPTIMIZERS, check_augmentation
+from torchlasso.runs.choices import BALANCED, BLOCKS, CLASS_WEIGHTS, OPTIMIZERS, check_augmentation
 from torchlasso.runs.declared import TRAIN, Option, options_of, refuse_large_numbers
 from torchlasso.runs.model_blocks import INPUTS, OF_MODELS
 from torchlasso.runs.records import NEWER
@@ -148,6 +148,9 @@ class Options:
     label_smoothing: Annotated[
         float, Option("Share of each label that is spread evenly over all classes in training, such as 0.1.")
     ] = field(default=0.0, metadata=NEWER)
+    class_weight: Annotated[
+        str, Option("Weights of the classes in the loss of training: none, or balanced, inversely to their rows.")
+    ] = field(default="none", metadata=NEWER)
     augment: Annotated[
         tuple[str, ...],
         Option(f"Changes to images in training, separated by commas: {', '.join(AUGMENTATIONS)}, or module:function."),
@@ -241,6 +244,8 @@ class Options:
             if not 0 <= getattr(self, name) < 1:
                 flag = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{flag} must be at least 0 and below 1; got {getattr(self, name)!r}")
+        if self.class_weight not in CLASS_WEIGHTS:
+            raise unknown("class weight", self.class_weight, CLASS_WEIGHTS)
         for name in self.augment:
             check_augmentation(name)
         if self.form == "latent" and LOSS_TERM in self.compare:
@@ -266,6 +271,7 @@ class Options:
         words = {
             f"input dropout {self.input_dropout:g}": self.input_dropout,
             f"label smoothing {self.label_smoothing:g}": self.label_smoothing,
+            "balanced class weights": self.class_weight == BALANCED,
             f"augmentation {','.join(self.augment)}": self.augment,
         }
         return tuple(text for text, given in words.items() if given)

@@ -69,7 +69,7 @@ def _follow(
     points = folder.read_points()
     if points:
         _load(model, folder, points[-1].index)
-    recipe = experiment.recipe(path, rows.train[0])
+    recipe = experiment.recipe(path, rows.train)
     with observer.path(path.points) as watching:
 
         def watch(index: int, trainer: Trainer) -> Callable[[Step], None]:
@@ -139,8 +139,8 @@ def _fold(experiment: Experiment, k: int, threads: int) -> list[Point]:
     _, rows = read_data(experiment.options)
     x, y = rows.train
     kept, held = (part.to(x.device) for part in folds_of(len(y), path.folds or 0, experiment.options.seed)[k])
-    model = experiment.build_model()
-    return list(follow(model, experiment.recipe(path, x[kept]), (x[kept], y[kept]), (x[held], y[held])))
+    model, known = experiment.build_model(), (x[kept], y[kept])
+    return list(follow(model, experiment.recipe(path, known), known, (x[held], y[held])))
 
 
 def _load(model: nn.Module, folder: RunFolder, index: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from torchlasso.control import TargetMissed
 from torchlasso.path import badness
+from torchlasso.runs.choices import BALANCED
 from torchlasso.runs.evaluation import need_finite, summarise
 from torchlasso.runs.experiment import OURS, REFIT, Experiment, RowSplits, Training
 from torchlasso.runs.folder import RunFolder
@@ -51,7 +52,7 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
     summary = replace(
         summary,
         target_met=not any(missed) if options.target is not None else None,
-        warnings=warnings_of(training, summary, rows, metrics),
+        warnings=warnings_of(training, summary, rows, metrics, balanced=options.class_weight == BALANCED),
     )
     folder.write_model(model.state_dict(), training.cuts)
     for name in options.comparisons:
