@@ -13,8 +13,9 @@ import argparse
 import statistics
 
 from torchlasso.optim import averaging
-from torchlasso.runs.experiment import Experiment, read_data
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.options import Options
+from torchlasso.runs.rows import read_data
 from torchlasso.selection import penalty
 from torchlasso.training.trainer import evaluate, sparsity, support
 

@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchlasso.runs.experiment import Experiment, InputSpec, RowSplits, read_data
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.options import Options
 from torchlasso.runs.recipes import completed, nothing_given
+from torchlasso.runs.rows import InputSpec, RowSplits, read_data
 from torchlasso.training.trainer import evaluate
 
 ROWS, HELD = 10_000, 2_000

@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from torchlasso.runs.experiment import OURS, Experiment, read_data
+from torchlasso.runs.experiment import OURS, Experiment
 from torchlasso.runs.options import LOSS_TERM, Options
+from torchlasso.runs.rows import read_data
 from torchlasso.training.trainer import evaluate, sparsity
 
 SEEDS = (0, 1, 2)

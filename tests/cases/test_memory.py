@@ -13,7 +13,8 @@ from tests.support import programs
 from torchlasso import data, models
 from torchlasso._core import memory
 from torchlasso.data.readers import parquet as parquet_reader
-from torchlasso.runs.experiment import Experiment, InputSpec, Options
+from torchlasso.runs.experiment import Experiment, Options
+from torchlasso.runs.rows import InputSpec
 
 
 @pytest.mark.parametrize("shape", [(3, 10**6, 10**6), (1, 10**9, 10**9), (1, 2**40, 2**40)])

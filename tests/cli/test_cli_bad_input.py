@@ -41,7 +41,6 @@ def bad(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.csv").write_text("")
     (folder / "header.csv").write_text(table[0] + "\n")
     (folder / "ragged.csv").write_text("\n".join([*table, "1,2"]))
-    (folder / "nan.csv").write_text("\n".join([*table, "nan,1,1,1,1,low"]))
     (folder / "text.csv").write_text("\n".join([*table, "red,1,1,1,1,low"]))
     (folder / "one-class.csv").write_text("\n".join([table[0], *(line for line in table if line.endswith("low"))]))
     (folder / "unlabelled.csv").write_text("\n".join(line.rpartition(",")[0] for line in table))
@@ -66,9 +65,8 @@ DATA = {
     "empty CSV": ("{bad}/empty.csv", "empty.csv"),
     "CSV without rows": ("{bad}/header.csv", "header.csv"),
     "CSV with a short row": ("{bad}/ragged.csv", "ragged.csv"),
-    "NaN in a CSV": ("{bad}/nan.csv", "nan.csv", "'a'"),
     "NaN in an NPZ": ("{bad}/nan.npz", "nan.npz", "missing or infinite"),
-    "text in a column": ("{bad}/text.csv", "text.csv", "'a'", "'red'"),
+    "text in a column of numbers": ("{bad}/text.csv", "text.csv", "'a'", "'red'", "categories="),
     "no label column": ("{bad}/unlabelled.csv", "unlabelled.csv", "label="),
     "one class": ("{bad}/one-class.csv", "one-class.csv", "low"),
     "another kind of file": ("{bad}/notes.docx", "notes.docx"),
@@ -246,7 +244,6 @@ ROWS = {
     "more.csv": ("a,b,c,d,e,f\n1,2,3,4,5,6\n", "'f'"),
     "other-label.csv": ("a,b,c,d,e,label\n1,2,3,4,5,enormous\n", "enormous"),
     "text.csv": ("a,b,c,d,e\n1,2,3,4,five\n", "'e'"),
-    "nan.csv": ("a,b,c,d,e\n1,2,3,4,nan\n", "'e'"),
     "none.csv": ("a,b,c,d,e\n", "none.csv"),
 }
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.support.command_line import succeed, weights
-from torchlasso.runs.experiment import read_data_again
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import LOSS_TERM
+from torchlasso.runs.rows import read_data_again
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def test_the_loss_term_has_the_same_weight_decay(two: Path) -> None:
     """Without it, the comparison would minimise another objective."""
     experiment = RunFolder(two).read_experiment()
     experiment = replace(experiment, options=replace(experiment.options, features=None))  # λ is what it is
-    rows = read_data_again(experiment).train
+    rows = read_data_again(experiment.options, experiment.inputs).train
     ours = experiment.trainer(experiment.build_model(), rows).trainer.optimizer
     compared = experiment.compared(LOSS_TERM, experiment.build_model(), rows, experiment.options.lam).trainer.optimizer
     decays = [[group["weight_decay"] for group in optimizer.param_groups] for optimizer in (ours, compared)]

@@ -12,6 +12,10 @@ LOSSES = """
 from torch import nn
 
 
+def whole(outputs, targets):
+    return nn.functional.mse_loss(outputs, targets)
+
+
 def half(outputs, targets):
     return nn.functional.mse_loss(outputs, targets) / 2
 
@@ -53,7 +57,8 @@ def test_a_loss_of_one_s_own_is_trained_with_and_resumed(
     assert cli.train(classes, tmp_path / "smoothed", "--loss", f"{losses}:smoothed").code == 0
     # half the loss at half the strength is the same problem, and Adam does not see its scale
     assert cli.train(amounts, tmp_path / "same", "--loss", f"{losses}:half", "--lam", "0.01").code == 0
-    whole, same = (cli.summary(run) for run in (finished / "amounts", tmp_path / "same"))
+    assert cli.train(amounts, tmp_path / "whole", "--loss", f"{losses}:whole").code == 0
+    whole, same = (cli.summary(tmp_path / name) for name in ("whole", "same"))
     assert same["loss"] == pytest.approx(whole["loss"] / 2, rel=1e-2)
     assert cli.summary(tmp_path / "half")["loss"] != pytest.approx(whole["loss"] / 2, rel=1e-2)
     assert weights(tmp_path / "smoothed") != weights(finished / "classes")

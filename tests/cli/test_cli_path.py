@@ -213,7 +213,7 @@ def test_a_path_ends_where_the_model_is_no_better_than_guessing(
     cli: Any, tables: Path, tmp_path: Path, name: str
 ) -> None:
     """Also at a point that has no weight left, which has no place in the figure."""
-    options = [*BY_LAM, "--lams", "0.01,30", "--collapse", "0.25"]
+    options = [*BY_LAM, "--lams", "0.01,30" if name == "classes" else "0.001,100", "--collapse", "0.25"]
     ended = cli("path", "--data", tables / f"{name}.csv", "--out", tmp_path / "run", *options, "--strict")
     assert (ended.code, ended.err) == (3, "")
     lines = lines_of(tmp_path / "run" / "path.jsonl")

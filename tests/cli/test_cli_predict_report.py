@@ -33,14 +33,22 @@ def rewritten(path: Path, new: Path, order: list[str]) -> Path:
 
 
 def by_hand(run: Path, table: Path) -> torch.Tensor:
-    """The outputs of a run's model, from its two files alone."""
+    """The outputs of a run's model, in the units of the targets, from its two files alone."""
     config = json.loads((run / "config.json").read_text())
     scale = config["inputs"]["standardizer"]
     x = data.load_part(str(table)).x
     x = (x - torch.tensor(scale["mean"])) / torch.tensor(scale["std"])
     w = load_file(run / "model.safetensors")
     hidden = nn.functional.linear(x, w["fc1.weight"], w["fc1.bias"]).relu()
-    return nn.functional.linear(hidden, w["head.weight"], w["head.bias"])
+    outputs = nn.functional.linear(hidden, w["head.weight"], w["head.bias"])
+    of_targets = config["inputs"]["scale"]
+    return outputs if of_targets is None else data.Standardizer(**of_targets).undone(outputs)
+
+
+def relative_loss(finished: Path, outputs: torch.Tensor, truth: torch.Tensor) -> float:
+    """The mean squared error relative to the variance of the training labels."""
+    [std] = json.loads((finished / "amounts" / "config.json").read_text())["inputs"]["scale"]["std"]
+    return float(((outputs - truth) / std).square().mean())
 
 
 def test_the_predictions_are_the_model_s(cli: Any, finished: Path, classes: Path) -> None:
@@ -83,7 +91,7 @@ def test_numbers_are_predicted(cli: Any, finished: Path, amounts: Path) -> None:
     assert set(rows[0]) == {"row", "prediction"}
     assert torch.allclose(torch.tensor([float(row["prediction"]) for row in rows]), outputs, rtol=1e-5, atol=1e-6)
     truth = torch.tensor([float(row["label"]) for row in rows_of(amounts.read_text())])
-    assert f"120 rows: loss {nn.functional.mse_loss(outputs, truth).item():.4f}" in ended.err
+    assert f"120 rows: loss {relative_loss(finished, outputs, truth):.4f}" in ended.err
     assert "error" not in ended.err
 
 
@@ -96,7 +104,7 @@ def test_whole_numbers_serve_as_labels_of_a_regression(cli: Any, finished: Path,
     ended = cli("predict", finished / "amounts", "--data", tmp_path / "whole.csv")
     outputs = by_hand(finished / "amounts", amounts).flatten()
     assert ended.code == 0
-    assert f"loss {((outputs - 2) ** 2).mean().item():.4f}" in ended.err
+    assert f"loss {relative_loss(finished, outputs, torch.tensor(2.0)):.4f}" in ended.err
 
 
 def test_a_file_has_the_same_content_as_the_screen(cli: Any, finished: Path, classes: Path, tmp_path: Path) -> None:

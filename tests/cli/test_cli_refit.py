@@ -32,10 +32,11 @@ def loss_of(run: Path, table: Path, held: dict[str, Tensor], validation: float) 
     """The validation loss of the weights of a linear model, with the scale of the run's configuration."""
     dataset = data.load(str(table))
     _, rows = data.holdout(dataset.y, validation, 0)
-    scale = json.loads((run / "config.json").read_text())["inputs"]["standardizer"]
+    inputs = json.loads((run / "config.json").read_text())["inputs"]
+    scale, y = inputs["standardizer"], data.Standardizer(**inputs["scale"])(dataset.y)
     x = (dataset.x[rows] - torch.tensor(scale["mean"])) / torch.tensor(scale["std"])
     outputs = nn.functional.linear(x, held["head.weight"], held["head.bias"])
-    return nn.functional.mse_loss(outputs, dataset.y[rows]).item()
+    return nn.functional.mse_loss(outputs, y[rows]).item()
 
 
 @pytest.mark.parametrize(

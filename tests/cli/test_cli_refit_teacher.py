@@ -35,6 +35,9 @@ def by_hand(
     x, y = data.Standardizer.fit(dataset.x[kept])(dataset.x[kept]), dataset.y[kept]
     with torch.no_grad():
         wanted = teacher(dataset.x[kept])
+    if not classes:
+        scale = data.Standardizer.fit(y)
+        y, wanted = scale(y), scale(wanted)
 
     def term(outputs: Tensor, rows: Tensor) -> Tensor:
         if not classes:
@@ -54,12 +57,14 @@ def by_hand(
 
 def teacher_of(run: Path) -> Callable[[Tensor], Tensor]:
     """A run's network with one hidden layer, from its two files alone."""
-    scale, w = json.loads((run / "config.json").read_text())["inputs"]["standardizer"], weights(run)
+    inputs, w = json.loads((run / "config.json").read_text())["inputs"], weights(run)
+    scale, of_targets = inputs["standardizer"], inputs["scale"]
 
     def outputs(x: Tensor) -> Tensor:
         x = (x - torch.tensor(scale["mean"])) / torch.tensor(scale["std"])
         hidden = nn.functional.linear(x, w["fc1.weight"], w["fc1.bias"]).relu()
-        return nn.functional.linear(hidden, w["head.weight"], w["head.bias"])
+        found = nn.functional.linear(hidden, w["head.weight"], w["head.bias"])
+        return found if of_targets is None else data.Standardizer(**of_targets).undone(found)
 
     return outputs
 

@@ -16,9 +16,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from tests.support.command_line import OPTIONS
 from torchlasso.diagnostics.stationarity import stationarity
 from torchlasso.path import Recipe
-from torchlasso.runs.experiment import Experiment, read_data
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import Options, PathOptions
+from torchlasso.runs.rows import read_data
 from torchlasso.training import InputDropout, RandomCrop, RandomFlip, Regularisation
 from torchlasso.training.trainer import evaluate, full_gradient
 

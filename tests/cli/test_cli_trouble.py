@@ -135,7 +135,7 @@ def test_the_last_step_of_an_epoch_may_be_the_one_that_goes_wrong(
     head, *lines = amounts.read_text().splitlines()
     large = [f"{row},{float(label) * 1000}" for row, _, label in (line.rpartition(",") for line in lines)]
     (tmp_path / "large.csv").write_text("\n".join([head, *large]))
-    options = ["--model", "mlp:depth=0", "--optimizer", "sgd", "--lr", "1e38", "--batch-size", "1000"]
+    options = ["--model", "mlp:depth=0", "--optimizer", "sgd", "--lr", "3.4e38", "--batch-size", "1000"]
     options += ["--validation", validation, "--epochs", epochs, "--lam", "1e-38", "--schedule", "constant"]
     ended = cli.train(tmp_path / "large.csv", tmp_path / "run", *options)
     cli.assert_refused(ended, "loss", "--lr")

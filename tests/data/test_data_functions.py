@@ -50,7 +50,7 @@ def test_function(module) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("wrong", r"must return \(x, y\) or .*, not list"),
+        ("wrong", r"must return \(x, y\), .*, not list"),
         ("ragged", "x has rows of different lengths"),
         ("scalar", "x must be an array or a tensor, not int"),
         ("short", "x has 3 rows and y has 2"),

@@ -22,10 +22,9 @@ def offline(tmp_path_factory, monkeypatch):
     return datasets
 
 
-@pytest.mark.parametrize("held", ["test", "validation"])
-def test_images_in_parquet(tmp_path, grey, png, images, held, capsys) -> None:
+def test_images_in_parquet(tmp_path, grey, png, images, capsys) -> None:
     images(tmp_path / "train-00000-of-00001.parquet", [png(p) for p in grey], [0, 1] * 10)
-    images(tmp_path / f"{held}-00000-of-00001.parquet", [png(p) for p in grey[:6]], [1, 0] * 3)
+    images(tmp_path / "test-00000-of-00001.parquet", [png(p) for p in grey[:6]], [1, 0] * 3)
     dataset = load(f"hf:{tmp_path}")
     np.testing.assert_array_equal(dataset.x[:, 0].numpy(), grey.astype(np.float32) / 255)
     assert dataset.test_y.tolist() == [1, 0] * 3

@@ -50,7 +50,10 @@ def test_npz_with_a_false_header(tmp_path, refusal) -> None:
             r"labels must have the shape \(n,\), not \(2, 2\)",
         ),
         ({"x": np.ones((2, 2)), "y": np.ones(2, complex)}, "labels must be .* not complex128"),
-        ({"x": np.ones((2, 2)), "y": [0, -1]}, r"must be 0 or more, or text, but row 1 \(from 0\) has -1"),
+        (
+            {"x": np.ones((2, 2)), "y": [0, -1]},
+            r"must be 0 or more, or text, unless task= is given, but row 1 \(from 0\) has -1",
+        ),
         ({"x": np.ones((2, 2)), "y": np.array([0, 2**63], np.uint64)}, "must fit into 64 bits"),
         ({"x": np.ones((2, 2)), "y": [0.5, np.nan]}, r"must be finite numbers, but row 1 \(from 0\) has nan"),
         ({"x": np.array([[0], [np.nan]]), "y": [0, 1]}, r"1 missing or infinite value, first in row 1"),

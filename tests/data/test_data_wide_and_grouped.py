@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchlasso.data import load, load_rows
-from torchlasso.data.readers import csv as reader
+from torchlasso.data import load_rows, text_columns
 
 
 def write(path: Path, header: list[str], rows: list[list[object]]) -> str:
@@ -51,14 +50,15 @@ def test_the_types_of_columns_do_not_depend_on_their_neighbours(
     rows: list[list[object]] = [["1", "", "1.5", "u", "+3", "0.5"], ["2", "7", "-2e1", "v", "-4", "1.5"]]
     path = write(tmp_path / "mixed.csv", header, rows)
     for at_once in (1, 4, 1_000_000):
-        monkeypatch.setattr(reader, "AT_ONCE", at_once)
+        monkeypatch.setattr(text_columns, "AT_ONCE", at_once)
         part = load_rows(path, ignore=["text", "blank"])
         assert part.features == ("whole", "decimal", "signed")
         assert part.x.tolist() == [[1.0, 1.5, 3.0], [2.0, -20.0, -4.0]]
         assert part.y is not None
         assert part.y.tolist() == [0.5, 1.5]
-        with pytest.raises(ValueError, match="not numeric: column 'text'"):
-            load(path, ignore=["blank"])
+        encoded = load_rows(path)
+        assert encoded.features == ("whole", "blank", "blank is missing", "decimal", "text=u", "text=v", "signed")
+        assert encoded.x.tolist() == [[1.0, 7.0, 1.0, 1.5, 1.0, 0.0, 3.0], [2.0, 7.0, 0.0, -20.0, 0.0, 1.0, -4.0]]
 
 
 def test_the_groups_of_rows(tmp_path: Path) -> None:
@@ -90,5 +90,5 @@ def test_groups_that_are_refused(tmp_path: Path, options: dict[str, object], mes
 
 def test_an_array_without_names_has_no_column_of_groups(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.eye(4), y=np.arange(4) % 2)
-    with pytest.raises(ValueError, match="group= do not apply"):
+    with pytest.raises(ValueError, match="group=, time= and categories= do not apply"):
         load_rows(str(tmp_path / "a.npz"), group="mouse")

@@ -46,8 +46,11 @@ def rows_of(table: Path, validation: float) -> tuple[tuple[torch.Tensor, torch.T
     dataset = data.load(str(table))
     kept, held = data.holdout(dataset.y, validation, 0)
     scale = data.Standardizer.fit(dataset.x[kept])
-    x = scale(dataset.x)
-    return (x[kept], dataset.y[kept]), (x[held], dataset.y[held]), (scale(dataset.test_x), dataset.test_y)
+    x, y, test_y = scale(dataset.x), dataset.y, dataset.test_y
+    if y.is_floating_point():
+        of_targets = data.Standardizer.fit(y[kept])
+        y, test_y = of_targets(y), of_targets(test_y)
+    return (x[kept], y[kept]), (x[held], y[held]), (scale(dataset.test_x), test_y)
 
 
 def model_of(weights: Path, outputs: int) -> nn.Module:

@@ -16,10 +16,11 @@ from torchlasso._core import files
 from torchlasso._core.readable import byte_size
 from torchlasso.cli import options, screen
 from torchlasso.cli.options import split_list
-from torchlasso.runs.experiment import Experiment, read_data_again
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.folder import CODE
 from torchlasso.runs.measuring import latencies, peak_memory
+from torchlasso.runs.rows import read_data_again
 from torchlasso.runs.variants import Variant, variants
 from torchlasso.training.trainer import Evaluation, evaluate_outputs, outputs_of
 
@@ -73,7 +74,7 @@ def bench(
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"--threads must be from 1 to {MOST_THREADS:,}; got {threads}")
     finished = open_run(run, options.allowed(by=allow_code), uses=CODE)
-    rows = read_data_again(finished.experiment)
+    rows = read_data_again(finished.experiment.options, finished.experiment.inputs)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

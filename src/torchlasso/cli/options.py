@@ -62,6 +62,8 @@ def _parameters(cls: type, command: str) -> Iterator[inspect.Parameter]:
             kind, default = kind | None, None
         if get_origin(kind) is tuple:
             kind, default = str, ",".join(default)
+        if {float, str} <= {*get_args(kind)}:  # typer has no such type
+            kind = str | None
         names = [f"--{name.replace('_', '-')}"]  # without a --no- form
         annotation: Any = Annotated[kind, typer.Option(*names, help=option.help)]
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -76,6 +78,8 @@ def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]
     found = {}
     for name, kind, _ in options_of(cls, command):
         value = values[name]
+        if {float, str} <= {*get_args(kind)}:
+            value = _number_or_text(value)
         if get_origin(kind) is tuple:
             item, _ = get_args(kind)
             try:
@@ -86,6 +90,13 @@ def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]
                 raise ValueError(f"{flag} takes numbers separated by commas, as in {example}; got {value!r}") from error
         found[name] = value
     return found
+
+
+def _number_or_text(value: str | None) -> float | str | None:
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return value
 
 
 def split_list(text: str) -> tuple[str, ...]:

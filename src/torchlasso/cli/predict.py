@@ -19,7 +19,7 @@ from torchlasso.cli import options, screen
 from torchlasso.data.records import Labels
 from torchlasso.distributed.processes import by_first
 from torchlasso.runs.card import open_model
-from torchlasso.runs.experiment import InputSpec
+from torchlasso.runs.rows import InputSpec
 from torchlasso.training.trainer import evaluate_outputs, outputs_of
 
 
@@ -37,8 +37,10 @@ def predict(
     """
     card, model = open_model(run, options.allowed(data, by=allow_code))
     inputs = card.inputs
-    part = datasets.load_part(data, label=card.label, ignore=card.ignore)
+    part = card.read(data)
     x = inputs.prepare(part, data)
+    for note in inputs.notes(part, data):
+        screen.errors.print(f"{data}: {note}")
     if (first := next(model.parameters(), None)) is not None:  # an exported model is on the CPU
         x = x.to(first.device)
     y = None if part.y is None else _targets(part.y, inputs, data)
@@ -52,7 +54,9 @@ def predict(
         ]
     else:
         head = ["row", *(f"prediction_{i}" if outputs.shape[1] > 1 else "prediction" for i in range(outputs.shape[1]))]
-        lines = [[str(i), *(f"{value:.6g}" for value in row)] for i, row in enumerate(outputs.tolist())]
+        lines = [
+            [str(i), *(f"{value:.6g}" for value in row)] for i, row in enumerate(inputs.predictions(outputs).tolist())
+        ]
     if part.names:  # such as the files of images
         head, lines = [*head, "file"], [[*line, name] for line, name in zip(lines, part.names, strict=True)]
     _write(out, [head, *lines])
@@ -81,4 +85,4 @@ def _targets(labels: Labels, inputs: InputSpec, origin: str) -> Tensor:
     targets = torch.from_numpy(labels).float().reshape(len(labels), -1)
     if targets.shape[1] != inputs.outputs:
         raise ValueError(f"{origin}: {targets.shape[1]} targets per row; the model predicts {inputs.outputs}")
-    return targets
+    return inputs.scaled(targets)

@@ -16,11 +16,11 @@ from torchlasso._core.text import first_line
 from torchlasso.cli import screen
 from torchlasso.control import TargetSparsity
 from torchlasso.distributed.processes import is_first, is_first_to_fail
-from torchlasso.path import folds_of
-from torchlasso.runs.experiment import Experiment, RowSplits, read_data, read_data_again
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import DENSE, Options, PathOptions
 from torchlasso.runs.recipes import completed
+from torchlasso.runs.rows import RowSplits, read_data, read_data_again
 from torchlasso.runs.teacher import outputs_of_teacher
 
 
@@ -52,6 +52,8 @@ def started(
             else:
                 experiment, rows = _begun(given, folder, lock)
             with screen.aside(as_json):
+                for line in rows.card.lines():
+                    screen.say(line)
                 yield experiment, rows
         if as_json and is_first():
             print(files.as_json(folder.read_summary().to_dict()), end="")
@@ -97,7 +99,7 @@ def _taken(
         command = "train" if experiment.options.path is None else "path"
         raise ValueError(f"{folder.path} holds a run of torchlasso {command}; resume it with torchlasso {command}")
     _refuse_changes(context, given, experiment.options)
-    return experiment, read_data_again(experiment)
+    return experiment, read_data_again(experiment.options, experiment.inputs)
 
 
 def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, RowSplits]:
@@ -124,7 +126,7 @@ def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, Ro
             outputs_of_teacher(options.teacher, allowed, inputs, rows.train[0][:1])
         if options.path is not None:
             if options.path.folds:
-                folds_of(len(rows.train[0]), options.path.folds, options.seed)
+                rows.folds(options.path.folds, options.seed)
             if not options.path.lams:
                 optimizer = experiment.proximal(experiment.groups(experiment.build_model()))
                 TargetSparsity(optimizer, options.path.grid.targets[0], steps=1)

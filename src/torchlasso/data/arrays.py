@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from torchlasso.data.frame import Array
 from torchlasso.data.labels import raw_labels
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels, Part
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
-
-def array_part(x: Array, y: Array | None, origin: str) -> Part:
+def array_part(x: Array, y: Array | None, origin: str, task: str | None = None) -> Part:
     """Make a part from plain arrays.
 
     Images of bytes are scaled by 1/255; (n, height, width) gets a channel, and bytes of shape
@@ -25,6 +23,7 @@ def array_part(x: Array, y: Array | None, origin: str) -> Part:
         x: (n, features), (n, height, width) or (n, channels, height, width).
         y: labels, (n,) or, of floats, (n, outputs).
         origin: the name of the data in messages.
+        task: what whole numbers as labels are: ``"classification"``, ``"regression"``, or None to judge by them.
 
     Raises:
         ValueError: the arrays cannot be used; the message says why.
@@ -37,7 +36,7 @@ def array_part(x: Array, y: Array | None, origin: str) -> Part:
     if x.size == 0:
         raise ValueError(f"{origin}: x is empty, of shape {x.shape}; at least one row is needed")
     if y is not None:
-        y = raw_labels(y, origin)
+        y = raw_labels(y, origin, task)
         if len(x) != len(y):
             raise ValueError(f"{origin}: x has {len(x)} rows and y has {len(y)}; they must be the same")
     if x.ndim == 3:
@@ -63,13 +62,13 @@ def unit_interval(pixels: Array) -> Array:
     return values
 
 
-def refuse_infinite(x: Array, features: Sequence[str], origin: str) -> None:
-    """Refuse missing (NaN) and infinite values.
+def refuse_infinite(x: Array, features: Sequence[str], origin: str, gaps: bool = False) -> None:
+    """Refuse infinite values, and missing ones (NaN) unless there may be ``gaps``.
 
     Raises:
         ValueError: there are such values; the message names the columns or else the first row, and the count.
     """
-    bad = ~np.isfinite(x)
+    bad = np.isinf(x) if gaps else ~np.isfinite(x)
     count = int(bad.sum())
     if not count:
         return
@@ -79,7 +78,8 @@ def refuse_infinite(x: Array, features: Sequence[str], origin: str) -> None:
         names = [features[index] for index in np.flatnonzero(bad.any(0)).tolist()]
         where += f", in {'column' if len(names) == 1 else 'columns'} {listed(names, most=5)}"
     how = "fill them in, or leave columns out with ignore=" if features else "fill them in"
-    values = "1 missing or infinite value" if count == 1 else f"{count} missing or infinite values"
+    kind = "infinite" if gaps else "missing or infinite"
+    values = f"1 {kind} value" if count == 1 else f"{count} {kind} values"
     raise ValueError(f"{origin}: {values}, {where}; {how}")
 
 

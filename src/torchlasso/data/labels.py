@@ -15,70 +15,113 @@ from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels
 
 LABEL_NAMES = ("label", "class", "target", "y")
+CLASSIFICATION, REGRESSION = TASKS = ("classification", "regression")
+MANY = 20  # different whole numbers as labels; more need about as many rows squared to be taken as classes
 
 
 @dataclass(frozen=True)
 class ColumnSelection:
-    """The columns of a table that are no features.
+    """The columns of a table that are no features, and how others are read.
 
     Attributes:
-        label: the label column.
+        label: the label column, or several columns of numbers, separated by commas.
         ignore: the columns to leave out.
         required: whether a label must exist.
-        group: the column that names the group of each row, such as a person.
+        group: the column that names the group of each row, such as a person; with ``COLUMN:PATTERN``, the part of its
+            text that a regular expression matches, or its first parenthesis.
+        time: the column of the time of each row, numbers or dates.
+        categories: columns of categories that are written as numbers, such as postcodes.
+        task: ``"classification"`` or ``"regression"``, for labels that are whole numbers; None to judge by them.
     """
 
     label: str | None = None
     ignore: tuple[str, ...] = ()
     required: bool = True
     group: str | None = None
+    time: str | None = None
+    categories: tuple[str, ...] = ()
+    task: str | None = None
 
-    def find_label(self, names: Sequence[str], origin: str) -> str | None:
-        """Return the label column among ``names``, or None if there is none and none is required.
+    def find_labels(self, names: Sequence[str], origin: str) -> tuple[str, ...]:
+        """Return the label columns among ``names``; none if there are none and none are required.
 
         Raises:
-            ValueError: the label column or a column to ignore does not exist.
+            ValueError: a column that was named does not exist, or has two roles.
         """
         duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
         if duplicates:
             raise ValueError(f"{origin}: more than one column {listed(duplicates)}; names must be unique")
-        unknown = [name for name in self.ignore if name not in names]
+        here = set(names)
+        unknown = [name for name in self.ignore if name not in here]
         if unknown and self.required:
             raise ValueError(f"{origin}: no column {listed(unknown)} to ignore; there are {listed(names)}")
-        if self.group is not None and self.group in (self.label, *self.ignore):
-            raise ValueError(f"{origin}: the column {self.group!r} cannot be both the groups and the label or ignored")
-        if self.label is not None and self.label in self.ignore:
-            raise ValueError(f"{origin}: the column {self.label!r} cannot be both the label and ignored")
-        if self.group is not None and self.group not in names:
-            raise ValueError(f"{origin}: no column {self.group!r} for groups; there are {listed(names)}")
-        wanted = LABEL_NAMES if self.label is None else (self.label,)
-        found = [name for name in wanted if name in names and name not in (*self.ignore, self.group)]
+        group, _ = self.group_column(names)
+        for name, what in (
+            (group, "groups"),
+            (self.time, "the time"),
+            *((name, "categories") for name in self.categories),
+        ):
+            if name is not None and name not in here and (self.required or what == "categories"):
+                raise ValueError(f"{origin}: no column {name!r} for {what}; there are {listed(names)}")
+        given = () if self.label is None else (self.label,) if self.label in here else tuple(self.label.split(","))
+        taken = {*self.ignore, *((group,) if group else ()), *((self.time,) if self.time else ())}
+        for name in given:
+            if name in self.ignore:
+                raise ValueError(f"{origin}: the column {name!r} cannot be both the label and ignored")
+        if group is not None and group in (*given, *self.ignore):
+            raise ValueError(f"{origin}: the column {group!r} cannot be both the groups and the label or ignored")
+        if self.time is not None and self.time in (*given, *self.ignore):
+            raise ValueError(f"{origin}: the column {self.time!r} cannot be both the time and the label or ignored")
+        if given and all(name in here for name in given):
+            return given
+        found = () if given else tuple(name for name in LABEL_NAMES if name in here and name not in taken)[:1]
         if not found and self.required:
-            what = f"column {self.label!r}" if self.label else f"label column ({', '.join(LABEL_NAMES)})"
+            absent = [name for name in given if name not in here]
+            what = f"column {listed(absent)}" if absent else f"label column ({', '.join(LABEL_NAMES)})"
             raise ValueError(f"{origin}: no {what}; choose one with label=; there are {listed(names)}")
-        return found[0] if found else None
+        return found
+
+    def group_column(self, names: Sequence[str]) -> tuple[str | None, str | None]:
+        """Return the column of the groups, and the pattern of the part of its text that is one."""
+        if self.group is None or self.group in names:
+            return self.group, None
+        name, colon, pattern = self.group.partition(":")
+        return (name, pattern) if colon else (self.group, None)
 
     def refuse(self, origin: str) -> None:
         """Refuse a selection of columns, for data without named columns.
 
         Raises:
-            ValueError: a label column or columns to ignore were given.
+            ValueError: columns were named.
         """
-        if self.required and (self.label is not None or self.ignore or self.group is not None):
-            raise ValueError(f"{origin}: it has no named columns, so label=, ignore= and group= do not apply")
+        named = (self.label, self.ignore, self.group, self.time, self.categories)
+        if self.required and any(named):
+            options = "label=, ignore=, group=, time= and categories="
+            raise ValueError(f"{origin}: it has no named columns, so {options} do not apply")
 
 
-def raw_labels(y: Labels, origin: str) -> Labels:
+def raw_labels(y: Labels, origin: str, task: str | None = None) -> Labels:
     """Convert labels to int64 (n,), str (n,), or float64 (n,) or (n, outputs); booleans become 0 and 1.
 
+    Args:
+        y: whole numbers or text for classes, decimal numbers for regression, unless ``task`` says otherwise.
+        origin: the name of the data in messages.
+        task: ``"classification"``, ``"regression"`` or None.
+
     Raises:
-        ValueError: the labels have another kind or shape, are negative, or are not finite.
+        ValueError: the labels have another kind or shape, are not finite, or do not say whether they are classes.
     """
     kind = y.dtype.kind
     if kind == "O" and all(isinstance(value, str) for value in y.flat):
         y, kind = y.astype(np.str_), "U"
     if kind not in "biufU":
         raise ValueError(f"{origin}: labels must be whole numbers, decimal numbers or text, not {y.dtype}")
+    if task == REGRESSION:
+        if kind == "U":
+            raise ValueError(
+                f"{origin}: labels for regression must be numbers; they are text, such as {str(y.flat[0])!r}"
+            )
+        y, kind = y.astype(np.float64), "f"
     if y.ndim != 1 and not (kind == "f" and y.ndim == 2 and y.shape[1] > 0):
         wanted = "(n,) or (n, outputs)" if kind == "f" else "(n,)"
         raise ValueError(f"{origin}: labels must have the shape {wanted}, not {y.shape}")
@@ -86,11 +129,28 @@ def raw_labels(y: Labels, origin: str) -> Labels:
         return y
     if kind == "f":
         _refuse_rows(~np.isfinite(y).reshape(len(y), -1).all(1), y, "must be finite numbers", origin)
+        if task == CLASSIFICATION:
+            _refuse_rows(y != np.rint(y), y, "of classes must be whole numbers or text", origin)
+            return y.astype(np.int64)
         return y.astype(np.float64)
     if kind == "u":
         _refuse_rows(y > np.iinfo(np.int64).max, y, "must fit into 64 bits", origin)
-    _refuse_rows(y < 0, y, "of classes must be 0 or more, or text", origin)
+    if task is None:
+        _refuse_rows(y < 0, y, "of classes must be 0 or more, or text, unless task= is given", origin)
+        _refuse_many_values(y, origin)
     return y.astype(np.int64)
+
+
+def _refuse_many_values(y: Labels, origin: str) -> None:
+    """Refuse whole numbers of which there are many for the rows: they may be classes or measurements."""
+    if y.dtype.kind == "b" or len(y) < MANY:
+        return
+    values = np.unique(y)
+    if len(values) > max(MANY, len(y) ** 0.5) and values[-1] - values[0] >= len(values):
+        raise ValueError(
+            f"{origin}: labels have {len(values)} different whole numbers in {len(y)} rows, from {values[0]} to "
+            f"{values[-1]}; say whether they are classes, by task='classification', or numbers, by task='regression'"
+        )
 
 
 def _refuse_rows(bad: Any, y: Labels, demand: str, origin: str) -> None:

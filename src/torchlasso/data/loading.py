@@ -4,29 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-from torch import Tensor
-
 import torchlasso.data.readers  # noqa: F401  (registers them)
-from torchlasso.data.labels import ColumnSelection, class_indices, class_names
-from torchlasso.data.records import Dataset, Labels, Part, kind_of, order_like, widen
-from torchlasso.data.registry import Source, find_reader
-from torchlasso.data.splits import split_test
+from torchlasso._core.specs import unknown
+from torchlasso.data.dividing import Division, divide
+from torchlasso.data.encoding import Encoding
+from torchlasso.data.frame import Frame
+from torchlasso.data.labels import TASKS, ColumnSelection
+from torchlasso.data.preparing import Prepared, encoded_rows, prepare
+from torchlasso.data.records import Dataset, Part
+from torchlasso.data.registry import find_reader
 
 
-def load(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()) -> Dataset:
+def load(
+    spec: str,
+    *,
+    label: str | None = None,
+    ignore: Sequence[str] = (),
+    group: str | None = None,
+    time: str | None = None,
+    categories: Sequence[str] = (),
+    task: str | None = None,
+    test: float | str | None = None,
+) -> Dataset:
     """Read training and test rows.
 
-    If there is no test part, 20 % of the rows become one, stratified by class and always the same. Labels that are
-    whole numbers, booleans or text mean classification, decimal numbers mean regression.
+    Labels that are whole numbers, booleans or text mean classification, decimal numbers mean regression. Columns of
+    categories become one-hot, gaps are filled with the median of the training rows and marked
+    (:class:`~torchlasso.data.encoding.Encoding`).
 
     Args:
         spec: ``digits``, ``hf:NAME``, ``package.module:function`` (which returns
             ((x, y), (x_test, y_test)) or (x, y)), a Parquet, CSV, NPZ or IDX file, a folder with train
             and test files, or a folder with one folder of images per class.
-        label: the label column; without it, the first of label, class, target and y.
+        label: the label column, or several with commas between; without it, the first of label, class, target and y.
         ignore: columns to leave out.
+        group: the column of the group of each row, such as a person: all rows of a group are in the same part.
+            ``COLUMN:PATTERN`` takes the part of its text that a regular expression matches.
+        time: the column of the time of each row: the last rows are the test rows.
+        categories: columns of categories that are written as numbers.
+        task: ``"classification"`` or ``"regression"``, for labels that are whole numbers.
+        test: the share of the rows that are test rows, or a file with them. By default the data's own test part, or
+            20 % of the rows, always the same and stratified by class.
 
     Returns:
         A data set on the CPU.
@@ -39,31 +57,43 @@ def load(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()) -> 
     >>> dataset.input_shape, dataset.outputs, len(dataset.x), len(dataset.test_x)
     ((1, 8, 8), 10, 1438, 359)
     """
-    source = _open(spec, label, ignore, required=True)
-    if source.train is None:
-        raise ValueError(f"{spec}: no training part; one file must have 'train' in its name")
-    train, origin = source.train.read(), source.train.origin
-    if source.test is None:
-        train, test = split_test(train)
-        test_origin = origin
-        if len(test.x) == 0:
-            rows = len(train.x)
-            raise ValueError(f"{origin}: {rows} rows are too few to split off test rows; add a test file")
-    else:
-        test, test_origin = source.test.read(), source.test.origin
-    return _assemble(source.name, train, test, origin, test_origin)
+    columns = selected(label=label, ignore=ignore, group=group, time=time, categories=categories, task=task)
+    found = load_splits(spec, columns, Division(validation=0.0, test=test))
+    return Dataset(found.card.name, *found.train, *found.test, found.classes, found.features)
 
 
-def load_part(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()) -> Part:
+def load_splits(spec: str, columns: ColumnSelection, division: Division) -> Prepared:
+    """Read training, validation and test rows, as numbers.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: the data cannot be used.
+    """
+    return prepare(divide(spec, columns, division))
+
+
+def load_part(
+    spec: str,
+    *,
+    label: str | None = None,
+    ignore: Sequence[str] = (),
+    group: str | None = None,
+    time: str | None = None,
+    categories: Sequence[str] = (),
+    task: str | None = None,
+) -> Part:
     """Read rows to predict: one file, or the test part of a folder or of a named data set.
 
     Args:
         spec: as for ``load``.
         label: the label column; it may be missing.
         ignore: columns to leave out; they may be missing.
+        group, time: columns of groups and times, which are no inputs; they may be missing.
+        categories: columns of categories that are written as numbers.
+        task: as for ``load``.
 
     Returns:
-        The rows, with labels as they were read, or None.
+        The rows, with labels as they were read, or None. A table with categories or gaps is not encoded.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -73,14 +103,25 @@ def load_part(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()
     >>> part.x.shape, part.y.dtype
     (torch.Size([359, 1, 8, 8]), dtype('int64'))
     """
-    source = _open(spec, label, ignore, required=False)
-    portion = source.test or source.train
+    columns = selected(
+        label=label, ignore=ignore, group=group, time=time, categories=categories, task=task, required=False
+    )
+    source = find_reader(spec).open(spec, columns)
+    portion = source.test or source.validation or source.train
     if portion is None:
         raise ValueError(f"{spec}: no rows to predict")
     return portion.read()
 
 
-def load_rows(spec: str, *, label: str | None = None, ignore: Sequence[str] = (), group: str | None = None) -> Part:
+def load_rows(
+    spec: str,
+    *,
+    label: str | None = None,
+    ignore: Sequence[str] = (),
+    group: str | None = None,
+    categories: Sequence[str] = (),
+    task: str | None = None,
+) -> Part:
     """Read the rows of a table with labels: a file, or the training part of a folder or of a named data set.
 
     Args:
@@ -88,9 +129,11 @@ def load_rows(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()
         label: the label column; without it, the first of label, class, target and y.
         ignore: columns to leave out.
         group: the column that names the group of each row, such as a person.
+        categories: columns of categories that are written as numbers.
+        task: as for ``load``.
 
     Returns:
-        The rows, with labels and groups as they were read.
+        The rows, with labels and groups as they were read; categories are one-hot, and gaps filled.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -100,56 +143,36 @@ def load_rows(spec: str, *, label: str | None = None, ignore: Sequence[str] = ()
     >>> part.x.shape, part.y.dtype
     (torch.Size([1438, 1, 8, 8]), dtype('int64'))
     """
-    source = _open(spec, label, ignore, required=True, group=group)
+    columns = selected(label=label, ignore=ignore, group=group, categories=categories, task=task)
+    source = find_reader(spec).open(spec, columns)
     if source.train is None:
         raise ValueError(f"{spec}: no training part; one file must have 'train' in its name")
     part = source.train.read()
-    _required(part.y, source.train.origin)
-    return part
+    if part.y is None:
+        raise ValueError(f"{source.train.origin}: no labels; training and test rows need them")
+    if not isinstance(part.x, Frame):
+        return part
+    return encoded_rows(part, Encoding.fit(part.x, source.train.origin), source.train.origin)[0]
 
 
-def _open(spec: str, label: str | None, ignore: Sequence[str], required: bool, group: str | None = None) -> Source:
-    if isinstance(ignore, str):
-        raise ValueError(f"ignore must be a sequence of column names, got the text {ignore!r}")
-    return find_reader(spec).open(spec, ColumnSelection(label, tuple(ignore), required, group))
+def selected(
+    *,
+    label: str | None = None,
+    ignore: Sequence[str] = (),
+    required: bool = True,
+    group: str | None = None,
+    time: str | None = None,
+    categories: Sequence[str] = (),
+    task: str | None = None,
+) -> ColumnSelection:
+    """Make a selection of columns.
 
-
-def _assemble(name: str, train: Part, test: Part, origin: str, test_origin: str) -> Dataset:
-    test = order_like(test, train.features, test_origin)
-    channels = max(train.x.shape[1], test.x.shape[1])
-    x, test_x = widen(train.x, channels), widen(test.x, channels)
-    if x.shape[1:] != test_x.shape[1:]:
-        raise ValueError(
-            f"{test_origin}: its rows have the shape {tuple(test_x.shape[1:])}, but the rows of the training part "
-            f"({origin}) have the shape {tuple(x.shape[1:])}; the shapes must be the same"
-        )
-    y, test_y = _required(train.y, origin), _required(test.y, test_origin)
-    classes = () if y.dtype.kind == "f" else class_names(y)
-    if y.dtype.kind != "f" and len(classes) < 2:
-        raise ValueError(f"{origin}: all labels are {classes[0]!r}; at least 2 classes are needed")
-    if classes and test_y.dtype.kind == "f":
-        kinds = f"{kind_of(test_y)}, but the labels of the training part ({origin}) are {kind_of(y)}"
-        raise ValueError(f"{test_origin}: its labels are {kinds}; they must be of one kind")
-    targets = [_targets(y, classes, origin), _targets(test_y, classes, test_origin)]
-    if targets[0].shape[1:] != targets[1].shape[1:]:
-        raise ValueError(
-            f"{test_origin}: {targets[1].shape[1]} targets per row, but the training part has {targets[0].shape[1]}"
-        )
-    return Dataset(name, x.contiguous(), targets[0], test_x.contiguous(), targets[1], classes, train.features)
-
-
-def _required(y: Labels | None, origin: str) -> Labels:
-    if y is None:
-        raise ValueError(f"{origin}: no labels; training and test rows need them")
-    return y
-
-
-def _targets(y: Labels, classes: tuple[str, ...], origin: str) -> Tensor:
-    if classes:
-        try:
-            return class_indices(y, classes)
-        except ValueError as error:
-            raise ValueError(f"{origin}: {error} of the training part") from error
-    if y.dtype.kind == "U":
-        raise ValueError(f"{origin}: its labels are text, but the labels of the training part are decimal numbers")
-    return torch.from_numpy(y.astype(np.float32).reshape(len(y), -1))
+    Raises:
+        ValueError: ``ignore`` or ``categories`` is a text instead of a list, or there is no such task.
+    """
+    for name, value in (("ignore", ignore), ("categories", categories)):
+        if isinstance(value, str):
+            raise ValueError(f"{name} must be a sequence of column names, got the text {value!r}")
+    if task not in (None, *TASKS):
+        raise unknown("task", str(task), TASKS)
+    return ColumnSelection(label, tuple(ignore), required, group, time, tuple(categories), task)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchlasso.data.messages import listed
+from torchlasso.data.frame import Frame, join_frames, refuse_other_columns
 
 Labels = np.ndarray[Any, np.dtype[Any]]
 
@@ -20,27 +20,54 @@ class Part:
     """The rows of one file or of one split, with labels as they were read.
 
     Args:
-        x: float32; images (n, channels, height, width) in [0, 1], or a table (n, features).
+        x: float32; images (n, channels, height, width) in [0, 1], or a table (n, features); a table with categories or
+            gaps is a :class:`~torchlasso.data.frame.Frame`.
         y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None if there are none.
         features: the column names of a table, () for images and for arrays without names.
         names: names of the rows, such as the files of images; () if they have no names.
         groups: the group of each row, (n,); None if there are none.
+        times: the time of each row, (n,); None if there are none.
 
     >>> Part(torch.zeros(2, 3), np.array(["cat", "dog"]), ("a", "b", "c")).x.shape
     torch.Size([2, 3])
     """
 
-    x: Tensor
+    x: Tensor | Frame
     y: Labels | None
     features: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     groups: Labels | None = None
+    times: Labels | None = None
 
     def rows(self, index: Tensor) -> Part:
         """Select the rows of ``index``."""
-        names = tuple(self.names[i] for i in index.tolist()) if self.names else ()
-        y, groups = (None if values is None else values[index.numpy()] for values in (self.y, self.groups))
-        return Part(self.x[index], y, self.features, names, groups)
+        places = index.numpy()
+        names = tuple(self.names[i] for i in places.tolist()) if self.names else ()
+        held = (self.y, self.groups, self.times)
+        y, groups, times = (None if values is None else values[places] for values in held)
+        x = self.x.rows(places) if isinstance(self.x, Frame) else self.x[index]
+        return Part(x, y, self.features, names, groups, times)
+
+    @property
+    def is_table(self) -> bool:
+        """True for rows with columns, false for images."""
+        return isinstance(self.x, Frame) or self.x.dim() == 2
+
+    @property
+    def frame(self) -> Frame:
+        """The columns of a table."""
+        return self.x if isinstance(self.x, Frame) else Frame(self.features, self.x.numpy())
+
+    @property
+    def tensor(self) -> Tensor:
+        """The rows as numbers.
+
+        Raises:
+            ValueError: there are categories or gaps.
+        """
+        if isinstance(self.x, Frame):
+            raise ValueError("the table has categories or gaps; encode it")
+        return self.x
 
 
 @dataclass(frozen=True)
@@ -87,23 +114,17 @@ def widen(x: Tensor, channels: int) -> Tensor:
 
 
 def order_like(part: Part, features: Sequence[str], origin: str) -> Part:
-    """Order the columns of a part like ``features``.
+    """Order the columns of a part of numbers like ``features``.
 
     Raises:
         ValueError: the part has other columns.
     """
     if part.features == tuple(features):
         return part
-    places, wanted = {name: i for i, name in enumerate(part.features)}, set(features)
-    missing = [name for name in features if name not in places]
-    extra = [name for name in part.features if name not in wanted]
-    if missing or extra:
-        raise ValueError(
-            f"{origin}: its columns differ from the columns of the training part "
-            f"(missing: {listed(missing)}; only here: {listed(extra)}); leave columns out with ignore="
-        )
+    refuse_other_columns(part.features, features, origin)
+    places = {name: i for i, name in enumerate(part.features)}
     index = torch.tensor([places[name] for name in features])
-    return replace(part, x=part.x[:, index], features=tuple(features))
+    return replace(part, x=part.tensor[:, index], features=tuple(features))
 
 
 def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
@@ -115,19 +136,28 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
-    ordered = [order_like(part, first.features, origin) for part, origin in zip(parts, origins, strict=True)]
-    channels = max(part.x.shape[1] for part in ordered)
-    xs = [widen(part.x, channels) for part in ordered]
-    for x, part, origin in zip(xs, ordered, origins, strict=True):
-        if x.shape[1:] != xs[0].shape[1:]:
-            shapes = f"{tuple(x.shape[1:])}, and in {origins[0]} the shape {tuple(xs[0].shape[1:])}"
-            raise ValueError(f"{origin}: its rows have the shape {shapes}; the shapes must be the same")
+    for part, origin in zip(parts, origins, strict=True):
         if kind_of(part.y) != kind_of(first.y):
             kinds = f"{kind_of(part.y)}, in {origins[0]} {kind_of(first.y)}"
             raise ValueError(f"{origin}: its labels are {kinds}; they must be of one kind")
-    y = None if first.y is None else np.concatenate([part.y for part in ordered if part.y is not None])
-    groups = None if first.groups is None else np.concatenate([p.groups for p in ordered if p.groups is not None])
-    return Part(torch.cat(xs), y, first.features, groups=groups)
+    y, groups, times = (_joined([getattr(part, name) for part in parts]) for name in ("y", "groups", "times"))
+    names = tuple(name for part in parts for name in part.names)
+    if any(isinstance(part.x, Frame) for part in parts):
+        frame = join_frames([part.frame for part in parts], origins)
+        return Part(frame, y, frame.names, names, groups, times)
+    ordered = [order_like(part, first.features, origin) for part, origin in zip(parts, origins, strict=True)]
+    channels = max(part.tensor.shape[1] for part in ordered)
+    xs = [widen(part.tensor, channels) for part in ordered]
+    for x, origin in zip(xs, origins, strict=True):
+        if x.shape[1:] != xs[0].shape[1:]:
+            shapes = f"{tuple(x.shape[1:])}, and in {origins[0]} the shape {tuple(xs[0].shape[1:])}"
+            raise ValueError(f"{origin}: its rows have the shape {shapes}; the shapes must be the same")
+    return Part(torch.cat(xs), y, first.features, names, groups, times)
+
+
+def _joined(values: Sequence[Labels | None]) -> Labels | None:
+    there = [each for each in values if each is not None]
+    return np.concatenate(there) if len(there) == len(values) else None
 
 
 def kind_of(y: Labels | None) -> str:

@@ -26,11 +26,12 @@ class Portion:
 
 @dataclass(frozen=True)
 class Source:
-    """The training and the test split of a spec, before they are read."""
+    """The splits of a spec, before they are read."""
 
     name: str
     train: Portion | None
     test: Portion | None = None
+    validation: Portion | None = None
 
 
 class Reader(ABC):

@@ -68,8 +68,10 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def folds_of(n: int, k: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+def folds_of(n: int, k: int, seed: int, groups: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
     """Split ``n`` rows in random order into ``k`` folds; return the training and the held-out rows of each.
+
+    ``groups``: the number of the group of each row, (n,): all rows of a group are in one fold.
 
     Examples:
         >>> [held.tolist() for _, held in folds_of(4, 2, seed=0)]
@@ -77,6 +79,22 @@ def folds_of(n: int, k: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     """
     if not 2 <= k <= n:
         raise ValueError(f"folds must be from 2 to the number of rows, {n:,}; got {k}")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    parts = order.tensor_split(k)
+    generator = torch.Generator().manual_seed(seed)
+    if groups is None:
+        parts = torch.randperm(n, generator=generator).tensor_split(k)
+    else:
+        parts = _folds_of_groups(groups, k, generator)
     return [(torch.cat([other for other in parts if other is not part]), part) for part in parts]
+
+
+def _folds_of_groups(groups: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Give each group, in random order, to the fold with the fewest rows."""
+    _, code, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < k:
+        raise ValueError(f"folds must be from 2 to the number of groups, {len(sizes):,}; got {k}")
+    rows, fold = [0] * k, torch.zeros_like(sizes)
+    for group in torch.randperm(len(sizes), generator=generator).tolist():
+        smallest = rows.index(min(rows))
+        fold[group] = smallest
+        rows[smallest] += int(sizes[group])
+    return tuple((fold[code] == i).nonzero().flatten() for i in range(k))

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 import torchlasso
 from torchlasso._core.functions import need_consent
+from torchlasso.data import Part, load_part
 from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.runs import choices
-from torchlasso.runs.experiment import Experiment, InputSpec
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.finished import open_run
-from torchlasso.runs.records import parse_record
+from torchlasso.runs.records import NEWER, parse_record
+from torchlasso.runs.rows import InputSpec
 from torchlasso.training.trainer import Loss
 
 READERS: dict[str, Callable[[str], Exported]] = {".onnx": read_onnx, ".pt2": read_pt2}
@@ -28,7 +30,7 @@ class ModelCard:
     Attributes:
         model: the name of the model.
         inputs: the preparation of rows, and the meaning of the outputs.
-        loss, label, ignore: from the options of the training.
+        loss, label, ignore, categories, task, group, time: from the options of the training.
         torchlasso: the version that wrote the card.
     """
 
@@ -37,17 +39,47 @@ class ModelCard:
     loss_name: str | None = None
     label: str | None = None
     ignore: tuple[str, ...] = ()
+    categories: tuple[str, ...] = field(default=(), metadata=NEWER)
+    task: str | None = None
+    group: str | None = None
+    time: str | None = None
     torchlasso: str = field(default=torchlasso.__version__)
 
     @classmethod
     def of(cls, experiment: Experiment) -> ModelCard:
         """Make the card of an experiment's model."""
         options = experiment.options
-        return cls(options.model, experiment.inputs, options.loss, options.label, options.ignore)
+        return cls(
+            options.model,
+            experiment.inputs,
+            options.loss,
+            label=options.label,
+            ignore=options.ignore,
+            categories=options.categories,
+            task=options.task,
+            group=options.group,
+            time=options.time_order,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to a dictionary for a file."""
         return asdict(self)
+
+    def read(self, data: str) -> Part:
+        """Read rows to predict.
+
+        Raises:
+            ValueError: the data cannot be used.
+        """
+        return load_part(
+            data,
+            label=self.label,
+            ignore=self.ignore,
+            categories=self.categories,
+            task=self.task,
+            group=self.group,
+            time=self.time,
+        )
 
     @property
     def loss(self) -> Loss:

@@ -10,8 +10,9 @@ from torch import nn
 
 from torchlasso.diagnostics.report import report
 from torchlasso.diagnostics.stationarity import is_penalised, stationarity
-from torchlasso.runs.experiment import Experiment, RowSplits
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.quality import Judge
+from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Summary
 from torchlasso.selection import Group
 from torchlasso.training.trainer import Loss, evaluate_outputs, full_gradient, outputs_of
@@ -67,13 +68,14 @@ def _judged(experiment: Experiment, model: nn.Module, rows: RowSplits) -> dict[s
     need_finite(found.loss, "test")
     fields = asdict(found)
     if Judge.is_possible():
-        judge = Judge.fit(experiment.inputs.classes, experiment.loss, rows.train[1])
-        fields["test"] = judge.judge(outputs, rows.test[1])
+        own = experiment.inputs.predictions  # in the units of the targets
+        judge = Judge.fit(experiment.inputs.classes, experiment.loss, own(rows.train[1]))
+        fields["test"] = judge.judge(own(outputs), own(rows.test[1]))
         if len(rows.validation[0]):
             from torchlasso.runs.quality.gap import chance_of_gap  # scipy, which takes a second
 
             held = outputs_of(model, rows.validation[0])
-            fields["validation"] = judge.judge(held, rows.validation[1])
+            fields["validation"] = judge.judge(own(held), own(rows.validation[1]))
             fields["gap"] = chance_of_gap((held, outputs), (rows.validation[1], rows.test[1]))
     return fields
 

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor, nn
 
 import torchlasso
-from torchlasso import data, models
+from torchlasso import models
 from torchlasso._core.functions import is_function_name
 from torchlasso._core.memory import need_memory
 from torchlasso._core.specs import parse_spec
 from torchlasso.compaction import Shrinker
 from torchlasso.control import Hold, Reweighted, TargetBudget, TargetCount, TargetSparsity
-from torchlasso.data.records import order_like, widen
 from torchlasso.optim import Proximal, proximal
 from torchlasso.path import Recipe
 from torchlasso.penalties import L1
 from torchlasso.penalties.blocks import Blocks
 from torchlasso.runs import choices
-from torchlasso.runs.model_blocks import UNITS, blocks_in
+from torchlasso.runs.model_blocks import INPUTS, UNITS, blocks_in
 from torchlasso.runs.options import COMPARISONS, EPOCHS_EACH, LOSS_TERM, STEPS_EACH, Options, PathOptions
+from torchlasso.runs.rows import InputSpec
 from torchlasso.selection import Group, Rule, param_groups, penalty
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.input_dropout import InputDropout
@@ -38,39 +38,6 @@ PARTS = (*COMPARISONS, REFIT)  # folders inside the folder of a run
 REFIT_RATE = 0.3  # the initial learning rate of a refit, relative to that of the training
 ACTIVATIONS = 16  # a lower bound for the numbers that a model computes per input
 EXAMPLES = 64  # rows on which the cost of a model is measured
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """The inputs that a trained model expects, and the meaning of its outputs."""
-
-    shape: tuple[int, ...]
-    outputs: int
-    classes: tuple[str, ...]
-    features: tuple[str, ...]
-    standardizer: data.Standardizer
-
-    def __post_init__(self) -> None:
-        if not self.shape or min(self.shape) < 1 or self.outputs < 1:
-            raise ValueError(f"inputs of shape {self.shape} and {self.outputs} outputs are not possible")
-        if self.classes and len(self.classes) != self.outputs:
-            raise ValueError(f"there are {len(self.classes)} classes and {self.outputs} outputs")
-        for what, count in (("features", len(self.features)), ("means", len(self.standardizer.mean))):
-            if count != self.shape[0] and (count or what == "means"):
-                raise ValueError(f"there are {count} {what} for inputs of shape {self.shape}")
-
-    def prepare(self, part: data.Part, origin: str) -> Tensor:
-        """Prepare rows for the model: order the columns, match the number of channels, standardise.
-
-        Raises:
-            ValueError: the rows have another shape or other columns.
-        """
-        if self.features:
-            part = order_like(part, self.features, origin)
-        x = widen(part.x, self.shape[0])
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"{origin}: its rows have the shape {tuple(x.shape[1:])}; the model expects {self.shape}")
-        return self.standardizer(x)
 
 
 @dataclass(frozen=True)
@@ -140,7 +107,9 @@ class Experiment:
         FLOPs, units are penalised in proportion to their FLOPs.
         """
         options = self.options
-        defaults = {UNITS: {"by": "size" if options.flops is None else "flops"}}
+        defaults: dict[str, dict[str, Any]] = {UNITS: {"by": "size" if options.flops is None else "flops"}}
+        if self.inputs.encoding is not None:
+            defaults[INPUTS] = {"groups": self.inputs.encoding.groups_of_several}
 
         def of_model(name: str, **given: Any) -> Blocks:
             return blocks_in(name, model, self.example, **{**defaults.get(name, {}), **given})
@@ -261,48 +230,3 @@ class Experiment:
 
     def _taught(self, teacher: Tensor | None) -> Distillation | None:
         return None if teacher is None else Distillation(teacher, classes=bool(self.inputs.classes))
-
-
-@dataclass(frozen=True)
-class RowSplits:
-    """The rows of an experiment, standardised and on its device."""
-
-    train: tuple[Tensor, Tensor]
-    validation: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
-
-
-def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
-    """Read the data of the options, and split off the validation rows."""
-    dataset = data.load(options.data, label=options.label, ignore=options.ignore)
-    kept, held = data.holdout(dataset.y, options.validation, options.seed)
-    if options.validation and not len(held):
-        raise ValueError(f"{options.data}: too few rows to hold out a share of {options.validation:g} for validation")
-    inputs = InputSpec(
-        shape=dataset.input_shape,
-        outputs=dataset.outputs,
-        classes=dataset.classes,
-        features=dataset.features,
-        standardizer=data.Standardizer.fit(dataset.x[kept]),
-    )
-    device = choices.parse_device(options.device)
-    x, test_x = (inputs.standardizer(part).to(device) for part in (dataset.x, dataset.test_x))
-    y, test_y = dataset.y.to(device), dataset.test_y.to(device)
-    return inputs, RowSplits((x[kept], y[kept]), (x[held], y[held]), (test_x, test_y))
-
-
-def read_data_again(experiment: Experiment) -> RowSplits:
-    """Read the data of a run again.
-
-    Raises:
-        ValueError: the data have changed since the run began: other columns, classes, means or deviations.
-    """
-    name, known = experiment.options.data, experiment.inputs
-    inputs, rows = read_data(experiment.options)
-    for what in ("shape", "outputs", "classes", "features"):
-        found, wanted = getattr(inputs, what), getattr(known, what)
-        if found != wanted:
-            raise ValueError(f"{name} has changed since the run began: its {what} is {found}, and was {wanted}")
-    if not inputs.standardizer.is_close(known.standardizer):
-        raise ValueError(f"{name} has changed since the run began: its values have other means or deviations")
-    return rows

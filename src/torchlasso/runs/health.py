@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso._core.readable import percent
-from torchlasso.runs.experiment import RowSplits, Training
+from torchlasso.runs.experiment import Training
 from torchlasso.runs.quality import MEASURES
+from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Summary
 from torchlasso.training.trainer import LOSSES, Loss, balanced_error_of_one_answer
 

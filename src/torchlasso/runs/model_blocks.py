@@ -21,7 +21,7 @@ def blocks_in(name: str, model: nn.Module, example: Tensor, **options: Any) -> B
         name: one of ``OF_MODELS``.
         model: the model.
         example: rows of its inputs.
-        options: of the blocks.
+        options: of the blocks; for inputs, the groups of features that are one column of a table.
 
     Raises:
         ValueError: the model cannot be exported, or does not have such blocks.
@@ -30,8 +30,8 @@ def blocks_in(name: str, model: nn.Module, example: Tensor, **options: Any) -> B
     return makers[name](model, example, **options)
 
 
-def _inputs(model: nn.Module, example: Tensor) -> Inputs:
-    found = Inputs(model, example)
+def _inputs(model: nn.Module, example: Tensor, groups: Mapping[str, list[int]] | None = None) -> Inputs:
+    found = Inputs(model, example, groups=groups)
     if len(found.blocks) < 2:
         raise ValueError(
             f"--over inputs has nothing to choose: the model reads its inputs of shape {tuple(example.shape[1:])} as "

@@ -8,6 +8,9 @@ from typing import Annotated
 
 from torchlasso import models, penalties
 from torchlasso._core.specs import parse_spec, unknown
+from torchlasso.data.dividing import VALIDATION_FRACTION
+from torchlasso.data.labels import TASKS
+from torchlasso.data.splits import TEST_FRACTION
 from torchlasso.optim.forms import FORMS
 from torchlasso.path import RULES, Grid
 from torchlasso.penalties import check_strength
@@ -92,9 +95,31 @@ class Options:
     data: Annotated[
         str, Option("Data: digits, hf:NAME, module:function, or a Parquet, CSV, NPZ or IDX file or folder.")
     ]
-    label: Annotated[str | None, Option("Label column of a table.")] = None
+    label: Annotated[str | None, Option("Label column of a table, or several with commas between.")] = None
     ignore: Annotated[tuple[str, ...], Option("Columns of a table to ignore, separated by commas.")] = ()
-    validation: Annotated[float, Option("Share of the training rows held out for validation.")] = 0.1
+    categories: Annotated[
+        tuple[str, ...], Option("Columns of categories that are written as numbers, separated by commas.")
+    ] = field(default=(), metadata=NEWER)
+    task: Annotated[
+        str | None, Option(f"What whole numbers as labels are: {' or '.join(TASKS)}; if not given, judged by them.")
+    ] = None
+    validation: Annotated[
+        float | str | None,
+        Option(
+            "Validation rows: a share of the training rows, or a file; if not given, the data's own, or else "
+            f"{VALIDATION_FRACTION:g}."
+        ),
+    ] = None
+    test: Annotated[
+        float | str | None,
+        Option(f"Test rows: a share, or a file; if not given, the data's own, or else {TEST_FRACTION:g}."),
+    ] = None
+    group: Annotated[
+        str | None,
+        Option("Column of a person or thing that rows are of, which are never divided; COLUMN:PATTERN takes a part."),
+    ] = None
+    time_order: Annotated[str | None, Option("Column of the time: validation and test rows are the last ones.")] = None
+    stratify: Annotated[bool, Option("Divide labels that are numbers evenly too; classes always are.")] = False
     model: Annotated[str, Option(f"Model: {', '.join(models.names())} or module:function.")] = "lenet-5"
     loss: Annotated[
         str | None, Option(f"Loss: {', '.join(LOSSES)} or module:function; if not given, the labels decide.")
@@ -226,16 +251,26 @@ class Options:
             raise ValueError("--teacher must be the folder of a run, or dense; got an empty text")
         if self.path is not None and not self.path.lams and not self.lam:
             raise ValueError("--lam must be above 0, since the search for λ starts there; or give --lams")
-        if self.path is not None and not self.path.folds and not self.validation:
+        if self.path is not None and not self.path.folds and self.validation == 0:
             raise ValueError("choosing a point needs validation rows: give --validation above 0, or --folds")
         if self.refit is not None and self.refit < 1:
             raise ValueError(f"--refit must be a number of epochs, at least 1; got {self.refit}")
-        if self.refit is not None and not self.validation:
+        if self.refit is not None and self.validation == 0:
             raise ValueError("--refit needs validation rows to keep the better model: give --validation above 0")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
-        if not 0 <= self.validation < 1:
-            raise ValueError(f"--validation must be at least 0 and below 1; got {self.validation!r}")
+        for name in ("validation", "test"):
+            value = getattr(self, name)
+            if isinstance(value, float | int) and not 0 <= value < 1:
+                raise ValueError(f"--{name} must be a share, at least 0 and below 1, or a file; got {value!r}")
+        if self.test == 0:
+            raise ValueError("--test must be above 0: the figures of a run are of its test rows")
+        if self.group is not None and self.time_order is not None:
+            raise ValueError(
+                "--group and --time-order exclude each other: the last rows of every group are in two parts"
+            )
+        if self.task not in (None, *TASKS):
+            raise unknown("task", str(self.task), TASKS)
         if self.form not in FORMS:
             raise unknown("form", self.form, FORMS)
         if self.hold is not None and not 0 <= self.hold < 1:

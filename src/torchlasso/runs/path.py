@@ -15,9 +15,9 @@ from torch import nn
 from torchlasso.distributed import processes
 from torchlasso.figures import frontier, save
 from torchlasso.figures._style import plain
-from torchlasso.path import Point, choose, folds_of, follow, pooled, remarks
+from torchlasso.path import Point, choose, follow, pooled, remarks
 from torchlasso.runs.evaluation import summarise
-from torchlasso.runs.experiment import Experiment, RowSplits, read_data
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.health import doubts
 from torchlasso.runs.observer import SILENT, Observer
@@ -25,6 +25,7 @@ from torchlasso.runs.options import DENSE, PathOptions
 from torchlasso.runs.page.frontiers import series_of
 from torchlasso.runs.page.reading import mean_images
 from torchlasso.runs.page.writing import write_page
+from torchlasso.runs.rows import RowSplits, read_data
 from torchlasso.runs.summary import Summary
 from torchlasso.startup import leaving_interrupts_here
 from torchlasso.training.trainer import Step, Trainer
@@ -138,7 +139,7 @@ def _fold(experiment: Experiment, k: int, threads: int) -> list[Point]:
     path = experiment.options.path or PathOptions()
     _, rows = read_data(experiment.options)
     x, y = rows.train
-    kept, held = (part.to(x.device) for part in folds_of(len(y), path.folds or 0, experiment.options.seed)[k])
+    kept, held = (part.to(x.device) for part in rows.folds(path.folds or 0, experiment.options.seed)[k])
     model, known = experiment.build_model(), (x[kept], y[kept])
     return list(follow(model, experiment.recipe(path, known), known, (x[held], y[held])))
 
@@ -155,7 +156,9 @@ def _summary(experiment: Experiment, model: nn.Module, rows: RowSplits, chosen: 
     epochs, seconds = sum(p.epochs for p in points), sum(p.seconds for p in points)
     summary = summarise(experiment, model, groups, rows, epochs=epochs, seconds=seconds)
     # the stationarity with the weights of the penalty in training
-    return replace(summary, stationarity=chosen.stationarity, regularisation=experiment.options.regularisation)
+    return replace(
+        summary, stationarity=chosen.stationarity, regularisation=experiment.options.regularisation, data=rows.card
+    )
 
 
 @processes.by_first

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torchlasso._core.readable import percent
+from torchlasso.data.card import DataCard
 from torchlasso.diagnostics.stationarity import Stationarity
 from torchlasso.runs.quality import MEASURES, Quality
 from torchlasso.runs.records import NEWER
@@ -51,6 +52,7 @@ class Summary:
         target_met: whether training ended at its target; None without one.
         warnings: signs that training has failed, a sentence each; empty if there are none.
         regularisation: the regularisation of the training and of its comparisons beside the penalty, in words.
+        data: what was read; None for a comparison.
         dense, loss_term: the comparison runs, if there were any.
     """
 
@@ -78,14 +80,16 @@ class Summary:
     target_met: bool | None = None
     warnings: tuple[str, ...] = field(default=(), metadata=NEWER)
     regularisation: tuple[str, ...] = field(default=(), metadata=NEWER)
+    data: DataCard | None = None
     dense: Summary | None = None
     loss_term: Summary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of ``summary.json``: without a refit and comparison runs that were not made."""
         entries = asdict(self)
-        if self.refit is None:
-            del entries["refit"]
+        for key in ("refit", "data"):
+            if getattr(self, key) is None:
+                del entries[key]
         for key in ("dense", "loss_term"):
             run = getattr(self, key)
             entries.pop(key) if run is None else entries.update({key: run.to_dict()})

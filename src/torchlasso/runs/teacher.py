@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from torchlasso.runs.experiment import InputSpec
 from torchlasso.runs.finished import open_run
+from torchlasso.runs.rows import InputSpec
 from torchlasso.training.trainer import outputs_of
 
 
@@ -26,4 +26,5 @@ def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x
             raise ValueError(f"--teacher {path} was trained on other data: its {what} is {found}; here it is {wanted}")
     if theirs.standardizer != inputs.standardizer:
         x = theirs.standardizer(inputs.standardizer.undone(x))
-    return outputs_of(run.model.to(x.device), x)
+    outputs = outputs_of(run.model.to(x.device), x)
+    return outputs if theirs.scale == inputs.scale else inputs.scaled(theirs.predictions(outputs))

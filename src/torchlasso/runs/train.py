@@ -15,13 +15,14 @@ from torchlasso.control import TargetMissed
 from torchlasso.path import badness
 from torchlasso.runs.choices import BALANCED
 from torchlasso.runs.evaluation import need_finite, summarise
-from torchlasso.runs.experiment import OURS, REFIT, Experiment, RowSplits, Training
+from torchlasso.runs.experiment import OURS, REFIT, Experiment, Training
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.health import NO_GRADIENT, Metrics, empty_layers, is_beyond_recovery, warnings_of
 from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.options import DENSE, LOSS_TERM
 from torchlasso.runs.page.reading import mean_images
 from torchlasso.runs.page.writing import write_page
+from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Refit, Summary
 from torchlasso.runs.teacher import outputs_of_teacher
 from torchlasso.training.trainer import Trainer, evaluate, outputs_of, support
@@ -47,7 +48,9 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
     training = experiment.trainer(model, rows.train, teacher)
     metrics = _train(OURS, training, rows, folder, observer)
     refit = _refit(experiment, model, rows, teacher, folder, observer) if options.refit else None
-    summary = replace(_summary(experiment, training, rows), refit=refit, regularisation=options.regularisation)
+    summary = replace(
+        _summary(experiment, training, rows), refit=refit, regularisation=options.regularisation, data=rows.card
+    )
     missed = [control.missed for control in training.trainer.controls]
     summary = replace(
         summary,

@@ -1,4 +1,4 @@
-"""Folders with train and test files of one format."""
+"""Folders with train, validation and test files of one format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torchlasso.data.messages import listed
 from torchlasso.data.records import Part, concatenate
 from torchlasso.data.registry import Portion, Reader, Source, reader_of, register
 
-_ROLES = {"train": "train", "test": "test|t10k", "validation": "valid"}
+# in the order of Source; words that a file's name contains
+_ROLES = {"train": "train", "test": "test|t10k", "validation": "valid|val(?![a-z])"}
 
 
 @register
@@ -26,12 +27,8 @@ class Folder(Reader):
     def open(self, spec: str, columns: ColumnSelection) -> Source:
         path = Path(spec)
         files = _files(path)
-        train, test = (_portion(spec, names, columns) for names in (files["train"], _test(files)))
-        return Source(path.resolve().name, train, test)
-
-
-def _test(files: dict[str, list[Path]]) -> list[Path]:
-    return files["test"] or files["validation"]
+        portions = (_portion(spec, files[role], columns) for role in _ROLES)
+        return Source(path.resolve().name, *portions)
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:

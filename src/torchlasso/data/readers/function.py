@@ -12,10 +12,12 @@ from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 from torchlasso.data.splits import split_test
 
+PARTS = ("validation", "test")
+
 
 @register
 class Function(Reader):
-    """``package.module:function``, which returns ((x, y), (x_test, y_test)) or (x, y)."""
+    """``package.module:function``, which returns (x, y), or such pairs of training, validation and test rows."""
 
     form = "package.module:function"
     rank = 2
@@ -31,14 +33,24 @@ class Function(Reader):
         except TypeError as error:
             raise ValueError(f"{spec}: the function must need no arguments ({error})") from error
         result = function()
-        if not _is_pair(result):
-            wanted = "(x, y) or ((x, y), (x_test, y_test))"
-            raise ValueError(f"{spec}: must return {wanted}, not {_shape(result)}")
-        if all(_is_pair(half) for half in result):
-            train, test = _part(result[0], spec), _part(result[1], f"{spec}, test part")
+        if isinstance(result, tuple) and len(result) in (2, 3) and all(_is_pair(part) for part in result):
+            named = dict(zip(("", *PARTS[3 - len(result) :]), result, strict=True))
+            parts = {
+                name: _part(pair, f"{spec}, {name} part" if name else spec, columns.task)
+                for name, pair in named.items()
+            }
+            train, test, validation = parts[""], parts["test"], parts.get("validation")
+        elif _is_pair(result):
+            (train, test), validation = split_test(_part(result, spec, columns.task)), None
         else:
-            train, test = split_test(_part(result, spec))
-        return Source(spec, Portion(spec, lambda: train), Portion(f"{spec}, test part", lambda: test))
+            wanted = "(x, y), ((x, y), (x_test, y_test)) or ((x, y), (x_validation, y_validation), (x_test, y_test))"
+            raise ValueError(f"{spec}: must return {wanted}, not {_shape(result)}")
+        return Source(
+            spec,
+            Portion(spec, lambda: train),
+            Portion(f"{spec}, test part", lambda: test),
+            None if validation is None else Portion(f"{spec}, validation part", lambda: validation),
+        )
 
 
 def _is_pair(value: Any) -> bool:
@@ -49,5 +61,5 @@ def _shape(value: Any) -> str:
     return f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
 
 
-def _part(pair: tuple[Any, Any], origin: str) -> Part:
-    return array_part(as_array(pair[0], "x", origin), as_array(pair[1], "y", origin), origin)
+def _part(pair: tuple[Any, Any], origin: str, task: str | None) -> Part:
+    return array_part(as_array(pair[0], "x", origin), as_array(pair[1], "y", origin), origin, task)

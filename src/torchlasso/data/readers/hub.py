@@ -12,12 +12,12 @@ from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 from torchlasso.data.tables import table_part
 
-TEST_SPLITS = ("test", "validation")
+ROLES = (("train",), ("test",), ("validation", "valid", "val", "dev"))  # in the order of Source
 
 
 @register
 class Hub(Reader):
-    """``hf:NAME``, with a train split and a test split, or a validation split instead of the latter."""
+    """``hf:NAME``, with a train split, and perhaps a test and a validation split."""
 
     form = "hf:NAME"
     rank = 0
@@ -29,11 +29,13 @@ class Hub(Reader):
         splits = _load(spec)
         if "train" not in splits:
             raise ValueError(f"{spec}: no split 'train'; there are {listed(splits)}")
-        test = next((split for split in TEST_SPLITS if split in splits), None)
-        return Source(spec, *(_portion(spec, splits, split, columns) for split in ("train", test) if split))
+        found = (next((name for name in names if name in splits), None) for names in ROLES)
+        return Source(spec, *(_portion(spec, splits, split, columns) for split in found))
 
 
-def _portion(spec: str, splits: Any, split: str, columns: ColumnSelection) -> Portion:
+def _portion(spec: str, splits: Any, split: str | None, columns: ColumnSelection) -> Portion | None:
+    if split is None:
+        return None
     origin = f"{spec}, split {split!r}"
 
     def read() -> Part:

@@ -14,7 +14,8 @@ import numpy as np
 
 from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
-from torchlasso.data.arrays import Array, array_part
+from torchlasso.data.arrays import array_part
+from torchlasso.data.frame import Array
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
@@ -49,7 +50,7 @@ class Idx(Reader):
             labels = _labels_of(path)
             if labels is None and columns.required:
                 raise ValueError(f"{path}: no file of labels next to it, such as {_wanted(path)}")
-            return array_part(read_idx(path), None if labels is None else read_idx(labels), spec)
+            return array_part(read_idx(path), None if labels is None else read_idx(labels), spec, columns.task)
 
         return Source(path.name, Portion(spec, read))
 

@@ -12,12 +12,12 @@ from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 
-TEST_FOLDERS = ("test", "val", "valid", "validation")
+ROLES = (("train",), ("test",), ("val", "valid", "validation"))  # in the order of Source
 
 
 @register
 class ImageFolder(Reader):
-    """``FOLDER/class/*.png``, or ``FOLDER/train/class/*.png`` and ``FOLDER/test/class/*.png``."""
+    """``FOLDER/class/*.png``, or ``FOLDER/train/class/*.png``, with ``val`` and ``test`` beside ``train``."""
 
     form = "FOLDER of images"
     rank = 2  # after a folder with train and test files
@@ -31,9 +31,8 @@ class ImageFolder(Reader):
         root = Path(spec)
         folders = {folder.name: folder for folder in _folders(root)}
         if "train" in folders:
-            test = next((folders[name] for name in TEST_FOLDERS if name in folders), None)
-            train, test_portion = (_portion(path, columns) for path in (folders["train"], test))
-            return Source(root.resolve().name, train, test_portion)
+            found = (next((folders[name] for name in names if name in folders), None) for names in ROLES)
+            return Source(root.resolve().name, *(_portion(path, columns) for path in found))
         return Source(root.resolve().name, _portion(root, columns))
 
 

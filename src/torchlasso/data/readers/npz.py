@@ -10,7 +10,8 @@ import numpy as np
 
 from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
-from torchlasso.data.arrays import Array, array_part
+from torchlasso.data.arrays import array_part
+from torchlasso.data.frame import Array
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
@@ -22,7 +23,7 @@ _MOST_EXPANSION = 1100  # deflate makes at most 1032 bytes of one
 
 @register
 class Npz(Reader):
-    """Arrays x and y, or x_train and y_train; x_test and y_test are optional."""
+    """Arrays x and y, or x_train and y_train; x_test and y_test, x_val and y_val are optional."""
 
     form = "FILE.npz"
 
@@ -35,13 +36,16 @@ class Npz(Reader):
         names = _names(path)
         train = next((key for key in ("x", "x_train") if key in names), None)
         test = "x_test" if "x_test" in names else None
+        validation = next((key for key in ("x_val", "x_valid", "x_validation") if key in names), None)
         if train is None and (columns.required or test is None):
             raise ValueError(f"{path}: no array 'x' or 'x_train'; there are {listed(names)}")
-        wanted = (train, test) if columns.required else (test or train,)
-        return Source(path.name, *(_portion(path, key, names, columns) for key in wanted if key))
+        wanted = (train, test, validation) if columns.required else (test or train,)
+        return Source(path.name, *(_portion(path, key, names, columns) for key in wanted))
 
 
-def _portion(path: Path, key: str, names: list[str], columns: ColumnSelection) -> Portion:
+def _portion(path: Path, key: str | None, names: list[str], columns: ColumnSelection) -> Portion | None:
+    if key is None:
+        return None
     label = "y" + key[1:]
     origin = f"{path}, {key}"
     if columns.required and label not in names:
@@ -49,7 +53,7 @@ def _portion(path: Path, key: str, names: list[str], columns: ColumnSelection) -
 
     def read() -> Part:
         y = _array(path, label) if label in names else None
-        return array_part(_array(path, key), y, origin)
+        return array_part(_array(path, key), y, origin, columns.task)
 
     return Portion(origin, read)
 

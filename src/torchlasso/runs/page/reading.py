@@ -9,9 +9,9 @@ from torchlasso.figures._embedding import pictured
 from torchlasso.figures._inputs import pixel_map, pixels_on, ranked
 from torchlasso.graph import UnitMap, read_in, strengths_in
 from torchlasso.html import Bar, beside, figure, paragraph, section, table
-from torchlasso.runs.experiment import InputSpec
 from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
+from torchlasso.runs.rows import InputSpec
 
 CLASSES = 10  # the most classes with a mean image
 RANKED = 30  # the most features with a row in the table

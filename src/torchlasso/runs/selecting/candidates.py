@@ -80,8 +80,9 @@ def read_candidates(options: SelectOptions) -> Candidates:
         ValueError: the table cannot be used, has one class only, or fewer features than are wanted.
     """
     part = load_rows(options.data, label=options.label, ignore=options.ignore, group=options.group)
-    if part.x.dim() != 2:
-        raise ValueError(f"{options.data}: its rows have the shape {tuple(part.x.shape[1:])}; select needs a table")
+    rows = part.tensor
+    if rows.dim() != 2:
+        raise ValueError(f"{options.data}: its rows have the shape {tuple(rows.shape[1:])}; select needs a table")
     y = np.asarray(part.y)
     if y.ndim > 1 and y.shape[1] > 1:
         raise ValueError(f"{options.data}: {y.shape[1]} targets for each row; select takes one")
@@ -92,8 +93,8 @@ def read_candidates(options: SelectOptions) -> Candidates:
         raise ValueError(f"{options.data}: all labels are {y[0]:g}; they say nothing about any feature")
     if y.dtype.kind == "f":
         y = (y - y.mean()) / y.std()  # λ and networks need a scale; R² has none
-    names = part.features or tuple(f"input {i}" for i in range(part.x.shape[1]))
-    x = part.x.numpy().astype(np.float64)
+    names = part.features or tuple(f"input {i}" for i in range(rows.shape[1]))
+    x = rows.numpy().astype(np.float64)
     spreads = np.ptp(x, axis=0)
     live = spreads > 0
     constant = tuple(name for name, is_live in zip(names, live, strict=True) if not is_live)

@@ -1,0 +1,165 @@
+"""Training, validation and test rows: those that the data come with, named files, or shares of the training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from torchlasso.data.labels import ColumnSelection
+from torchlasso.data.records import Part
+from torchlasso.data.registry import Portion, Source, find_reader
+from torchlasso.data.splits import TEST_FRACTION, TEST_SEED, hold_out
+
+VALIDATION_FRACTION = 0.1
+
+
+@dataclass(frozen=True)
+class Division:
+    """The division of rows into training, validation and test rows.
+
+    Attributes:
+        validation: a share of the training rows, or a file or folder; None for the data's own validation part, or else
+            a tenth of the training rows.
+        test: the same for the test rows; without a test part, a fifth of the training rows.
+        seed: of the choice of validation rows. That of the test rows is always the same.
+        stratify: whether numbers as labels are stratified, by tenths; classes always are.
+    """
+
+    validation: float | str | None = 0.0
+    test: float | str | None = None
+    seed: int = 0
+    stratify: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("validation", "test"):
+            value = getattr(self, name)
+            if isinstance(value, float | int) and not 0 <= value < 1:
+                raise ValueError(f"{name} must be a share, at least 0 and below 1, or a file; got {value!r}")
+        if self.test == 0:
+            raise ValueError("test must be above 0: figures are of test rows")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of a part.
+
+    Attributes:
+        rows: as they were read.
+        origin: the name of the data in messages.
+        how: where the rows are from, in words.
+    """
+
+    rows: Part
+    origin: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Divided:
+    """The parts of the data, before they are prepared.
+
+    Attributes:
+        name: of the data.
+        train, test: rows with labels.
+        validation: the same, or None.
+        notes: parts of the data that are not used, a sentence each.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    validation: Split | None
+    notes: tuple[str, ...]
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The parts that there are, by name."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in found.items() if split is not None}
+
+
+def divide(spec: str, columns: ColumnSelection, division: Division) -> Divided:
+    """Read data and divide them.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: the data cannot be used, or there are too few rows to divide.
+    """
+    source = find_reader(spec).open(spec, columns)
+    if source.train is None:
+        raise ValueError(f"{spec}: no training part; one file must have 'train' in its name")
+    train = Split(source.train.read(), source.train.origin, source.train.origin)
+    notes = list[str]()
+    if division.test is None and source.test is None:
+        train, test = _share(train, TEST_FRACTION, TEST_SEED, division.stratify, "test")
+    elif isinstance(division.test, float | int):
+        train, test = _share(train, division.test, TEST_SEED, division.stratify, "test")
+        notes += _unused("test", source.test)
+    else:
+        test = _own("test", division.test, source.test, columns)
+    validation: Split | None
+    if division.validation is None and source.validation is None:
+        train, validation = _share(train, VALIDATION_FRACTION, division.seed, division.stratify, "validation")
+    elif isinstance(division.validation, float | int):
+        train, validation = _share(train, division.validation, division.seed, division.stratify, "validation")
+        notes += _unused("validation", source.validation)
+    else:
+        validation = _own("validation", division.validation, source.validation, columns)
+    found = Divided(
+        source.name, train, test, validation if validation and len(validation.rows.x) else None, tuple(notes)
+    )
+    _refuse_shared_groups(found)
+    return found
+
+
+def _own(name: str, given: str | None, portion: Portion | None, columns: ColumnSelection) -> Split:
+    """Read a part from a given file, or from the data's own part."""
+    if given is not None:
+        if not Path(given).exists():
+            raise FileNotFoundError(f"{name}: {given} is neither a share, such as 0.1, nor a file")
+        source: Source = find_reader(given).open(given, columns)
+        portion = getattr(source, name) or source.train or source.test or source.validation
+    if portion is None:
+        raise ValueError(f"{given}: no rows for the {name} part")
+    return Split(portion.read(), portion.origin, portion.origin)
+
+
+def _share(train: Split, fraction: float, seed: int, stratify: bool, name: str) -> tuple[Split, Split]:
+    """Hold out a share of the training rows."""
+    part = train.rows
+    try:
+        kept, held = hold_out(part, fraction, seed, stratify)
+    except ValueError as error:
+        raise ValueError(f"{train.origin}: no {name} rows can be held out: {error}") from error
+    if fraction and not len(held.x):
+        raise ValueError(
+            f"{train.origin}: {len(part.x)} rows are too few to split off {name} rows; give those in a file"
+        )
+    how = f"{100 * fraction:.3g} % of {train.how}"
+    if part.times is not None:
+        held_how, kept_how = f"the last {how}", f"{train.how}, the earlier rows"
+    else:
+        whole = ", whole groups" if part.groups is not None else ""
+        held_how, kept_how = f"{how}{whole}, seed {seed}", train.how
+    return Split(kept, train.origin, kept_how if fraction else train.how), Split(held, train.origin, held_how)
+
+
+def _unused(name: str, portion: Portion | None) -> Iterator[str]:
+    if portion is not None:
+        yield f"The {name} part of the data ({portion.origin}) is not used, since a share of the training rows is."
+
+
+def _refuse_shared_groups(divided: Divided) -> None:
+    """Refuse a group of which there are rows in two parts."""
+    seen: dict[str, str] = {}
+    for name, split in divided.parts.items():
+        for group in () if split.rows.groups is None else np.unique(split.rows.groups).tolist():
+            if group in seen:
+                raise ValueError(
+                    f"{split.origin}: the group {group!r} has rows in the {seen[group]} part and in the {name} part; "
+                    "take parts without common groups, or leave out group="
+                )
+            seen[group] = name

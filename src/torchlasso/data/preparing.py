@@ -1,0 +1,180 @@
+"""Rows as tensors for a model: columns encoded, labels as class indices or numbers, and a card of what was read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchlasso.data.card import DataCard, PartCard
+from torchlasso.data.dividing import Divided, Split
+from torchlasso.data.encoding import Encoding
+from torchlasso.data.frame import Frame
+from torchlasso.data.labels import class_indices, class_names
+from torchlasso.data.records import Labels, Part, kind_of, order_like, widen
+from torchlasso.data.splits import codes_of
+
+Pair = tuple[Tensor, Tensor]
+IDENTITY = re.compile(r"(?i:(^|[^a-z])id$)|[a-z]I[Dd]$")  # such as id, user_id or MouseID, but not fluid
+STEM = re.compile(r"^[^_/ ]+(?=[_/ ])")  # of an identity such as 309_1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that a model can be trained on, not yet scaled.
+
+    Attributes:
+        train, test: inputs and targets, as those of :class:`~torchlasso.data.records.Dataset`.
+        validation: the same; without rows if there are none.
+        classes: the class names in the order of their indices, () for regression.
+        features: the names of the inputs of a table, else ().
+        encoding: of a table with categories or gaps, else None.
+        card: what was read.
+        groups: the number of the group of each training row, or None.
+    """
+
+    train: Pair
+    validation: Pair
+    test: Pair
+    classes: tuple[str, ...]
+    features: tuple[str, ...]
+    encoding: Encoding | None
+    card: DataCard
+    groups: Tensor | None
+
+
+def prepare(divided: Divided) -> Prepared:
+    """Encode the parts of the data as the training rows ask for.
+
+    Raises:
+        ValueError: a part does not fit the training part; the message names it.
+    """
+    train, origin = divided.train.rows, divided.train.origin
+    parts, encoding, notes = _encoded(divided)
+    channels = max(part.tensor.shape[1] for part in parts.values())
+    xs = {name: widen(part.tensor, channels) for name, part in parts.items()}
+    for name, x in xs.items():
+        if x.shape[1:] != xs["train"].shape[1:]:
+            raise ValueError(
+                f"{divided.parts[name].origin}: its rows have the shape {tuple(x.shape[1:])}, but the rows of the "
+                f"training part ({origin}) have the shape {tuple(xs['train'].shape[1:])}; the shapes must be the same"
+            )
+    y = _required(train.y, origin)
+    classes = () if y.dtype.kind == "f" else class_names(y)
+    if y.dtype.kind != "f" and len(classes) < 2:
+        raise ValueError(f"{origin}: all labels are {classes[0]!r}; at least 2 classes are needed")
+    ys = {name: _targets(split, y, classes, origin) for name, split in divided.parts.items()}
+    pairs = {name: (xs[name].contiguous(), ys[name]) for name in xs}
+    nothing = (pairs["train"][0][:0], pairs["train"][1][:0])
+    features = train.features if encoding is None else encoding.features
+    card = DataCard(
+        name=divided.name,
+        inputs=_inputs(train, xs["train"]),
+        targets=_kind_of_targets(y, classes, ys["train"]),
+        parts=tuple(
+            PartCard(name, len(xs[name]), split.how, _counts(ys[name], classes))
+            for name, split in divided.parts.items()
+        ),
+        gaps={} if encoding is None else {n: k for n, k in train.frame.gaps.items() if n in encoding.columns},
+        encoded={} if encoding is None else encoding.expanded,
+        left_out={} if encoding is None else encoding.left_out,
+        notes=(*divided.notes, *notes, *_suspicions(train)),
+    )
+    groups = None if train.groups is None else codes_of(train.groups)
+    return Prepared(
+        pairs["train"], pairs.get("validation", nothing), pairs["test"], classes, features, encoding, card, groups
+    )
+
+
+def encoded_rows(part: Part, encoding: Encoding, origin: str) -> tuple[Part, list[str]]:
+    """Encode the rows of a table; also say what the training rows did not have.
+
+    Raises:
+        ValueError: the columns are others than those of the training rows.
+    """
+    frame = encoding.aligned(part.frame, origin)
+    return replace(part, x=encoding(frame), features=encoding.features), encoding.notes(frame)
+
+
+def _encoded(divided: Divided) -> tuple[dict[str, Part], Encoding | None, list[str]]:
+    """Return the parts as numbers with the same columns, and the encoding if one is needed."""
+    splits, train = divided.parts, divided.train
+    if not any(isinstance(split.rows.x, Frame) for split in splits.values()):
+        ordered = {name: order_like(s.rows, train.rows.features, s.origin) for name, s in splits.items()}
+        return ordered, None, []
+    encoding = Encoding.fit(train.rows.frame, train.origin)
+    found, notes = dict[str, Part](), list[str]()
+    for name, split in splits.items():
+        found[name], said = encoded_rows(split.rows, encoding, split.origin)
+        notes += [f"In the {name} part, {each}." for each in said]
+    return found, encoding, notes
+
+
+def _required(y: Labels | None, origin: str) -> Labels:
+    if y is None:
+        raise ValueError(f"{origin}: no labels; training and test rows need them")
+    return y
+
+
+def _targets(split: Split, trained: Labels, classes: tuple[str, ...], training: str) -> Tensor:
+    y, origin = _required(split.rows.y, split.origin), split.origin
+    if classes and y.dtype.kind == "f":
+        kinds = f"{kind_of(y)}, but the labels of the training part ({training}) are {kind_of(trained)}"
+        raise ValueError(f"{origin}: its labels are {kinds}; they must be of one kind")
+    if classes:
+        try:
+            return class_indices(y, classes)
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error} of the training part") from error
+    if y.dtype.kind == "U":
+        raise ValueError(f"{origin}: its labels are text, but the labels of the training part are decimal numbers")
+    targets = torch.from_numpy(y.astype(np.float32).reshape(len(y), -1))
+    outputs = 1 if trained.ndim == 1 else trained.shape[1]
+    if targets.shape[1] != outputs:
+        raise ValueError(f"{origin}: {targets.shape[1]} targets per row, but the training part has {outputs}")
+    return targets
+
+
+def _inputs(train: Part, x: Tensor) -> str:
+    if train.is_table:
+        columns = len(train.frame.names) or x.shape[1]
+        same = columns == x.shape[1]
+        return f"{columns:,} column{'s' * (columns != 1)}" + ("" if same else f", {x.shape[1]:,} inputs")
+    channels, height, width = x.shape[1:]
+    return f"images of {height}×{width} pixels, {'grey' if channels == 1 else f'{channels} channels'}"
+
+
+def _kind_of_targets(y: Labels, classes: tuple[str, ...], targets: Tensor) -> str:
+    if classes:
+        return f"{len(classes)} classes"
+    return "a number to predict" if targets.shape[1] == 1 else f"{targets.shape[1]} numbers to predict"
+
+
+def _counts(y: Tensor, classes: tuple[str, ...]) -> dict[str, int]:
+    counts = torch.bincount(y, minlength=len(classes)).tolist() if classes else []
+    return dict(zip(classes, counts, strict=True))
+
+
+def _suspicions(train: Part) -> list[str]:
+    """Name columns that look like the identity of rows, or of what several rows are of."""
+    if not train.is_table or train.groups is not None or train.times is not None:
+        return []
+    frame, found = train.frame, list[str]()
+    for name in filter(IDENTITY.search, frame.names):
+        column = frame.category(name)
+        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values))
+        values = [column.values[i] for i in np.flatnonzero(counts).tolist()]
+        stems = {match[0] for value in values if (match := STEM.match(value))}
+        divided = "rows of one are in several parts, unless"
+        if 1 < len(values) <= len(frame) / 2:
+            found.append(f"{name!r} looks like an identity: {divided} group={name!r} is given.")
+        elif 1 < len(stems) <= len(frame) / 2:
+            found.append(
+                f"{name!r} looks like an identity and a number: {divided} group='{name}:{STEM.pattern}' is given."
+            )
+        elif len(values) == len(frame) and name not in frame.categories:
+            found.append(f"{name!r} is different in each row; if it says nothing, leave it out with ignore=.")
+    return found

@@ -1,0 +1,81 @@
+"""Columns of text that hold something else: whole and decimal numbers, or dates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from torchlasso._core.extras import require
+
+MISSING = ("", "na", "n/a", "nan", "null", "none", "?")  # in upper or lower case, in columns of numbers and dates
+INTEGER = r"^[+-]?[0-9]{1,18}$"
+PADDED = r"^0[0-9]"  # such as a postcode, which is no number
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity|nan)$"
+DECIMAL = re.compile(NUMBER)
+DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?)?$"
+ZONED = DATE.removesuffix(")?$") + "(Z|[+-][0-9]{2}:?[0-9]{2}))$"
+AT_ONCE = 1_000_000  # values whose type is found in one call
+
+
+def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING) -> list[Any]:
+    """Convert columns of text to numbers or dates where all values of a column are written as such.
+
+    Whole numbers with leading zeros, such as postcodes, stay text.
+
+    Many columns are converted at once: a call for each would take longer than the work.
+
+    Args:
+        pa: the module ``pyarrow``.
+        columns: chunked arrays of text, of one length.
+        missing: what stands for a gap, in lower case, in a column of numbers or dates. In others, only an empty text.
+
+    Returns:
+        A chunked array for each: of whole numbers (64 bits), decimal ones, timestamps (microseconds), or text.
+    """
+    found: list[Any] = []
+    at_once = max(1, AT_ONCE // max(1, len(columns[0]))) if columns else 1
+    for start in range(0, len(columns), at_once):
+        found += _typed_together(pa, columns[start : start + at_once], missing)
+    return found
+
+
+def _typed_together(pa: Any, columns: Sequence[Any], missing: Sequence[str]) -> list[Any]:
+    compute = require("pyarrow.compute", "data", "reading tables")
+    rows = len(columns[0])
+    text = pa.chunked_array([chunk for column in columns for chunk in column.iterchunks()], pa.string())
+    trimmed = compute.utf8_trim_whitespace(text)
+    blank = compute.is_in(compute.utf8_lower(trimmed), value_set=pa.array(missing))
+    filled = compute.if_else(blank, pa.scalar(None, pa.string()), trimmed)
+    kinds = [pa.string()] * len(columns)
+    dates = ((DATE, pa.timestamp("us")), (ZONED, pa.timestamp("us", "UTC")))
+    for pattern, kind in (*dates, (NUMBER, pa.float64()), (INTEGER, pa.int64())):
+        matches = compute.fill_null(compute.match_substring_regex(filled, pattern), True)
+        fits = matches.to_numpy().reshape(len(columns), rows).all(axis=1)
+        kinds = [kind if is_fit else before for is_fit, before in zip(fits.tolist(), kinds, strict=True)]
+    padded = compute.fill_null(compute.match_substring_regex(filled, PADDED), False)
+    is_code = padded.to_numpy().reshape(len(columns), rows).any(axis=1)
+    kinds = [pa.string() if code else kind for code, kind in zip(is_code.tolist(), kinds, strict=True)]
+    gap = pa.scalar(None, pa.string())
+    found, start = list[Any](), 0
+    for kind, run in groupby(kinds):
+        count = len(list(run))
+        here, each = trimmed.slice(start * rows, count * rows), filled.slice(start * rows, count * rows)
+        if kind == pa.string():
+            values = compute.if_else(compute.equal(here, ""), gap, here)
+        elif pa.types.is_timestamp(kind):
+            values = _dates(pa, each, kind)
+        else:
+            values = compute.replace_substring_regex(each, r"^\+", "").cast(kind)
+        found += [values.slice(i * rows, rows) for i in range(count)]
+        start += count
+    return found
+
+
+def _dates(pa: Any, text: Any, kind: Any) -> Any:
+    """Convert text to dates; it stays text where a day does not exist."""
+    try:
+        return text.cast(kind)
+    except pa.ArrowInvalid:
+        return text

@@ -1,0 +1,169 @@
+"""The rows of an experiment: read, divided, encoded and scaled, and what is needed to do the same with others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from torchlasso import data
+from torchlasso.data.card import DataCard
+from torchlasso.data.dividing import Division
+from torchlasso.data.encoding import Encoding
+from torchlasso.data.frame import Frame, refuse_other_columns
+from torchlasso.data.loading import load_splits, selected
+from torchlasso.data.preparing import encoded_rows
+from torchlasso.data.records import order_like, widen
+from torchlasso.path import folds_of
+from torchlasso.runs import choices
+from torchlasso.runs.options import Options
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The inputs that a trained model expects, and the meaning of its outputs.
+
+    Attributes:
+        shape: of a row.
+        outputs: the number of outputs.
+        classes: their names, in the order of the outputs; () for regression.
+        features: the names of the inputs of a table, else ().
+        standardizer: the scaling of inputs.
+        encoding: how columns become inputs; None for numbers without gaps, and for images.
+        scale: the scaling of the targets of a regression, which the outputs are to predict; None for none.
+    """
+
+    shape: tuple[int, ...]
+    outputs: int
+    classes: tuple[str, ...]
+    features: tuple[str, ...]
+    standardizer: data.Standardizer
+    encoding: Encoding | None = None
+    scale: data.Standardizer | None = None
+
+    def __post_init__(self) -> None:
+        if not self.shape or min(self.shape) < 1 or self.outputs < 1:
+            raise ValueError(f"inputs of shape {self.shape} and {self.outputs} outputs are not possible")
+        if self.classes and len(self.classes) != self.outputs:
+            raise ValueError(f"there are {len(self.classes)} classes and {self.outputs} outputs")
+        for what, count in (("features", len(self.features)), ("means", len(self.standardizer.mean))):
+            if count != self.shape[0] and (count or what == "means"):
+                raise ValueError(f"there are {count} {what} for inputs of shape {self.shape}")
+
+    def prepare(self, part: data.Part, origin: str) -> Tensor:
+        """Prepare rows for the model: order the columns, match the number of channels, standardise.
+
+        Raises:
+            ValueError: the rows have another shape or other columns.
+        """
+        if self.encoding is not None:
+            part, _ = encoded_rows(part, self.encoding, origin)
+        elif isinstance(part.x, Frame):  # of a table whose training rows were numbers without gaps
+            part = self._filled(part, origin)
+        if self.features:
+            part = order_like(part, self.features, origin)
+        x = widen(part.tensor, self.shape[0])
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"{origin}: its rows have the shape {tuple(x.shape[1:])}; the model expects {self.shape}")
+        return self.standardizer(x)
+
+    def notes(self, part: data.Part, origin: str) -> list[str]:
+        """Say what rows of a table have that the training rows did not, such as gaps and new categories."""
+        if self.encoding is not None:
+            return self.encoding.notes(self.encoding.aligned(part.frame, origin))
+        gaps = {} if not isinstance(part.x, Frame) else part.x.gaps
+        found = ", ".join(f"{name} {count:,}" for name, count in gaps.items())
+        return [f"gaps become the mean of training, since it has none there ({found})"] if gaps else []
+
+    def _filled(self, part: data.Part, origin: str) -> data.Part:
+        """Fill gaps with the means of the training rows."""
+        refuse_other_columns(part.frame.names, self.features, origin)
+        for name, column in part.frame.categories.items():
+            if (column.codes >= 0).any():
+                value = column.values[column.codes.max()]
+                raise ValueError(f"{origin}: column {name!r} holds {value!r}; in training it has numbers only")
+        means = dict(zip(self.features, self.standardizer.mean, strict=True))
+        place = {name: i for i, name in enumerate(part.frame.numeric)}
+        x = torch.empty(len(part.frame), len(means))
+        for i, (name, mean) in enumerate(means.items()):
+            x[:, i] = torch.from_numpy(part.frame.numbers[:, place[name]]).nan_to_num(mean) if name in place else mean
+        return replace(part, x=x, features=self.features)
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Return outputs in the units of the targets; those for classes as they are."""
+        return outputs if self.scale is None else self.scale.undone(outputs)
+
+    def scaled(self, targets: Tensor) -> Tensor:
+        """Return targets as the outputs are to predict them."""
+        return targets if self.scale is None else self.scale(targets)
+
+
+@dataclass(frozen=True)
+class RowSplits:
+    """The rows of an experiment, standardised and on its device.
+
+    Attributes:
+        train, validation, test: inputs and targets.
+        card: what was read.
+        groups: the number of the group of each training row, or None.
+    """
+
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    card: DataCard
+    groups: Tensor | None = None
+
+    def folds(self, k: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+        """Divide the training rows into folds; return the training and the held-out rows of each."""
+        return folds_of(len(self.train[0]), k, seed, self.groups)
+
+
+def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
+    """Read the data of the options, and divide them into training, validation and test rows."""
+    columns = selected(
+        label=options.label,
+        ignore=options.ignore,
+        group=options.group,
+        time=options.time_order,
+        categories=options.categories,
+        task=options.task,
+    )
+    division = Division(options.validation, options.test, options.seed, options.stratify)
+    found = load_splits(options.data, columns, division)
+    x, y = found.train
+    scale = data.Standardizer.fit(y) if y.is_floating_point() and options.loss in (None, "mse") else None
+    inputs = InputSpec(
+        shape=tuple(x.shape[1:]),
+        outputs=len(found.classes) or y.shape[1],
+        classes=found.classes,
+        features=found.features,
+        standardizer=data.Standardizer.fit(x) if found.encoding is None else found.encoding.standardizer(x),
+        encoding=found.encoding,
+        scale=scale,
+    )
+    device = choices.parse_device(options.device)
+
+    def ready(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return inputs.standardizer(pair[0]).to(device), inputs.scaled(pair[1]).to(device)
+
+    train, validation, test = map(ready, (found.train, found.validation, found.test))
+    return inputs, RowSplits(train, validation, test, found.card, found.groups)
+
+
+def read_data_again(options: Options, known: InputSpec) -> RowSplits:
+    """Read the data of a run again.
+
+    Raises:
+        ValueError: the data have changed since the run began: other columns, classes, means or deviations.
+    """
+    inputs, rows = read_data(options)
+    for what in ("shape", "outputs", "classes", "features", "encoding"):
+        found, wanted = getattr(inputs, what), getattr(known, what)
+        if found != wanted:
+            raise ValueError(f"{options.data} has changed since the run began: its {what} is {found}, and was {wanted}")
+    pairs = ((inputs.standardizer, known.standardizer), (inputs.scale, known.scale))
+    if not all(was is None or (now is not None and now.is_close(was)) for now, was in pairs):
+        raise ValueError(f"{options.data} has changed since the run began: its values have other means or deviations")
+    return rows
