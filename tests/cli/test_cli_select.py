@@ -166,6 +166,79 @@ def test_nothing_is_selected_from_noise(cli: Any, tmp_path: Path) -> None:
     assert (found["chosen"], found["at"], found["l1_at"]) == ([], None, None)
 
 
+@pytest.fixture(scope="module")
+def patients() -> dict[str, Any]:
+    """150 patients, of whom genes 1 and 4 say who is ill again sooner; most are observed for two years only."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 6))
+    months = rng.exponential(24 * np.exp(x[:, 1] - x[:, 4]))
+    columns: dict[str, Any] = {f"gene {i}": [f"{value:.4f}" for value in x[:, i]] for i in range(6)}
+    columns["months"] = [f"{value:.2f}" for value in months.clip(max=24)]
+    columns["relapse"] = (months < 24).astype(int).tolist()
+    return columns
+
+
+def test_survival(cli: Any, patients: dict[str, Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "patients.csv", patients)
+    survival = ("--time", "months", "--event", "relapse")
+    ended = cli("select", "--data", path, *survival, "--features", "2", *FAST, "--out", tmp_path / "out")
+    assert (ended.code, ended.err) == (0, "")
+    found = json.loads((tmp_path / "out" / "selection.json").read_text())
+    assert found["measure"] == "concordance"
+    assert {each["name"] for each in found["chosen"]} == {"gene 1", "gene 4"}
+    assert found["columns"] == 6
+    for key in ("at", "l1_at", "everything"):
+        assert 0.65 < found[key]["score"] < 1
+    assert max(point["score"] for point in found["curve"]) > 0.65
+    page = (tmp_path / "out" / "report.html").read_text()
+    for text in ("Concordance over the number of features", "the linear Cox model under L1", "months", "relapse"):
+        assert text in page
+    rate = cli("select", "--data", path, *survival, "--fdr", "0.5", *FAST, "--json", "--out", tmp_path / "rate")
+    assert {each["name"] for each in json.loads(rate.out)["chosen"]} == {"gene 1", "gene 4"}
+
+
+def no_event(columns: dict[str, Any]) -> None:
+    columns["relapse"] = [0] * 150
+
+
+def three_events(columns: dict[str, Any]) -> None:
+    columns["relapse"] = [2, *columns["relapse"][1:]]
+
+
+def words(columns: dict[str, Any]) -> None:
+    columns["relapse"] = ["yes" if each else "no" for each in columns["relapse"]]
+
+
+def a_negative_time(columns: dict[str, Any]) -> None:
+    columns["months"] = ["-1.5", *columns["months"][1:]]
+
+
+def one_event(columns: dict[str, Any]) -> None:
+    columns["relapse"] = [1] + [0] * 149
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (no_event, ["column 'relapse' is 0 everywhere", "need an event"]),
+        (three_events, ["columns 'relapse' and 'months'", "must be 0 or 1", "got 2"]),
+        (words, ["column 'relapse' must hold 0 or 1", "an event; got"]),
+        (a_negative_time, ["columns 'relapse' and 'months'", "at least 0", "got -1.5"]),
+        (one_event, ["two rows with an event at least", "there is 1"]),
+    ],
+)
+def test_bad_survival(
+    cli: Any, patients: dict[str, Any], tmp_path: Path, change: Callable[[dict[str, Any]], None], names: list[str]
+) -> None:
+    columns = dict(patients)
+    change(columns)
+    path, out = write(tmp_path / "bad.csv", columns), tmp_path / "out"
+    cli.assert_refused(
+        cli("select", "--data", path, "--time", "months", "--event", "relapse", *FAST, "--out", out), *names
+    )
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "names"),
     [
@@ -182,6 +255,11 @@ def test_nothing_is_selected_from_noise(cli: Any, tmp_path: Path) -> None:
         (["--seed", "-1"], ["--seed must be at least 0"]),
         (["--label", "kind"], ["no column 'kind'"]),
         (["--group", "cage"], ["no column 'cage' for groups"]),
+        (["--time", "gene 1"], ["--time needs --event"]),
+        (["--event", "label"], ["--event needs --time"]),
+        (["--time", "gene 1", "--event", "gene 2", "--label", "label"], ["--label and --time exclude each other"]),
+        (["--time", "gene 1", "--event", "death", "--ignore", "label"], ["no column 'death'"]),
+        (["--time", "days", "--event", "gene 1", "--ignore", "label"], ["no column 'days'"]),
     ],
 )
 def test_bad_options(cli: Any, table: Path, tmp_path: Path, options: list[str], names: list[str]) -> None:

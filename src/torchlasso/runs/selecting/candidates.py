@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from torchlasso.data import load_rows
+from torchlasso.data import Part, load_rows
+from torchlasso.estimators.events import events_and_times
 from torchlasso.estimators.points import Numbers
 from torchlasso.runs.selecting.options import SelectOptions
+from torchlasso.runs.selecting.tasks import CLASSES, NUMBERS, SURVIVAL, Task
 
 ALIKE = 6  # decimals of a scaled column in which copies agree; the readers keep about seven digits
 
@@ -21,7 +24,9 @@ class Candidates:
 
     Attributes:
         x: scaled to mean 0 and deviation 1, (n, p).
-        y: classes as numbers or text, or decimal numbers scaled to mean 0 and deviation 1, (n,).
+        y: classes as numbers or text, (n,); or decimal numbers scaled to mean 0 and deviation 1, (n,); or events and
+            times, (n, 2).
+        task: the kind of these targets.
         groups: the group of each row, (n,), or None.
         names: the names of the columns.
         constant: the names of columns that have one value only.
@@ -30,6 +35,7 @@ class Candidates:
 
     x: Numbers
     y: Numbers
+    task: Task
     groups: Numbers | None
     names: tuple[str, ...]
     constant: tuple[str, ...]
@@ -40,35 +46,29 @@ class Candidates:
         """The number of all columns of the table."""
         return len(self.names) + len(self.constant) + len(self.copies)
 
-    @property
-    def is_classes(self) -> bool:
-        """True if the targets are classes."""
-        return bool(self.y.dtype.kind != "f")
-
     def folds(self, wanted: int, seed: int) -> list[tuple[Numbers, Numbers]]:
         """Divide the rows into pairs of training and test rows: whole groups, with all classes in each.
 
         Raises:
             ValueError: there are fewer than two rows of a class, or fewer than two groups.
         """
-        count = self._most_folds(wanted)
-        splitter: Any
-        if self.groups is not None:
-            splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed) if self.is_classes else None
-            splitter = splitter or GroupKFold(count, shuffle=True, random_state=seed)
-        else:
-            splitter = (StratifiedKFold if self.is_classes else KFold)(count, shuffle=True, random_state=seed)
-        return list(splitter.split(self.x, self.y, self.groups))
+        count, kinds = self._most_folds(wanted), self.task.kinds(self.y)
+        splitter: Any = StratifiedKFold if self.groups is None else StratifiedGroupKFold
+        if len(np.unique(kinds)) == 1:
+            splitter = KFold if self.groups is None else GroupKFold
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of fewer rows of a kind than folds that can do without
+            return list(splitter(count, shuffle=True, random_state=seed).split(self.x, kinds, self.groups))
 
     def _most_folds(self, wanted: int) -> int:
-        """Return the number of folds: each needs a row, or a group, of every class."""
+        """Return the number of folds: each needs a row, or a group, of every class, or with an event."""
         units = np.arange(len(self.y)) if self.groups is None else self.groups
-        kinds = self.y if self.is_classes else np.zeros(len(self.y))
-        sizes = {kind: len(np.unique(units[kinds == kind])) for kind in np.unique(kinds).tolist()}
+        kinds = self.task.kinds(self.y)
+        sizes = {kind: len(np.unique(units[kinds == kind])) for kind in self.task.needed(kinds)}
         fewest = min(sizes, key=lambda kind: sizes[kind])
         if sizes[fewest] < 2:
             what = "row" if self.groups is None else "group"
-            of = f" of the class {str(fewest)!r}" if self.is_classes else ""
+            of = self.task.needing(fewest)
             raise ValueError(f"cross-validation needs two {what}s{of} at least; there is {sizes[fewest]}")
         return min(wanted, sizes[fewest])
 
@@ -79,20 +79,10 @@ def read_candidates(options: SelectOptions) -> Candidates:
     Raises:
         ValueError: the table cannot be used, has one class only, or fewer features than are wanted.
     """
-    part = load_rows(options.data, label=options.label, ignore=options.ignore, group=options.group)
+    part, y, task = _labelled(options) if options.time is None else _survival(options, options.time, options.event)
     rows = part.tensor
     if rows.dim() != 2:
         raise ValueError(f"{options.data}: its rows have the shape {tuple(rows.shape[1:])}; select needs a table")
-    y = np.asarray(part.y)
-    if y.ndim > 1 and y.shape[1] > 1:
-        raise ValueError(f"{options.data}: {y.shape[1]} targets for each row; select takes one")
-    y = y.reshape(-1)
-    if y.dtype.kind != "f" and len(found := np.unique(y)) < 2:
-        raise ValueError(f"{options.data}: all labels are {str(found[0])!r}; at least 2 classes are needed")
-    if y.dtype.kind == "f" and np.ptp(y) == 0:
-        raise ValueError(f"{options.data}: all labels are {y[0]:g}; they say nothing about any feature")
-    if y.dtype.kind == "f":
-        y = (y - y.mean()) / y.std()  # λ and networks need a scale; R² has none
     names = part.features or tuple(f"input {i}" for i in range(rows.shape[1]))
     x = rows.numpy().astype(np.float64)
     spreads = np.ptp(x, axis=0)
@@ -109,7 +99,41 @@ def read_candidates(options: SelectOptions) -> Candidates:
     if options.features is not None and options.features > len(kept):
         gone = f" that are neither constant nor copies, of {len(names):,}" if len(kept) < len(names) else ""
         raise ValueError(f"--features {options.features}: the table has {len(kept):,} features{gone}")
-    return Candidates(x, y, part.groups, tuple(names[i] for i in kept), constant, copies)
+    return Candidates(x, y, task, part.groups, tuple(names[i] for i in kept), constant, copies)
+
+
+def _labelled(options: SelectOptions) -> tuple[Part, Numbers, Task]:
+    """Read the rows with their labels."""
+    part = load_rows(options.data, label=options.label, ignore=options.ignore, group=options.group)
+    y = np.asarray(part.y)
+    if y.ndim > 1 and y.shape[1] > 1:
+        raise ValueError(f"{options.data}: {y.shape[1]} targets for each row; select takes one")
+    y = y.reshape(-1)
+    if y.dtype.kind != "f":
+        if len(found := np.unique(y)) < 2:
+            raise ValueError(f"{options.data}: all labels are {str(found[0])!r}; at least 2 classes are needed")
+        return part, y, CLASSES
+    if np.ptp(y) == 0:
+        raise ValueError(f"{options.data}: all labels are {y[0]:g}; they say nothing about any feature")
+    return part, (y - y.mean()) / y.std(), NUMBERS  # λ and networks need a scale; R² has none
+
+
+def _survival(options: SelectOptions, time: str, event: str | None) -> tuple[Part, Numbers, Task]:
+    """Read the rows with their events and times: as labels, one after the other."""
+    of_events = load_rows(options.data, label=event, ignore=options.ignore, group=options.group)
+    part = load_rows(options.data, label=time, ignore=(*options.ignore, str(event)), group=options.group)
+    columns = ((event, of_events.y, "0 or 1, an event"), (time, part.y, "numbers, the times"))
+    for name, values, wanted in columns:
+        if values is None or values.dtype.kind not in "biuf" or values.ndim > 1:
+            example = "" if values is None else f"; got {str(values.reshape(-1)[0])!r}"
+            raise ValueError(f"{options.data}: column {name!r} must hold {wanted}{example}")
+    try:
+        events, times = events_and_times(np.stack([np.asarray(values, dtype=float) for _, values, _ in columns], 1))
+    except ValueError as error:
+        raise ValueError(f"{options.data}: columns {event!r} and {time!r}: {error}") from error
+    if not events.any():
+        raise ValueError(f"{options.data}: column {event!r} is 0 everywhere; some rows need an event")
+    return part, np.stack([events, times], axis=1), SURVIVAL
 
 
 def _without_copies(x: Numbers, names: list[str]) -> tuple[list[int], dict[str, str]]:

@@ -12,28 +12,21 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectFromModel
-from sklearn.linear_model import Lasso, LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from torchlasso.estimators import (
-    FeatureSelector,
-    SparseClassifier,
-    SparseClassifierCV,
-    SparseRegressor,
-    SparseRegressorCV,
-    StabilitySelection,
-)
+from torchlasso.estimators import FeatureSelector, StabilitySelection
 from torchlasso.estimators.points import Numbers
 from torchlasso.runs.selecting.candidates import Candidates
 from torchlasso.runs.selecting.options import SelectOptions
 from torchlasso.runs.selecting.record import CurvePoint, Partner, RankedFeature, Selection
+from torchlasso.runs.selecting.tasks import CLOSE
 
 Splits = Sequence[tuple[Numbers, Numbers]]
 LAMS, THRESHOLDS = 25, 60  # values of λ of the cross-validation, and of the halves
 EACH = 3  # scikit-learn's model is trained for every third λ
 ALIKE, PARTNERS = 0.9, 10  # the least correlation of a partner, and the most of a feature
 OTHERS = 30  # the most features of the list of those that were not chosen
-CLOSE = 1e-5  # the distance of linear models from stationarity, relative to the largest gradient
 
 
 @dataclass(frozen=True)
@@ -63,45 +56,50 @@ class Analysis:
 
 
 class Models:
-    """The models of the options, for the kind of targets of a table."""
+    """The models of the options for the targets of a table; all of them scale columns by their training rows."""
 
     def __init__(self, table: Candidates, options: SelectOptions) -> None:
-        self.table, self.options = table, options
-        self.common: dict[str, Any] = {"hidden": options.hidden, "random_state": options.seed, "tol": CLOSE}
+        self.table, self.task, self.options = table, table.task, options
+        self.rows = round(len(table.y) * (options.folds - 1) / options.folds)  # of the training rows of a fold
+        self.common: dict[str, Any] = {
+            "hidden": options.hidden,
+            "random_state": options.seed,
+            "tol": CLOSE,
+            "standardize": True,
+        }
 
-    def sparse(self, **more: Any) -> SparseClassifier | SparseRegressor:
+    def sparse(self, **more: Any) -> Any:
         """Return a model with a given λ, or a number of features."""
-        return (SparseClassifier if self.table.is_classes else SparseRegressor)(**{**self.common, **more})
+        return self.task.model(**{**self.common, **more})
 
-    def searching(self, splits: Splits) -> SparseClassifierCV | SparseRegressorCV:
-        """Return a model whose λ is found by cross-validation."""
-        cls = SparseClassifierCV if self.table.is_classes else SparseRegressorCV
-        return cls(**self.common, lams=LAMS, cv=splits, rule="one-se", n_jobs=self.options.jobs)
+    def searching(self, splits: Splits) -> Any:
+        """Return a model whose λ is found by cross-validation, each point trained on without the penalty."""
+        options = {"lams": LAMS, "cv": splits, "rule": "one-se", "n_jobs": self.options.jobs, "relaxed": True}
+        return self.task.searching(**self.common, **options)
 
     def of(self, number: int) -> Any:
         """Return a model of so many features, which are selected anew; its last fit is without the penalty."""
-        sparse, every = self.sparse(features=number, points=1), self.everything()
         if number == self.table.x.shape[1]:
-            return every
-        return sparse if self.options.hidden else make_pipeline(FeatureSelector(sparse, features=number), every)
+            return self.everything()
+        sparse = self.sparse(features=number, points=1)
+        return (
+            sparse
+            if self.options.hidden
+            else make_pipeline(FeatureSelector(sparse, features=number), self.everything())
+        )
 
     def l1(self, lam: float) -> Any:
-        """Return scikit-learn's model with the same objective for one output."""
-        if not self.table.is_classes:
-            return Lasso(lam, max_iter=10_000)
-        rows = len(self.table.y) * (self.options.folds - 1) / self.options.folds
-        is_binary = len(np.unique(self.table.y)) == 2
-        solver = {"solver": "liblinear"} if is_binary else {"solver": "saga", "tol": 1e-3, "max_iter": 200}
-        return LogisticRegression(l1_ratio=1.0, C=1 / (lam * rows), random_state=self.options.seed, **solver)
+        """Return the L1 model to compare with."""
+        return self.task.l1(lam, self.rows, self.table.y, self.options.seed)
 
     def l1_of(self, number: int, lam: float) -> Any:
-        """Return a model of the features with the largest weights in scikit-learn's model for λ."""
+        """Return a model of the features with the largest weights in the L1 model for λ."""
         chosen = SelectFromModel(self.l1(lam), threshold=-np.inf, max_features=number)
-        return make_pipeline(chosen, self.everything())
+        return make_pipeline(StandardScaler(), chosen, self.task.unselective(self.rows))
 
     def everything(self) -> Any:
-        """Return scikit-learn's model of all features."""
-        return LogisticRegression(max_iter=1000) if self.table.is_classes else RidgeCV(np.geomspace(1e-2, 1e4, 13))
+        """Return a model of all features that it is given."""
+        return make_pipeline(StandardScaler(), self.task.unselective(self.rows))
 
 
 def select_features(table: Candidates, options: SelectOptions, say: Callable[[str], None]) -> Analysis:
@@ -117,7 +115,7 @@ def select_features(table: Candidates, options: SelectOptions, say: Callable[[st
     """
     start, models = time.perf_counter(), Models(table, options)
     splits = table.folds(options.folds, options.seed)
-    say(f"{len(splits)} folds: accuracy over the number of features")
+    say(f"{len(splits)} folds: {table.task.measure} over the number of features")
     searched = models.searching(splits).fit(table.x, table.y)
     path = zip(searched.features_[::-1], searched.scores_[::-1], strict=True)
     curve = _rising(_point(float(features.mean()), scores) for features, scores in path)
@@ -125,9 +123,9 @@ def select_features(table: Candidates, options: SelectOptions, say: Callable[[st
     say(f"{2 * options.pairs} halves of the rows: how often each feature is selected")
     frequencies, support, lams = _chosen(models, searched)
     number = int(support.sum())
-    say("the same folds: all features, the chosen number of them, and L1 of scikit-learn")
+    say(f"the same folds: all features, the chosen number of them, and {table.task.peer}")
     at = _scored(models.of(number), table, splits, number) if number else None
-    l1 = [_scored(models.l1(lam), table, splits) for lam in searched.lams_[::-EACH]]
+    l1 = [_l1_scored(models, lam, table, splits) for lam in searched.lams_[::-EACH]]
     lams_of_l1 = searched.lams_[::-EACH].tolist()
     enough = next((lam for lam, point in zip(lams_of_l1, l1, strict=True) if point.features >= number), lams_of_l1[-1])
     order = _order(support, frequencies, lams)
@@ -145,7 +143,9 @@ def select_features(table: Candidates, options: SelectOptions, say: Callable[[st
     )
     others = [i for i in order if not support[i] and frequencies.each[i] > 0][:OTHERS]
     selection = Selection(
-        measure="accuracy" if table.is_classes else "R²",
+        measure=table.task.measure,
+        peer=table.task.peer,
+        every=table.task.every,
         rows=len(table.y),
         groups=None if table.groups is None else len(np.unique(table.groups)),
         columns=table.columns,
@@ -186,7 +186,8 @@ def _chosen(models: Models, searched: Any) -> tuple[Frequencies, Numbers, Number
         support = model.support_
     high = float(searched.lams_[-1])
     # of linear models λ, of networks the sensitivity to a feature
-    lams = np.geomspace(*((10.0, 1e-4) if options.hidden else (1.2 * high, 0.5 * model.lam_)), THRESHOLDS)
+    largest, least = (10.0, 1e-4) if options.hidden else (1.2 * high, 0.5 * float(model.lam_))
+    lams = np.geomspace(largest, least, THRESHOLDS)
     base = models.sparse(lam=model.lam_)
     stable = StabilitySelection(base, lams=lams, **halving).fit(table.x, table.y, groups=table.groups)
     nearest = int(np.abs(stable.frequencies_.sum(axis=1) - number).argmin())
@@ -208,22 +209,31 @@ def _point(features: float, scores: Numbers) -> CurvePoint:
     return CurvePoint(features, float(scores.mean()), float(scores.std(ddof=1)) / len(scores) ** 0.5)
 
 
-def _scored(model: Any, table: Candidates, splits: Splits, features: int | None = None) -> CurvePoint:
-    """Train a model on each fold, and score it on the other rows.
-
-    Args:
-        model: an estimator.
-        table: the rows.
-        splits: the folds.
-        features: the number of features that it reads; None to count those with a weight other than zero.
-    """
-    scores, counts = [], []
+def _scored(model: Any, table: Candidates, splits: Splits, features: int) -> CurvePoint:
+    """Train a model of so many features on each fold, and score it on the other rows."""
+    scores = []
     for training, held_out in splits:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             fitted = clone(model).fit(table.x[training], table.y[training])
-        scores.append(fitted.score(table.x[held_out], table.y[held_out]))
-        counts.append(features or int((np.atleast_2d(fitted.coef_) != 0).any(axis=0).sum()))
+        scores.append(table.task.score(fitted, table.x[held_out], table.y[held_out]))
+    return _point(features, np.array(scores))
+
+
+def _l1_scored(models: Models, lam: float, table: Candidates, splits: Splits) -> CurvePoint:
+    """Score the L1 model for λ, refitted on the features that it reads; without any if a fold reads none."""
+    scores, counts = [], []
+    for training, held_out in splits:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            scale = StandardScaler().fit(table.x[training])
+            x, y = scale.transform(table.x[training]), table.y[training]
+            read = (np.atleast_2d(models.l1(lam).fit(x, y).coef_) != 0).any(axis=0)
+            if not read.any():
+                return CurvePoint(0.0, 0.0, 0.0)
+            fitted = table.task.unselective(models.rows).fit(x[:, read], y)
+        scores.append(table.task.score(fitted, scale.transform(table.x[held_out])[:, read], table.y[held_out]))
+        counts.append(int(read.sum()))
     return _point(float(np.mean(counts)), np.array(scores))
 
 

@@ -14,6 +14,10 @@ class SelectOptions:
 
     data: Annotated[str, Option("Table: a Parquet, CSV or NPZ file, a folder with one, or module:function.")]
     label: Annotated[str | None, Option("Label column: classes, or decimal numbers.")] = None
+    time: Annotated[
+        str | None, Option("Column of times, in the place of a label: of an event, or until which a row was observed.")
+    ] = None
+    event: Annotated[str | None, Option("Column of 1 where the event happened at its time, and 0 elsewhere.")] = None
     ignore: Annotated[tuple[str, ...], Option("Columns to ignore, separated by commas.")] = ()
     group: Annotated[
         str | None, Option("Column that names the animal or person of each row; its rows stay together in every split.")
@@ -37,6 +41,11 @@ class SelectOptions:
         refuse_large_numbers(self)
         if self.features is not None and self.fdr is not None:
             raise ValueError("--features and --fdr exclude each other: give the number, or let it follow")
+        if (self.time is None) != (self.event is None):
+            given, missing = ("event", "time") if self.time is None else ("time", "event")
+            raise ValueError(f"--{given} needs --{missing}: survival is a time and an event")
+        if self.time is not None and self.label is not None:
+            raise ValueError("--label and --time exclude each other: the times and events are the target")
         for name, least in (("features", 1), ("pairs", 1), ("folds", 2)):
             value = getattr(self, name)
             if value is not None and value < least:

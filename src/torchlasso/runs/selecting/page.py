@@ -19,7 +19,6 @@ NAMED = 50  # the most names of columns that were left out
 ROWS = 12  # the most rows of the table of scores
 MOST = 200  # features with a row in the table; features.csv has all
 DRAWN = 60  # lines of features that were not chosen in the picture of the halves
-L1_OF = {"accuracy": "L1 logistic regression of scikit-learn", "R²": "the lasso of scikit-learn"}
 
 
 def selection_page(found: Analysis, names: Sequence[str], options: SelectOptions, title: str) -> str:
@@ -48,8 +47,8 @@ def _headline(result: Selection) -> str:
     entries = [
         ("features", f"{len(result.chosen):,}", f"of {result.columns:,}"),
         *([(result.measure, _score(result, result.at), "with these many, in other folds")] if result.at else []),
-        ("all features", _score(result, result.everything), "scikit-learn, no selection"),
-        *([("L1 of scikit-learn", _score(result, result.l1_at), "with as many features")] if result.l1_at else []),
+        ("all features", _score(result, result.everything), result.every),
+        *([("L1", _score(result, result.l1_at), f"as many features by {result.peer}")] if result.l1_at else []),
         ("one standard error", f"{result.one_se.features:,.0f}", "features are enough by this rule"),
     ]
     return paragraph(result.verdict, "lead") + tiles(entries)
@@ -109,7 +108,7 @@ def _partners(result: Selection) -> str:
 
 def _accuracy(result: Selection) -> str:
     is_share = result.measure == "accuracy"
-    series = [_series("torchlasso", result.curve), _series(L1_OF[result.measure], result.l1)]
+    series = [_series("torchlasso", result.curve), _series(result.peer, result.l1)]
     chosen = None if result.at is None else (result.at.features, result.at.score)
     drawing, lines = "", [each for each in series if each.left]
     if lines and can_draw():
@@ -127,9 +126,9 @@ def _accuracy(result: Selection) -> str:
             f"with all features {result.shown(result.everything)}"
         )
         caption = (
-            "Lines: models under the penalty, which shrinks their weights; bands: one standard error over the folds. "
-            "Circle: as many features as are selected, fitted again without the penalty. The headline has these fits, "
-            "for scikit-learn's L1 model too: those of its features with the largest weights."
+            "Lines: models fitted again, without the penalty, on the features that each λ selects; bands: one standard "
+            "error over the folds. Circle: exactly as many features as are selected. The headline has this number for "
+            f"{result.peer}, too: its features with the largest weights."
         )
         drawing = figure(embedded(axes, "accuracy", label), caption)
     every = -(-len(result.curve) // ROWS)
@@ -137,7 +136,7 @@ def _accuracy(result: Selection) -> str:
     kept = "" if result.groups is None else f" All rows of one of the {result.groups:,} groups are in the same fold."
     text = (
         f"Mean {result.measure} on the rows of {result.folds} folds that the models were not trained on.{kept} Each "
-        "fold selects anew, so the numbers are means. The columns were scaled with all rows, without their labels."
+        "fold selects anew, so the numbers are means. The columns are scaled by the training rows."
     )
     return section(
         f"{result.measure.capitalize()} over the number of features",

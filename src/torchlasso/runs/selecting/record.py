@@ -43,7 +43,7 @@ class CurvePoint:
 
     Attributes:
         features: the mean number of features that they read.
-        score: the mean over the folds: the accuracy, or R² for numbers.
+        score: the mean over the folds: the accuracy, R² for numbers, the concordance index for survival.
         spread: its standard error.
     """
 
@@ -57,7 +57,9 @@ class Selection:
     """The result of a selection.
 
     Attributes:
-        measure: the score: ``"accuracy"`` or ``"R²"``.
+        measure: the score: ``"accuracy"``, ``"R²"`` or ``"concordance"``.
+        peer: the name of the L1 model that it is compared with, from scikit-learn where it has one.
+        every: the name of the model of all features.
         rows, groups: the number of rows, and of their groups if there are any.
         columns: the number of all columns.
         constant: columns of one value.
@@ -66,17 +68,19 @@ class Selection:
         others: the features that some halves select, in order, with their frequencies.
         halves: the number of halves.
         folds: the number of folds.
-        curve: over the number of features.
-        l1: the same for scikit-learn's L1 logistic regression, or its lasso.
+        curve: over the number of features; for each λ, the selected features are fitted again without the penalty.
+        l1: the same for the L1 model ``peer``.
         one_se: the fewest features within one standard error of the best.
         at: with as many features as are chosen, selected anew in each fold and fitted without the penalty; None if none
             are.
-        l1_at: with as many features, those of the largest weights in scikit-learn's L1 model, fitted in the same way.
-        everything: with all features, by scikit-learn's logistic regression, or ridge regression.
+        l1_at: with as many features, those of the largest weights in the L1 model, fitted in the same way.
+        everything: with all features, by the model ``every``.
         seconds: the time.
     """
 
     measure: str
+    peer: str
+    every: str
     rows: int
     groups: int | None
     columns: int
@@ -112,7 +116,7 @@ class Selection:
             return f"No feature is selected. With {rest}."
         count = f"{len(self.chosen):,} feature{'s' * (len(self.chosen) > 1)}"
         return (
-            f"{count} of {self.columns:,}: {self.measure} {self.shown(self.at)} on rows of other folds; as many by L1 "
-            f"of scikit-learn {self.shown(self.l1_at)}; {rest}. The fewest within one standard error of the best are "
+            f"{count} of {self.columns:,}: {self.measure} {self.shown(self.at)} on rows of other folds; as many by "
+            f"{self.peer} {self.shown(self.l1_at)}; {rest}. The fewest within one standard error of the best are "
             f"{self.one_se.features:.0f}."
         )

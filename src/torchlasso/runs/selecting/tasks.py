@@ -1,0 +1,110 @@
+"""The kinds of targets of a selection: their models, their scores, and the models to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import Lasso, LogisticRegression, RidgeCV
+
+from torchlasso.estimators import (
+    SparseClassifier,
+    SparseClassifierCV,
+    SparseCox,
+    SparseCoxCV,
+    SparseRegressor,
+    SparseRegressorCV,
+)
+from torchlasso.estimators.concordance import concordance_index
+from torchlasso.estimators.points import Numbers
+
+CLOSE = 1e-5  # the distance of linear models from stationarity, relative to the largest gradient
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of targets.
+
+    Attributes:
+        measure: the name of the score.
+        peer: the name of the L1 model to compare with.
+        every: the name of the model of all features.
+        model: the estimator for a given λ or number of features.
+        searching: the estimator that chooses λ by cross-validation.
+        kinds: targets ↦ the kind of each row, (n,), of which each fold has its share.
+        needed: kinds ↦ those that no fold can do without.
+        needing: a kind ↦ its name in messages.
+        score: (model, rows, targets) ↦ the score.
+        l1: (λ, rows, targets, seed) ↦ the L1 model with the same objective for one output; its number of rows counts.
+        unselective: the number of rows ↦ the model that reads all features that it is given, with a small ridge.
+    """
+
+    measure: str
+    peer: str
+    every: str
+    model: type
+    searching: type
+    kinds: Callable[[Numbers], Numbers]
+    needed: Callable[[Numbers], list[Any]]
+    needing: Callable[[Any], str]
+    score: Callable[[Any, Numbers, Numbers], float]
+    l1: Callable[[float, int, Numbers, int], Any]
+    unselective: Callable[[int], Any]
+
+
+def _own_score(model: Any, x: Numbers, y: Numbers) -> float:
+    return float(model.score(x, y))
+
+
+def _concordance(model: Any, x: Numbers, y: Numbers) -> float:
+    return concordance_index(y[:, 1], y[:, 0] > 0, model.predict(x), otherwise=0.5)
+
+
+def _l1_logistic(lam: float, rows: int, y: Numbers, seed: int) -> LogisticRegression:
+    is_binary = len(np.unique(y)) == 2
+    solver = {"solver": "liblinear"} if is_binary else {"solver": "saga", "tol": 1e-3, "max_iter": 200}
+    return LogisticRegression(l1_ratio=1.0, C=1 / (lam * rows), random_state=seed, **solver)
+
+
+CLASSES = Task(
+    measure="accuracy",
+    peer="L1 logistic regression of scikit-learn",
+    every="logistic regression of scikit-learn",
+    model=SparseClassifier,
+    searching=SparseClassifierCV,
+    kinds=lambda y: y,
+    needed=lambda kinds: np.unique(kinds).tolist(),
+    needing=lambda kind: f" of the class {str(kind)!r}",
+    score=_own_score,
+    l1=_l1_logistic,
+    unselective=lambda rows: LogisticRegression(max_iter=1000),
+)
+NUMBERS = Task(
+    measure="R²",
+    peer="the lasso of scikit-learn",
+    every="ridge regression of scikit-learn",
+    model=SparseRegressor,
+    searching=SparseRegressorCV,
+    kinds=lambda y: np.zeros(len(y), dtype=int),
+    needed=lambda kinds: [0],
+    needing=lambda kind: "",
+    score=_own_score,
+    l1=lambda lam, rows, y, seed: Lasso(lam, max_iter=10_000),
+    unselective=lambda rows: RidgeCV(np.geomspace(1e-2, 1e4, 13)),
+)
+# scikit-learn has no models of survival; for linear models under L1, SparseCox finds those of scikit-survival
+SURVIVAL = Task(
+    measure="concordance",
+    peer="the linear Cox model under L1",
+    every="the linear Cox model with a ridge",
+    model=SparseCox,
+    searching=SparseCoxCV,
+    kinds=lambda y: y[:, 0].astype(int),
+    needed=lambda kinds: [1],
+    needing=lambda kind: " with an event",
+    score=_concordance,
+    l1=lambda lam, rows, y, seed: SparseCox(lam, hidden=(), points=1, tol=CLOSE),
+    unselective=lambda rows: SparseCox(1 / rows, hidden=(), points=1, tol=CLOSE, l1_ratio=1e-6),
+)
