@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def test_the_figures_are_in_the_summary_of_each_run(cli: Any, finished: Path) ->
     assert cli.metrics(finished / "classes")[-1]["val_error"] == summary["validation"]["scores"]["error"]["value"]
     amounts = cli.summary(finished / "amounts")
     assert amounts["test"]["scores"].keys() == {"r2", "rmse", "mae"}
-    assert amounts["test"]["scores"]["rmse"]["value"] ** 2 == pytest.approx(amounts["loss"], rel=1e-5)
+    [deviation] = json.loads((finished / "amounts" / "config.json").read_text())["inputs"]["scale"]["std"]
+    loss = (amounts["test"]["scores"]["rmse"]["value"] / deviation) ** 2  # figures are in the units of the targets
+    assert loss == pytest.approx(amounts["loss"], rel=1e-5)
     assert amounts["balanced_error"] is None
 
 
@@ -51,6 +54,22 @@ def test_the_screen_has_the_figures(cli: Any, classes: Path, tmp_path: Path) -> 
         [line] = [each for each in lines if " to " in each or "–" in each]
         assert MEASURES[key].shown(found["value"]) in line
         assert interval(MEASURES[key], Score(**found)) in line
+
+
+def test_several_targets_have_figures_of_their_own(cli: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3))
+    lines = [f"{a:.4f},{b:.4f},{c:.4f},{a - b:.4f},{100 + 50 * c + rng.normal():.4f}" for a, b, c in x]
+    (tmp_path / "two.csv").write_text("\n".join(["a,b,c,near,far", *lines]))
+    given = ("--label", "near,far", "--epochs", "30", "--keep-best", "rmse")
+    assert cli.train(tmp_path / "two.csv", tmp_path / "run", *given).code == 0
+    test = cli.summary(tmp_path / "run")["test"]
+    near, far = test["targets"]
+    assert (near["name"], far["name"]) == ("near", "far")
+    for key, score in test["scores"].items():
+        assert score["value"] == pytest.approx((near["scores"][key]["value"] + far["scores"][key]["value"]) / 2)
+    assert near["scores"]["rmse"]["constant"] < 2 < 40 < far["scores"]["rmse"]["constant"]
+    assert test["constant"][1] == pytest.approx(100, abs=10)
 
 
 def test_without_validation_rows_there_is_no_gap(cli: Any, classes: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from torchlasso.runs.options import RECIPES, Options, PathOptions, is_by_recipe
+from torchlasso.runs.options import RECIPES, Options, is_by_recipe
+from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.recipes import CHOOSE, completed, nothing_given
 
 BY_RECIPE = ("recipe", "lam", "form", "lr", "schedule", "warmup", "hold", "reweight")

@@ -18,7 +18,8 @@ from torchlasso.diagnostics.stationarity import stationarity
 from torchlasso.path import Recipe
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
-from torchlasso.runs.options import Options, PathOptions
+from torchlasso.runs.options import Options
+from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.rows import read_data
 from torchlasso.training import InputDropout, RandomCrop, RandomFlip, Regularisation
 from torchlasso.training.trainer import evaluate, full_gradient

@@ -10,8 +10,9 @@ from torchlasso.cli import options
 from torchlasso.cli.screen import Screen
 from torchlasso.cli.starting import started
 from torchlasso.runs.declared import PATH
-from torchlasso.runs.options import Options, PathOptions
+from torchlasso.runs.options import Options
 from torchlasso.runs.path import run_path
+from torchlasso.runs.path_options import PathOptions
 
 
 @options.takes(Options, PathOptions)

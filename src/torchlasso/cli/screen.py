@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from torchlasso._core.readable import percent
 from torchlasso._core.text import printable_lines
 from torchlasso.path import Point
 from torchlasso.runs.observer import Observer, Watch
-from torchlasso.runs.quality import NO_FIGURES
+from torchlasso.runs.quality import MEASURES, NO_FIGURES
 from torchlasso.runs.quality.tables import figures_of
 from torchlasso.runs.summary import Summary, side_by_side
 from torchlasso.training.trainer import Evaluation, Step
@@ -92,6 +92,7 @@ class Screen(Observer):
             f"loss {metrics['loss']:.4f}",
             f"val error {percent(error)}" if error is not None else "",
             f"val loss {metrics['val_loss']:.4f}" if error is None and "val_loss" in metrics else "",
+            *(f"val {MEASURES[key].title} {MEASURES[key].shown(value)}" for key, value in _kept_by(metrics)),
             f"zeros {percent(metrics['sparsity'])}",
             f"λ {metrics['lam']:.3g}" if metrics["lam"] else "",
             f"{metrics['seconds']:.1f} s",
@@ -173,6 +174,11 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _kept_by(metrics: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the figure by which the best epoch is kept, unless the line has it already."""
+    return [(key, metrics[f"val_{key}"]) for key in MEASURES if key != "error" and f"val_{key}" in metrics]
 
 
 def _figures(summary: Summary) -> None:

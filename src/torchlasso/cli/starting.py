@@ -18,7 +18,9 @@ from torchlasso.control import TargetSparsity
 from torchlasso.distributed.processes import is_first, is_first_to_fail
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
-from torchlasso.runs.options import DENSE, Options, PathOptions
+from torchlasso.runs.keeping import check_keeping
+from torchlasso.runs.options import DENSE, Options
+from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.recipes import completed
 from torchlasso.runs.rows import RowSplits, read_data, read_data_again
 from torchlasso.runs.teacher import outputs_of_teacher
@@ -122,6 +124,7 @@ def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, Ro
     experiment = Experiment(options, inputs)
     try:
         experiment.trainer(experiment.build_model(), rows.train).trainer.rehearse()
+        check_keeping(experiment, rows)
         if options.teacher not in (None, DENSE):
             outputs_of_teacher(options.teacher, allowed, inputs, rows.train[0][:1])
         if options.path is not None:

@@ -10,6 +10,15 @@ from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.optim import Proximal
 
 
+def hold_start(steps: int, share: float) -> int:
+    """Return the number of steps before the hold, at least 1, in a training with so many steps.
+
+    >>> hold_start(100, share=0.25)
+    75
+    """
+    return max(1, steps - max(1, round(share * steps)))
+
+
 class Hold(LambdaController):
     """The last part of a training: what is zero stays zero, λ is 0, and the other weights move freely.
 
@@ -47,7 +56,7 @@ class Hold(LambdaController):
         if not is_number(share) or not 0 < share < 1:
             raise ValueError(f"Hold: share is a share of the training, above 0 and below 1; got {shown(share)}")
         optimizer.check_hold()
-        self.steps, self.start = steps, max(1, steps - max(1, round(share * steps)))
+        self.steps, self.start = steps, hold_start(steps, share)
         self._before: list[float] | None = None
 
     @property

@@ -18,12 +18,20 @@ NAMES = {
     "val_loss": "validation loss",
     "val_error": "validation error",
     "val_accuracy": "validation accuracy",
+    "val_balanced_accuracy": "validation balanced accuracy",
+    "val_macro_f1": "validation macro F1",
+    "val_auc": "validation AUC",
+    "val_log_loss": "validation log loss",
+    "val_calibration_error": "validation calibration error",
+    "val_r2": "validation R²",
+    "val_rmse": "validation RMSE",
+    "val_mae": "validation MAE",
     "sparsity": "exact zeros",
     "lam": "λ",
     "lr": "learning rate",
     "seconds": "seconds",
 }
-FRACTIONS = ("val_error", "val_accuracy", "sparsity", "switched")
+FRACTIONS = ("val_error", "val_accuracy", "val_balanced_accuracy", "sparsity", "switched")
 RATIO = 20  # if the largest value is more than so many times the least, the scale is logarithmic
 
 

@@ -17,6 +17,8 @@ class Epoch:
         lam, lr: λ and the learning rate at its end.
         seconds: the time since the training began.
         val_loss, val_accuracy, val_error, val_balanced_error: on the validation rows, if there are any.
+        val_balanced_accuracy, val_macro_f1, val_auc, val_log_loss, val_calibration_error, val_r2, val_rmse, val_mae:
+            the figure by which the best epoch is kept, if there is one.
         multiplications_left: the share of multiplications left, if dead units were removed after this epoch.
     """
 
@@ -31,4 +33,12 @@ class Epoch:
     val_accuracy: float | None = None
     val_error: float | None = None
     val_balanced_error: float | None = None
+    val_balanced_accuracy: float | None = None
+    val_macro_f1: float | None = None
+    val_auc: float | None = None
+    val_log_loss: float | None = None
+    val_calibration_error: float | None = None
+    val_r2: float | None = None
+    val_rmse: float | None = None
+    val_mae: float | None = None
     multiplications_left: float | None = None

@@ -61,6 +61,13 @@ def summarise(
     )
 
 
+def judge_of(experiment: Experiment, rows: RowSplits) -> Judge:
+    """Make the judge of the models of an experiment."""
+    inputs, named = experiment.inputs, tuple((experiment.options.label or "").split(","))
+    targets = named if len(named) == inputs.outputs else ()
+    return Judge.fit(inputs.classes, experiment.loss, rows.train[1], targets=targets, units=inputs.predictions)
+
+
 def _judged(experiment: Experiment, model: nn.Module, rows: RowSplits) -> dict[str, Any]:
     """Return the fields of a summary that say how good the model is."""
     outputs = outputs_of(model, rows.test[0])
@@ -68,14 +75,13 @@ def _judged(experiment: Experiment, model: nn.Module, rows: RowSplits) -> dict[s
     need_finite(found.loss, "test")
     fields = asdict(found)
     if Judge.is_possible():
-        own = experiment.inputs.predictions  # in the units of the targets
-        judge = Judge.fit(experiment.inputs.classes, experiment.loss, own(rows.train[1]))
-        fields["test"] = judge.judge(own(outputs), own(rows.test[1]))
+        judge = judge_of(experiment, rows)
+        fields["test"] = judge.judge(outputs, rows.test[1])
         if len(rows.validation[0]):
             from torchlasso.runs.quality.gap import chance_of_gap  # scipy, which takes a second
 
             held = outputs_of(model, rows.validation[0])
-            fields["validation"] = judge.judge(own(held), own(rows.validation[1]))
+            fields["validation"] = judge.judge(held, rows.validation[1])
             fields["gap"] = chance_of_gap((held, outputs), (rows.validation[1], rows.test[1]))
     return fields
 

@@ -23,7 +23,8 @@ from torchlasso.penalties import L1
 from torchlasso.penalties.blocks import Blocks
 from torchlasso.runs import choices
 from torchlasso.runs.model_blocks import INPUTS, UNITS, blocks_in
-from torchlasso.runs.options import COMPARISONS, EPOCHS_EACH, LOSS_TERM, STEPS_EACH, Options, PathOptions
+from torchlasso.runs.options import COMPARISONS, LOSS_TERM, Options
+from torchlasso.runs.path_options import EPOCHS_EACH, STEPS_EACH, PathOptions
 from torchlasso.runs.rows import InputSpec
 from torchlasso.selection import Group, Rule, param_groups, penalty
 from torchlasso.training.distillation import Distillation

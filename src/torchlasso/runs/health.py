@@ -42,7 +42,8 @@ def warnings_of(
     found = [control.missed for control in trainer.controls]
     guessing = _of_the_test(summary, trainer.loss, rows)
     gap = _of_the_gap(summary)
-    ruined = _of_the_way(trainer.loss, rows, metrics)
+    kept = summary.kept
+    ruined = _of_the_way(trainer.loss, rows, metrics if kept is None else metrics[: kept.epoch])
     if ruined and trainer.optimizer.param_groups[0].get("form") == "proximal":
         ruined += f" {ADVICE}"
     found += [guessing or ruined, gap]
@@ -53,7 +54,7 @@ def warnings_of(
         found.append(empty)
     elif not summary.live_inputs:
         found.append("The model reads none of its inputs.")
-    if trainer.epoch < trainer.plan.epochs:
+    if trainer.epoch < trainer.plan.epochs and not (kept and kept.stopped_early):
         found.append(f"Training stopped after epoch {trainer.epoch}: {NO_GRADIENT}.")
     return tuple(sentence for sentence in found if sentence)
 

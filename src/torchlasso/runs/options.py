@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -12,11 +12,12 @@ from torchlasso.data.dividing import VALIDATION_FRACTION
 from torchlasso.data.labels import TASKS
 from torchlasso.data.splits import TEST_FRACTION
 from torchlasso.optim.forms import FORMS
-from torchlasso.path import RULES, Grid
 from torchlasso.penalties import check_strength
 from torchlasso.runs.choices import BALANCED, BLOCKS, CLASS_WEIGHTS, OPTIMIZERS, check_augmentation
 from torchlasso.runs.declared import TRAIN, Option, options_of, refuse_large_numbers
 from torchlasso.runs.model_blocks import INPUTS, OF_MODELS
+from torchlasso.runs.path_options import PathOptions
+from torchlasso.runs.quality import LOSS, MEASURES, measure_named
 from torchlasso.runs.records import NEWER
 from torchlasso.training.augmentation import AUGMENTATIONS
 from torchlasso.training.schedules import SCHEDULES
@@ -24,68 +25,14 @@ from torchlasso.training.trainer import LOSSES, Plan
 
 DENSE, LOSS_TERM = "dense", "loss-term"
 COMPARISONS = (DENSE, LOSS_TERM)
+FIGURES = tuple(each.option for each in (LOSS, *MEASURES.values()))
 TARGETS = ("sparsity", "flops", "bytes", "features")
-EPOCHS_EACH, STEPS_EACH = 2, 200  # the training of a point of a path: as many epochs, and at least as many steps
 RECIPES = ("latent", "proximal")  # see :mod:`torchlasso.runs.recipes`
 
 
 def is_by_recipe(name: str) -> bool:
     """Return whether the recipe chooses the value of a field of :class:`Options` that is not given."""
     return any(each == name and option.by_recipe for each, _, option in options_of(Options, TRAIN))
-
-
-@dataclass(frozen=True)
-class PathOptions:
-    """The additional options of ``torchlasso path``."""
-
-    points: Annotated[int, Option("Number of points, including the dense model.")] = 20
-    sparsest: Annotated[float, Option("Share of zeros of the last point.")] = 0.995
-    densest: Annotated[float, Option("Share of zeros of the first sparse point.")] = 0.5
-    lams: Annotated[
-        tuple[float, ...], Option("First and last λ, as in 1e-6,1e-3: space the points by λ instead of by density.")
-    ] = ()
-    epochs_each: Annotated[
-        int | None,
-        Option(
-            f"Passes over the training rows for each point after the dense one; if not given, {EPOCHS_EACH}, "
-            f"or as many as make {STEPS_EACH} steps."
-        ),
-    ] = None
-    lr_growth: Annotated[
-        float, Option("Learning rate at the last point, as a multiple of --lr; it grows along the path.")
-    ] = 1.0
-    collapse: Annotated[
-        float, Option("Stop when the error is this share of the way from the best one to guessing.")
-    ] = 0.25
-    choose: Annotated[
-        str, Option(f"Point to keep as the model: {', '.join(RULES)}; the last two keep the sparsest near the best.")
-    ] = "one-se"
-    tolerance: Annotated[float, Option("For --choose within: allowed extra validation error, as a fraction.")] = 0.005
-    folds: Annotated[int | None, Option("Choose by cross-validation with this many folds.")] = None
-
-    def __post_init__(self) -> None:
-        refuse_large_numbers(self)
-        _ = self.grid  # raises an error if the values do not make a grid
-        if len(self.lams) not in (0, 2):
-            raise ValueError(f"--lams must be two numbers, the first and the last λ, as in 1e-6,1e-3; got {self.lams}")
-        if self.epochs_each is not None and self.epochs_each < 1:
-            raise ValueError(f"--epochs-each must be at least 1; got {self.epochs_each}")
-        if not 0 < self.lr_growth < math.inf:
-            raise ValueError(f"--lr-growth must be a finite number above 0; got {self.lr_growth}")
-        if not 0 < self.collapse <= 1:
-            raise ValueError(f"--collapse must be a share, above 0 and at most 1; got {self.collapse}")
-        if self.choose not in RULES:
-            raise unknown("rule", self.choose, RULES)
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"--tolerance must be at least 0 and below 1; got {self.tolerance}")
-        if self.folds is not None and self.folds < 2:
-            raise ValueError(f"--folds must be at least 2; got {self.folds}")
-
-    @property
-    def grid(self) -> Grid:
-        """The grid of the path."""
-        lams = (self.lams[0], self.lams[1]) if len(self.lams) == 2 else None
-        return Grid(self.points, self.sparsest, self.densest, lams)
 
 
 @dataclass(frozen=True)
@@ -187,6 +134,17 @@ class Options:
             on_path=Option("Passes over the training rows for the dense model.", default=10),
         ),
     ] = 20
+    keep_best: Annotated[
+        str | None,
+        Option(
+            f"Keep the epoch that is best by this figure on the validation rows: {', '.join(FIGURES)}. "
+            "Only epochs that meet the target, or end in the hold, count.",
+            TRAIN,
+        ),
+    ] = None
+    patience: Annotated[
+        int | None, Option("Stop after so many epochs without a better one, by the figure of --keep-best.", TRAIN)
+    ] = None
     batch_size: Annotated[int, Option("Rows per step, over all processes.")] = 128
     seed: Annotated[int, Option("Seed of the initial weights, the order of rows and the validation rows.")] = 0
     device: Annotated[str, Option("Device: auto, cpu, cuda, …")] = "auto"
@@ -257,6 +215,7 @@ class Options:
             raise ValueError(f"--refit must be a number of epochs, at least 1; got {self.refit}")
         if self.refit is not None and self.validation == 0:
             raise ValueError("--refit needs validation rows to keep the better model: give --validation above 0")
+        self._check_keeping(targets)
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
         for name in ("validation", "test"):
@@ -289,6 +248,23 @@ class Options:
         for name in self.compare:
             if name not in COMPARISONS:
                 raise unknown("comparison", name, COMPARISONS)
+
+    def _check_keeping(self, targets: Sequence[str]) -> None:
+        if self.keep_best is None:
+            if self.patience is not None:
+                raise ValueError("--patience needs --keep-best, the figure by which epochs are compared")
+            return
+        _ = measure_named(self.keep_best)  # raises an error if there is none
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"--patience must be a number of epochs, at least 1; got {self.patience}")
+        if self.validation == 0:
+            raise ValueError("--keep-best needs validation rows to compare epochs: give --validation above 0")
+        if targets and not self.hold:
+            raise ValueError(
+                f"--keep-best with {targets[0]} needs epochs that meet the target before the end: give --hold above 0"
+            )
+        if self.shrink:
+            raise ValueError("--keep-best and --shrink exclude each other: a smaller model cannot go back to an epoch")
 
     @property
     def target(self) -> float | None:

@@ -21,10 +21,11 @@ from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.health import doubts
 from torchlasso.runs.observer import SILENT, Observer
-from torchlasso.runs.options import DENSE, PathOptions
+from torchlasso.runs.options import DENSE
 from torchlasso.runs.page.frontiers import series_of
 from torchlasso.runs.page.reading import mean_images
 from torchlasso.runs.page.writing import write_page
+from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.rows import RowSplits, read_data
 from torchlasso.runs.summary import Summary
 from torchlasso.startup import leaving_interrupts_here

@@ -9,7 +9,7 @@ from typing import Any
 from torchlasso._core.readable import percent
 from torchlasso.data.card import DataCard
 from torchlasso.diagnostics.stationarity import Stationarity
-from torchlasso.runs.quality import MEASURES, Quality
+from torchlasso.runs.quality import MEASURES, Quality, measure_named
 from torchlasso.runs.records import NEWER
 
 
@@ -31,6 +31,25 @@ class Refit:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The epoch that was kept as the best.
+
+    Attributes:
+        epoch: its number, from 1 on.
+        counted: the number of epochs that were compared.
+        measure: the key of the figure on the validation rows by which they were.
+        value: that figure.
+        stopped_early: whether training stopped because no epoch was better for long.
+    """
+
+    epoch: int
+    counted: int
+    measure: str
+    value: float
+    stopped_early: bool
+
+
+@dataclass(frozen=True)
 class Summary:
     """The results of a run.
 
@@ -48,6 +67,7 @@ class Summary:
         test, validation: all figures on these rows; None without scikit-learn, or without such rows.
         gap: the probability of such a difference between the validation and the test rows by chance, see
             :func:`torchlasso.runs.quality.gap.chance_of_gap`; None without one of them.
+        kept: the epoch whose weights were kept, with ``--keep-best``; else the last epoch's are.
         refit: the result of the refit, if there was one.
         target_met: whether training ended at its target; None without one.
         warnings: signs that training has failed, a sentence each; empty if there are none.
@@ -76,6 +96,7 @@ class Summary:
     test: Quality | None = None
     validation: Quality | None = None
     gap: float | None = None
+    kept: Kept | None = None
     refit: Refit | None = None
     target_met: bool | None = None
     warnings: tuple[str, ...] = field(default=(), metadata=NEWER)
@@ -85,10 +106,10 @@ class Summary:
     loss_term: Summary | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to the content of ``summary.json``: without a refit and comparison runs that were not made."""
+        """Convert to the content of ``summary.json``: without the parts that there are not, such as a refit."""
         entries = asdict(self)
-        for key in ("refit", "data"):
-            if getattr(self, key) is None:
+        for key in ("refit", "kept", "data"):
+            if entries[key] is None:
                 del entries[key]
         for key in ("dense", "loss_term"):
             run = getattr(self, key)
@@ -109,10 +130,19 @@ class Summary:
         measure = "loss" if self.error is None else "error"
         dense = f" (dense {_quality(self.dense)})" if self.dense else ""
         found = f"{zeros}: {left}, at a test {measure} of {_quality(self)}{dense}."
-        return f"{found}{self._of_regularisation()}{self._of_refit()}"
+        return f"{found}{self._of_regularisation()}{self._of_kept()}{self._of_refit()}"
 
     def _of_regularisation(self) -> str:
         return f" Trained with {', '.join(self.regularisation)}." if self.regularisation else ""
+
+    def _of_kept(self) -> str:
+        if self.kept is None:
+            return ""
+        measure = measure_named(self.kept.measure.replace("_", "-"))
+        best = f"the best {measure.title} on the validation rows, {measure.shown(self.kept.value)}"
+        compared = f", of {self.kept.counted} that were compared" if self.kept.counted < self.epochs else ""
+        early = " Training stopped early." if self.kept.stopped_early else ""
+        return f" Epoch {self.kept.epoch} of {self.epochs} is kept, with {best}{compared}.{early}"
 
     def _of_refit(self) -> str:
         if self.refit is None:

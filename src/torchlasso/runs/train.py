@@ -18,14 +18,15 @@ from torchlasso.runs.evaluation import need_finite, summarise
 from torchlasso.runs.experiment import OURS, REFIT, Experiment, Training
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.health import NO_GRADIENT, Metrics, empty_layers, is_beyond_recovery, warnings_of
+from torchlasso.runs.keeping import BestEpoch
 from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.options import DENSE, LOSS_TERM
 from torchlasso.runs.page.reading import mean_images
 from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.rows import RowSplits
-from torchlasso.runs.summary import Refit, Summary
+from torchlasso.runs.summary import Kept, Refit, Summary
 from torchlasso.runs.teacher import outputs_of_teacher
-from torchlasso.training.trainer import Trainer, evaluate, outputs_of, support
+from torchlasso.training.trainer import Trainer, evaluate, evaluate_outputs, outputs_of, support
 
 
 def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
@@ -46,10 +47,15 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
         teacher = outputs_of_teacher(options.teacher, folder.allowed, experiment.inputs, rows.train[0])
     model = experiment.build_model()
     training = experiment.trainer(model, rows.train, teacher)
-    metrics = _train(OURS, training, rows, folder, observer)
+    best = BestEpoch.of(experiment, training, rows)
+    metrics, kept = _train(OURS, training, rows, folder, observer, best)
     refit = _refit(experiment, model, rows, teacher, folder, observer) if options.refit else None
     summary = replace(
-        _summary(experiment, training, rows), refit=refit, regularisation=options.regularisation, data=rows.card
+        _summary(experiment, training, rows),
+        kept=kept,
+        refit=refit,
+        regularisation=options.regularisation,
+        data=rows.card,
     )
     missed = [control.missed for control in training.trainer.controls]
     summary = replace(
@@ -76,8 +82,9 @@ def _compare(
     part = folder.started_part(name, experiment)
     model = experiment.build_model()
     training = experiment.compared(name, model, rows.train, lam)
-    _train(name, training, rows, part, observer)
-    summary = replace(_summary(experiment, training, rows), regularisation=experiment.options.regularisation)
+    _, kept = _train(name, training, rows, part, observer, BestEpoch.of(experiment, training, rows))
+    summary = _summary(experiment, training, rows)
+    summary = replace(summary, kept=kept, regularisation=experiment.options.regularisation)
     part.write_model(model.state_dict())
     part.write_summary(summary)
     return summary, model
@@ -103,28 +110,37 @@ def _refit(
     return Refit(kept, found, refitted, training.trainer.epoch, training.trainer.seconds)
 
 
-def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, observer: Observer) -> Metrics:
-    """Train, or resume from the folder's checkpoint; return the metrics of all epochs.
+def _train(
+    name: str,
+    training: Training,
+    rows: RowSplits,
+    folder: RunFolder,
+    observer: Observer,
+    best: BestEpoch | None = None,
+) -> tuple[Metrics, Kept | None]:
+    """Train, or resume from the folder's checkpoint; return the metrics of all epochs, and the epoch that was kept.
 
-    Training stops early where nothing can change any more.
+    Training stops early where nothing can change any more, and where no epoch was better for long.
     """
     trainer, groups = training.trainer, training.groups
-    metrics = _resume(trainer, folder)
+    metrics = _resume(trainer, folder, best)
     epochs, done, told = trainer.plan.epochs, trainer.epoch * trainer.batches, None
     try:
         with (
             _misses_left_out(),
             observer.training(name, trainer.steps, done, lambda: training.sparsity, lambda: training.lam) as watch,
         ):
-            while trainer.epoch < epochs:
+            while trainer.epoch < epochs and not (best and best.is_over):
                 before = support(groups())
                 loss = trainer.run_epoch(watch)
-                line = _epoch(training, rows, loss, before, support(groups()))
+                line = _epoch(training, rows, loss, before, support(groups()), best)
+                if best is not None:
+                    best.consider(line)
                 if (left := trainer.shrink()) is not None:
                     line |= {"multiplications_left": left, "seconds": trainer.seconds}
                 # the metrics first: a resume drops the lines of epochs after the checkpoint
                 folder.write_metrics([*metrics, line])
-                folder.write_checkpoint(trainer.state_dict())
+                folder.write_checkpoint(trainer.state_dict() | ({} if best is None else {"best": best.state_dict()}))
                 metrics.append(line)
                 observer.epoch(name, epochs, line)
                 if left is not None:
@@ -132,7 +148,9 @@ def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, ob
                 if (empty := empty_layers(trainer.model, training)) != told and empty is not None:
                     observer.say(f"after epoch {trainer.epoch}: {empty}")
                 told = empty
-                if trainer.epoch < epochs and is_beyond_recovery(training):
+                if trainer.epoch < epochs and best is not None and best.is_over:
+                    observer.say(f"after epoch {trainer.epoch}, training stops: {best.reason}")
+                elif trainer.epoch < epochs and is_beyond_recovery(training):
                     observer.say(f"after epoch {trainer.epoch}, training stops: {NO_GRADIENT}")
                     break
     except FloatingPointError as error:
@@ -140,7 +158,7 @@ def _train(name: str, training: Training, rows: RowSplits, folder: RunFolder, ob
         raise FloatingPointError(
             f"{error}; {kept if metrics else 'there is no checkpoint yet'}; try a smaller --lr"
         ) from error
-    return metrics
+    return metrics, None if best is None else best.restore_()
 
 
 @contextmanager
@@ -151,19 +169,23 @@ def _misses_left_out() -> Iterator[None]:
         yield
 
 
-def _resume(trainer: Trainer, folder: RunFolder) -> list[dict[str, Any]]:
+def _resume(trainer: Trainer, folder: RunFolder, best: BestEpoch | None) -> list[dict[str, Any]]:
     """Load the folder's checkpoint into the trainer; return the metrics of the epochs so far."""
     state = folder.read_checkpoint()
     if state is None:
         return []
     try:
         trainer.load_state_dict(state)
+        if best is not None:
+            best.load_state_dict(state["best"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder.checkpoint} is damaged or from another run ({error})") from error
     return folder.read_metrics()[: trainer.epoch]
 
 
-def _epoch(training: Training, rows: RowSplits, loss: float, before: Tensor, now: Tensor) -> dict[str, Any]:
+def _epoch(
+    training: Training, rows: RowSplits, loss: float, before: Tensor, now: Tensor, best: BestEpoch | None
+) -> dict[str, Any]:
     trainer = training.trainer
     line = {
         "epoch": trainer.epoch,
@@ -175,9 +197,11 @@ def _epoch(training: Training, rows: RowSplits, loss: float, before: Tensor, now
         "seconds": trainer.seconds,
     }
     if len(rows.validation[0]):
-        found = evaluate(trainer.model, trainer.loss, *rows.validation)
+        outputs, y = outputs_of(trainer.model, rows.validation[0]), rows.validation[1]
+        found = evaluate_outputs(outputs, trainer.loss, y)
         need_finite(found.loss, "validation")
         line |= {f"val_{key}": value for key, value in asdict(found).items()}
+        line |= {} if best is None else best.figure(found, outputs, y)
     return line
 
 

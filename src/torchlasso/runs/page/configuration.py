@@ -8,9 +8,10 @@ from html import escape
 from typing import Any
 
 from torchlasso.html import section, table
-from torchlasso.runs.options import Options, PathOptions
+from torchlasso.runs.options import Options
 from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
+from torchlasso.runs.path_options import PathOptions
 
 
 @section_at(110)

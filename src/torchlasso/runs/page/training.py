@@ -19,9 +19,11 @@ def training_section(run: Shown) -> str:
     if not run.drawable or not lines:
         return ""
     figures = []
-    for what in DRAWN:
+    less = "val_loss" if run.summary.error is not None else None
+    by = [] if run.summary.kept is None else [f"val_{run.summary.kept.measure}"]
+    for what in dict.fromkeys([*(what for what in DRAWN if what != less), *by]):
         found = {name: points for name, epochs in lines.items() if (points := points_of(epochs, what))}
-        if not found or (what == "val_loss" and run.summary.error is not None):
+        if not found:
             continue
         ends = (
             f"{name} from {_shown(what, points[0][1])} to {_shown(what, points[-1][1])}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,20 +26,33 @@ class Judge:
         constant: the constant answer: the shares of the classes, or the means of the targets, in the training rows;
             () if they are not known.
         are_logits: whether the softmax of the outputs are probabilities, as with cross-entropy.
+        targets: the names of several targets of a regression; () for numbers in their place.
+        units: outputs, or targets as the model predicts them ↦ the same in the units of the data.
     """
 
     classes: tuple[str, ...]
     constant: tuple[float, ...] = ()
     are_logits: bool = True
+    targets: tuple[str, ...] = ()
+    units: Callable[[Tensor], Tensor] = torch.clone
 
     @classmethod
-    def fit(cls, classes: Sequence[str], loss: Loss, y: Tensor) -> Judge:
+    def fit(
+        cls,
+        classes: Sequence[str],
+        loss: Loss,
+        y: Tensor,
+        *,
+        targets: Sequence[str] = (),
+        units: Callable[[Tensor], Tensor] = torch.clone,
+    ) -> Judge:
         """Make the judge of an experiment with these training targets, (n,) or (n, targets)."""
         if classes:
             constant = torch.bincount(y, minlength=len(classes)).double() / len(y)
         else:
-            constant = y.double().reshape(len(y), -1).mean(dim=0)
-        return cls(tuple(classes), tuple(constant.tolist()), loss is LOSSES["cross-entropy"])
+            constant = units(y).double().reshape(len(y), -1).mean(dim=0)
+        likely = loss is LOSSES["cross-entropy"]
+        return cls(tuple(classes), tuple(constant.tolist()), likely, tuple(targets), units)
 
     @staticmethod
     def is_possible() -> bool:
@@ -74,7 +87,7 @@ class Judge:
             return scores_of(outputs, y, [key], sampled=False)[key].value
         from torchlasso.runs.quality.numbers import means_of, scores_by_target
 
-        return means_of(scores_by_target(outputs, y, [key]))[key].value
+        return means_of(scores_by_target(self.units(outputs), self.units(y), [key]))[key].value
 
     def _of_classes(self, outputs: Tensor, y: Tensor) -> Quality:
         from torchlasso.runs.quality.classes import MOST, by_class, confusion_of, scores_of
@@ -90,7 +103,8 @@ class Judge:
     def _of_numbers(self, outputs: Tensor, y: Tensor) -> Quality:
         from torchlasso.runs.quality.numbers import means_of, scores_by_target
 
-        targets = scores_by_target(outputs, y, self.measures)
+        outputs, y = self.units(outputs), self.units(y)
+        targets = scores_by_target(outputs, y, self.measures, self.targets)
         scores = means_of(targets)
         if self.constant:
             answer = torch.tensor(self.constant, dtype=torch.float64).expand(len(y), -1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-CLASSES, NUMBERS = "classes", "numbers"
+from torchlasso._core.specs import unknown
+
+CLASSES, NUMBERS, ALL = "classes", "numbers", "all targets"
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Measure:
     Attributes:
         key: its name in files.
         title: its name for people.
-        of: the targets that it is for, ``CLASSES`` or ``NUMBERS``.
+        of: the targets that it is for: ``CLASSES``, ``NUMBERS`` or ``ALL``.
         rises: whether a larger value is better.
         is_share: whether its values are shares, written as percentages.
         probabilities: whether it takes the softmax of the outputs as probabilities.
@@ -62,3 +64,17 @@ MEASURES: Mapping[str, Measure] = {
         Measure("mae", "MAE", NUMBERS),
     )
 }
+
+LOSS = Measure("loss", "loss", ALL)  # of the run, whatever it is
+
+
+def measure_named(option: str) -> Measure:
+    """Return the measure with this name on the command line, or the loss.
+
+    Raises:
+        ValueError: there is none.
+    """
+    known = {each.option: each for each in (LOSS, *MEASURES.values())}
+    if option not in known:
+        raise unknown("figure", option, known)
+    return known[option]

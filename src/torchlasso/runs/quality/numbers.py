@@ -14,17 +14,20 @@ from torchlasso.runs.quality.intervals import Figures
 from torchlasso.runs.quality.record import Score, TargetScore
 
 
-def scores_by_target(outputs: Tensor, y: Tensor, wanted: Sequence[str]) -> tuple[TargetScore, ...]:
-    """Compute the figures of some measures for each target; targets are named by their numbers, from 1 on.
+def scores_by_target(
+    outputs: Tensor, y: Tensor, wanted: Sequence[str], names: Sequence[str] = ()
+) -> tuple[TargetScore, ...]:
+    """Compute the figures of some measures for each target.
 
     Args:
         outputs, y: predictions and targets, (n, targets).
         wanted: keys of measures of numbers.
+        names: of the targets; without them, their numbers from 1 on.
     """
     predicted, known = (part.detach().double().cpu().numpy().reshape(len(y), -1) for part in (outputs, y))
     return tuple(
-        TargetScore(str(k + 1), {key: _FUNCTIONS[key](known[:, k], predicted[:, k]) for key in wanted})
-        for k in range(known.shape[1])
+        TargetScore(name, {key: _FUNCTIONS[key](known[:, k], predicted[:, k]) for key in wanted})
+        for k, name in enumerate(names or map(str, range(1, known.shape[1] + 1)))
     )
 
 
