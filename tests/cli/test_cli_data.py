@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 SMALL = ("--model", "mlp:width=8,depth=1", "--epochs", "3", "--batch-size", "16", "--lam", "0.02", "--lr", "0.02")
 
@@ -108,4 +109,46 @@ def test_folds_of_a_path_have_whole_groups(cli: Any, people: Path, tmp_path: Pat
 def test_bad_options(cli: Any, people: Path, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:
     given = ("--label", "ill", *options) if "--label" not in options else options
     cli.assert_refused(cli("train", "--data", people, *given, *SMALL, "--out", tmp_path / "run"), *words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 colour images of several sizes in the folders of two classes; one is no image."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("pictures")
+    for i in range(60):
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
+        pixels = rng.integers(0, 100, (8 + i % 3, 8, 3), dtype=np.uint8) + np.uint8(100 * (i % 2))
+        Image.fromarray(pixels).save(folder / "ab"[i % 2] / f"{i:02}.png")
+    (folder / "a" / "bad.png").write_bytes(b"no image")
+    return folder
+
+
+def test_images_of_any_size_are_trained_on_and_predicted(cli: Any, pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = ("--size", "8", "--resize", "crop", "--skip-corrupt", "0.05", *SMALL, "--input-dropout", "0.1")
+    ended = cli("train", "--data", pictures, *options, "--augment", "crop,flip", "--out", run)
+    assert (ended.code, ended.err) == (0, "")
+    assert "images of 8×8 pixels, 3 channels; 2 classes" in ended.out
+    assert "Images of 8×8 to 10×8 pixels are brought to 8×8 (crop)." in ended.out
+    assert "1 image is unreadable and left out" in ended.out.replace("\n", " ")
+    ended = cli("predict", run, "--data", pictures / "b")
+    assert ended.code == 0
+    assert ended.out.count("\n") == 31
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), ("size=",)),
+        (("--size", "large"), ("--size", "224")),
+        (("--size", "8", "--resize", "fold"), ("fold", "pad")),
+        (("--size", "8"), ("bad.png", "not a readable image")),
+        (("--size", "8", "--skip-corrupt", "1.5"), ("--skip-corrupt", "share")),
+    ],
+)
+def test_images_that_are_refused(
+    cli: Any, pictures: Path, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    cli.assert_refused(cli("train", "--data", pictures, *options, *SMALL, "--out", tmp_path / "run"), *words)
     assert not (tmp_path / "run").exists()

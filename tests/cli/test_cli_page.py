@@ -56,7 +56,14 @@ def test_a_page_can_be_read_without_seeing_it(run_of: Callable[[str], Path], nam
     assert {control["id"] for control in page.all("input")} == {label["for"] for label in page.all("label")}
 
 
-FOR_ALL = ["Layers", "Inputs that are read", "Weights before and after", "Stability of the support", "Certificate"]
+FOR_ALL = [
+    "Layers",
+    "Inputs that are read",
+    "Weights before and after",
+    "Data",
+    "Stability of the support",
+    "Certificate",
+]
 HEADINGS = {
     "classes": ["Accuracy and sparsity", "Quality", "Classes", "Training", *FOR_ALL, "Configuration"],
     "amounts": ["Accuracy and sparsity", "Quality", "Training", *FOR_ALL, "Configuration"],

@@ -22,9 +22,11 @@ from torchlasso.runs.folder import CODE
 from torchlasso.runs.measuring import latencies, peak_memory
 from torchlasso.runs.rows import read_data_again
 from torchlasso.runs.variants import Variant, variants
+from torchlasso.training.rows import Rows
 from torchlasso.training.trainer import Evaluation, evaluate_outputs, outputs_of
 
 MOST_THREADS = 1024  # with too many, OpenMP ends the process
+EVALUATED = 4096  # rows that are converted at once
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,12 @@ def _sizes(text: str) -> list[int]:
     return sorted(set(sizes))
 
 
-def _rows(x: Tensor, count: int) -> Tensor:
+def _rows(x: Rows, count: int) -> Tensor:
     return x[torch.arange(count, device=x.device) % len(x)]
 
 
 def _measure(
-    forms: Sequence[Variant], experiment: Experiment, test: tuple[Tensor, Tensor], sizes: Sequence[int], seconds: float
+    forms: Sequence[Variant], experiment: Experiment, test: tuple[Rows, Tensor], sizes: Sequence[int], seconds: float
 ) -> list[Measured]:
     models = {form.name: form.build() for form in forms}
     judged = {form.name: _judged(models[form.name], form, experiment, test) if form.judged else None for form in forms}
@@ -141,13 +143,15 @@ def _measure(
     return found
 
 
-def _judged(model: nn.Module, form: Variant, experiment: Experiment, test: tuple[Tensor, Tensor]) -> Evaluation:
+def _judged(model: nn.Module, form: Variant, experiment: Experiment, test: tuple[Rows, Tensor]) -> Evaluation:
     x, y = test
     with torch.inference_mode():
-        return evaluate_outputs(outputs_of(model, x.to(form.dtype)).float(), experiment.loss, y)
+        starts = range(0, len(x), EVALUATED)
+        parts = [outputs_of(model, x[start : start + EVALUATED].to(form.dtype)) for start in starts]
+        return evaluate_outputs(torch.cat(parts).float(), experiment.loss, y)
 
 
-def _device(x: Tensor) -> str:
+def _device(x: Rows) -> str:
     return str(x.device) if x.device.type == "cpu" else torch.cuda.get_device_name(x.device)
 
 

@@ -39,7 +39,7 @@ def predict(
     inputs = card.inputs
     part = card.read(data)
     x = inputs.prepare(part, data)
-    for note in inputs.notes(part, data):
+    for note in (*part.notes, *inputs.notes(part, data)):
         screen.errors.print(f"{data}: {note}")
     if (first := next(model.parameters(), None)) is not None:  # an exported model is on the CPU
         x = x.to(first.device)

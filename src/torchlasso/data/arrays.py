@@ -16,7 +16,7 @@ from torchlasso.data.records import Labels, Part
 def array_part(x: Array, y: Array | None, origin: str, task: str | None = None) -> Part:
     """Make a part from plain arrays.
 
-    Images of bytes are scaled by 1/255; (n, height, width) gets a channel, and bytes of shape
+    Images of bytes stay bytes; (n, height, width) gets a channel, and bytes of shape
     (n, height, width, 1 or 3) get their channels in front.
 
     Args:
@@ -41,24 +41,17 @@ def array_part(x: Array, y: Array | None, origin: str, task: str | None = None) 
             raise ValueError(f"{origin}: x has {len(x)} rows and y has {len(y)}; they must be the same")
     if x.ndim == 3:
         x = x[:, None]
-    return Part(torch.from_numpy(_floats(x, origin)), y)
+    return Part(torch.from_numpy(_plain(x, origin)), y)
 
 
-def _floats(x: Array, origin: str) -> Array:
+def _plain(x: Array, origin: str) -> Array:
+    """Return images of bytes with their channels in front, and other numbers as float32."""
     if x.ndim == 4 and x.dtype == np.uint8:
-        if x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
-            x = x.transpose(0, 3, 1, 2)
-        return unit_interval(x)
+        in_front = x.shape[3] not in (1, 3) or x.shape[1] in (1, 3)
+        return np.ascontiguousarray(x if in_front else x.transpose(0, 3, 1, 2))
     with np.errstate(over="ignore"):  # values too large for float32 become infinite and are found below
         values = np.array(x, dtype=np.float32, order="C")
     refuse_infinite(values, (), origin)
-    return values
-
-
-def unit_interval(pixels: Array) -> Array:
-    """Convert bytes to contiguous float32 in [0, 1]."""
-    values = np.array(pixels, dtype=np.float32, order="C")
-    values /= 255
     return values
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchlasso.data.images import ImageOptions
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels
 
@@ -32,6 +33,7 @@ class ColumnSelection:
         time: the column of the time of each row, numbers or dates.
         categories: columns of categories that are written as numbers, such as postcodes.
         task: ``"classification"`` or ``"regression"``, for labels that are whole numbers; None to judge by them.
+        images: how images are read.
     """
 
     label: str | None = None
@@ -41,6 +43,7 @@ class ColumnSelection:
     time: str | None = None
     categories: tuple[str, ...] = ()
     task: str | None = None
+    images: ImageOptions = ImageOptions()
 
     def find_labels(self, names: Sequence[str], origin: str) -> tuple[str, ...]:
         """Return the label columns among ``names``; none if there are none and none are required.

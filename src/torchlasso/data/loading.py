@@ -9,9 +9,10 @@ from torchlasso._core.specs import unknown
 from torchlasso.data.dividing import Division, divide
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame
+from torchlasso.data.images import ImageOptions
 from torchlasso.data.labels import TASKS, ColumnSelection
 from torchlasso.data.preparing import Prepared, encoded_rows, prepare
-from torchlasso.data.records import Dataset, Part
+from torchlasso.data.records import Dataset, Part, unit_interval
 from torchlasso.data.registry import find_reader
 
 
@@ -25,6 +26,7 @@ def load(
     categories: Sequence[str] = (),
     task: str | None = None,
     test: float | str | None = None,
+    images: ImageOptions | None = None,
 ) -> Dataset:
     """Read training and test rows.
 
@@ -45,6 +47,7 @@ def load(
         task: ``"classification"`` or ``"regression"``, for labels that are whole numbers.
         test: the share of the rows that are test rows, or a file with them. By default the data's own test part, or
             20 % of the rows, always the same and stratified by class.
+        images: how images are read, such as the size to which they are brought.
 
     Returns:
         A data set on the CPU.
@@ -57,9 +60,12 @@ def load(
     >>> dataset.input_shape, dataset.outputs, len(dataset.x), len(dataset.test_x)
     ((1, 8, 8), 10, 1438, 359)
     """
-    columns = selected(label=label, ignore=ignore, group=group, time=time, categories=categories, task=task)
+    columns = selected(
+        label=label, ignore=ignore, group=group, time=time, categories=categories, task=task, images=images
+    )
     found = load_splits(spec, columns, Division(validation=0.0, test=test))
-    return Dataset(found.card.name, *found.train, *found.test, found.classes, found.features)
+    (x, y), (test_x, test_y) = found.train, found.test
+    return Dataset(found.card.name, unit_interval(x), y, unit_interval(test_x), test_y, found.classes, found.features)
 
 
 def load_splits(spec: str, columns: ColumnSelection, division: Division) -> Prepared:
@@ -81,6 +87,7 @@ def load_part(
     time: str | None = None,
     categories: Sequence[str] = (),
     task: str | None = None,
+    images: ImageOptions | None = None,
 ) -> Part:
     """Read rows to predict: one file, or the test part of a folder or of a named data set.
 
@@ -90,7 +97,7 @@ def load_part(
         ignore: columns to leave out; they may be missing.
         group, time: columns of groups and times, which are no inputs; they may be missing.
         categories: columns of categories that are written as numbers.
-        task: as for ``load``.
+        task, images: as for ``load``.
 
     Returns:
         The rows, with labels as they were read, or None. A table with categories or gaps is not encoded.
@@ -104,13 +111,20 @@ def load_part(
     (torch.Size([359, 1, 8, 8]), dtype('int64'))
     """
     columns = selected(
-        label=label, ignore=ignore, group=group, time=time, categories=categories, task=task, required=False
+        label=label,
+        ignore=ignore,
+        required=False,
+        group=group,
+        time=time,
+        categories=categories,
+        task=task,
+        images=images,
     )
     source = find_reader(spec).open(spec, columns)
     portion = source.test or source.validation or source.train
     if portion is None:
         raise ValueError(f"{spec}: no rows to predict")
-    return portion.read()
+    return portion.read().with_floats()
 
 
 def load_rows(
@@ -151,7 +165,7 @@ def load_rows(
     if part.y is None:
         raise ValueError(f"{source.train.origin}: no labels; training and test rows need them")
     if not isinstance(part.x, Frame):
-        return part
+        return part.with_floats()
     return encoded_rows(part, Encoding.fit(part.x, source.train.origin), source.train.origin)[0]
 
 
@@ -164,6 +178,7 @@ def selected(
     time: str | None = None,
     categories: Sequence[str] = (),
     task: str | None = None,
+    images: ImageOptions | None = None,
 ) -> ColumnSelection:
     """Make a selection of columns.
 
@@ -175,4 +190,6 @@ def selected(
             raise ValueError(f"{name} must be a sequence of column names, got the text {value!r}")
     if task not in (None, *TASKS):
         raise unknown("task", str(task), TASKS)
-    return ColumnSelection(label, tuple(ignore), required, group, time, tuple(categories), task)
+    return ColumnSelection(
+        label, tuple(ignore), required, group, time, tuple(categories), task, images or ImageOptions()
+    )

@@ -14,7 +14,7 @@ from torchlasso.data.dividing import Divided, Split
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame
 from torchlasso.data.labels import class_indices, class_names
-from torchlasso.data.records import Labels, Part, kind_of, order_like, widen
+from torchlasso.data.records import Labels, Part, alike, kind_of, order_like, widen
 from torchlasso.data.splits import codes_of
 
 Pair = tuple[Tensor, Tensor]
@@ -81,7 +81,7 @@ def prepare(divided: Divided) -> Prepared:
         gaps={} if encoding is None else {n: k for n, k in train.frame.gaps.items() if n in encoding.columns},
         encoded={} if encoding is None else encoding.expanded,
         left_out={} if encoding is None else encoding.left_out,
-        notes=(*divided.notes, *notes, *_suspicions(train)),
+        notes=(*divided.notes, *_of_reading(divided), *notes, *_suspicions(train)),
     )
     groups = None if train.groups is None else codes_of(train.groups)
     return Prepared(
@@ -104,7 +104,7 @@ def _encoded(divided: Divided) -> tuple[dict[str, Part], Encoding | None, list[s
     splits, train = divided.parts, divided.train
     if not any(isinstance(split.rows.x, Frame) for split in splits.values()):
         ordered = {name: order_like(s.rows, train.rows.features, s.origin) for name, s in splits.items()}
-        return ordered, None, []
+        return dict(zip(ordered, alike(list(ordered.values())), strict=True)), None, []
     encoding = Encoding.fit(train.rows.frame, train.origin)
     found, notes = dict[str, Part](), list[str]()
     for name, split in splits.items():
@@ -156,6 +156,11 @@ def _kind_of_targets(y: Labels, classes: tuple[str, ...], targets: Tensor) -> st
 def _counts(y: Tensor, classes: tuple[str, ...]) -> dict[str, int]:
     counts = torch.bincount(y, minlength=len(classes)).tolist() if classes else []
     return dict(zip(classes, counts, strict=True))
+
+
+def _of_reading(divided: Divided) -> list[str]:
+    """Return what was said when the parts were read, each once."""
+    return list(dict.fromkeys(note for split in divided.parts.values() for note in split.rows.notes))
 
 
 def _suspicions(train: Part) -> list[str]:

@@ -20,13 +20,14 @@ class Part:
     """The rows of one file or of one split, with labels as they were read.
 
     Args:
-        x: float32; images (n, channels, height, width) in [0, 1], or a table (n, features); a table with categories or
-            gaps is a :class:`~torchlasso.data.frame.Frame`.
+        x: images (n, channels, height, width), float32 in [0, 1] or bytes; or a table (n, features), float32, or with
+            categories or gaps a :class:`~torchlasso.data.frame.Frame`.
         y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None if there are none.
         features: the column names of a table, () for images and for arrays without names.
         names: names of the rows, such as the files of images; () if they have no names.
         groups: the group of each row, (n,); None if there are none.
         times: the time of each row, (n,); None if there are none.
+        notes: what a person should know about the reading, a sentence each.
 
     >>> Part(torch.zeros(2, 3), np.array(["cat", "dog"]), ("a", "b", "c")).x.shape
     torch.Size([2, 3])
@@ -38,6 +39,7 @@ class Part:
     names: tuple[str, ...] = ()
     groups: Labels | None = None
     times: Labels | None = None
+    notes: tuple[str, ...] = ()
 
     def rows(self, index: Tensor) -> Part:
         """Select the rows of ``index``."""
@@ -46,12 +48,17 @@ class Part:
         held = (self.y, self.groups, self.times)
         y, groups, times = (None if values is None else values[places] for values in held)
         x = self.x.rows(places) if isinstance(self.x, Frame) else self.x[index]
-        return Part(x, y, self.features, names, groups, times)
+        return Part(x, y, self.features, names, groups, times, self.notes)
 
     @property
     def is_table(self) -> bool:
         """True for rows with columns, false for images."""
         return isinstance(self.x, Frame) or self.x.dim() == 2
+
+    def with_floats(self) -> Part:
+        """Return the part with float32 in [0, 1] in the place of bytes."""
+        is_bytes = not isinstance(self.x, Frame) and self.x.dtype == torch.uint8
+        return replace(self, x=unit_interval(self.tensor)) if is_bytes else self
 
     @property
     def frame(self) -> Frame:
@@ -108,6 +115,11 @@ class Dataset:
         return len(self.classes) or self.y.shape[1]
 
 
+def unit_interval(x: Tensor) -> Tensor:
+    """Return bytes as float32 in [0, 1], and other numbers as they are."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
 def widen(x: Tensor, channels: int) -> Tensor:
     """Repeat the channel of grey images ``channels`` times; return other images unchanged."""
     return x.expand(-1, channels, -1, -1) if x.dim() == 4 and x.shape[1] == 1 else x
@@ -142,9 +154,11 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
             raise ValueError(f"{origin}: its labels are {kinds}; they must be of one kind")
     y, groups, times = (_joined([getattr(part, name) for part in parts]) for name in ("y", "groups", "times"))
     names = tuple(name for part in parts for name in part.names)
+    notes = tuple(note for part in parts for note in part.notes)
     if any(isinstance(part.x, Frame) for part in parts):
         frame = join_frames([part.frame for part in parts], origins)
-        return Part(frame, y, frame.names, names, groups, times)
+        return Part(frame, y, frame.names, names, groups, times, notes)
+    parts = alike(parts)
     ordered = [order_like(part, first.features, origin) for part, origin in zip(parts, origins, strict=True)]
     channels = max(part.tensor.shape[1] for part in ordered)
     xs = [widen(part.tensor, channels) for part in ordered]
@@ -152,7 +166,13 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
         if x.shape[1:] != xs[0].shape[1:]:
             shapes = f"{tuple(x.shape[1:])}, and in {origins[0]} the shape {tuple(xs[0].shape[1:])}"
             raise ValueError(f"{origin}: its rows have the shape {shapes}; the shapes must be the same")
-    return Part(torch.cat(xs), y, first.features, names, groups, times)
+    return Part(torch.cat(xs), y, first.features, names, groups, times, notes)
+
+
+def alike(parts: Sequence[Part]) -> Sequence[Part]:
+    """Return parts that all have bytes, or all numbers."""
+    are_bytes = {part.tensor.dtype == torch.uint8 for part in parts}
+    return parts if len(are_bytes) == 1 else [part.with_floats() for part in parts]
 
 
 def _joined(values: Sequence[Labels | None]) -> Labels | None:

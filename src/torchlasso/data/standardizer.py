@@ -64,7 +64,7 @@ class Standardizer:
         if x.dim() < 2 or x.shape[1] != len(self.mean):
             wanted = f"(n, {len(self.mean)}, ...)"
             raise ValueError(f"x must have the shape {wanted}, got {tuple(x.shape)}")
-        mean, std = self._along(x)
+        mean, std = self.along(x)
         return (x - mean) / std
 
     def undone(self, x: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Standardizer:
         >>> Standardizer((2.0,), (1.0,)).undone(torch.tensor([[1.0]]))
         tensor([[3.]])
         """
-        mean, std = self._along(x)
+        mean, std = self.along(x)
         return x * std + mean
 
     def is_close(self, other: Standardizer) -> bool:
@@ -87,7 +87,7 @@ class Standardizer:
             for mean, std, m, s in zip(self.mean, self.std, other.mean, other.std, strict=True)
         )
 
-    def _along(self, x: Tensor) -> Iterator[Tensor]:
+    def along(self, x: Tensor) -> Iterator[Tensor]:
         return (
             _along_channels(torch.tensor(values, dtype=x.dtype, device=x.device), x) for values in (self.mean, self.std)
         )

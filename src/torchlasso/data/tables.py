@@ -15,7 +15,7 @@ from torchlasso._core.text import first_line
 from torchlasso.data.arrays import refuse_infinite
 from torchlasso.data.dates import date_parts
 from torchlasso.data.frame import Array, Category, Frame
-from torchlasso.data.images import decode_images
+from torchlasso.data.image_part import image_part
 from torchlasso.data.labels import CLASSIFICATION, REGRESSION, ColumnSelection, raw_labels
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels, Part
@@ -59,7 +59,7 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
         raise ValueError(f"{origin}: several columns of images ({listed(pictures)}); give all but one in ignore=")
     if pictures:
         images = _encoded(table.column(pictures[0]), pictures[0], origin, image_paths)
-        return Part(decode_images(images, lambda index: f"{origin}, {row(index)}"), y, groups=groups, times=times)
+        return image_part(images, table.num_rows, lambda index: f"{origin}, {row(index)}", columns, y, groups, times)
     if not left:
         raise ValueError(f"{origin}: there are no columns besides the label; at least one is needed")
     frame = table_frame(pa, table.select(left), columns.categories, origin)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import torchlasso
 from torchlasso._core.functions import need_consent
 from torchlasso.data import Part, load_part
+from torchlasso.data.images import ImageOptions
 from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.runs import choices
 from torchlasso.runs.experiment import Experiment
@@ -30,7 +31,7 @@ class ModelCard:
     Attributes:
         model: the name of the model.
         inputs: the preparation of rows, and the meaning of the outputs.
-        loss, label, ignore, categories, task, group, time: from the options of the training.
+        loss, label, ignore, categories, task, group, time, images: from the options of the training.
         torchlasso: the version that wrote the card.
     """
 
@@ -43,6 +44,7 @@ class ModelCard:
     task: str | None = None
     group: str | None = None
     time: str | None = None
+    images: ImageOptions = field(default=ImageOptions(), metadata=NEWER)
     torchlasso: str = field(default=torchlasso.__version__)
 
     @classmethod
@@ -59,6 +61,7 @@ class ModelCard:
             task=options.task,
             group=options.group,
             time=options.time_order,
+            images=options.images,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,6 +82,7 @@ class ModelCard:
             task=self.task,
             group=self.group,
             time=self.time,
+            images=self.images,
         )
 
     @property

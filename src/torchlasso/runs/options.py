@@ -9,6 +9,7 @@ from typing import Annotated
 from torchlasso import models, penalties
 from torchlasso._core.specs import parse_spec, unknown
 from torchlasso.data.dividing import VALIDATION_FRACTION
+from torchlasso.data.images import PAD, RESIZES, ImageOptions
 from torchlasso.data.labels import TASKS
 from torchlasso.data.splits import TEST_FRACTION
 from torchlasso.optim.forms import FORMS
@@ -66,6 +67,15 @@ class Options:
         Option("Column of a person or thing that rows are of, which are never divided; COLUMN:PATTERN takes a part."),
     ] = None
     time_order: Annotated[str | None, Option("Column of the time: validation and test rows are the last ones.")] = None
+    size: Annotated[
+        str | None, Option("Size that images are brought to, in pixels, as in 224 or, height first, 224x320.")
+    ] = None
+    resize: Annotated[
+        str, Option(f"How images are brought to --size: {', '.join(RESIZES)}; pad adds black, crop keeps the middle.")
+    ] = field(default=PAD, metadata=NEWER)
+    skip_corrupt: Annotated[
+        float, Option("Share of images that may be unreadable, and are then left out, such as 0.01.")
+    ] = field(default=0.0, metadata=NEWER)
     stratify: Annotated[bool, Option("Divide labels that are numbers evenly too; classes always are.")] = False
     model: Annotated[str, Option(f"Model: {', '.join(models.names())} or module:function.")] = "lenet-5"
     loss: Annotated[
@@ -224,6 +234,11 @@ class Options:
                 raise ValueError(f"--{name} must be a share, at least 0 and below 1, or a file; got {value!r}")
         if self.test == 0:
             raise ValueError("--test must be above 0: the figures of a run are of its test rows")
+        try:
+            _ = self.images
+        except ValueError as error:
+            flag = "" if str(error).startswith("unknown") else "--"
+            raise ValueError(f"{flag}{str(error).replace('skip_corrupt', 'skip-corrupt')}") from error
         if self.group is not None and self.time_order is not None:
             raise ValueError(
                 "--group and --time-order exclude each other: the last rows of every group are in two parts"
@@ -265,6 +280,11 @@ class Options:
             )
         if self.shrink:
             raise ValueError("--keep-best and --shrink exclude each other: a smaller model cannot go back to an epoch")
+
+    @property
+    def images(self) -> ImageOptions:
+        """How images are read."""
+        return ImageOptions(self.size, self.resize, self.skip_corrupt)
 
     @property
     def target(self) -> float | None:

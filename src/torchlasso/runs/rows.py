@@ -13,11 +13,13 @@ from torchlasso.data.dividing import Division
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame, refuse_other_columns
 from torchlasso.data.loading import load_splits, selected
+from torchlasso.data.pixels import Pixels, scale_of_bytes
 from torchlasso.data.preparing import encoded_rows
 from torchlasso.data.records import order_like, widen
 from torchlasso.path import folds_of
 from torchlasso.runs import choices
 from torchlasso.runs.options import Options
+from torchlasso.training.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class InputSpec:
             part = self._filled(part, origin)
         if self.features:
             part = order_like(part, self.features, origin)
-        x = widen(part.tensor, self.shape[0])
+        x = widen(part.with_floats().tensor, self.shape[0])
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"{origin}: its rows have the shape {tuple(x.shape[1:])}; the model expects {self.shape}")
         return self.standardizer(x)
@@ -109,9 +111,9 @@ class RowSplits:
         groups: the number of the group of each training row, or None.
     """
 
-    train: tuple[Tensor, Tensor]
-    validation: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    train: tuple[Rows, Tensor]
+    validation: tuple[Rows, Tensor]
+    test: tuple[Rows, Tensor]
     card: DataCard
     groups: Tensor | None = None
 
@@ -129,6 +131,7 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         time=options.time_order,
         categories=options.categories,
         task=options.task,
+        images=options.images,
     )
     division = Division(options.validation, options.test, options.seed, options.stratify)
     found = load_splits(options.data, columns, division)
@@ -139,17 +142,25 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         outputs=len(found.classes) or y.shape[1],
         classes=found.classes,
         features=found.features,
-        standardizer=data.Standardizer.fit(x) if found.encoding is None else found.encoding.standardizer(x),
+        standardizer=_scale_of(x, found.encoding),
         encoding=found.encoding,
         scale=scale,
     )
     device = choices.parse_device(options.device)
 
-    def ready(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return inputs.standardizer(pair[0]).to(device), inputs.scaled(pair[1]).to(device)
+    def ready(pair: tuple[Tensor, Tensor]) -> tuple[Rows, Tensor]:
+        x, y = pair[0], inputs.scaled(pair[1]).to(device)
+        is_bytes = x.dtype == torch.uint8
+        return Pixels(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y
 
     train, validation, test = map(ready, (found.train, found.validation, found.test))
     return inputs, RowSplits(train, validation, test, found.card, found.groups)
+
+
+def _scale_of(x: Tensor, encoding: Encoding | None) -> data.Standardizer:
+    if encoding is not None:
+        return encoding.standardizer(x)
+    return scale_of_bytes(x) if x.dtype == torch.uint8 else data.Standardizer.fit(x)
 
 
 def read_data_again(options: Options, known: InputSpec) -> RowSplits:

@@ -6,12 +6,15 @@ from collections.abc import Collection
 
 from torch import Tensor
 
+from torchlasso.data import Standardizer
+from torchlasso.data.pixels import Pixels
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.rows import InputSpec
+from torchlasso.training.rows import Rows
 from torchlasso.training.trainer import outputs_of
 
 
-def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x: Tensor) -> Tensor:
+def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x: Rows) -> Tensor:
     """Return the outputs of the run in ``path`` for rows that are prepared for ``inputs``.
 
     Raises:
@@ -25,6 +28,10 @@ def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x
             found, wanted = getattr(theirs, what), getattr(inputs, what)
             raise ValueError(f"--teacher {path} was trained on other data: its {what} is {found}; here it is {wanted}")
     if theirs.standardizer != inputs.standardizer:
-        x = theirs.standardizer(inputs.standardizer.undone(x))
+        x = _scaled_again(x, inputs.standardizer, theirs.standardizer)
     outputs = outputs_of(run.model.to(x.device), x)
     return outputs if theirs.scale == inputs.scale else inputs.scaled(theirs.predictions(outputs))
+
+
+def _scaled_again(x: Rows, ours: Standardizer, theirs: Standardizer) -> Rows:
+    return Pixels(x.data, theirs) if isinstance(x, Pixels) else theirs(ours.undone(x[:]))

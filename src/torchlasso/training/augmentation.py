@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import check_whole
 from torchlasso._core.extras import require
 from torchlasso.training.regularisation import Transform, background_of, need_floats
+from torchlasso.training.rows import Rows
 
 SHARE = 8  # the default padding is this part of the shorter side: 4 of 32 pixels
 
@@ -40,8 +42,8 @@ class RandomCrop:
                 [0., 0., 0., 0.]])
     """
 
-    def __init__(self, rows: Tensor, padding: int | None = None) -> None:
-        _need_images("crop", rows)
+    def __init__(self, rows: Rows, padding: int | None = None) -> None:
+        _need_images("crop", rows[:1], rows.shape)
         height, width = rows.shape[2:]
         least = min(height, width)
         if padding is None:
@@ -95,9 +97,9 @@ def _kornia(name: str) -> Any:
     return require("kornia.augmentation", "augment", f"the augmentation {name!r}")
 
 
-def _need_images(name: str, x: Tensor) -> None:
+def _need_images(name: str, x: Tensor, shape: torch.Size | None = None) -> None:
     if x.dim() != 4:
         raise ValueError(
-            f"the augmentation {name!r} needs images, (n, channels, height, width); the rows are {tuple(x.shape)}"
+            f"the augmentation {name!r} needs images, (n, channels, height, width); the rows are {tuple(shape or x.shape)}"
         )
     need_floats(f"the augmentation {name!r}", x)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torchlasso._core.arguments import is_number
 from torchlasso.training.regularisation import background_of, need_floats
+from torchlasso.training.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class InputDropout:
             raise ValueError(f"p of the input dropout must be a probability, at least 0 and below 1; got {self.p!r}")
 
     @classmethod
-    def fit(cls, x: Tensor, p: float) -> InputDropout:
+    def fit(cls, x: Rows, p: float) -> InputDropout:
         """Make the dropout for inputs like the training rows ``x``, (n, channels or features, …).
 
         The background of a channel or a feature is its most common value, if at least a quarter of its values equal
@@ -50,7 +51,7 @@ class InputDropout:
         Raises:
             TypeError: the inputs are whole numbers, such as codes of categories, which have no scale.
         """
-        need_floats("input dropout", x)
+        need_floats("input dropout", x[:1])
         return cls(p, background_of(x))
 
     def __call__(self, x: Tensor) -> Tensor:

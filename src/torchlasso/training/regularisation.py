@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import shown
+from torchlasso.training.rows import Rows
 
 Transform = Callable[[Tensor], Tensor]  # the inputs of a batch ↦ the inputs to train on, of the same shape
 
@@ -54,7 +55,7 @@ class Regularisation:
 
 
 @torch.no_grad()
-def background_of(x: Tensor) -> Tensor:
+def background_of(x: Rows) -> Tensor:
     """Return the background of each channel of images or of each feature of a table, (1, channels or features, …).
 
     The background is the most common value where at least a quarter of the values equal it, such as the black around
@@ -63,13 +64,22 @@ def background_of(x: Tensor) -> Tensor:
     >>> background_of(torch.tensor([[0.0, 1.0], [0.0, 2.0], [3.0, 3.0], [4.0, 4.0], [5.0, 5.0]]))
     tensor([[0., 3.]])
     """
-    channels, pixels = x.shape[1], x[0, 0].numel()
+    channels, pixels = x.shape[1], x.shape[2:].numel()
     rows = max(1, min(ROWS, VALUES // pixels))
     some = x[:: -(-len(x) // rows)].transpose(0, 1).reshape(channels, -1)  # (channels, values)
     common = some.cpu().mode(dim=1, keepdim=True).values.to(x.device)
     share = (some == common).double().mean(dim=1)
-    mean = x.mean(dim=[0, *range(2, x.dim())])
-    return torch.where(share >= COMMON, common[:, 0], mean).view(1, -1, *[1] * (x.dim() - 2))
+    over = [0, *range(2, len(x.shape))]
+    mean = x.mean(dim=over) if isinstance(x, Tensor) else _mean(x, over)
+    return torch.where(share >= COMMON, common[:, 0], mean).view(1, -1, *[1] * (len(x.shape) - 2))
+
+
+def _mean(x: Rows, over: list[int]) -> Tensor:
+    """Return the mean of rows that are not all in memory at once."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for start in range(0, len(x), ROWS):
+        total += x[start : start + ROWS].double().sum(dim=over)
+    return (total / (len(x) * x.shape[2:].numel())).float()
 
 
 def need_floats(what: str, x: Tensor) -> None:

@@ -26,6 +26,7 @@ from torchlasso.control import LambdaController
 from torchlasso.distributed import processes
 from torchlasso.selection import Group
 from torchlasso.training.regularisation import Regularisation
+from torchlasso.training.rows import Rows, batch_of
 from torchlasso.training.schedules import SCHEDULES, rate
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -104,7 +105,7 @@ class Trainer:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         loss: Loss,
-        rows: tuple[Tensor, Tensor],
+        rows: tuple[Rows, Tensor],
         plan: Plan,
         extra: Term | None = None,
     ) -> None:
@@ -178,7 +179,7 @@ class Trainer:
 
     def _update(self, rows: Tensor) -> float:
         own, share = processes.own_rows(rows)
-        outputs, y = self.model(self.regularisation.inputs(self.x[own])), self.y[own]
+        outputs, y = self.model(self.regularisation.inputs(batch_of(self.x, own))), self.y[own]
         loss = self.loss(outputs, y)
         minimised = loss if self.regularisation.loss is None else self.regularisation.loss(outputs, y)
         whole = minimised if self.extra is None else minimised + self.extra(outputs, own)
@@ -232,7 +233,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Evaluation:
+def evaluate(model: nn.Module, loss: Loss, x: Rows, y: Tensor) -> Evaluation:
     """Evaluate ``model`` on rows."""
     return evaluate_outputs(outputs_of(model, x), loss, y)
 
@@ -258,14 +259,14 @@ def balanced_error_of_one_answer(y: Tensor) -> float:
 
 
 @torch.no_grad()
-def outputs_of(model: nn.Module, x: Tensor) -> Tensor:
+def outputs_of(model: nn.Module, x: Rows) -> Tensor:
     """Compute the outputs of ``model`` for all rows, in batches and in evaluation mode."""
     model.eval()
     outputs = [model(x[rows]) for rows in processes.dealt(_batches(len(x)))]
     return torch.cat(processes.collected(outputs, x.device))
 
 
-def full_gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
+def full_gradient(model: nn.Module, loss: Loss, x: Rows, y: Tensor) -> None:
     """Set every parameter's ``grad`` to the gradient of the mean loss over all rows, in evaluation mode."""
     model.eval()
     model.zero_grad()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torchlasso.data.images import SUFFIXES, decode_images
+from torchlasso.data.image_part import image_part
+from torchlasso.data.images import SUFFIXES
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
 
 
@@ -25,6 +25,4 @@ class ImageFile(Reader):
                 f"{spec}: training needs more than one image; give a folder with a folder of images per class"
             )
         path = Path(spec)
-        return Source(
-            path.name, Portion(spec, lambda: Part(decode_images([path], lambda _: spec), None, names=(spec,)))
-        )
+        return Source(path.name, Portion(spec, lambda: image_part([path], 1, lambda _: spec, columns, names=(spec,))))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from torchlasso.data.images import SUFFIXES, decode_images
+from torchlasso.data.image_part import image_part
+from torchlasso.data.images import SUFFIXES
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
@@ -64,4 +65,4 @@ def _read(root: Path, columns: ColumnSelection) -> Part:
         y = np.repeat(np.array(list(by_class)), [len(group) for group in by_class.values()])
     if not files:
         raise ValueError(f"{root}: no images ({', '.join(SUFFIXES)})")
-    return Part(decode_images(files, lambda index: str(files[index])), y, names=tuple(map(str, files)))
+    return image_part(files, len(files), lambda index: str(files[index]), columns, y, names=tuple(map(str, files)))

@@ -12,24 +12,31 @@ from torchlasso.html import Bar, beside, figure, paragraph, section, table
 from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.rows import InputSpec
+from torchlasso.training.rows import Rows
 
 CLASSES = 10  # the most classes with a mean image
+AT_ONCE = 1024  # images whose sum is taken at once
 RANKED = 30  # the most features with a row in the table
 NAMED = 10  # the most features named in a sentence
 
 
-def mean_images(inputs: InputSpec, rows: tuple[Tensor, Tensor]) -> Tensor | None:
+def mean_images(inputs: InputSpec, rows: tuple[Rows, Tensor]) -> Tensor | None:
     """Return the mean training image of each of the first classes, before standardisation: (n, channels, …).
 
     Without classes, it is the mean of all rows; None if the rows are not images.
     """
     x, y = rows
-    if x.dim() != 4:
+    if len(x.shape) != 4:
         return None
-    count = min(CLASSES, len(inputs.classes))
-    parts = (x[y == k] for k in range(count)) if count else (x,)
-    means = [part.sum(dim=0) / max(1, len(part)) for part in parts]  # a class may have no training rows
-    return inputs.standardizer.undone(torch.stack(means)).cpu()
+    classes = len(inputs.classes)
+    sums = torch.zeros(max(1, classes), *x.shape[1:], device=x.device)
+    for start in range(0, len(x), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        codes = y[some] if classes else torch.zeros(len(y[some]), dtype=torch.int64, device=y.device)
+        sums.index_add_(0, codes, x[some])
+    counts = torch.bincount(y, minlength=classes) if classes else torch.tensor([len(x)], device=y.device)
+    means = sums / counts.clamp(min=1).view(-1, 1, 1, 1)  # a class may have no training rows
+    return inputs.standardizer.undone(means[: CLASSES if classes else 1]).cpu()
 
 
 @section_at(60)

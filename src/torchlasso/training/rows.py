@@ -1,0 +1,31 @@
+"""The inputs of the rows of a training: a tensor, or what makes one of some rows."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Rows(Protocol):
+    """The inputs of rows: a tensor, or an object that makes one for the rows of a batch, such as images on a disk."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n, …)."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the batches."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        """Return the inputs of some rows, (k, …)."""
+
+
+def batch_of(x: Rows, rows: Tensor) -> Tensor:
+    """Return the inputs of some rows, given by their numbers."""
+    return x.index_select(0, rows) if isinstance(x, Tensor) else x[rows]  # index_select copies whole rows: faster
