@@ -99,7 +99,6 @@ def _kornia(name: str) -> Any:
 
 def _need_images(name: str, x: Tensor, shape: torch.Size | None = None) -> None:
     if x.dim() != 4:
-        raise ValueError(
-            f"the augmentation {name!r} needs images, (n, channels, height, width); the rows are {tuple(shape or x.shape)}"
-        )
+        found = tuple(shape or x.shape)
+        raise ValueError(f"the augmentation {name!r} needs images, (n, channels, height, width); the rows are {found}")
     need_floats(f"the augmentation {name!r}", x)
