@@ -138,7 +138,7 @@ def test_a_card_that_names_a_loss(
     cli: Any, finished: Path, classes: Path, tmp_path: Path, canary: Path, form: str
 ) -> None:
     run = open_run(str(finished / "classes"))
-    card = ModelCard.of(run.experiment).to_dict() | {"loss_name": EVIL}
+    card = ModelCard.of(run).to_dict() | {"loss_name": EVIL}
     path = tmp_path / f"model.{form}"
     if form == "pt2":
         to_pt2(run.model, run.experiment.example, path, metadata=card)

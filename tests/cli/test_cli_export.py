@@ -142,6 +142,6 @@ def test_a_card_that_does_not_fit_the_model(
             return {"more": x, "several": (x[:, :3], x), "whole numbers": x[:, :3].long()}[outputs]
 
     run = open_run(str(finished / "classes"))
-    card = ModelCard.of(run.experiment).to_dict()
+    card = ModelCard.of(run).to_dict()
     to_pt2(Other(), run.experiment.example, tmp_path / "m.pt2", metadata=card)
     cli.assert_refused(cli("predict", tmp_path / "m.pt2", "--data", classes), "outputs", "(120, 3)")

@@ -69,8 +69,64 @@ def test_the_error_is_printed_if_there_are_labels(cli: Any, finished: Path, clas
     truth = [row["label"] for row in rows_of(classes.read_text())]
     wrong = np.mean([a != b["prediction"] for a, b in zip(truth, rows_of(ended.out), strict=True)])
     assert 0 < wrong < 1
-    assert f"120 rows: error {100 * wrong:.1f} %" in ended.err
-    assert ended.err.count("\n") == 1
+    first, *table = ended.err.splitlines()
+    assert first.startswith(f"120 rows: error {100 * wrong:.1f} %, loss ")
+    assert table[0].split("  ")[-1].strip() == "constant answer"
+    assert len(table) == 1 + 6
+
+
+def test_the_probabilities_of_all_classes_are_columns(cli: Any, finished: Path, classes: Path) -> None:
+    plain = cli("predict", finished / "classes", "--data", classes)
+    ended = cli("predict", finished / "classes", "--data", classes, "--probabilities")
+    rows, names = rows_of(ended.out), ["high", "low", "middle"]
+    assert list(rows[0]) == ["row", "prediction", "probability", *(f"probability_{name}" for name in names)]
+    given = torch.tensor([[float(row[f"probability_{name}"]) for name in names] for row in rows])
+    assert torch.allclose(given, by_hand(finished / "classes", classes).softmax(1), atol=2e-6)
+    kept = [{key: row[key] for key in ("row", "prediction", "probability")} for row in rows]
+    assert kept == rows_of(plain.out)
+    assert ended.err == plain.err
+
+
+def test_the_figures_as_json(cli: Any, finished: Path, classes: Path, amounts: Path, tmp_path: Path) -> None:
+    for name, table in (("classes", classes), ("amounts", amounts)):
+        ended = cli("predict", finished / name, "--data", table, "--json")
+        assert (ended.code, ended.err) == (0, "")
+        found, outputs = json.loads(ended.out), by_hand(finished / name, table)
+        truth = [row["label"] for row in rows_of(table.read_text())]
+        assert found["rows"] == found["quality"]["rows"] == 120
+        assert found["quality"]["constant"] == cli.summary(finished / name)["test"]["constant"]
+        if name == "classes":
+            wrong = np.mean([a != ("high", "low", "middle")[k] for a, k in zip(truth, outputs.argmax(1), strict=True)])
+            assert found["error"] == found["quality"]["scores"]["error"]["value"] == pytest.approx(wrong)
+        else:
+            errors = outputs.flatten() - torch.tensor([float(value) for value in truth])
+            assert found["quality"]["scores"]["mae"]["value"] == pytest.approx(errors.abs().mean().item(), rel=1e-4)
+    shown = cli("predict", finished / "classes", "--data", classes)
+    ended = cli("predict", finished / "classes", "--data", classes, "--json", "--out", tmp_path / "p.csv")
+    assert json.loads(ended.out)["rows"] == 120
+    assert (tmp_path / "p.csv").read_text() == shown.out
+
+
+def test_an_exported_model_knows_the_constant_answer(
+    cli: Any, copied: Callable[[str], Path], classes: Path, tmp_path: Path
+) -> None:
+    run = copied("classes")
+    assert cli("export", run, "--format", "pt2").code == 0
+    [file] = (run / "export").glob("*.pt2")
+    of_run, of_file = (json.loads(cli("predict", each, "--data", classes, "--json").out) for each in (run, file))
+    assert of_file["quality"]["constant"] == of_run["quality"]["constant"]
+    assert of_file["error"] == of_run["error"]
+
+
+def test_figures_that_there_are_not_are_refused(
+    cli: Any, finished: Path, classes: Path, amounts: Path, tmp_path: Path
+) -> None:
+    new = rewritten(classes, tmp_path / "new.csv", ["a", "b", "c", "d", "e"])
+    ended = cli("predict", finished / "classes", "--data", new, "--json", "--out", tmp_path / "p.csv")
+    cli.assert_refused(ended, "--json prints figures, which need labels", str(new))
+    ended = cli("predict", finished / "amounts", "--data", amounts, "--probabilities", "--out", tmp_path / "p.csv")
+    cli.assert_refused(ended, "--probabilities needs a model of classes; this one predicts numbers")
+    assert not (tmp_path / "p.csv").exists()
 
 
 def test_the_order_of_columns_and_a_missing_label_do_not_matter(

@@ -82,7 +82,7 @@ def export(
         refuse_others((), [finished.folder.exported])  # a link could lead out of the run
     path = Path(out) if out else finished.folder.exported / f"{'compact' if compact else 'model'}{chosen.ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    chosen.write(finished, path, ModelCard.of(finished.experiment).to_dict())
+    chosen.write(finished, path, ModelCard.of(finished).to_dict())
     count = path.stat().st_size
     if as_json:
         print(files.as_json({"file": str(path), "format": format_, "bytes": count}), end="")

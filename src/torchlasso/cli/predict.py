@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import torch
@@ -12,13 +14,16 @@ import typer
 from torch import Tensor
 
 from torchlasso import data as datasets
+from torchlasso._core import files
 from torchlasso._core.files import write_text
 from torchlasso._core.readable import percent
 from torchlasso._core.text import printable
 from torchlasso.cli import options, screen
 from torchlasso.data.records import Labels
 from torchlasso.distributed.processes import by_first
-from torchlasso.runs.card import open_model
+from torchlasso.runs.card import ModelCard, open_model
+from torchlasso.runs.quality import NO_FIGURES, Judge
+from torchlasso.runs.quality.tables import figures_of
 from torchlasso.runs.rows import InputSpec
 from torchlasso.training.trainer import evaluate_outputs, outputs_of
 
@@ -29,15 +34,26 @@ def predict(
         str, typer.Option(help="Rows to predict: any data that train reads, with or without labels, or an image.")
     ],
     out: Annotated[str | None, typer.Option(help="CSV file to write; without it, standard output.")] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write the probabilities of all classes, a column for each.")
+    ] = False,
     allow_code: options.AllowCode = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the figures as JSON on standard output; predictions go to --out only."),
+    ] = False,
 ) -> None:
-    """Predict the rows of a data set as CSV, and report the error if the rows have labels.
+    """Predict the rows of a data set as CSV, and report the quality if the rows have labels.
 
     Example: torchlasso predict runs/a --data digits --out predictions.csv
     """
     card, model = open_model(run, options.allowed(data, by=allow_code))
     inputs = card.inputs
+    if probabilities and not inputs.classes:
+        raise ValueError("--probabilities needs a model of classes; this one predicts numbers")
     part = card.read(data)
+    if as_json and part.y is None:
+        raise ValueError(f"--json prints figures, which need labels; {data} has none")
     x = inputs.prepare(part, data)
     for note in (*part.notes, *inputs.notes(part, data)):
         screen.errors.print(f"{data}: {note}")
@@ -45,25 +61,47 @@ def predict(
         x = x.to(first.device)
     y = None if part.y is None else _targets(part.y, inputs, data)
     outputs = outputs_of(model, x).cpu()
+    if not as_json or out is not None:
+        _write(out, _table(outputs, inputs, part.names, every=probabilities))
+    if y is not None:
+        _report(card, outputs, y, as_json=as_json)
+
+
+def _table(outputs: Tensor, inputs: InputSpec, names: Sequence[str], *, every: bool) -> list[list[str]]:
+    """Make the lines of the CSV file; ``every``: with the probabilities of all classes."""
     if inputs.classes:
-        probabilities, best = outputs.softmax(dim=1).max(dim=1)
-        head = ["row", "prediction", "probability"]
+        likely = outputs.softmax(dim=1)
+        head = ["row", "prediction", "probability", *(f"probability_{name}" for name in inputs.classes if every)]
+        best, more = likely.max(dim=1), likely.tolist() if every else [[]] * len(likely)
         lines = [
-            [str(i), inputs.classes[k], f"{p:.6f}"]
-            for i, (k, p) in enumerate(zip(best.tolist(), probabilities.tolist(), strict=True))
+            [str(i), inputs.classes[k], *(f"{value:.6f}" for value in (p, *others))]
+            for i, (p, k, others) in enumerate(zip(best.values.tolist(), best.indices.tolist(), more, strict=True))
         ]
     else:
         head = ["row", *(f"prediction_{i}" if outputs.shape[1] > 1 else "prediction" for i in range(outputs.shape[1]))]
         lines = [
             [str(i), *(f"{value:.6g}" for value in row)] for i, row in enumerate(inputs.predictions(outputs).tolist())
         ]
-    if part.names:  # such as the files of images
-        head, lines = [*head, "file"], [[*line, name] for line, name in zip(lines, part.names, strict=True)]
-    _write(out, [head, *lines])
-    if y is not None:
-        found = evaluate_outputs(outputs, card.loss, y)
-        error = "" if found.error is None else f"error {percent(found.error)}, "
-        screen.errors.print(f"{len(x):,} rows: {error}loss {found.loss:.4f}")
+    if names:  # such as the files of images
+        head, lines = [*head, "file"], [[*line, name] for line, name in zip(lines, names, strict=True)]
+    return [head, *lines]
+
+
+def _report(card: ModelCard, outputs: Tensor, y: Tensor, *, as_json: bool) -> None:
+    """Print how good the predictions are."""
+    found = evaluate_outputs(outputs, card.loss, y)
+    judged = card.judge.judge(outputs, y) if Judge.is_possible() else None
+    if as_json:
+        quality = None if judged is None else asdict(judged)
+        print(files.as_json({"rows": len(y), **asdict(found), "quality": quality}), end="")
+        return
+    error = "" if found.error is None else f"error {percent(found.error)}, "
+    screen.errors.print(f"{len(y):,} rows: {error}loss {found.loss:.4f}")
+    if judged is None:
+        screen.errors.print(NO_FIGURES, soft_wrap=True)
+        return
+    head, *rows = figures_of(judged, "these rows", {})
+    screen.errors.print(screen.columns(head, rows))
 
 
 @by_first

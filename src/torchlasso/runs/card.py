@@ -15,11 +15,11 @@ from torchlasso.data import Part, load_part
 from torchlasso.data.images import ImageOptions
 from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.runs import choices
-from torchlasso.runs.experiment import Experiment
-from torchlasso.runs.finished import open_run
+from torchlasso.runs.finished import FinishedRun, open_run
+from torchlasso.runs.quality import Judge, names_of_targets
 from torchlasso.runs.records import NEWER, parse_record
 from torchlasso.runs.rows import InputSpec
-from torchlasso.training.trainer import Loss
+from torchlasso.training.trainer import LOSSES, Loss
 
 READERS: dict[str, Callable[[str], Exported]] = {".onnx": read_onnx, ".pt2": read_pt2}
 
@@ -32,6 +32,7 @@ class ModelCard:
         model: the name of the model.
         inputs: the preparation of rows, and the meaning of the outputs.
         loss, label, ignore, categories, task, group, time, images: from the options of the training.
+        constant: the constant answer of the training rows, see :class:`torchlasso.runs.quality.record.Quality`.
         torchlasso: the version that wrote the card.
     """
 
@@ -45,12 +46,18 @@ class ModelCard:
     group: str | None = None
     time: str | None = None
     images: ImageOptions = field(default=ImageOptions(), metadata=NEWER)
+    constant: tuple[float, ...] = field(default=(), metadata=NEWER)
     torchlasso: str = field(default=torchlasso.__version__)
 
+    def __post_init__(self) -> None:
+        if self.constant and len(self.constant) != self.inputs.outputs:
+            raise ValueError(f"the constant answer has {len(self.constant)} values for {self.inputs.outputs} outputs")
+
     @classmethod
-    def of(cls, experiment: Experiment) -> ModelCard:
-        """Make the card of an experiment's model."""
-        options = experiment.options
+    def of(cls, run: FinishedRun) -> ModelCard:
+        """Make the card of a run's model."""
+        experiment, options = run.experiment, run.experiment.options
+        test = run.folder.read_summary().test if run.folder.summary.exists() else None
         return cls(
             options.model,
             experiment.inputs,
@@ -62,6 +69,7 @@ class ModelCard:
             group=options.group,
             time=options.time_order,
             images=options.images,
+            constant=() if test is None else test.constant,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +92,12 @@ class ModelCard:
             time=self.time,
             images=self.images,
         )
+
+    @property
+    def judge(self) -> Judge:
+        """The judge of the model's predictions."""
+        targets, likely = names_of_targets(self.label, self.inputs.outputs), self.loss is LOSSES["cross-entropy"]
+        return Judge(self.inputs.classes, self.constant, likely, targets, self.inputs.predictions)
 
     @property
     def loss(self) -> Loss:
@@ -129,4 +143,4 @@ def open_model(path: str, allowed: Collection[str] = ()) -> tuple[ModelCard, nn.
     if Path(path).is_file():
         raise ValueError(f"{path} is neither the folder of a run nor a file {' or '.join(READERS)}")
     run = open_run(path, allowed, uses=("model", "loss"))
-    return ModelCard.of(run.experiment), run.model
+    return ModelCard.of(run), run.model

@@ -11,7 +11,7 @@ from torch import nn
 from torchlasso.diagnostics.report import report
 from torchlasso.diagnostics.stationarity import is_penalised, stationarity
 from torchlasso.runs.experiment import Experiment
-from torchlasso.runs.quality import Judge
+from torchlasso.runs.quality import Judge, names_of_targets
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Summary
 from torchlasso.selection import Group
@@ -63,8 +63,8 @@ def summarise(
 
 def judge_of(experiment: Experiment, rows: RowSplits) -> Judge:
     """Make the judge of the models of an experiment."""
-    inputs, named = experiment.inputs, tuple((experiment.options.label or "").split(","))
-    targets = named if len(named) == inputs.outputs else ()
+    inputs = experiment.inputs
+    targets = names_of_targets(experiment.options.label, inputs.outputs)
     return Judge.fit(inputs.classes, experiment.loss, rows.train[1], targets=targets, units=inputs.predictions)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torchlasso._core.readable import percent
 from torchlasso.data.card import DataCard
 from torchlasso.diagnostics.stationarity import Stationarity
-from torchlasso.runs.quality import MEASURES, Quality, measure_named
+from torchlasso.runs.quality import MEASURES, Measure, Quality, measure_named
 from torchlasso.runs.records import NEWER
 
 
@@ -47,6 +47,14 @@ class Kept:
     measure: str
     value: float
     stopped_early: bool
+
+    def __post_init__(self) -> None:
+        _ = self.named  # raises an error if there is no such measure
+
+    @property
+    def named(self) -> Measure:
+        """The measure."""
+        return measure_named(self.measure.replace("_", "-"))
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ class Summary:
     def _of_kept(self) -> str:
         if self.kept is None:
             return ""
-        measure = measure_named(self.kept.measure.replace("_", "-"))
+        measure = self.kept.named
         best = f"the best {measure.title} on the validation rows, {measure.shown(self.kept.value)}"
         compared = f", of {self.kept.counted} that were compared" if self.kept.counted < self.epochs else ""
         early = " Training stopped early." if self.kept.stopped_early else ""

@@ -117,5 +117,15 @@ class Judge:
         return Quality(len(y), scores, self.constant, targets=targets if len(targets) > 1 else ())
 
 
+def names_of_targets(label: str | None, outputs: int) -> tuple[str, ...]:
+    """Return the names of several targets from the option ``--label``; () if it has no name for each.
+
+    >>> names_of_targets("height,width", 2), names_of_targets(None, 2)
+    (('height', 'width'), ())
+    """
+    names = tuple((label or "").split(","))
+    return names if len(names) == outputs else ()
+
+
 def _beside(scores: dict[str, Score], constants: dict[str, Score]) -> dict[str, Score]:
     return {key: replace(score, constant=constants[key].value) for key, score in scores.items()}

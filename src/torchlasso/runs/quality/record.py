@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torchlasso.runs.quality.measures import MEASURES
+
 
 @dataclass(frozen=True)
 class Score:
@@ -72,3 +74,12 @@ class Quality:
     classes: tuple[ClassScore, ...] = field(default=())
     confusion: tuple[tuple[int, ...], ...] = field(default=())
     targets: tuple[TargetScore, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for scores in (self.scores, *(target.scores for target in self.targets)):
+            if unknown := scores.keys() - MEASURES.keys():
+                raise ValueError(f"there is no figure {min(unknown)!r}")
+        if self.confusion and any(len(part) != len(self.classes) for part in (self.confusion, *self.confusion)):
+            raise ValueError(f"the confusion matrix does not fit {len(self.classes)} classes")
+        if self.classes and self.constant and len(self.constant) != len(self.classes):
+            raise ValueError(f"the constant answer has {len(self.constant)} values for {len(self.classes)} classes")
