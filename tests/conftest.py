@@ -35,6 +35,23 @@ def one_registry() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(optionalhook=True)  # without xdist nobody asks
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With ``--dist loadfile``, give the files whose scenarios are run by one launch to one worker.
+
+    A second worker would wait for the same outcomes instead of doing something else.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            launched = file.startswith("tests/distributed/test_sharded_") and not file.endswith("_checkpoints.py")
+            return "scenarios" if launched else file
+
+    return Together(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--few", type=int, metavar="N", help="run N cases of each test at most, the first and last included"

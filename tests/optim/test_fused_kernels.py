@@ -19,7 +19,7 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=st
 # an update, and the numbers of a step with λ = 0.2 first
 UPDATES = {
     "heavy ball": (HeavyBall(), [0.2, 0.0, 0.1, 0.9, 1.0, 0.1]),
-    "Adam": (Adam(), [0.2, 0.0, 0.99, 0.1, 0.05, 1e-3, 0.1, 0.1]),
+    "Adam": (Adam(), [0.2, 0.0, 0.99, 0.1, 0.05, 1e-3, 0.1, 0.1, 1e-9, 0.3]),
 }
 EACH = pytest.mark.parametrize("update", UPDATES)
 LENGTHS = [0, 1, 2, 15, 16, 17, 1000]

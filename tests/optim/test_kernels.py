@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 import torchlasso as tl
-from tests.support.implementations import FEW, FEW_NAMES, assert_alike, options_of, random_gradients
+from tests.support.implementations import FEW, assert_alike, options_of, random_gradients
 from tests.support.optimizers import CASES
-from tests.support.pairwise import each_value
 from torchlasso.optim.fused import inductor
 
 SHAPES = [(0,), (1,), (2,), (15,), (16,), (17,), (3, 5), (1000,), (4, 3, 3, 3)]
@@ -55,7 +54,10 @@ OTHERS = {
 }
 
 
-@each_value(case=FEW_NAMES, kind=OTHERS)
+# each optimizer and each kind once; the kernels are those of other tests too
+@pytest.mark.parametrize(
+    ("case", "kind"), [("SGD momentum", "elastic net over rows"), ("Adam", "MCP"), ("AdamW", "MCP")]
+)
 def test_other_numbers_and_other_shapes_compile_nothing(compiled, case, kind):
     penalty, other = OTHERS[kind]
     ws = weights([(4, 6), (7,)])
@@ -86,7 +88,7 @@ def test_every_length_is_stepped_as_by_the_reference(case):
     assert (results[0] == 0).any()
 
 
-@each_value(case=FEW_NAMES, penalty=[tl.L1(), tl.L1(over=tl.Rows())])
+@pytest.mark.parametrize(("case", "penalty"), [("SGD momentum", tl.L1()), ("Adam", tl.L1(over=tl.Rows()))], ids=str)
 def test_threads_make_no_difference(compiled, case, penalty):
     shapes = [(300, 400), (17,), (2, 3)]
     results, before = [], torch.get_num_threads()

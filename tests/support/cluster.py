@@ -6,6 +6,7 @@ needed, which takes seconds, and the others are forked from it.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import multiprocessing
@@ -92,6 +93,7 @@ def launch(command: list[str], folder: Path, patience: float = ALONE) -> str:
 
 def together(processes: int, store: Path, function: Callable[..., None], *args: object) -> None:
     """Run a function in processes that are forked from this one and form a group; end them all after an error."""
+    importlib.import_module("torch._dynamo")  # once for all: the first optimizer of each process would do it
     context = multiprocessing.get_context("fork")  # what was imported so far is there
     started = [
         context.Process(target=_member, args=(rank, processes, store, function, args)) for rank in range(processes)

@@ -22,7 +22,11 @@ COMMAND = "from torchlasso.cli.main import main; main()"
 QUIET = f"import warnings; warnings.simplefilter('ignore'); {COMMAND}"
 PATIENCE = 120  # seconds for a program to come to its end
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torchlasso.cli.main", "torch.distributed.nn"])
+_IMPORTS = ["torchlasso.cli.main", "torch.distributed.nn"]
+# what a run imports as it goes: 3 of the 4 seconds that a small training takes as a program
+_IMPORTS += ["torch._dynamo", "torch._inductor.compile_fx", "torch._export", "pandas", "pyarrow.csv"]
+_IMPORTS += ["matplotlib.backends.backend_agg"]
+_CONTEXT.set_forkserver_preload(_IMPORTS)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,12 @@ def _uncut(penalty: Any, w: DTensor, lam: Any) -> tuple[Placement, ...]:
 
 
 def _local(w: Any, placements: tuple[Placement, ...]) -> Any:
-    return w.redistribute(placements=placements).to_local() if is_sharded(w) else w
+    return _placed(w, placements).to_local() if is_sharded(w) else w
+
+
+def _placed(w: DTensor, placements: tuple[Placement, ...]) -> DTensor:
+    """Return ``w`` with these placements; asking torch for those that it has takes time too."""
+    return w if placements == w.placements else w.redistribute(placements=placements)
 
 
 def shardwise(prox: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -116,7 +121,7 @@ def shardwise(prox: Callable[..., Tensor]) -> Callable[..., Tensor]:
         shard = _local(w, placements)
         if shard.numel():  # a process may hold no row at all
             shard = prox(self, shard, whole(lam), _local(step, placements))
-        return _shared(w, shard, placements).redistribute(placements=w.placements)
+        return _placed(_shared(w, shard, placements), w.placements)
 
     return sharded
 
@@ -132,7 +137,7 @@ def shardwise_mask(alive: Callable[..., Tensor]) -> Callable[..., Tensor]:
         shard = _local(mask, placements)
         if shard.numel():
             shard = alive(self, shard)
-        return _shared(mask, shard, placements).redistribute(placements=mask.placements)
+        return _placed(_shared(mask, shard, placements), mask.placements)
 
     return sharded
 

@@ -32,7 +32,8 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
         raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
     check_form(group, penalty, metric)
     each = penalty.as_view()
-    for w in penalty.over.views([torch.empty_like(p, device="meta") for p in group["params"]]):
+    for view in penalty.over.views([torch.empty_like(p, device="meta") for p in group["params"]]):
+        w = torch.empty(view.shape, dtype=view.dtype, device="meta")  # plain, also where the parameter is sharded
         each.prox(
             w, 1.0, w if metric.diagonal and group["form"] == "proximal" else 1.0
         )  # shapes only: raises what a step would raise

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchlasso.distributed.sharding import local, shared_like
 from torchlasso.selection import Group
 
 State = Mapping[str, Any]
@@ -55,4 +56,5 @@ def floored_unless_seen(root: Tensor, size: Tensor, group: Group, state: State) 
     if torch.finfo(root.dtype).tiny > SILENT**2:
         return root  # in float16, where such a square underflows, a zero does not mean that there was no gradient
     least = assumed(group["lam"], age_of(state))
-    return torch.where(size <= silent_below(group["eps"]), root.clamp_min(least), root)
+    own = local(root)  # each process works on its shard: every coordinate is by itself
+    return shared_like(root, torch.where(local(size) <= silent_below(group["eps"]), own.clamp_min(least), own))

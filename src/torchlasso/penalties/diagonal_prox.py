@@ -93,6 +93,8 @@ def to_unit_scale(z: Tensor, lam: Strength) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) -> tuple[Tensor, Tensor]:
+    if z.is_meta:  # only shapes are known
+        return torch.empty_like(z), torch.empty_like(z[:, :1])
     given, scale, dead = z, largest_of(z), z == 0
     z, threshold, slope = z / scale, threshold / scale, slope * scale
     # Beyond these bounds a threshold no longer matters to the root; they keep the quotients and their squares finite.
@@ -110,8 +112,8 @@ def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) 
         unit = y / q
         rise = (unit * unit / (theta + bounded)).sum(dim=1, keepdim=True) / q - slope
         before, theta = theta, (theta + (1 + slope * theta - 1 / q) / rise).clamp_min(0)
-        # exit early on the CPU only: on a GPU the test would synchronise; shapes alone are known after one iteration
-        if theta.is_meta or (
+        # exit early on the CPU only: on a GPU the test would synchronise
+        if (
             theta.is_cpu
             and not torch.compiler.is_compiling()
             and not ((theta - before).abs() > 4 * torch.finfo(z.dtype).eps * theta).any()
