@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import torchlasso as tl
-from torchlasso.control.live_blocks import count_all, count_live, leave_
+from torchlasso.control.live_blocks import count_all, count_live
+from torchlasso.control.ranking import Ranking
 
 STEPS = 80
 
@@ -93,7 +94,7 @@ def test_blocks_of_every_kind_end_exactly(kind, target, form):
 
 
 def test_the_features_that_matter_are_found_and_dead_ones_do_not_come_back():
-    training = Training(features=3).run()
+    training = Training(1, features=3).run()
     (penalty,) = [p for p in training.optimizer.penalties if p is not None]
     assert penalty.over.live(training.model).nonzero()[:, 0].tolist() == [0, 1, 2]
     training.run(STEPS, STEPS + 5)
@@ -143,10 +144,11 @@ def test_the_last_gap_is_closed_without_harm_to_the_blocks_that_stay(penalty):
     w.grad = torch.zeros_like(w)
     optimizer.step()
     before = w.detach().clone()
-    leave_(optimizer, optimizer.param_groups, 2, allow_empty=True)
+    ranking = Ranking(optimizer, optimizer.param_groups, allow_empty=True)
+    ranking.remove_(ranking.least(1))
     assert torch.equal(w[:3], before[:3])
     assert not w[3].any()
-    leave_(optimizer, optimizer.param_groups, 1, allow_empty=True)
+    ranking.remove_(ranking.least(2))
     assert torch.equal(w[0], before[0])
     assert not w[1:].any()
 
@@ -157,7 +159,8 @@ def test_no_layer_is_emptied_unless_it_may_be():
         optimizer = tl.ProxSGD([one, two], lr=0.1, penalty=tl.L1(over=tl.Rows()), lam=1e-3)
         one.grad, two.grad = torch.zeros(3, 2), torch.zeros(3, 2)
         optimizer.step()
-        leave_(optimizer, optimizer.param_groups, 3, allow_empty)
+        ranking = Ranking(optimizer, optimizer.param_groups, allow_empty)
+        ranking.remove_(ranking.least(3))
         return count_live(tl.L1(over=tl.Rows()), [one, two], [one, two])
 
     assert left(allow_empty=False) == [2, 1]

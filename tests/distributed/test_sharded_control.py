@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -168,6 +169,20 @@ def kept(wrap) -> None:
         lowered |= min(map(min, scales)) < 1
     assert lowered
     assert_as_alone(run, lams, plain, expected)
+
+
+@CLUSTER.scenario("a budget, DDP")
+def budget() -> None:
+    plain, run = (Run(wrap, "ProxAdam", "rows", "all") for wrap in (None, ddp))
+    sample = torch.randn(8, 6, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    for each in (plain, run):
+        each.controls = [tl.TargetBudget(each.optimizer, each.model, sample, flops=0.4, steps=STEPS)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tl.TargetMissed)  # a unit is more than a point
+        expected, lams = plain.train(), run.train()
+    assert_as_alone(run, lams, plain, expected)
+    assert run.controls[0].closing.held
+    assert 0.25 < run.controls[0].left[0] == plain.controls[0].left[0] <= 0.4
 
 
 @CLUSTER.scenario("a budget refuses shards")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+T = TypeVar("T")
 LONGEST = 80  # the most characters of a value in a message
 
 
@@ -69,6 +70,23 @@ def is_number(value: Any) -> bool:
     (True, False, False, False)
     """
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def only_given(name: str, options: Mapping[str, T | None]) -> tuple[str, T]:
+    """Return the name and the value of the one option that was given; the others are None.
+
+    Raises:
+        ValueError: none or several were given.
+
+    Examples:
+        >>> only_given("TargetCount", {"features": 5, "units": None})
+        ('features', 5)
+    """
+    given = [(option, value) for option, value in options.items() if value is not None]
+    if len(given) != 1:
+        found = ", ".join(option for option, _ in given) or "none"
+        raise ValueError(f"{name}: give one of {', '.join(options)}; got {found}")
+    return given[0]
 
 
 def check_positive(name: str, value: Any) -> None:

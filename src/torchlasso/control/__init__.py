@@ -2,9 +2,9 @@
 
 from torchlasso.control.base import LambdaController
 from torchlasso.control.hold import Hold
+from torchlasso.control.misses import TargetMissed
 from torchlasso.control.reweighted import Reweighted
 from torchlasso.control.schedules import Warmup
-from torchlasso.control.steering import TargetMissed
 from torchlasso.control.target_budget import TargetBudget
 from torchlasso.control.target_count import TargetCount
 from torchlasso.control.target_sparsity import TargetSparsity

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from torchlasso._core.arguments import is_number, shown
 from torchlasso.control.base import LambdaController, check_steps, initial_lam
+from torchlasso.control.closing import Closing
 from torchlasso.control.forecast import Forecast
 from torchlasso.control.latent_search import LatentSearch
+from torchlasso.control.misses import FURTHEST, TargetMissed, explanation
 from torchlasso.control.protection import protect
 from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
@@ -24,10 +26,11 @@ from torchlasso.selection import Group
 ELASTICITY = 0.8
 # The share of training after which λ has hardly any effect, since the learning rate has fallen.
 HORIZON = 0.9
-# Samples of the support in all of training, and in the longest window of the forecast.
-SAMPLES, WINDOW = 400, 20
-# A weight counts as moving to zero if it would be zero so many samples from now, at its speed over the last few.
-AHEAD, STRIDE = 40, 5
+# Samples of the support in all of training; in a training of fewer steps there is one after each of them.
+SAMPLES = 400
+# The longest window of the forecast, as a share of training. A weight counts as moving to zero if it would be zero so
+# much of training from now, at its speed over the last few samples.
+WINDOW, AHEAD, STRIDE = 0.05, 0.1, 5
 # The forecast exceeds the final share, in log odds, by this much at the start, and by nothing at the horizon.
 EXCESS = 0.4
 # How many times as fast as would just do: the error is gone before the last moment.
@@ -38,16 +41,10 @@ HASTE = 4.0
 FASTEST, FASTEST_DOWN, FASTEST_LATE = 8.0, 24.0, 24.0
 # So fast it falls where enough is gone and what is gone does not come back.
 FASTEST_STOP = 100.0
-# λ may become this much larger or smaller than it was given (a logarithm).
-FURTHEST = 14.0
 # In the latent form a target is missed downwards only by a part of a block, which this share may be.
 BLOCK = 0.005
 # A parameter that has had no gradient for this share of training, and so many steps at least, does not count.
 PATIENCE, LEAST_PATIENCE = 0.05, 10
-
-
-class TargetMissed(UserWarning):
-    """A warning: training ended away from the target. The message says where, and a likely reason."""
 
 
 class Idle(UserWarning):
@@ -100,7 +97,10 @@ class Steered(LambdaController):
         self.unit: dict[Tensor, int | None] = {}  # of each parameter; None where it is not steered
         self.waiting: dict[Tensor, int] = {}  # the number of steps without a gradient
         self._told: set[Tensor] = set()
-        self._forecast, self._search = Forecast([], WINDOW, STRIDE), LatentSearch(self)
+        self.samples = steps / self.every
+        self._forecast = Forecast([], max(1, math.ceil(WINDOW * self.samples)), STRIDE)
+        self._search = LatentSearch(self)
+        self.closing: Closing | None = None  # in the default form, where the target can be met exactly
         forms = {group["form"] for group, _ in self._groups()}
         if len(forms) > 1:
             raise ValueError(f"{name}: the groups have the forms {' and '.join(sorted(forms))}; give all of them one")
@@ -191,15 +191,16 @@ class Steered(LambdaController):
         if self.done % self.every == 0:
             if self.exact:
                 self.strengths = self._search.strengths(self.done, self.every)
-            else:
+            elif self.closing is None or not self.closing.held:
                 self._forecast.sample()
                 self._steer()
             if not self.allow_empty:
                 for group, penalty in self._groups():
                     protect(group, penalty)
         self._set()
-        if not self.exact:
-            self._close()
+        if self.closing is not None:
+            self.closing.step()
+            self._set()
         if self.done == self.steps:
             if self.exact:
                 self._search.land()
@@ -209,15 +210,12 @@ class Steered(LambdaController):
         """Return the shares that λ is steered to."""
         return self.shares
 
-    def _close(self) -> None:
-        """Close the gap between what λ leaves and the target, after a step."""
-
     def _steer(self) -> None:
         done = self.done / self.steps
-        window = max(1, round(WINDOW * min(1.0, 2 * (1 - done))))
+        window = max(1, round(self.samples * WINDOW * min(1.0, 2 * (1 - done))))
         togo = max(HORIZON - done, 2 * self.every / self.steps)
         excess = EXCESS * max(0.0, 1 - done / HORIZON) ** 2
-        ahead = min(AHEAD, togo * SAMPLES / 2)  # speeds fall with the learning rate
+        ahead = self.samples * min(AHEAD, togo / 2)  # speeds fall with the learning rate
         aims = self._aims()
         for i, left in enumerate(self._left(self._forecast.weights(window, ahead))):
             group = next((group for group, _ in self._groups() if self.unit[group["params"][0]] == i), None)
@@ -253,26 +251,14 @@ class Steered(LambdaController):
         pairs = zip(self.shares, self.left, strict=True)
         below = max(self.tolerance, self.block) if self.exact else self.tolerance
         # False for NaN: nothing is left to be steered
-        return [
-            self._why(share, left) for share, left in pairs if left - share > self.tolerance or share - left > below
-        ]
-
-    def _why(self, share: float, left: float) -> str:
-        ended = f"{type(self).__name__}: training ended with {100 * left:.2f} % of {self.what} left"
-        scales = [scale for group, _ in self._groups() for scale in group["lam_scales"]]
-        if left > share and min(scales) < 1:
-            why = "a layer that would have become empty was kept (allow_empty=False)"
-        elif self.exact:
-            why = "no λ leaves so little" if left > share else "a block more would have been too much"
-        elif max(map(abs, self.strengths)) == FURTHEST:
-            why = f"λ reached {max(self.lam):.3g}, its limit for this start"
-        else:
-            why = f"λ was still changing: use more steps, or start nearer to its last value, {max(self.lam):.3g}"
-        return f"{ended} instead of {100 * share:.2f} %; {why}"
+        missed = [(share, left) for share, left in pairs if left - share > self.tolerance or share - left > below]
+        return [explanation(self, share, left) for share, left in missed]
 
     @property
     def can_lose(self) -> bool:
         """Return False while less is left than the target: λ will fall, and some weights have to come back."""
+        if self.closing is not None and self.closing.held:
+            return True
         return all(left >= share for left, share in zip(self.left, self.shares, strict=True))
 
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
@@ -285,6 +271,7 @@ class Steered(LambdaController):
             "strengths": list(self.strengths),
             "starts": list(self.starts),
             "waiting": waiting,
+            **({} if self.closing is None else self.closing.state_dict()),
             **self._forecast.state_dict(),
         }
 
@@ -295,6 +282,8 @@ class Steered(LambdaController):
         self.waiting = dict(zip(self.params, state["waiting"], strict=True))
         self._told = {p for p in self.params if not self.counts(p)}
         self._forecast.load_state_dict(state)
+        if self.closing is not None:
+            self.closing.load_state_dict(state)
 
 
 def _log_odds(share: float) -> float:

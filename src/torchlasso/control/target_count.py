@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchlasso._core.arguments import check_whole
+from torchlasso._core.arguments import check_whole, only_given
 from torchlasso.control.base import check_proximal
 from torchlasso.control.live_blocks import count_all
 from torchlasso.control.target_sparsity import TargetSparsity
@@ -72,10 +72,7 @@ class TargetCount(TargetSparsity):
     ) -> None:
         check_proximal(optimizer, "TargetCount")
         asked: dict[str, Any] = {"blocks": blocks, "features": features, "units": units, "heads": heads}
-        given = {name: value for name, value in asked.items() if value is not None}
-        if len(given) != 1:
-            raise ValueError(f"TargetCount: give one of {', '.join(asked)}; got {', '.join(given) or 'none'}")
-        [(name, wanted)] = given.items()
+        name, wanted = only_given("TargetCount", asked)
         check_whole(f"TargetCount: {name}", wanted)
         groups = optimizer.penalised_groups()
         for group in groups:

@@ -11,7 +11,9 @@ from torch import Tensor
 from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso._core.specs import unknown
 from torchlasso.control.base import check_proximal
-from torchlasso.control.live_blocks import count_all, count_live, leave_
+from torchlasso.control.closing import MARGIN, Closing
+from torchlasso.control.live_blocks import count_all, count_live
+from torchlasso.control.ranking import Ranking
 from torchlasso.control.steering import Steered
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim import Proximal
@@ -21,11 +23,7 @@ from torchlasso.selection import Group
 
 SCOPES, COUNTS = ("model", "group"), ("weights", "blocks")
 
-# With blocks, λ is steered to leave some more than the target, this share of it, and one at least. From a share of
-# training on, in which the rate has fallen but blocks still come and go, the number of live ones may not exceed a line
-# that falls to the target; from a later one on, the zeros are held.
-MARGIN, CLOSE, CLOSED = 0.1, 0.6, 0.9
-RELIEF = 0.1  # λ falls by this, a logarithm, in each step of that time after which less is left than the target
+ROUNDING = 1e-6  # of a number of blocks that is computed from a share
 
 
 class TargetSparsity(Steered):
@@ -117,8 +115,6 @@ class TargetSparsity(Steered):
         self.scope, self.later = scope, None if several else 1 - targets[0]
         self.sizes: dict[Tensor, int] = {}  # of the full model: weights that were removed count as zeros
         self._made = 0
-        self._opened: list[int] | None = None  # live blocks when the gap began to be closed
-        self._held = False
         if count == "blocks":
             tolerance, self.what, self.block = 0.0, "the blocks", 0.0
         super().__init__(
@@ -129,6 +125,8 @@ class TargetSparsity(Steered):
             allow_empty=allow_empty,
             tolerance=tolerance,
         )
+        if count == "blocks" and not self.exact:
+            self.closing = Closing(self)
 
     def _aims(self) -> Sequence[float]:
         if self.count == "weights":
@@ -140,12 +138,11 @@ class TargetSparsity(Steered):
 
     def state_dict(self) -> dict[str, Any]:
         sizes = [self.sizes[p] for p in self.params]
-        return {**super().state_dict(), "sizes": sizes, "opened": self._opened, "held": self._held}
+        return {**super().state_dict(), "sizes": sizes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.sizes = dict(zip(self.params, state["sizes"], strict=True))
-        self._opened, self._held = state.get("opened"), state.get("held", False)
 
     def _sizes_of(self, group: Mapping[str, Any]) -> list[int]:
         """Return the number of weights of each parameter of a group, or of blocks of each set at its first one."""
@@ -173,27 +170,13 @@ class TargetSparsity(Steered):
                 found[unit] += self.sizes[p]
         return found
 
-    def _close(self) -> None:
-        if self.count == "weights" or self._held or self.done < CLOSE * self.steps:
-            return
-        every = self._of()
-        live = [round(left * of) if of else 0 for left, of in zip(self.left, every, strict=True)]
-        wanted = [round(share * of) for share, of in zip(self.shares, every, strict=True)]
-        if self._opened is None:
-            self._opened = live
-        open_for = max(0.0, 1 - (self.done / self.steps - CLOSE) / (CLOSED - CLOSE))
-        for unit, (now, keep, first) in enumerate(zip(live, wanted, self._opened, strict=True)):
-            most = keep + math.ceil(max(0, first - keep) * open_for) if self.done < self.steps else keep
-            groups = [group for group, i, _ in self.steered() if i == unit]
-            if now > most:
-                leave_(self.optimizer, groups, most, self.allow_empty)
-                live[unit] = most
-            elif now < keep:
-                self.strengths[unit] -= RELIEF
-        self._set()
-        if open_for == 0 and live == wanted:
-            self.optimizer.hold()
-            self._held = True
+    def beyond(self, unit: int, ranking: Ranking, most: float) -> Tensor:
+        of = self._of()[unit]
+        return ranking.least(round(self.left[unit] * of) - math.ceil(most * of - ROUNDING))
+
+    def is_met(self, unit: int, left: float) -> bool:
+        of = self._of()[unit]
+        return not of or round(left * of) == round(self.shares[unit] * of)
 
     def _unit_of(self, group: Group) -> int | None:
         penalty = next(penalty for other, penalty in self._groups() if other is group)

@@ -1,0 +1,51 @@
+"""Targets that were missed, with a likely reason."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torchlasso.control.closing import Closing
+from torchlasso.selection import Group
+
+# λ may become this much larger or smaller than it was given (a logarithm).
+FURTHEST = 14.0
+
+
+class TargetMissed(UserWarning):
+    """A warning: training ended away from the target. The message says where, and a likely reason."""
+
+
+class Missed(Protocol):
+    """The part of a controller that an explanation needs; see :class:`torchlasso.control.steering.Steered`."""
+
+    what: str
+    exact: bool
+    strengths: list[float]
+    closing: Closing | None
+
+    @property
+    def lam(self) -> list[float]: ...
+    def steered(self) -> list[tuple[Group, int, float]]: ...
+
+
+def explanation(target: Missed, share: float, left: float) -> str:
+    """Return a sentence that says how much is left instead of the target, and why."""
+    ended = f"{type(target).__name__}: training ended with {100 * left:.2f} % of {target.what} left"
+    return f"{ended} instead of {100 * share:.2f} %; {_reason(target, left > share)}"
+
+
+def _reason(target: Missed, too_much: bool) -> str:
+    scales = [scale for group, _, _ in target.steered() for scale in group["lam_scales"]]
+    if too_much and min(scales, default=1.0) < 1:
+        return "a layer that would have become empty was kept (allow_empty=False)"
+    if target.exact:
+        return "no λ leaves so little" if too_much else "a block more would have been too much"
+    if target.closing is not None:
+        if too_much:
+            return "no more blocks can go"
+        if target.closing.held:
+            return "a block more would have been too much"
+        return "blocks that were zero did not come back: start with a smaller λ, or use more steps"
+    if max(map(abs, target.strengths)) == FURTHEST:
+        return f"λ reached {max(target.lam):.3g}, its limit for this start"
+    return f"λ was still changing: use more steps, or start nearer to its last value, {max(target.lam):.3g}"
