@@ -24,7 +24,8 @@ class Stationarity:
 
 
 def is_penalised(groups: Iterable[Group]) -> bool:
-    """Return whether any λ is above zero, so that a distance can be measured in units of it."""
+    """Return whether any λ is above zero and acts, so that a distance can be measured in units of it."""
+    groups = [group for group in groups if not group.get("held")]
     return any(bool(lam.max() > 0) if isinstance(lam, Tensor) else lam > 0 for _, _, lam in penalised(groups))
 
 
@@ -38,7 +39,7 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
             parameters are left out.
 
     In the latent form of an optimizer such as Adam, λ is measured against each weight's gradients: they are divided by
-    the ``scales`` of the groups, √v̂ + ε as it is now. While zeros are held, λ is 0 and there is nothing to measure.
+    the ``scales`` of the groups, √v̂ + ε as it is now. Groups whose zeros are held are left out: λ has no part in them.
 
     Sharded parameters count as a whole; then every process has to make the call, here and in :func:`lambda_max`.
 
@@ -53,7 +54,7 @@ def stationarity(groups: Iterable[Group]) -> Stationarity:
         Stationarity(max=0.5, mean=0.1666...)
     """
     distances = []
-    given = check_groups("stationarity: groups", groups)
+    given = [group for group in check_groups("stationarity: groups", groups) if not group.get("held")]
     groups = [trained for group in given if (trained := _without_frozen(group))["params"]]
     for (w, penalty, lam), (grad, _, _) in zip(penalised(groups), penalised(groups, _gradients(groups)), strict=True):
         largest = float(lam.max()) if isinstance(lam, Tensor) else lam  # where it is reweighted, that of a zero

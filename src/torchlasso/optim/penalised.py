@@ -111,6 +111,8 @@ class PenalisedOptimizer(Optimizer):
     def penalised_groups(self) -> list[Group]:
         """Return the groups with a penalty, as :func:`torchlasso.param_groups` does, and the factors on their λ.
 
+        ``held`` says whether their zeros are held, so that λ has no part in a step.
+
         In the latent form they also have ``scales``, the sizes in which λ is a threshold on each parameter's gradient.
         """
         return [
@@ -118,6 +120,7 @@ class PenalisedOptimizer(Optimizer):
                 "params": group["params"],
                 "penalty": penalty,
                 "lam": group["lam"],
+                "held": group["held"],
                 "weights": self._factors(group, penalty),
                 **self._scales(group),
             }
