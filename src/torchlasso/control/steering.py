@@ -28,8 +28,8 @@ ELASTICITY = 0.8
 HORIZON = 0.9
 # Samples of the support in all of training; in a training of fewer steps there is one after each of them.
 SAMPLES = 400
-# The longest window of the forecast, as a share of training. A weight counts as moving to zero if it would be zero so
-# much of training from now, at its speed over the last few samples.
+# The longest window of the forecast, as a share of them. A weight counts as moving to zero if it would be zero after
+# such a share from now, at its speed over the last few samples.
 WINDOW, AHEAD, STRIDE = 0.05, 0.1, 5
 # The forecast exceeds the final share, in log odds, by this much at the start, and by nothing at the horizon.
 EXCESS = 0.4
@@ -97,7 +97,7 @@ class Steered(LambdaController):
         self.unit: dict[Tensor, int | None] = {}  # of each parameter; None where it is not steered
         self.waiting: dict[Tensor, int] = {}  # the number of steps without a gradient
         self._told: set[Tensor] = set()
-        self.samples = steps / self.every
+        self.samples = min(SAMPLES, steps)
         self._forecast = Forecast([], max(1, math.ceil(WINDOW * self.samples)), STRIDE)
         self._search = LatentSearch(self)
         self.closing: Closing | None = None  # in the default form, where the target can be met exactly
