@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from torchlasso.estimators import SparseClassifier, SparseRegressor
+from torchlasso.estimators import FeatureSelector, SparseClassifier, SparseRegressor, StabilitySelection
 
 SHORT: dict[str, Any] = {"hidden": (8,), "epochs": 100, "points": 3, "random_state": 0}
 
@@ -128,6 +128,25 @@ def test_a_pickled_model_and_a_sparse_matrix_give_the_same(hidden: tuple[int, ..
     model = SparseClassifier(**{**SHORT, "hidden": hidden}).fit(csr_matrix(x), y)
     again = pickle.loads(pickle.dumps(model))
     assert (again.predict_proba(x) == model.predict_proba(csr_matrix(x))).all()
+
+
+@pytest.mark.parametrize("estimator", [SparseRegressor(hidden=()), StabilitySelection(SparseRegressor(hidden=()))])
+def test_a_sparse_matrix_that_would_be_too_large_is_refused(estimator: Any) -> None:
+    x = csr_matrix((200_000, 100_000))
+    with pytest.raises(ValueError, match=r"X is sparse, 200,000 × 100,000, .* at most 1,000,000,000 are possible"):
+        estimator.fit(x, np.arange(200_000.0))
+
+
+def test_a_frame_of_polars_keeps_its_names() -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    x, y = make_classification(60, 4, random_state=0)
+    frame = polars.DataFrame(x, schema=["age", "dose", "weight", "height"])
+    model = SparseClassifier(features=2, hidden=()).fit(frame, y)
+    assert model.feature_names_in_.tolist() == frame.columns
+    assert (model.predict(frame) == SparseClassifier(features=2, hidden=()).fit(x, y).predict(x)).all()
+    selector = FeatureSelector(SparseClassifier(hidden=()), features=2).set_output(transform="polars")
+    assert set(selector.fit_transform(frame, y).columns) <= set(frame.columns)
+    assert selector.transform(frame).shape == (60, 2)
 
 
 def test_in_a_search_and_as_a_selector() -> None:

@@ -34,6 +34,7 @@ Self = TypeVar("Self", bound="SparseEstimator")
 Factory = Callable[[int, int], nn.Module]  # (features, outputs) ↦ a network
 PENALTIES: Mapping[str, Callable[..., Penalty]] = {"mcp": MCP, "scad": SCAD, "l1": ElasticNet}
 DTYPES = [np.float64, np.float32]
+LARGEST = 10**9  # the most numbers of a sparse matrix that is made dense: 8 gigabytes
 
 
 class Table(NamedTuple):
@@ -216,7 +217,17 @@ def _rows(table: Table) -> TableRows:
 
 
 def as_dense(x: Any) -> Numbers:
-    """Return a matrix, sparse or not, as a dense one."""
+    """Return a matrix, sparse or not, as a dense one.
+
+    Raises:
+        ValueError: a sparse matrix is too large for it.
+    """
+    if issparse(x) and x.shape[0] * x.shape[1] > LARGEST:
+        raise ValueError(
+            f"X is sparse, {x.shape[0]:,} × {x.shape[1]:,}, and is computed with as a dense matrix, which would have "
+            f"{x.shape[0] * x.shape[1]:,} numbers; at most {LARGEST:,} are possible. Leave columns out before, such as "
+            "by SelectKBest, or take fewer rows"
+        )
     return np.asarray(x.toarray() if issparse(x) else x)
 
 

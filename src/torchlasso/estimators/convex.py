@@ -18,6 +18,7 @@ from torchlasso.estimators.input_groups import InputGroups
 from torchlasso.estimators.scaled import ScaledProblem
 from torchlasso.estimators.smooth import SmoothLoss
 
+ROUGH = 0.03  # the precision over a working set, relative to the largest distance of a group from stationarity before
 FIRST, GROWTH = 100, 2  # the most groups that join the first working set, and the growth of the next ones
 
 
@@ -95,7 +96,8 @@ class LinearProblem:
     def minimum(self, lam: float, start: Solution | None = None) -> Solution:
         """Return the minimum for one λ.
 
-        Groups join a working set until no other could help.
+        Groups join a working set until no other could help. Until then, the minimum over the working set is found only
+        roughly.
 
         Args:
             lam: λ, at least 0.
@@ -103,18 +105,18 @@ class LinearProblem:
         """
         found, near = start or self._at_zero, self._near
         working = (self.groups.l1 == 0) | (self.groups.norms(found.coef) > 0)
-        most = FIRST
+        away, most, rough = self.groups.distances(found.coef, self._gradient(found), lam), FIRST, float("inf")
         while True:
-            found = self._minimum_over(working, lam, found, near)
-            away = self.groups.distances(found.coef, self._gradient(found), lam)
             outside = away.masked_fill(working, 0.0)
             joining = outside.topk(min(most, len(outside))).indices
-            joining = joining[outside[joining] > near]
-            if not len(joining):
+            working[joining[outside[joining] > near]] = True
+            most = max(most, (GROWTH - 1) * int(working.sum()))
+            rough = max(near, ROUGH * min(rough, float(away.max())))
+            found = self._minimum_over(working, lam, found, rough)
+            away = self.groups.distances(found.coef, self._gradient(found), lam)
+            if rough == near and not bool((away.masked_fill(working, 0.0) > near).any()):
                 distance = float(away.max())
                 return replace(found, distance=distance, is_exact=distance <= 2 * near)
-            working[joining] = True
-            most = max(most, (GROWTH - 1) * int(working.sum()))
 
     def refitted(self, found: Solution) -> Solution:
         """Return the minimum over the groups of a solution that are not zero, without their penalty.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations_with_replacement
 from typing import ClassVar
 
 import torch
@@ -21,14 +23,14 @@ class RowLoss:
         value: the loss, (n,).
         slope: its derivatives by the outputs, (n, q).
         curvature: its second derivatives, (n, q, q).
-        curved: (outputs, targets, directions) ↦ the product of these with a direction of each row, (n, q).
+        curved: (outputs, targets) ↦ a function: directions of the rows, (n, q) ↦ their product with these, (n, q).
         is_shift_invariant: whether it stays the same if a number is added to all outputs of a row.
     """
 
     value: RowFunction
     slope: RowFunction
     curvature: RowFunction
-    curved: Callable[[Tensor, Tensor, Tensor], Tensor]
+    curved: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
     is_shift_invariant: bool = False
 
 
@@ -41,10 +43,19 @@ def _spread(outputs: Tensor) -> Tensor:
     return torch.diag_embed(shares) - shares[:, :, None] * shares[:, None, :]
 
 
-def _spread_along(outputs: Tensor, directions: Tensor) -> Tensor:
+def _spread_along(outputs: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
     shares = outputs.softmax(dim=1)
-    along = shares * directions
-    return along - shares * along.sum(dim=1, keepdim=True)
+
+    def along(directions: Tensor) -> Tensor:
+        own = shares * directions
+        return own - shares * own.sum(dim=1, keepdim=True)
+
+    return along
+
+
+def _logistic_along(outputs: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+    factors = outputs.sigmoid() * (-outputs).sigmoid()
+    return lambda directions: factors * directions
 
 
 # ½‖outputs − y‖²
@@ -52,21 +63,21 @@ SQUARED = RowLoss(
     value=lambda outputs, y: (outputs - y).square().sum(dim=1) / 2,
     slope=lambda outputs, y: outputs - y,
     curvature=lambda outputs, y: torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1),
-    curved=lambda outputs, y, directions: directions,
+    curved=lambda outputs, y: lambda directions: directions,
 )
 # cross-entropy of one output, the log odds of class 1 against class 0
 LOGISTIC = RowLoss(
     value=lambda outputs, y: binary_cross_entropy_with_logits(outputs, y, reduction="none")[:, 0],
     slope=lambda outputs, y: outputs.sigmoid() - y,
     curvature=lambda outputs, y: (outputs.sigmoid() * (-outputs).sigmoid())[:, :, None],
-    curved=lambda outputs, y, directions: outputs.sigmoid() * (-outputs).sigmoid() * directions,
+    curved=_logistic_along,
 )
 # cross-entropy of one output for each class; y has the number of the class
 MULTINOMIAL = RowLoss(
     value=lambda outputs, y: cross_entropy(outputs, y[:, 0].long(), reduction="none"),
     slope=lambda outputs, y: outputs.softmax(dim=1) - _one_hot(outputs, y),
     curvature=lambda outputs, y: _spread(outputs),
-    curved=lambda outputs, y, directions: _spread_along(outputs, directions),
+    curved=_spread_along,
     is_shift_invariant=True,
 )
 
@@ -87,9 +98,13 @@ class RowCurvature:
     y: Tensor
     factors: Tensor
 
+    @cached_property
+    def _curved(self) -> Callable[[Tensor], Tensor]:
+        return self.loss.curved(self.outputs, self.y)
+
     def times(self, directions: Tensor) -> Tensor:
         """Return their product with directions of the outputs, (n, q)."""
-        return self.factors[:, None] * self.loss.curved(self.outputs, self.y, directions)
+        return self.factors[:, None] * self._curved(directions)
 
     def between(self, x: Tensor) -> Tensor:
         """Return the second derivatives by the weights of inputs x, (n, p): (p · q, p · q)."""
@@ -97,7 +112,11 @@ class RowCurvature:
         size, q = x.shape[1], within.shape[1]
         if q == 1:
             return x.mT @ (x * within[:, 0])
-        return torch.einsum("na,nij,nb->aibj", x, within, x).reshape(size * q, size * q)
+        found = x.new_zeros(size, q, size, q)
+        for i, j in combinations_with_replacement(range(q), 2):
+            if within[:, i, j].any():
+                found[:, i, :, j] = found[:, j, :, i] = x.mT @ (x * within[:, i, j, None])
+        return found.reshape(size * q, size * q)
 
 
 @dataclass(frozen=True)

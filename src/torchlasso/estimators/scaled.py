@@ -28,10 +28,16 @@ class ScaledProblem:
     steepness: float = 1e-3  # an estimate of the Lipschitz constant of the gradient; it grows
 
     def minimum(self, coef: Tensor, near: Tensor) -> Tensor:
-        """Return the minimum; its groups are at most ``near`` from stationarity, unless it takes too long."""
-        lowest, idle = float("inf"), 0
+        """Return the minimum; its groups are at most ``near`` from stationarity, unless it takes too long.
+
+        Groups of several numbers cannot become zero in a Newton step, so these wait until a sweep leaves the same
+        groups zero as the one before.
+        """
+        lowest, idle, live = float("inf"), 0, self._live(coef)
+        has_vectors = bool((~self._numbers(coef) & (self.groups.l1 > 0)[self.groups.numbers]).any())
+        is_settled = not has_vectors
         for _ in range(SWEEPS):
-            coef = self._newton(coef, near)
+            coef = self._newton(coef, near) if is_settled else coef
             value = float(self.loss.value(self.x @ coef) + self.groups.value(coef, self.lam))
             idle = 0 if value < lowest else idle + 1
             lowest = min(lowest, value)
@@ -41,7 +47,17 @@ class ScaledProblem:
             if bool((self.groups.distances(coef, gradient, self.lam) <= near).all()):
                 break
             coef = self._accelerated(coef)
+            before, live = live, self._live(coef)
+            is_settled = not has_vectors or torch.equal(before, live)
         return coef
+
+    def _numbers(self, coef: Tensor) -> Tensor:
+        """Return a mask of the rows that are penalised groups of a single number."""
+        sizes = self.groups.norms(torch.ones_like(coef)).square()[self.groups.numbers]
+        return (sizes < 1.5) & (self.groups.l1[self.groups.numbers] > 0)
+
+    def _live(self, coef: Tensor) -> Tensor:
+        return (self.groups.norms(coef) > 0) | (self.groups.l1 == 0)
 
     def _accelerated(self, coef: Tensor) -> Tensor:
         """Take accelerated proximal gradient steps (Beck and Teboulle 2009), with restarts."""
@@ -70,9 +86,7 @@ class ScaledProblem:
         A group of a single number ends the step where it would change its sign, and becomes zero, as in the
         feature-sign search (Lee et al. 2006).
         """
-        live = (self.groups.norms(coef) > 0) | (self.groups.l1 == 0)
-        numbers = self.groups.norms(torch.ones_like(coef)).square()[self.groups.numbers] < 1.5  # in the group of a row
-        numbers &= self.groups.l1[self.groups.numbers] > 0
+        live, numbers = self._live(coef), self._numbers(coef)
         for _ in range(NEWTON):
             rows, groups = self.groups.only(live)
             face = Face(self.x[:, rows], self.loss, groups, self.lam)
@@ -94,7 +108,7 @@ class ScaledProblem:
             new = at + length * direction
             new[crossing <= length] = 0.0
             coef = coef.index_copy(0, rows, new)
-            live = live & ((self.groups.norms(coef) > 0) | (self.groups.l1 == 0))
+            live = live & self._live(coef)
             if length == 1 and not face.value(new) < value:
                 break
         return coef
