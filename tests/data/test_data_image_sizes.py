@@ -102,8 +102,8 @@ def test_sizes_that_are_none(size: str) -> None:
 
 
 def test_other_options_that_are_of_no_use() -> None:
-    with pytest.raises(ValueError, match="unknown resize 'padd'; did you mean 'pad'"):
-        ImageOptions("8", "padd")
+    with pytest.raises(ValueError, match="unknown resize 'crp'; did you mean 'crop'"):
+        ImageOptions("8", "crp")
     with pytest.raises(ValueError, match="skip_corrupt must be a share"):
         ImageOptions("8", skip_corrupt=1.0)
 
