@@ -18,7 +18,7 @@ from torch import Tensor
 from torchlasso.estimators import FeatureSelector, SparseCox, SparseCoxCV, StabilitySelection
 from torchlasso.estimators.concordance import concordance_index
 from torchlasso.estimators.subsamples import complementary_pairs
-from torchlasso.estimators.survival import TIES, SurvivalTargets
+from torchlasso.training.survival import TIES, SurvivalTargets
 
 
 def patients(n: int = 150, p: int = 12, *, tied: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -118,6 +118,8 @@ def _write(out: str | None, lines: list[list[str]]) -> None:
 def _targets(labels: Labels, inputs: InputSpec, origin: str) -> Tensor:
     if inputs.classes:
         return datasets.class_indices(labels, inputs.classes)
+    if inputs.is_survival:
+        return torch.from_numpy(labels)
     if labels.dtype.kind not in "if":
         raise ValueError(f"{origin}: its labels are text; the model predicts numbers")
     targets = torch.from_numpy(labels).float().reshape(len(labels), -1)

@@ -66,6 +66,7 @@ class Divided:
         train, test: rows with labels.
         validation: the same, or None.
         notes: parts of the data that are not used, a sentence each.
+        is_survival: whether labels are times and events.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Divided:
     test: Split
     validation: Split | None
     notes: tuple[str, ...]
+    is_survival: bool = False
 
     @property
     def parts(self) -> dict[str, Split]:
@@ -108,9 +110,8 @@ def divide(spec: str, columns: ColumnSelection, division: Division) -> Divided:
         notes += _unused("validation", source.validation)
     else:
         validation = _own("validation", division.validation, source.validation, columns)
-    found = Divided(
-        source.name, train, test, validation if validation and len(validation.rows.x) else None, tuple(notes)
-    )
+    held = validation if validation and len(validation.rows.x) else None
+    found = Divided(source.name, train, test, held, tuple(notes), columns.survival is not None)
     _refuse_shared_groups(found)
     return found
 

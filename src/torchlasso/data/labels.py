@@ -34,6 +34,7 @@ class ColumnSelection:
         categories: columns of categories that are written as numbers, such as postcodes.
         task: ``"classification"`` or ``"regression"``, for labels that are whole numbers; None to judge by them.
         images: how images are read.
+        survival: the columns of the times and of the events, in the place of labels.
     """
 
     label: str | None = None
@@ -44,6 +45,7 @@ class ColumnSelection:
     categories: tuple[str, ...] = ()
     task: str | None = None
     images: ImageOptions = ImageOptions()
+    survival: tuple[str, str] | None = None
 
     def find_labels(self, names: Sequence[str], origin: str) -> tuple[str, ...]:
         """Return the label columns among ``names``; none if there are none and none are required.
@@ -66,6 +68,11 @@ class ColumnSelection:
         ):
             if name is not None and name not in here and (self.required or what == "categories"):
                 raise ValueError(f"{origin}: no column {name!r} for {what}; there are {listed(names)}")
+        if self.survival is not None:
+            absent = [name for name in self.survival if name not in here]
+            if absent and (self.required or len(absent) == 1):
+                raise ValueError(f"{origin}: no column {listed(absent)} of times and events; there are {listed(names)}")
+            return () if absent else self.survival
         given = () if self.label is None else (self.label,) if self.label in here else tuple(self.label.split(","))
         taken = {*self.ignore, *((group,) if group else ()), *((self.time,) if self.time else ())}
         for name in given:
@@ -97,7 +104,7 @@ class ColumnSelection:
         Raises:
             ValueError: columns were named.
         """
-        named = (self.label, self.ignore, self.group, self.time, self.categories)
+        named = (self.label, self.ignore, self.group, self.time, self.categories, self.survival)
         if self.required and any(named):
             options = "label=, ignore=, group=, time= and categories="
             raise ValueError(f"{origin}: it has no named columns, so {options} do not apply")

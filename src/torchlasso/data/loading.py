@@ -88,6 +88,7 @@ def load_part(
     categories: Sequence[str] = (),
     task: str | None = None,
     images: ImageOptions | None = None,
+    survival: tuple[str, str] | None = None,
 ) -> Part:
     """Read rows to predict: one file, or the test part of a folder or of a named data set.
 
@@ -98,6 +99,7 @@ def load_part(
         group, time: columns of groups and times, which are no inputs; they may be missing.
         categories: columns of categories that are written as numbers.
         task, images: as for ``load``.
+        survival: the columns of times and events, in the place of labels; they may be missing.
 
     Returns:
         The rows, with labels as they were read, or None. A table with categories or gaps is not encoded.
@@ -119,6 +121,7 @@ def load_part(
         categories=categories,
         task=task,
         images=images,
+        survival=survival,
     )
     source = find_reader(spec).open(spec, columns)
     portion = source.test or source.validation or source.train
@@ -179,6 +182,7 @@ def selected(
     categories: Sequence[str] = (),
     task: str | None = None,
     images: ImageOptions | None = None,
+    survival: tuple[str, str] | None = None,
 ) -> ColumnSelection:
     """Make a selection of columns.
 
@@ -191,5 +195,5 @@ def selected(
     if task not in (None, *TASKS):
         raise unknown("task", str(task), TASKS)
     return ColumnSelection(
-        label, tuple(ignore), required, group, time, tuple(categories), task, images or ImageOptions()
+        label, tuple(ignore), required, group, time, tuple(categories), task, images or ImageOptions(), survival
     )

@@ -66,14 +66,17 @@ def prepare(divided: Divided) -> Prepared:
     classes = () if y.dtype.kind == "f" else class_names(y)
     if y.dtype.kind != "f" and len(classes) < 2:
         raise ValueError(f"{origin}: all labels are {classes[0]!r}; at least 2 classes are needed")
-    ys = {name: _targets(split, y, classes, origin) for name, split in divided.parts.items()}
+    ys = {
+        name: _ranked(split) if divided.is_survival else _targets(split, y, classes, origin)
+        for name, split in divided.parts.items()
+    }
     pairs = {name: (xs[name].contiguous(), ys[name]) for name in xs}
     nothing = (pairs["train"][0][:0], pairs["train"][1][:0])
     features = train.features if encoding is None else encoding.features
     card = DataCard(
         name=divided.name,
         inputs=_inputs(train, xs["train"]),
-        targets=_kind_of_targets(y, classes, ys["train"]),
+        targets=_kind_of_targets(y, classes, ys["train"], divided.is_survival),
         parts=tuple(
             PartCard(name, len(xs[name]), split.how, _counts(ys[name], classes))
             for name, split in divided.parts.items()
@@ -147,7 +150,17 @@ def _inputs(train: Part, x: Tensor) -> str:
     return f"images of {height}×{width} pixels, {'grey' if channels == 1 else f'{channels} channels'}"
 
 
-def _kind_of_targets(y: Labels, classes: tuple[str, ...], targets: Tensor) -> str:
+def _ranked(split: Split) -> Tensor:
+    """Return the ranks of times, which single precision holds, beside the events, (n, 2)."""
+    time, event = _required(split.rows.y, split.origin).T
+    if not event.any():
+        raise ValueError(f"{split.origin}: there is no event; every part needs some")
+    return torch.from_numpy(np.stack([np.unique(time, return_inverse=True)[1], event], axis=1).astype(np.float32))
+
+
+def _kind_of_targets(y: Labels, classes: tuple[str, ...], targets: Tensor, is_survival: bool) -> str:
+    if is_survival:
+        return f"times, {int(targets[:, 1].sum()):,} of them of events"
     if classes:
         return f"{len(classes)} classes"
     return "a number to predict" if targets.shape[1] == 1 else f"{targets.shape[1]} numbers to predict"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def _encoded(column: Any, name: str, origin: str, image_paths: bool) -> Iterator
 
 
 def _labels(pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelection, origin: str) -> Labels | None:
+    if columns.survival is not None:
+        return _times_and_events(pa, table, names, columns, origin)
     found = [_label(pa, table.column(name), name, columns, origin) for name in names]
     if len(found) == 1:
         return found[0]
@@ -100,6 +103,21 @@ def _labels(pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelectio
             raise ValueError(f"{origin}: several labels must be numbers, for regression; column {name!r} is not")
         numbers.append(y.astype(np.float64))
     return np.stack(numbers, axis=1)
+
+
+def _times_and_events(
+    pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelection, origin: str
+) -> Labels | None:
+    """Return the time of each row, and 1 for an event or 0, (n, 2)."""
+    task = replace(columns, task=REGRESSION)
+    found = [_label(pa, table.column(name), name, task, origin) for name in names]
+    if any(y is None for y in found):
+        return None
+    both = np.stack([y for y in found if y is not None], axis=1).astype(np.float64)
+    if (bad := (both[:, 1] != 0) & (both[:, 1] != 1)).any():
+        first = int(bad.argmax())
+        raise ValueError(f"{origin}: column {names[1]!r} has {both[first, 1]:g} in {row(first)}; an event is 1, else 0")
+    return both
 
 
 def _label(pa: Any, column: Any, name: str, columns: ColumnSelection, origin: str) -> Labels | None:

@@ -19,7 +19,7 @@ from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.models import Fitted, ModelPath
 from torchlasso.estimators.points import Numbers
-from torchlasso.estimators.survival import TIES, SurvivalTargets
+from torchlasso.training.survival import TIES, SurvivalTargets
 
 
 @dataclass(eq=False, repr=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class ModelCard:
     Attributes:
         model: the name of the model.
         inputs: the preparation of rows, and the meaning of the outputs.
-        loss, label, ignore, categories, task, group, time, images: from the options of the training.
+        loss, label, ignore, categories, task, group, time, images, survival: from the options of the training.
         constant: the constant answer of the training rows, see :class:`torchlasso.runs.quality.record.Quality`.
         torchlasso: the version that wrote the card.
     """
@@ -46,6 +46,7 @@ class ModelCard:
     group: str | None = None
     time: str | None = None
     images: ImageOptions = field(default=ImageOptions(), metadata=NEWER)
+    survival: tuple[str, ...] = field(default=(), metadata=NEWER)
     constant: tuple[float, ...] = field(default=(), metadata=NEWER)
     torchlasso: str = field(default=torchlasso.__version__)
 
@@ -69,6 +70,7 @@ class ModelCard:
             group=options.group,
             time=options.time_order,
             images=options.images,
+            survival=options.survival or (),
             constant=() if test is None else test.constant,
         )
 
@@ -91,18 +93,20 @@ class ModelCard:
             group=self.group,
             time=self.time,
             images=self.images,
+            survival=(self.survival[0], self.survival[1]) if self.survival else None,
         )
 
     @property
     def judge(self) -> Judge:
         """The judge of the model's predictions."""
         targets, likely = names_of_targets(self.label, self.inputs.outputs), self.loss is LOSSES["cross-entropy"]
-        return Judge(self.inputs.classes, self.constant, likely, targets, self.inputs.predictions)
+        judge = Judge(self.inputs.classes, self.constant, likely, targets, self.inputs.predictions)
+        return replace(judge, is_survival=self.inputs.is_survival)
 
     @property
     def loss(self) -> Loss:
         """The loss that the model was trained with."""
-        return choices.parse_loss(self.loss_name, bool(self.inputs.classes))
+        return choices.parse_loss(self.loss_name, bool(self.inputs.classes), self.inputs.is_survival)
 
 
 class _Described(nn.Module):

@@ -29,6 +29,7 @@ from torchlasso.training.trainer import LOSSES, Loss
 
 BLOCKS = blocks_registry()
 CLASS_WEIGHTS = (NONE, BALANCED) = ("none", "balanced")
+COX = "cox"
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {cls.__name__.lower(): cls for cls in metrics.known_metrics()}
 
 
@@ -76,8 +77,12 @@ def parse_optimizer(text: str) -> tuple[type[torch.optim.Optimizer], dict[str, A
     return OPTIMIZERS[name], options
 
 
-def parse_loss(text: str | None, outputs_are_classes: bool) -> Loss:
+def parse_loss(text: str | None, outputs_are_classes: bool, is_survival: bool = False) -> Loss:
     """Return the loss of this name or a function ``package.module:function``; without a name, choose by the targets."""
+    if is_survival or text == COX:
+        if not is_survival:
+            raise ValueError("the loss 'cox' needs times and events: give --time and --event")
+        return LOSSES[COX]
     if text is None:
         return LOSSES["cross-entropy" if outputs_are_classes else "mse"]
     if is_function_name(text):

@@ -84,7 +84,7 @@ class Experiment:
     @property
     def loss(self) -> Loss:
         """The loss given by the options, or chosen by the targets."""
-        return choices.parse_loss(self.options.loss, bool(self.inputs.classes))
+        return choices.parse_loss(self.options.loss, bool(self.inputs.classes), self.inputs.is_survival)
 
     def build_model(self) -> nn.Module:
         """Build a new model, with initial weights that depend on the seed only."""

@@ -162,6 +162,12 @@ class Options:
         tuple[str, ...],
         Option(f"Also train these for comparison: {', '.join(COMPARISONS)}, or both, separated by a comma.", TRAIN),
     ] = ()
+    time: Annotated[
+        str | None, Option("Column of the times, for survival: the loss is Cox's partial likelihood.", TRAIN)
+    ] = None
+    event: Annotated[str | None, Option("Column of the events, for survival: 1, or 0 for a row that left.", TRAIN)] = (
+        None
+    )
     sparsity: Annotated[
         float | None, Option("Target share of zeros, such as 0.95: λ is found, starting at --lam.", TRAIN)
     ] = None
@@ -239,6 +245,12 @@ class Options:
         except ValueError as error:
             flag = "" if str(error).startswith("unknown") else "--"
             raise ValueError(f"{flag}{str(error).replace('skip_corrupt', 'skip-corrupt')}") from error
+        if (self.time is None) != (self.event is None):
+            raise ValueError("--time and --event are given together: the columns of times, and of 1 for an event or 0")
+        if self.time is not None and self.label is not None:
+            raise ValueError("--label does not go with --time and --event, which are the targets")
+        if self.time is not None and self.loss not in (None, "cox"):
+            raise ValueError(f"--time and --event have the loss cox; got --loss {self.loss}")
         if self.group is not None and self.time_order is not None:
             raise ValueError(
                 "--group and --time-order exclude each other: the last rows of every group are in two parts"
@@ -280,6 +292,11 @@ class Options:
             )
         if self.shrink:
             raise ValueError("--keep-best and --shrink exclude each other: a smaller model cannot go back to an epoch")
+
+    @property
+    def survival(self) -> tuple[str, str] | None:
+        """The columns of times and events."""
+        return None if self.time is None or self.event is None else (self.time, self.event)
 
     @property
     def images(self) -> ImageOptions:

@@ -34,6 +34,7 @@ class InputSpec:
         standardizer: the scaling of inputs.
         encoding: how columns become inputs; None for numbers without gaps, and for images.
         scale: the scaling of the targets of a regression, which the outputs are to predict; None for none.
+        is_survival: whether the output is the log risk of an event, and targets are times and events.
     """
 
     shape: tuple[int, ...]
@@ -43,6 +44,7 @@ class InputSpec:
     standardizer: data.Standardizer
     encoding: Encoding | None = None
     scale: data.Standardizer | None = None
+    is_survival: bool = False
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or self.outputs < 1:
@@ -132,19 +134,23 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         categories=options.categories,
         task=options.task,
         images=options.images,
+        survival=options.survival,
     )
     division = Division(options.validation, options.test, options.seed, options.stratify)
     found = load_splits(options.data, columns, division)
     x, y = found.train
-    scale = data.Standardizer.fit(y) if y.is_floating_point() and options.loss in (None, "mse") else None
+    is_survival = options.survival is not None
+    is_scaled = y.is_floating_point() and options.loss in (None, "mse") and not is_survival
+    scale = data.Standardizer.fit(y) if is_scaled else None
     inputs = InputSpec(
         shape=tuple(x.shape[1:]),
-        outputs=len(found.classes) or y.shape[1],
+        outputs=1 if is_survival else len(found.classes) or y.shape[1],
         classes=found.classes,
         features=found.features,
         standardizer=_scale_of(x, found.encoding),
         encoding=found.encoding,
         scale=scale,
+        is_survival=is_survival,
     )
     device = choices.parse_device(options.device)
 

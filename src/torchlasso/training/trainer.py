@@ -28,6 +28,7 @@ from torchlasso.selection import Group
 from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.rows import Rows, batch_of
 from torchlasso.training.schedules import SCHEDULES, rate
+from torchlasso.training.survival import cox
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Term = Callable[[Tensor, Tensor], Tensor]  # (outputs for some training rows, indices of these rows) ↦ a number
@@ -36,6 +37,7 @@ EVALUATION_BATCH = 1024
 LOSSES: Mapping[str, Loss] = {
     "cross-entropy": nn.functional.cross_entropy,
     "mse": nn.functional.mse_loss,
+    "cox": cox,
 }
 
 
@@ -270,13 +272,24 @@ def full_gradient(model: nn.Module, loss: Loss, x: Rows, y: Tensor) -> None:
     """Set every parameter's ``grad`` to the gradient of the mean loss over all rows, in evaluation mode."""
     model.eval()
     model.zero_grad()
+    slope = _slope(model, loss, x, y) if loss is cox else None  # of rows that are at risk together
     for rows in processes.dealt(_batches(len(x))):
-        part = loss(model(x[rows]), y[rows]) * (len(x[rows]) / len(x))
+        if slope is None:
+            part = loss(model(x[rows]), y[rows]) * (len(y[rows]) / len(x))
+        else:
+            part = (model(x[rows]) * slope[rows]).sum()
         part.backward()  # type: ignore[no-untyped-call]
     for p in model.parameters():
         if p.grad is None:  # the loss does not depend on it
             p.grad = torch.zeros_like(p)
     processes.add_up_gradients_(model.parameters())
+
+
+def _slope(model: nn.Module, loss: Loss, x: Rows, y: Tensor) -> Tensor:
+    """Return the gradient of the loss by the outputs of all rows."""
+    outputs = outputs_of(model, x).requires_grad_()
+    [slope] = torch.autograd.grad(loss(outputs, y), [outputs])
+    return slope
 
 
 def _batches(n: int) -> Iterator[slice]:

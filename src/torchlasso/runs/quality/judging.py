@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from torchlasso.runs.quality.measures import CLASSES, MEASURES, NUMBERS
+from torchlasso.runs.quality.measures import CLASSES, MEASURES, NUMBERS, SURVIVAL
 from torchlasso.runs.quality.record import Quality, Score, TargetScore
 from torchlasso.training.trainer import LOSSES, Loss
 
@@ -27,6 +27,7 @@ class Judge:
             () if they are not known.
         are_logits: whether the softmax of the outputs are probabilities, as with cross-entropy.
         targets: the names of several targets of a regression; () for numbers in their place.
+        is_survival: whether targets are times and events.
         units: outputs, or targets as the model predicts them ↦ the same in the units of the data.
     """
 
@@ -35,6 +36,7 @@ class Judge:
     are_logits: bool = True
     targets: tuple[str, ...] = ()
     units: Callable[[Tensor], Tensor] = torch.clone
+    is_survival: bool = False
 
     @classmethod
     def fit(
@@ -51,6 +53,8 @@ class Judge:
             constant = torch.bincount(y, minlength=len(classes)).double() / len(y)
         else:
             constant = units(y).double().reshape(len(y), -1).mean(dim=0)
+        if loss is LOSSES["cox"]:
+            return cls((), is_survival=True)
         likely = loss is LOSSES["cross-entropy"]
         return cls(tuple(classes), tuple(constant.tolist()), likely, tuple(targets), units)
 
@@ -62,7 +66,7 @@ class Judge:
     @property
     def measures(self) -> list[str]:
         """The keys of the measures that suit the targets and the loss."""
-        of = CLASSES if self.classes else NUMBERS
+        of = CLASSES if self.classes else SURVIVAL if self.is_survival else NUMBERS
         return [key for key, each in MEASURES.items() if each.of == of and (self.are_logits or not each.probabilities)]
 
     def judge(self, outputs: Tensor, y: Tensor) -> Quality:
@@ -77,10 +81,18 @@ class Judge:
         """
         if bad := int((~outputs.isfinite()).any(dim=1).sum()):
             raise FloatingPointError(f"the outputs are infinite or NaN for {bad:,} of {len(y):,} rows")
+        if self.is_survival:
+            from torchlasso.runs.quality.survival import concordance
+
+            return Quality(len(y), {"concordance": concordance(outputs, y)}, ())
         return self._of_classes(outputs, y) if self.classes else self._of_numbers(outputs, y)
 
     def value(self, key: str, outputs: Tensor, y: Tensor) -> float | None:
         """Compute the value of one measure, by its key; None where it is not defined."""
+        if self.is_survival:
+            from torchlasso.runs.quality.survival import concordance
+
+            return concordance(outputs, y).value
         if self.classes:
             from torchlasso.runs.quality.classes import scores_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torchlasso._core.specs import unknown
 
-CLASSES, NUMBERS, ALL = "classes", "numbers", "all targets"
+CLASSES, NUMBERS, SURVIVAL, ALL = "classes", "numbers", "times and events", "all targets"
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Measure:
     Attributes:
         key: its name in files.
         title: its name for people.
-        of: the targets that it is for: ``CLASSES``, ``NUMBERS`` or ``ALL``.
+        of: the targets that it is for: ``CLASSES``, ``NUMBERS``, ``SURVIVAL`` or ``ALL``.
         rises: whether a larger value is better.
         is_share: whether its values are shares, written as percentages.
         probabilities: whether it takes the softmax of the outputs as probabilities.
@@ -45,7 +45,7 @@ class Measure:
             return "–"
         if self.is_share:
             return f"{100 * value:.1f} %"
-        if self.of == CLASSES or self.key == "r2":
+        if self.of in (CLASSES, SURVIVAL) or self.key == "r2":
             return f"{round(value, 3) + 0.0:.3f}"  # no -0.000
         return f"{value:.4g}" if abs(value) < 1e4 or abs(value) >= 1e9 else f"{float(f'{value:.4g}'):,.0f}"
 
@@ -59,6 +59,7 @@ MEASURES: Mapping[str, Measure] = {
         Measure("auc", "AUC", CLASSES, rises=True),
         Measure("log_loss", "log loss", CLASSES, probabilities=True),
         Measure("calibration_error", "calibration error", CLASSES, probabilities=True),
+        Measure("concordance", "concordance", SURVIVAL, rises=True),
         Measure("r2", "R²", NUMBERS, rises=True),
         Measure("rmse", "RMSE", NUMBERS),
         Measure("mae", "MAE", NUMBERS),

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from torchlasso.data import Part, load_rows
+from torchlasso.data.labels import REGRESSION
 from torchlasso.estimators.events import events_and_times
 from torchlasso.estimators.points import Numbers
 from torchlasso.runs.selecting.options import SelectOptions
@@ -121,7 +122,8 @@ def _labelled(options: SelectOptions) -> tuple[Part, Numbers, Task]:
 def _survival(options: SelectOptions, time: str, event: str | None) -> tuple[Part, Numbers, Task]:
     """Read the rows with their events and times: as labels, one after the other."""
     of_events = load_rows(options.data, label=event, ignore=options.ignore, group=options.group)
-    part = load_rows(options.data, label=time, ignore=(*options.ignore, str(event)), group=options.group)
+    others = (*options.ignore, str(event))
+    part = load_rows(options.data, label=time, task=REGRESSION, ignore=others, group=options.group)
     columns = ((event, of_events.y, "0 or 1, an event"), (time, part.y, "numbers, the times"))
     for name, values, wanted in columns:
         if values is None or values.dtype.kind not in "biuf" or values.ndim > 1:

@@ -213,3 +213,19 @@ class RiskCurvature:
             left = order.tied(order.part.to(of_events)[:, None] * of_events)
             sums = sums.index_add(0, order.events, -left)
         return self.risk[:, None] * sums
+
+
+def cox(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of Cox's partial likelihood in Efron's form for the rows of a batch, a scalar.
+
+    Args:
+        outputs: the log risks, (n, 1).
+        targets: the rank of the time, and 1 for an event or 0, (n, 2).
+
+    Examples:
+        >>> cox(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))  # log(e + 1) − 1, over two rows
+        tensor(0.1566)
+    """
+    weights = torch.ones(len(targets), dtype=outputs.dtype, device="cpu")
+    found = SurvivalTargets(targets[:, 0].cpu(), targets[:, 1].cpu() > 0, weights, "efron").value(outputs.cpu())
+    return found.to(outputs.device)
