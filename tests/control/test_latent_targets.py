@@ -125,6 +125,22 @@ def test_a_budget_that_was_missed_downwards_is_met_by_units_that_come_back():
     assert 0.29 < control.left[0] <= 0.3
 
 
+@pytest.mark.parametrize("theta", [None, 0.1])
+def test_a_layer_of_units_that_would_become_empty_keeps_few_and_the_others_make_up_for_it(theta):
+    model, x, y = problem(128)
+    with torch.no_grad():
+        model[2].weight.mul_(1e-2)  # its units would all go first
+    optimizer = tl.ProxAdam(
+        tl.param_groups(model, tl.L1(over=tl.Units(model, x[:2])), lam=0.05), lr=1e-5, form="latent"
+    )
+    control = tl.TargetBudget(optimizer, model, x[:8], parameters=0.2, steps=20)
+    more = [] if theta is None else [tl.Reweighted(optimizer, theta=theta)]
+    train(model, x, y, optimizer, [control, *more], range(20), 20)
+    assert 0.18 < control.left[0] <= 0.2
+    units = [int(layer.weight.any(dim=1).sum()) for layer in (model[0], model[2])]
+    assert 1 <= units[1] <= 8 < units[0] < 128
+
+
 @pytest.mark.slow
 def test_a_search_resumes_to_the_bit():
     def start():

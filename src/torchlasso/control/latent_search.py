@@ -21,6 +21,7 @@ POWER, NEAR = 3, 0.01
 NONE = -60.0  # the logarithm that stands for no λ
 # A layer that would become empty gets a threshold that is smaller by this factor, so many times at most.
 SMALLER, TIMES = 0.8, 250
+HALVINGS = 20  # of the gap to the largest factor under which the layer keeps something
 # A factor is raised by such a share as long as nothing else becomes zero.
 MARGINS = (1e-6, 1e-5, 1e-4)
 
@@ -88,7 +89,10 @@ class LatentSearch:
         """Choose thresholds under which the target is met: the blocks with the largest |z| relative to them stay."""
         target, caps = self.target, dict[Tensor, float]()
         factors = self._landed(caps, self._starts())
-        if not target.allow_empty and self._cap(caps, factors):
+        while not target.allow_empty and self._cap(caps, factors):  # more are taken elsewhere, which may empty others
+            factors = self._landed(caps, factors)
+        if caps and self._is_too_much(caps, factors):
+            self._tighten(caps)
             factors = self._landed(caps, factors)
         for group, unit, _ in target.steered():
             group["cut"] = max(1.0, factors[unit])
@@ -126,14 +130,40 @@ class LatentSearch:
         return left
 
     def _cap(self, caps: dict[Tensor, float], factors: Sequence[float]) -> bool:
-        """Find for each layer that would become empty a factor on its thresholds under which it keeps something."""
+        """Find for each layer that would become empty a factor on its thresholds under which it keeps something.
+
+        Returns:
+            Whether there were such layers.
+        """
+        before = dict(caps)
         for group, unit, _ in self.target.steered():
             for _ in range(TIMES):
-                rise = rescaled(self.target.optimizer, group, caps)
-                kept = dict(zip(rise.params, rise.at(factors[unit]).kept, strict=True))
-                sets = rise.penalty.over.together(rise.params) if rise.penalty.over.carry else []
-                empty = [some[0] for some in sets if any(not kept[p] and self.target.counts(p) for p in some)]
+                empty = self._empty(group, caps, factors[unit])
                 if not empty:
                     break
                 caps.update({p: SMALLER * min(factors[unit], caps.get(p, math.inf)) for p in empty})
-        return bool(caps)
+        return caps != before
+
+    def _empty(self, group: Group, caps: Mapping[Tensor, float], factor: float) -> list[Tensor]:
+        """Return the parameters whose blocks, of which there have to be some, are all zero under a factor."""
+        rise = rescaled(self.target.optimizer, group, caps)
+        over, kept = rise.penalty.over, dict(zip(rise.params, rise.at(factor).kept, strict=True))
+        sets = over.together(rise.params) if over.carry else []
+        owners = [some[i] for some in sets for i in over.owners(some)]
+        return [p for p in owners if not kept[p] and self.target.counts(p)]
+
+    def _is_too_much(self, caps: Mapping[Tensor, float], factors: Sequence[float]) -> bool:
+        rises = [(rescaled(self.target.optimizer, group, caps), unit) for group, unit, _ in self.target.steered()]
+        pairs = zip(self._left(rises)(factors), self.target.shares, strict=True)
+        return any(left > share for left, share in pairs)
+
+    def _tighten(self, caps: dict[Tensor, float]) -> None:
+        """Raise each factor as far as the layer keeps something."""
+        for group, _, _ in self.target.steered():
+            for p in [p for p in group["params"] if p in caps]:
+                low, high = caps[p], caps[p] / SMALLER
+                for _ in range(HALVINGS):
+                    middle = (low + high) / 2
+                    is_empty = any(other is p for other in self._empty(group, {**caps, p: middle}, middle))
+                    low, high = (low, middle) if is_empty else (middle, high)
+                caps[p] = low

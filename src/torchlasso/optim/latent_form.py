@@ -44,6 +44,10 @@ class LatentSet:
     thresholds: list[Strength]
     growth: list[Strength]
 
+    def owners_of(self, over: Blocks) -> list[int]:
+        """Return, for each view of these blocks, the index in the group of the parameter whose threshold it has."""
+        return [self.members[i] for i in over.owners(self.params)]
+
 
 class LatentForm(Form):
     """z ← z + the update, h ← h + the length of the update·λ, w ← prox_{hΩ}(z)."""
@@ -73,15 +77,17 @@ class LatentForm(Form):
         """Multiply the thresholds of a group, by a factor for each parameter, and let the weights follow."""
         group, each = updated.group, updated.penalty.as_view()
         for some in self.sets(updated):
-            factor = factors[some.members[0]]
-            pairs = zip(updated.penalty.over.views(some.latents), some.thresholds, strict=True)
-            new = [cut_prox(each, z, factor * h, group["cut"]) for z, h in pairs]
+            over = updated.penalty.over
+            own = [factors[i] for i in some.owners_of(over)]
+            triples = zip(over.views(some.latents), some.thresholds, own, strict=True)
+            new = [cut_prox(each, z, factor * h, group["cut"]) for z, h, factor in triples]
             targets = [p if p is not z else p.clone() for p, z in zip(some.params, some.latents, strict=True)]
-            updated.penalty.over.put_(targets, new)
-            for i, p in zip(some.members, some.params, strict=True):
-                group["thresholds"][i] *= factor
-                if THRESHOLD in updated.states.get(p, ()):
-                    updated.states[p][THRESHOLD] *= factor
+            over.put_(targets, new)
+            for i in some.members:
+                group["thresholds"][i] *= factors[i]
+            if _owner(updated, some.params) is not None:  # then they are parts of its state
+                for h, factor in zip(some.thresholds, own, strict=True):
+                    h *= factor
 
     def sets(self, updated: Updated, lam: float = 0.0) -> Iterator[LatentSet]:
         """Yield each set of parameters that no block reaches beyond, with its latent weights and thresholds.

@@ -41,9 +41,9 @@ def latent_weights(
     each, found = updated.penalty.as_view(), dict[Tensor, Tensor]()
     factors = factors or [1.0] * len(group["params"])
     for some in LATENT_FORM.sets(updated, lam):
-        views, factor = updated.penalty.over.views(some.latents), factors[some.members[0]]
-        triples = zip(views, some.thresholds, some.growth, strict=True)
-        new = [cut_prox(each, z, factor * h + more, cut) for z, h, more in triples]
+        columns = updated.penalty.over.views(some.latents), some.owners_of(updated.penalty.over)
+        rows = zip(*columns, some.thresholds, some.growth, strict=True)
+        new = [cut_prox(each, z, factors[i] * h + more, cut) for z, i, h, more in rows]
         targets = [p.detach().clone() for p in some.params]
         updated.penalty.over.put_(targets, new)
         found.update(zip(some.params, targets, strict=True))

@@ -33,7 +33,7 @@ class Rise:
         params: of the group.
         reference: the factor ↦ the weights of each parameter.
         sets: those of the group.
-        critical: (magnitudes, thresholds so far, growth, number of the first parameter) of a view ↦ its critical
+        critical: (magnitudes, thresholds so far, growth, number of the parameter) of a view ↦ its critical
             factors; the magnitudes are in units of the thresholds, and may be written to.
     """
 
@@ -133,11 +133,11 @@ class _Prepared:
         part: Callable[[Any], Any] = local if over.single else whole  # blocks may be cut by the sharding
         views = [part(view.detach()) for view in over.views(some.latents)]
         found = []
-        for view, h, more in zip(views, some.thresholds, some.growth, strict=True):
+        for view, h, more, member in zip(views, some.thresholds, some.growth, some.owners_of(over), strict=True):
             magnitudes = each.zero_from(view)
             if magnitudes is None:
                 return None
-            found.append(critical(magnitudes, part(h), part(more), some.members[0]))
+            found.append(critical(magnitudes, part(h), part(more), member))
         return cls(penalty, some, views, found)
 
     def kept(self, factor: float) -> list[tuple[Tensor, int]]:
@@ -199,7 +199,7 @@ def rescaled(optimizer: Proximal, group: Group, caps: Mapping[Tensor, float]) ->
     Args:
         optimizer: that has the group.
         group: in the latent form.
-        caps: the factors of parameters that are not to be exceeded; in a set, that of the first.
+        caps: the factors of parameters that are not to be exceeded; of joint blocks, of the one whose λ is theirs.
     """
 
     def reference(factor: float) -> list[Tensor]:

@@ -118,13 +118,20 @@ class Joint(Blocks):
     def strengths(
         self, tensors: Sequence[Tensor], lams: Sequence[float], weights: Tensor | None = None
     ) -> list[Strength]:
-        largest = [max(pieces, key=lambda piece: piece.size(tensors[piece.tensor])) for pieces in self.families]
+        largest = self._largest(tensors)
         own = self.scales or [1.0] * len(largest)
         found = [_like(tensors[p.tensor], scale) * lams[p.tensor] for p, scale in zip(largest, own, strict=True)]
         if weights is None:
             return [*found]
         parts = torch.split(weights, [len(piece.indices) for piece in largest])
         return [lam * part if isinstance(lam, Tensor) or lam else lam for lam, part in zip(found, parts, strict=True)]
+
+    def owners(self, tensors: Sequence[Tensor]) -> list[int]:
+        return [piece.tensor for piece in self._largest(tensors)]
+
+    def _largest(self, tensors: Sequence[Tensor]) -> list[Piece]:
+        """Return the piece of each family that has the most weights of a block."""
+        return [max(pieces, key=lambda piece: piece.size(tensors[piece.tensor])) for pieces in self.families]
 
     def sizes_in(self, tensors: Sequence[Tensor]) -> list[list[tuple[int, int | Tensor]]]:
         return [[(piece.tensor, piece.size(tensors[piece.tensor])) for piece in pieces] for pieces in self.families]

@@ -133,6 +133,10 @@ class Blocks(ABC):
         """Return the step of each view, a number or a tensor like it; None, as for a tensor, where it stays."""
         return list(steps)
 
+    def owners(self, tensors: Sequence[Tensor]) -> list[int]:
+        """Return, for each view of one set, the number of the tensor whose λ is that of its blocks."""
+        return list(range(len(tensors)))
+
     def strengths(
         self, tensors: Sequence[Tensor], lams: Sequence[float], weights: Tensor | None = None
     ) -> list[Strength]:
