@@ -21,7 +21,8 @@ from torch import Tensor, nn
 import torchlasso as tl
 from torchlasso import data, models
 from torchlasso.path import folds_of
-from torchlasso.training.trainer import Evaluation, Plan, Trainer, evaluate, sparsity
+from torchlasso.training.plan import Plan
+from torchlasso.training.trainer import Evaluation, Trainer, evaluate, sparsity
 
 SEEDS = range(5)
 FOLDS = 3

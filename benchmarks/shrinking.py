@@ -27,7 +27,8 @@ from torch import nn
 import torchlasso as tl
 from torchlasso.compaction import Shrinker
 from torchlasso.compaction.report import Totals
-from torchlasso.training.trainer import Plan, Trainer, evaluate
+from torchlasso.training.plan import Plan
+from torchlasso.training.trainer import Trainer, evaluate
 
 MODELS = {"cnn": wide_cnn, "vgg": vgg_mnist, "narrow": lambda: wide_cnn(1)}
 WAYS = ("dense", "penalised", "penalised, shrinks")

@@ -25,7 +25,8 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso import models
-from torchlasso.training.trainer import Plan, Trainer, evaluate, sparsity
+from torchlasso.training.plan import Plan
+from torchlasso.training.trainer import Trainer, evaluate, sparsity
 
 TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99)
 SEEDS = (0, 1, 2)

@@ -24,7 +24,8 @@ from torch import nn
 import torchlasso as tl
 from torchlasso import models
 from torchlasso.path import Grid, Point, Recipe, follow
-from torchlasso.training.trainer import Plan, Trainer, evaluate
+from torchlasso.training.plan import Plan
+from torchlasso.training.trainer import Trainer, evaluate
 
 LOSS = nn.functional.cross_entropy
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, collapsed, follow
-from torchlasso.training.trainer import Plan, Step, Trainer
+from torchlasso.training.plan import Plan
+from torchlasso.training.trainer import Step, Trainer
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,8 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, choose, collapsed, folds_of, pooled
-from torchlasso.training.trainer import Evaluation, Loss, Plan
+from torchlasso.training.plan import Plan
+from torchlasso.training.trainer import Evaluation, Loss
 
 pytestmark = pytest.mark.slow
 

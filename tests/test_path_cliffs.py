@@ -16,7 +16,8 @@ import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, follow, remarks
 from torchlasso.path.points import log_odds
 from torchlasso.path.search import TRIES, LamSearch, search
-from torchlasso.training.trainer import Plan, Step, Trainer
+from torchlasso.training.plan import Plan
+from torchlasso.training.trainer import Step, Trainer
 
 DENSE = Point(0, 0.0, 0.0, 1000, None, None, None, None, 1, 1.0)
 LAST = replace(DENSE, index=1, lam=0.01, sparsity=0.3)

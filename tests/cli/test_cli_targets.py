@@ -19,7 +19,8 @@ import torchlasso as tl
 from tests.support.command_line import succeed
 from torchlasso import data, models
 from torchlasso.runs.folder import RunFolder
-from torchlasso.training.trainer import Plan, Trainer
+from torchlasso.training.plan import Plan
+from torchlasso.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 

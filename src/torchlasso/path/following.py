@@ -17,12 +17,12 @@ from torchlasso.path.grid import Grid
 from torchlasso.path.points import Point
 from torchlasso.path.search import FINEST, next_lam, search
 from torchlasso.selection import Group
+from torchlasso.training.plan import Plan
 from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.rows import Rows
 from torchlasso.training.trainer import (
     Evaluation,
     Loss,
-    Plan,
     Step,
     Trainer,
     balanced_error_of_one_answer,

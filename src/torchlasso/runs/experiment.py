@@ -29,10 +29,11 @@ from torchlasso.runs.rows import InputSpec
 from torchlasso.selection import Group, Rule, param_groups, penalty
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.input_dropout import InputDropout
+from torchlasso.training.plan import Plan
 from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.rows import Rows
-from torchlasso.training.trainer import Loss, Plan, Term, Trainer, sparsity
+from torchlasso.training.trainer import Loss, Term, Trainer, sparsity
 from torchlasso.weights import weights_of
 
 OURS, REFIT = "torchlasso", "refit"

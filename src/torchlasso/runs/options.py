@@ -8,21 +8,19 @@ from typing import Annotated
 
 from torchlasso import models, penalties
 from torchlasso._core.specs import parse_spec, unknown
-from torchlasso.data.dividing import VALIDATION_FRACTION
-from torchlasso.data.images import PAD, RESIZES, ImageOptions
-from torchlasso.data.labels import TASKS
-from torchlasso.data.splits import TEST_FRACTION
 from torchlasso.optim.forms import FORMS
 from torchlasso.penalties import check_strength
 from torchlasso.runs.choices import BALANCED, BLOCKS, CLASS_WEIGHTS, OPTIMIZERS, check_augmentation
+from torchlasso.runs.data_options import DataOptions
 from torchlasso.runs.declared import TRAIN, Option, options_of, refuse_large_numbers
 from torchlasso.runs.model_blocks import INPUTS, OF_MODELS
 from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.quality import LOSS, MEASURES, measure_named
 from torchlasso.runs.records import NEWER
 from torchlasso.training.augmentation import AUGMENTATIONS
+from torchlasso.training.plan import FLOAT32, PRECISIONS, Plan
 from torchlasso.training.schedules import SCHEDULES
-from torchlasso.training.trainer import LOSSES, Plan
+from torchlasso.training.trainer import LOSSES
 
 DENSE, LOSS_TERM = "dense", "loss-term"
 COMPARISONS = (DENSE, LOSS_TERM)
@@ -37,46 +35,9 @@ def is_by_recipe(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(DataOptions):
     """The options of ``torchlasso train`` and ``torchlasso path``, as ``config.json`` stores them."""
 
-    data: Annotated[
-        str, Option("Data: digits, hf:NAME, module:function, or a Parquet, CSV, NPZ or IDX file or folder.")
-    ]
-    label: Annotated[str | None, Option("Label column of a table, or several with commas between.")] = None
-    ignore: Annotated[tuple[str, ...], Option("Columns of a table to ignore, separated by commas.")] = ()
-    categories: Annotated[
-        tuple[str, ...], Option("Columns of categories that are written as numbers, separated by commas.")
-    ] = field(default=(), metadata=NEWER)
-    task: Annotated[
-        str | None, Option(f"What whole numbers as labels are: {' or '.join(TASKS)}; if not given, judged by them.")
-    ] = None
-    validation: Annotated[
-        float | str | None,
-        Option(
-            "Validation rows: a share of the training rows, or a file; if not given, the data's own, or else "
-            f"{VALIDATION_FRACTION:g}."
-        ),
-    ] = None
-    test: Annotated[
-        float | str | None,
-        Option(f"Test rows: a share, or a file; if not given, the data's own, or else {TEST_FRACTION:g}."),
-    ] = None
-    group: Annotated[
-        str | None,
-        Option("Column of a person or thing that rows are of, which are never divided; COLUMN:PATTERN takes a part."),
-    ] = None
-    time_order: Annotated[str | None, Option("Column of the time: validation and test rows are the last ones.")] = None
-    size: Annotated[
-        str | None, Option("Size that images are brought to, in pixels, as in 224 or, height first, 224x320.")
-    ] = None
-    resize: Annotated[
-        str, Option(f"How images are brought to --size: {', '.join(RESIZES)}; pad adds black, crop keeps the middle.")
-    ] = field(default=PAD, metadata=NEWER)
-    skip_corrupt: Annotated[
-        float, Option("Share of images that may be unreadable, and are then left out, such as 0.01.")
-    ] = field(default=0.0, metadata=NEWER)
-    stratify: Annotated[bool, Option("Divide labels that are numbers evenly too; classes always are.")] = False
     model: Annotated[str, Option(f"Model: {', '.join(models.names())} or module:function.")] = "lenet-5"
     loss: Annotated[
         str | None, Option(f"Loss: {', '.join(LOSSES)} or module:function; if not given, the labels decide.")
@@ -156,21 +117,21 @@ class Options:
         int | None, Option("Stop after so many epochs without a better one, by the figure of --keep-best.", TRAIN)
     ] = None
     batch_size: Annotated[int, Option("Rows per step, over all processes.")] = 128
+    accumulate: Annotated[
+        int, Option("Parts in which the rows of a step are computed one after the other, to save memory.")
+    ] = field(default=1, metadata=NEWER)
+    precision: Annotated[str, Option(f"Precision of the forward and backward pass: {', '.join(PRECISIONS)}.")] = field(
+        default=FLOAT32, metadata=NEWER
+    )
+    clip: Annotated[
+        float | None, Option("Largest norm of the gradient of a step, such as 1; a longer one is scaled to it.")
+    ] = None
     seed: Annotated[int, Option("Seed of the initial weights, the order of rows and the validation rows.")] = 0
     device: Annotated[str, Option("Device: auto, cpu, cuda, …")] = "auto"
     compare: Annotated[
         tuple[str, ...],
         Option(f"Also train these for comparison: {', '.join(COMPARISONS)}, or both, separated by a comma.", TRAIN),
     ] = ()
-    time: Annotated[
-        str | None, Option("Column of the times, for survival: the loss is Cox's partial likelihood.", TRAIN)
-    ] = None
-    event: Annotated[str | None, Option("Column of the events, for survival: 1, or 0 for a row that left.", TRAIN)] = (
-        None
-    )
-    sparsity: Annotated[
-        float | None, Option("Target share of zeros, such as 0.95: λ is found, starting at --lam.", TRAIN)
-    ] = None
     flops: Annotated[
         float | None,
         Option("Target for the FLOPs, a share or a number; with --over units, filters or rows.", TRAIN),
@@ -204,6 +165,7 @@ class Options:
     path: PathOptions | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         refuse_large_numbers(self)
         check_strength(self.lam, "--lam")
         targets = [f"--{name}" for name in TARGETS if getattr(self, name) is not None]
@@ -234,29 +196,14 @@ class Options:
         self._check_keeping(targets)
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
-        for name in ("validation", "test"):
-            value = getattr(self, name)
-            if isinstance(value, float | int) and not 0 <= value < 1:
-                raise ValueError(f"--{name} must be a share, at least 0 and below 1, or a file; got {value!r}")
-        if self.test == 0:
-            raise ValueError("--test must be above 0: the figures of a run are of its test rows")
-        try:
-            _ = self.images
-        except ValueError as error:
-            flag = "" if str(error).startswith("unknown") else "--"
-            raise ValueError(f"{flag}{str(error).replace('skip_corrupt', 'skip-corrupt')}") from error
-        if (self.time is None) != (self.event is None):
-            raise ValueError("--time and --event are given together: the columns of times, and of 1 for an event or 0")
-        if self.time is not None and self.label is not None:
-            raise ValueError("--label does not go with --time and --event, which are the targets")
         if self.time is not None and self.loss not in (None, "cox"):
             raise ValueError(f"--time and --event have the loss cox; got --loss {self.loss}")
-        if self.group is not None and self.time_order is not None:
-            raise ValueError(
-                "--group and --time-order exclude each other: the last rows of every group are in two parts"
-            )
-        if self.task not in (None, *TASKS):
-            raise unknown("task", str(self.task), TASKS)
+        if self.accumulate < 1:
+            raise ValueError(f"--accumulate must be a number of parts, at least 1; got {self.accumulate}")
+        if self.time is not None and self.accumulate > 1:
+            raise ValueError("--accumulate does not go with --time: all rows of a step are at risk together")
+        if self.clip is not None and not 0 < self.clip < float("inf"):
+            raise ValueError(f"--clip must be a finite number above 0; got {self.clip}")
         if self.form not in FORMS:
             raise unknown("form", self.form, FORMS)
         if self.hold is not None and not 0 <= self.hold < 1:
@@ -294,16 +241,6 @@ class Options:
             raise ValueError("--keep-best and --shrink exclude each other: a smaller model cannot go back to an epoch")
 
     @property
-    def survival(self) -> tuple[str, str] | None:
-        """The columns of times and events."""
-        return None if self.time is None or self.event is None else (self.time, self.event)
-
-    @property
-    def images(self) -> ImageOptions:
-        """How images are read."""
-        return ImageOptions(self.size, self.resize, self.skip_corrupt)
-
-    @property
     def target(self) -> float | None:
         """The target that λ is to meet, if there is one."""
         return next((value for name in TARGETS if (value := getattr(self, name)) is not None), None)
@@ -328,4 +265,14 @@ class Options:
     def plan(self) -> Plan:
         """The length and the order of training."""
         decay = {"decay": self.hold} if self.hold else {}
-        return Plan(self.epochs, self.batch_size, self.seed, self.schedule, self.warmup, **decay)
+        return Plan(
+            self.epochs,
+            self.batch_size,
+            self.seed,
+            self.schedule,
+            self.warmup,
+            precision=self.precision,
+            clip=self.clip,
+            parts=self.accumulate,
+            **decay,
+        )

@@ -19,7 +19,7 @@ def parse_record(cls: type[T], entries: Any, origin: str) -> T:
     Raises:
         ValueError: an entry is missing or has the wrong type; the message names ``origin`` and the entry.
 
-    >>> from torchlasso.training.trainer import Plan
+    >>> from torchlasso.training.plan import Plan
     >>> entries = {"epochs": 3, "batch_size": 64, "seed": 0, "schedule": "linear", "warmup": 0.0, "decay": 0.25}
     >>> parse_record(Plan, entries, "config.json")
     Plan(epochs=3, batch_size=64, seed=0, schedule='linear', warmup=0.0, decay=0.25)

@@ -18,16 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from torchlasso._core.arguments import is_number
 from torchlasso._core.running import seed_torch
-from torchlasso._core.specs import unknown
 from torchlasso.compaction import Shrinker
 from torchlasso.control import LambdaController
 from torchlasso.distributed import processes
 from torchlasso.selection import Group
+from torchlasso.training.plan import BF16, Plan
 from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.rows import Rows, batch_of
-from torchlasso.training.schedules import SCHEDULES, rate
+from torchlasso.training.schedules import rate
 from torchlasso.training.survival import cox
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -39,40 +38,6 @@ LOSSES: Mapping[str, Loss] = {
     "mse": nn.functional.mse_loss,
     "cox": cox,
 }
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The length and the order of training.
-
-    Attributes:
-        epochs: passes over the training rows.
-        batch_size: rows per step, over all processes; the last batch of an epoch may be smaller.
-        seed: the seed of the order of rows and of the model's random numbers; both are seeded anew for every epoch.
-        schedule: the schedule of the learning rate per step, a name in ``SCHEDULES``.
-        warmup: the share of steps over which the rate rises from 0.
-        decay: the share of steps over which it falls at the end, in the schedule ``wsd``.
-    """
-
-    epochs: int
-    batch_size: int = 128
-    seed: int = 0
-    schedule: str = "cosine"
-    warmup: float = 0.0
-    decay: float = 0.25
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be from 0 to 2^63 − 1; got {self.seed}")
-        if self.schedule not in SCHEDULES:
-            raise unknown("schedule", self.schedule, SCHEDULES)
-        for name in ("warmup", "decay"):
-            value = getattr(self, name)
-            if not is_number(value) or not 0 <= value < 1:
-                raise ValueError(f"{name} must be a share of the steps, at least 0 and below 1; got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -181,15 +146,28 @@ class Trainer:
 
     def _update(self, rows: Tensor) -> float:
         own, share = processes.own_rows(rows)
-        outputs, y = self.model(self.regularisation.inputs(batch_of(self.x, own))), self.y[own]
+        self.optimizer.zero_grad()
+        total = 0.0
+        for part in own.tensor_split(min(self.plan.parts, len(own))):
+            weight = share * (len(part) / len(own))
+            loss, minimised = self._losses(part)
+            (minimised * weight).backward()  # type: ignore[no-untyped-call]
+            total += loss.item() * weight
+        processes.add_up_gradients_(self.model.parameters())
+        if self.plan.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
+        self.optimizer.step()
+        return processes.total(total)
+
+    def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of some rows, and what is minimised for them."""
+        x, y = self.regularisation.inputs(batch_of(self.x, rows)), self.y[rows]
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.plan.precision == BF16):
+            outputs = self.model(x)
+        outputs = outputs.float() if self.plan.precision == BF16 else outputs
         loss = self.loss(outputs, y)
         minimised = loss if self.regularisation.loss is None else self.regularisation.loss(outputs, y)
-        whole = minimised if self.extra is None else minimised + self.extra(outputs, own)
-        self.optimizer.zero_grad()
-        (whole * share).backward()  # type: ignore[no-untyped-call]
-        processes.add_up_gradients_(self.model.parameters())
-        self.optimizer.step()
-        return processes.total(loss.item() * share)
+        return loss, minimised if self.extra is None else minimised + self.extra(outputs, rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that :meth:`load_state_dict` needs for an exact resume."""
