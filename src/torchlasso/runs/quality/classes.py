@@ -15,7 +15,7 @@ from torchlasso.runs.quality import intervals
 from torchlasso.runs.quality.intervals import Counts, Figures
 from torchlasso.runs.quality.record import ClassScore, Score
 
-MOST = 200  # for more classes there is neither a matrix nor an AUC
+MOST = 200  # for more classes there is no matrix, no AUC and no interval of the macro F1
 BINS = 15  # of the calibration error
 
 
@@ -36,7 +36,7 @@ def scores_of(outputs: Tensor, y: Tensor, wanted: Sequence[str], *, sampled: boo
         "balanced_accuracy": lambda: _balanced(truth, guess, table),
         "macro_f1": lambda: _macro_f1(truth, guess, table if sampled else None),
         "auc": lambda: _auc(truth, likely),
-        "log_loss": lambda: _log_loss(outputs, y, likely),
+        "log_loss": lambda: _log_loss(outputs, y),
         "calibration_error": lambda: Score(calibration_error(truth == guess, likely.max(axis=1))),
     }
     return {key: computed[key]() for key in wanted}
@@ -103,7 +103,8 @@ def _balanced(truth: NDArray[np.int64], guess: NDArray[np.int64], table: Counts)
 
 def _macro_f1(truth: NDArray[np.int64], guess: NDArray[np.int64], table: Counts | None) -> Score:
     value = float(metrics.f1_score(truth, guess, average="macro", zero_division=0))
-    return Score(value, *((None if table is None else intervals.of_macro_f1(table)) or ()))
+    limits = None if table is None or len(table) > MOST else intervals.of_macro_f1(table)
+    return Score(value, *(limits or ()))
 
 
 def _auc(truth: NDArray[np.int64], likely: Figures) -> Score:
@@ -117,10 +118,9 @@ def _auc(truth: NDArray[np.int64], likely: Figures) -> Score:
     return Score(value, *intervals.of_auc(value, int(counts[1]), int(counts[0])))
 
 
-def _log_loss(outputs: Tensor, y: Tensor, likely: Figures) -> Score:
-    if likely.shape[1] < 2:
+def _log_loss(outputs: Tensor, y: Tensor) -> Score:
+    if outputs.shape[1] < 2:
         return Score(None)
-    value = float(metrics.log_loss(y.cpu().numpy(), likely, labels=range(likely.shape[1])))
     losses = torch.nn.functional.cross_entropy(outputs.detach().double(), y, reduction="none").cpu().numpy()
     low, high = intervals.of_mean(losses) or (None, None)
-    return Score(value, None if low is None else max(0.0, low), high)
+    return Score(float(losses.mean()), None if low is None else max(0.0, low), high)

@@ -107,7 +107,10 @@ class Judge:
         scores = scores_of(outputs, y, self.measures)
         if self.constant:
             answer = torch.tensor(self.constant, dtype=torch.float64).clamp_min(TINIEST).log()
-            scores = _beside(scores, scores_of(answer.expand(len(y), -1), y.cpu(), self.measures, sampled=False))
+            others = [key for key in self.measures if key != "auc"]
+            constants = scores_of(answer.expand(len(y), -1), y.cpu(), others, sampled=False)
+            # every pair of rows is a tie for a constant answer
+            scores = _beside(scores, {**constants, "auc": Score(None if scores["auc"].value is None else 0.5)})
         table = confusion_of(y.cpu().numpy(), outputs.argmax(dim=1).cpu().numpy(), len(self.classes))
         confusion = tuple(tuple(map(int, row)) for row in table) if len(self.classes) <= MOST else ()
         return Quality(len(y), scores, self.constant, by_class(table, self.classes), confusion)
