@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from torch.optim.lr_scheduler import LambdaLR
 
+from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.quality import MEASURES, Judge, Score
 from torchlasso.runs.quality.tables import interval
+from torchlasso.runs.rows import read_data
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +81,7 @@ def test_without_validation_rows_there_is_no_gap(cli: Any, classes: Path, tmp_pa
     assert summary["test"] is not None
 
 
+@pytest.mark.usefixtures("whole_pages")  # the run is shared with tests of pages
 def test_the_chosen_point_of_a_path_has_the_same_figures(cli: Any, run_of: Callable[[str], Path]) -> None:
     summary = cli.summary(run_of("path"))
     assert summary["test"]["scores"].keys() == OF_CLASSES
@@ -199,3 +202,17 @@ def test_class_weights_that_do_not_fit_are_refused(cli: Any, classes: Path, amou
     ):
         cli.assert_refused(cli.train(data, tmp_path / "run", *options), *names)
         assert not (tmp_path / "run").exists()
+
+
+def test_groups_are_compared_where_there_are_groups(cli: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    animals = np.arange(40).repeat(10)
+    x = rng.normal(size=(400, 3))
+    labels = np.where(x[:, 0] > 0, "yes", "no")
+    lines = [f"{k},{a:.3f},{b:.3f},{c:.3f},{y}" for k, (a, b, c), y in zip(animals, x, labels, strict=True)]
+    (tmp_path / "animals.csv").write_text("\n".join(["animal,a,b,c,label", *lines]))
+    assert cli.train(tmp_path / "animals.csv", tmp_path / "run", "--group", "animal").code == 0
+    rows = read_data(RunFolder(tmp_path / "run").read_experiment().options)[1]
+    assert rows.held_groups is not None
+    assert [len(part) for part in rows.held_groups] == [len(rows.validation[0]), len(rows.test[0])]
+    assert 0 < cli.summary(tmp_path / "run")["gap"] <= 1

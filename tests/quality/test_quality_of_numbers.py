@@ -99,6 +99,25 @@ def test_a_gap_is_found() -> None:
     assert chance_of_gap(*halves(known, classes, 100)) < 0.001
 
 
+def test_groups_that_differ_are_no_gap() -> None:
+    """Rows of a group are right or wrong together: as single rows, 12 against 8 groups often look like a gap."""
+    single, grouped = 0, 0
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        groups = torch.arange(20).repeat_interleave(15)
+        y = torch.zeros(300, dtype=torch.int64)
+        wrong = torch.rand(300, generator=generator) < torch.rand(20, generator=generator)[groups]
+        outputs, targets = halves(torch.stack([~wrong, wrong], dim=1).float(), y, 180)
+        single += chance_of_gap(outputs, targets) < 0.001
+        grouped += chance_of_gap(outputs, targets, (groups[:180], groups[180:])) < 0.001
+    assert single > 20
+    assert grouped <= 2
+    wrong[180:], outputs = True, torch.zeros(300, 2)
+    outputs[wrong, 1], outputs[~wrong, 0] = 1.0, 1.0
+    parts, targets = halves(outputs, y, 180)
+    assert chance_of_gap(parts, targets, (groups[:180], groups[180:])) < 0.01
+
+
 def test_perfect_numbers_have_no_gap() -> None:
     _, y = sample()
     assert chance_of_gap(*halves(y, y, 100)) == 1.0

@@ -34,6 +34,7 @@ class Prepared:
         encoding: of a table with categories or gaps, else None.
         card: what was read.
         groups: the number of the group of each training row, or None.
+        held_groups: the same for the validation rows and for the test rows; None unless both have groups.
     """
 
     train: Pair
@@ -44,6 +45,7 @@ class Prepared:
     encoding: Encoding | None
     card: DataCard
     groups: Tensor | None
+    held_groups: Pair | None
 
 
 def prepare(divided: Divided) -> Prepared:
@@ -86,10 +88,24 @@ def prepare(divided: Divided) -> Prepared:
         left_out={} if encoding is None else encoding.left_out,
         notes=(*divided.notes, *_of_reading(divided), *notes, *_suspicions(train)),
     )
-    groups = None if train.groups is None else codes_of(train.groups)
     return Prepared(
-        pairs["train"], pairs.get("validation", nothing), pairs["test"], classes, features, encoding, card, groups
+        pairs["train"],
+        pairs.get("validation", nothing),
+        pairs["test"],
+        classes,
+        features,
+        encoding,
+        card,
+        groups=None if train.groups is None else codes_of(train.groups),
+        held_groups=_held_groups(divided),
     )
+
+
+def _held_groups(divided: Divided) -> Pair | None:
+    """Return the numbers of the groups of the validation and of the test rows, if both have groups."""
+    held = [split.rows.groups for name, split in divided.parts.items() if name != "train"]
+    known = [codes_of(groups) for groups in held if groups is not None]
+    return (known[0], known[1]) if len(held) == len(known) == 2 else None
 
 
 def encoded_rows(part: Part, encoding: Encoding, origin: str) -> tuple[Part, list[str]]:

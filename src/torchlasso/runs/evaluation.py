@@ -83,7 +83,7 @@ def _judged(experiment: Experiment, model: nn.Module, rows: RowSplits) -> dict[s
             held = outputs_of(model, rows.validation[0])
             fields["validation"] = judge.judge(held, rows.validation[1])
             if not experiment.inputs.is_survival:
-                fields["gap"] = chance_of_gap((held, outputs), (rows.validation[1], rows.test[1]))
+                fields["gap"] = chance_of_gap((held, outputs), (rows.validation[1], rows.test[1]), rows.held_groups)
     return fields
 
 

@@ -41,7 +41,7 @@ def warnings_of(
     trainer = training.trainer
     found = [control.missed for control in trainer.controls]
     guessing = _of_the_test(summary, trainer.loss, rows)
-    gap = _of_the_gap(summary)
+    gap = _of_the_gap(summary, rows)
     kept = summary.kept
     ruined = _of_the_way(trainer.loss, rows, metrics if kept is None else metrics[: kept.epoch])
     if ruined and trainer.optimizer.param_groups[0].get("form") == "proximal":
@@ -61,7 +61,7 @@ def warnings_of(
 
 def doubts(summary: Summary, loss: Loss, rows: RowSplits) -> tuple[str, ...]:
     """Return a sentence if a model is hardly better than guessing, and one if validation and test rows disagree."""
-    found = (_of_the_test(summary, loss, rows), _of_the_gap(summary))
+    found = (_of_the_test(summary, loss, rows), _of_the_gap(summary, rows))
     return tuple(sentence for sentence in found if sentence)
 
 
@@ -111,20 +111,19 @@ def _of_the_order(summary: Summary) -> str | None:
     return f"The model is hardly better than guessing: its concordance on the test rows is {found:.3f}, by chance 0.5."
 
 
-def _of_the_gap(summary: Summary) -> str | None:
+def _of_the_gap(summary: Summary, rows: RowSplits) -> str | None:
     """Return a sentence if chance does not explain the difference between the validation and the test rows."""
     if summary.gap is None or summary.gap >= RARE or summary.test is None or summary.validation is None:
         return None
-    measure, test = (
-        (MEASURES["mae"], "Mann and Whitney's test")
-        if summary.error is None
-        else (MEASURES["error"], "Fisher's exact test")
-    )
+    measure = MEASURES["mae" if summary.error is None else "error"]
+    test = "Mann and Whitney's test" if summary.error is None else "Fisher's exact test"
+    advice = " Rows that belong together, such as those of one person, must be in one part: give --group."
+    if rows.held_groups is not None:
+        test, advice = "Mann and Whitney's test of the groups", ""
     held, tested = (measure.shown(part.scores[measure.key].value) for part in (summary.validation, summary.test))
     return (
         f"The {measure.title} is {held} on the validation rows and {tested} on the test rows, which is more than "
-        f"chance ({test}: p = {summary.gap:.1g}): the test rows differ from the others. Rows that belong together, "
-        "such as those of one person, must not be in both the training and the validation rows."
+        f"chance ({test}: p = {summary.gap:.1g}): the test rows differ from the others.{advice}"
     )
 
 

@@ -111,6 +111,7 @@ class RowSplits:
         train, validation, test: inputs and targets.
         card: what was read.
         groups: the number of the group of each training row, or None.
+        held_groups: the same for the validation rows and for the test rows; None unless both have groups.
     """
 
     train: tuple[Rows, Tensor]
@@ -118,6 +119,7 @@ class RowSplits:
     test: tuple[Rows, Tensor]
     card: DataCard
     groups: Tensor | None = None
+    held_groups: tuple[Tensor, Tensor] | None = None
 
     def folds(self, k: int, seed: int) -> list[tuple[Tensor, Tensor]]:
         """Divide the training rows into folds; return the training and the held-out rows of each."""
@@ -160,7 +162,7 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         return Pixels(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y
 
     train, validation, test = map(ready, (found.train, found.validation, found.test))
-    return inputs, RowSplits(train, validation, test, found.card, found.groups)
+    return inputs, RowSplits(train, validation, test, found.card, found.groups, found.held_groups)
 
 
 def _scale_of(x: Tensor, encoding: Encoding | None) -> data.Standardizer:

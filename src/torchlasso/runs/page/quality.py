@@ -21,9 +21,9 @@ def quality_section(run: Shown) -> str:
         return "" if Judge.is_possible() else section("Quality", paragraph(NO_FIGURES, "note"))
     compared = {name: each.test for name, each in run.summary.runs.items() if each is not run.summary}
     head, *rows = figures_of(test, "test", {"validation": held, **compared})
-    return section(
-        "Quality", table(head, rows, "Figures on the test rows"), _by_target(test), paragraph(_note(test, held), "note")
-    )
+    note = _note(test, held, is_grouped=run.experiment.options.group is not None)
+    listed = table(head, rows, "Figures on the test rows")
+    return section("Quality", listed, _by_target(test), paragraph(note, "note"))
 
 
 @section_at(24)
@@ -96,7 +96,7 @@ def _by_target(test: Quality) -> str:
     return table(heads, rows, "Figures of each target on the test rows")
 
 
-def _note(test: Quality, held: Quality | None) -> str:
+def _note(test: Quality, held: Quality | None, *, is_grouped: bool) -> str:
     validation = "" if held is None else f" and {held.rows:,} validation rows"
     if test.classes and test.constant:
         most = max(range(len(test.constant)), key=test.constant.__getitem__)
@@ -106,5 +106,6 @@ def _note(test: Quality, held: Quality | None) -> str:
         )
     else:
         constant = " The constant answer is the mean of the training rows." if test.constant else ""
+    alike = ", as if rows were independent; rows of a group are not, so the true ones are wider" * is_grouped
     means = " For several targets, the figures are means over them." if test.targets else ""
-    return f"On {test.rows:,} test rows{validation}. Intervals are for the test rows.{constant}{means}"
+    return f"On {test.rows:,} test rows{validation}. Intervals are for the test rows{alike}.{constant}{means}"
