@@ -12,12 +12,14 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn.parallel import DistributedDataParallel
 
 import torchlasso as tl
 from tests.support.cluster import Cluster
 from tests.support.pairwise import cover
 from torchlasso.distributed.sharding import local, whole
+from torchlasso.optim.rising import growing, rescaled
 
 CLUSTER = Cluster()
 STEPS = 12
@@ -138,7 +140,7 @@ def compare(wrap, name: str, rules: str, controls: str, **options) -> None:
 for wrap in (ddp, fsdp):
     for rules in RULES:
         CLUSTER.scenario(f"{wrap.__name__}, all, {rules}", wrap, "ProxAdam", rules, "all")(compare)
-    # a target in the latent form asks all processes many times in each step: few scenarios
+    # a target in the latent form asks all processes in every trial of its search: few scenarios
     for rules in ("elements", "rows") if wrap is fsdp else ("elements",):
         CLUSTER.scenario(f"{wrap.__name__}, latent, {rules}", wrap, "latent", rules, "held")(compare)
     for controls in CONTROLS:
@@ -183,6 +185,24 @@ def budget() -> None:
     assert_as_alone(run, lams, plain, expected)
     assert run.controls[0].closing.held
     assert 0.25 < run.controls[0].left[0] == plain.controls[0].left[0] <= 0.4
+
+
+@CLUSTER.scenario("a trial of a search is one exchange")
+def trial() -> None:
+    run = Run(fsdp, "latent", "elements", "held")
+    run.train(range(2))
+    pairs = zip(run.optimizer.param_groups, run.optimizer.penalties, strict=True)
+    (group,) = (group for group, penalty in pairs if penalty is not None and len(group["params"]) > 1)
+    for rise in (growing(run.optimizer, group, 0.1), rescaled(run.optimizer, group, {})):
+        shares = []
+        for factor in (1.0, 10.0, 100.0):
+            with CommDebugMode() as talk:
+                kept = rise.at(factor).kept
+            assert talk.get_total_counts() == 1
+            weights = [whole(w) for w in rise.reference(factor)]
+            assert kept == [int(w.count_nonzero()) for w in weights]
+            shares.append(sum(kept) / sum(w.numel() for w in weights))
+        assert any(0 < share < 1 for share in shares), shares
 
 
 @CLUSTER.scenario("a budget refuses shards")

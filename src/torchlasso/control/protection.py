@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from torchlasso.distributed.sharding import local, total_over_shards
+from torchlasso.distributed.sharding import local, totals_over_shards
 from torchlasso.penalties import Penalty
 from torchlasso.selection import Group
 
@@ -18,16 +20,17 @@ def protect(group: Group, penalty: Penalty) -> None:
     if not penalty.over.carry:
         return
     full = group.get("full_scales", [1.0] * len(group["params"]))
-    scales = zip(group["params"], group["lam_scales"], full, strict=True)
-    group["lam_scales"] = [_scale(*_blocks_left(penalty, p), scale / most) * most for p, scale, most in scales]
+    scales = zip(_blocks_left(penalty, group["params"]), group["lam_scales"], full, strict=True)
+    group["lam_scales"] = [_scale(*left, scale / most) * most for left, scale, most in scales]
 
 
-def _blocks_left(penalty: Penalty, p: Tensor) -> tuple[int, int]:
-    """Count the live blocks of a parameter, and all its blocks. Of joint blocks, count weights."""
+def _blocks_left(penalty: Penalty, params: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Count the live blocks of each parameter, and all its blocks. Of joint blocks, count weights."""
     if penalty.over.joint or penalty.over.single:
-        return int(total_over_shards(p, local(p.detach()).count_nonzero())), p.numel()
-    support = penalty.support(p.detach())
-    return int(support.count_nonzero()), support.numel()
+        counts = totals_over_shards(params, [int(local(p.detach()).count_nonzero()) for p in params])
+        return list(zip(counts, map(Tensor.numel, params), strict=True))
+    supports = [penalty.support(p.detach()) for p in params]
+    return [(int(support.count_nonzero()), support.numel()) for support in supports]
 
 
 def _scale(left: int, of: int, before: float) -> float:

@@ -10,7 +10,7 @@ tensor, by every process alike. Every process has to call the functions that com
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
@@ -58,13 +58,25 @@ def local(w: Any) -> Any:
     return w.to_local() if is_sharded(w) else w
 
 
-def total_over_shards(w: Any, part: Tensor) -> Tensor:
-    """Return the sum over the shards of ``w`` of the part that each process computed; a plain tensor on every process.
+def totals_over_shards(tensors: Sequence[Any], counts: Sequence[int]) -> list[int]:
+    """Return the sum over the shards of each tensor of the count that each process has for its own.
 
-    >>> total_over_shards(torch.ones(3), torch.tensor(3))
-    tensor(3)
+    Tensors that are sharded alike are one exchange, since its time hardly depends on its length.
+
+    >>> totals_over_shards([torch.ones(3), torch.ones(2)], [3, 2])
+    [3, 2]
     """
-    return part if not is_sharded(w) else _pooled(w, part, w.placements)
+    alike: dict[Any, list[int]] = {}
+    for i, w in enumerate(tensors):
+        if is_sharded(w):
+            alike.setdefault((w.device_mesh, w.placements, w.device), []).append(i)
+    totals = list(counts)
+    for members in alike.values():
+        w = tensors[members[0]]
+        parts = torch.tensor([counts[i] for i in members], device=w.device)
+        for i, total in zip(members, _pooled(w, parts, w.placements).tolist(), strict=True):
+            totals[i] = total
+    return totals
 
 
 def shared_like(w: Any, shard: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.distributed.sharding import any_sharded, local, total_over_shards, whole
+from torchlasso.distributed.sharding import any_sharded, local, totals_over_shards, whole
 from torchlasso.optim.base import Proximal
 from torchlasso.optim.forms import LATENT_FORM
 from torchlasso.optim.latent_form import LatentSet
@@ -60,7 +60,8 @@ class Rise:
         if not self.is_prepared:
             return count_kept(self.penalty, self.params, [local(w) for w in self.reference(factor)])
         found = {p: count for some in self._sets for p, count in some.kept(factor)}
-        return [found[p] for p in self.params]
+        counts = [found[p] for p in self.params]
+        return totals_over_shards(self.params, counts) if self.penalty.over.single else counts
 
     @torch.no_grad()
     def live(self, factor: float) -> list[int] | None:
@@ -141,15 +142,13 @@ class _Prepared:
         return cls(penalty, some, views, found)
 
     def kept(self, factor: float) -> list[tuple[Tensor, int]]:
+        """Count the weights of each parameter that are kept; of single weights those of this process's shard."""
         counts = list(self.outside)
         for critical, sizes in zip(self.critical, self.sizes, strict=True):
             zero = critical <= factor  # what is NaN stays
             alive = zero.numel() - int(zero.count_nonzero())
             for i, size in sizes:
                 counts[i] += int((~zero * size).sum()) if isinstance(size, Tensor) else alive * size
-        if self.over.single:
-            pairs = zip(self.some.params, counts, strict=True)
-            counts = [int(total_over_shards(p, torch.tensor(count, device=p.device))) for p, count in pairs]
         return list(zip(self.some.params, counts, strict=True))
 
     def live(self, factor: float) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from torchlasso.distributed.sharding import local, shared_like, total_over_shards
+from torchlasso.distributed.sharding import local, shared_like, totals_over_shards
 from torchlasso.penalties.base import Penalty
 
 
@@ -27,4 +27,4 @@ def count_kept(penalty: Penalty, params: Sequence[Tensor], weights: Sequence[Ten
     over, each = penalty.over, penalty.as_view()
     marked = [shared_like(p, w != 0) for p, w in zip(params, weights, strict=True)]
     over.put_(marked, [each.alive(view) for view in over.views(marked)])
-    return [int(total_over_shards(mask, local(mask).count_nonzero())) for mask in marked]
+    return totals_over_shards(marked, [int(local(mask).count_nonzero()) for mask in marked])
