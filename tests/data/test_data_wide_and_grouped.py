@@ -20,7 +20,7 @@ def write(path: Path, header: list[str], rows: list[list[object]]) -> str:
 
 
 def test_a_header_longer_than_a_block_of_arrow(tmp_path: Path) -> None:
-    names = [f"a feature with a long name, number {i:06}" for i in range(30_000)]  # 1.3 MB
+    names = [f"{i:04} is a feature with a {'long, ' * 70}name" for i in range(3_000)]  # 1.3 MB
     values = np.arange(3 * len(names)).reshape(3, -1)
     path = write(tmp_path / "wide.csv", [*names, "y"], [[*row, kind] for row, kind in zip(values, "aba", strict=True)])
     part = load_rows(path)
@@ -30,17 +30,14 @@ def test_a_header_longer_than_a_block_of_arrow(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_time_grows_with_the_columns_only_linearly(tmp_path: Path) -> None:
-    seconds = []
-    for count in (5_000, 20_000):
+    seconds = []  # of processor time, which other programs hardly change
+    for count in (5_000, 5_000, 20_000):  # the first one imports the readers
         rows = [[f"{i % 7}.5" for i in range(count)] + [str(k % 2)] for k in range(40)]
         path = write(tmp_path / f"{count}.csv", [*map(str, range(count)), "y"], rows)
-        best = float("inf")
-        for _ in range(3):
-            start = time.perf_counter()
-            load_rows(path)
-            best = min(best, time.perf_counter() - start)
-        seconds.append(best)
-    assert seconds[1] < 8 * seconds[0]  # it was 16 times and more
+        start = time.process_time()
+        load_rows(path)
+        seconds.append(time.process_time() - start)
+    assert seconds[2] < 8 * seconds[1]  # it was 16 times and more
 
 
 def test_the_types_of_columns_do_not_depend_on_their_neighbours(
