@@ -190,3 +190,23 @@ def test_a_figure_that_becomes_infinite_stops_the_training(cli: Any, classes: Pa
     ended = cli.train(classes, tmp_path / "run", "--lr", "1e30", "--keep-best", "log-loss")
     assert ended.code != 0
     assert "Traceback" not in ended.err
+
+
+def test_a_refit_is_judged_by_the_same_figure(cli: Any, classes: Path, tmp_path: Path) -> None:
+    for name, options, key in (
+        ("best", ("--keep-best", "log-loss", "--refit", "2"), "log_loss"),
+        ("weighted", ("--class-weight", "balanced", "--refit", "2"), "balanced_accuracy"),
+        ("plain", ("--refit", "2"), "error"),
+    ):
+        ended = cli.train(classes, tmp_path / name, *options)
+        assert ended.code == 0
+        summary = cli.summary(tmp_path / name)
+        refit = summary["refit"]
+        assert refit["measure"] == key
+        assert refit["kept"] == (
+            refit["after"] > refit["before"] if key == "balanced_accuracy" else refit["after"] < refit["before"]
+        )
+        value = summary["validation"]["scores"][key]["value"]
+        assert value == pytest.approx(refit["after" if refit["kept"] else "before"])
+        assert f"it changed the validation {key.replace('_', ' ')} from " in ended.out
+    assert cli.summary(tmp_path / "best")["refit"]["before"] == cli.summary(tmp_path / "best")["kept"]["value"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import succeed
+from torchlasso.html import document, matrix
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright, which is missing")
 
@@ -158,3 +159,22 @@ def test_on_paper_it_is_dark_on_light_and_no_wider(opened: Callable[..., Any]) -
         page.emulate_media(media="print", color_scheme="dark")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert page.evaluate(OVERFLOW) <= 0
+
+
+@pytest.mark.parametrize("count", [2, 10, 50])
+def test_a_confusion_matrix_scrolls_in_its_own_box(browser: Any, count: int) -> None:
+    names = [f"a class with the name {k}" for k in range(count)]
+    counts = [[k * (k + i) % 7 * 100 if i != k else 1000 for i in range(count)] for k in range(count)]
+    context = browser.new_context(viewport={"width": 320, "height": 700})
+    page = context.new_page()
+    page.set_content(document("a", matrix(names, counts, "class", "Confusion")))
+    assert page.evaluate(OVERFLOW) <= 0
+    box, own = page.evaluate("(box => [box.clientWidth, box.scrollWidth])(document.querySelector('.scroll'))")
+    assert own > box or count == 2
+    page.set_viewport_size({"width": 1200, "height": 700})
+    box, own = page.evaluate("(box => [box.clientWidth, box.scrollWidth])(document.querySelector('.scroll'))")
+    assert own <= box or count == 50
+    page.set_viewport_size({"width": 718, "height": 1000})  # of a sheet
+    page.emulate_media(media="print")
+    assert page.evaluate(OVERFLOW) <= 0
+    context.close()

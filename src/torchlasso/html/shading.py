@@ -21,12 +21,13 @@ def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], corner: str, l
         corner: the heading of the names.
         label: a description of the table, for screen readers.
     """
-    sizes = "matrix" + " small" * (SMALL <= len(names) < TINY) + " tiny" * (len(names) >= TINY)
+    is_tiny = len(names) >= TINY
+    sizes = "matrix" + " small" * (SMALL <= len(names) < TINY) + " tiny" * is_tiny
     turned = ' class="turned"' if len(names) >= SMALL or max(map(len, names)) > SHORT else ""
     heads = "".join(f'<th scope="col"{turned}><span>{escape(name)}</span></th>' for name in names)
+    rows = ("".join(_shaded(*cell, k == i, is_tiny) for i, cell in _shares(row)) for k, row in enumerate(counts))
     lines = "\n".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(_shaded(row, k == i) for i, row in _shares(counts[k]))}</tr>'
-        for k, name in enumerate(names)
+        f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>' for name, cells in zip(names, rows, strict=True)
     )
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}"><table class="{sizes}"><thead>'
@@ -39,9 +40,10 @@ def _shares(row: Sequence[int]) -> list[tuple[int, tuple[int, float]]]:
     return [(i, (count, count / total)) for i, count in enumerate(row)]
 
 
-def _shaded(cell: tuple[int, float], on_diagonal: bool) -> str:
-    count, share = cell
+def _shaded(count: int, share: float, on_diagonal: bool, is_tiny: bool) -> str:
     if not count:
         return "<td></td>"
-    kind = "hit" if on_diagonal else "miss"
-    return f'<td class="{kind}" style="--share: {STRONGEST * math.sqrt(share):.0f}%">{count:,}</td>'
+    kind, text = "hit" if on_diagonal else "miss", f"{count:,}"
+    if is_tiny and count >= 1000:  # there is room for three digits
+        text = f"{count // 1000}k"
+    return f'<td class="{kind}" style="--share: {STRONGEST * math.sqrt(share):.0f}%">{text}</td>'

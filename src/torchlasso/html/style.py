@@ -102,7 +102,8 @@ label output { font-weight: 600; }
   figure, tr, .tiles { break-inside: avoid; }
   table { font-size: 8pt; } th, td { padding-right: .7rem; white-space: normal; } tbody th { position: static; }
   .bar { width: 3rem; }
-  .matrix th { white-space: nowrap; } .matrix.tiny { font-size: 5pt; }
+  .matrix th { white-space: nowrap; } .matrix.tiny { font-size: 4pt; table-layout: fixed; width: 100%; }
+  .matrix.tiny thead th:first-child { width: 16em; } .matrix.tiny thead th:not(:first-child) { overflow: hidden; }
   .matrix.tiny td { min-width: 0; height: auto; } .matrix { border-spacing: .5px; }
   .matrix td { padding: .1rem .15rem; }
 }

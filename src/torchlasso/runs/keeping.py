@@ -14,10 +14,11 @@ from torch import Tensor
 
 from torchlasso._core.extras import require
 from torchlasso.control.hold import hold_start
+from torchlasso.runs.choices import BALANCED
 from torchlasso.runs.evaluation import judge_of
 from torchlasso.runs.experiment import Experiment, Training
 from torchlasso.runs.options import Options
-from torchlasso.runs.quality import LOSS, MEASURES, Judge, measure_named
+from torchlasso.runs.quality import LOSS, MEASURES, Judge, Measure, measure_named
 from torchlasso.runs.quality.measures import CLASSES, NUMBERS
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Kept
@@ -44,6 +45,35 @@ def check_keeping(experiment: Experiment, rows: RowSplits) -> None:
     if judge.value(key, y.new_zeros(len(y), experiment.inputs.outputs).float(), y) is None:
         need = "validation rows of every class" if judge.classes else "validation rows with different targets"
         raise ValueError(f"{flag} needs {need}; give a larger --validation, or another figure")
+
+
+def measure_of_choice(experiment: Experiment) -> Measure:
+    """Return the figure by which models of an experiment are compared on the validation rows.
+
+    It is that of ``--keep-best`` if it is given; else the loss for numbers, and the error for classes, balanced where
+    the classes have balanced weights.
+    """
+    options = experiment.options
+    if options.keep_best is not None:
+        return measure_named(options.keep_best)
+    if not experiment.inputs.classes:
+        return LOSS
+    return MEASURES["balanced_accuracy" if options.class_weight == BALANCED else "error"]
+
+
+def figure_of(measure: Measure, judge: Judge, found: Evaluation, outputs: Tensor, y: Tensor) -> float:
+    """Return a figure on some rows.
+
+    Raises:
+        FloatingPointError: it is infinite, NaN or not defined.
+    """
+    known = {LOSS.key: found.loss, "error": found.error}
+    if found.balanced_error is not None:
+        known["balanced_accuracy"] = 1 - found.balanced_error
+    value = known[measure.key] if measure.key in known else judge.value(measure.key, outputs, y)
+    if value is None or not math.isfinite(value):
+        raise FloatingPointError(f"the validation {measure.title} became {value}")
+    return value
 
 
 class BestEpoch:
@@ -76,12 +106,7 @@ class BestEpoch:
 
     def figure(self, found: Evaluation, outputs: Tensor, y: Tensor) -> dict[str, float]:
         """Return the figure as an entry of the epoch's metrics."""
-        if self.measure is LOSS:
-            return {f"val_{LOSS.key}": found.loss}
-        value = self.judge.value(self.measure.key, outputs, y)
-        if value is None or not math.isfinite(value):
-            raise FloatingPointError(f"the validation {self.measure.title} became {value}")
-        return {f"val_{self.measure.key}": value}
+        return {f"val_{self.measure.key}": figure_of(self.measure, self.judge, found, outputs, y)}
 
     def consider(self, line: Mapping[str, Any]) -> None:
         """Keep the epoch that has just ended if it is the best, by its metrics."""

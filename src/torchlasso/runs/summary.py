@@ -9,7 +9,7 @@ from typing import Any
 from torchlasso._core.readable import percent
 from torchlasso.data.card import DataCard
 from torchlasso.diagnostics.stationarity import Stationarity
-from torchlasso.runs.quality import MEASURES, Measure, Quality, measure_named
+from torchlasso.runs.quality import LOSS, MEASURES, Measure, Quality, measure_named
 from torchlasso.runs.records import NEWER
 
 
@@ -19,8 +19,9 @@ class Refit:
 
     Attributes:
         kept: whether the model is the refitted one.
-        before, after: the validation error before and after the refit; for regression the validation loss.
+        before, after: the figure on the validation rows before and after the refit.
         epochs, seconds: the length of the refit.
+        measure: the key of that figure; None in files of earlier versions, for the error, or the loss of a regression.
     """
 
     kept: bool
@@ -28,6 +29,15 @@ class Refit:
     after: float
     epochs: int
     seconds: float
+    measure: str | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.named  # raises an error if there is no such measure
+
+    @property
+    def named(self) -> Measure | None:
+        """The measure."""
+        return None if self.measure is None else measure_named(self.measure.replace("_", "-"))
 
 
 @dataclass(frozen=True)
@@ -155,11 +165,13 @@ class Summary:
     def _of_refit(self) -> str:
         if self.refit is None:
             return ""
+        named = self.refit.named or (LOSS if self.error is None else MEASURES["error"])
+        digits = {LOSS.key: ".4f", "error": ".2%"}.get(named.key)  # a refit changes little
         before, after = (
-            f"{value:.4f}" if self.error is None else f"{100 * value:.2f} %"
+            named.shown(value) if digits is None else format(value, digits).replace("%", " %")
             for value in (self.refit.before, self.refit.after)
         )
-        measure = "loss" if self.error is None else "error"
+        measure = named.title
         outcome = "is kept" if self.refit.kept else "is not kept"
         return f" The refit {outcome}: it changed the validation {measure} from {before} to {after}."
 

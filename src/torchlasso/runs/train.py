@@ -12,13 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchlasso.control import TargetMissed
-from torchlasso.path import badness
 from torchlasso.runs.choices import BALANCED
-from torchlasso.runs.evaluation import need_finite, summarise
+from torchlasso.runs.evaluation import judge_of, need_finite, summarise
 from torchlasso.runs.experiment import OURS, REFIT, Experiment, Training
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.health import NO_GRADIENT, Metrics, empty_layers, is_beyond_recovery, warnings_of
-from torchlasso.runs.keeping import BestEpoch
+from torchlasso.runs.keeping import BestEpoch, figure_of, measure_of_choice
 from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.options import DENSE, LOSS_TERM
 from torchlasso.runs.page.reading import mean_images
@@ -26,7 +25,7 @@ from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Kept, Refit, Summary
 from torchlasso.runs.teacher import outputs_of_teacher
-from torchlasso.training.trainer import Trainer, evaluate, evaluate_outputs, outputs_of, support
+from torchlasso.training.trainer import Trainer, evaluate_outputs, outputs_of, support
 
 
 def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
@@ -101,13 +100,20 @@ def _refit(
     """Train on without a penalty; restore ``model`` if it did not become better on the validation rows."""
     part = folder.started_part(REFIT, experiment)
     before = deepcopy(model.state_dict())
-    found = badness(evaluate(model, experiment.loss, *rows.validation))
+    measure, found = measure_of_choice(experiment), _figure(experiment, model, rows)
     training = experiment.refit(model, rows.train, teacher)
     _train(REFIT, training, rows, part, observer)
-    refitted = badness(evaluate(model, experiment.loss, *rows.validation))
-    if not (kept := refitted < found):
+    refitted = _figure(experiment, model, rows)
+    if not (kept := refitted > found if measure.rises else refitted < found):
         model.load_state_dict(before)
-    return Refit(kept, found, refitted, training.trainer.epoch, training.trainer.seconds)
+    return Refit(kept, found, refitted, training.trainer.epoch, training.trainer.seconds, measure.key)
+
+
+def _figure(experiment: Experiment, model: nn.Module, rows: RowSplits) -> float:
+    """Return the figure by which a model is compared with another one."""
+    outputs, y = outputs_of(model, rows.validation[0]), rows.validation[1]
+    found = evaluate_outputs(outputs, experiment.loss, y)
+    return figure_of(measure_of_choice(experiment), judge_of(experiment, rows), found, outputs, y)
 
 
 def _train(
