@@ -18,6 +18,7 @@ from torchlasso.estimators.input_groups import InputGroups
 from torchlasso.estimators.scaled import ScaledProblem
 from torchlasso.estimators.smooth import SmoothLoss
 
+RIDGE = 1e-3  # of a refit without the penalty, for inputs of variance 1
 ROUGH = 0.03  # the precision over a working set, relative to the largest distance of a group from stationarity before
 FIRST, GROWTH = 100, 2  # the most groups that join the first working set, and the growth of the next ones
 
@@ -118,22 +119,23 @@ class LinearProblem:
                 distance = float(away.max())
                 return replace(found, distance=distance, is_exact=distance <= 2 * near)
 
-    def refitted(self, found: Solution) -> Solution:
+    def refitted(self, found: Solution, weights: Tensor) -> Solution:
         """Return the minimum over the groups of a solution that are not zero, without their penalty.
 
-        minimise ℓ(X·B + b) + 1/(2n)·Σ_g s_g²·‖B_g‖²   over the groups with B_g ≠ 0
+        minimise ℓ(X·B + b) + r/2·Σ_g s_g²·‖B_g‖²   over the groups with B_g ≠ 0,   r = 0.001
 
-        with s_g² the mean square of the centred inputs of the group, added up. This ridge is the one of scikit-learn's
-        ``LogisticRegression`` with ``C=1`` for scaled inputs. It keeps the minimum finite where classes can be told
-        apart without an error.
+        with s_g² the variance of the inputs of the group, added up. The ridge keeps the minimum finite where classes
+        can be told apart without an error.
 
         Args:
             found: the solution for some λ.
+            weights: of the rows in the variances, (n,).
         """
         live = (self.groups.l1 == 0) | (self.groups.norms(found.coef) > 0)
-        centred = self.x - self.x.mean(dim=0) if self.intercept or self.loss.ignores_shifts else self.x
-        squares = self.groups.norms(centred.square().mean(dim=0).sqrt()[:, None]).square()
-        l2 = (squares / len(self.x)).where(self.groups.l1 > 0, 0.0)
+        shares = (weights / weights.sum())[:, None]
+        centre = (shares * self.x).sum(dim=0) if self.intercept or self.loss.ignores_shifts else 0.0
+        squares = self.groups.norms((shares * (self.x - centre).square()).sum(dim=0).sqrt()[:, None]).square()
+        l2 = (RIDGE * squares).where(self.groups.l1 > 0, 0.0)
         free = replace(self, groups=replace(self.groups, l1=torch.zeros_like(self.groups.l1), l2=l2))
         return free._minimum_over(live, 1.0, found, self._near)
 

@@ -150,7 +150,7 @@ class LinearPath:
         """Return the model of the same features without their penalty, see :meth:`LinearProblem.refitted`."""
         coef, intercept = found.model.linear  # type: ignore[misc]  # the models of this path are linear
         before = Solution(torch.from_numpy(coef), torch.from_numpy(intercept))
-        after = self.problem.refitted(before)
+        after = self.problem.refitted(before, self.targets.weights)
         after = self._centred(after) if self.targets.is_shift_invariant else after
         loss = float(self.targets.value(self.x @ after.coef + after.intercept))
         return Fitted(replace(found.point, loss=loss), LinearModel(after.coef.numpy(), after.intercept.numpy()))

@@ -104,7 +104,7 @@ class SparseRegressor(SparseRegression, GivenStrength):
         standardize: whether columns are scaled to mean 0 and variance 1 on the training rows, of each fold its own.
             ``coef_`` is for the columns as they are, λ for the scaled ones.
         relaxed: whether the model is trained on without the penalty on the features that it reads (the relaxed lasso of
-            Meinshausen 2007): a linear one to the minimum, with a ridge of 1/n for columns of variance 1, a network
+            Meinshausen 2007): a linear one to the minimum, with a ridge of 0.001 for columns of variance 1, a network
             for a tenth of the epochs. In cross-validation each point of the path is.
         points: the most points of the path after ``lam``, from which the importances follow.
         epochs, batch_size, lr: the training of a model with hidden layers by Adam's proximal form; the rate falls along
