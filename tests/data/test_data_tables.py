@@ -58,9 +58,27 @@ def test_csv(tmp_path, refusal, text, options, message) -> None:
     refusal(path, **options)
 
 
-def test_csv_in_another_encoding(tmp_path, refusal) -> None:
-    (tmp_path / "a.csv").write_bytes("a,y\n1,größer\n".encode("latin-1"))
-    assert "UTF8" in refusal(tmp_path / "a.csv")
+def test_csv_in_another_encoding(tmp_path) -> None:
+    (tmp_path / "a.csv").write_bytes("größe,y\n1,süß\n2,salzig\n".encode("latin-1"))
+    part = load_part(str(tmp_path / "a.csv"), label="y")
+    assert part.features == ("größe",)
+    assert part.y is not None
+    assert part.y.tolist() == ["süß", "salzig"]
+    assert "is not UTF-8; it is read as cp1252" in part.notes[0]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
+def test_other_delimiters_and_decimal_commas(tmp_path, delimiter) -> None:
+    lines = [["a, in m", "b", "y"], ["1,5", "-2", "0"], ["-0,25", "1e3", "1"], [",5", "3.5", "1"]]
+    quoted = [[f'"{cell}"' if delimiter == "," and "," in cell else cell for cell in line] for line in lines]
+    path = tmp_path / ("a.tsv" if delimiter == "\t" else "a.csv")
+    path.write_text("\ufeff" + "".join(delimiter.join(line) + "\r\n" for line in quoted), encoding="utf8")
+    part = load_part(str(path), categories=["a, in m"] if delimiter == "," else [])
+    assert part.features == ("a, in m", "b")
+    if delimiter == ",":  # where commas divide columns, they do not divide numbers
+        assert part.frame.categories["a, in m"].values == ("1,5", "-0,25", ",5")
+    else:
+        assert part.tensor.tolist() == [[1.5, -2.0], [-0.25, 1000.0], [0.5, 3.5]]
 
 
 def test_csv_whose_late_rows_are_of_another_kind(tmp_path) -> None:
