@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torchlasso.data import load
-from torchlasso.data.dividing import Divided, Division, divide
+from torchlasso.data.dividing import SplitData, SplitOptions, split_data
 from torchlasso.data.loading import selected
 from torchlasso.data.preparing import prepare
 from torchlasso.data.splits import holdout_groups, holdout_last
@@ -22,11 +22,11 @@ def write(path: Path, rows: int, start: int = 0, header: str = "x,who,when,label
     return str(path)
 
 
-def divided(spec: str | Path, division: Division | None = None, **options: object) -> Divided:
-    return divide(str(spec), selected(**options), division or Division(validation=None))  # type: ignore[arg-type]
+def divided(spec: str | Path, division: SplitOptions | None = None, **options: object) -> SplitData:
+    return split_data(str(spec), selected(**options), division or SplitOptions(validation=None))  # type: ignore[arg-type]
 
 
-def sizes(found: Divided) -> dict[str, int]:
+def sizes(found: SplitData) -> dict[str, int]:
     return {name: len(split.rows.x) for name, split in found.parts.items()}
 
 
@@ -37,7 +37,7 @@ def test_files_are_what_their_names_say(tmp_path: Path, name: str) -> None:
     found = divided(tmp_path)
     assert sizes(found) == {"train": 40, "validation": 7, "test": 9}
     assert name in found.parts["validation"].how
-    without = divided(tmp_path, Division(validation=0.25))
+    without = divided(tmp_path, SplitOptions(validation=0.25))
     assert sizes(without) == {"train": 30, "validation": 10, "test": 9}
     assert name in without.notes[0]
 
@@ -45,9 +45,9 @@ def test_files_are_what_their_names_say(tmp_path: Path, name: str) -> None:
 def test_without_parts_there_are_shares(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 100)
     assert sizes(divided(path)) == {"train": 72, "validation": 8, "test": 20}
-    assert sizes(divided(path, Division(validation=0.0, test=0.5))) == {"train": 50, "test": 50}
+    assert sizes(divided(path, SplitOptions(validation=0.0, test=0.5))) == {"train": 50, "test": 50}
     held = write(tmp_path / "held.csv", 11)
-    assert sizes(divided(path, Division(validation=held, test=0.3))) == {"train": 70, "validation": 11, "test": 30}
+    assert sizes(divided(path, SplitOptions(validation=held, test=0.3))) == {"train": 70, "validation": 11, "test": 30}
 
 
 def test_no_group_is_divided(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_group_of_two_files_is_refused(tmp_path: Path) -> None:
 
 def test_the_last_rows_are_held_out(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 84)
-    found = divided(path, Division(validation=0.25, test=0.25), time="when")
+    found = divided(path, SplitOptions(validation=0.25, test=0.25), time="when")
     parts = {name: split.rows.times for name, split in found.parts.items()}
     assert parts["train"].max() < parts["validation"].min()  # type: ignore[union-attr]
     assert parts["validation"].max() < parts["test"].min()  # type: ignore[union-attr]
@@ -84,7 +84,7 @@ def test_the_last_rows_are_held_out(tmp_path: Path) -> None:
 def test_numbers_are_stratified_on_request(tmp_path: Path) -> None:
     lines = [f"{i},{i * 0.5}" for i in range(1000)]
     (tmp_path / "a.csv").write_text("\n".join(["x,label", *lines, ""]))
-    found = divided(tmp_path / "a.csv", Division(validation=0.1, test=0.1, stratify=True))
+    found = divided(tmp_path / "a.csv", SplitOptions(validation=0.1, test=0.1, stratify=True))
     y = found.parts["test"].rows.y
     assert y is not None
     assert np.histogram(y, bins=10, range=(0, 500))[0].tolist() == [10] * 10
@@ -123,13 +123,13 @@ def test_divisions_that_are_refused(
             )
         )
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        divided(path, Division(**{"validation": 0.1, **division}), **options)  # type: ignore[arg-type]
+        divided(path, SplitOptions(**{"validation": 0.1, **division}), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [1.0, -0.1, 2])
 def test_shares_are_shares(bad: float) -> None:
     with pytest.raises(ValueError, match="validation must be a share"):
-        Division(validation=bad)
+        SplitOptions(validation=bad)
     with pytest.raises(ValueError, match="test must be"):
         load("digits", test=bad)
 

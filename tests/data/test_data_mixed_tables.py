@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from torchlasso.data import load, load_part, load_rows
-from torchlasso.data.dividing import Division
+from torchlasso.data.dividing import SplitOptions
 from torchlasso.data.loading import load_splits, selected
-from torchlasso.data.preparing import Prepared
+from torchlasso.data.preparing import PreparedData
 
 HEADER = "age,colour,joined,code,label\n"
 ROWS = ["30,red,2020-01-31,007,a", ",blue,2020-02-01,008,b", "50,,2021-03-05,007,a", "40,red,2020-01-31,009,b"]
@@ -24,10 +24,10 @@ def table(path: Path, rows: list[str], header: str = HEADER) -> str:
     return str(path)
 
 
-def split(path: Path, train: list[str], test: list[str], **options: object) -> Prepared:
+def split(path: Path, train: list[str], test: list[str], **options: object) -> PreparedData:
     table(path / "train.csv", train)
     table(path / "test.csv", test)
-    return load_splits(str(path), selected(**options), Division(validation=0.0))  # type: ignore[arg-type]
+    return load_splits(str(path), selected(**options), SplitOptions(validation=0.0))  # type: ignore[arg-type]
 
 
 def test_every_kind_of_column(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from torchlasso.runs.folder import CODE
 from torchlasso.runs.measuring import latencies, peak_memory
 from torchlasso.runs.rows import read_data_again
 from torchlasso.runs.variants import Variant, variants
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 from torchlasso.training.trainer import Evaluation, evaluate_outputs, outputs_of
 
 MOST_THREADS = 1024  # with too many, OpenMP ends the process
@@ -112,12 +112,16 @@ def _sizes(text: str) -> list[int]:
     return sorted(set(sizes))
 
 
-def _rows(x: Rows, count: int) -> Tensor:
+def _rows(x: InputRows, count: int) -> Tensor:
     return x[torch.arange(count, device=x.device) % len(x)]
 
 
 def _measure(
-    forms: Sequence[Variant], experiment: Experiment, test: tuple[Rows, Tensor], sizes: Sequence[int], seconds: float
+    forms: Sequence[Variant],
+    experiment: Experiment,
+    test: tuple[InputRows, Tensor],
+    sizes: Sequence[int],
+    seconds: float,
 ) -> list[Measured]:
     models = {form.name: form.build() for form in forms}
     judged = {form.name: _judged(models[form.name], form, experiment, test) if form.judged else None for form in forms}
@@ -143,7 +147,7 @@ def _measure(
     return found
 
 
-def _judged(model: nn.Module, form: Variant, experiment: Experiment, test: tuple[Rows, Tensor]) -> Evaluation:
+def _judged(model: nn.Module, form: Variant, experiment: Experiment, test: tuple[InputRows, Tensor]) -> Evaluation:
     x, y = test
     with torch.inference_mode():
         starts = range(0, len(x), EVALUATED)
@@ -151,7 +155,7 @@ def _judged(model: nn.Module, form: Variant, experiment: Experiment, test: tuple
         return evaluate_outputs(torch.cat(parts).float(), experiment.loss, y)
 
 
-def _device(x: Rows) -> str:
+def _device(x: InputRows) -> str:
     return str(x.device) if x.device.type == "cpu" else torch.cuda.get_device_name(x.device)
 
 
@@ -174,7 +178,7 @@ def _show(measured: Sequence[Measured], record: dict[str, Any]) -> None:
     threads = f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
     screen.say(
         f"\nMedians on {record['device']} with {threads}, ± half of the interquartile range. The speed is relative to "
-        f"dense. Rows per second and peak memory are for batch {last}."
+        f"dense. InputRows per second and peak memory are for batch {last}."
     )
     for why in record["missing"]:
         screen.say(f"not measured: {why}")

@@ -1,4 +1,4 @@
-"""A data card: what was read, and how it was divided and prepared."""
+"""Data cards: the rows that were read, how they were divided, and how they were prepared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PartCard:
 
 @dataclass(frozen=True)
 class DataCard:
-    """What was read.
+    """The card of the data of a run: the rows that were read, and their preparation.
 
     Attributes:
         name: of the data.

@@ -17,7 +17,7 @@ VALIDATION_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
-class Division:
+class SplitOptions:
     """The division of rows into training, validation and test rows.
 
     Attributes:
@@ -43,7 +43,7 @@ class Division:
 
 
 @dataclass(frozen=True)
-class Split:
+class DataSplit:
     """The rows of a part.
 
     Attributes:
@@ -58,7 +58,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Divided:
+class SplitData:
     """The parts of the data, before they are prepared.
 
     Attributes:
@@ -70,20 +70,20 @@ class Divided:
     """
 
     name: str
-    train: Split
-    test: Split
-    validation: Split | None
+    train: DataSplit
+    test: DataSplit
+    validation: DataSplit | None
     notes: tuple[str, ...]
     is_survival: bool = False
 
     @property
-    def parts(self) -> dict[str, Split]:
+    def parts(self) -> dict[str, DataSplit]:
         """The parts that there are, by name."""
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: split for name, split in found.items() if split is not None}
 
 
-def divide(spec: str, columns: ColumnSelection, division: Division) -> Divided:
+def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> SplitData:
     """Read data and divide them.
 
     Raises:
@@ -93,7 +93,7 @@ def divide(spec: str, columns: ColumnSelection, division: Division) -> Divided:
     source = find_reader(spec).open(spec, columns)
     if source.train is None:
         raise ValueError(f"{spec}: no training part; one file must have 'train' in its name")
-    train = Split(source.train.read(), source.train.origin, source.train.origin)
+    train = DataSplit(source.train.read(), source.train.origin, source.train.origin)
     notes = list[str]()
     if division.test is None and source.test is None:
         train, test = _share(train, TEST_FRACTION, TEST_SEED, division.stratify, "test")
@@ -102,7 +102,7 @@ def divide(spec: str, columns: ColumnSelection, division: Division) -> Divided:
         notes += _unused("test", source.test)
     else:
         test = _own("test", division.test, source.test, columns)
-    validation: Split | None
+    validation: DataSplit | None
     if division.validation is None and source.validation is None:
         train, validation = _share(train, VALIDATION_FRACTION, division.seed, division.stratify, "validation")
     elif isinstance(division.validation, float | int):
@@ -111,12 +111,12 @@ def divide(spec: str, columns: ColumnSelection, division: Division) -> Divided:
     else:
         validation = _own("validation", division.validation, source.validation, columns)
     held = validation if validation and len(validation.rows.x) else None
-    found = Divided(source.name, train, test, held, tuple(notes), columns.survival is not None)
+    found = SplitData(source.name, train, test, held, tuple(notes), columns.survival is not None)
     _refuse_shared_groups(found)
     return found
 
 
-def _own(name: str, given: str | None, portion: Portion | None, columns: ColumnSelection) -> Split:
+def _own(name: str, given: str | None, portion: Portion | None, columns: ColumnSelection) -> DataSplit:
     """Read a part from a given file, or from the data's own part."""
     if given is not None:
         if not Path(given).exists():
@@ -125,10 +125,10 @@ def _own(name: str, given: str | None, portion: Portion | None, columns: ColumnS
         portion = getattr(source, name) or source.train or source.test or source.validation
     if portion is None:
         raise ValueError(f"{given}: no rows for the {name} part")
-    return Split(portion.read(), portion.origin, portion.origin)
+    return DataSplit(portion.read(), portion.origin, portion.origin)
 
 
-def _share(train: Split, fraction: float, seed: int, stratify: bool, name: str) -> tuple[Split, Split]:
+def _share(train: DataSplit, fraction: float, seed: int, stratify: bool, name: str) -> tuple[DataSplit, DataSplit]:
     """Hold out a share of the training rows."""
     part = train.rows
     try:
@@ -145,7 +145,7 @@ def _share(train: Split, fraction: float, seed: int, stratify: bool, name: str) 
     else:
         whole = ", whole groups" if part.groups is not None else ""
         held_how, kept_how = f"{how}{whole}, seed {seed}", train.how
-    return Split(kept, train.origin, kept_how if fraction else train.how), Split(held, train.origin, held_how)
+    return DataSplit(kept, train.origin, kept_how if fraction else train.how), DataSplit(held, train.origin, held_how)
 
 
 def _unused(name: str, portion: Portion | None) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _unused(name: str, portion: Portion | None) -> Iterator[str]:
         yield f"The {name} part of the data ({portion.origin}) is not used, since a share of the training rows is."
 
 
-def _refuse_shared_groups(divided: Divided) -> None:
+def _refuse_shared_groups(divided: SplitData) -> None:
     """Refuse a group of which there are rows in two parts."""
     seen: dict[str, str] = {}
     for name, split in divided.parts.items():

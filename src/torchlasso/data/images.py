@@ -36,7 +36,7 @@ PAD, CROP, STRETCH = RESIZES = ("pad", "crop", "stretch")
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How images are read.
+    """The reading of images.
 
     Attributes:
         size: the size to which they are brought, as in ``224`` or, height first, ``224x320``; None for their own,

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torchlasso.data.readers  # noqa: F401  (registers them)
 from torchlasso._core.specs import unknown
-from torchlasso.data.dividing import Division, divide
+from torchlasso.data.dividing import SplitOptions, split_data
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame
 from torchlasso.data.images import ImageOptions
 from torchlasso.data.labels import TASKS, ColumnSelection
-from torchlasso.data.preparing import Prepared, encoded_rows, prepare
+from torchlasso.data.preparing import PreparedData, encoded_rows, prepare
 from torchlasso.data.records import Dataset, Part, unit_interval
 from torchlasso.data.registry import find_reader
 
@@ -63,19 +63,19 @@ def load(
     columns = selected(
         label=label, ignore=ignore, group=group, time=time, categories=categories, task=task, images=images
     )
-    found = load_splits(spec, columns, Division(validation=0.0, test=test))
+    found = load_splits(spec, columns, SplitOptions(validation=0.0, test=test))
     (x, y), (test_x, test_y) = found.train, found.test
     return Dataset(found.card.name, unit_interval(x), y, unit_interval(test_x), test_y, found.classes, found.features)
 
 
-def load_splits(spec: str, columns: ColumnSelection, division: Division) -> Prepared:
+def load_splits(spec: str, columns: ColumnSelection, division: SplitOptions) -> PreparedData:
     """Read training, validation and test rows, as numbers.
 
     Raises:
         FileNotFoundError: a path does not exist.
         ValueError: the data cannot be used.
     """
-    return prepare(divide(spec, columns, division))
+    return prepare(split_data(spec, columns, division))
 
 
 def load_part(

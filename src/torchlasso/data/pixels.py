@@ -14,7 +14,7 @@ LEVELS, AT_ONCE = 256, 1 << 12  # images whose bytes are counted at once
 class Pixels:
     """Images of bytes, of which any rows are taken as scaled numbers: (bytes / 255 − mean) / std.
 
-    They are :class:`~torchlasso.training.rows.Rows`.
+    They are :class:`~torchlasso.training.rows.InputRows`.
 
     Args:
         data: uint8, (n, channels, height, width).

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.data.card import DataCard, PartCard
-from torchlasso.data.dividing import Divided, Split
+from torchlasso.data.dividing import DataSplit, SplitData
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame
 from torchlasso.data.labels import class_indices, class_names
@@ -23,7 +23,7 @@ STEM = re.compile(r"^[^_/ ]+(?=[_/ ])")  # of an identity such as 309_1
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedData:
     """Rows that a model can be trained on, not yet scaled.
 
     Attributes:
@@ -48,7 +48,7 @@ class Prepared:
     held_groups: Pair | None
 
 
-def prepare(divided: Divided) -> Prepared:
+def prepare(divided: SplitData) -> PreparedData:
     """Encode the parts of the data as the training rows ask for.
 
     Raises:
@@ -88,7 +88,7 @@ def prepare(divided: Divided) -> Prepared:
         left_out={} if encoding is None else encoding.left_out,
         notes=(*divided.notes, *_of_reading(divided), *notes, *_suspicions(train)),
     )
-    return Prepared(
+    return PreparedData(
         pairs["train"],
         pairs.get("validation", nothing),
         pairs["test"],
@@ -101,7 +101,7 @@ def prepare(divided: Divided) -> Prepared:
     )
 
 
-def _held_groups(divided: Divided) -> Pair | None:
+def _held_groups(divided: SplitData) -> Pair | None:
     """Return the numbers of the groups of the validation and of the test rows, if both have groups."""
     held = [split.rows.groups for name, split in divided.parts.items() if name != "train"]
     known = [codes_of(groups) for groups in held if groups is not None]
@@ -118,7 +118,7 @@ def encoded_rows(part: Part, encoding: Encoding, origin: str) -> tuple[Part, lis
     return replace(part, x=encoding(frame), features=encoding.features), encoding.notes(frame)
 
 
-def _encoded(divided: Divided) -> tuple[dict[str, Part], Encoding | None, list[str]]:
+def _encoded(divided: SplitData) -> tuple[dict[str, Part], Encoding | None, list[str]]:
     """Return the parts as numbers with the same columns, and the encoding if one is needed."""
     splits, train = divided.parts, divided.train
     if not any(isinstance(split.rows.x, Frame) for split in splits.values()):
@@ -138,7 +138,7 @@ def _required(y: Labels | None, origin: str) -> Labels:
     return y
 
 
-def _targets(split: Split, trained: Labels, classes: tuple[str, ...], training: str) -> Tensor:
+def _targets(split: DataSplit, trained: Labels, classes: tuple[str, ...], training: str) -> Tensor:
     y, origin = _required(split.rows.y, split.origin), split.origin
     if classes and y.dtype.kind == "f":
         kinds = f"{kind_of(y)}, but the labels of the training part ({training}) are {kind_of(trained)}"
@@ -166,7 +166,7 @@ def _inputs(train: Part, x: Tensor) -> str:
     return f"images of {height}×{width} pixels, {'grey' if channels == 1 else f'{channels} channels'}"
 
 
-def _ranked(split: Split) -> Tensor:
+def _ranked(split: DataSplit) -> Tensor:
     """Return the ranks of times, which single precision holds, beside the events, (n, 2)."""
     time, event = _required(split.rows.y, split.origin).T
     if not event.any():
@@ -187,7 +187,7 @@ def _counts(y: Tensor, classes: tuple[str, ...]) -> dict[str, int]:
     return dict(zip(classes, counts, strict=True))
 
 
-def _of_reading(divided: Divided) -> list[str]:
+def _of_reading(divided: SplitData) -> list[str]:
     """Return what was said when the parts were read, each once."""
     return list(dict.fromkeys(note for split in divided.parts.values() for note in split.rows.notes))
 

@@ -175,7 +175,7 @@ def _times(pa: Any, column: Any, columns: ColumnSelection, origin: str) -> Label
         raise ValueError(f"{origin}: no time in column {columns.time!r}, {where} ({column.null_count} such rows)")
     if _is_date(pa, column.type):
         column = column.cast(pa.timestamp("us")).cast(pa.int64())
-    if not is_number(pa, column.type):
+    if not holds_numbers(pa, column.type):
         raise ValueError(f"{origin}: column {columns.time!r} holds neither dates, as in 2024-01-31, nor numbers")
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
 
@@ -211,7 +211,7 @@ def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str) -
             found |= made
             origins |= dict.fromkeys(made, name)
             names += [name, *made]
-        elif is_number(pa, column.type) and name not in categories:
+        elif holds_numbers(pa, column.type) and name not in categories:
             numeric.append(column)
             names.append(name)
         else:
@@ -274,14 +274,14 @@ def _refuse_mixed(name: str, column: Category, origin: str) -> None:
 
 
 def _is_known(pa: Any, kind: Any) -> bool:
-    return is_number(pa, kind) or _is_date(pa, kind) or bool(pa.types.is_string(kind))
+    return holds_numbers(pa, kind) or _is_date(pa, kind) or bool(pa.types.is_string(kind))
 
 
 def _is_date(pa: Any, kind: Any) -> bool:
     return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
-def is_number(pa: Any, kind: Any) -> bool:
+def holds_numbers(pa: Any, kind: Any) -> bool:
     """Return whether values of an Arrow type are numbers; so are truth values, durations and empty columns."""
     types = pa.types
     checks = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null, types.is_duration)

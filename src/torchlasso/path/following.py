@@ -19,7 +19,7 @@ from torchlasso.path.search import FINEST, next_lam, search
 from torchlasso.selection import Group
 from torchlasso.training.plan import Plan
 from torchlasso.training.regularisation import Regularisation
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 from torchlasso.training.trainer import (
     Evaluation,
     Loss,
@@ -33,7 +33,7 @@ from torchlasso.training.trainer import (
     sparsity,
 )
 
-LabelledRows = tuple[Rows, Tensor]
+LabelledRows = tuple[InputRows, Tensor]
 PointWatch = Callable[[int, Trainer], Callable[[Step], None]]
 CHUNKS = 20  # parts of the validation rows, whose spread gives the standard error of the mean loss
 
@@ -248,7 +248,7 @@ class _Path:
 
 
 @torch.no_grad()
-def _spread(model: nn.Module, recipe: Recipe, found: Evaluation, x: Rows, y: Tensor) -> float:
+def _spread(model: nn.Module, recipe: Recipe, found: Evaluation, x: InputRows, y: Tensor) -> float:
     """Return the standard error of the error, which is binomial, or of the mean loss."""
     if found.error is not None:
         share = (found.error * len(y) + 1) / (

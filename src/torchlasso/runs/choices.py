@@ -24,7 +24,7 @@ from torchlasso.runs.model_blocks import OF_MODELS
 from torchlasso.training.augmentation import AUGMENTATIONS
 from torchlasso.training.class_weights import WeightedCrossEntropy
 from torchlasso.training.regularisation import Transform
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 from torchlasso.training.trainer import LOSSES, Loss
 
 BLOCKS = blocks_registry()
@@ -118,7 +118,7 @@ def minimised_loss(
     return partial(torch.nn.functional.cross_entropy, label_smoothing=smoothing)
 
 
-def parse_augmentation(text: str, x: Rows) -> Transform:
+def parse_augmentation(text: str, x: InputRows) -> Transform:
     """Make the augmentation named by a text such as ``crop:padding=2``, for batches of the training inputs ``x``.
 
     A function ``package.module:function`` is an augmentation as it is.

@@ -1,4 +1,4 @@
-"""The options of a run that say what is read, and how it is divided."""
+"""The options of a run for the data: their columns, their division, their images."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ class DataOptions:
 
     @property
     def images(self) -> ImageOptions:
-        """How images are read."""
+        """The options of the reading of images."""
         return ImageOptions(self.size, self.resize, self.skip_corrupt)

@@ -32,7 +32,7 @@ from torchlasso.training.input_dropout import InputDropout
 from torchlasso.training.plan import Plan
 from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.regularisation import Regularisation
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 from torchlasso.training.trainer import Loss, Term, Trainer, sparsity
 from torchlasso.weights import weights_of
 
@@ -138,7 +138,7 @@ class Experiment:
         base, extra = choices.parse_optimizer(self.options.optimizer)
         return proximal(base)(groups, lr=self.options.lr, form=self.options.form, **extra)
 
-    def trainer(self, model: nn.Module, rows: tuple[Rows, Tensor], teacher: Tensor | None = None) -> Training:
+    def trainer(self, model: nn.Module, rows: tuple[InputRows, Tensor], teacher: Tensor | None = None) -> Training:
         """Make the training of ``model`` with a proximal optimizer and the controllers of λ in the options.
 
         If a teacher's outputs for the rows are given, ``model`` also learns from them.
@@ -169,7 +169,7 @@ class Experiment:
             trainer.shrinker = Shrinker(model, self.example)
         return Training(trainer, optimizer.penalised_groups)
 
-    def recipe(self, path: PathOptions, rows: tuple[Rows, Tensor]) -> Recipe:
+    def recipe(self, path: PathOptions, rows: tuple[InputRows, Tensor]) -> Recipe:
         """Make the recipe for the points of a path that are trained on these inputs and targets."""
         plan = self.options.plan
         batches = max(1, len(rows[0]) // plan.batch_size)
@@ -188,21 +188,21 @@ class Experiment:
             regularisation=self.regularisation(rows),
         )
 
-    def compared(self, name: str, model: nn.Module, rows: tuple[Rows, Tensor], lam: float) -> Training:
+    def compared(self, name: str, model: nn.Module, rows: tuple[InputRows, Tensor], lam: float) -> Training:
         """Make the training with torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""
         groups = self.groups(model, lam if name == LOSS_TERM else 0.0)
         term = (lambda *_: penalty(groups)) if name == LOSS_TERM else None
         trainer = self._trainer(model, self._plain(groups), rows, self.options.plan, term)
         return Training(trainer, lambda: groups)
 
-    def refit(self, model: nn.Module, rows: tuple[Rows, Tensor], teacher: Tensor | None = None) -> Training:
+    def refit(self, model: nn.Module, rows: tuple[InputRows, Tensor], teacher: Tensor | None = None) -> Training:
         """Make the training of ``model`` without a penalty and with frozen zeros."""
         plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.marked(model)
         optimizer = self._plain(groups, REFIT_RATE)
         freeze_zeros(optimizer, (p for group in groups if group["penalty"] for p in group["params"]))
         return Training(self._trainer(model, optimizer, rows, plan, self._taught(teacher)), lambda: groups)
 
-    def regularisation(self, rows: tuple[Rows, Tensor]) -> Regularisation:
+    def regularisation(self, rows: tuple[InputRows, Tensor]) -> Regularisation:
         """Make the regularisation of the options, and the loss to minimise, for a training on these rows."""
         options, (x, y) = self.options, rows
         transforms = [choices.parse_augmentation(text, x) for text in options.augment]
@@ -217,7 +217,7 @@ class Experiment:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        rows: tuple[Rows, Tensor],
+        rows: tuple[InputRows, Tensor],
         plan: Plan,
         extra: Term | None,
     ) -> Trainer:

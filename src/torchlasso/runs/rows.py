@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchlasso import data
 from torchlasso.data.card import DataCard
-from torchlasso.data.dividing import Division
+from torchlasso.data.dividing import SplitOptions
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame, refuse_other_columns
 from torchlasso.data.loading import load_splits, selected
@@ -19,7 +19,7 @@ from torchlasso.data.records import order_like, widen
 from torchlasso.path import folds_of
 from torchlasso.runs import choices
 from torchlasso.runs.options import Options
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ class RowSplits:
         held_groups: the same for the validation rows and for the test rows; None unless both have groups.
     """
 
-    train: tuple[Rows, Tensor]
-    validation: tuple[Rows, Tensor]
-    test: tuple[Rows, Tensor]
+    train: tuple[InputRows, Tensor]
+    validation: tuple[InputRows, Tensor]
+    test: tuple[InputRows, Tensor]
     card: DataCard
     groups: Tensor | None = None
     held_groups: tuple[Tensor, Tensor] | None = None
@@ -138,7 +138,7 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         images=options.images,
         survival=options.survival,
     )
-    division = Division(options.validation, options.test, options.seed, options.stratify)
+    division = SplitOptions(options.validation, options.test, options.seed, options.stratify)
     found = load_splits(options.data, columns, division)
     x, y = found.train
     is_survival = options.survival is not None
@@ -156,7 +156,7 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     )
     device = choices.parse_device(options.device)
 
-    def ready(pair: tuple[Tensor, Tensor]) -> tuple[Rows, Tensor]:
+    def ready(pair: tuple[Tensor, Tensor]) -> tuple[InputRows, Tensor]:
         x, y = pair[0], inputs.scaled(pair[1]).to(device)
         is_bytes = x.dtype == torch.uint8
         return Pixels(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y

@@ -10,11 +10,11 @@ from torchlasso.data import Standardizer
 from torchlasso.data.pixels import Pixels
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.rows import InputSpec
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 from torchlasso.training.trainer import outputs_of
 
 
-def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x: Rows) -> Tensor:
+def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x: InputRows) -> Tensor:
     """Return the outputs of the run in ``path`` for rows that are prepared for ``inputs``.
 
     Raises:
@@ -33,5 +33,5 @@ def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x
     return outputs if theirs.scale == inputs.scale else inputs.scaled(theirs.predictions(outputs))
 
 
-def _scaled_again(x: Rows, ours: Standardizer, theirs: Standardizer) -> Rows:
+def _scaled_again(x: InputRows, ours: Standardizer, theirs: Standardizer) -> InputRows:
     return Pixels(x.data, theirs) if isinstance(x, Pixels) else theirs(ours.undone(x[:]))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchlasso._core.arguments import check_whole
 from torchlasso._core.extras import require
 from torchlasso.training.regularisation import Transform, background_of, need_floats
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 
 SHARE = 8  # the default padding is this part of the shorter side: 4 of 32 pixels
 
@@ -42,7 +42,7 @@ class RandomCrop:
                 [0., 0., 0., 0.]])
     """
 
-    def __init__(self, rows: Rows, padding: int | None = None) -> None:
+    def __init__(self, rows: InputRows, padding: int | None = None) -> None:
         _need_images("crop", rows[:1], rows.shape)
         height, width = rows.shape[2:]
         least = min(height, width)

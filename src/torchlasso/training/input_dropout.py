@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchlasso._core.arguments import is_number
 from torchlasso.training.regularisation import background_of, need_floats
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class InputDropout:
             raise ValueError(f"p of the input dropout must be a probability, at least 0 and below 1; got {self.p!r}")
 
     @classmethod
-    def fit(cls, x: Rows, p: float) -> InputDropout:
+    def fit(cls, x: InputRows, p: float) -> InputDropout:
         """Make the dropout for inputs like the training rows ``x``, (n, channels or features, …).
 
         The background of a channel or a feature is its most common value, if at least a quarter of its values equal

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import shown
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 
 Transform = Callable[[Tensor], Tensor]  # the inputs of a batch ↦ the inputs to train on, of the same shape
 
@@ -55,7 +55,7 @@ class Regularisation:
 
 
 @torch.no_grad()
-def background_of(x: Rows) -> Tensor:
+def background_of(x: InputRows) -> Tensor:
     """Return the background of each channel of images or of each feature of a table, (1, channels or features, …).
 
     The background is the most common value where at least a quarter of the values equal it, such as the black around
@@ -74,7 +74,7 @@ def background_of(x: Rows) -> Tensor:
     return torch.where(share >= COMMON, common[:, 0], mean).view(1, -1, *[1] * (len(x.shape) - 2))
 
 
-def _mean(x: Rows, over: list[int]) -> Tensor:
+def _mean(x: InputRows, over: list[int]) -> Tensor:
     """Return the mean of rows that are not all in memory at once."""
     total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     for start in range(0, len(x), ROWS):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Rows(Protocol):
+class InputRows(Protocol):
     """The inputs of rows: a tensor, or an object that makes one for the rows of a batch, such as images on a disk."""
 
     @property
@@ -26,6 +26,6 @@ class Rows(Protocol):
         """Return the inputs of some rows, (k, …)."""
 
 
-def batch_of(x: Rows, rows: Tensor) -> Tensor:
+def input_batch(x: InputRows, rows: Tensor) -> Tensor:
     """Return the inputs of some rows, given by their numbers."""
     return x.index_select(0, rows) if isinstance(x, Tensor) else x[rows]  # index_select copies whole rows: faster

@@ -25,7 +25,7 @@ from torchlasso.distributed import processes
 from torchlasso.selection import Group
 from torchlasso.training.plan import BF16, Plan
 from torchlasso.training.regularisation import Regularisation
-from torchlasso.training.rows import Rows, batch_of
+from torchlasso.training.rows import InputRows, input_batch
 from torchlasso.training.schedules import rate
 from torchlasso.training.survival import cox
 
@@ -72,7 +72,7 @@ class Trainer:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         loss: Loss,
-        rows: tuple[Rows, Tensor],
+        rows: tuple[InputRows, Tensor],
         plan: Plan,
         extra: Term | None = None,
     ) -> None:
@@ -161,7 +161,7 @@ class Trainer:
 
     def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of some rows, and what is minimised for them."""
-        x, y = self.regularisation.inputs(batch_of(self.x, rows)), self.y[rows]
+        x, y = self.regularisation.inputs(input_batch(self.x, rows)), self.y[rows]
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.plan.precision == BF16):
             outputs = self.model(x)
         outputs = outputs.float() if self.plan.precision == BF16 else outputs
@@ -213,7 +213,7 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loss: Loss, x: Rows, y: Tensor) -> Evaluation:
+def evaluate(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> Evaluation:
     """Evaluate ``model`` on rows."""
     return evaluate_outputs(outputs_of(model, x), loss, y)
 
@@ -239,14 +239,14 @@ def balanced_error_of_one_answer(y: Tensor) -> float:
 
 
 @torch.no_grad()
-def outputs_of(model: nn.Module, x: Rows) -> Tensor:
+def outputs_of(model: nn.Module, x: InputRows) -> Tensor:
     """Compute the outputs of ``model`` for all rows, in batches and in evaluation mode."""
     model.eval()
     outputs = [model(x[rows]) for rows in processes.dealt(_batches(len(x)))]
     return torch.cat(processes.collected(outputs, x.device))
 
 
-def full_gradient(model: nn.Module, loss: Loss, x: Rows, y: Tensor) -> None:
+def full_gradient(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> None:
     """Set every parameter's ``grad`` to the gradient of the mean loss over all rows, in evaluation mode."""
     model.eval()
     model.zero_grad()
@@ -263,7 +263,7 @@ def full_gradient(model: nn.Module, loss: Loss, x: Rows, y: Tensor) -> None:
     processes.add_up_gradients_(model.parameters())
 
 
-def _slope(model: nn.Module, loss: Loss, x: Rows, y: Tensor) -> Tensor:
+def _slope(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> Tensor:
     """Return the gradient of the loss by the outputs of all rows."""
     outputs = outputs_of(model, x).requires_grad_()
     [slope] = torch.autograd.grad(loss(outputs, y), [outputs])

@@ -1,4 +1,4 @@
-"""What was read, and how it was divided and prepared."""
+"""The data card of a run."""
 
 from __future__ import annotations
 

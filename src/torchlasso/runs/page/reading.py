@@ -12,7 +12,7 @@ from torchlasso.html import Bar, beside, figure, paragraph, section, table
 from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.rows import InputSpec
-from torchlasso.training.rows import Rows
+from torchlasso.training.rows import InputRows
 
 CLASSES = 10  # the most classes with a mean image
 AT_ONCE = 1024  # images whose sum is taken at once
@@ -20,7 +20,7 @@ RANKED = 30  # the most features with a row in the table
 NAMED = 10  # the most features named in a sentence
 
 
-def mean_images(inputs: InputSpec, rows: tuple[Rows, Tensor]) -> Tensor | None:
+def mean_images(inputs: InputSpec, rows: tuple[InputRows, Tensor]) -> Tensor | None:
     """Return the mean training image of each of the first classes, before standardisation: (n, channels, …).
 
     Without classes, it is the mean of all rows; None if the rows are not images.
