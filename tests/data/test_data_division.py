@@ -79,6 +79,7 @@ def test_the_last_rows_are_held_out(tmp_path: Path) -> None:
     assert parts["validation"].max() < parts["test"].min()  # type: ignore[union-attr]
     assert sizes(found)["test"] == 21
     assert "the last 25 %" in found.parts["test"].how
+    assert found.parts["train"].how == f"{path}, the earlier rows"
 
 
 def test_numbers_are_stratified_on_request(tmp_path: Path) -> None:

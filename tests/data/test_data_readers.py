@@ -49,8 +49,12 @@ def test_gaps_in_the_mice_table() -> None:
     path = SHARED / "mice-protein.csv"
     if not path.is_file():
         pytest.skip("../shared/data is not there")
-    with pytest.raises(ValueError, match=r"1396 missing or infinite values, first in row 0 .* 'DYRK1A_N'"):
-        load(str(path), ignore=["MouseID", "Genotype", "Treatment", "Behavior"])
+    dataset = load(str(path), ignore=["Genotype", "Treatment", "Behavior"], group="MouseID:^[^_]+")
+    assert len(dataset.classes) == 8
+    assert dataset.x.isfinite().all()
+    assert "BCL2_N is missing" in dataset.features
+    assert len(dataset.x) + len(dataset.test_x) == 1080
+    assert len(dataset.x) % 15 == 0  # of each animal 15 measurements
 
 
 def test_parquet_table(tmp_path) -> None:

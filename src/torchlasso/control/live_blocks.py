@@ -19,7 +19,7 @@ def count_live(penalty: Penalty, params: Sequence[Tensor], weights: Sequence[Ten
         weights: in their place, the shards of this process.
 
     Examples:
-        >>> import torchlasso as tl
+        >>> import torch, torchlasso as tl
         >>> w = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
         >>> count_live(tl.L1(over=tl.Rows()), [w], [w])
         [1]

@@ -14,6 +14,7 @@ from torchlasso.data.registry import Portion, Source, find_reader
 from torchlasso.data.splits import TEST_FRACTION, TEST_SEED, hold_out
 
 VALIDATION_FRACTION = 0.1
+EARLIER = ", the earlier rows"
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _share(train: DataSplit, fraction: float, seed: int, stratify: bool, name: s
         )
     how = f"{100 * fraction:.3g} % of {train.how}"
     if part.times is not None:
-        held_how, kept_how = f"the last {how}", f"{train.how}, the earlier rows"
+        held_how, kept_how = f"the last {how}", f"{train.how.removesuffix(EARLIER)}{EARLIER}"
     else:
         whole = ", whole groups" if part.groups is not None else ""
         held_how, kept_how = f"{how}{whole}, seed {seed}", train.how

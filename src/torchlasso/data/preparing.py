@@ -83,7 +83,7 @@ def prepare(divided: SplitData) -> PreparedData:
             PartCard(name, len(xs[name]), split.how, _counts(ys[name], classes))
             for name, split in divided.parts.items()
         ),
-        gaps={} if encoding is None else {n: k for n, k in train.frame.gaps.items() if n in encoding.columns},
+        gaps={} if encoding is None else _filled(train.frame, encoding),
         encoded={} if encoding is None else encoding.expanded,
         left_out={} if encoding is None else encoding.left_out,
         notes=(*divided.notes, *_of_reading(divided), *notes, *_suspicions(train)),
@@ -185,6 +185,11 @@ def _kind_of_targets(y: Labels, classes: tuple[str, ...], targets: Tensor, is_su
 def _counts(y: Tensor, classes: tuple[str, ...]) -> dict[str, int]:
     counts = torch.bincount(y, minlength=len(classes)).tolist() if classes else []
     return dict(zip(classes, counts, strict=True))
+
+
+def _filled(frame: Frame, encoding: Encoding) -> dict[str, int]:
+    """Return the number of gaps of each column that is read."""
+    return {name: count for name, count in frame.gaps.items() if name not in encoding.left_out}
 
 
 def _of_reading(divided: SplitData) -> list[str]:

@@ -90,7 +90,7 @@ def holdout_groups(y: Tensor, groups: Labels, fraction: float, seed: int) -> tup
     >>> groups = np.array(["a", "a", "b", "b", "c", "c"])
     >>> kept, held = holdout_groups(torch.zeros(6, dtype=torch.int64), groups, fraction=1 / 3, seed=0)
     >>> len(kept), groups[held.numpy()].tolist()
-    (4, ['b', 'b'])
+    (4, ['c', 'c'])
     """
     names, group = np.unique(groups, return_inverse=True)
     classes = np.zeros(len(groups), dtype=np.int64) if y.is_floating_point() else y.numpy()

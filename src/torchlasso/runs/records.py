@@ -19,10 +19,9 @@ def parse_record(cls: type[T], entries: Any, origin: str) -> T:
     Raises:
         ValueError: an entry is missing or has the wrong type; the message names ``origin`` and the entry.
 
-    >>> from torchlasso.training.plan import Plan
-    >>> entries = {"epochs": 3, "batch_size": 64, "seed": 0, "schedule": "linear", "warmup": 0.0, "decay": 0.25}
-    >>> parse_record(Plan, entries, "config.json")
-    Plan(epochs=3, batch_size=64, seed=0, schedule='linear', warmup=0.0, decay=0.25)
+    >>> from torchlasso.data import Standardizer
+    >>> parse_record(Standardizer, {"mean": [0.0], "std": [1]}, "config.json")
+    Standardizer(mean=(0.0,), std=(1.0,))
     """
     if not isinstance(entries, dict):
         raise ValueError(f"{origin} is damaged: it has {briefly(entries)} in the place of an object")
