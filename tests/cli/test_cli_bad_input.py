@@ -230,6 +230,7 @@ def test_a_file_of_predictions_that_cannot_be_written(cli: Any, finished: Path, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_program_too_says_it_in_one_line(classes: Path, tmp_path: Path) -> None:
     done = programs.run("train", "--data", classes, "--lam", "-1", "--out", tmp_path / "run")
     assert (done.code, done.out) == (2, "")

@@ -206,6 +206,7 @@ def test_a_package_beside_a_module_of_the_user_is_not_preferred(tmp_path: Path, 
     assert sys.path[-1] == str(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_module_in_the_current_folder_does_not_stand_in_for_a_library(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -258,6 +258,7 @@ def test_a_loss_that_becomes_nan_leaves_the_points_before(cli: Any, amounts: Pat
     assert set(cli.contents(tmp_path / "run")) == {"config.json", "path.jsonl", "points/000.safetensors"}
 
 
+@pytest.mark.slow
 def test_a_fold_whose_process_dies(cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dying_models.py").write_text(MODEL)
     monkeypatch.chdir(tmp_path)

@@ -85,6 +85,7 @@ def test_an_interrupted_run_resumes_to_the_bit(
     )
 
 
+@pytest.mark.slow
 def test_a_path_resumes_to_the_bit(
     cli: Any, images: Path, tmp_path: Path, stop: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

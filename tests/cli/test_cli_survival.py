@@ -50,6 +50,7 @@ def part_of(path: Path) -> tuple[torch.Tensor, np.ndarray]:
     return part.tensor, part.y
 
 
+@pytest.mark.slow
 def test_a_linear_model_is_that_of_the_estimator(cli: Any, patients: Path, tmp_path: Path) -> None:
     run, lam = tmp_path / "run", 0.05
     options = ("--model", "mlp:depth=0", "--validation", "0", "--batch-size", "200", "--epochs", "400", "--lr", "0.05")

@@ -33,6 +33,7 @@ def test_digits() -> None:
     assert part.y.tolist() == dataset.test_y.tolist()
 
 
+@pytest.mark.slow
 def test_mnist_as_a_folder() -> None:
     if not (SHARED / "mnist-train.parquet").is_file():
         pytest.skip("../shared/data is not there")

@@ -64,6 +64,7 @@ def test_cross_validation_chooses_what_scikit_learn_chooses() -> None:
     assert ours.features_.shape == ours.scores_.shape == (8, 4)
 
 
+@pytest.mark.slow
 def test_one_standard_error_is_sparser_and_hardly_worse() -> None:
     x, y = table()
     best, sparse = (SparseRegressorCV(hidden=(), rule=rule).fit(x, y) for rule in ("best", "one-se"))
@@ -74,6 +75,7 @@ def test_one_standard_error_is_sparser_and_hardly_worse() -> None:
     assert means[chosen] >= means.max() - best.scores_[means.argmax()].std(ddof=1) / 5**0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [(), (8,)])
 def test_folds_in_several_processes_give_the_same_to_the_bit(hidden: tuple[int, ...]) -> None:
     x, y = make_classification(90, 8, random_state=0)
@@ -111,6 +113,7 @@ def test_a_splitter_may_use_the_groups() -> None:
     assert ours.scores_.shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_the_null_lam_selects_nothing_from_noise_in_95_percent() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(80, 30))
@@ -164,6 +167,7 @@ def test_the_selector_passes_on_the_features_and_their_names(features: Any, coun
     assert (selector.feature_importances_ > 0)[selector.get_support()].all()
 
 
+@pytest.mark.slow
 def test_the_selector_by_a_false_discovery_rate_is_a_stability_selection() -> None:
     x, y = table(80, 10)
     selector = FeatureSelector(SparseRegressor(hidden=(), tol=1e-3), fdr=0.3, pairs=5, random_state=0).fit(x, y)
@@ -179,6 +183,7 @@ def test_the_selector_takes_the_estimator_that_suits_the_targets() -> None:
         assert type(FeatureSelector(features=2)._estimator(targets)) is kind
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_where_the_objective_on_validation_rows_rises() -> None:
     x, y = table(200)
     settings = {**SHORT, "epochs": 100, "batch_size": 25}

@@ -139,6 +139,7 @@ def test_a_relaxed_network_reads_no_other_features() -> None:
     assert (relaxed.predict(other) == relaxed.predict(x)).all()
 
 
+@pytest.mark.slow
 def test_relaxed_scores_choose_fewer_features() -> None:
     """Under the penalty a model needs more features, since it shrinks the weights of those that matter."""
     rng = np.random.default_rng(0)

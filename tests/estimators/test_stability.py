@@ -129,6 +129,7 @@ def test_features_that_decide_the_time_of_an_event() -> None:
     assert selector.get_support(indices=True).tolist() == [3, 7]
 
 
+@pytest.mark.slow
 def test_noise_is_seldom_selected() -> None:
     rng = np.random.default_rng(0)
     found = [
@@ -147,6 +148,7 @@ def test_the_same_to_the_bit_with_any_number_of_processes() -> None:
     assert (one.scores_ != other.scores_).any()
 
 
+@pytest.mark.slow
 def test_groups_count_as_one_feature_and_kept_ones_as_none() -> None:
     x, y = table()
     base = SparseRegressor(hidden=(), feature_groups=[[0, 1], [3, 4, 5]], keep=[19])

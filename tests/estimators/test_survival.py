@@ -215,6 +215,7 @@ def test_cross_validation_finds_the_features_that_matter(scoring: str | None) ->
     assert model.score(x, y) > 0.7
 
 
+@pytest.mark.slow
 def test_selectors_of_survival() -> None:
     """An event and a time in two fields are survival without a word; in two columns, for a model of it."""
     x, y = patients(200)

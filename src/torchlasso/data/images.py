@@ -27,6 +27,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 ASKED = 1 << 26  # bytes of pixels between two checks of the free memory
 BYTES = 3  # bytes of memory per byte of pixels: the pixels, and a copy while they are divided
+ORIENTED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where Pillow keeps an orientation
 NAMED = 3  # skipped images that are named
 LARGEST = 1 << 14  # pixels of a side
 _GREY = ("L", "1", "LA", "La")
@@ -141,8 +142,11 @@ def decode_images(
             with _quietly(pillow), pillow.open(source, formats=formats) as opened:
                 height, width = (opened.height, opened.width) if options.size is None else options.sides
                 buffer.check(height * width, lambda index=index: where(index))  # type: ignore[misc]
-                need_memory(4 * opened.height * opened.width, where(index))
-                image = _upright(_plain(opened, pillow))
+                if opened.height * opened.width > ASKED // 4:  # seldom: asking takes longer than decoding a small one
+                    need_memory(4 * opened.height * opened.width, where(index))
+                may_turn = opened.format == "TIFF" or not ORIENTED.isdisjoint(opened.info)
+                image = _plain(opened, pillow)
+                image = _upright(image) if may_turn else image
                 sizes.add(image.size)
                 pixels = np.asarray(_resized(image, options))
         except MemoryError:

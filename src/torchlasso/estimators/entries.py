@@ -17,6 +17,7 @@ from torchlasso.estimators.points import Numbers
 from torchlasso.estimators.smooth import TrainingLoss
 
 RATIO = 0.86  # of a λ of the common grid to the one before
+ROUNDING = 1e-13  # of a sum, relative to that of its absolute terms
 DEEPEST = 1e-3  # the smallest λ of a path, relative to its largest
 
 
@@ -55,6 +56,8 @@ class LinearEntries:
 
     def _path(self, problem: LinearProblem) -> tuple[Numbers, float]:
         entries, found, lam = np.zeros(len(self.groups.members)), None, 0.0
+        if _is_rounding(problem):  # no λ could be reached to any precision
+            return entries, lam
         for lam in self._lams(problem.lambda_max):
             found = problem.minimum(lam, found)
             live = problem.groups.norms(found.coef).numpy() > 0
@@ -71,6 +74,12 @@ class LinearEntries:
         first = math.ceil(math.log(largest) / math.log(RATIO))
         count = math.ceil(math.log(DEEPEST) / math.log(RATIO))
         return RATIO ** np.arange(first, first + count, dtype=float)
+
+
+def _is_rounding(problem: LinearProblem) -> bool:
+    """Return whether the gradients without features are no more than rounding, as with constant columns."""
+    terms = (problem.x.abs().mT @ problem.slope_at_zero.abs()).amax()
+    return bool(problem.lambda_max * problem.groups.l1.max() <= ROUNDING * terms)
 
 
 def fitted_importances(estimator: Any, x: Numbers, y: Numbers, seed: int) -> Numbers:
