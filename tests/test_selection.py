@@ -389,6 +389,7 @@ def test_under_inputs_all_other_weights_get_a_weight_decay_that_follows_lam():
     assert not any("weight_decay" in group for group in plain)
 
 
+@pytest.mark.slow
 def test_the_decay_bounds_what_rectifiers_let_slip():
     torch.manual_seed(0)
     x = torch.randn(200, 6)

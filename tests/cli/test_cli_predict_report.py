@@ -228,6 +228,7 @@ def test_the_run_of_a_report_is_not_called_an_option(cli: Any) -> None:
     assert "--out" not in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("whole_pages")
 def test_the_report_as_a_page(cli: Any, copied: Callable[..., Path]) -> None:
     run = copied()

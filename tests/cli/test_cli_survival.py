@@ -76,6 +76,7 @@ def test_a_linear_model_is_that_of_the_estimator(cli: Any, patients: Path, tmp_p
     assert np.corrcoef(shown, risk)[0, 1] > 0.999
 
 
+@pytest.mark.slow
 def test_a_network_by_batches(cli: Any, patients: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = ("--model", "mlp:width=16,depth=1", "--batch-size", "50", "--epochs", "60", "--lam", "0.02")

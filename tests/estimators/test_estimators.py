@@ -82,6 +82,7 @@ def test_importances_are_the_largest_lam_at_which_a_feature_lives(hidden: tuple[
     assert ((model.feature_importances_ > 0) >= model.support_).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [(), (8,)])
 def test_groups_leave_together_and_what_is_kept_stays(hidden: tuple[int, ...]) -> None:
     x, y = make_classification(200, 12, n_informative=6, random_state=0)

@@ -121,6 +121,7 @@ def test_it_finds_the_features_that_matter(base: Any) -> None:
     assert (by_count.support_ == (selector.efp_ <= 0.2)).all()
 
 
+@pytest.mark.slow
 def test_features_that_decide_the_time_of_an_event() -> None:
     x, y = table(200)
     time = np.exp(-y)
@@ -139,6 +140,7 @@ def test_noise_is_seldom_selected() -> None:
     assert sum(each.support_.any() for each in found) <= 1
 
 
+@pytest.mark.slow
 def test_the_same_to_the_bit_with_any_number_of_processes() -> None:
     x, y = table(60, 8)
     one, two = (StabilitySelection(LINEAR, pairs=2, n_jobs=jobs, random_state=0).fit(x, y) for jobs in (1, 2))
@@ -173,6 +175,7 @@ def test_constant_and_duplicated_columns() -> None:
     assert (nothing.q_values_ == 1).all()
 
 
+@pytest.mark.slow
 def test_rows_of_groups_in_a_pipeline_with_names() -> None:
     x, y = table()
     frame = pd.DataFrame(x, columns=[f"f{i}" for i in range(20)])

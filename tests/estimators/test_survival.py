@@ -266,6 +266,7 @@ def test_it_follows_the_conventions_of_scikit_learn(estimator: Any) -> None:
     assert len(results) > 40
 
 
+@pytest.mark.slow
 def test_it_is_an_estimator() -> None:
     x, y = patients()
     model = clone(SparseCox(0.05, hidden=(), ties="efron"))

@@ -50,6 +50,7 @@ def assert_same_training(compiled: torch.Tensor, plain: torch.Tensor) -> None:
     assert (plain == 0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["one by one", "fused"])
 @pytest.mark.parametrize("case", ["SGD momentum", "AdamW"])
 def test_a_compiled_training_step_leads_to_the_same_weights(case, implementation):

@@ -35,6 +35,7 @@ def bits(code: golomb.Bytes) -> str:
     return "".join(map(str, np.unpackbits(code)))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(flags(), st.sampled_from([8, 64, 1 << 18]))
 def test_the_code_follows_the_format_with_the_best_k_and_is_read_back(marked: Flags, piece: int) -> None:
