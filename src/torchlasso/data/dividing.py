@@ -92,9 +92,8 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
         ValueError: the data cannot be used, or there are too few rows to divide.
     """
     source = find_reader(spec).open(spec, columns)
-    if source.train is None:
-        raise ValueError(f"{spec}: no training part; one file must have 'train' in its name")
-    train = DataSplit(source.train.read(), source.train.origin, source.train.origin)
+    portion = source.training(spec)
+    train = DataSplit(portion.read(), portion.origin, portion.origin)
     notes = list[str]()
     if division.test is None and source.test is None:
         train, test = _share(train, TEST_FRACTION, TEST_SEED, division.stratify, "test")

@@ -106,11 +106,11 @@ class _Buffer:
         held[self.filled] = pixels
         self.pixels, self.filled = held, self.filled + 1
 
-    def check(self, area: int, where: Callable[[], str]) -> None:
+    def check(self, area: int, where: Callable[[int], str], index: int) -> None:
         """Raise ``MemoryError`` if there is too little memory for another image; memory is taken as it is filled."""
         held = area + (0 if self.pixels is None else self.filled * self.pixels[0].size)
         if held // ASKED > self.checked:
-            need_memory(BYTES * held, where())
+            need_memory(BYTES * held, where(index))
             self.checked = held // ASKED
 
 
@@ -141,7 +141,7 @@ def decode_images(
             source = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
             with _quietly(pillow), pillow.open(source, formats=formats) as opened:
                 height, width = (opened.height, opened.width) if options.size is None else options.sides
-                buffer.check(height * width, lambda index=index: where(index))  # type: ignore[misc]
+                buffer.check(height * width, where, index)
                 if opened.height * opened.width > ASKED // 4:  # seldom: asking takes longer than decoding a small one
                     need_memory(4 * opened.height * opened.width, where(index))
                 may_turn = opened.format == "TIFF" or not ORIENTED.isdisjoint(opened.info)

@@ -11,7 +11,7 @@ from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame
 from torchlasso.data.images import ImageOptions
 from torchlasso.data.labels import TASKS, ColumnSelection
-from torchlasso.data.preparing import PreparedData, encoded_rows, prepare
+from torchlasso.data.preparing import PreparedData, encoded_rows, prepare, required_labels
 from torchlasso.data.records import Dataset, Part, unit_interval
 from torchlasso.data.registry import find_reader
 
@@ -161,15 +161,12 @@ def load_rows(
     (torch.Size([1438, 1, 8, 8]), dtype('int64'))
     """
     columns = selected(label=label, ignore=ignore, group=group, categories=categories, task=task)
-    source = find_reader(spec).open(spec, columns)
-    if source.train is None:
-        raise ValueError(f"{spec}: no training part; one file must have 'train' in its name")
-    part = source.train.read()
-    if part.y is None:
-        raise ValueError(f"{source.train.origin}: no labels; training and test rows need them")
+    portion = find_reader(spec).open(spec, columns).training(spec)
+    part = portion.read()
+    required_labels(part.y, portion.origin)
     if not isinstance(part.x, Frame):
         return part.with_floats()
-    return encoded_rows(part, Encoding.fit(part.x, source.train.origin), source.train.origin)[0]
+    return encoded_rows(part, Encoding.fit(part.x, portion.origin), portion.origin)[0]
 
 
 def selected(

@@ -64,7 +64,7 @@ def prepare(divided: SplitData) -> PreparedData:
                 f"{divided.parts[name].origin}: its rows have the shape {tuple(x.shape[1:])}, but the rows of the "
                 f"training part ({origin}) have the shape {tuple(xs['train'].shape[1:])}; the shapes must be the same"
             )
-    y = _required(train.y, origin)
+    y = required_labels(train.y, origin)
     classes = () if y.dtype.kind == "f" else class_names(y)
     if y.dtype.kind != "f" and len(classes) < 2:
         raise ValueError(f"{origin}: all labels are {classes[0]!r}; at least 2 classes are needed")
@@ -132,14 +132,19 @@ def _encoded(divided: SplitData) -> tuple[dict[str, Part], Encoding | None, list
     return found, encoding, notes
 
 
-def _required(y: Labels | None, origin: str) -> Labels:
+def required_labels(y: Labels | None, origin: str) -> Labels:
+    """Return labels that are there.
+
+    Raises:
+        ValueError: there are none.
+    """
     if y is None:
         raise ValueError(f"{origin}: no labels; training and test rows need them")
     return y
 
 
 def _targets(split: DataSplit, trained: Labels, classes: tuple[str, ...], training: str) -> Tensor:
-    y, origin = _required(split.rows.y, split.origin), split.origin
+    y, origin = required_labels(split.rows.y, split.origin), split.origin
     if classes and y.dtype.kind == "f":
         kinds = f"{kind_of(y)}, but the labels of the training part ({training}) are {kind_of(trained)}"
         raise ValueError(f"{origin}: its labels are {kinds}; they must be of one kind")
@@ -168,7 +173,7 @@ def _inputs(train: Part, x: Tensor) -> str:
 
 def _ranked(split: DataSplit) -> Tensor:
     """Return the ranks of times, which single precision holds, beside the events, (n, 2)."""
-    time, event = _required(split.rows.y, split.origin).T
+    time, event = required_labels(split.rows.y, split.origin).T
     if not event.any():
         raise ValueError(f"{split.origin}: there is no event; every part needs some")
     return torch.from_numpy(np.stack([np.unique(time, return_inverse=True)[1], event], axis=1).astype(np.float32))

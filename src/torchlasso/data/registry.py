@@ -33,6 +33,16 @@ class Source:
     test: Portion | None = None
     validation: Portion | None = None
 
+    def training(self, spec: str) -> Portion:
+        """Return the training split.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.train is None:
+            raise ValueError(f"{spec}: no training part; one file must have 'train' in its name")
+        return self.train
+
 
 class Reader(ABC):
     """One kind of data. A new one is a registered class in a file of ``torchlasso.data.readers``."""

@@ -8,7 +8,7 @@ from typing import Annotated
 from torchlasso._core.specs import unknown
 from torchlasso.data.dividing import VALIDATION_FRACTION
 from torchlasso.data.images import PAD, RESIZES, ImageOptions
-from torchlasso.data.labels import TASKS
+from torchlasso.data.labels import TASKS, ColumnSelection
 from torchlasso.data.splits import TEST_FRACTION
 from torchlasso.runs.declared import TRAIN, Option
 from torchlasso.runs.records import NEWER
@@ -87,6 +87,20 @@ class DataOptions:
             )
         if self.task not in (None, *TASKS):
             raise unknown("task", str(self.task), TASKS)
+
+    @property
+    def columns(self) -> ColumnSelection:
+        """The columns that are no features, and the reading of the others."""
+        return ColumnSelection(
+            self.label,
+            self.ignore,
+            group=self.group,
+            time=self.time_order,
+            categories=self.categories,
+            task=self.task,
+            images=self.images,
+            survival=self.survival,
+        )
 
     @property
     def survival(self) -> tuple[str, str] | None:

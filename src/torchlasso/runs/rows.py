@@ -12,7 +12,7 @@ from torchlasso.data.card import DataCard
 from torchlasso.data.dividing import SplitOptions
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame, refuse_other_columns
-from torchlasso.data.loading import load_splits, selected
+from torchlasso.data.loading import load_splits
 from torchlasso.data.pixels import Pixels, scale_of_bytes
 from torchlasso.data.preparing import encoded_rows
 from torchlasso.data.records import order_like, widen
@@ -128,18 +128,8 @@ class RowSplits:
 
 def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     """Read the data of the options, and divide them into training, validation and test rows."""
-    columns = selected(
-        label=options.label,
-        ignore=options.ignore,
-        group=options.group,
-        time=options.time_order,
-        categories=options.categories,
-        task=options.task,
-        images=options.images,
-        survival=options.survival,
-    )
     division = SplitOptions(options.validation, options.test, options.seed, options.stratify)
-    found = load_splits(options.data, columns, division)
+    found = load_splits(options.data, options.columns, division)
     x, y = found.train
     is_survival = options.survival is not None
     is_scaled = y.is_floating_point() and options.loss in (None, "mse") and not is_survival
