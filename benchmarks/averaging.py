@@ -17,7 +17,8 @@ from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.options import Options
 from torchlasso.runs.rows import read_data
 from torchlasso.selection import penalty
-from torchlasso.training.trainer import evaluate, sparsity, support
+from torchlasso.training.evaluation import evaluate
+from torchlasso.training.trainer import sparsity, support
 
 SEEDS = (0, 1, 2)
 COLUMNS = ("exact zeros, %", "validation error, %", "objective", "switches, % per epoch")

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 import torchlasso as tl
 from torchlasso import data, models
 from torchlasso.training.distillation import Distillation
+from torchlasso.training.evaluation import evaluate, outputs_of
 from torchlasso.training.plan import Plan
 from torchlasso.training.refit import freeze_zeros
-from torchlasso.training.trainer import Term, Trainer, evaluate, outputs_of, sparsity
+from torchlasso.training.trainer import Term, Trainer, sparsity
 
 HELD = 1 / 6  # of the training images, for validation
 Rows = tuple[Tensor, Tensor]

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 import torchlasso as tl
 from torchlasso import data, models
 from torchlasso.path import folds_of
+from torchlasso.training.evaluation import Evaluation, evaluate
 from torchlasso.training.plan import Plan
-from torchlasso.training.trainer import Evaluation, Trainer, evaluate, sparsity
+from torchlasso.training.trainer import Trainer, sparsity
 
 SEEDS = range(5)
 FOLDS = 3

@@ -51,9 +51,10 @@ from tuning import Bisection, Knobs, Run, Sweeps, error_at, is_near
 
 import torchlasso as tl
 from torchlasso import data, models
+from torchlasso.training.evaluation import evaluate
 from torchlasso.training.input_dropout import InputDropout
 from torchlasso.training.schedules import rate
-from torchlasso.training.trainer import evaluate, sparsity
+from torchlasso.training.trainer import sparsity
 
 BATCH, HELD, TRIAL_SEED = 128, 1 / 6, 1000  # the seed of the trials is none of the final runs'
 TRIAL, FINAL = "trial", "final"

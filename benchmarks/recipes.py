@@ -27,7 +27,7 @@ from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.options import Options
 from torchlasso.runs.recipes import completed, nothing_given
 from torchlasso.runs.rows import InputSpec, RowSplits, read_data
-from torchlasso.training.trainer import evaluate
+from torchlasso.training.evaluation import evaluate
 
 ROWS, HELD = 10_000, 2_000
 FILES = {

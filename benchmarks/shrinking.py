@@ -27,8 +27,9 @@ from torch import nn
 import torchlasso as tl
 from torchlasso.compaction import Shrinker
 from torchlasso.compaction.report import Totals
+from torchlasso.training.evaluation import evaluate
 from torchlasso.training.plan import Plan
-from torchlasso.training.trainer import Trainer, evaluate
+from torchlasso.training.trainer import Trainer
 
 MODELS = {"cnn": wide_cnn, "vgg": vgg_mnist, "narrow": lambda: wide_cnn(1)}
 WAYS = ("dense", "penalised", "penalised, shrinks")

@@ -25,8 +25,9 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso import models
+from torchlasso.training.evaluation import evaluate
 from torchlasso.training.plan import Plan
-from torchlasso.training.trainer import Trainer, evaluate, sparsity
+from torchlasso.training.trainer import Trainer, sparsity
 
 TARGETS = (0.8, 0.9, 0.95, 0.98, 0.99)
 SEEDS = (0, 1, 2)

@@ -14,7 +14,8 @@ import statistics
 from torchlasso.runs.experiment import OURS, Experiment
 from torchlasso.runs.options import LOSS_TERM, Options
 from torchlasso.runs.rows import read_data
-from torchlasso.training.trainer import evaluate, sparsity
+from torchlasso.training.evaluation import evaluate
+from torchlasso.training.trainer import sparsity
 
 SEEDS = (0, 1, 2)
 

@@ -24,8 +24,9 @@ from torch import nn
 import torchlasso as tl
 from torchlasso import models
 from torchlasso.path import Grid, Point, Recipe, follow
+from torchlasso.training.evaluation import evaluate
 from torchlasso.training.plan import Plan
-from torchlasso.training.trainer import Trainer, evaluate
+from torchlasso.training.trainer import Trainer
 
 LOSS = nn.functional.cross_entropy
 

@@ -12,8 +12,9 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, choose, collapsed, folds_of, pooled
+from torchlasso.training.evaluation import Evaluation
+from torchlasso.training.losses import Loss
 from torchlasso.training.plan import Plan
-from torchlasso.training.trainer import Evaluation, Loss
 
 pytestmark = pytest.mark.slow
 

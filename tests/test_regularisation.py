@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import torchlasso as tl
 from torchlasso.distributed import processes
 from torchlasso.training import InputDropout, Plan, RandomCrop, RandomFlip, Regularisation, Trainer
+from torchlasso.training.evaluation import evaluate, outputs_of
 from torchlasso.training.regularisation import ROWS, background_of
-from torchlasso.training.trainer import evaluate, outputs_of
 
 CROSS_ENTROPY = nn.functional.cross_entropy
 SMOOTHED = partial(CROSS_ENTROPY, label_smoothing=0.2)

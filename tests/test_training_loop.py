@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import torchlasso as tl
+from torchlasso.training.evaluation import EVALUATION_BATCH, evaluate, full_gradient, outputs_of
 from torchlasso.training.plan import Plan
 from torchlasso.training.schedules import rate
-from torchlasso.training.trainer import EVALUATION_BATCH, Step, Trainer, evaluate, full_gradient, outputs_of, sparsity
+from torchlasso.training.trainer import Step, Trainer, sparsity
 
 CROSS_ENTROPY = nn.functional.cross_entropy
 

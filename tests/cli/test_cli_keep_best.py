@@ -16,7 +16,8 @@ from torchlasso.runs.evaluation import judge_of
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.quality import Judge
 from torchlasso.runs.rows import read_data
-from torchlasso.training.trainer import LOSSES, outputs_of
+from torchlasso.training.evaluation import outputs_of
+from torchlasso.training.losses import LOSSES
 
 pytestmark = pytest.mark.slow
 

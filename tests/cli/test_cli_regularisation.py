@@ -22,7 +22,7 @@ from torchlasso.runs.options import Options
 from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.rows import read_data
 from torchlasso.training import InputDropout, RandomCrop, RandomFlip, Regularisation
-from torchlasso.training.trainer import evaluate, full_gradient
+from torchlasso.training.evaluation import evaluate, full_gradient
 
 ALL = ("--input-dropout", "0.2", "--label-smoothing", "0.1", "--augment", "crop:padding=2,flip")
 WORDS = ["input dropout 0.2", "label smoothing 0.1", "augmentation crop:padding=2,flip"]

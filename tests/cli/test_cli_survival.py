@@ -15,8 +15,8 @@ from torch import nn
 from torchlasso import data
 from torchlasso.estimators import SparseCox
 from torchlasso.estimators.concordance import concordance_index
+from torchlasso.training.evaluation import full_gradient
 from torchlasso.training.survival import cox
-from torchlasso.training.trainer import full_gradient
 
 TARGETS = ("--time", "days", "--event", "died")
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from torchlasso.runs.quality import Judge, Quality
 from torchlasso.runs.quality.classes import calibration_error
-from torchlasso.training.trainer import LOSSES, balanced_error_of_one_answer, evaluate_outputs
+from torchlasso.training.evaluation import balanced_error_of_one_answer, evaluate_outputs
+from torchlasso.training.losses import LOSSES
 
 LOSS = LOSSES["cross-entropy"]
 

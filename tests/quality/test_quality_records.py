@@ -11,7 +11,7 @@ import torch
 from torchlasso.runs.quality import Judge, Quality
 from torchlasso.runs.records import parse_record
 from torchlasso.runs.summary import Kept
-from torchlasso.training.trainer import LOSSES
+from torchlasso.training.losses import LOSSES
 
 
 def made() -> Quality:

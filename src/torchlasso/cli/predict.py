@@ -25,7 +25,7 @@ from torchlasso.runs.card import ModelCard, open_model
 from torchlasso.runs.quality import NO_FIGURES, Judge
 from torchlasso.runs.quality.tables import figures_of
 from torchlasso.runs.rows import InputSpec
-from torchlasso.training.trainer import evaluate_outputs, outputs_of
+from torchlasso.training.evaluation import evaluate_outputs, outputs_of
 
 
 def predict(

@@ -19,7 +19,8 @@ from torchlasso.runs.observer import Observer, Watch
 from torchlasso.runs.quality import MEASURES, NO_FIGURES
 from torchlasso.runs.quality.tables import figures_of
 from torchlasso.runs.summary import Summary, side_by_side
-from torchlasso.training.trainer import Evaluation, Step
+from torchlasso.training.evaluation import Evaluation
+from torchlasso.training.trainer import Step
 
 
 class PlainConsole(Console):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from torchlasso.estimators.points import Numbers, PathPoint
-from torchlasso.training.trainer import outputs_of
+from torchlasso.training.evaluation import outputs_of
 
 
 class TableModel(Protocol):

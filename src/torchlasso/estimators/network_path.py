@@ -22,8 +22,9 @@ from torchlasso.graph import Inputs
 from torchlasso.optim import ProxAdam
 from torchlasso.penalties import Penalty
 from torchlasso.selection import param_groups, penalised
+from torchlasso.training.evaluation import outputs_of
 from torchlasso.training.plan import Plan
-from torchlasso.training.trainer import Trainer, outputs_of
+from torchlasso.training.trainer import Trainer
 
 GROWTH = 1.5  # λ of a point of the path relative to the one before
 SHORT = 0.1  # the share of the epochs in which a point of the path after the first is trained

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchlasso._core.specs import unknown
 from torchlasso.path.points import Point, badness
-from torchlasso.training.trainer import Evaluation
+from torchlasso.training.evaluation import Evaluation
 
 RULES = ("best", "one-se", "within")
 

@@ -17,21 +17,19 @@ from torchlasso.path.grid import Grid
 from torchlasso.path.points import Point
 from torchlasso.path.search import FINEST, next_lam, search
 from torchlasso.selection import Group
-from torchlasso.training.plan import Plan
-from torchlasso.training.regularisation import Regularisation
-from torchlasso.training.rows import InputRows
-from torchlasso.training.trainer import (
+from torchlasso.training.evaluation import (
     Evaluation,
-    Loss,
-    Step,
-    Trainer,
     balanced_error_of_one_answer,
     evaluate,
     evaluate_outputs,
     full_gradient,
     outputs_of,
-    sparsity,
 )
+from torchlasso.training.losses import Loss
+from torchlasso.training.plan import Plan
+from torchlasso.training.regularisation import Regularisation
+from torchlasso.training.rows import InputRows
+from torchlasso.training.trainer import Step, Trainer, sparsity
 
 LabelledRows = tuple[InputRows, Tensor]
 PointWatch = Callable[[int, Trainer], Callable[[Step], None]]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from torchlasso.diagnostics.stationarity import Stationarity
-from torchlasso.training.trainer import Evaluation
+from torchlasso.training.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

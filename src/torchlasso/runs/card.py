@@ -19,7 +19,7 @@ from torchlasso.runs.finished import FinishedRun, open_run
 from torchlasso.runs.quality import Judge, names_of_targets
 from torchlasso.runs.records import NEWER, parse_record
 from torchlasso.runs.rows import InputSpec
-from torchlasso.training.trainer import LOSSES, Loss
+from torchlasso.training.losses import LOSSES, Loss
 
 READERS: dict[str, Callable[[str], Exported]] = {".onnx": read_onnx, ".pt2": read_pt2}
 

@@ -23,9 +23,9 @@ from torchlasso.penalties.blocks import registry as blocks_registry
 from torchlasso.runs.model_blocks import OF_MODELS
 from torchlasso.training.augmentation import AUGMENTATIONS
 from torchlasso.training.class_weights import WeightedCrossEntropy
+from torchlasso.training.losses import LOSSES, Loss
 from torchlasso.training.regularisation import Transform
 from torchlasso.training.rows import InputRows
-from torchlasso.training.trainer import LOSSES, Loss
 
 BLOCKS = blocks_registry()
 CLASS_WEIGHTS = (NONE, BALANCED) = ("none", "balanced")

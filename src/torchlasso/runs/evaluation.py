@@ -15,7 +15,8 @@ from torchlasso.runs.quality import Judge, names_of_targets
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Summary
 from torchlasso.selection import Group
-from torchlasso.training.trainer import Loss, evaluate_outputs, full_gradient, outputs_of
+from torchlasso.training.evaluation import evaluate_outputs, full_gradient, outputs_of
+from torchlasso.training.losses import Loss
 
 
 def summarise(

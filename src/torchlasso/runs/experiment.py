@@ -29,11 +29,12 @@ from torchlasso.runs.rows import InputSpec
 from torchlasso.selection import Group, Rule, param_groups, penalty
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.input_dropout import InputDropout
+from torchlasso.training.losses import Loss
 from torchlasso.training.plan import Plan
 from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.rows import InputRows
-from torchlasso.training.trainer import Loss, Term, Trainer, sparsity
+from torchlasso.training.trainer import Term, Trainer, sparsity
 from torchlasso.weights import weights_of
 
 OURS, REFIT = "torchlasso", "refit"

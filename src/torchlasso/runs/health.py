@@ -13,7 +13,8 @@ from torchlasso.runs.experiment import Training
 from torchlasso.runs.quality import MEASURES
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Summary
-from torchlasso.training.trainer import LOSSES, Loss, balanced_error_of_one_answer
+from torchlasso.training.evaluation import balanced_error_of_one_answer
+from torchlasso.training.losses import LOSSES, Loss
 
 Metrics = list[dict[str, Any]]
 # A validation error that is this share of the way from the best epoch's to guessing, or more, is ruin.

@@ -22,7 +22,7 @@ from torchlasso.runs.quality import LOSS, MEASURES, Judge, Measure, measure_name
 from torchlasso.runs.quality.measures import CLASSES, NUMBERS
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Kept
-from torchlasso.training.trainer import Evaluation
+from torchlasso.training.evaluation import Evaluation
 
 
 def check_keeping(experiment: Experiment, rows: RowSplits) -> None:

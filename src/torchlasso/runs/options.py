@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from torchlasso import models, penalties
@@ -18,9 +18,9 @@ from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.quality import LOSS, MEASURES, measure_named
 from torchlasso.runs.records import NEWER
 from torchlasso.training.augmentation import AUGMENTATIONS
+from torchlasso.training.losses import LOSSES
 from torchlasso.training.plan import FLOAT32, PRECISIONS, Plan
 from torchlasso.training.schedules import SCHEDULES
-from torchlasso.training.trainer import LOSSES
 
 DENSE, LOSS_TERM = "dense", "loss-term"
 COMPARISONS = (DENSE, LOSS_TERM)
@@ -126,6 +126,10 @@ class Options(DataOptions):
     clip: Annotated[
         float | None, Option("Largest norm of the gradient of a step, such as 1; a longer one is scaled to it.")
     ] = None
+    save_every: Annotated[
+        int | None,
+        Option("Steps after which the state is saved within an epoch too, for a resume from there.", TRAIN),
+    ] = None
     seed: Annotated[int, Option("Seed of the initial weights, the order of rows and the validation rows.")] = 0
     device: Annotated[str, Option("Device: auto, cpu, cuda, …")] = "auto"
     compare: Annotated[
@@ -202,6 +206,8 @@ class Options(DataOptions):
             raise ValueError(f"--accumulate must be a number of parts, at least 1; got {self.accumulate}")
         if self.time is not None and self.accumulate > 1:
             raise ValueError("--accumulate does not go with --time: all rows of a step are at risk together")
+        if self.save_every is not None and self.save_every < 1:
+            raise ValueError(f"--save-every must be a number of steps, at least 1; got {self.save_every}")
         if self.clip is not None and not 0 < self.clip < float("inf"):
             raise ValueError(f"--clip must be a finite number above 0; got {self.clip}")
         if self.form not in FORMS:
@@ -264,8 +270,7 @@ class Options(DataOptions):
     @property
     def plan(self) -> Plan:
         """The length and the order of training."""
-        decay = {"decay": self.hold} if self.hold else {}
-        return Plan(
+        plan = Plan(
             self.epochs,
             self.batch_size,
             self.seed,
@@ -274,5 +279,6 @@ class Options(DataOptions):
             precision=self.precision,
             clip=self.clip,
             parts=self.accumulate,
-            **decay,
+            save_every=self.save_every,
         )
+        return replace(plan, decay=self.hold) if self.hold else plan

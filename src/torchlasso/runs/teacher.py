@@ -10,8 +10,8 @@ from torchlasso.data import Standardizer
 from torchlasso.data.pixels import Pixels
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.rows import InputSpec
+from torchlasso.training.evaluation import outputs_of
 from torchlasso.training.rows import InputRows
-from torchlasso.training.trainer import outputs_of
 
 
 def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x: InputRows) -> Tensor:

@@ -25,7 +25,8 @@ from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Kept, Refit, Summary
 from torchlasso.runs.teacher import outputs_of_teacher
-from torchlasso.training.trainer import Trainer, evaluate_outputs, outputs_of, support
+from torchlasso.training.evaluation import evaluate_outputs, outputs_of
+from torchlasso.training.trainer import Trainer, support
 
 
 def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
@@ -129,16 +130,21 @@ def _train(
     Training stops early where nothing can change any more, and where no epoch was better for long.
     """
     trainer, groups = training.trainer, training.groups
-    metrics = _resume(trainer, folder, best)
-    epochs, done, told = trainer.plan.epochs, trainer.epoch * trainer.batches, None
+    metrics, before = _resume(trainer, folder, best)
+    epochs, done, told = trainer.plan.epochs, trainer.epoch * trainer.batches + trainer.batch, None
+
+    def save() -> None:
+        state = trainer.state_dict() | ({"before": before} if trainer.batch else {})
+        folder.write_checkpoint(state | ({} if best is None else {"best": best.state_dict()}))
+
     try:
         with (
             _misses_left_out(),
             observer.training(name, trainer.steps, done, lambda: training.sparsity, lambda: training.lam) as watch,
         ):
             while trainer.epoch < epochs and not (best and best.is_over):
-                before = support(groups())
-                loss = trainer.run_epoch(watch)
+                before = support(groups()) if before is None else before
+                loss = trainer.run_epoch(watch, save)
                 line = _epoch(training, rows, loss, before, support(groups()), best)
                 if best is not None:
                     best.consider(line)
@@ -146,8 +152,9 @@ def _train(
                     line |= {"multiplications_left": left, "seconds": trainer.seconds}
                 # the metrics first: a resume drops the lines of epochs after the checkpoint
                 folder.write_metrics([*metrics, line])
-                folder.write_checkpoint(trainer.state_dict() | ({} if best is None else {"best": best.state_dict()}))
+                save()
                 metrics.append(line)
+                before = None
                 observer.epoch(name, epochs, line)
                 if left is not None:
                     observer.shrunk(trainer.epoch, left)
@@ -175,18 +182,22 @@ def _misses_left_out() -> Iterator[None]:
         yield
 
 
-def _resume(trainer: Trainer, folder: RunFolder, best: BestEpoch | None) -> list[dict[str, Any]]:
-    """Load the folder's checkpoint into the trainer; return the metrics of the epochs so far."""
+def _resume(trainer: Trainer, folder: RunFolder, best: BestEpoch | None) -> tuple[Metrics, Tensor | None]:
+    """Load the folder's checkpoint into the trainer.
+
+    Returns:
+        The metrics of the epochs so far, and the support at the start of an epoch that is not finished.
+    """
     state = folder.read_checkpoint()
     if state is None:
-        return []
+        return [], None
     try:
         trainer.load_state_dict(state)
         if best is not None:
             best.load_state_dict(state["best"])
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{folder.checkpoint} is damaged or from another run ({error})") from error
-    return folder.read_metrics()[: trainer.epoch]
+    return folder.read_metrics()[: trainer.epoch], state.get("before")
 
 
 def _epoch(

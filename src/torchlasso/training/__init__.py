@@ -1,4 +1,4 @@
-"""Training on tensors in memory: its regularisation, refits with frozen zeros, and distillation."""
+"""Training: its regularisation, refits with frozen zeros, and distillation."""
 
 from torchlasso.training.augmentation import RandomCrop, RandomFlip
 from torchlasso.training.distillation import Distillation

@@ -26,6 +26,8 @@ class Plan:
         precision: of the forward and backward pass, a name in ``PRECISIONS``; weights and steps are in float32.
         clip: the largest norm of the gradient of a step, of all parameters together; a longer one is scaled to it.
         parts: the number of parts in which the rows of a step are computed one after the other, to save memory.
+        save_every: the number of steps of an epoch after which a state can be kept; random numbers are seeded anew
+            there, so that a resume has the same. None: at the ends of epochs only.
     """
 
     epochs: int
@@ -37,11 +39,12 @@ class Plan:
     precision: str = FLOAT32
     clip: float | None = None
     parts: int = 1
+    save_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "parts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("epochs", "batch_size", "parts", "save_every"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be from 0 to 2^63 − 1; got {self.seed}")
         if self.precision not in PRECISIONS:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,3 +30,16 @@ class InputRows(Protocol):
 def input_batch(x: InputRows, rows: Tensor) -> Tensor:
     """Return the inputs of some rows, given by their numbers."""
     return x.index_select(0, rows) if isinstance(x, Tensor) else x[rows]  # index_select copies whole rows: faster
+
+
+@runtime_checkable
+class ReadAhead(Protocol):
+    """Rows of which batches are read before they are asked for, such as by other processes."""
+
+    def batches(self, rows: Iterable[Tensor], /) -> Iterator[Tensor]:
+        """Yield the inputs of one batch of rows after another."""
+
+
+def input_batches(x: InputRows, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the inputs of batches of rows, given by their numbers, in order."""
+    return x.batches(batches) if isinstance(x, ReadAhead) else (input_batch(x, rows) for rows in batches)

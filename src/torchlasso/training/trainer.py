@@ -1,4 +1,4 @@
-"""Training on tensors in memory, one epoch at a time, with the same result to the last bit after a resume.
+"""Training on rows in memory or on a disk, with the same result to the last bit after a resume.
 
 If several processes train together (:mod:`torchlasso.distributed.processes`), each process has all rows and computes
 its share of every batch. All end with the same weights and figures. They equal those of a single process up to
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,21 +23,13 @@ from torchlasso.compaction import Shrinker
 from torchlasso.control import LambdaController
 from torchlasso.distributed import processes
 from torchlasso.selection import Group
+from torchlasso.training.losses import Loss
 from torchlasso.training.plan import BF16, Plan
 from torchlasso.training.regularisation import Regularisation
-from torchlasso.training.rows import InputRows, input_batch
+from torchlasso.training.rows import InputRows, input_batches
 from torchlasso.training.schedules import rate
-from torchlasso.training.survival import cox
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Term = Callable[[Tensor, Tensor], Tensor]  # (outputs for some training rows, indices of these rows) ↦ a number
-EVALUATION_BATCH = 1024
-
-LOSSES: Mapping[str, Loss] = {
-    "cross-entropy": nn.functional.cross_entropy,
-    "mse": nn.functional.mse_loss,
-    "cox": cox,
-}
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,8 @@ class Trainer:
         self.controls: list[LambdaController] = []
         self.regularisation = Regularisation()
         self.shrinker: Shrinker | None = None
-        self.epoch, self.seconds = 0, 0.0
+        self.epoch, self.batch, self.seconds = 0, 0, 0.0  # self.batch: those of the epoch that are done
+        self.total = 0.0  # of the losses of these batches
         full, rest = divmod(len(self.x), plan.batch_size)
         # a last batch of a single row would have no variance for a batch norm
         self.batches = full + (rest > 1 or not full)
@@ -93,37 +86,58 @@ class Trainer:
         """The number of steps of the whole training."""
         return self.batches * self.plan.epochs
 
-    def run_epoch(self, watch: Callable[[Step], None] | None = None) -> float:
-        """Train for one epoch and return the mean of ``loss`` over its steps, whatever else was added or minimised.
+    def run_epoch(self, watch: Callable[[Step], None] | None = None, save: Callable[[], None] | None = None) -> float:
+        """Train for one epoch, or to its end, and return the mean of ``loss`` over its steps.
+
+        It is the mean of ``loss``, whatever else was added or minimised.
+
+        Args:
+            watch: called after each step.
+            save: called after every ``plan.save_every`` steps within the epoch; it may keep :meth:`state_dict`.
 
         Raises:
             FloatingPointError: the loss became infinite or NaN; the message says at which step.
         """
-        start = time.perf_counter()
-        self.model.train()
         seed_torch(_mix(self.plan.seed, self.epoch))
         order = torch.randperm(len(self.x)).to(self.x.device)
-        processes.own_randomness()
-        total = 0.0
-        for batch in range(self.batches):
-            rows = order[batch * self.plan.batch_size : (batch + 1) * self.plan.batch_size]
-            value = self._update(rows)
-            self.scheduler.step()
-            for control in self.controls:
-                control.step()
-            if not math.isfinite(value):
-                step = self.epoch * self.batches + batch + 1
-                raise FloatingPointError(f"the loss became {value} at step {step}, in epoch {self.epoch + 1}")
-            total += value
-            if watch is not None:
-                watch(Step(self.epoch + 1, self.epoch * self.batches + batch + 1, self.steps, total / (batch + 1)))
-        processes.take_from_first_(self.model.buffers())
+        every = self.plan.save_every or self.batches
+        while self.batch < self.batches:
+            end = min(self.batch - self.batch % every + every, self.batches)
+            self._run_steps(order, end, watch)
+            if end < self.batches and save is not None:
+                save()
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             step = (self.epoch + 1) * self.batches
             raise FloatingPointError(f"weights became infinite or NaN at step {step}, and so does the loss")
-        self.epoch += 1
+        mean = self.total / self.batches
+        self.epoch, self.batch, self.total = self.epoch + 1, 0, 0.0
+        return mean
+
+    def _run_steps(self, order: Tensor, end: int, watch: Callable[[Step], None] | None) -> None:
+        """Train from the next batch of the epoch to before the batch ``end``; random numbers follow from the first."""
+        start = time.perf_counter()
+        self.model.train()
+        if self.batch:  # as after a resume here; the beginning of an epoch is seeded before the order of its rows
+            seed_torch(_mix(self.plan.seed, self.epoch, self.batch))
+        processes.own_randomness()
+        size = self.plan.batch_size
+        dealt = [processes.own_rows(order[i * size : (i + 1) * size]) for i in range(self.batch, end)]
+        parts = [own.tensor_split(min(self.plan.parts, len(own))) for own, _ in dealt]
+        inputs = input_batches(self.x, (part for each in parts for part in each))
+        for each, (_, share) in zip(parts, dealt, strict=True):
+            value = self._update(each, share, inputs)
+            self.scheduler.step()
+            for control in self.controls:
+                control.step()
+            self.batch += 1
+            step = self.epoch * self.batches + self.batch
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss became {value} at step {step}, in epoch {self.epoch + 1}")
+            self.total += value
+            if watch is not None:
+                watch(Step(self.epoch + 1, step, self.steps, self.total / self.batch))
+        processes.take_from_first_(self.model.buffers())
         self.seconds += time.perf_counter() - start
-        return total / self.batches
 
     def shrink(self) -> float | None:
         """Remove dead units from the model if this saves time by the end.
@@ -142,15 +156,18 @@ class Trainer:
     def rehearse(self) -> None:
         """Make one update, so that an impossible training fails at once. Do not use the model afterwards."""
         self.model.train()
-        self._update(torch.arange(min(len(self.x), self.plan.batch_size), device=self.x.device))
-
-    def _update(self, rows: Tensor) -> float:
+        rows = torch.arange(min(len(self.x), self.plan.batch_size), device=self.x.device)
         own, share = processes.own_rows(rows)
+        parts = own.tensor_split(min(self.plan.parts, len(own)))
+        self._update(parts, share, input_batches(self.x, parts))
+
+    def _update(self, parts: Sequence[Tensor], share: float, inputs: Iterator[Tensor]) -> float:
+        """Make a step on the rows of ``parts``, whose inputs are the next ones of ``inputs``."""
         self.optimizer.zero_grad()
-        total = 0.0
-        for part in own.tensor_split(min(self.plan.parts, len(own))):
-            weight = share * (len(part) / len(own))
-            loss, minimised = self._losses(part)
+        total, count = 0.0, sum(map(len, parts))
+        for rows in parts:
+            weight = share * (len(rows) / count)
+            loss, minimised = self._losses(next(inputs), rows)
             (minimised * weight).backward()  # type: ignore[no-untyped-call]
             total += loss.item() * weight
         processes.add_up_gradients_(self.model.parameters())
@@ -159,9 +176,9 @@ class Trainer:
         self.optimizer.step()
         return processes.total(total)
 
-    def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses(self, inputs: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of some rows, and what is minimised for them."""
-        x, y = self.regularisation.inputs(input_batch(self.x, rows)), self.y[rows]
+        x, y = self.regularisation.inputs(inputs), self.y[rows]
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.plan.precision == BF16):
             outputs = self.model(x)
         outputs = outputs.float() if self.plan.precision == BF16 else outputs
@@ -174,6 +191,8 @@ class Trainer:
         scheduler = {k: v for k, v in self.scheduler.state_dict().items() if k != "lr_lambdas"}
         return {
             "epoch": self.epoch,
+            "batch": self.batch,
+            "total": self.total,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -183,7 +202,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state. The order of rows and all random numbers follow from the plan's seed and the epoch."""
+        """Resume from a state.
+
+        The order of rows and all random numbers follow from the plan's seed, the epoch and the batch.
+        """
         if self.shrinker is not None:
             self.shrinker.replay(state["shrinks"], self.model, self.optimizer, self.controls)
         self.model.load_state_dict(state["model"])
@@ -192,86 +214,12 @@ class Trainer:
         for control, kept in zip(self.controls, state["controls"], strict=True):
             control.load_state_dict(kept)
         self.epoch, self.seconds = int(state["epoch"]), float(state["seconds"])
+        self.batch, self.total = int(state.get("batch", 0)), float(state.get("total", 0.0))
 
 
-def _mix(seed: int, epoch: int) -> int:
-    """Make a seed for an epoch, different for every pair."""
-    return (seed * 1_000_003 + epoch) % 2**63
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The mean loss on some rows, and for classes the accuracy and the error as fractions.
-
-    ``balanced_error`` is the mean error of the classes: 1 minus the balanced accuracy. It is None for regression.
-    """
-
-    loss: float
-    accuracy: float | None
-    error: float | None
-    balanced_error: float | None = None
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> Evaluation:
-    """Evaluate ``model`` on rows."""
-    return evaluate_outputs(outputs_of(model, x), loss, y)
-
-
-def evaluate_outputs(outputs: Tensor, loss: Loss, y: Tensor) -> Evaluation:
-    """Compare outputs with their targets; integer targets are classes."""
-    value = loss(outputs, y).item()
-    if y.is_floating_point():
-        return Evaluation(value, None, None)
-    wrong = outputs.argmax(dim=1) != y
-    error, rows = int(wrong.sum()) / len(y), torch.bincount(y)
-    missed = torch.bincount(y[wrong], minlength=len(rows))[rows > 0]
-    return Evaluation(value, 1 - error, error, float((missed / rows[rows > 0]).mean()))
-
-
-def balanced_error_of_one_answer(y: Tensor) -> float:
-    """Return the balanced error of the same answer for all rows: that of guessing.
-
-    >>> balanced_error_of_one_answer(torch.tensor([0, 0, 0, 2]))
-    0.5
-    """
-    return 1 - 1 / max(1, int(torch.bincount(y).count_nonzero()))
-
-
-@torch.no_grad()
-def outputs_of(model: nn.Module, x: InputRows) -> Tensor:
-    """Compute the outputs of ``model`` for all rows, in batches and in evaluation mode."""
-    model.eval()
-    outputs = [model(x[rows]) for rows in processes.dealt(_batches(len(x)))]
-    return torch.cat(processes.collected(outputs, x.device))
-
-
-def full_gradient(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> None:
-    """Set every parameter's ``grad`` to the gradient of the mean loss over all rows, in evaluation mode."""
-    model.eval()
-    model.zero_grad()
-    slope = _slope(model, loss, x, y) if loss is cox else None  # of rows that are at risk together
-    for rows in processes.dealt(_batches(len(x))):
-        if slope is None:
-            part = loss(model(x[rows]), y[rows]) * (len(y[rows]) / len(x))
-        else:
-            part = (model(x[rows]) * slope[rows]).sum()
-        part.backward()  # type: ignore[no-untyped-call]
-    for p in model.parameters():
-        if p.grad is None:  # the loss does not depend on it
-            p.grad = torch.zeros_like(p)
-    processes.add_up_gradients_(model.parameters())
-
-
-def _slope(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> Tensor:
-    """Return the gradient of the loss by the outputs of all rows."""
-    outputs = outputs_of(model, x).requires_grad_()
-    [slope] = torch.autograd.grad(loss(outputs, y), [outputs])
-    return slope
-
-
-def _batches(n: int) -> Iterator[slice]:
-    return (slice(i, i + EVALUATION_BATCH) for i in range(0, n, EVALUATION_BATCH))
+def _mix(seed: int, epoch: int, batch: int = 0) -> int:
+    """Make a seed for an epoch, or for its steps from a batch on, different for every pair."""
+    return (seed * 1_000_003 + epoch + batch * 1_000_000_007) % 2**63
 
 
 def support(groups: Iterable[Group]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchlasso.runs.quality.measures import CLASSES, MEASURES, NUMBERS, SURVIVAL
 from torchlasso.runs.quality.record import Quality, Score, TargetScore
-from torchlasso.training.trainer import LOSSES, Loss
+from torchlasso.training.losses import LOSSES, Loss
 
 NO_FIGURES = "More figures, with intervals, need scikit-learn: pip install 'torchlasso[sklearn]'."
 TINIEST = 1e-12  # the least probability of a constant answer
