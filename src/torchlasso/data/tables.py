@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,14 @@ import torch
 from torchlasso._core.extras import require
 from torchlasso._core.text import first_line
 from torchlasso.data.arrays import refuse_infinite
+from torchlasso.data.arrow_types import holds_numbers, is_date, plain_column, trimmed
 from torchlasso.data.dates import date_parts
 from torchlasso.data.frame import Array, Category, Frame
 from torchlasso.data.image_part import image_part
-from torchlasso.data.labels import CLASSIFICATION, REGRESSION, ColumnSelection, raw_labels
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed, row
-from torchlasso.data.records import Labels, Part
+from torchlasso.data.records import Part
+from torchlasso.data.roles import roles_of
 from torchlasso.data.text_columns import DECIMAL, typed
 
 FEW = 20  # distinct values that a column of numbers and text may have
@@ -42,19 +42,10 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
         ValueError: the table cannot be used; the message says why.
     """
     pa = require("pyarrow", "data", "reading tables")
-    labels = columns.find_labels(table.column_names, origin)
+    roles = roles_of(pa, table.select, table.column_names, columns, origin)
+    y, groups, times, left = roles.y, roles.groups, roles.times, roles.inputs
     if table.num_rows == 0:
         raise ValueError(f"{origin}: no rows; at least one is needed")
-    y = _labels(pa, table, labels, columns, origin) if labels else None
-    group, pattern = columns.group_column(table.column_names)
-    groups = (
-        None
-        if group is None or group not in table.column_names
-        else _groups(pa, table.column(group), group, pattern, origin)
-    )
-    times = _times(pa, table.column(columns.time), columns, origin) if columns.time in table.column_names else None
-    others = {*labels, group, columns.time, *columns.ignore}
-    left = [name for name in table.column_names if name not in others]
     pictures = [name for name in left if _is_image(pa, table.schema.field(name).type)]
     if len(pictures) > 1:
         raise ValueError(f"{origin}: several columns of images ({listed(pictures)}); give all but one in ignore=")
@@ -89,97 +80,6 @@ def _encoded(column: Any, name: str, origin: str, image_paths: bool) -> Iterator
             index += 1
 
 
-def _labels(pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelection, origin: str) -> Labels | None:
-    if columns.survival is not None:
-        return _times_and_events(pa, table, names, columns, origin)
-    found = [_label(pa, table.column(name), name, columns, origin) for name in names]
-    if len(found) == 1:
-        return found[0]
-    numbers = []
-    for name, y in zip(names, found, strict=True):
-        if y is None:
-            return None
-        if y.dtype.kind == "U" or columns.task == CLASSIFICATION:
-            raise ValueError(f"{origin}: several labels must be numbers, for regression; column {name!r} is not")
-        numbers.append(y.astype(np.float64))
-    return np.stack(numbers, axis=1)
-
-
-def _times_and_events(
-    pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelection, origin: str
-) -> Labels | None:
-    """Return the time of each row, and 1 for an event or 0, (n, 2)."""
-    task = replace(columns, task=REGRESSION)
-    found = [_label(pa, table.column(name), name, task, origin) for name in names]
-    if any(y is None for y in found):
-        return None
-    both = np.stack([y for y in found if y is not None], axis=1).astype(np.float64)
-    if (bad := (both[:, 1] != 0) & (both[:, 1] != 1)).any():
-        first = int(bad.argmax())
-        raise ValueError(f"{origin}: column {names[1]!r} has {both[first, 1]:g} in {row(first)}; an event is 1, else 0")
-    return both
-
-
-def _label(pa: Any, column: Any, name: str, columns: ColumnSelection, origin: str) -> Labels | None:
-    column = _plain(pa, column)
-    if pa.types.is_string(column.type):
-        [column] = typed(pa, [column], missing=("",))
-    if column.null_count:
-        if column.null_count == len(column) and not columns.required:
-            return None
-        where = f"column {name!r}, {row(column.is_null().to_numpy().argmax())}"
-        raise ValueError(f"{origin}: no label in {where} ({column.null_count} such rows)")
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64())
-    values = np.asarray(column.to_numpy())
-    several = (columns.label or "") != name and columns.label is not None
-    task = REGRESSION if several and columns.task is None and values.dtype.kind in "iuf" else columns.task
-    text = pa.types.is_string(column.type)
-    return raw_labels(values.astype(np.str_) if text else values, f"{origin}, column {name!r}", task)
-
-
-def _plain(pa: Any, column: Any) -> Any:
-    """Return a column without a dictionary, and text as plain text."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    long = pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
-    return column.cast(pa.string()) if long else column
-
-
-def _groups(pa: Any, column: Any, name: str, pattern: str | None, origin: str) -> Labels:
-    """Return the group of each row, as text."""
-    column = _trimmed(pa, _plain(pa, column))
-    if column.null_count:
-        where = row(column.is_null().to_numpy().argmax())
-        raise ValueError(f"{origin}: no group in column {name!r}, {where} ({column.null_count} such rows)")
-    texts = column.to_pylist()
-    if pattern is None:
-        return np.array(texts)
-    try:
-        found = [re.search(pattern, text) for text in texts]
-    except re.error as error:
-        raise ValueError(f"{origin}: {pattern!r} is not a regular expression ({error})") from error
-    for index, (text, match) in enumerate(zip(texts, found, strict=True)):
-        if match is None:
-            raise ValueError(f"{origin}: column {name!r} has {text!r} in {row(index)}, without a match of {pattern!r}")
-    return np.array([match[match.re.groups > 0] for match in found if match])
-
-
-def _times(pa: Any, column: Any, columns: ColumnSelection, origin: str) -> Labels:
-    """Return the time of each row, as a number."""
-    column = _plain(pa, column)
-    if pa.types.is_string(column.type):
-        [column] = typed(pa, [column])
-    if column.null_count:
-        where = row(column.is_null().to_numpy().argmax())
-        raise ValueError(f"{origin}: no time in column {columns.time!r}, {where} ({column.null_count} such rows)")
-    if _is_date(pa, column.type):
-        column = column.cast(pa.timestamp("us")).cast(pa.int64())
-    if not holds_numbers(pa, column.type):
-        raise ValueError(f"{origin}: column {columns.time!r} holds neither dates, as in 2024-01-31, nor numbers")
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
-
-
 def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str) -> Frame:
     """Convert columns of numbers, text and dates to a frame.
 
@@ -192,7 +92,7 @@ def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str) -
     Raises:
         ValueError: a column is of another kind, has infinite numbers, or mixes numbers and text.
     """
-    held = {name: _plain(pa, table.column(name)) for name in table.column_names}
+    held = {name: plain_column(pa, table.column(name)) for name in table.column_names}
     as_text = [n for n, column in held.items() if pa.types.is_string(column.type) and n not in categories]
     held.update(zip(as_text, typed(pa, [held[name] for name in as_text]), strict=True))
     other = [name for name, column in held.items() if not _is_known(pa, column.type)]
@@ -204,7 +104,7 @@ def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str) -
         )
     names, origins, found, numeric = list[str](), dict[str, str](), dict[str, Category](), list[Any]()
     for name, column in held.items():
-        if _is_date(pa, column.type) and name not in categories:
+        if is_date(pa, column.type) and name not in categories:
             when, parts = date_parts(column.cast(pa.timestamp("us")).to_numpy())
             numeric.append(when)
             made = {f"{name}: {part}": category for part, category in parts.items()}
@@ -244,17 +144,10 @@ def _numbers(pa: Any, column: Any, name: str, origin: str) -> Array:
 
 
 def _category(pa: Any, column: Any) -> Category:
-    coded = _trimmed(pa, column).combine_chunks()
+    coded = trimmed(pa, column).combine_chunks()
     coded = (coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded).dictionary_encode()
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return Category(codes.astype(np.int32), tuple(coded.dictionary.to_pylist()))
-
-
-def _trimmed(pa: Any, column: Any) -> Any:
-    """Return a column as text without spaces around it; an empty text is a gap."""
-    compute = require("pyarrow.compute", "data", "reading tables")
-    column = compute.utf8_trim_whitespace(column if pa.types.is_string(column.type) else column.cast(pa.string()))
-    return compute.if_else(compute.equal(column, ""), pa.scalar(None, pa.string()), column)
 
 
 def _refuse_mixed(name: str, column: Category, origin: str) -> None:
@@ -274,15 +167,4 @@ def _refuse_mixed(name: str, column: Category, origin: str) -> None:
 
 
 def _is_known(pa: Any, kind: Any) -> bool:
-    return holds_numbers(pa, kind) or _is_date(pa, kind) or bool(pa.types.is_string(kind))
-
-
-def _is_date(pa: Any, kind: Any) -> bool:
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
-
-
-def holds_numbers(pa: Any, kind: Any) -> bool:
-    """Return whether values of an Arrow type are numbers; so are truth values, durations and empty columns."""
-    types = pa.types
-    checks = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal, types.is_null, types.is_duration)
-    return any(check(kind) for check in (*checks, types.is_time))
+    return holds_numbers(pa, kind) or is_date(pa, kind) or bool(pa.types.is_string(kind))

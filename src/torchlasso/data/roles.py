@@ -1,0 +1,141 @@
+"""The columns of a table that are no inputs: labels, groups and times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from torchlasso.data.arrow_types import holds_numbers, is_date, plain_column, trimmed
+from torchlasso.data.labels import CLASSIFICATION, REGRESSION, ColumnSelection, raw_labels
+from torchlasso.data.messages import row
+from torchlasso.data.records import Labels
+from torchlasso.data.text_columns import typed
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What columns say about rows beside the inputs.
+
+    Attributes:
+        y, groups, times: as those of a :class:`~torchlasso.data.records.Part`.
+        inputs: the names of the other columns.
+    """
+
+    y: Labels | None
+    groups: Labels | None
+    times: Labels | None
+    inputs: list[str]
+
+
+def roles_of(
+    pa: Any, select: Callable[[list[str]], Any], names: Sequence[str], columns: ColumnSelection, origin: str
+) -> Roles:
+    """Read the columns that are no inputs.
+
+    Args:
+        pa: the module ``pyarrow``.
+        select: a function from names of columns to a ``pyarrow.Table`` with them.
+        names: of all columns.
+        columns: those that are no inputs.
+        origin: the name of the data in messages.
+
+    Raises:
+        ValueError: a column does not exist or cannot be used.
+    """
+    labels = columns.find_labels(names, origin)
+    y = _labels(pa, select(list(labels)), labels, columns, origin) if labels else None
+    group, pattern = columns.group_column(names)
+    groups, times = None, None
+    if group is not None and group in names:
+        groups = _groups(pa, select([group]).column(0), group, pattern, origin)
+    if columns.time is not None and columns.time in names:
+        times = _times(pa, select([columns.time]).column(0), columns, origin)
+    others = {*labels, group, columns.time, *columns.ignore}
+    return Roles(y, groups, times, [name for name in names if name not in others])
+
+
+def _labels(pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelection, origin: str) -> Labels | None:
+    if columns.survival is not None:
+        return _times_and_events(pa, table, names, columns, origin)
+    found = [_label(pa, table.column(name), name, columns, origin) for name in names]
+    if len(found) == 1:
+        return found[0]
+    numbers = []
+    for name, y in zip(names, found, strict=True):
+        if y is None:
+            return None
+        if y.dtype.kind == "U" or columns.task == CLASSIFICATION:
+            raise ValueError(f"{origin}: several labels must be numbers, for regression; column {name!r} is not")
+        numbers.append(y.astype(np.float64))
+    return np.stack(numbers, axis=1)
+
+
+def _times_and_events(
+    pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelection, origin: str
+) -> Labels | None:
+    """Return the time of each row, and 1 for an event or 0, (n, 2)."""
+    task = replace(columns, task=REGRESSION)
+    found = [_label(pa, table.column(name), name, task, origin) for name in names]
+    if any(y is None for y in found):
+        return None
+    both = np.stack([y for y in found if y is not None], axis=1).astype(np.float64)
+    if (bad := (both[:, 1] != 0) & (both[:, 1] != 1)).any():
+        first = int(bad.argmax())
+        raise ValueError(f"{origin}: column {names[1]!r} has {both[first, 1]:g} in {row(first)}; an event is 1, else 0")
+    return both
+
+
+def _label(pa: Any, column: Any, name: str, columns: ColumnSelection, origin: str) -> Labels | None:
+    column = plain_column(pa, column)
+    if pa.types.is_string(column.type):
+        [column] = typed(pa, [column], missing=("",))
+    if column.null_count:
+        if column.null_count == len(column) and not columns.required:
+            return None
+        where = f"column {name!r}, {row(column.is_null().to_numpy().argmax())}"
+        raise ValueError(f"{origin}: no label in {where} ({column.null_count} such rows)")
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    values = np.asarray(column.to_numpy())
+    several = (columns.label or "") != name and columns.label is not None
+    task = REGRESSION if several and columns.task is None and values.dtype.kind in "iuf" else columns.task
+    text = pa.types.is_string(column.type)
+    return raw_labels(values.astype(np.str_) if text else values, f"{origin}, column {name!r}", task)
+
+
+def _groups(pa: Any, column: Any, name: str, pattern: str | None, origin: str) -> Labels:
+    """Return the group of each row, as text."""
+    column = trimmed(pa, plain_column(pa, column))
+    if column.null_count:
+        where = row(column.is_null().to_numpy().argmax())
+        raise ValueError(f"{origin}: no group in column {name!r}, {where} ({column.null_count} such rows)")
+    texts = column.to_pylist()
+    if pattern is None:
+        return np.array(texts)
+    try:
+        found = [re.search(pattern, text) for text in texts]
+    except re.error as error:
+        raise ValueError(f"{origin}: {pattern!r} is not a regular expression ({error})") from error
+    for index, (text, match) in enumerate(zip(texts, found, strict=True)):
+        if match is None:
+            raise ValueError(f"{origin}: column {name!r} has {text!r} in {row(index)}, without a match of {pattern!r}")
+    return np.array([match[match.re.groups > 0] for match in found if match])
+
+
+def _times(pa: Any, column: Any, columns: ColumnSelection, origin: str) -> Labels:
+    """Return the time of each row, as a number."""
+    column = plain_column(pa, column)
+    if pa.types.is_string(column.type):
+        [column] = typed(pa, [column])
+    if column.null_count:
+        where = row(column.is_null().to_numpy().argmax())
+        raise ValueError(f"{origin}: no time in column {columns.time!r}, {where} ({column.null_count} such rows)")
+    if is_date(pa, column.type):
+        column = column.cast(pa.timestamp("us")).cast(pa.int64())
+    if not holds_numbers(pa, column.type):
+        raise ValueError(f"{origin}: column {columns.time!r} holds neither dates, as in 2024-01-31, nor numbers")
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
