@@ -100,7 +100,8 @@ def test_a_path_over_inputs(cli: Any, genes: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "names"),
     [
-        (["--features", "2"], ["--features", "--over inputs"]),
+        (["--features", "few"], ["--features", "a whole number", "or a share", "few"]),
+        (["--features", "1.5"], ["--features", "a whole number", "or a share", "1.5"]),
         (["--over", "inputs", "--features", "0"], ["--features", "at least 1", "got 0"]),
         (["--over", "inputs", "--features", "5"], ["features=5", "there are 5"]),
         (["--over", "rows", "--features", "2"], ["features=2", "units"]),

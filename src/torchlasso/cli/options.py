@@ -94,7 +94,7 @@ def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]
 
 def _number_or_text(value: str | None) -> float | str | None:
     try:
-        return None if value is None else float(value)
+        return None if value is None else float(value[:-1]) / 100 if value.endswith("%") else float(value)
     except ValueError:
         return value
 

@@ -26,6 +26,7 @@ from torchlasso.runs.quality import NO_FIGURES, Judge
 from torchlasso.runs.quality.tables import figures_of
 from torchlasso.runs.rows import InputSpec
 from torchlasso.training.evaluation import evaluate_outputs, outputs_of
+from torchlasso.training.rows import on_device
 
 
 def predict(
@@ -58,7 +59,7 @@ def predict(
     for note in (*part.notes, *inputs.notes(part, data)):
         screen.errors.print(f"{data}: {note}")
     if (first := next(model.parameters(), None)) is not None:  # an exported model is on the CPU
-        x = x.to(first.device)
+        x = on_device(x, first.device)
     y = None if part.y is None else _targets(part.y, inputs, data)
     outputs = outputs_of(model, x).cpu()
     if not as_json or out is not None:

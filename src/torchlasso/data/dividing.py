@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Source, find_reader
 from torchlasso.data.splits import TEST_FRACTION, TEST_SEED, hold_out
+from torchlasso.data.texts import Texts
 
 VALIDATION_FRACTION = 0.1
 EARLIER = ", the earlier rows"
@@ -94,6 +95,9 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
     source = find_reader(spec).open(spec, columns)
     portion = source.training(spec)
     train = DataSplit(portion.read(), portion.origin, portion.origin)
+    if isinstance(train.rows.x, Texts) and train.rows.x.columns != columns.text:
+        columns = replace(columns, text=train.rows.x.columns)  # of all parts
+        source = find_reader(spec).open(spec, columns)
     notes = list[str]()
     if division.test is None and source.test is None:
         train, test = _share(train, TEST_FRACTION, TEST_SEED, division.stratify, "test")

@@ -216,7 +216,7 @@ def _useless(column: Category, counts: Array) -> str | None:
     if there == 1 and rows == len(column):
         return "all rows have the same value"
     if there > MOST and 2 * there > rows:
-        return f"its text is different in most rows ({there:,} values in {rows:,} rows)"
+        return f"its text is different in most rows ({there:,} values in {rows:,} rows); text= reads it, alone"
     return None
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchlasso.data.images import ImageOptions
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels
+from torchlasso.data.text_options import TextOptions
 
 LABEL_NAMES = ("label", "class", "target", "y")
 CLASSIFICATION, REGRESSION = TASKS = ("classification", "regression")
@@ -35,6 +36,8 @@ class ColumnSelection:
         task: ``"classification"`` or ``"regression"``, for labels that are whole numbers; None to judge by them.
         images: how images are read.
         survival: the columns of the times and of the events, in the place of labels.
+        text: the columns of texts, which are joined; () to find them.
+        texts: how texts become numbers.
     """
 
     label: str | None = None
@@ -46,6 +49,8 @@ class ColumnSelection:
     task: str | None = None
     images: ImageOptions = ImageOptions()
     survival: tuple[str, str] | None = None
+    text: tuple[str, ...] = ()
+    texts: TextOptions = TextOptions()
 
     def find_labels(self, names: Sequence[str], origin: str) -> tuple[str, ...]:
         """Return the label columns among ``names``; none if there are none and none are required.
@@ -65,8 +70,9 @@ class ColumnSelection:
             (group, "groups"),
             (self.time, "the time"),
             *((name, "categories") for name in self.categories),
+            *((name, "the text") for name in self.text),
         ):
-            if name is not None and name not in here and (self.required or what == "categories"):
+            if name is not None and name not in here and (self.required or what in ("categories", "the text")):
                 raise ValueError(f"{origin}: no column {name!r} for {what}; there are {listed(names)}")
         if self.survival is not None:
             absent = [name for name in self.survival if name not in here]
@@ -104,9 +110,9 @@ class ColumnSelection:
         Raises:
             ValueError: columns were named.
         """
-        named = (self.label, self.ignore, self.group, self.time, self.categories, self.survival)
+        named = (self.label, self.ignore, self.group, self.time, self.categories, self.survival, self.text)
         if self.required and any(named):
-            options = "label=, ignore=, group=, time= and categories="
+            options = "label=, ignore=, group=, time=, categories= and text="
             raise ValueError(f"{origin}: it has no named columns, so {options} do not apply")
 
 

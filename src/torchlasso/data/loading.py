@@ -14,6 +14,8 @@ from torchlasso.data.labels import TASKS, ColumnSelection
 from torchlasso.data.preparing import PreparedData, encoded_rows, prepare, required_labels
 from torchlasso.data.records import Dataset, Part, unit_interval
 from torchlasso.data.registry import find_reader
+from torchlasso.data.text_options import TextOptions
+from torchlasso.data.texts import Texts
 
 
 def load(
@@ -27,6 +29,8 @@ def load(
     task: str | None = None,
     test: float | str | None = None,
     images: ImageOptions | None = None,
+    text: Sequence[str] = (),
+    texts: TextOptions | None = None,
 ) -> Dataset:
     """Read training and test rows.
 
@@ -48,9 +52,12 @@ def load(
         test: the share of the rows that are test rows, or a file with them. By default the data's own test part, or
             20 % of the rows, always the same and stratified by class.
         images: how images are read, such as the size to which they are brought.
+        text: columns of texts, which are joined; if there are none, a column that is called text, sentence, content or
+            review, or the only column, if it holds texts.
+        texts: how texts become numbers.
 
     Returns:
-        A data set on the CPU.
+        A data set on the CPU. Texts are rows of numbers of words, padded with 0 to the longest one.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -61,11 +68,20 @@ def load(
     ((1, 8, 8), 10, 1438, 359)
     """
     columns = selected(
-        label=label, ignore=ignore, group=group, time=time, categories=categories, task=task, images=images
+        label=label,
+        ignore=ignore,
+        group=group,
+        time=time,
+        categories=categories,
+        task=task,
+        images=images,
+        text=text,
+        texts=texts,
     )
     found = load_splits(spec, columns, SplitOptions(validation=0.0, test=test))
     (x, y), (test_x, test_y) = found.train, found.test
-    return Dataset(found.card.name, unit_interval(x), y, unit_interval(test_x), test_y, found.classes, found.features)
+    x, test_x = unit_interval(x[:]), unit_interval(test_x[:])
+    return Dataset(found.card.name, x, y, test_x, test_y, found.classes, found.features, found.text)
 
 
 def load_splits(spec: str, columns: ColumnSelection, division: SplitOptions) -> PreparedData:
@@ -75,7 +91,7 @@ def load_splits(spec: str, columns: ColumnSelection, division: SplitOptions) -> 
         FileNotFoundError: a path does not exist.
         ValueError: the data cannot be used.
     """
-    return prepare(split_data(spec, columns, division))
+    return prepare(split_data(spec, columns, division), columns.texts)
 
 
 def load_part(
@@ -89,6 +105,7 @@ def load_part(
     task: str | None = None,
     images: ImageOptions | None = None,
     survival: tuple[str, str] | None = None,
+    text: Sequence[str] = (),
 ) -> Part:
     """Read rows to predict: one file, or the test part of a folder or of a named data set.
 
@@ -100,9 +117,10 @@ def load_part(
         categories: columns of categories that are written as numbers.
         task, images: as for ``load``.
         survival: the columns of times and events, in the place of labels; they may be missing.
+        text: columns of texts.
 
     Returns:
-        The rows, with labels as they were read, or None. A table with categories or gaps is not encoded.
+        The rows, with labels as they were read, or None. A table with categories or gaps, or texts, are not encoded.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -122,6 +140,7 @@ def load_part(
         task=task,
         images=images,
         survival=survival,
+        text=text,
     )
     source = find_reader(spec).open(spec, columns)
     portion = source.test or source.validation or source.train
@@ -164,6 +183,8 @@ def load_rows(
     portion = find_reader(spec).open(spec, columns).training(spec)
     part = portion.read()
     required_labels(part.y, portion.origin)
+    if isinstance(part.x, Texts):
+        raise ValueError(f"{portion.origin}: its rows are texts, and a table of numbers or categories is needed")
     if not isinstance(part.x, Frame):
         return part.with_floats()
     return encoded_rows(part, Encoding.fit(part.x, portion.origin), portion.origin)[0]
@@ -180,17 +201,29 @@ def selected(
     task: str | None = None,
     images: ImageOptions | None = None,
     survival: tuple[str, str] | None = None,
+    text: Sequence[str] = (),
+    texts: TextOptions | None = None,
 ) -> ColumnSelection:
     """Make a selection of columns.
 
     Raises:
-        ValueError: ``ignore`` or ``categories`` is a text instead of a list, or there is no such task.
+        ValueError: ``ignore``, ``categories`` or ``text`` is a text instead of a list, or there is no such task.
     """
-    for name, value in (("ignore", ignore), ("categories", categories)):
+    for name, value in (("ignore", ignore), ("categories", categories), ("text", text)):
         if isinstance(value, str):
             raise ValueError(f"{name} must be a sequence of column names, got the text {value!r}")
     if task not in (None, *TASKS):
         raise unknown("task", str(task), TASKS)
     return ColumnSelection(
-        label, tuple(ignore), required, group, time, tuple(categories), task, images or ImageOptions(), survival
+        label,
+        tuple(ignore),
+        required,
+        group,
+        time,
+        tuple(categories),
+        task,
+        images or ImageOptions(),
+        survival,
+        tuple(text),
+        texts or TextOptions(),
     )

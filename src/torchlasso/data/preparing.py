@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +17,13 @@ from torchlasso.data.frame import Frame
 from torchlasso.data.labels import class_indices, class_names
 from torchlasso.data.records import Labels, Part, alike, kind_of, order_like, widen
 from torchlasso.data.splits import codes_of
+from torchlasso.data.text_options import TextOptions
+from torchlasso.data.texts import Texts
+from torchlasso.data.tokenised import described, tokenised
+from torchlasso.data.tokenizing import TextEncoding
+from torchlasso.training.rows import InputRows, some_rows
 
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[InputRows, Tensor]
 IDENTITY = re.compile(r"(?i:(^|[^a-z])id$)|[a-z]I[Dd]$")  # such as id, user_id or MouseID, but not fluid
 STEM = re.compile(r"^[^_/ ]+(?=[_/ ])")  # of an identity such as 309_1
 
@@ -32,6 +38,7 @@ class PreparedData:
         classes: the class names in the order of their indices, () for regression.
         features: the names of the inputs of a table, else ().
         encoding: of a table with categories or gaps, else None.
+        text: how texts become numbers, else None.
         card: what was read.
         groups: the number of the group of each training row, or None.
         held_groups: the same for the validation rows and for the test rows; None unless both have groups.
@@ -43,27 +50,30 @@ class PreparedData:
     classes: tuple[str, ...]
     features: tuple[str, ...]
     encoding: Encoding | None
+    text: TextEncoding | None
     card: DataCard
     groups: Tensor | None
-    held_groups: Pair | None
+    held_groups: tuple[Tensor, Tensor] | None
 
 
-def prepare(divided: SplitData) -> PreparedData:
+def prepare(divided: SplitData, texts: TextOptions) -> PreparedData:
     """Encode the parts of the data as the training rows ask for.
+
+    Args:
+        divided: the parts.
+        texts: how texts become numbers.
 
     Raises:
         ValueError: a part does not fit the training part; the message names it.
     """
     train, origin = divided.train.rows, divided.train.origin
-    parts, encoding, notes = _encoded(divided)
-    channels = max(part.tensor.shape[1] for part in parts.values())
-    xs = {name: widen(part.tensor, channels) for name, part in parts.items()}
-    for name, x in xs.items():
-        if x.shape[1:] != xs["train"].shape[1:]:
-            raise ValueError(
-                f"{divided.parts[name].origin}: its rows have the shape {tuple(x.shape[1:])}, but the rows of the "
-                f"training part ({origin}) have the shape {tuple(xs['train'].shape[1:])}; the shapes must be the same"
-            )
+    encoding: Encoding | None = None
+    text, notes = None, list[str]()
+    xs: Mapping[str, InputRows]
+    if isinstance(train.x, Texts):
+        xs, text, notes = tokenised(divided, train.x, texts)
+    else:
+        xs, encoding, notes = _numbers(divided)
     y = required_labels(train.y, origin)
     classes = () if y.dtype.kind == "f" else class_names(y)
     if y.dtype.kind != "f" and len(classes) < 2:
@@ -72,12 +82,12 @@ def prepare(divided: SplitData) -> PreparedData:
         name: _ranked(split) if divided.is_survival else _targets(split, y, classes, origin)
         for name, split in divided.parts.items()
     }
-    pairs = {name: (xs[name].contiguous(), ys[name]) for name in xs}
-    nothing = (pairs["train"][0][:0], pairs["train"][1][:0])
+    pairs: dict[str, Pair] = {name: (xs[name], ys[name]) for name in xs}
+    nothing = (some_rows(xs["train"], torch.arange(0)), ys["train"][:0])
     features = train.features if encoding is None else encoding.features
     card = DataCard(
         name=divided.name,
-        inputs=_inputs(train, xs["train"]),
+        inputs=_inputs(train, xs["train"]) if text is None else described(text, xs["train"]),
         targets=_kind_of_targets(y, classes, ys["train"], divided.is_survival),
         parts=tuple(
             PartCard(name, len(xs[name]), split.how, _counts(ys[name], classes))
@@ -95,13 +105,14 @@ def prepare(divided: SplitData) -> PreparedData:
         classes,
         features,
         encoding,
+        text,
         card,
         groups=None if train.groups is None else codes_of(train.groups),
         held_groups=_held_groups(divided),
     )
 
 
-def _held_groups(divided: SplitData) -> Pair | None:
+def _held_groups(divided: SplitData) -> tuple[Tensor, Tensor] | None:
     """Return the numbers of the groups of the validation and of the test rows, if both have groups."""
     held = [split.rows.groups for name, split in divided.parts.items() if name != "train"]
     known = [codes_of(groups) for groups in held if groups is not None]
@@ -118,9 +129,27 @@ def encoded_rows(part: Part, encoding: Encoding, origin: str) -> tuple[Part, lis
     return replace(part, x=encoding(frame), features=encoding.features), encoding.notes(frame)
 
 
+def _numbers(divided: SplitData) -> tuple[dict[str, Tensor], Encoding | None, list[str]]:
+    """Return the parts of a table or of images as tensors of one shape."""
+    parts, encoding, notes = _encoded(divided)
+    channels = max(part.tensor.shape[1] for part in parts.values())
+    xs = {name: widen(part.tensor, channels).contiguous() for name, part in parts.items()}
+    for name, x in xs.items():
+        if x.shape[1:] != xs["train"].shape[1:]:
+            raise ValueError(
+                f"{divided.parts[name].origin}: its rows have the shape {tuple(x.shape[1:])}, but the rows of the "
+                f"training part ({divided.train.origin}) have the shape {tuple(xs['train'].shape[1:])}; the shapes "
+                "must be the same"
+            )
+    return xs, encoding, notes
+
+
 def _encoded(divided: SplitData) -> tuple[dict[str, Part], Encoding | None, list[str]]:
     """Return the parts as numbers with the same columns, and the encoding if one is needed."""
     splits, train = divided.parts, divided.train
+    for split in splits.values():
+        if isinstance(split.rows.x, Texts):
+            raise ValueError(f"{split.origin}: its rows are texts, and those of the training part are not")
     if not any(isinstance(split.rows.x, Frame) for split in splits.values()):
         ordered = {name: order_like(s.rows, train.rows.features, s.origin) for name, s in splits.items()}
         return dict(zip(ordered, alike(list(ordered.values())), strict=True)), None, []
@@ -162,7 +191,7 @@ def _targets(split: DataSplit, trained: Labels, classes: tuple[str, ...], traini
     return targets
 
 
-def _inputs(train: Part, x: Tensor) -> str:
+def _inputs(train: Part, x: InputRows) -> str:
     if train.is_table:
         columns = len(train.frame.names) or x.shape[1]
         same = columns == x.shape[1]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from torchlasso.data.frame import Frame, join_frames, refuse_other_columns
+from torchlasso.data.texts import Texts, join_texts
+from torchlasso.data.tokenizing import TextEncoding
 
 Labels = np.ndarray[Any, np.dtype[Any]]
 
@@ -21,7 +23,7 @@ class Part:
 
     Args:
         x: images (n, channels, height, width), float32 in [0, 1] or bytes; or a table (n, features), float32, or with
-            categories or gaps a :class:`~torchlasso.data.frame.Frame`.
+            categories or gaps a :class:`~torchlasso.data.frame.Frame`; or :class:`~torchlasso.data.texts.Texts`.
         y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None if there are none.
         features: the column names of a table, () for images and for arrays without names.
         names: names of the rows, such as the files of images; () if they have no names.
@@ -33,7 +35,7 @@ class Part:
     torch.Size([2, 3])
     """
 
-    x: Tensor | Frame
+    x: Tensor | Frame | Texts
     y: Labels | None
     features: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -47,33 +49,34 @@ class Part:
         names = tuple(self.names[i] for i in places.tolist()) if self.names else ()
         held = (self.y, self.groups, self.times)
         y, groups, times = (None if values is None else values[places] for values in held)
-        x = self.x.rows(places) if isinstance(self.x, Frame) else self.x[index]
+        x = self.x[index] if isinstance(self.x, Tensor) else self.x.rows(places)
         return Part(x, y, self.features, names, groups, times, self.notes)
 
     @property
     def is_table(self) -> bool:
-        """True for rows with columns, false for images."""
-        return isinstance(self.x, Frame) or self.x.dim() == 2
+        """True for rows with columns of numbers or categories, false for images and texts."""
+        return isinstance(self.x, Frame) or (isinstance(self.x, Tensor) and self.x.dim() == 2)
 
     def with_floats(self) -> Part:
         """Return the part with float32 in [0, 1] in the place of bytes."""
-        is_bytes = not isinstance(self.x, Frame) and self.x.dtype == torch.uint8
+        is_bytes = isinstance(self.x, Tensor) and self.x.dtype == torch.uint8
         return replace(self, x=unit_interval(self.tensor)) if is_bytes else self
 
     @property
     def frame(self) -> Frame:
         """The columns of a table."""
-        return self.x if isinstance(self.x, Frame) else Frame(self.features, self.x.numpy())
+        return self.x if isinstance(self.x, Frame) else Frame(self.features, self.tensor.numpy())
 
     @property
     def tensor(self) -> Tensor:
         """The rows as numbers.
 
         Raises:
-            ValueError: there are categories or gaps.
+            ValueError: there are categories, gaps or texts.
         """
-        if isinstance(self.x, Frame):
-            raise ValueError("the table has categories or gaps; encode it")
+        if not isinstance(self.x, Tensor):
+            what = "table has categories or gaps" if isinstance(self.x, Frame) else "rows are texts"
+            raise ValueError(f"the {what}; encode it")
         return self.x
 
 
@@ -83,12 +86,13 @@ class Dataset:
 
     Args:
         name: the name in reports.
-        x: float32; images (n, channels, height, width), or a table (n, features).
+        x: float32; images (n, channels, height, width), or a table (n, features); or texts, int64 (n, length).
         y: int64 (n,) class indices, or float32 (n, outputs) for regression.
         test_x: like ``x``.
         test_y: like ``y``.
         classes: the class names in the order of their indices, () for regression.
         features: the column names of a table, () for images and for arrays without names.
+        text: how texts became numbers, None for other rows.
 
     >>> x, y = torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
     >>> dataset = Dataset("toy", x, y, x, y, classes=("cat", "dog"), features=())
@@ -103,11 +107,12 @@ class Dataset:
     test_y: Tensor
     classes: tuple[str, ...]
     features: tuple[str, ...]
+    text: TextEncoding | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one row of ``x``."""
-        return tuple(self.x.shape[1:])
+        """The shape of one row of ``x``; of texts, (length, words), see :func:`torchlasso.models.build`."""
+        return tuple(self.x.shape[1:]) if self.text is None else self.text.shape
 
     @property
     def outputs(self) -> int:
@@ -155,6 +160,12 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
     y, groups, times = (_joined([getattr(part, name) for part in parts]) for name in ("y", "groups", "times"))
     names = tuple(name for part in parts for name in part.names)
     notes = tuple(note for part in parts for note in part.notes)
+    texts = [part.x for part in parts if isinstance(part.x, Texts)]
+    if texts:
+        if len(texts) < len(parts):
+            other = next(origin for part, origin in zip(parts, origins, strict=True) if not isinstance(part.x, Texts))
+            raise ValueError(f"{other}: its rows are not texts, as those of other files of the split are")
+        return Part(join_texts(texts, origins), y, (), names, groups, times, notes)
     if any(isinstance(part.x, Frame) for part in parts):
         frame = join_frames([part.frame for part in parts], origins)
         return Part(frame, y, frame.names, names, groups, times, notes)

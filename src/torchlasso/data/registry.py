@@ -62,7 +62,7 @@ class Reader(ABC):
 class FileReader(Reader):
     """A file of one split, known by its suffix."""
 
-    suffix: ClassVar[str]
+    suffix: ClassVar[str | tuple[str, ...]]
 
     def accepts(self, spec: str) -> bool:
         return spec.lower().endswith(self.suffix) and Path(spec).is_file()

@@ -21,6 +21,7 @@ from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Part
 from torchlasso.data.roles import roles_of
 from torchlasso.data.text_columns import DECIMAL, typed
+from torchlasso.data.texts import text_columns_in, texts_of
 
 FEW = 20  # distinct values that a column of numbers and text may have
 
@@ -30,7 +31,8 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
 
     A column of images is binary or has the form ``{bytes, path}``. If there is one, only it and the label are used.
     Columns of text become numbers or dates if all their values are written as such, and else categories. If all columns
-    are numbers without gaps, the part has them as a tensor, else as a :class:`~torchlasso.data.frame.Frame`.
+    are numbers without gaps, the part has them as a tensor, else as a :class:`~torchlasso.data.frame.Frame`. Of a table
+    with a column of texts (:func:`~torchlasso.data.texts.text_columns_in`), only it and the label are used.
 
     Args:
         table: a ``pyarrow.Table``.
@@ -54,6 +56,11 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
         return image_part(images, table.num_rows, lambda index: f"{origin}, {row(index)}", columns, y, groups, times)
     if not left:
         raise ValueError(f"{origin}: there are no columns besides the label; at least one is needed")
+    if read := columns.text or text_columns_in(pa, table.select(left)):
+        if twice := [name for name in read if name not in left]:
+            raise ValueError(f"{origin}: the column {listed(twice)} cannot be both the text and something else")
+        texts, notes = texts_of(pa, table.select(left), read, origin)
+        return Part(texts, y, groups=groups, times=times, notes=tuple(notes))
     frame = table_frame(pa, table.select(left), columns.categories, origin)
     if not frame.categories and not np.isnan(frame.numbers).any():
         return Part(torch.from_numpy(frame.numbers), y, frame.names, groups=groups, times=times)

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from torch import nn
 
+from torchlasso._core.arguments import is_number
+
 LARGEST = 2**31 - 1  # of a size: what torch counts with in many of its kernels
 
 M = TypeVar("M", bound=nn.Module)
@@ -20,9 +22,10 @@ def image_sizes(model: str, input_shape: tuple[int, ...], at_least: int) -> tupl
     (1, 28, 28)
     """
     if len(input_shape) != 3:
+        other = "for texts, use 'text-cnn'" if len(input_shape) == 2 else "for a table, use 'mlp'"
         raise ValueError(
             f"model {model!r} needs images, (channels, height, width), but the input has the shape "
-            f"{input_shape}; for a table, use 'mlp'"
+            f"{input_shape}; {other}"
         )
     channels, height, width = input_shape
     if min(height, width) < at_least:
@@ -31,6 +34,29 @@ def image_sizes(model: str, input_shape: tuple[int, ...], at_least: int) -> tupl
             f"{height}x{width}; for smaller images, use 'mlp'"
         )
     return channels, height, width
+
+
+def text_sizes(model: str, input_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return (length, words) of texts: the most words of a text, and the words of the vocabulary.
+
+    Raises:
+        ValueError: the inputs are not texts.
+
+    >>> text_sizes("text-cnn", (50, 1000))
+    (50, 1000)
+    """
+    if len(input_shape) != 2:
+        raise ValueError(
+            f"model {model!r} needs texts, (length, words), but the input has the shape {input_shape}; "
+            "for a table, use 'mlp'"
+        )
+    return input_shape[0], input_shape[1]
+
+
+def check_dropout(model: str, p: float) -> None:
+    """Raise ``ValueError`` unless a probability of dropout is at least 0 and below 1."""
+    if not is_number(p) or not 0 <= p < 1:
+        raise ValueError(f"model {model!r}: dropout must be at least 0 and below 1; got {p!r}")
 
 
 def count_features(model: str, input_shape: tuple[int, ...]) -> int:
@@ -42,7 +68,7 @@ def count_features(model: str, input_shape: tuple[int, ...]) -> int:
     if len(input_shape) not in (1, 3):
         raise ValueError(
             f"model {model!r} needs tables, (features,), or images, (channels, height, width), "
-            f"but the input has the shape {input_shape}"
+            f"but the input has the shape {input_shape}" + "; for texts, use 'text-cnn'" * (len(input_shape) == 2)
         )
     return math.prod(input_shape)
 

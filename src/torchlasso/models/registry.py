@@ -51,7 +51,8 @@ def build(name: str, input_shape: tuple[int, ...], outputs: int, **options: Any)
     Arguments:
         name: one of :func:`names`, or ``package.module:function``, which is called as
             ``function(input_shape, outputs, **options)`` and returns an ``nn.Module``.
-        input_shape: (channels, height, width) of an image, or (features,) of a row of a table.
+        input_shape: (channels, height, width) of an image, (features,) of a row of a table, or (length, words) of a
+            text: the most words of one, and the words of the vocabulary.
         outputs: the number of outputs for each input, such as the number of classes.
         options: further options of the model.
 

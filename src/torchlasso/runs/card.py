@@ -31,7 +31,7 @@ class ModelCard:
     Attributes:
         model: the name of the model.
         inputs: the preparation of rows, and the meaning of the outputs.
-        loss, label, ignore, categories, task, group, time, images, survival: from the options of the training.
+        loss, label, ignore, categories, task, group, time, images, survival, text: from the options of the training.
         constant: the constant answer of the training rows, see :class:`torchlasso.runs.quality.record.Quality`.
         torchlasso: the version that wrote the card.
     """
@@ -47,6 +47,7 @@ class ModelCard:
     time: str | None = None
     images: ImageOptions = field(default=ImageOptions(), metadata=NEWER)
     survival: tuple[str, ...] = field(default=(), metadata=NEWER)
+    text: tuple[str, ...] = field(default=(), metadata=NEWER)
     constant: tuple[float, ...] = field(default=(), metadata=NEWER)
     torchlasso: str = field(default=torchlasso.__version__)
 
@@ -71,6 +72,7 @@ class ModelCard:
             time=options.time_order,
             images=options.images,
             survival=options.survival or (),
+            text=() if experiment.inputs.text is None else experiment.inputs.text.columns,
             constant=() if test is None else test.constant,
         )
 
@@ -94,6 +96,7 @@ class ModelCard:
             time=self.time,
             images=self.images,
             survival=(self.survival[0], self.survival[1]) if self.survival else None,
+            text=self.text,
         )
 
     @property

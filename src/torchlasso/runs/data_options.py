@@ -10,6 +10,7 @@ from torchlasso.data.dividing import VALIDATION_FRACTION
 from torchlasso.data.images import PAD, RESIZES, ImageOptions
 from torchlasso.data.labels import TASKS, ColumnSelection
 from torchlasso.data.splits import TEST_FRACTION
+from torchlasso.data.text_options import MAX_LENGTH, VOCABULARY, WORDS, TextOptions
 from torchlasso.runs.declared import TRAIN, Option
 from torchlasso.runs.records import NEWER
 
@@ -63,6 +64,19 @@ class DataOptions:
     skip_corrupt: Annotated[
         float, Option("Share of images that may be unreadable, and are then left out, such as 0.01.")
     ] = field(default=0.0, metadata=NEWER)
+    text: Annotated[
+        tuple[str, ...],
+        Option("Columns of texts, separated by commas and joined; if not given, found by their names and values."),
+    ] = field(default=(), metadata=NEWER)
+    tokenizer: Annotated[
+        str, Option(f"Tokenizer of texts: {WORDS}, or a file tokenizer.json of Hugging Face tokenizers.")
+    ] = field(default=WORDS, metadata=NEWER)
+    max_length: Annotated[int, Option("Most words, or tokens, that are read of a text.")] = field(
+        default=MAX_LENGTH, metadata=NEWER
+    )
+    vocabulary: Annotated[int, Option("Most words of the vocabulary: the most frequent ones in training.")] = field(
+        default=VOCABULARY, metadata=NEWER
+    )
     stratify: Annotated[bool, Option("Divide labels that are numbers evenly too; classes always are.")] = False
 
     def __post_init__(self) -> None:
@@ -73,10 +87,11 @@ class DataOptions:
         if self.test == 0:
             raise ValueError("--test must be above 0: the figures of a run are of its test rows")
         try:
-            _ = self.images
+            _ = self.images, self.texts
         except ValueError as error:
             flag = "" if str(error).startswith("unknown") else "--"
-            raise ValueError(f"{flag}{str(error).replace('skip_corrupt', 'skip-corrupt')}") from error
+            name, *rest = str(error).split(" ", 1)
+            raise ValueError(" ".join([f"{flag}{name.replace('_', '-')}", *rest])) from error
         if (self.time is None) != (self.event is None):
             raise ValueError("--time and --event are given together: the columns of times, and of 1 for an event or 0")
         if self.time is not None and self.label is not None:
@@ -100,7 +115,14 @@ class DataOptions:
             task=self.task,
             images=self.images,
             survival=self.survival,
+            text=self.text,
+            texts=self.texts,
         )
+
+    @property
+    def texts(self) -> TextOptions:
+        """The options of the reading of texts."""
+        return TextOptions(self.tokenizer, self.max_length, self.vocabulary)
 
     @property
     def survival(self) -> tuple[str, str] | None:

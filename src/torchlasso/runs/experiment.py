@@ -17,6 +17,7 @@ from torchlasso._core.memory import need_memory
 from torchlasso._core.specs import parse_spec
 from torchlasso.compaction import Shrinker
 from torchlasso.control import Hold, Reweighted, TargetBudget, TargetCount, TargetSparsity
+from torchlasso.control.live_blocks import count_all
 from torchlasso.optim import Proximal, proximal
 from torchlasso.path import Recipe
 from torchlasso.penalties import L1
@@ -41,6 +42,7 @@ OURS, REFIT = "torchlasso", "refit"
 PARTS = (*COMPARISONS, REFIT)  # folders inside the folder of a run
 REFIT_RATE = 0.3  # the initial learning rate of a refit, relative to that of the training
 ACTIVATIONS = 16  # a lower bound for the numbers that a model computes per input
+LENGTH = 32  # words of a random text
 EXAMPLES = 64  # rows on which the cost of a model is measured
 
 
@@ -99,9 +101,16 @@ class Experiment:
     @property
     def example(self) -> Tensor:
         """Random rows on which the model can run."""
+        if self.inputs.text is not None:
+            return self._random_texts(*self.inputs.shape)
         shape = (2, *self.inputs.shape)
         need_memory(4 * ACTIVATIONS * math.prod(shape), f"running a model on inputs of shape {shape}")
         rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return rows.to(choices.parse_device(self.options.device))
+
+    def _random_texts(self, length: int, words: int) -> Tensor:
+        shape, generator = (2, min(length, LENGTH)), torch.Generator().manual_seed(0)
+        rows = torch.randint(min(1, words - 1), words, shape, generator=generator)
         return rows.to(choices.parse_device(self.options.device))
 
     def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:
@@ -161,7 +170,7 @@ class Experiment:
             )
             trainer.controls.append(budget)
         if options.features is not None:
-            trainer.controls.append(TargetCount(optimizer, features=options.features, steps=steps))
+            trainer.controls.append(TargetCount(optimizer, features=self._features(optimizer), steps=steps))
         if options.reweight:
             trainer.controls.append(Reweighted(optimizer, theta=options.reweight))
         if hold is not None:
@@ -169,6 +178,12 @@ class Experiment:
         if options.shrink:
             trainer.shrinker = Shrinker(model, self.example)
         return Training(trainer, optimizer.penalised_groups)
+
+    def _features(self, optimizer: Proximal) -> int:
+        """Return the target for the number of features, which may be given as a share."""
+        wanted = float(self.options.features or 0)
+        every = sum(sum(count_all(group["penalty"], group["params"])) for group in optimizer.penalised_groups())
+        return int(wanted) if wanted >= 1 else max(1, int(wanted * every))
 
     def recipe(self, path: PathOptions, rows: tuple[InputRows, Tensor]) -> Recipe:
         """Make the recipe for the points of a path that are trained on these inputs and targets."""

@@ -29,6 +29,15 @@ TARGETS = ("sparsity", "flops", "bytes", "features")
 RECIPES = ("latent", "proximal")  # see :mod:`torchlasso.runs.recipes`
 
 
+def is_count_or_share(value: float | str) -> bool:
+    """Return whether a value is a whole number above 0, or a share of all: a number between 0 and 1.
+
+    >>> [is_count_or_share(value) for value in (5.0, 0.05, 1.5, 0.0, "few")]
+    [True, True, False, False, False]
+    """
+    return isinstance(value, float | int) and (0 < value < 1 or (value >= 1 and value == int(value)))
+
+
 def is_by_recipe(name: str) -> bool:
     """Return whether the recipe chooses the value of a field of :class:`Options` that is not given."""
     return any(each == name and option.by_recipe for each, _, option in options_of(Options, TRAIN))
@@ -144,7 +153,8 @@ class Options(DataOptions):
         float | None, Option("Target for the size, a share or a number; with --over units, filters or rows.", TRAIN)
     ] = None
     features: Annotated[
-        int | None, Option("Target for the number of inputs that are read; with --over inputs.", TRAIN)
+        float | str | None,
+        Option("Target for the inputs that are read, such as words of texts: a number, or a share such as 5%.", TRAIN),
     ] = None
     reweight: Annotated[
         float | None,
@@ -185,8 +195,8 @@ class Options(DataOptions):
             raise ValueError(f"{targets[0]} does not suit --over inputs: without a feature, no layer becomes smaller")
         if self.features is not None and self.over is None:
             raise ValueError("--features counts inputs, and the penalty acts on single weights; give --over inputs")
-        if self.features is not None and self.features < 1:
-            raise ValueError(f"--features must be at least 1; got {self.features}")
+        if self.features is not None and not is_count_or_share(self.features):
+            raise ValueError(f"--features must be a whole number of at least 1, or a share; got {self.features}")
         if self.teacher == "":
             raise ValueError("--teacher must be the folder of a run, or dense; got an empty text")
         if self.path is not None and not self.path.lams and not self.lam:
@@ -247,7 +257,7 @@ class Options(DataOptions):
             raise ValueError("--keep-best and --shrink exclude each other: a smaller model cannot go back to an epoch")
 
     @property
-    def target(self) -> float | None:
+    def target(self) -> float | str | None:
         """The target that λ is to meet, if there is one."""
         return next((value for name in TARGETS if (value := getattr(self, name)) is not None), None)
 

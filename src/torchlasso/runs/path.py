@@ -29,6 +29,7 @@ from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.rows import RowSplits, read_data
 from torchlasso.runs.summary import Summary
 from torchlasso.startup import leaving_interrupts_here
+from torchlasso.training.rows import some_rows
 from torchlasso.training.trainer import Step, Trainer
 
 
@@ -141,8 +142,8 @@ def _fold(experiment: Experiment, k: int, threads: int) -> list[Point]:
     _, rows = read_data(experiment.options)
     x, y = rows.train
     kept, held = (part.to(x.device) for part in rows.folds(path.folds or 0, experiment.options.seed)[k])
-    model, known = experiment.build_model(), (x[kept], y[kept])
-    return list(follow(model, experiment.recipe(path, known), known, (x[held], y[held])))
+    model, known = experiment.build_model(), (some_rows(x, kept), y[kept])
+    return list(follow(model, experiment.recipe(path, known), known, (some_rows(x, held), y[held])))
 
 
 def _load(model: nn.Module, folder: RunFolder, index: int) -> None:

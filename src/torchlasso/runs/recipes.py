@@ -8,7 +8,7 @@ from typing import Any
 
 from torchlasso._core.specs import parse_spec, unknown
 from torchlasso.runs.choices import parse_blocks
-from torchlasso.runs.model_blocks import OF_MODELS
+from torchlasso.runs.model_blocks import INPUTS, OF_MODELS
 from torchlasso.runs.options import LOSS_TERM, RECIPES, TARGETS, Options, is_by_recipe
 
 Given = dict[str, Any]
@@ -45,7 +45,7 @@ def completed(given: Mapping[str, Any]) -> Given:
 
     A target, or a path, has the recipe ``latent``, unless it needs the λ of the objective: the recipe is ``proximal``
     under an optimizer that does not adapt its steps, where a loss term or values of λ are to be compared, and over
-    singular values.
+    singular values. A target for the number of features has the blocks ``inputs``, unless others are given.
 
     Args:
         given: field of :class:`~torchlasso.runs.options.Options` ↦ its value; None where the recipe decides.
@@ -53,6 +53,8 @@ def completed(given: Mapping[str, Any]) -> Given:
     Raises:
         ValueError: no recipe has this name.
     """
+    if given.get("features") is not None and given["over"] is None:
+        given = {**given, "over": INPUTS}  # the blocks that are counted
     name = given["recipe"] or _default(given)
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)

@@ -16,10 +16,13 @@ from torchlasso.data.loading import load_splits
 from torchlasso.data.pixels import Pixels, scale_of_bytes
 from torchlasso.data.preparing import encoded_rows
 from torchlasso.data.records import order_like, widen
+from torchlasso.data.texts import Texts
+from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.path import folds_of
 from torchlasso.runs import choices
 from torchlasso.runs.options import Options
 from torchlasso.training.rows import InputRows
+from torchlasso.training.token_rows import TokenRows
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class InputSpec:
         encoding: how columns become inputs; None for numbers without gaps, and for images.
         scale: the scaling of the targets of a regression, which the outputs are to predict; None for none.
         is_survival: whether the output is the log risk of an event, and targets are times and events.
+        text: how texts become numbers of words; None for other rows. The shape is then (length, words).
     """
 
     shape: tuple[int, ...]
@@ -45,22 +49,29 @@ class InputSpec:
     encoding: Encoding | None = None
     scale: data.Standardizer | None = None
     is_survival: bool = False
+    text: TextEncoding | None = None
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1 or self.outputs < 1:
             raise ValueError(f"inputs of shape {self.shape} and {self.outputs} outputs are not possible")
         if self.classes and len(self.classes) != self.outputs:
             raise ValueError(f"there are {len(self.classes)} classes and {self.outputs} outputs")
+        if self.text is not None:
+            if self.shape != self.text.shape or self.features or self.standardizer.mean:
+                raise ValueError(f"texts of shape {self.text.shape} have the shape {self.shape}, or other inputs too")
+            return
         for what, count in (("features", len(self.features)), ("means", len(self.standardizer.mean))):
             if count != self.shape[0] and (count or what == "means"):
                 raise ValueError(f"there are {count} {what} for inputs of shape {self.shape}")
 
-    def prepare(self, part: data.Part, origin: str) -> Tensor:
-        """Prepare rows for the model: order the columns, match the number of channels, standardise.
+    def prepare(self, part: data.Part, origin: str) -> InputRows:
+        """Prepare rows for the model: order the columns, match the number of channels, standardise; or tokenise.
 
         Raises:
             ValueError: the rows have another shape or other columns.
         """
+        if self.text is not None or isinstance(part.x, Texts):
+            return self._tokenised(part, origin)[0]
         if self.encoding is not None:
             part, _ = encoded_rows(part, self.encoding, origin)
         elif isinstance(part.x, Frame):  # of a table whose training rows were numbers without gaps
@@ -73,12 +84,21 @@ class InputSpec:
         return self.standardizer(x)
 
     def notes(self, part: data.Part, origin: str) -> list[str]:
-        """Say what rows of a table have that the training rows did not, such as gaps and new categories."""
+        """Say what rows have that the training rows did not, such as gaps and categories, or is not read of texts."""
+        if self.text is not None:
+            return self._tokenised(part, origin)[1]
         if self.encoding is not None:
             return self.encoding.notes(self.encoding.aligned(part.frame, origin))
         gaps = {} if not isinstance(part.x, Frame) else part.x.gaps
         found = ", ".join(f"{name} {count:,}" for name, count in gaps.items())
         return [f"gaps become the mean of training, since it has none there ({found})"] if gaps else []
+
+    def _tokenised(self, part: data.Part, origin: str) -> tuple[TokenRows, list[str]]:
+        if self.text is None:
+            raise ValueError(f"{origin}: its rows are texts; the model expects inputs of shape {self.shape}")
+        if not isinstance(part.x, Texts):
+            raise ValueError(f"{origin}: its rows are not texts, which the model expects")
+        return self.text.described(part.x)
 
     def _filled(self, part: data.Part, origin: str) -> data.Part:
         """Fill gaps with the means of the training rows."""
@@ -135,7 +155,7 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     is_scaled = y.is_floating_point() and options.loss in (None, "mse") and not is_survival
     scale = data.Standardizer.fit(y) if is_scaled else None
     inputs = InputSpec(
-        shape=tuple(x.shape[1:]),
+        shape=tuple(x.shape[1:]) if found.text is None else found.text.shape,
         outputs=1 if is_survival else len(found.classes) or y.shape[1],
         classes=found.classes,
         features=found.features,
@@ -143,11 +163,15 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         encoding=found.encoding,
         scale=scale,
         is_survival=is_survival,
+        text=found.text,
     )
     device = choices.parse_device(options.device)
 
-    def ready(pair: tuple[Tensor, Tensor]) -> tuple[InputRows, Tensor]:
+    def ready(pair: tuple[InputRows, Tensor]) -> tuple[InputRows, Tensor]:
         x, y = pair[0], inputs.scaled(pair[1]).to(device)
+        if isinstance(x, TokenRows):
+            return x.to(device), y
+        x = x[:]
         is_bytes = x.dtype == torch.uint8
         return Pixels(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y
 
@@ -155,7 +179,10 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     return inputs, RowSplits(train, validation, test, found.card, found.groups, found.held_groups)
 
 
-def _scale_of(x: Tensor, encoding: Encoding | None) -> data.Standardizer:
+def _scale_of(x: InputRows, encoding: Encoding | None) -> data.Standardizer:
+    if isinstance(x, TokenRows):
+        return data.Standardizer((), ())
+    x = x[:]
     if encoding is not None:
         return encoding.standardizer(x)
     return scale_of_bytes(x) if x.dtype == torch.uint8 else data.Standardizer.fit(x)
@@ -168,7 +195,13 @@ def read_data_again(options: Options, known: InputSpec) -> RowSplits:
         ValueError: the data have changed since the run began: other columns, classes, means or deviations.
     """
     inputs, rows = read_data(options)
-    for what in ("shape", "outputs", "classes", "features", "encoding"):
+    if inputs.text != known.text:
+        raise ValueError(f"{options.data} has changed since the run began: its words, or its tokenizer, are others")
+    for what in (
+        ("outputs", "classes", "features", "encoding")
+        if inputs.text
+        else ("shape", "outputs", "classes", "features", "encoding")
+    ):
         found, wanted = getattr(inputs, what), getattr(known, what)
         if found != wanted:
             raise ValueError(f"{options.data} has changed since the run began: its {what} is {found}, and was {wanted}")

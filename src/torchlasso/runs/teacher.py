@@ -23,6 +23,8 @@ def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x
     """
     run = open_run(path, allowed)
     theirs = run.experiment.inputs
+    if theirs.text != inputs.text:
+        raise ValueError(f"--teacher {path} was trained on other data: its words, or its tokenizer, are others")
     for what in ("shape", "outputs", "classes", "features"):
         if getattr(theirs, what) != getattr(inputs, what):
             found, wanted = getattr(theirs, what), getattr(inputs, what)

@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from torchlasso.training.token_rows import TokenRows
+
 
 class InputRows(Protocol):
     """The inputs of rows: a tensor, or an object that makes one for the rows of a batch, such as images on a disk."""
@@ -43,3 +45,13 @@ class ReadAhead(Protocol):
 def input_batches(x: InputRows, batches: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yield the inputs of batches of rows, given by their numbers, in order."""
     return x.batches(batches) if isinstance(x, ReadAhead) else (input_batch(x, rows) for rows in batches)
+
+
+def some_rows(x: InputRows, rows: Tensor) -> InputRows:
+    """Return some rows, given by their numbers, as rows; texts keep their lengths."""
+    return x.rows(rows) if isinstance(x, TokenRows) else input_batch(x, rows)
+
+
+def on_device(x: InputRows, device: torch.device) -> InputRows:
+    """Return rows that are tensors or texts on a device, and others as they are."""
+    return x.to(device) if isinstance(x, Tensor | TokenRows) else x

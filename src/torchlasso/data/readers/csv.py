@@ -26,10 +26,7 @@ class Csv(FileReader):
     """Comma-separated (or by semicolons, tabs or bars), with names in the first line."""
 
     form = "FILE.csv"
-    suffix = ".csv"
-
-    def accepts(self, spec: str) -> bool:
-        return spec.lower().endswith((self.suffix, ".tsv")) and Path(spec).is_file()
+    suffix = (".csv", ".tsv")
 
     def read(self, path: Path, columns: ColumnSelection) -> Part:
         pa = require("pyarrow", "data", f"{path}: reading CSV")

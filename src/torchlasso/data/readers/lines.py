@@ -1,0 +1,33 @@
+"""A file of texts, one in each line, for prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from torchlasso.data.labels import ColumnSelection
+from torchlasso.data.records import Part
+from torchlasso.data.registry import FileReader, register
+from torchlasso.data.texts import Texts
+
+
+@register
+class Lines(FileReader):
+    """``FILE.txt``: a text without a label in each line."""
+
+    form = "FILE.txt"
+    suffix = ".txt"
+
+    def read(self, path: Path, columns: ColumnSelection) -> Part:
+        if columns.required:
+            raise ValueError(f"{path}: lines of text have no labels; training needs a table, such as a CSV file")
+        try:
+            lines = path.read_text("utf8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not text in UTF-8") from error
+        if lines == [""]:
+            raise ValueError(f"{path}: an empty file; a text in each line is needed")
+        values = np.empty(len(lines), dtype=object)
+        values[:] = [line.strip() for line in lines]
+        return Part(Texts(values), None)

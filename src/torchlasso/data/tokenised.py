@@ -1,0 +1,62 @@
+"""The parts of data of texts as numbers of their words, and what is said of them."""
+
+from __future__ import annotations
+
+from torchlasso.data.dividing import SplitData
+from torchlasso.data.frame import Array
+from torchlasso.data.text_options import TextOptions
+from torchlasso.data.texts import Texts
+from torchlasso.data.tokenizing import RARE, TextEncoding
+from torchlasso.training.rows import InputRows
+from torchlasso.training.token_rows import TokenRows
+
+SAMPLE = 1000  # texts whose words are looked at
+SPACELESS = 15  # letters of a word, on average; of text that is written with spaces, they are about 5
+
+
+def tokenised(
+    divided: SplitData, train: Texts, options: TextOptions
+) -> tuple[dict[str, TokenRows], TextEncoding, list[str]]:
+    """Return the parts as numbers of words, the encoding that the training texts ask for, and notes.
+
+    Raises:
+        ValueError: a part has no texts, or the tokenizer cannot be used.
+    """
+    try:
+        encoding = TextEncoding.fit(train, options)
+    except ValueError as error:
+        where = "" if options.file is not None else f"{divided.train.origin}: "
+        raise ValueError(f"{where}{error}") from error
+    rows, notes = dict[str, TokenRows](), _of_the_writing(train.values) if options.file is None else []
+    for name, split in divided.parts.items():
+        if not isinstance(split.rows.x, Texts):
+            raise ValueError(f"{split.origin}: its rows are not texts, as those of the training part are")
+        rows[name], said = encoding.described(split.rows.x)
+        notes += [f"In the {name} part, {each}." for each in said]
+    return rows, encoding, notes
+
+
+def described(encoding: TextEncoding, rows: InputRows) -> str:
+    """Describe texts in words: their columns, their lengths and their vocabulary."""
+    where = f" of column {' and '.join(map(repr, encoding.columns))}" if encoding.columns else ""
+    lengths = rows.lengths.double() if isinstance(rows, TokenRows) else None
+    long = "" if lengths is None else f" of {lengths.mean():.0f} {encoding.noun} on average"
+    which = f" that occur at least {RARE} times in training" if encoding.is_of_words else ""
+    return f"texts{where},{long} and a vocabulary of {encoding.words - 1:,} {encoding.noun}{which}"
+
+
+def _of_the_writing(values: Array) -> list[str]:
+    """Say what words are of text that is written without spaces."""
+    words = [word for text in values[:SAMPLE].tolist() for word in text.split()]
+    letters = "".join(words)
+    chinese = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
+    if not letters:
+        return []
+    if 4 * chinese > len(letters):
+        return ["Chinese characters are read one by one, each as a word; for longer words, give tokenizer=."]
+    if len(letters) > SPACELESS * len(words):
+        return [
+            f"Words have {len(letters) / len(words):.0f} letters on average: if they are not divided by spaces, give a "
+            "tokenizer of the language, tokenizer=FILE."
+        ]
+    return []
