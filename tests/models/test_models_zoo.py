@@ -14,13 +14,39 @@ from torchlasso import models
 SHAPES = [(1, 4, 4), (1, 8, 8), (1, 15, 17), (1, 16, 16), (1, 28, 28), (3, 32, 32), (2, 9, 30)]
 
 
+TEXT = (6, 50)  # words of a text, words of the vocabulary
+
+
+def reads_texts(name: str) -> bool:
+    try:
+        models.build(name, TEXT, 3)
+    except ValueError:
+        return False
+    return True
+
+
+OF_TEXTS = [name for name in models.names() if reads_texts(name)]
+OF_IMAGES = [name for name in models.names() if name not in OF_TEXTS]
+
+
+def texts(rows: int) -> torch.Tensor:
+    return torch.randint(1, TEXT[1], (rows, TEXT[0]), generator=torch.Generator().manual_seed(0))
+
+
+def built(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """Build a model for ten outputs, and inputs for it."""
+    if name in OF_TEXTS:
+        return models.build(name, TEXT, 10), texts(64)
+    return models.build(name, (1, 8, 8), 10), torch.randn(4, 1, 8, 8)
+
+
 def count(model: nn.Module) -> int:
     return sum(w.numel() for w in model.parameters())
 
 
 @pytest.mark.parametrize("outputs", [1, 7])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_images_of_any_size_give_one_row_of_outputs_each(name: str, shape: tuple[int, ...], outputs: int) -> None:
     model = models.build(name, shape, outputs)
     assert model(torch.zeros(2, *shape)).shape == (2, outputs)
@@ -40,10 +66,10 @@ def test_convolutional_models_refuse_tables(name: str) -> None:
 @pytest.mark.parametrize("name", models.names())
 def test_a_seed_fixes_the_initial_weights(name: str) -> None:
     torch.manual_seed(3)
-    first = models.build(name, (1, 8, 8), 10).state_dict()
-    second = models.build(name, (1, 8, 8), 10).state_dict()
+    first = built(name)[0].state_dict()
+    second = built(name)[0].state_dict()
     torch.manual_seed(3)
-    again = models.build(name, (1, 8, 8), 10).state_dict()
+    again = built(name)[0].state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["head.weight"], second["head.weight"])
 
@@ -51,9 +77,51 @@ def test_a_seed_fixes_the_initial_weights(name: str) -> None:
 @pytest.mark.parametrize("name", models.names())
 def test_every_weight_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
-    model = models.build(name, (1, 8, 8), 10)
-    model(torch.randn(4, 1, 8, 8)).square().sum().backward()
+    model, x = built(name)
+    model(x).square().sum().backward()
     assert all(w.grad is not None and w.grad.any() for w in model.parameters())
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+@pytest.mark.parametrize("padding", [1, 3])
+def test_the_outputs_for_a_text_do_not_depend_on_its_padding(name: str, padding: int) -> None:
+    model, x = built(name)
+    model.eval()
+    short = x[:, :3]
+    padded = nn.functional.pad(short, (0, padding))
+    assert torch.allclose(model(short), model(padded), atol=1e-6)
+    assert torch.allclose(model(padded)[:1], model(short[:1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+def test_a_word_with_the_embedding_zero_is_like_an_unknown_one(name: str) -> None:
+    model, x = built(name)
+    model.eval()
+    with torch.no_grad():
+        model.get_parameter("embedding.weight")[7:] = 0.0
+    outputs = model(x)
+    assert torch.equal(outputs, model(torch.where(x < 7, x, 0)))
+    assert bool(outputs.isfinite().all())  # of texts without any word that is read, too
+    assert not torch.equal(outputs, model(torch.zeros_like(x)))
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+def test_models_of_texts_refuse_images_and_tables(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name!r} needs texts, \(length, words\).*use 'mlp'"):
+        models.build(name, (13,), 3)
+    with pytest.raises(ValueError, match="dropout must be at least 0 and below 1; got 1"):
+        models.build(name, TEXT, 3, dropout=1)
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_models_of_images_and_tables_name_one_for_texts(name: str) -> None:
+    with pytest.raises(ValueError, match="for texts, use 'text-cnn'"):
+        models.build(name, TEXT, 3)
+
+
+def test_a_transformer_needs_whole_heads() -> None:
+    with pytest.raises(ValueError, match="dim must be a multiple of heads; got 10 and 4"):
+        models.build("transformer", TEXT, 3, dim=10)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +135,8 @@ def test_every_weight_gets_a_gradient(name: str) -> None:
         ("mlp", (1, 8, 8), 10, 85_002),
         ("resnet-20", (3, 32, 32), 10, 272_474),
         ("resnet-20", (3, 32, 32), 100, 278_324),
+        ("text-cnn", (50, 1000), 8, 284_308),
+        ("transformer", (50, 1000), 8, 400_776),
     ],
 )
 def test_parameter_counts(name: str, shape: tuple[int, ...], outputs: int, parameters: int) -> None:

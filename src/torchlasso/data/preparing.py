@@ -56,7 +56,7 @@ class PreparedData:
     held_groups: tuple[Tensor, Tensor] | None
 
 
-def prepare(divided: SplitData, texts: TextOptions) -> PreparedData:
+def prepare(divided: SplitData, texts: TextOptions | None = None) -> PreparedData:
     """Encode the parts of the data as the training rows ask for.
 
     Args:
@@ -71,7 +71,7 @@ def prepare(divided: SplitData, texts: TextOptions) -> PreparedData:
     text, notes = None, list[str]()
     xs: Mapping[str, InputRows]
     if isinstance(train.x, Texts):
-        xs, text, notes = tokenised(divided, train.x, texts)
+        xs, text, notes = tokenised(divided, train.x, texts or TextOptions())
     else:
         xs, encoding, notes = _numbers(divided)
     y = required_labels(train.y, origin)

@@ -12,7 +12,7 @@ LARGEST = 2**31 - 1  # numbers of words are stored in 32 bits
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How texts become numbers.
+    """The conversion of texts to numbers.
 
     Attributes:
         tokenizer: ``words``, or a file ``tokenizer.json`` of Hugging Face tokenizers, or the folder that has it.

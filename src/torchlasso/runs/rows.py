@@ -197,11 +197,7 @@ def read_data_again(options: Options, known: InputSpec) -> RowSplits:
     inputs, rows = read_data(options)
     if inputs.text != known.text:
         raise ValueError(f"{options.data} has changed since the run began: its words, or its tokenizer, are others")
-    for what in (
-        ("outputs", "classes", "features", "encoding")
-        if inputs.text
-        else ("shape", "outputs", "classes", "features", "encoding")
-    ):
+    for what in ("shape", "outputs", "classes", "features", "encoding"):
         found, wanted = getattr(inputs, what), getattr(known, what)
         if found != wanted:
             raise ValueError(f"{options.data} has changed since the run began: its {what} is {found}, and was {wanted}")
