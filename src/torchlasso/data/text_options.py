@@ -1,4 +1,4 @@
-"""The options of the reading of texts."""
+"""The options of texts: their tokenizer, their length, their vocabulary."""
 
 from __future__ import annotations
 

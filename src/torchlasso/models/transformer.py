@@ -12,7 +12,34 @@ from torchlasso.models.registry import register
 DEEPEST = 100  # the most layers
 
 
-class Transformer(nn.Module):
+class EncoderLayer(nn.Module):
+    """Attention among the words of a text and two linear layers for each word, both added to the input.
+
+    The linear layers before and behind the attention are separate, so that heads can be removed.
+    """
+
+    def __init__(self, dim: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.out = nn.Linear(dim, dim)
+        self.fc1, self.fc2 = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, is_read: Tensor) -> Tensor:
+        """Encode words, (batch, length, dim); ``is_read``: which of them others may see, (batch, 1, 1, length)."""
+        y = self.norm1(x)
+        query, key, value = (
+            layer(y).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )  # (batch, heads, length, size)
+        seen = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=is_read)
+        x = x + self.dropout(self.out(seen.transpose(1, 2).flatten(2)))
+        out: Tensor = x + self.dropout(self.fc2(torch.relu(self.fc1(self.norm2(x)))))
+        return out
+
+
+class Encoder(nn.Module):
     """Embedded words and places, encoder layers, and a linear layer on a place of its own in front of the text.
 
     A text is a row of numbers of words, (batch, length); the number 0 stands for padding and for words that are not
@@ -26,16 +53,16 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(words, dim, padding_idx=0)
         self.places = nn.Parameter(0.02 * torch.randn(1 + length, dim))  # the first is that of the summary
         self.dropout = nn.Dropout(dropout)
-        layer = nn.TransformerEncoderLayer(dim, heads, feedforward, dropout, batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(dim), enable_nested_tensor=False)
-        self.head = nn.Linear(dim, outputs)
+        self.layers = nn.ModuleList(EncoderLayer(dim, heads, feedforward, dropout) for _ in range(layers))
+        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         embedded = self.embedding(x)  # (batch, length, dim)
-        is_unread = nn.functional.pad((embedded == 0).all(dim=2), (1, 0))  # (batch, 1 + length)
-        rows = nn.functional.pad(embedded, (0, 0, 1, 0)) + self.places[: 1 + x.shape[1]]
-        encoded = self.encoder(self.dropout(rows), src_key_padding_mask=is_unread)
-        out: Tensor = self.head(encoded[:, 0])
+        is_read = nn.functional.pad((embedded != 0).any(dim=2), (1, 0), value=True)  # (batch, 1 + length)
+        y = self.dropout(nn.functional.pad(embedded, (0, 0, 1, 0)) + self.places[: 1 + x.shape[1]])
+        for layer in self.layers:
+            y = layer(y, is_read[:, None, None])
+        out: Tensor = self.head(self.norm(y[:, 0]))
         return out
 
 
@@ -67,4 +94,4 @@ def transformer(
     if dim % heads:
         raise ValueError(f"model 'transformer': dim must be a multiple of heads; got {dim} and {heads}")
     check_dropout("transformer", dropout)
-    return Transformer(length, words, outputs, dim, heads, layers, feedforward, dropout)
+    return Encoder(length, words, outputs, dim, heads, layers, feedforward, dropout)
