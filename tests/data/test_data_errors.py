@@ -38,9 +38,9 @@ def test_unknown_name(spec) -> None:
 
 
 def test_unreadable_kinds(tmp_path, refusal) -> None:
-    (tmp_path / "a.txt").write_text("text")
-    assert "there are readers for" in refusal(tmp_path / "a.txt")
-    assert "it holds 'a.txt'" in refusal(tmp_path)
+    (tmp_path / "a.doc").write_text("text")
+    assert "there are readers for" in refusal(tmp_path / "a.doc")
+    assert "it holds 'a.doc'" in refusal(tmp_path)
 
 
 def test_ignore_must_not_be_text() -> None:
@@ -49,7 +49,7 @@ def test_ignore_must_not_be_text() -> None:
 
 
 def test_label_and_ignore_need_columns(tmp_path, refusal) -> None:
-    assert "label=, ignore=, group=, time= and categories= do not apply" in refusal("digits", label="y")
+    assert "label=, ignore=, group=, time=, categories= and text= do not apply" in refusal("digits", label="y")
     np.savez(tmp_path / "a.npz", x=np.ones((4, 2)), y=[0, 1, 0, 1])
     assert "do not apply" in refusal(tmp_path / "a.npz", ignore=["id"])
 
