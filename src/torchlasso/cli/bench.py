@@ -22,11 +22,10 @@ from torchlasso.runs.folder import CODE
 from torchlasso.runs.measuring import latencies, peak_memory
 from torchlasso.runs.rows import read_data_again
 from torchlasso.runs.variants import Variant, variants
-from torchlasso.training.evaluation import Evaluation, evaluate_outputs, outputs_of
+from torchlasso.training.evaluation import Evaluation, evaluate_outputs, evaluation_batches, outputs_of
 from torchlasso.training.rows import InputRows
 
 MOST_THREADS = 1024  # with too many, OpenMP ends the process
-EVALUATED = 4096  # rows that are converted at once
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _measure(
     judged = {form.name: _judged(models[form.name], form, experiment, test) if form.judged else None for form in forms}
     found = []
     for count in sizes:
-        inputs = {form.name: _rows(test[0], count).to(form.dtype) for form in forms}
+        inputs = {form.name: form.given(_rows(test[0], count)) for form in forms}
         times = latencies(models, inputs, seconds)
         for form in forms:
             took, quality = times[form.name], judged[form.name]
@@ -150,8 +149,7 @@ def _measure(
 def _judged(model: nn.Module, form: Variant, experiment: Experiment, test: tuple[InputRows, Tensor]) -> Evaluation:
     x, y = test
     with torch.inference_mode():
-        starts = range(0, len(x), EVALUATED)
-        parts = [outputs_of(model, x[start : start + EVALUATED].to(form.dtype)) for start in starts]
+        parts = [outputs_of(model, form.given(x[some])) for some in evaluation_batches(x)]
         return evaluate_outputs(torch.cat(parts).float(), experiment.loss, y)
 
 
@@ -178,7 +176,7 @@ def _show(measured: Sequence[Measured], record: dict[str, Any]) -> None:
     threads = f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
     screen.say(
         f"\nMedians on {record['device']} with {threads}, ± half of the interquartile range. The speed is relative to "
-        f"dense. InputRows per second and peak memory are for batch {last}."
+        f"dense. Rows per second and peak memory are for batch {last}."
     )
     for why in record["missing"]:
         screen.say(f"not measured: {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -10,7 +11,9 @@ import typer
 from torchlasso._core import files
 from torchlasso.cli import options, screen
 from torchlasso.compaction import compacted
+from torchlasso.compaction.report import Totals
 from torchlasso.runs.finished import open_run
+from torchlasso.runs.words import with_words, without_unread_words
 
 
 def compact(
@@ -27,12 +30,23 @@ def compact(
     """
     folder, experiment, model, cuts = open_run(run, options.allowed(by=allow_code))
     start = time.perf_counter()
-    small, report, cut = compacted(model, experiment.example, multiple_of)
+    found = without_unread_words(model, experiment)
+    read, kept = (model, None) if found is None else found
+    example = experiment.example if kept is None else with_words(experiment, kept).example
+    small, report, cut = compacted(read, example, multiple_of)
+    if kept is not None:
+        report = replace(report, before=Totals.of(model, experiment.example))
     seconds = time.perf_counter() - start
-    folder.write_compact(small.state_dict(), [*cuts, cut.to_dict()])
+    folder.write_compact(small.state_dict(), [*cuts, cut.to_dict()], None if kept is None else kept.tolist())
+    words = {} if kept is None else {"words": {"before": experiment.inputs.shape[1] - 1, "after": len(kept) - 1}}
     if as_json:
-        print(files.as_json({**report.to_dict(), "seconds": seconds}), end="")
+        print(files.as_json({**report.to_dict(), **words, "seconds": seconds}), end="")
         return
+    if kept is not None:
+        screen.say(
+            f"{len(kept) - 1:,} of {experiment.inputs.shape[1] - 1:,} words are read; the others leave the table and "
+            "the tokenizer.\n"
+        )
     screen.console.print(str(report), soft_wrap=True)
     screen.say(f"\n{report.verdict} The outputs are the same; it took {seconds:.1f} s.")
     screen.say(f"{folder.compact}")

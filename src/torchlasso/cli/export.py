@@ -33,11 +33,16 @@ class Format:
 
 
 def _onnx(run: FinishedRun, path: Path, card: dict[str, Any]) -> None:
-    to_onnx(run.model, run.experiment.example, path, metadata=card)
+    to_onnx(run.model, run.experiment.example, path, metadata=card, longest=_longest(run))
 
 
 def _pt2(run: FinishedRun, path: Path, card: dict[str, Any]) -> None:
-    to_pt2(run.model, run.experiment.example, path, metadata=card)
+    to_pt2(run.model, run.experiment.example, path, metadata=card, longest=_longest(run))
+
+
+def _longest(run: FinishedRun) -> int | None:
+    """Return the most words of a text, or None for other inputs."""
+    return None if run.experiment.inputs.text is None else run.experiment.inputs.text.longest
 
 
 def _texts(run: FinishedRun, card: dict[str, Any]) -> dict[str, str]:
@@ -83,8 +88,15 @@ def export(
     path = Path(out) if out else finished.folder.exported / f"{'compact' if compact else 'model'}{chosen.ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen.write(finished, path, ModelCard.of(finished).to_dict())
-    count = path.stat().st_size
+    count, text = path.stat().st_size, finished.experiment.inputs.text
+    record: dict[str, Any] = {"file": str(path), "format": format_, "bytes": count}
+    if text is not None:
+        tokenizer = path.with_name(f"{path.name.removesuffix(chosen.ending)}.tokenizer.json")
+        files.write_text(tokenizer, text.padded)
+        record["tokenizer"] = str(tokenizer)
     if as_json:
-        print(files.as_json({"file": str(path), "format": format_, "bytes": count}), end="")
+        print(files.as_json(record), end="")
         return
     screen.say(f"{path}: {byte_size(count)}. {chosen.use}")
+    if text is not None:
+        screen.say(f"{record['tokenizer']}: its tokenizer, which makes the numbers that the model takes of texts.")

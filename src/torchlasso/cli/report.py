@@ -39,9 +39,9 @@ def report(
         screen.console.print(record, markup=True, soft_wrap=True)
         screen.say(f"\n{summary.verdict}")
         if names is not None:
-            screen.say(
-                f"{len(names):,} of {experiment.inputs.shape[0]:,} features are read: {joined_names(names) or 'none'}."
-            )
+            text = experiment.inputs.text
+            total = f"{experiment.inputs.shape[0]:,} features" if text is None else f"{text.words - 1:,} {text.noun}"
+            screen.say(f"{len(names):,} of {total} are read: {joined_names(names) or 'none'}.")
         if far := summary.stationarity:
             screen.say(
                 f"Distance from a stationary point, in units of λ: at most {far.max:.2g}, on average {far.mean:.2g}."

@@ -40,7 +40,7 @@ def described(encoding: TextEncoding, rows: InputRows) -> str:
     """Describe texts in words: their columns, their lengths and their vocabulary."""
     where = f" of column {' and '.join(map(repr, encoding.columns))}" if encoding.columns else ""
     lengths = rows.lengths.double() if isinstance(rows, TokenRows) else None
-    long = "" if lengths is None else f" of {lengths.mean():.0f} {encoding.noun} on average"
+    long = "" if lengths is None else f" of which {lengths.mean():.0f} {encoding.noun} are read on average,"
     which = f" that occur at least {RARE} times in training" if encoding.is_of_words else ""
     return f"texts{where},{long} and a vocabulary of {encoding.words - 1:,} {encoding.noun}{which}"
 

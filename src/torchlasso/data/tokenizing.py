@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeVar
@@ -125,6 +125,24 @@ class TextEncoding:
             )
         rows = TokenRows(torch.from_numpy(joined), torch.tensor(ends, dtype=torch.int64), self.longest)
         return rows, np.array(lengths, dtype=np.int64)
+
+    def numbers_of(self, texts: Sequence[str]) -> list[int]:
+        """Return the first number of each text, 0 for one without words."""
+        values = np.empty(len(texts), dtype=object)
+        values[:] = texts
+        rows = self(Texts(values))
+        first = rows.values[rows.starts.clamp_max(max(0, len(rows.values) - 1))] if len(rows.values) else rows.starts
+        return torch.where(rows.lengths > 0, first, 0).tolist()
+
+    @property
+    def padded(self) -> str:
+        """The tokenizer for use elsewhere, in JSON: it cuts texts that are too long, and pads a batch of texts."""
+        content = json.loads(self.tokenizer)
+        cut = {"direction": "Right", "max_length": self.longest, "strategy": "LongestFirst", "stride": 0}
+        pad = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+        content["truncation"] = cut
+        content["padding"] = {**pad, "pad_type_id": 0, "pad_token": self.vocabulary[0]}
+        return json.dumps(content, ensure_ascii=False, indent=1)
 
     def described(self, texts: Texts) -> tuple[TokenRows, list[str]]:
         """Return the numbers of the words of texts, and say what is not read of them."""

@@ -15,6 +15,7 @@ from torchlasso.compaction.verify import difference
 
 KEY = "torchlasso"  # the key under which a file stores the metadata of a model, as JSON
 BATCHES = (1, 3)  # the batch sizes at which an exported model is compared
+LONG = 100  # the length at which one of texts is compared, if its texts may be so long
 # Tolerances of outputs relative to the largest element: many layers add up numbers in another order.
 TOLERANCES = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 TOLERANCE = 1e-4  # for all other types
@@ -73,13 +74,13 @@ def has_rows(leaf: Any, rows: int) -> bool:
     return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == rows
 
 
-def program_of(model: nn.Module, inputs: ExampleInputs) -> torch.export.ExportedProgram:
-    """Export a model in evaluation mode, for batches of any size.
+def program_of(model: nn.Module, inputs: ExampleInputs, longest: int | None = None) -> torch.export.ExportedProgram:
+    """Export a model in evaluation mode, for batches of any size, and of any length up to ``longest`` if it is given.
 
     Raises:
         ValueError: the model cannot be exported.
     """
-    args, kwargs, shapes = for_any_batch(inputs)
+    args, kwargs, shapes = for_any_batch(inputs, longest)
     try:
         with quietly(), undisturbed(model), torch.no_grad():
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
@@ -87,21 +88,41 @@ def program_of(model: nn.Module, inputs: ExampleInputs) -> torch.export.Exported
         raise ValueError(f"the model cannot be exported: {first_line(error)}") from error
 
 
-def for_any_batch(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """Return the positional and keyword arguments for an export, and their dimensions that are the batch."""
+def for_any_batch(inputs: ExampleInputs, longest: int | None = None) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Return the positional and keyword arguments for an export, and their dimensions that are free.
+
+    Args:
+        inputs: of the model.
+        longest: the largest size of dimension 1, which is then free; None if only the batch is.
+    """
     inputs = batch_of(inputs, max(2, rows_of(inputs)))  # torch.export treats a size of 1 as fixed
     args, kwargs = as_arguments(inputs)
     rows, batch = rows_of(inputs), torch.export.Dim("batch")
-    return args, kwargs, tree_map(lambda leaf: {0: batch} if has_rows(leaf, rows) else None, kwargs or args)
+    free = {0: batch} if longest is None else {0: batch, 1: torch.export.Dim("length", min=1, max=longest)}
+    return args, kwargs, tree_map(lambda leaf: free if has_rows(leaf, rows) else None, kwargs or args)
 
 
-def check(model: nn.Module, exported: nn.Module, inputs: ExampleInputs) -> None:
-    """Compare the outputs of both, in evaluation, on ``inputs`` and on batches of other sizes.
+def of_length(inputs: ExampleInputs, length: int) -> ExampleInputs:
+    """Repeat the places of rows, dimension 1, until they have this length."""
+    rows = rows_of(inputs)
+
+    def taken(leaf: Any) -> Any:
+        if not has_rows(leaf, rows):
+            return leaf
+        return leaf[:, torch.arange(length, device=leaf.device) % leaf.shape[1]].contiguous()
+
+    return tree_map(taken, inputs)  # type: ignore[no-any-return]
+
+
+def check(model: nn.Module, exported: nn.Module, inputs: ExampleInputs, longest: int | None = None) -> None:
+    """Compare the outputs of both, in evaluation, on ``inputs`` and on batches of other sizes, and other lengths.
 
     Raises:
         RuntimeError: they differ by more than rounding.
     """
-    for given in (inputs, *(batch_of(inputs, size) for size in BATCHES)):
+    lengths = () if longest is None else {1, min(LONG, longest)}
+    others = (*(batch_of(inputs, size) for size in BATCHES), *(of_length(inputs, length) for length in lengths))
+    for given in (inputs, *others):
         args, kwargs = as_arguments(given)
         with torch.no_grad(), undisturbed(model):
             ours, theirs = (tree_leaves(each(*args, **kwargs)) for each in (model, exported))

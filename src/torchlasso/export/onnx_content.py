@@ -79,12 +79,10 @@ def strip(model: Any) -> None:
 
 
 def name_batch(model: Any) -> None:
-    """Name the free dimension of the inputs ``batch``."""
+    """Name the free dimensions of the inputs ``batch``, and ``length`` if there is a second one."""
     found = (size.dim_param for entry in model.graph.input for size in entry.type.tensor_type.shape.dim)
-    symbol = next(filter(None, found), None)
-    if symbol is None:
-        return
-    word = re.compile(rf"\b{re.escape(symbol)}\b")
-    for part in parts(model):
-        if "dim_param" in part.DESCRIPTOR.fields_by_name and part.dim_param:
-            part.dim_param = word.sub("batch", part.dim_param)
+    for symbol, name in zip(dict.fromkeys(filter(None, found)), ("batch", "length"), strict=False):
+        word = re.compile(rf"\b{re.escape(symbol)}\b")
+        for part in parts(model):
+            if "dim_param" in part.DESCRIPTOR.fields_by_name and part.dim_param:
+                part.dim_param = word.sub(name, part.dim_param)

@@ -24,7 +24,12 @@ MOST_BYTES = (1 << 31) - 1  # the largest file of the format
 
 
 def to_onnx(
-    model: nn.Module, example_inputs: ExampleInputs, path: str | Path, *, metadata: Mapping[str, Any] | None = None
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    path: str | Path,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    longest: int | None = None,
 ) -> None:
     """Write a model as an ONNX file that takes batches of any size.
 
@@ -37,6 +42,7 @@ def to_onnx(
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, batches of one size.
         path: the file to write, completely or not at all.
         metadata: entries to store under ``torchlasso`` in the metadata of the file, as JSON.
+        longest: the largest size of dimension 1 of the inputs, such as the length of texts, which is then free too.
 
     Raises:
         ValueError: the model cannot be exported, onnxruntime cannot run it on a CPU (for example in bfloat16, for which
@@ -56,11 +62,11 @@ def to_onnx(
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         require(name, EXTRA, "ONNX")
-    content = _converted(program_of(model, example_inputs), example_inputs, json.dumps(dict(metadata or {})))
+    content = _converted(program_of(model, example_inputs, longest), example_inputs, json.dumps(dict(metadata or {})))
     if len(content) > MOST_BYTES:
         raise ValueError("the model is larger than 2 GB, which one ONNX file cannot hold")
     try:
-        check(model, _read(content), example_inputs)
+        check(model, _read(content), example_inputs, longest)
     except ValueError as error:
         narrow = any(tensor.dtype == torch.bfloat16 for tensor in _tensors_of(model, example_inputs))
         hint = "; it is in bfloat16: convert the model and its inputs with .float()" if narrow else ""

@@ -26,7 +26,12 @@ DAMAGE = (AttributeError, ArithmeticError, EOFError, LookupError, MemoryError, N
 
 
 def to_pt2(
-    model: nn.Module, example_inputs: ExampleInputs, path: str | Path, *, metadata: Mapping[str, Any] | None = None
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    path: str | Path,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    longest: int | None = None,
 ) -> None:
     """Write a model as a program of ``torch.export`` that takes batches of any size.
 
@@ -39,6 +44,7 @@ def to_pt2(
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments, batches of one size.
         path: the file to write, completely or not at all; its name must end in ``.pt2``.
         metadata: entries to store as JSON in the file ``torchlasso.json`` of the archive.
+        longest: the largest size of dimension 1 of the inputs, such as the length of texts, which is then free too.
 
     Raises:
         ValueError: the model cannot be exported, it calls operators other than torch's, or the name of the file has
@@ -56,7 +62,7 @@ def to_pt2(
     """
     if Path(path).suffix != ".pt2":
         raise ValueError(f"{path}: the name of the file must end in .pt2")
-    program, content = program_of(model, example_inputs), io.BytesIO()
+    program, content = program_of(model, example_inputs, longest), io.BytesIO()
     _strip(program)
     try:
         torch.export.save(program, content, extra_files={BESIDE: json.dumps(dict(metadata or {}))})
@@ -64,7 +70,7 @@ def to_pt2(
         exported = _read(content)
     except (RuntimeError, ValueError) as error:  # such as an object or an operator that such a file cannot hold
         raise ValueError(f"the model cannot be stored in a .pt2 file: {first_line(error)}") from error
-    check(model, exported, example_inputs)
+    check(model, exported, example_inputs, longest)
     write_bytes(path, content.getbuffer())
 
 

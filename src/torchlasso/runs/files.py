@@ -15,8 +15,8 @@ class RunFiles:
 
     Every run has ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``, ``summary.json`` and
     ``report.html``. ``torchlasso compact`` adds ``compact.safetensors``, ``export`` the folder ``export/``, and
-    ``bench`` the file ``bench.json``. Image data add ``mean_images.safetensors``. A path also has ``path.jsonl``,
-    ``points/`` and the figure of the frontier.
+    ``bench`` the file ``bench.json``. Image data add ``mean_images.safetensors``, texts ``words.safetensors``. A path
+    also has ``path.jsonl``, ``points/`` and the figure of the frontier.
 
     Args:
         path: the path of the folder.
@@ -34,6 +34,7 @@ class RunFiles:
         self.exported = self.path / "export"
         self.bench = self.path / "bench.json"
         self.means = self.path / "mean_images.safetensors"
+        self.words = self.path / "words.safetensors"
         self.points = self.path / "path.jsonl"
         self.weights = self.path / "points"
         self.frontiers = tuple(self.path / f"frontier.{ending}" for ending in ("png", "svg"))
@@ -46,6 +47,6 @@ class RunFiles:
     def files(self) -> Iterator[Path]:
         """Yield the files that the run writes, whether they exist or not."""
         yield from (self.config, self.metrics, self.checkpoint, self.model, self.compact, self.summary, self.report)
-        yield from (self.bench, self.means, self.points, *self.frontiers)
+        yield from (self.bench, self.means, self.words, self.points, *self.frontiers)
         for folder, names in ((self.path, FOLD), (self.weights, WEIGHTS), (self.exported, EXPORT)):
             yield from (file for file in folder.glob("*") if names.fullmatch(file.name))

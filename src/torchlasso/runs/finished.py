@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from torchlasso.compaction import restore_
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.words import with_words
 
 
 class FinishedRun(NamedTuple):
-    """A finished run: its folder, its experiment, its model, and the records of removals from the model."""
+    """A finished run: its folder, its experiment, its model, and the records of removals from the model.
+
+    The experiment of a compacted model of texts has the words only that the model reads.
+    """
 
     folder: RunFolder
     experiment: Experiment
@@ -38,7 +43,13 @@ def open_run(
     """
     folder = RunFolder(path, allowed)
     experiment = folder.read_experiment(uses)
-    model, (weights, cuts) = experiment.build_model(), folder.read_compact() if compact else folder.read_model()
+    weights, cuts = folder.read_compact() if compact else folder.read_model()
+    words = folder.read_kept_words() if compact else None
+    try:
+        experiment = experiment if words is None else with_words(experiment, torch.tensor(words, dtype=torch.long))
+    except ValueError as error:
+        raise ValueError(f"{folder.compact} is damaged: {error}") from error
+    model = experiment.build_model()
     try:
         restore_(model, experiment.example, cuts)
         model.load_state_dict(weights)

@@ -31,7 +31,8 @@ from torchlasso.runs.files import RunFiles
 from torchlasso.runs.records import parse_record
 from torchlasso.runs.replaced import refuse_others, remove
 from torchlasso.runs.summary import Summary
-from torchlasso.runs.weights import read_weights, write_weights
+from torchlasso.runs.weights import read_weights, read_words, write_weights
+from torchlasso.runs.word_effects import WordEffects
 from torchlasso.storage import checkpoint
 
 CODE = ("data", "loss", "model")  # the options that may name a function
@@ -254,6 +255,25 @@ class RunFolder(RunFiles):
         """
         return checkpoint.read_tensors(self.means)[0].get("images") if self.means.exists() else None
 
+    @by_first
+    def write_words(self, effects: WordEffects | None) -> None:
+        """Write the words that the model reads and their effects, if the rows are texts."""
+        if effects is not None:
+            checkpoint.write_tensors(self.words, effects.to_dict(), {"format": "pt"})
+
+    def read_words(self) -> WordEffects | None:
+        """Read the words that the model reads and their effects; None if there are none.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        if not self.words.exists():
+            return None
+        try:
+            return WordEffects(**checkpoint.read_tensors(self.words)[0])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.words} is damaged: {error}") from error
+
     def _weights_of(self, index: int) -> Path:
         return self.weights / f"{index:03}.safetensors"
 
@@ -263,9 +283,11 @@ class RunFolder(RunFiles):
         write_weights(self.model, state, cuts)
 
     @by_first
-    def write_compact(self, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:
-        """Write the weights of the compacted model, and the records of its removed units."""
-        write_weights(self.compact, state, cuts)
+    def write_compact(
+        self, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]], words: Sequence[int] | None = None
+    ) -> None:
+        """Write the weights of the compacted model, the records of its removed units, and the words that it reads."""
+        write_weights(self.compact, state, cuts, words)
 
     def read_model(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
         """Read the weights, and the records of units removed during training.
@@ -277,12 +299,24 @@ class RunFolder(RunFiles):
             raise ValueError(f"{self.path} holds no finished run: it has no model.safetensors")
         return read_weights(self.model)
 
+    def read_kept_words(self) -> list[int] | None:
+        """Read the numbers of the words that the compacted model reads; None if none were left out.
+
+        Raises:
+            ValueError: the model was not compacted, or its file is damaged.
+        """
+        self._need_compact()
+        return read_words(self.compact)
+
     def read_compact(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
         """Read the weights of the compacted model, and the records of its removed units.
 
         Raises:
             ValueError: the model was not compacted, or these weights are damaged.
         """
+        self._need_compact()
+        return read_weights(self.compact)
+
+    def _need_compact(self) -> None:
         if not self.compact.exists():
             raise ValueError(f"{self.path} has no compacted model; make it with: torchlasso compact {self.path}")
-        return read_weights(self.compact)

@@ -28,6 +28,7 @@ from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.rows import RowSplits, read_data
 from torchlasso.runs.summary import Summary
+from torchlasso.runs.word_effects import word_effects
 from torchlasso.startup import leaving_interrupts_here
 from torchlasso.training.rows import some_rows
 from torchlasso.training.trainer import Step, Trainer
@@ -56,6 +57,7 @@ def run_path(experiment: Experiment, rows: RowSplits, folder: RunFolder, observe
     found = (*remarks(points, path.grid, path.collapse), *doubts(summary, experiment.loss, rows))
     summary = replace(summary, warnings=found)
     folder.write_means(mean_images(experiment.inputs, rows.train))
+    folder.write_words(word_effects(experiment, model, rows.train[0]))
     write_page(folder, experiment, model, summary)
     folder.write_summary(summary)
     observer.chosen(judged, chosen, summary)

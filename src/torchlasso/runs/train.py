@@ -25,6 +25,7 @@ from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Kept, Refit, Summary
 from torchlasso.runs.teacher import outputs_of_teacher
+from torchlasso.runs.word_effects import word_effects
 from torchlasso.training.evaluation import evaluate_outputs, outputs_of
 from torchlasso.training.trainer import Trainer, support
 
@@ -69,6 +70,7 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
             compared[name], _ = _compare(name, experiment, rows, folder, summary.lam, observer)
     summary = replace(summary, dense=compared.get(DENSE), loss_term=compared.get(LOSS_TERM))
     folder.write_means(mean_images(experiment.inputs, rows.train))
+    folder.write_words(word_effects(experiment, model, rows.train[0]))
     write_page(folder, experiment, model, summary)
     folder.write_summary(summary)
     observer.trained(summary)

@@ -16,6 +16,7 @@ from torchlasso.export import read_onnx, to_onnx
 from torchlasso.inference import accelerate
 from torchlasso.runs.finished import FinishedRun, open_run
 from torchlasso.runs.options import DENSE
+from torchlasso.runs.words import without_unread_words
 from torchlasso.storage import checkpoint, save
 
 
@@ -29,6 +30,7 @@ class Variant:
         bytes: the size of its file.
         dtype: the dtype of its inputs.
         judged: whether to report its error, which means something only for a trained model.
+        numbers: the numbers that the words of texts have in the form; None for those of the run.
     """
 
     name: str
@@ -36,6 +38,12 @@ class Variant:
     bytes: int
     dtype: torch.dtype = torch.float32
     judged: bool = True
+    numbers: Tensor | None = None
+
+    def given(self, x: Tensor) -> Tensor:
+        """Return inputs of the run as the form takes them."""
+        x = x if self.numbers is None else self.numbers.to(x.device)[x]
+        return x.to(self.dtype) if x.is_floating_point() else x
 
 
 def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) -> Iterator[Variant | str]:
@@ -53,23 +61,29 @@ def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) ->
     checkpoint.write_tensors(whole, dense.state_dict(), {})
     yield Variant("dense", lambda: dense, whole.stat().st_size, judged=learned)
     yield Variant("penalised", lambda: model, _compressed(model, folder / "penalised.safetensors"))
+    read, numbers = _words(run)
+    inputs = example if numbers is None else numbers[example]
     try:
-        small = compact(model, example)
+        small = compact(read, inputs)
     except (RuntimeError, ValueError) as error:
         yield f"compact: {first_line(error)}"
         small = None
     base = model if small is None else small
     count = _compressed(base, folder / "compact.safetensors")
     if small is not None:
-        yield Variant("compact", lambda: small, count)
-    fast = accelerate(base, example, seconds=seconds, compact_first=False)  # base is compact already, if possible
-    yield Variant("accelerated", lambda: fast, count)
+        yield Variant("compact", lambda: small, count, numbers=numbers)
+    else:
+        inputs, numbers = example, None
+    fast = accelerate(base, inputs, seconds=seconds, compact_first=False)  # base is compact already, if possible
+    yield Variant("accelerated", lambda: fast, count, numbers=numbers)
     half = folder / "bfloat16.safetensors"
     checkpoint.write_tensors(half, _narrow(dense).state_dict(), {})
     yield Variant("dense, bfloat16", lambda: _narrow(dense), half.stat().st_size, torch.bfloat16, learned)
-    yield _onnx("dense, onnx", dense, example, folder / "dense.onnx", learned)
+    text = run.experiment.inputs.text
+    longest = None if text is None else text.longest
+    yield _onnx("dense, onnx", dense, example, folder / "dense.onnx", learned, longest=longest)
     if small is not None:
-        yield _onnx("compact, onnx", small, example, folder / "compact.onnx")
+        yield _onnx("compact, onnx", small, inputs, folder / "compact.onnx", numbers=numbers, longest=longest)
 
 
 def _dense(run: FinishedRun) -> tuple[nn.Module, bool]:
@@ -89,9 +103,28 @@ def _compressed(model: nn.Module, path: Path) -> int:
     return path.stat().st_size
 
 
-def _onnx(name: str, model: nn.Module, example: Tensor, path: Path, learned: bool = True) -> Variant | str:
+def _words(run: FinishedRun) -> tuple[nn.Module, Tensor | None]:
+    """Return a model of texts without the words that it does not read, and their new numbers; else the run's model."""
+    found = without_unread_words(run.model, run.experiment)
+    if found is None:
+        return run.model, None
+    model, kept = found
+    numbers = torch.zeros(run.experiment.inputs.shape[1], dtype=torch.long, device=kept.device)
+    numbers[kept] = torch.arange(len(kept), device=kept.device)
+    return model, numbers
+
+
+def _onnx(
+    name: str,
+    model: nn.Module,
+    example: Tensor,
+    path: Path,
+    learned: bool = True,
+    numbers: Tensor | None = None,
+    longest: int | None = None,
+) -> Variant | str:
     try:
-        to_onnx(model, example, path)
+        to_onnx(model, example, path, longest=longest)
     except (RuntimeError, ValueError) as error:
         return f"{name}: {first_line(error)}"
-    return Variant(name, lambda: read_onnx(path), path.stat().st_size, judged=learned)
+    return Variant(name, lambda: read_onnx(path), path.stat().st_size, judged=learned, numbers=numbers)

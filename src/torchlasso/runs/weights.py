@@ -13,7 +13,7 @@ from torch import Tensor
 from torchlasso._core.files import parse_json
 from torchlasso.storage import checkpoint
 
-CUTS = "torchlasso.cuts"  # the key of these records in the metadata
+CUTS, WORDS = "torchlasso.cuts", "torchlasso.words"  # the keys of these records in the metadata
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
@@ -29,9 +29,27 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     return tensors, cuts
 
 
-def write_weights(path: Path, state: Mapping[str, Tensor], cuts: Sequence[Mapping[str, Any]]) -> None:
-    """Write the weights, and the records of the units removed from the model."""
-    checkpoint.write_tensors(path, state, {"format": "pt", **told(cuts)})
+def read_words(path: Path) -> list[int] | None:
+    """Read the numbers of the words that a compacted model reads; None if it reads all, or no words.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    _, metadata = checkpoint.read_tensors(path)
+    if WORDS not in metadata:
+        return None
+    words = parse_json(metadata[WORDS], path)
+    if not isinstance(words, list) or not all(type(word) is int for word in words):
+        raise ValueError(f"{path} is damaged: its words are {briefly(words)}")
+    return words
+
+
+def write_weights(
+    path: Path, state: Mapping[str, Tensor], cuts: Sequence[Mapping[str, Any]], words: Sequence[int] | None = None
+) -> None:
+    """Write the weights, the records of the units removed from the model, and the numbers of the words it reads."""
+    read = {} if words is None else {WORDS: json.dumps(list(words))}
+    checkpoint.write_tensors(path, state, {"format": "pt", **told(cuts), **read})
 
 
 def told(cuts: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -59,7 +59,7 @@ def balanced_error_of_one_answer(y: Tensor) -> float:
 def outputs_of(model: nn.Module, x: InputRows) -> Tensor:
     """Compute the outputs of ``model`` for all rows, in batches and in evaluation mode."""
     model.eval()
-    outputs = [model(inputs) for inputs in input_batches(x, processes.dealt(_batches(x)))]
+    outputs = [model(inputs) for inputs in input_batches(x, processes.dealt(evaluation_batches(x)))]
     return torch.cat(processes.collected(outputs, x.device))
 
 
@@ -68,7 +68,7 @@ def full_gradient(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> None
     model.eval()
     model.zero_grad()
     slope = _slope(model, loss, x, y) if loss is cox else None  # of rows that are at risk together
-    batches = processes.dealt(_batches(x))
+    batches = processes.dealt(evaluation_batches(x))
     for rows, inputs in zip(batches, input_batches(x, batches), strict=True):
         if slope is None:
             part = loss(model(inputs), y[rows]) * (len(rows) / len(x))
@@ -88,7 +88,7 @@ def _slope(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> Tensor:
     return slope
 
 
-def _batches(x: InputRows) -> list[Tensor]:
+def evaluation_batches(x: InputRows) -> list[Tensor]:
     """Return the numbers of all rows in batches; large rows are in smaller ones, to save memory."""
     most = x.at_once if isinstance(x, TokenRows) else MOST_NUMBERS // max(1, x.shape[1:].numel())
     size = max(1, min(EVALUATION_BATCH, most))

@@ -41,7 +41,9 @@ def mean_images(inputs: InputSpec, rows: tuple[InputRows, Tensor]) -> Tensor | N
 
 @section_at(60)
 def reading_section(run: Shown) -> str:
-    """Show the inputs that the run's model reads."""
+    """Show the inputs that the run's model reads; the words of texts have a section of their own."""
+    if run.experiment.inputs.text is not None:
+        return ""
     try:
         if isinstance(run.units, str):
             raise ValueError(run.units)
@@ -57,7 +59,11 @@ def reading_section(run: Shown) -> str:
 
 
 def names_read(run: Shown) -> list[str] | None:
-    """Return the names of the features of a table that are read, the strongest first; None where none are known."""
+    """Return the names of the features that are read, or the words, strongest first; None where none are known."""
+    if run.experiment.inputs.text is not None:
+        found, vocabulary = run.folder.read_words(), run.experiment.inputs.text.vocabulary
+        order = None if found is None else found.words[found.strengths.argsort(descending=True)].tolist()
+        return None if order is None else [vocabulary[number] for number in order]
     if len(run.experiment.inputs.shape) != 1 or isinstance(run.units, str):
         return None
     try:
@@ -80,6 +86,8 @@ def sentence(run: Shown, read: Tensor) -> str:
 
 def briefly(run: Shown, units: UnitMap | str) -> str:
     """Show the inputs of one of many models: a small map of pixels if some are unread, or the strongest features."""
+    if run.experiment.inputs.text is not None:
+        return ""
     try:
         if isinstance(units, str):
             return ""
