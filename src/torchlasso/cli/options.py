@@ -26,6 +26,9 @@ AllowCode = Annotated[
     list[str] | None,
     typer.Option(help="Allow a function (module:function) that a file of the run names; can be repeated."),
 ]
+MoreEpochs = Annotated[
+    int | None, typer.Option(help="With --resume, train a finished run on, for so many epochs more.")
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the summary as JSON at the end, and everything else to standard error.")
 ]

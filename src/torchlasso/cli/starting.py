@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torchlasso.cli import screen
 from torchlasso.control import TargetSparsity
 from torchlasso.distributed.processes import is_first, is_first_to_fail
 from torchlasso.runs.experiment import Experiment
+from torchlasso.runs.extending import extended
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.keeping import check_keeping
 from torchlasso.runs.options import DENSE, Options
@@ -24,6 +25,7 @@ from torchlasso.runs.path_options import PathOptions
 from torchlasso.runs.recipes import completed
 from torchlasso.runs.rows import RowSplits, read_data, read_data_again
 from torchlasso.runs.teacher import outputs_of_teacher
+from torchlasso.runs.tracking import check_trackers
 
 
 @contextmanager
@@ -35,10 +37,12 @@ def started(
     resume: bool,
     overwrite: bool,
     as_json: bool,
+    more_epochs: int | None = None,
 ) -> Iterator[tuple[Experiment, RowSplits]]:
     """Yield the experiment of the given options and its rows: a new one, or the one in the folder.
 
-    With ``as_json``, the summary is printed at the end, and all other output goes to standard error.
+    With ``as_json``, the summary is printed at the end, and all other output goes to standard error. ``more_epochs``
+    adds epochs to a finished run.
 
     Raises:
         ValueError: the folder already holds a run, or none to resume; the options differ from those of the run; or a
@@ -47,10 +51,12 @@ def started(
     out = str(folder.path)
     if resume and overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
+    if more_epochs is not None and not resume:
+        raise ValueError(f"--more-epochs trains a finished run on: give --resume --out {out} with it")
     try:
         with ExitStack() as lock:
             if resume or overwrite:
-                experiment, rows = _taken(context, given, folder, lock, resume=resume)
+                experiment, rows = _taken(context, given, folder, lock, resume=resume, more_epochs=more_epochs)
             else:
                 experiment, rows = _begun(given, folder, lock)
             with screen.aside(as_json):
@@ -84,11 +90,17 @@ def _begun(given: dict[str, Any], folder: RunFolder, lock: ExitStack) -> tuple[E
 
 
 def _taken(
-    context: typer.Context, given: dict[str, Any], folder: RunFolder, lock: ExitStack, *, resume: bool
+    context: typer.Context,
+    given: dict[str, Any],
+    folder: RunFolder,
+    lock: ExitStack,
+    *,
+    resume: bool,
+    more_epochs: int | None,
 ) -> tuple[Experiment, RowSplits]:
     """Resume or replace the run in a folder; start one if there is none."""
     if not folder.holds_a_run:
-        if given["data"] is None and resume:
+        if resume and (given["data"] is None or more_epochs is not None):
             raise ValueError(f"{folder.path} holds no run to resume")
         return _begun(given, folder, lock)
     lock.enter_context(folder.locked())
@@ -101,7 +113,13 @@ def _taken(
         command = "train" if experiment.options.path is None else "path"
         raise ValueError(f"{folder.path} holds a run of torchlasso {command}; resume it with torchlasso {command}")
     _refuse_changes(context, given, experiment.options)
-    return experiment, read_data_again(experiment.options, experiment.inputs)
+    rows = read_data_again(experiment.options, experiment.inputs)
+    if _is_given(context, "log") and given["log"] != experiment.options.log:
+        experiment = replace(experiment, options=replace(experiment.options, log=given["log"]))
+        check_trackers(experiment.options.trackers)
+        folder.amend(experiment)
+    check_trackers(experiment.options.trackers)
+    return experiment if more_epochs is None else extended(experiment, folder, more_epochs), rows
 
 
 def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, RowSplits]:
@@ -120,6 +138,7 @@ def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, Row
 
 def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, RowSplits]:
     """Make the experiment and read its rows; rehearse a step, so that errors come before anything is replaced."""
+    check_trackers(options.trackers)
     inputs, rows = read_data(options)
     experiment = Experiment(options, inputs)
     try:
@@ -144,8 +163,13 @@ def _refuse_changes(context: typer.Context, given: dict[str, Any], options: Opti
     if options.path is not None:
         pairs += [(f.name, getattr(given["path"], f.name), getattr(options.path, f.name)) for f in fields(PathOptions)]
     for key, value, kept in pairs:
-        source = context.get_parameter_source(key)
-        if source is not None and source.name == "COMMANDLINE" and value != kept:
+        if key != "log" and _is_given(context, key) and value != kept:
             raise ValueError(
                 f"--{key.replace('_', '-')} {value} differs from the run's {kept}; a resumed run keeps its options"
             )
+
+
+def _is_given(context: typer.Context, key: str) -> bool:
+    """Return whether an option stands on the command line."""
+    source = context.get_parameter_source(key)
+    return source is not None and source.name == "COMMANDLINE"

@@ -21,6 +21,7 @@ def train(
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     allow_code: options.AllowCode = None,
+    more_epochs: options.MoreEpochs = None,
     as_json: options.AsJson = False,
     strict: options.Strict = False,
     **values: Any,
@@ -34,7 +35,9 @@ def train(
     """
     given = options.parsed(Options, TRAIN, values)
     folder = options.folder_of(out, given, by=allow_code)
-    start = started(context, given, folder, resume=resume, overwrite=overwrite, as_json=as_json)
+    start = started(
+        context, given, folder, resume=resume, overwrite=overwrite, as_json=as_json, more_epochs=more_epochs
+    )
     with start as (experiment, rows):
         summary = run_training(experiment, rows, folder, Screen())
     if strict and summary.warnings:

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 from torchlasso.runs.records import LARGEST
 
 TRAIN, PATH, SELECT = "train", "path", "select"
+NOTHING = "none"  # in the place of a list
 
 
 @dataclass(frozen=True)

@@ -48,15 +48,25 @@ EXAMPLES = 64  # rows on which the cost of a model is measured
 
 @dataclass(frozen=True)
 class Training:
-    """A trainer, and a function that returns the penalised groups with their current λ."""
+    """A trainer, and a function that returns the penalised groups with their current λ.
+
+    ``settled`` is the number of epochs after which the zeros are held, in a run that goes on after it met its target.
+    """
 
     trainer: Trainer
     groups: Callable[[], list[Group]]
+    settled: int | None = None
     penalised: int = field(init=False)  # weights at the start; removed weights count as zeros
 
     def __post_init__(self) -> None:
         params = (p for group in self.groups() if group["penalty"] is not None for p in group["params"])
         object.__setattr__(self, "penalised", sum(p.numel() for p in params))
+
+    def settle(self) -> None:
+        """Hold the zeros from the next step on, if it is time."""
+        optimizer = self.trainer.optimizer
+        if self.settled is not None and self.trainer.epoch >= self.settled and isinstance(optimizer, Proximal):
+            optimizer.hold()
 
     @property
     def cuts(self) -> list[dict[str, Any]]:
@@ -155,8 +165,9 @@ class Experiment:
         """
         options, optimizer = self.options, self.proximal(self.groups(model))
         trainer = self._trainer(model, optimizer, rows, options.plan, self._taught(teacher))
-        hold = Hold(optimizer, trainer.steps, options.hold) if options.hold else None
-        steps = trainer.steps if hold is None else hold.start
+        first = trainer.batches * options.epochs  # without epochs that were added
+        hold = Hold(optimizer, first, options.hold) if options.hold else None
+        steps = first if hold is None else hold.start
         if options.sparsity is not None:
             trainer.controls.append(TargetSparsity(optimizer, options.sparsity, steps=steps))
         if options.flops is not None or options.bytes is not None:
@@ -177,7 +188,8 @@ class Experiment:
             trainer.controls.append(hold)
         if options.shrink:
             trainer.shrinker = Shrinker(model, self.example)
-        return Training(trainer, optimizer.penalised_groups)
+        is_settled = bool(options.extensions) and options.target is not None and hold is None
+        return Training(trainer, optimizer.penalised_groups, options.epochs if is_settled else None)
 
     def _features(self, optimizer: Proximal) -> int:
         """Return the target for the number of features, which may be given as a share."""

@@ -6,6 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from torchlasso.integrations.trackers.csv import TABLE
+from torchlasso.integrations.trackers.tensorboard import FOLDER
+
+EVENTS = re.compile(r"events\.out\.tfevents\..+")
 FOLD, WEIGHTS = re.compile(r"fold-\d+\.jsonl"), re.compile(r"\d+\.safetensors")
 EXPORT = re.compile(r"(model|compact)\..+")
 
@@ -15,8 +19,9 @@ class RunFiles:
 
     Every run has ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``, ``summary.json`` and
     ``report.html``. ``torchlasso compact`` adds ``compact.safetensors``, ``export`` the folder ``export/``, and
-    ``bench`` the file ``bench.json``. Image data add ``mean_images.safetensors``, texts ``words.safetensors``. A path
-    also has ``path.jsonl``, ``points/`` and the figure of the frontier.
+    ``bench`` the file ``bench.json``. ``--log`` adds ``metrics.csv``, ``tensorboard/`` and ``trackers.json``. Image
+    data add ``mean_images.safetensors``, texts ``words.safetensors``. A path also has ``path.jsonl``, ``points/`` and
+    the figure of the frontier.
 
     Args:
         path: the path of the folder.
@@ -33,6 +38,9 @@ class RunFiles:
         self.report = self.path / "report.html"
         self.exported = self.path / "export"
         self.bench = self.path / "bench.json"
+        self.table = self.path / TABLE
+        self.events = self.path / FOLDER
+        self.trackers = self.path / "trackers.json"
         self.means = self.path / "mean_images.safetensors"
         self.words = self.path / "words.safetensors"
         self.points = self.path / "path.jsonl"
@@ -40,13 +48,28 @@ class RunFiles:
         self.frontiers = tuple(self.path / f"frontier.{ending}" for ending in ("png", "svg"))
 
     @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.path.resolve().name
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """The folders that the run creates in its own."""
-        return self.checkpoint.parent, self.weights, self.exported
+        return self.checkpoint.parent, self.weights, self.exported, self.events
 
     def files(self) -> Iterator[Path]:
         """Yield the files that the run writes, whether they exist or not."""
         yield from (self.config, self.metrics, self.checkpoint, self.model, self.compact, self.summary, self.report)
-        yield from (self.bench, self.means, self.words, self.points, *self.frontiers)
-        for folder, names in ((self.path, FOLD), (self.weights, WEIGHTS), (self.exported, EXPORT)):
+        yield from (self.bench, self.means, self.words, self.points, *self.frontiers, self.table, self.trackers)
+        for folder, names in (
+            (self.path, FOLD),
+            (self.weights, WEIGHTS),
+            (self.exported, EXPORT),
+            (self.events, EVENTS),
+        ):
             yield from (file for file in folder.glob("*") if names.fullmatch(file.name))
+
+    def results(self) -> Iterator[Path]:
+        """Yield the files that are made of the trained model."""
+        yield from (self.summary, self.model, self.compact, self.report, self.bench)
+        yield from (file for file in self.exported.glob("*") if EXPORT.fullmatch(file.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,20 @@ from torchlasso._core.files import (
 from torchlasso._core.functions import need_consent
 from torchlasso._core.locks import held
 from torchlasso.distributed.processes import by_first, is_first, wait
-from torchlasso.path import Point
 from torchlasso.runs.epoch import Epoch
-from torchlasso.runs.experiment import PARTS, Experiment
-from torchlasso.runs.files import RunFiles
+from torchlasso.runs.experiment import PARTS, REFIT, Experiment
+from torchlasso.runs.page_files import PageFiles
 from torchlasso.runs.records import parse_record
 from torchlasso.runs.replaced import refuse_others, remove
 from torchlasso.runs.summary import Summary
 from torchlasso.runs.weights import read_weights, read_words, write_weights
-from torchlasso.runs.word_effects import WordEffects
 from torchlasso.storage import checkpoint
 
 CODE = ("data", "loss", "model")  # the options that may name a function
 TRAINING_CODE = (*CODE, "augment")  # with an option that may name several, which only a training uses
 
 
-class RunFolder(RunFiles):
+class RunFolder(PageFiles):
     """The folder of a run, and methods to read and write each of its files.
 
     Args:
@@ -101,6 +99,20 @@ class RunFolder(RunFiles):
             remove(files, folders)
         self.checkpoint.parent.mkdir(exist_ok=True)
 
+    @by_first
+    def amend(self, experiment: Experiment) -> None:
+        """Replace the configuration of a run that goes on with other trackers or more epochs."""
+        write_json(self.config, asdict(experiment))
+
+    @by_first
+    def extend(self, experiment: Experiment) -> None:
+        """Replace the configuration of a finished run by one with more epochs, and remove its results and its refit."""
+        refit = list(self.part(REFIT).files()) if self.part(REFIT).is_part else []
+        with replacing(self.config) as file:
+            file.write(as_json(asdict(experiment)).encode())
+            file.flush()
+            remove([*self.results(), *refit], ())
+
     def _make(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; --out must name a folder")
@@ -127,7 +139,7 @@ class RunFolder(RunFiles):
         if self.path.name not in PARTS or not (self.holds_a_run and whole.holds_a_run):
             return False
         texts = [read_text(folder.config) for folder in (self, whole)]
-        return texts[0] == texts[1] or self.read_experiment(()) == whole.read_experiment(())
+        return texts[0] == texts[1] or _as_begun(self.read_experiment(())) == _as_begun(whole.read_experiment(()))
 
     def part(self, name: str) -> RunFolder:
         """Return the folder of a comparison run."""
@@ -144,6 +156,8 @@ class RunFolder(RunFiles):
             part.start(experiment)
         elif not part.is_part:
             raise ValueError(f"{part.path} holds an unrelated run in the place of a comparison")
+        elif part.read_experiment(()) != experiment:
+            part.amend(experiment)
         return part
 
     def read_experiment(self, uses: Iterable[str] = TRAINING_CODE) -> Experiment:
@@ -196,6 +210,22 @@ class RunFolder(RunFiles):
         write_text(self.metrics, "".join(json.dumps(epoch) + "\n" for epoch in epochs))
 
     @by_first
+    def write_trackers(self, identities: Mapping[str, str]) -> None:
+        """Write the names under which the servers of trackers know this training."""
+        write_json(self.trackers, identities)
+
+    def read_trackers(self) -> dict[str, str]:
+        """Read these names; empty if there are none.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        found = read_json(self.trackers) if self.trackers.exists() else {}
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+            raise ValueError(f"{self.trackers} is damaged: it has no text for each tracker")
+        return found
+
+    @by_first
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         """Write the state for a resume."""
         checkpoint.save_state(self.checkpoint, state)
@@ -206,76 +236,6 @@ class RunFolder(RunFiles):
             return None
         state: dict[str, Any] = checkpoint.load_state(self.checkpoint)
         return state
-
-    def read_points(self, fold: int | None = None) -> list[Point]:
-        """Read the trained points of a path, or the points of a fold of its cross-validation."""
-        file = self._points_of(fold)
-        if not file.exists():
-            return []
-        points = [parse_record(Point, line, str(file)) for line in read_json_lines(file)]
-        if [point.index for point in points] != list(range(len(points))):
-            raise ValueError(f"{file} is damaged: its points are not 0, 1, 2, …")
-        return points
-
-    @by_first
-    def write_points(self, points: Sequence[Point], fold: int | None = None) -> None:
-        """Write a line for every point of a path or of a fold."""
-        lines = (json.dumps(asdict(point), allow_nan=False) + "\n" for point in points)
-        write_text(self._points_of(fold), "".join(lines))
-
-    def _points_of(self, fold: int | None) -> Path:
-        return self.points if fold is None else self.path / f"fold-{fold}.jsonl"
-
-    @by_first
-    def write_weights(self, index: int, state: dict[str, Tensor]) -> None:
-        """Write the weights of a point."""
-        self.weights.mkdir(exist_ok=True)
-        checkpoint.write_tensors(self._weights_of(index), state, {"format": "pt"})
-
-    def read_weights(self, index: int) -> dict[str, Tensor]:
-        """Read the weights of a point.
-
-        Raises:
-            FileNotFoundError: there are none.
-            ValueError: they are damaged.
-        """
-        return checkpoint.read_tensors(self._weights_of(index))[0]
-
-    @by_first
-    def write_means(self, images: Tensor | None) -> None:
-        """Write the mean images of the training rows, if the rows are images."""
-        if images is not None:
-            checkpoint.write_tensors(self.means, {"images": images}, {"format": "pt"})
-
-    def read_means(self) -> Tensor | None:
-        """Read the mean images of the training rows; None if there are none.
-
-        Raises:
-            ValueError: they are damaged.
-        """
-        return checkpoint.read_tensors(self.means)[0].get("images") if self.means.exists() else None
-
-    @by_first
-    def write_words(self, effects: WordEffects | None) -> None:
-        """Write the words that the model reads and their effects, if the rows are texts."""
-        if effects is not None:
-            checkpoint.write_tensors(self.words, effects.to_dict(), {"format": "pt"})
-
-    def read_words(self) -> WordEffects | None:
-        """Read the words that the model reads and their effects; None if there are none.
-
-        Raises:
-            ValueError: they are damaged.
-        """
-        if not self.words.exists():
-            return None
-        try:
-            return WordEffects(**checkpoint.read_tensors(self.words)[0])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.words} is damaged: {error}") from error
-
-    def _weights_of(self, index: int) -> Path:
-        return self.weights / f"{index:03}.safetensors"
 
     @by_first
     def write_model(self, state: dict[str, Tensor], cuts: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -320,3 +280,8 @@ class RunFolder(RunFiles):
     def _need_compact(self) -> None:
         if not self.compact.exists():
             raise ValueError(f"{self.path} has no compacted model; make it with: torchlasso compact {self.path}")
+
+
+def _as_begun(experiment: Experiment) -> Experiment:
+    """Return an experiment without everything that a resume may change."""
+    return replace(experiment, options=replace(experiment.options, log=(), extensions=()))

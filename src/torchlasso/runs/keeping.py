@@ -91,7 +91,9 @@ class BestEpoch:
         self.measure = measure_named(options.keep_best or LOSS.option)
         self.judge, self.training, self.patience = judge, training, options.patience
         trainer = training.trainer
-        self.start = hold_start(trainer.steps, options.hold) if options.hold else 0  # for comparisons, too
+        first = trainer.batches * options.epochs  # without epochs that were added
+        self.start = hold_start(first, options.hold) if options.hold else 0  # for comparisons, too
+        self.begun = options.extensions[-1].after if options.extensions else 0  # where patience starts anew
         self.epoch, self.counted, self.waited = 0, 0, 0
         self.value: float | None = None
         self.lams: list[float] = []
@@ -125,7 +127,7 @@ class BestEpoch:
     @property
     def is_over(self) -> bool:
         """True if so many epochs were no better that training stops."""
-        return self.patience is not None and self.waited >= self.patience
+        return self.patience is not None and min(self.waited, self.training.trainer.epoch - self.begun) >= self.patience
 
     @property
     def reason(self) -> str:

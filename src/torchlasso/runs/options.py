@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from torchlasso import models, penalties
 from torchlasso._core.specs import parse_spec, unknown
+from torchlasso.integrations.trackers import tracker_names, tracker_of
 from torchlasso.optim.forms import FORMS
 from torchlasso.penalties import check_strength
 from torchlasso.runs.choices import BALANCED, BLOCKS, CLASS_WEIGHTS, OPTIMIZERS, check_augmentation
+from torchlasso.runs.comparing_epochs import check_comparing_epochs
 from torchlasso.runs.data_options import DataOptions
-from torchlasso.runs.declared import TRAIN, Option, options_of, refuse_large_numbers
+from torchlasso.runs.declared import NOTHING, TRAIN, Option, options_of, refuse_large_numbers
+from torchlasso.runs.extension import Extension, check_extensions
 from torchlasso.runs.model_blocks import INPUTS, OF_MODELS
 from torchlasso.runs.path_options import PathOptions
-from torchlasso.runs.quality import LOSS, MEASURES, measure_named
+from torchlasso.runs.quality import LOSS, MEASURES
 from torchlasso.runs.records import NEWER
 from torchlasso.training.augmentation import AUGMENTATIONS
 from torchlasso.training.losses import LOSSES
@@ -176,6 +178,11 @@ class Options(DataOptions):
     shrink: Annotated[
         bool, Option("Remove dead units during training when this saves time; with --over units.", TRAIN)
     ] = False
+    log: Annotated[
+        tuple[str, ...],
+        Option(f"Also log every epoch to these, separated by commas: {', '.join(tracker_names())}; or none.", TRAIN),
+    ] = field(default=(), metadata=NEWER)
+    extensions: tuple[Extension, ...] = field(default=(), metadata=NEWER)
     path: PathOptions | None = None
 
     def __post_init__(self) -> None:
@@ -207,7 +214,7 @@ class Options(DataOptions):
             raise ValueError(f"--refit must be a number of epochs, at least 1; got {self.refit}")
         if self.refit is not None and self.validation == 0:
             raise ValueError("--refit needs validation rows to keep the better model: give --validation above 0")
-        self._check_keeping(targets)
+        check_comparing_epochs(self, targets)
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
         if self.time is not None and self.loss not in (None, "cox"):
@@ -235,26 +242,12 @@ class Options(DataOptions):
         if self.form == "latent" and LOSS_TERM in self.compare:
             raise ValueError("--compare loss-term needs --form proximal: no loss term has the λ of the latent form")
         _ = self.plan  # raises an error if the values do not make a plan
+        for name in self.trackers:
+            _ = tracker_of(name)  # raises an error if there is none
+        check_extensions(self.extensions)
         for name in self.compare:
             if name not in COMPARISONS:
                 raise unknown("comparison", name, COMPARISONS)
-
-    def _check_keeping(self, targets: Sequence[str]) -> None:
-        if self.keep_best is None:
-            if self.patience is not None:
-                raise ValueError("--patience needs --keep-best, the figure by which epochs are compared")
-            return
-        _ = measure_named(self.keep_best)  # raises an error if there is none
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"--patience must be a number of epochs, at least 1; got {self.patience}")
-        if self.validation == 0:
-            raise ValueError("--keep-best needs validation rows to compare epochs: give --validation above 0")
-        if targets and not self.hold:
-            raise ValueError(
-                f"--keep-best with {targets[0]} needs epochs that meet the target before the end: give --hold above 0"
-            )
-        if self.shrink:
-            raise ValueError("--keep-best and --shrink exclude each other: a smaller model cannot go back to an epoch")
 
     @property
     def target(self) -> float | str | None:
@@ -278,14 +271,20 @@ class Options(DataOptions):
         return tuple(text for text, given in words.items() if given)
 
     @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names of the trackers, each once."""
+        return tuple(dict.fromkeys(name for name in self.log if name != NOTHING))
+
+    @property
     def plan(self) -> Plan:
-        """The length and the order of training."""
+        """The length and the order of training, with the epochs that were added to it; the warm-up keeps its length."""
+        epochs = self.extensions[-1].total if self.extensions else self.epochs
         plan = Plan(
-            self.epochs,
+            epochs,
             self.batch_size,
             self.seed,
             self.schedule,
-            self.warmup,
+            self.warmup * min(1.0, self.epochs / epochs) if self.extensions else self.warmup,
             precision=self.precision,
             clip=self.clip,
             parts=self.accumulate,

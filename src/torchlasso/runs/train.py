@@ -25,9 +25,10 @@ from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Kept, Refit, Summary
 from torchlasso.runs.teacher import outputs_of_teacher
+from torchlasso.runs.tracking import Tracking, tracked
 from torchlasso.runs.word_effects import word_effects
 from torchlasso.training.evaluation import evaluate_outputs, outputs_of
-from torchlasso.training.trainer import Trainer, support
+from torchlasso.training.trainer import support
 
 
 def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
@@ -49,15 +50,17 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
     model = experiment.build_model()
     training = experiment.trainer(model, rows.train, teacher)
     best = BestEpoch.of(experiment, training, rows)
-    metrics, kept = _train(OURS, training, rows, folder, observer, best)
-    refit = _refit(experiment, model, rows, teacher, folder, observer) if options.refit else None
-    summary = replace(
-        _summary(experiment, training, rows),
-        kept=kept,
-        refit=refit,
-        regularisation=options.regularisation,
-        data=rows.card,
-    )
+    with tracked(experiment, folder.name, folder, observer) as tracking:
+        metrics, kept = _train(OURS, training, rows, folder, observer, tracking, best)
+        refit = _refit(experiment, model, rows, teacher, folder, observer) if options.refit else None
+        summary = replace(
+            _summary(experiment, training, rows),
+            kept=kept,
+            refit=refit,
+            regularisation=options.regularisation,
+            data=rows.card,
+        )
+        tracking.result(summary)
     missed = [control.missed for control in training.trainer.controls]
     summary = replace(
         summary,
@@ -84,9 +87,11 @@ def _compare(
     part = folder.started_part(name, experiment)
     model = experiment.build_model()
     training = experiment.compared(name, model, rows.train, lam)
-    _, kept = _train(name, training, rows, part, observer, BestEpoch.of(experiment, training, rows))
-    summary = _summary(experiment, training, rows)
-    summary = replace(summary, kept=kept, regularisation=experiment.options.regularisation)
+    with tracked(experiment, f"{folder.name}/{name}", part, observer) as tracking:
+        _, kept = _train(name, training, rows, part, observer, tracking, BestEpoch.of(experiment, training, rows))
+        summary = _summary(experiment, training, rows)
+        summary = replace(summary, kept=kept, regularisation=experiment.options.regularisation)
+        tracking.result(summary)
     part.write_model(model.state_dict())
     part.write_summary(summary)
     return summary, model
@@ -105,7 +110,8 @@ def _refit(
     before = deepcopy(model.state_dict())
     measure, found = measure_of_choice(experiment), _figure(experiment, model, rows)
     training = experiment.refit(model, rows.train, teacher)
-    _train(REFIT, training, rows, part, observer)
+    with tracked(experiment, f"{folder.name}/{REFIT}", part, observer) as tracking:
+        _train(REFIT, training, rows, part, observer, tracking)
     refitted = _figure(experiment, model, rows)
     if not (kept := refitted > found if measure.rises else refitted < found):
         model.load_state_dict(before)
@@ -125,6 +131,7 @@ def _train(
     rows: RowSplits,
     folder: RunFolder,
     observer: Observer,
+    tracking: Tracking,
     best: BestEpoch | None = None,
 ) -> tuple[Metrics, Kept | None]:
     """Train, or resume from the folder's checkpoint; return the metrics of all epochs, and the epoch that was kept.
@@ -132,7 +139,8 @@ def _train(
     Training stops early where nothing can change any more, and where no epoch was better for long.
     """
     trainer, groups = training.trainer, training.groups
-    metrics, before = _resume(trainer, folder, best)
+    metrics, before = _resume(training, folder, best)
+    tracking.begin(metrics)
     epochs, done, told = trainer.plan.epochs, trainer.epoch * trainer.batches + trainer.batch, None
 
     def save() -> None:
@@ -145,6 +153,7 @@ def _train(
             observer.training(name, trainer.steps, done, lambda: training.sparsity, lambda: training.lam) as watch,
         ):
             while trainer.epoch < epochs and not (best and best.is_over):
+                training.settle()
                 before = support(groups()) if before is None else before
                 loss = trainer.run_epoch(watch, save)
                 line = _epoch(training, rows, loss, before, support(groups()), best)
@@ -157,6 +166,7 @@ def _train(
                 save()
                 metrics.append(line)
                 before = None
+                tracking.epoch(line)
                 observer.epoch(name, epochs, line)
                 if left is not None:
                     observer.shrunk(trainer.epoch, left)
@@ -184,13 +194,13 @@ def _misses_left_out() -> Iterator[None]:
         yield
 
 
-def _resume(trainer: Trainer, folder: RunFolder, best: BestEpoch | None) -> tuple[Metrics, Tensor | None]:
+def _resume(training: Training, folder: RunFolder, best: BestEpoch | None) -> tuple[Metrics, Tensor | None]:
     """Load the folder's checkpoint into the trainer.
 
     Returns:
         The metrics of the epochs so far, and the support at the start of an epoch that is not finished.
     """
-    state = folder.read_checkpoint()
+    trainer, state = training.trainer, folder.read_checkpoint()
     if state is None:
         return [], None
     try:

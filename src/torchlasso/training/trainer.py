@@ -204,13 +204,17 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state.
 
-        The order of rows and all random numbers follow from the plan's seed, the epoch and the batch.
+        The order of rows and all random numbers follow from the plan's seed, the epoch and the batch. The state may be
+        that of a shorter plan: the learning rate is what this plan has at the step.
         """
         if self.shrinker is not None:
             self.shrinker.replay(state["shrinks"], self.model, self.optimizer, self.controls)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
+        rates = zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        for group, (base, factor) in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = base * factor(self.scheduler.last_epoch)
         for control, kept in zip(self.controls, state["controls"], strict=True):
             control.load_state_dict(kept)
         self.epoch, self.seconds = int(state["epoch"]), float(state["seconds"])
