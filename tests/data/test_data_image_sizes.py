@@ -11,7 +11,7 @@ from PIL import Image
 
 from torchlasso.data import ImageOptions, Standardizer, load, load_part
 from torchlasso.data.images import decode_images
-from torchlasso.data.pixels import Pixels, scale_of_bytes
+from torchlasso.data.scaled import ScaledRows, scale_of_bytes
 
 SIZES = [(8, 8), (4, 8), (16, 8), (30, 20)]  # width and height
 
@@ -114,6 +114,6 @@ def test_bytes_are_scaled_as_floats_are(rng: np.random.Generator) -> None:
     scale, known = scale_of_bytes(data), Standardizer.fit(data.float() / 255)
     assert scale.is_close(known)
     assert scale.std[1] == 1.0
-    rows, pixels = torch.tensor([4999, 0, 3]), Pixels(data, scale)
+    rows, pixels = torch.tensor([4999, 0, 3]), ScaledRows(data, scale)
     assert torch.equal(pixels[rows], scale(data[rows].float() / 255))
     assert (len(pixels), pixels.shape, pixels.device) == (5000, data.shape, data.device)

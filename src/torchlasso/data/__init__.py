@@ -5,7 +5,7 @@
 ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
 """
 
-from torchlasso.data.images import ImageOptions
+from torchlasso.data.image_decoding import ImageOptions
 from torchlasso.data.labels import class_indices
 from torchlasso.data.loading import load, load_part, load_rows
 from torchlasso.data.records import Dataset, Part

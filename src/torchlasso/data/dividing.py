@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Source, find_reader
 from torchlasso.data.splits import TEST_FRACTION, TEST_SEED, hold_out
+from torchlasso.data.stored.cache import folder
+from torchlasso.data.stored.options import ALWAYS, AUTO, NEVER, StreamOptions
 from torchlasso.data.texts import Texts
 
 VALIDATION_FRACTION = 0.1
@@ -28,12 +30,14 @@ class SplitOptions:
         test: the same for the test rows; without a test part, a fifth of the training rows.
         seed: of the choice of validation rows. That of the test rows is always the same.
         stratify: whether numbers as labels are stratified, by tenths; classes always are.
+        stream: whether rows stay on the disk.
     """
 
     validation: float | str | None = 0.0
     test: float | str | None = None
     seed: int = 0
     stratify: bool = False
+    stream: StreamOptions = StreamOptions()
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
@@ -94,18 +98,20 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
     """
     source = find_reader(spec).open(spec, columns)
     portion = source.training(spec)
-    train = DataSplit(portion.read(), portion.origin, portion.origin)
+    stream, notes = _choice(division.stream, [p for p in (portion, source.validation, source.test) if p is not None])
+    train = _whole(portion, stream)
     if isinstance(train.rows.x, Texts) and train.rows.x.columns != columns.text:
         columns = replace(columns, text=train.rows.x.columns)  # of all parts
         source = find_reader(spec).open(spec, columns)
-    notes = list[str]()
+    if isinstance(train.rows.x, Texts) and notes:
+        notes = ["Texts are in memory, as the numbers of their words."]
     if division.test is None and source.test is None:
         train, test = _share(train, TEST_FRACTION, TEST_SEED, division.stratify, "test")
     elif isinstance(division.test, float | int):
         train, test = _share(train, division.test, TEST_SEED, division.stratify, "test")
         notes += _unused("test", source.test)
     else:
-        test = _own("test", division.test, source.test, columns)
+        test = _own("test", division.test, source.test, columns, stream)
     validation: DataSplit | None
     if division.validation is None and source.validation is None:
         train, validation = _share(train, VALIDATION_FRACTION, division.seed, division.stratify, "validation")
@@ -113,14 +119,41 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
         train, validation = _share(train, division.validation, division.seed, division.stratify, "validation")
         notes += _unused("validation", source.validation)
     else:
-        validation = _own("validation", division.validation, source.validation, columns)
+        validation = _own("validation", division.validation, source.validation, columns, stream)
     held = validation if validation and len(validation.rows.x) else None
     found = SplitData(source.name, train, test, held, tuple(notes), columns.survival is not None)
     _refuse_shared_groups(found)
     return found
 
 
-def _own(name: str, given: str | None, portion: Portion | None, columns: ColumnSelection) -> DataSplit:
+def _choice(asked: StreamOptions, portions: Sequence[Portion]) -> tuple[StreamOptions, list[str]]:
+    """Return whether rows stay on the disk, and what to say of it.
+
+    Raises:
+        ValueError: they are to stay there and cannot.
+    """
+    known = all(portion.stored and portion.size for portion in portions)
+    if asked.stream == ALWAYS and not known:
+        kinds = "Parquet and CSV files, hf: data sets and folders of images"
+        raise ValueError(f"{portions[0].origin}: these data are read into memory; stream='{ALWAYS}' is for {kinds}")
+    needed = sum(portion.size() for portion in portions if portion.size) if asked.stream == AUTO and known else 0
+    if not (known and asked.asks_for(needed)):
+        return replace(asked, stream=NEVER), []
+    why = "" if asked.stream == ALWAYS else f"; in memory they would take about {needed / 2**30:,.1f} GiB"
+    note = f"The rows stay on the disk and are read a batch at a time{why}. What is made of them is kept in {folder()}."
+    return replace(asked, stream=ALWAYS), [note]
+
+
+def _whole(portion: Portion, stream: StreamOptions) -> DataSplit:
+    """Read a part as it is."""
+    on_disk = stream.stream == ALWAYS and portion.stored is not None
+    rows = portion.stored(stream) if on_disk and portion.stored else portion.read()
+    return DataSplit(rows, portion.origin, portion.origin)
+
+
+def _own(
+    name: str, given: str | None, portion: Portion | None, columns: ColumnSelection, stream: StreamOptions
+) -> DataSplit:
     """Read a part from a given file, or from the data's own part."""
     if given is not None:
         if not Path(given).exists():
@@ -129,7 +162,7 @@ def _own(name: str, given: str | None, portion: Portion | None, columns: ColumnS
         portion = getattr(source, name) or source.train or source.test or source.validation
     if portion is None:
         raise ValueError(f"{given}: no rows for the {name} part")
-    return DataSplit(portion.read(), portion.origin, portion.origin)
+    return _whole(portion, stream)
 
 
 def _share(train: DataSplit, fraction: float, seed: int, stratify: bool, name: str) -> tuple[DataSplit, DataSplit]:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchlasso.data.frame import Array, Category, Frame, refuse_other_columns
+from torchlasso.data.frame import Array, Category, Frame, TableColumns, refuse_other_columns
 from torchlasso.data.messages import listed, row
 from torchlasso.data.standardizer import Standardizer
+from torchlasso.data.stored.rows import StoredRows
 
 SHOWN = 5  # the most columns that are named in a note
 MOST = 100  # categories of a column with an input of their own; rarer ones share one
@@ -54,7 +55,7 @@ class Encoding:
     origins: dict[str, str]
 
     @classmethod
-    def fit(cls, frame: Frame, origin: str) -> Encoding:
+    def fit(cls, frame: TableColumns, origin: str) -> Encoding:
         """Learn the encoding from training rows.
 
         Columns that are empty, that have one category only, or of whose categories most have a single row, are left
@@ -68,8 +69,8 @@ class Encoding:
             ValueError: no column is left.
         """
         medians, gaps, left_out = dict[str, float](), set[str](), dict[str, str]()
-        missing = np.isnan(frame.numbers)
-        for name, values, is_gap in zip(frame.numeric, frame.numbers.T, missing.T, strict=True):
+        for name, values in frame.columns_of_numbers():
+            is_gap = np.isnan(values)
             if is_gap.all():
                 left_out[name] = "it is empty"
                 continue
@@ -163,7 +164,25 @@ class Encoding:
         Raises:
             ValueError: columns are missing, there are others, or one that had numbers has text.
         """
-        refuse_other_columns(frame.names, self.columns, origin, tuple(self.left_out))
+        self.refuse_others(frame, origin)
+        place = {name: i for i, name in enumerate(frame.numeric)}
+        blank = np.full(len(frame), np.nan, dtype=np.float32)
+        numbers = [frame.numbers[:, place[name]] if name in place else blank for name in self.medians]
+        nothing = Category(np.full(len(frame), -1, dtype=np.int32), ())
+        there = {*frame.names}  # the parts of dates are not, where a column of dates is empty
+        categories = {name: frame.category(name) if name in there else nothing for name in self.categories}
+        stacked = np.stack(numbers, axis=1) if numbers else np.zeros((len(frame), 0), dtype=np.float32)
+        return Frame(self.columns, stacked, categories, self.origins)
+
+    def refuse_others(self, frame: TableColumns, origin: str) -> None:
+        """Refuse columns that are not those of the training rows, or that have text where those have numbers.
+
+        Raises:
+            ValueError: there are such columns.
+        """
+        empty = {name for name, count in frame.gaps.items() if count == len(frame)}
+        parts = [name for name, column in self.origins.items() if column in empty and name not in frame.origins]
+        refuse_other_columns((*frame.names, *parts), self.columns, origin, (*self.left_out, *parts))
         for name in self.medians:
             if (column := frame.categories.get(name)) is not None and (column.codes >= 0).any():
                 first = int((column.codes >= 0).argmax())
@@ -171,17 +190,14 @@ class Encoding:
                 raise ValueError(
                     f"{origin}: column {name!r} holds {text!r} in {row(first)}; in training it has numbers"
                 )
-        place = {name: i for i, name in enumerate(frame.numeric)}
-        blank = np.full(len(frame), np.nan, dtype=np.float32)
-        numbers = [frame.numbers[:, place[name]] if name in place else blank for name in self.medians]
-        categories = {name: frame.category(name) for name in self.categories}
-        stacked = np.stack(numbers, axis=1) if numbers else np.zeros((len(frame), 0), dtype=np.float32)
-        return Frame(self.columns, stacked, categories, self.origins)
 
-    def notes(self, frame: Frame) -> list[str]:
+    def notes(self, frame: TableColumns) -> list[str]:
         """Say what rows have that the training rows did not: new categories, and gaps in other columns."""
         found, gaps, rare = list[str](), {*self.gaps}, {*self.rare}
+        there = {*frame.names}
         for name, values in self.categories.items():
+            if name not in there:  # a part of an empty column of dates
+                continue
             column = frame.category(name)
             counts, known = np.bincount(column.codes + 1, minlength=len(column.values) + 1), {*values}
             new = [i for i, value in enumerate(column.values) if counts[i + 1] and value not in known]
@@ -190,7 +206,8 @@ class Encoding:
                 count = int(counts[[i + 1 for i in new]].sum())
                 rows = "1 row" if count == 1 else f"{count:,} rows"
                 found.append(f"column {name!r} has values in {rows} that are not in training ({shown})")
-        new_gaps = [f"{name} {count:,}" for name, count in frame.gaps.items() if name not in gaps]
+        read = {*self.columns}
+        new_gaps = [f"{name} {count:,}" for name, count in frame.gaps.items() if name in read and name not in gaps]
         if new_gaps:
             more = f" and {len(new_gaps) - SHOWN} more" if len(new_gaps) > SHOWN else ""
             found.append(
@@ -199,7 +216,7 @@ class Encoding:
             )
         return found
 
-    def standardizer(self, x: Tensor) -> Standardizer:
+    def standardizer(self, x: Tensor | StoredRows) -> Standardizer:
         """Compute the scaling of encoded rows: that of numbers, and none of the inputs that are 0 or 1."""
         scale = Standardizer.fit(x)
         is_number = [feature in self.medians for feature in self.features]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,9 +44,49 @@ class Category:
         return np.asarray(known[self.codes])
 
 
+class TableColumns(ABC):
+    """The columns of a table, in memory or on a disk.
+
+    Attributes:
+        names: of all columns, in their order.
+        categories: those that are no numbers, by name.
+        origins: the column of the file that a column was made of, such as a month of a date; others are their own.
+    """
+
+    names: tuple[str, ...]
+    categories: Mapping[str, Category]
+    origins: Mapping[str, str]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    @property
+    @abstractmethod
+    def numeric(self) -> tuple[str, ...]:
+        """The names of the numeric columns."""
+
+    @property
+    @abstractmethod
+    def gaps(self) -> dict[str, int]:
+        """The number of gaps of each column that has any."""
+
+    @abstractmethod
+    def rows(self, index: Array) -> TableColumns:
+        """Select rows by their numbers."""
+
+    @abstractmethod
+    def columns_of_numbers(self) -> Iterator[tuple[str, Array]]:
+        """Yield the name and the values of each numeric column, float32 (n,); a gap is NaN."""
+
+    @abstractmethod
+    def category(self, name: str) -> Category:
+        """Return a column as categories; numbers are written as text."""
+
+
 @dataclass(frozen=True)
-class Frame:
-    """The columns of a table.
+class Frame(TableColumns):
+    """The columns of a table in memory.
 
     Attributes:
         names: of all columns, in their order.
@@ -64,28 +105,27 @@ class Frame:
 
     @property
     def numeric(self) -> tuple[str, ...]:
-        """The names of the numeric columns."""
         return tuple(name for name in self.names if name not in self.categories)
 
     @property
     def gaps(self) -> dict[str, int]:
-        """The number of gaps of each column that has any."""
         missing = np.isnan(self.numbers).sum(axis=0).tolist()
         counts = dict(zip(self.numeric, missing, strict=True))
         counts |= {name: int((column.codes < 0).sum()) for name, column in self.categories.items()}
         return {name: counts[name] for name in self.names if counts[name]}
 
     def rows(self, index: Array) -> Frame:
-        """Select rows by their numbers."""
         categories = {name: column.rows(index) for name, column in self.categories.items()}
         return Frame(self.names, self.numbers[index], categories, self.origins)
+
+    def columns_of_numbers(self) -> Iterator[tuple[str, Array]]:
+        return zip(self.numeric, self.numbers.T, strict=True)
 
     def number(self, name: str) -> Array:
         """Return a numeric column, (n,)."""
         return np.asarray(self.numbers[:, self.numeric.index(name)])
 
     def category(self, name: str) -> Category:
-        """Return a column as categories; numbers are written as text."""
         found = self.categories.get(name)
         return as_category(self.number(name)) if found is None else found
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchlasso.data.images import ImageOptions
+from torchlasso.data.image_decoding import ImageOptions
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels
 from torchlasso.data.text_options import TextOptions

@@ -9,7 +9,7 @@ from torchlasso._core.specs import unknown
 from torchlasso.data.dividing import SplitOptions, split_data
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame
-from torchlasso.data.images import ImageOptions
+from torchlasso.data.image_decoding import ImageOptions
 from torchlasso.data.labels import TASKS, ColumnSelection
 from torchlasso.data.preparing import PreparedData, encoded_rows, prepare, required_labels
 from torchlasso.data.records import Dataset, Part, unit_interval

@@ -13,17 +13,20 @@ from torch import Tensor
 from torchlasso.data.card import DataCard, PartCard
 from torchlasso.data.dividing import DataSplit, SplitData
 from torchlasso.data.encoding import Encoding
-from torchlasso.data.frame import Frame
+from torchlasso.data.frame import Frame, TableColumns, refuse_other_columns
 from torchlasso.data.labels import class_indices, class_names
 from torchlasso.data.records import Labels, Part, alike, kind_of, order_like, widen
 from torchlasso.data.splits import codes_of
+from torchlasso.data.stored.frame import StoredFrame
+from torchlasso.data.stored.rows import StoredRows
 from torchlasso.data.text_options import TextOptions
 from torchlasso.data.texts import Texts
 from torchlasso.data.tokenised import described, tokenised
 from torchlasso.data.tokenizing import TextEncoding
-from torchlasso.training.rows import InputRows, some_rows
+from torchlasso.training.token_rows import TokenRows
 
-Pair = tuple[InputRows, Tensor]
+SplitInputs = Tensor | StoredRows | TokenRows
+Pair = tuple[SplitInputs, Tensor]
 IDENTITY = re.compile(r"(?i:(^|[^a-z])id$)|[a-z]I[Dd]$")  # such as id, user_id or MouseID, but not fluid
 STEM = re.compile(r"^[^_/ ]+(?=[_/ ])")  # of an identity such as 309_1
 
@@ -69,7 +72,7 @@ def prepare(divided: SplitData, texts: TextOptions | None = None) -> PreparedDat
     train, origin = divided.train.rows, divided.train.origin
     encoding: Encoding | None = None
     text, notes = None, list[str]()
-    xs: Mapping[str, InputRows]
+    xs: Mapping[str, SplitInputs]
     if isinstance(train.x, Texts):
         xs, text, notes = tokenised(divided, train.x, texts or TextOptions())
     else:
@@ -83,7 +86,7 @@ def prepare(divided: SplitData, texts: TextOptions | None = None) -> PreparedDat
         for name, split in divided.parts.items()
     }
     pairs: dict[str, Pair] = {name: (xs[name], ys[name]) for name in xs}
-    nothing = (some_rows(xs["train"], torch.arange(0)), ys["train"][:0])
+    nothing = (_none(xs["train"]), ys["train"][:0])
     features = train.features if encoding is None else encoding.features
     card = DataCard(
         name=divided.name,
@@ -93,7 +96,7 @@ def prepare(divided: SplitData, texts: TextOptions | None = None) -> PreparedDat
             PartCard(name, len(xs[name]), split.how, _counts(ys[name], classes))
             for name, split in divided.parts.items()
         ),
-        gaps={} if encoding is None else _filled(train.frame, encoding),
+        gaps={} if encoding is None else _filled(train.columns, encoding),
         encoded={} if encoding is None else encoding.expanded,
         left_out={} if encoding is None else encoding.left_out,
         notes=(*divided.notes, *_of_reading(divided), *notes, *_suspicions(train)),
@@ -125,15 +128,17 @@ def encoded_rows(part: Part, encoding: Encoding, origin: str) -> tuple[Part, lis
     Raises:
         ValueError: the columns are others than those of the training rows.
     """
+    if isinstance(part.x, StoredFrame):
+        return replace(part, x=part.x.encoded(encoding), features=encoding.features), encoding.notes(part.x)
     frame = encoding.aligned(part.frame, origin)
     return replace(part, x=encoding(frame), features=encoding.features), encoding.notes(frame)
 
 
-def _numbers(divided: SplitData) -> tuple[dict[str, Tensor], Encoding | None, list[str]]:
-    """Return the parts of a table or of images as tensors of one shape."""
+def _numbers(divided: SplitData) -> tuple[dict[str, SplitInputs], Encoding | None, list[str]]:
+    """Return the parts of a table or of images as rows of one shape."""
     parts, encoding, notes = _encoded(divided)
-    channels = max(part.tensor.shape[1] for part in parts.values())
-    xs = {name: widen(part.tensor, channels).contiguous() for name, part in parts.items()}
+    channels = max(part.inputs.shape[1] for part in parts.values())
+    xs = {name: _widened(part.inputs, channels) for name, part in parts.items()}
     for name, x in xs.items():
         if x.shape[1:] != xs["train"].shape[1:]:
             raise ValueError(
@@ -150,15 +155,37 @@ def _encoded(divided: SplitData) -> tuple[dict[str, Part], Encoding | None, list
     for split in splits.values():
         if isinstance(split.rows.x, Texts):
             raise ValueError(f"{split.origin}: its rows are texts, and those of the training part are not")
-    if not any(isinstance(split.rows.x, Frame) for split in splits.values()):
-        ordered = {name: order_like(s.rows, train.rows.features, s.origin) for name, s in splits.items()}
+    if all(_is_plain(split.rows) for split in splits.values()):
+        ordered = {name: _plain(s.rows, train.rows.features, s.origin) for name, s in splits.items()}
         return dict(zip(ordered, alike(list(ordered.values())), strict=True)), None, []
-    encoding = Encoding.fit(train.rows.frame, train.origin)
+    encoding = Encoding.fit(train.rows.columns, train.origin)
     found, notes = dict[str, Part](), list[str]()
     for name, split in splits.items():
         found[name], said = encoded_rows(split.rows, encoding, split.origin)
         notes += [f"In the {name} part, {each}." for each in said]
     return found, encoding, notes
+
+
+def _none(x: SplitInputs) -> SplitInputs:
+    """Return none of the rows."""
+    return x[:0] if isinstance(x, Tensor) else x.rows(torch.arange(0))
+
+
+def _widened(x: Tensor | StoredRows, channels: int) -> SplitInputs:
+    return widen(x, channels).contiguous() if isinstance(x, Tensor) else x.widened(channels)
+
+
+def _is_plain(part: Part) -> bool:
+    """Return whether the rows are images, or numbers without gaps."""
+    return part.x.is_plain if isinstance(part.x, StoredFrame) else not isinstance(part.x, Frame)
+
+
+def _plain(part: Part, features: tuple[str, ...], origin: str) -> Part:
+    """Return images as they are, and numbers with the columns in the order of ``features``."""
+    if not isinstance(part.x, StoredFrame):
+        return order_like(part, features, origin)
+    refuse_other_columns(part.features, features, origin)
+    return replace(part, x=part.x.numbers(features), features=features)
 
 
 def required_labels(y: Labels | None, origin: str) -> Labels:
@@ -191,9 +218,9 @@ def _targets(split: DataSplit, trained: Labels, classes: tuple[str, ...], traini
     return targets
 
 
-def _inputs(train: Part, x: InputRows) -> str:
+def _inputs(train: Part, x: SplitInputs) -> str:
     if train.is_table:
-        columns = len(train.frame.names) or x.shape[1]
+        columns = len(train.columns.names) or x.shape[1]
         same = columns == x.shape[1]
         return f"{columns:,} column{'s' * (columns != 1)}" + ("" if same else f", {x.shape[1]:,} inputs")
     channels, height, width = x.shape[1:]
@@ -221,7 +248,7 @@ def _counts(y: Tensor, classes: tuple[str, ...]) -> dict[str, int]:
     return dict(zip(classes, counts, strict=True))
 
 
-def _filled(frame: Frame, encoding: Encoding) -> dict[str, int]:
+def _filled(frame: TableColumns, encoding: Encoding) -> dict[str, int]:
     """Return the number of gaps of each column that is read."""
     return {name: count for name, count in frame.gaps.items() if name not in encoding.left_out}
 
@@ -235,7 +262,7 @@ def _suspicions(train: Part) -> list[str]:
     """Name columns that look like the identity of rows, or of what several rows are of."""
     if not train.is_table or train.groups is not None or train.times is not None:
         return []
-    frame, found = train.frame, list[str]()
+    frame, found = train.columns, list[str]()
     for name in filter(IDENTITY.search, frame.names):
         column = frame.category(name)
         counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values))

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchlasso.data.frame import Frame, join_frames, refuse_other_columns
+from torchlasso.data.frame import Frame, TableColumns, join_frames, refuse_other_columns
+from torchlasso.data.stored.rows import StoredRows
 from torchlasso.data.texts import Texts, join_texts
 from torchlasso.data.tokenizing import TextEncoding
 
@@ -23,7 +24,8 @@ class Part:
 
     Args:
         x: images (n, channels, height, width), float32 in [0, 1] or bytes; or a table (n, features), float32, or with
-            categories or gaps a :class:`~torchlasso.data.frame.Frame`; or :class:`~torchlasso.data.texts.Texts`.
+            categories or gaps a :class:`~torchlasso.data.frame.Frame`; or rows or columns on a disk; or
+            :class:`~torchlasso.data.texts.Texts`.
         y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None if there are none.
         features: the column names of a table, () for images and for arrays without names.
         names: names of the rows, such as the files of images; () if they have no names.
@@ -35,7 +37,7 @@ class Part:
     torch.Size([2, 3])
     """
 
-    x: Tensor | Frame | Texts
+    x: Tensor | TableColumns | StoredRows | Texts
     y: Labels | None
     features: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -55,7 +57,9 @@ class Part:
     @property
     def is_table(self) -> bool:
         """True for rows with columns of numbers or categories, false for images and texts."""
-        return isinstance(self.x, Frame) or (isinstance(self.x, Tensor) and self.x.dim() == 2)
+        if isinstance(self.x, Texts):
+            return False
+        return isinstance(self.x, TableColumns) or len(self.x.shape) == 2
 
     def with_floats(self) -> Part:
         """Return the part with float32 in [0, 1] in the place of bytes."""
@@ -63,21 +67,43 @@ class Part:
         return replace(self, x=unit_interval(self.tensor)) if is_bytes else self
 
     @property
-    def frame(self) -> Frame:
+    def columns(self) -> TableColumns:
         """The columns of a table."""
-        return self.x if isinstance(self.x, Frame) else Frame(self.features, self.tensor.numpy())
+        return self.x if isinstance(self.x, TableColumns) else self.frame
 
     @property
-    def tensor(self) -> Tensor:
+    def frame(self) -> Frame:
+        """The columns of a table in memory.
+
+        Raises:
+            ValueError: they are on a disk.
+        """
+        if isinstance(self.x, Frame):
+            return self.x
+        return Frame(self.features, self.tensor.numpy())
+
+    @property
+    def inputs(self) -> Tensor | StoredRows:
         """The rows as numbers.
 
         Raises:
             ValueError: there are categories, gaps or texts.
         """
-        if not isinstance(self.x, Tensor):
-            what = "table has categories or gaps" if isinstance(self.x, Frame) else "rows are texts"
+        if isinstance(self.x, TableColumns | Texts):
+            what = "rows are texts" if isinstance(self.x, Texts) else "table has categories or gaps"
             raise ValueError(f"the {what}; encode it")
         return self.x
+
+    @property
+    def tensor(self) -> Tensor:
+        """The rows as numbers in memory.
+
+        Raises:
+            ValueError: there are categories or gaps, or the rows are on a disk.
+        """
+        if not isinstance(found := self.inputs, Tensor):
+            raise ValueError("the rows are on a disk; read them")
+        return found
 
 
 @dataclass(frozen=True)
@@ -166,7 +192,7 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
             other = next(origin for part, origin in zip(parts, origins, strict=True) if not isinstance(part.x, Texts))
             raise ValueError(f"{other}: its rows are not texts, as those of other files of the split are")
         return Part(join_texts(texts, origins), y, (), names, groups, times, notes)
-    if any(isinstance(part.x, Frame) for part in parts):
+    if any(isinstance(part.x, TableColumns) for part in parts):
         frame = join_frames([part.frame for part in parts], origins)
         return Part(frame, y, frame.names, names, groups, times, notes)
     parts = alike(parts)
@@ -182,7 +208,7 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
 
 def alike(parts: Sequence[Part]) -> Sequence[Part]:
     """Return parts that all have bytes, or all numbers."""
-    are_bytes = {part.tensor.dtype == torch.uint8 for part in parts}
+    are_bytes = {part.inputs.dtype == torch.uint8 for part in parts}
     return parts if len(are_bytes) == 1 else [part.with_floats() for part in parts]
 
 

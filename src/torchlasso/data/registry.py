@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torchlasso._core.registry import Registry
 from torchlasso._core.specs import unknown
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
+from torchlasso.data.stored.options import StreamOptions
 
 
 @dataclass(frozen=True)
 class Portion:
-    """One split that can be read: its origin, for messages, and the function that reads it."""
+    """One split that can be read.
+
+    Attributes:
+        origin: its name in messages.
+        read: a function that reads it into memory.
+        size: a function that returns the bytes of memory which that takes, about; None where that is not known.
+        stored: a function that makes a part whose rows stay on the disk; None where they cannot.
+    """
 
     origin: str
     read: Callable[[], Part]
+    size: Callable[[], int] | None = None
+    stored: Callable[[StreamOptions], Part] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,11 @@ class FileReader(Reader):
 
     def open(self, spec: str, columns: ColumnSelection) -> Source:
         path = Path(spec)
-        return Source(path.name, Portion(spec, lambda: self.read(path, columns)))
+        return Source(path.name, Portion(spec, lambda: self.read(path, columns), **self.on_disk([path], columns)))
+
+    def on_disk(self, paths: Sequence[Path], columns: ColumnSelection) -> dict[str, Any]:
+        """Return the functions of a :class:`Portion` that are of files which stay on the disk; none if they cannot."""
+        return {}
 
     @abstractmethod
     def read(self, path: Path, columns: ColumnSelection) -> Part:

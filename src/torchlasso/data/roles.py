@@ -18,7 +18,7 @@ from torchlasso.data.text_columns import typed
 
 @dataclass(frozen=True)
 class Roles:
-    """What columns say about rows beside the inputs.
+    """Labels, groups and times of rows, beside their inputs.
 
     Attributes:
         y, groups, times: as those of a :class:`~torchlasso.data.records.Part`.

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchlasso.data.stored.rows import StoredRows
+
 CLOSE = 1e-4  # relative to the deviation; sums on another machine differ by far less
-_ROWS = 4096  # rows at a time in double precision
+_ROWS, _NUMBERS = 4096, 1 << 22  # rows, and numbers in them, at a time in double precision
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Standardizer:
             raise ValueError(f"std must be above 0, got {min(self.std)}")
 
     @classmethod
-    def fit(cls, x: Tensor) -> Standardizer:
+    def fit(cls, x: Tensor | StoredRows) -> Standardizer:
         """Compute the mean and standard deviation of ``x``, (n, channels, ...) or (n, features).
 
         A channel or feature that is constant gets the standard deviation 1.
@@ -46,13 +48,12 @@ class Standardizer:
         Raises:
             ValueError: ``x`` has no rows or fewer than two dimensions.
         """
-        if x.dim() < 2 or len(x) == 0:
+        if len(x.shape) < 2 or len(x) == 0:
             raise ValueError(f"x must have the shape (n, channels or features, ...), got {tuple(x.shape)}")
-        dims = [0, *range(2, x.dim())]
-        count = x.numel() // x.shape[1]
-        mean = _sum_of_powers(x, torch.zeros(x.shape[1]), dims, 1) / count
-        std = (_sum_of_powers(x, mean, dims, 2) / count).sqrt()
-        std[(x.amax(dims) == x.amin(dims)).cpu() | (std == 0)] = 1.0
+        count = x.shape.numel() // x.shape[1]
+        mean = _sum_of_powers(x, torch.zeros(x.shape[1]), 1) / count
+        std = (_sum_of_powers(x, mean, 2) / count).sqrt()
+        std[_constant(x) | (std == 0)] = 1.0
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -93,13 +94,26 @@ class Standardizer:
         )
 
 
-def _sum_of_powers(x: Tensor, centre: Tensor, dims: list[int], power: int) -> Tensor:
-    """Sum (x − centre)^power over ``dims``, in double precision and with little memory: (x.shape[1],)."""
-    centre = _along_channels(centre, x)
+def _some(x: Tensor | StoredRows) -> Iterator[Tensor]:
+    """Yield all rows, some at a time."""
+    rows = max(1, min(_ROWS, _NUMBERS // max(1, x.shape[1:].numel())))
+    return (x[start : start + rows] for start in range(0, len(x), rows))
+
+
+def _sum_of_powers(x: Tensor | StoredRows, centre: Tensor, power: int) -> Tensor:
+    """Sum (x − centre)^power of each channel, in double precision and with little memory: (x.shape[1],)."""
+    dims = [0, *range(2, len(x.shape))]
     total = torch.zeros(x.shape[1], dtype=torch.float64)
-    for rows in torch.split(x, _ROWS):
-        total += (rows.cpu().double() - centre).pow(power).sum(dims)
+    for rows in _some(x):
+        total += (rows.cpu().double() - _along_channels(centre, rows)).pow(power).sum(dims)
     return total
+
+
+def _constant(x: Tensor | StoredRows) -> Tensor:
+    """Return which channels have one value only, (x.shape[1],)."""
+    first = _along_channels(x[0:1].cpu().reshape(x.shape[1], -1)[:, 0], x[0:1])
+    same = ((rows.cpu() == first).reshape(len(rows), x.shape[1], -1) for rows in _some(x))
+    return torch.stack([each.all(dim=2).all(dim=0) for each in same]).all(dim=0)
 
 
 def _along_channels(values: Tensor, x: Tensor) -> Tensor:

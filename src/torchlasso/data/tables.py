@@ -19,7 +19,7 @@ from torchlasso.data.image_part import image_part
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Part
-from torchlasso.data.roles import roles_of
+from torchlasso.data.roles import Roles, roles_of
 from torchlasso.data.text_columns import DECIMAL, typed
 from torchlasso.data.texts import text_columns_in, texts_of
 
@@ -48,33 +48,66 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
     y, groups, times, left = roles.y, roles.groups, roles.times, roles.inputs
     if table.num_rows == 0:
         raise ValueError(f"{origin}: no rows; at least one is needed")
-    pictures = [name for name in left if _is_image(pa, table.schema.field(name).type)]
-    if len(pictures) > 1:
-        raise ValueError(f"{origin}: several columns of images ({listed(pictures)}); give all but one in ignore=")
-    if pictures:
-        images = _encoded(table.column(pictures[0]), pictures[0], origin, image_paths)
+    if pictures := image_columns(pa, table.schema, left, origin):
+        images = encoded_images(table.column(pictures[0]), pictures[0], origin, image_paths)
         return image_part(images, table.num_rows, lambda index: f"{origin}, {row(index)}", columns, y, groups, times)
     if not left:
         raise ValueError(f"{origin}: there are no columns besides the label; at least one is needed")
     if read := columns.text or text_columns_in(pa, table.select(left)):
-        if twice := [name for name in read if name not in left]:
-            raise ValueError(f"{origin}: the column {listed(twice)} cannot be both the text and something else")
-        texts, notes = texts_of(pa, table.select(left), read, origin)
-        return Part(texts, y, groups=groups, times=times, notes=tuple(notes))
+        return text_part(pa, table, read, roles, origin)
     frame = table_frame(pa, table.select(left), columns.categories, origin)
     if not frame.categories and not np.isnan(frame.numbers).any():
         return Part(torch.from_numpy(frame.numbers), y, frame.names, groups=groups, times=times)
     return Part(frame, y, frame.names, groups=groups, times=times)
 
 
-def _is_image(pa: Any, kind: Any) -> bool:
+def text_part(pa: Any, table: Any, read: tuple[str, ...], roles: Roles, origin: str) -> Part:
+    """Make a part of columns of texts.
+
+    Raises:
+        ValueError: one of them has another role, or holds something else.
+    """
+    if twice := [name for name in read if name not in roles.inputs]:
+        raise ValueError(f"{origin}: the column {listed(twice)} cannot be both the text and something else")
+    texts, notes = texts_of(pa, table, read, roles.inputs, origin)
+    return Part(texts, roles.y, groups=roles.groups, times=roles.times, notes=tuple(notes))
+
+
+def image_columns(pa: Any, schema: Any, names: list[str], origin: str) -> list[str]:
+    """Return the column of images among ``names``, if there is one.
+
+    Raises:
+        ValueError: there are several.
+    """
+    found = [name for name in names if is_image(pa, schema.field(name).type)]
+    if len(found) > 1:
+        raise ValueError(f"{origin}: several columns of images ({listed(found)}); give all but one in ignore=")
+    return found
+
+
+def is_image(pa: Any, kind: Any) -> bool:
+    """Return whether values of an Arrow type are images."""
     if pa.types.is_struct(kind):
         return any(kind.field(i).name == "bytes" for i in range(kind.num_fields))
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _encoded(column: Any, name: str, origin: str, image_paths: bool) -> Iterator[bytes | Path]:
-    index = 0
+def encoded_images(
+    column: Any, name: str, origin: str, image_paths: bool = False, first: int = 0
+) -> Iterator[bytes | Path]:
+    """Yield the images of a column of Arrow, or their files.
+
+    Args:
+        column: the images.
+        name: of the column, for messages.
+        origin: the name of the data, for messages.
+        image_paths: whether an image without bytes may be read from its path.
+        first: the number of the first row, for messages.
+
+    Raises:
+        ValueError: a row has none.
+    """
+    index = first
     for chunk in column.iterchunks():
         for value in chunk.to_pylist():
             data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
@@ -87,7 +120,7 @@ def _encoded(column: Any, name: str, origin: str, image_paths: bool) -> Iterator
             index += 1
 
 
-def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str) -> Frame:
+def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str, dates: tuple[str, ...] = ()) -> Frame:
     """Convert columns of numbers, text and dates to a frame.
 
     Args:
@@ -95,6 +128,7 @@ def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str) -
         table: the columns, a ``pyarrow.Table``.
         categories: those whose numbers are categories.
         origin: the name of the data in messages.
+        dates: columns known to hold dates, if any value is there.
 
     Raises:
         ValueError: a column is of another kind, has infinite numbers, or mixes numbers and text.
@@ -102,6 +136,9 @@ def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str) -
     held = {name: plain_column(pa, table.column(name)) for name in table.column_names}
     as_text = [n for n, column in held.items() if pa.types.is_string(column.type) and n not in categories]
     held.update(zip(as_text, typed(pa, [held[name] for name in as_text]), strict=True))
+    for name in dates:
+        if not is_date(pa, held[name].type):
+            held[name] = pa.chunked_array([pa.nulls(table.num_rows, pa.timestamp("us"))])
     other = [name for name, column in held.items() if not _is_known(pa, column.type)]
     if other:
         what, them = ("column", "it") if len(other) == 1 else ("columns", "them")

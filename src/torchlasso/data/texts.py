@@ -68,9 +68,13 @@ def text_columns_in(pa: Any, table: Any) -> tuple[str, ...]:
         pa: the module ``pyarrow``.
         table: the columns without labels.
     """
-    names: Sequence[str] = table.column_names
-    wanted = names if len(names) == 1 else [name for name in names if name.lower() in NAMES]
+    wanted = named_as_texts(table.column_names)
     return next(((name,) for name in wanted if holds_texts(pa, table.column(name))), ())
+
+
+def named_as_texts(names: Sequence[str]) -> list[str]:
+    """Return the columns that may hold texts, by their names."""
+    return [*names] if len(names) == 1 else [name for name in names if name.lower() in NAMES]
 
 
 def holds_texts(pa: Any, column: Any) -> bool:
@@ -91,10 +95,19 @@ def _is_text(pa: Any, kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def texts_of(pa: Any, table: Any, columns: tuple[str, ...], origin: str) -> tuple[Texts, list[str]]:
+def texts_of(
+    pa: Any, table: Any, columns: tuple[str, ...], names: Sequence[str], origin: str
+) -> tuple[Texts, list[str]]:
     """Read columns of texts, joined by a line break, and say what a person should know.
 
     A gap is an empty text.
+
+    Args:
+        pa: the module ``pyarrow``.
+        table: has the columns.
+        columns: those of texts.
+        names: of all columns without roles.
+        origin: the name of the data in messages.
 
     Raises:
         ValueError: a column holds something else, or all texts are empty.
@@ -117,7 +130,7 @@ def texts_of(pa: Any, table: Any, columns: tuple[str, ...], origin: str) -> tupl
     empty = sum(not text for text in joined)
     if empty == len(joined):
         raise ValueError(f"{origin}: all texts of column {listed(columns)} are empty")
-    others = [name for name in table.column_names if name not in columns]
+    others = [name for name in names if name not in columns]
     notes = [f"{origin}: {_counted(empty)} empty."] if empty else []
     if others:
         them = "is" if len(others) == 1 else "are"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import torchlasso
 from torchlasso._core.functions import need_consent
 from torchlasso.data import Part, load_part
-from torchlasso.data.images import ImageOptions
+from torchlasso.data.image_decoding import ImageOptions
 from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.runs import choices
 from torchlasso.runs.finished import FinishedRun, open_run

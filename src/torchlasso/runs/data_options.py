@@ -7,9 +7,10 @@ from typing import Annotated
 
 from torchlasso._core.specs import unknown
 from torchlasso.data.dividing import VALIDATION_FRACTION
-from torchlasso.data.images import PAD, RESIZES, ImageOptions
+from torchlasso.data.image_decoding import PAD, RESIZES, ImageOptions
 from torchlasso.data.labels import TASKS, ColumnSelection
 from torchlasso.data.splits import TEST_FRACTION
+from torchlasso.data.stored.options import AUTO, STREAMS, StreamOptions
 from torchlasso.data.text_options import MAX_LENGTH, VOCABULARY, WORDS, TextOptions
 from torchlasso.runs.declared import TRAIN, Option
 from torchlasso.runs.records import NEWER
@@ -77,6 +78,15 @@ class DataOptions:
     vocabulary: Annotated[int, Option("Most words of the vocabulary: the most frequent ones in training.")] = field(
         default=VOCABULARY, metadata=NEWER
     )
+    stream: Annotated[
+        str,
+        Option(
+            f"Rows that stay on the disk: {', '.join(STREAMS)}; auto, where they would take much of the free memory."
+        ),
+    ] = field(default=AUTO, metadata=NEWER)
+    workers: Annotated[int, Option("Processes that read the batches of rows on the disk ahead.")] = field(
+        default=0, metadata=NEWER
+    )
     stratify: Annotated[bool, Option("Divide labels that are numbers evenly too; classes always are.")] = False
 
     def __post_init__(self) -> None:
@@ -86,8 +96,10 @@ class DataOptions:
                 raise ValueError(f"--{name} must be a share, at least 0 and below 1, or a file; got {value!r}")
         if self.test == 0:
             raise ValueError("--test must be above 0: the figures of a run are of its test rows")
+        if self.workers < 0:
+            raise ValueError(f"--workers must be a number of processes, at least 0; got {self.workers}")
         try:
-            _ = self.images, self.texts
+            _ = self.images, self.texts, self.streaming
         except ValueError as error:
             flag = "" if str(error).startswith("unknown") else "--"
             name, *rest = str(error).split(" ", 1)
@@ -102,6 +114,11 @@ class DataOptions:
             )
         if self.task not in (None, *TASKS):
             raise unknown("task", str(self.task), TASKS)
+
+    @property
+    def streaming(self) -> StreamOptions:
+        """The options of rows that stay on the disk."""
+        return StreamOptions(self.stream, self.workers)
 
     @property
     def columns(self) -> ColumnSelection:

@@ -13,9 +13,11 @@ from torchlasso.data.dividing import SplitOptions
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame, refuse_other_columns
 from torchlasso.data.loading import load_splits
-from torchlasso.data.pixels import Pixels, scale_of_bytes
-from torchlasso.data.preparing import encoded_rows
+from torchlasso.data.preparing import SplitInputs, encoded_rows
 from torchlasso.data.records import order_like, widen
+from torchlasso.data.scaled import ScaledRows, scale_of_bytes
+from torchlasso.data.stored.images import EncodedImages
+from torchlasso.data.stored.rows import StoredRows
 from torchlasso.data.texts import Texts
 from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.path import folds_of
@@ -148,7 +150,7 @@ class RowSplits:
 
 def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     """Read the data of the options, and divide them into training, validation and test rows."""
-    division = SplitOptions(options.validation, options.test, options.seed, options.stratify)
+    division = SplitOptions(options.validation, options.test, options.seed, options.stratify, options.streaming)
     found = load_splits(options.data, options.columns, division)
     x, y = found.train
     is_survival = options.survival is not None
@@ -167,25 +169,27 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     )
     device = choices.parse_device(options.device)
 
-    def ready(pair: tuple[InputRows, Tensor]) -> tuple[InputRows, Tensor]:
+    def ready(pair: tuple[SplitInputs, Tensor]) -> tuple[InputRows, Tensor]:
         x, y = pair[0], inputs.scaled(pair[1]).to(device)
         if isinstance(x, TokenRows):
             return x.to(device), y
-        x = x[:]
+        if isinstance(x, StoredRows):
+            return ScaledRows(x, inputs.standardizer, device, options.workers), y
         is_bytes = x.dtype == torch.uint8
-        return Pixels(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y
+        return ScaledRows(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y
 
     train, validation, test = map(ready, (found.train, found.validation, found.test))
     return inputs, RowSplits(train, validation, test, found.card, found.groups, found.held_groups)
 
 
-def _scale_of(x: InputRows, encoding: Encoding | None) -> data.Standardizer:
+def _scale_of(x: SplitInputs, encoding: Encoding | None) -> data.Standardizer:
     if isinstance(x, TokenRows):
         return data.Standardizer((), ())
-    x = x[:]
     if encoding is not None:
         return encoding.standardizer(x)
-    return scale_of_bytes(x) if x.dtype == torch.uint8 else data.Standardizer.fit(x)
+    if isinstance(x, Tensor | EncodedImages) and x.dtype == torch.uint8:
+        return scale_of_bytes(x)
+    return data.Standardizer.fit(x)
 
 
 def read_data_again(options: Options, known: InputSpec) -> RowSplits:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from torch import Tensor
 
 from torchlasso.data import Standardizer
-from torchlasso.data.pixels import Pixels
+from torchlasso.data.scaled import ScaledRows
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.rows import InputSpec
 from torchlasso.training.evaluation import outputs_of
@@ -36,4 +36,4 @@ def outputs_of_teacher(path: str, allowed: Collection[str], inputs: InputSpec, x
 
 
 def _scaled_again(x: InputRows, ours: Standardizer, theirs: Standardizer) -> InputRows:
-    return Pixels(x.data, theirs) if isinstance(x, Pixels) else theirs(ours.undone(x[:]))
+    return ScaledRows(x.data, theirs, x.device, x.workers) if isinstance(x, ScaledRows) else theirs(ours.undone(x[:]))

@@ -70,12 +70,12 @@ def background_of(x: InputRows) -> Tensor:
     common = some.cpu().mode(dim=1, keepdim=True).values.to(x.device)
     share = (some == common).double().mean(dim=1)
     over = [0, *range(2, len(x.shape))]
-    mean = x.mean(dim=over) if isinstance(x, Tensor) else _mean(x, over)
+    mean = _mean(x, over)
     return torch.where(share >= COMMON, common[:, 0], mean).view(1, -1, *[1] * (len(x.shape) - 2))
 
 
 def _mean(x: InputRows, over: list[int]) -> Tensor:
-    """Return the mean of rows that are not all in memory at once."""
+    """Return the mean, the same to the bit of rows in memory and on a disk."""
     total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
     for start in range(0, len(x), ROWS):
         total += x[start : start + ROWS].double().sum(dim=over)

@@ -42,14 +42,22 @@ class ReadAhead(Protocol):
         """Yield the inputs of one batch of rows after another."""
 
 
+@runtime_checkable
+class Selectable(Protocol):
+    """Rows of which some are rows of the same kind."""
+
+    def rows(self, index: Tensor, /) -> InputRows:
+        """Select rows by their numbers."""
+
+
 def input_batches(x: InputRows, batches: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yield the inputs of batches of rows, given by their numbers, in order."""
     return x.batches(batches) if isinstance(x, ReadAhead) else (input_batch(x, rows) for rows in batches)
 
 
 def some_rows(x: InputRows, rows: Tensor) -> InputRows:
-    """Return some rows, given by their numbers, as rows; texts keep their lengths."""
-    return x.rows(rows) if isinstance(x, TokenRows) else input_batch(x, rows)
+    """Return some rows, given by their numbers; texts keep their lengths, and rows on a disk stay there."""
+    return x.rows(rows) if isinstance(x, Selectable) else input_batch(x, rows)
 
 
 def on_device(x: InputRows, device: torch.device) -> InputRows:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torchlasso._core.extras import require
 from torchlasso._core.memory import need_memory
@@ -13,11 +16,19 @@ from torchlasso._core.text import first_line
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
+from torchlasso.data.stored.cache import kept_file, key_of, state_of
+from torchlasso.data.stored.columnar import ParquetFiles
+from torchlasso.data.stored.options import StreamOptions
+from torchlasso.data.stored.parts import stored_table_part
 from torchlasso.data.tables import table_part
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 2**20, 2**28  # bytes of text that are read at once
+BLOCK = 2**26  # the same, for a file that stays on the disk
+MEMORY = 8  # bytes of memory per byte of text: itself, and a number of 64 bits for every two characters
+NOTES = "torchlasso.notes"
 DELIMITERS = (",", ";", "\t", "|")
 COMMA = r"^\s*([+-]?[0-9]*),([0-9]+([eE][+-]?[0-9]+)?)\s*$"  # a number with a decimal comma
+OTHER_NOTE = "{} is not UTF-8; it is read as cp1252."
 OTHER = "cp1252"  # the encoding of text that is not UTF-8: of Windows, and nearly Latin-1
 
 
@@ -31,27 +42,89 @@ class Csv(FileReader):
     def read(self, path: Path, columns: ColumnSelection) -> Part:
         pa = require("pyarrow", "data", f"{path}: reading CSV")
         csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
-        need_memory(8 * path.stat().st_size, str(path))  # the text, and a number of 64 bits for every two characters
-        with path.open("rb") as file:
-            head = file.read(4096)
-        if not head.strip():
-            raise ValueError(f"{path}: an empty file; a header and rows are needed")
-        if b"\0" in head:
-            raise ValueError(f"{path}: not a CSV file: it is binary, not text in UTF-8")
-        delimiter, notes = _delimiter(head), list[str]()
-        try:
+        need_memory(MEMORY * path.stat().st_size, str(path))
+        delimiter, notes = delimiter_of(path), list[str]()
+        with _named(pa, path):
             table = _read_text(pa, csv, path, delimiter, notes)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise ValueError(
-                f"{path}: not a CSV file with a header and rows of one length ({first_line(error)})"
-            ) from error
         if delimiter != ",":
             table = _with_points(pa, table)
         return replace(table_part(table, columns, str(path)), notes=tuple(notes))
 
+    def on_disk(self, paths: Sequence[Path], columns: ColumnSelection) -> dict[str, Any]:
+        def stored(stream: StreamOptions) -> Part:
+            files = [as_parquet(path) for path in paths]
+            part = stored_table_part(ParquetFiles(files, [*map(str, paths)]), columns, stream)
+            return replace(part, notes=tuple(note for file in files for note in _notes_in(file)))
 
-def _delimiter(head: bytes) -> str:
-    """Return the delimiter that is most frequent in the header, outside quotes."""
+        return {"size": lambda: sum(MEMORY * path.stat().st_size for path in paths), "stored": stored}
+
+
+def as_parquet(path: Path) -> Path:
+    """Return a Parquet file with the columns of a CSV file as text, which is kept in the cache.
+
+    Raises:
+        ValueError: it is not a CSV file with rows of one length.
+    """
+    pa = require("pyarrow", "data", f"{path}: reading CSV")
+    delimiter = delimiter_of(path)
+
+    def write(file: BinaryIO) -> None:
+        with _named(pa, path):
+            try:
+                _convert(pa, path, delimiter, "utf8", file, ())
+                return
+            except (UnicodeDecodeError, pa.ArrowInvalid) as error:
+                if not _is_of_encoding(error):
+                    raise
+            file.seek(0)
+            file.truncate()
+            _convert(pa, path, delimiter, OTHER, file, (OTHER_NOTE.format(path),))
+
+    return kept_file(key_of("csv", state_of(path)), ".parquet", write, path.stat().st_size, str(path))
+
+
+def _convert(pa: Any, path: Path, delimiter: str, encoding: str, file: BinaryIO, notes: tuple[str, ...]) -> None:
+    """Write the columns of a CSV file as text, some rows at a time."""
+    csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
+    parquet = require("pyarrow.parquet", "data", f"{path}: reading CSV")
+    options = _options(csv, BLOCK, delimiter, encoding)
+    with path.open("rb") as text, csv.open_csv(text, convert_options=_as_text(csv, path, options), **options) as rows:
+        schema = rows.schema.with_metadata({NOTES: json.dumps(notes)})
+        with parquet.ParquetWriter(file, schema) as writer:
+            for batch in rows:
+                table = pa.Table.from_batches([batch])
+                writer.write_table((table if delimiter == "," else _with_points(pa, table)).cast(schema))
+
+
+def _notes_in(file: Path) -> list[str]:
+    parquet = require("pyarrow.parquet", "data", "reading CSV")
+    found: list[str] = json.loads(parquet.read_schema(file).metadata[NOTES.encode()])
+    return found
+
+
+@contextmanager
+def _named(pa: Any, path: Path) -> Iterator[None]:
+    """Name the file in errors, except those of the cache."""
+    try:
+        yield
+    except (ValueError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{path}: not a CSV file with a header and rows of one length ({first_line(error)})"
+        ) from error
+
+
+def delimiter_of(path: Path) -> str:
+    """Return the delimiter that is most frequent in the header, outside quotes.
+
+    Raises:
+        ValueError: the file is empty or binary.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if not head.strip():
+        raise ValueError(f"{path}: an empty file; a header and rows are needed")
+    if b"\0" in head:
+        raise ValueError(f"{path}: not a CSV file: it is binary, not text in UTF-8")
     names = re.sub(r'"[^"]*"', "", head.decode("utf8", "replace").lstrip("\ufeff\r\n ").splitlines()[0])
     return max(DELIMITERS, key=names.count)
 
@@ -68,23 +141,34 @@ def _read_text(pa: Any, csv: Any, path: Path, delimiter: str, notes: list[str]) 
     try:
         return _read_in(csv, path, delimiter, "utf8")
     except (UnicodeDecodeError, pa.ArrowInvalid) as error:
-        if not isinstance(error, UnicodeDecodeError) and "UTF8" not in str(error):
+        if not _is_of_encoding(error):
             raise
-    notes.append(f"{path} is not UTF-8; it is read as {OTHER}.")
+    notes.append(OTHER_NOTE.format(path))
     return _read_in(csv, path, delimiter, OTHER)
 
 
 def _read_in(csv: Any, path: Path, delimiter: str, encoding: str) -> Any:
     """Read all columns as text, so that all rows of a column determine its type."""
     size = min(max(path.stat().st_size, SMALLEST_BLOCK), LARGEST_BLOCK)  # a block has to hold the header
-    options = {
+    options = _options(csv, size, delimiter, encoding)
+    convert = _as_text(csv, path, options)
+    with path.open("rb") as file:
+        return csv.read_csv(file, convert_options=convert, **options)
+
+
+def _options(csv: Any, size: int, delimiter: str, encoding: str) -> dict[str, Any]:
+    return {
         # with threads, errors do not name the row; with many blocks, a wide table has many pieces of few rows
         "read_options": csv.ReadOptions(use_threads=False, block_size=size, encoding=encoding),
         "parse_options": csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
     }
+
+
+def _as_text(csv: Any, path: Path, options: dict[str, Any]) -> Any:
     # opened here, because Arrow requires file names in UTF-8
     with path.open("rb") as file, csv.open_csv(file, **options) as reader:
-        names = reader.schema.names
-    convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
-    with path.open("rb") as file:
-        return csv.read_csv(file, convert_options=convert, **options)
+        return csv.ConvertOptions(column_types=dict.fromkeys(reader.schema.names, "string"))
+
+
+def _is_of_encoding(error: Exception) -> bool:
+    return isinstance(error, UnicodeDecodeError) or "UTF8" in str(error)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part, concatenate
-from torchlasso.data.registry import Portion, Reader, Source, reader_of, register
+from torchlasso.data.registry import FileReader, Portion, Reader, Source, reader_of, register
 
 # in the order of Source; words that a file's name contains
 _ROLES = {"train": "train", "test": "test|t10k", "validation": "valid|val(?![a-z])"}
@@ -70,4 +70,5 @@ def _portion(spec: str, files: list[Path], columns: ColumnSelection) -> Portion 
         portions = [source.train for source in opened]
         return concatenate([portion.read() for portion in portions if portion], origins)
 
-    return Portion(origin, read)
+    reader = readers[0]
+    return Portion(origin, read, **(reader.on_disk(files, columns) if isinstance(reader, FileReader) else {}))

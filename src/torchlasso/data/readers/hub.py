@@ -10,6 +10,8 @@ from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
+from torchlasso.data.stored.columnar import HubColumns
+from torchlasso.data.stored.parts import memory_of, stored_table_part
 from torchlasso.data.tables import table_part
 
 ROLES = (("train",), ("test",), ("validation", "valid", "val", "dev"))  # in the order of Source
@@ -41,7 +43,15 @@ def _portion(spec: str, splits: Any, split: str | None, columns: ColumnSelection
     def read() -> Part:
         return table_part(splits[split].with_format("arrow")[:], columns, origin, image_paths=True)
 
-    return Portion(origin, read)
+    def table() -> HubColumns:
+        return HubColumns(splits[split], origin)
+
+    return Portion(
+        origin,
+        read,
+        size=lambda: memory_of(table()),
+        stored=lambda stream: stored_table_part(table(), columns, stream),
+    )
 
 
 def _load(spec: str) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torchlasso.data.image_decoding import SUFFIXES
 from torchlasso.data.image_part import image_part
-from torchlasso.data.images import SUFFIXES
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.registry import Portion, Reader, Source, register
 

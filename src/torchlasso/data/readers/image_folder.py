@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from torchlasso.data.image_decoding import SUFFIXES
 from torchlasso.data.image_part import image_part
-from torchlasso.data.images import SUFFIXES
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
-from torchlasso.data.records import Part
+from torchlasso.data.records import Labels, Part
 from torchlasso.data.registry import Portion, Reader, Source, register
+from torchlasso.data.stored.options import StreamOptions
+from torchlasso.data.stored.parts import memory_of_images, stored_files_part
 
 ROLES = (("train",), ("test",), ("val", "valid", "validation"))  # in the order of Source
 
@@ -48,10 +50,27 @@ def _images(path: Path) -> list[Path]:
 
 
 def _portion(root: Path | None, columns: ColumnSelection) -> Portion | None:
-    return None if root is None else Portion(str(root), lambda: _read(root, columns))
+    if root is None:
+        return None
+
+    def size() -> int:
+        files, _ = _found(root, columns)
+        return memory_of_images(len(files), files[0])
+
+    def stored(stream: StreamOptions) -> Part:
+        files, y = _found(root, columns)
+        return stored_files_part(files, columns, stream, y)
+
+    return Portion(str(root), lambda: _read(root, columns), size, stored)
 
 
 def _read(root: Path, columns: ColumnSelection) -> Part:
+    files, y = _found(root, columns)
+    return image_part(files, len(files), lambda index: str(files[index]), columns, y, names=tuple(map(str, files)))
+
+
+def _found(root: Path, columns: ColumnSelection) -> tuple[list[Path], Labels | None]:
+    """Return the image files, and the folder of each."""
     folders = _folders(root)
     if not folders and not columns.required:
         files, y = _images(root), None
@@ -65,4 +84,4 @@ def _read(root: Path, columns: ColumnSelection) -> Part:
         y = np.repeat(np.array(list(by_class)), [len(group) for group in by_class.values()])
     if not files:
         raise ValueError(f"{root}: no images ({', '.join(SUFFIXES)})")
-    return image_part(files, len(files), lambda index: str(files[index]), columns, y, names=tuple(map(str, files)))
+    return files, y

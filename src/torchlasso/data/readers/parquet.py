@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torchlasso._core.text import first_line
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import FileReader, register
+from torchlasso.data.stored.columnar import ParquetFiles
+from torchlasso.data.stored.parts import memory_of, stored_table_part
 from torchlasso.data.tables import table_part
 
 MOST_ROWS = 1 << 16  # the most rows read at a time
@@ -22,6 +25,15 @@ class Parquet(FileReader):
 
     form = "FILE.parquet"
     suffix = ".parquet"
+
+    def on_disk(self, paths: Sequence[Path], columns: ColumnSelection) -> dict[str, Any]:
+        def table() -> ParquetFiles:
+            return ParquetFiles(paths)
+
+        return {
+            "size": lambda: memory_of(table()),
+            "stored": lambda stream: stored_table_part(table(), columns, stream),
+        }
 
     def read(self, path: Path, columns: ColumnSelection) -> Part:
         pa = require("pyarrow", "data", f"{path}: reading Parquet")

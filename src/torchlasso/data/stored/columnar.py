@@ -1,0 +1,128 @@
+"""Tables on a disk, of which single columns, or some rows at a time, are read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torchlasso._core.extras import require
+from torchlasso._core.memory import need_memory
+from torchlasso._core.text import first_line
+from torchlasso.data.frame import refuse_other_columns
+from torchlasso.data.stored.cache import state_of
+
+AT_ONCE = 1 << 26  # bytes of a table that are read at a time, about
+
+
+class Columnar(ABC):
+    """A table on a disk.
+
+    Attributes:
+        origin: its name in messages.
+        schema: a ``pyarrow.Schema``.
+        count: the number of rows.
+        size: the bytes of its values, not compressed, about.
+        state: what changes when the table changes, for keys of the cache.
+        has_paths: whether an image without bytes may be read from its path.
+    """
+
+    origin: str
+    schema: Any
+    count: int
+    size: int
+    state: list[Any]
+    has_paths = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all columns."""
+        return list(self.schema.names)
+
+    @abstractmethod
+    def select(self, names: list[str]) -> Any:
+        """Read some columns, as a ``pyarrow.Table``."""
+
+    @abstractmethod
+    def _some(self, names: list[str], rows: int) -> Iterator[Any]:
+        """Yield ``rows`` rows at a time, as tables with the columns of ``names``."""
+
+    def batches(self, names: list[str]) -> Iterator[Any]:
+        """Yield all rows, as many at a time as take little memory, as tables with the columns of ``names``."""
+        each = max(1, self.size // max(1, self.count))
+        return self._some(names, max(1, min(1 << 16, AT_ONCE // each)))
+
+
+class ParquetFiles(Columnar):
+    """Parquet files with the same columns, in order.
+
+    Args:
+        paths: the files.
+        origins: their names in messages; by default their paths.
+
+    Raises:
+        ValueError: a file is damaged, or has other columns than the first one.
+    """
+
+    def __init__(self, paths: Sequence[Path], origins: Sequence[str] = ()) -> None:
+        self.paths, origins = list(paths), origins or [str(path) for path in paths]
+        self.origin = origins[0] if len(paths) == 1 else f"{origins[0]} and {len(paths) - 1} more"
+        self.state = [state_of(path) for path in paths]
+        self.count = self.size = 0
+        for path, origin in zip(self.paths, origins, strict=True):
+            with _opened(path) as file:
+                if path is self.paths[0]:
+                    self.schema = file.schema_arrow
+                refuse_other_columns(file.schema_arrow.names, self.schema.names, origin)
+                groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+                self.count += file.metadata.num_rows
+                self.size += sum(group.total_byte_size for group in groups)
+
+    def select(self, names: list[str]) -> Any:
+        pa = require("pyarrow", "data", f"{self.origin}: reading Parquet")
+        need_memory(8 * self.count * len(names), self.origin)
+        tables = []
+        for path in self.paths:
+            with _opened(path) as file:
+                tables.append(file.read(columns=names).select(names))
+        return pa.concat_tables(tables, promote_options="permissive")
+
+    def _some(self, names: list[str], rows: int) -> Iterator[Any]:
+        pa = require("pyarrow", "data", f"{self.origin}: reading Parquet")
+        for path in self.paths:
+            with _opened(path) as file:
+                for batch in file.iter_batches(batch_size=rows, columns=names):
+                    yield pa.Table.from_batches([batch]).select(names)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    pa = require("pyarrow", "data", f"{path}: reading Parquet")
+    parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
+    try:
+        # opened here, because Arrow requires file names in UTF-8
+        with path.open("rb") as content, parquet.ParquetFile(content) as file:
+            yield file
+    except (OSError, OverflowError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})") from error
+
+
+class HubColumns(Columnar):
+    """A split of a data set of ``datasets``, which is memory-mapped."""
+
+    has_paths = True
+
+    def __init__(self, split: Any, origin: str) -> None:
+        self.split, self.origin = split, origin
+        self.schema, self.count = split.features.arrow_schema, len(split)
+        files = [Path(file["filename"]) for file in split.cache_files]
+        self.state = [*map(state_of, files), str(split.split)]
+        self.size = sum(path.stat().st_size for path in files)
+
+    def select(self, names: list[str]) -> Any:
+        return self.split.select_columns(names).with_format("arrow")[:]
+
+    def _some(self, names: list[str], rows: int) -> Iterator[Any]:
+        yield from self.split.select_columns(names).with_format("arrow").iter(batch_size=rows)

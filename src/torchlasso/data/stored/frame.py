@@ -1,0 +1,158 @@
+"""The columns of a table on a disk, each read when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchlasso._core.extras import require
+from torchlasso.data.encoding import Encoding
+from torchlasso.data.frame import Array, Category, Frame, TableColumns, as_category
+from torchlasso.data.stored.cache import kept_file, key_of
+from torchlasso.data.stored.columnar import Columnar
+from torchlasso.data.stored.values import StoredNumbers, write_numbers
+from torchlasso.data.tables import table_frame
+
+
+class StoredFrame(TableColumns):
+    """The columns of a table on a disk: numbers with gaps, and categories.
+
+    All columns are read once at the start, one at a time, to learn their kinds, by the same rules as in memory.
+
+    Args:
+        table: the table.
+        read: the columns that are inputs.
+        categories: those of them whose numbers are categories.
+
+    Raises:
+        ValueError: a column is of another kind, has infinite numbers, or mixes numbers and text.
+    """
+
+    def __init__(self, table: Columnar, read: list[str], categories: tuple[str, ...]) -> None:
+        self.table, self.read, self.forced = table, read, categories
+        self.index: Array | None = None
+        self._with_gaps, self._of_categories, self._dates = set[str](), list[str](), list[str]()
+        self.origins: dict[str, str] = {}
+        self._of_column: dict[str, tuple[str, ...]] = {}
+        self._last: tuple[str, Frame] | None = None
+        for column in read:
+            frame = self._column(column)
+            self._of_column[column] = frame.names
+            self.origins |= frame.origins
+            self._of_categories += frame.categories
+            if len(frame.names) > 1:
+                self._dates.append(column)
+            if frame.gaps:
+                self._with_gaps.add(column)
+        self.names = tuple(name for names in self._of_column.values() for name in names)
+        self.categories: Mapping[str, Category] = _Lazily(self._of_categories, self.category)
+
+    def __len__(self) -> int:
+        return self.table.count if self.index is None else len(self.index)
+
+    def rows(self, index: Array) -> StoredFrame:
+        """Select rows by their numbers; nothing is read."""
+        found = copy(self)
+        found.index = index if self.index is None else self.index[index]
+        found.categories = _Lazily(self._of_categories, found.category)
+        return found
+
+    @property
+    def is_plain(self) -> bool:
+        """True if there are only numbers, without gaps."""
+        return not self._of_categories and not self._with_gaps
+
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        categories = {*self._of_categories}
+        return tuple(name for name in self.names if name not in categories)
+
+    @property
+    def gaps(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for column in self.read:
+            if column in self._with_gaps:
+                found |= self._selected(column).gaps
+        return {name: found[name] for name in self.names if name in found}
+
+    def columns_of_numbers(self) -> Iterator[tuple[str, Array]]:
+        for column in self.read:
+            frame = self._selected(column)
+            yield from frame.columns_of_numbers()
+
+    def category(self, name: str) -> Category:
+        frame = self._selected(self.origins.get(name, name))
+        found = frame.categories.get(name)
+        return as_category(frame.numbers[:, frame.numeric.index(name)]) if found is None else found
+
+    def numbers(self, names: tuple[str, ...]) -> StoredNumbers:
+        """Write a table of plain numbers row by row, with the columns in the order of ``names``."""
+        pa = require("pyarrow", "data", "reading tables")
+        order = {name: place for place, name in enumerate(self.read)}
+        places = [order[name] for name in names]
+
+        def chunks() -> Iterator[Tensor]:
+            for table in self.table.batches(self.read):
+                yield torch.from_numpy(self._framed(pa, table).numbers[:, places])
+
+        return self._written(chunks(), len(names), ["numbers", names])
+
+    def encoded(self, encoding: Encoding) -> StoredNumbers:
+        """Write the inputs that an encoding makes of the columns, row by row."""
+        pa = require("pyarrow", "data", "reading tables")
+        encoding.refuse_others(self, self.table.origin)
+
+        def chunks() -> Iterator[Tensor]:
+            for table in self.table.batches(self.read):
+                yield encoding(encoding.aligned(self._framed(pa, table), self.table.origin))
+
+        return self._written(chunks(), len(encoding.features), ["encoding", asdict(encoding)])
+
+    def _written(self, chunks: Iterator[Tensor], inputs: int, how: list[Any]) -> StoredNumbers:
+        key = key_of("numbers", self.table.state, self.read, self.forced, how)
+        write = partial(write_numbers, chunks, inputs)
+        path = kept_file(key, ".arrow", write, 4 * self.table.count * inputs, self.table.origin)
+        found = StoredNumbers(path, self.table.count, inputs)
+        return found if self.index is None else found.rows(self.index)
+
+    def _framed(self, pa: Any, table: Any) -> Frame:
+        """Return the columns of some rows, of the kinds that they have in all rows."""
+        forced = (*self.forced, *(name for name in self._of_categories if name not in self.origins))
+        return table_frame(pa, table, forced, self.table.origin, dates=tuple(self._dates))
+
+    def _column(self, name: str) -> Frame:
+        """Return all rows of a column of the file."""
+        if self._last is None or self._last[0] != name:
+            pa = require("pyarrow", "data", "reading tables")
+            forced = (name,) if name in self.forced else ()
+            self._last = name, table_frame(pa, self.table.select([name]), forced, self.table.origin)
+        return self._last[1]
+
+    def _selected(self, name: str) -> Frame:
+        frame = self._column(name)
+        return frame if self.index is None else frame.rows(self.index)
+
+
+class _Lazily(Mapping[str, Category]):
+    """Columns of categories that are read when they are asked for."""
+
+    def __init__(self, names: list[str], read: Any) -> None:
+        self._names, self._read = dict.fromkeys(names), read
+
+    def __getitem__(self, name: str) -> Category:
+        if name not in self._names:
+            raise KeyError(name)
+        found: Category = self._read(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -1,0 +1,98 @@
+"""Parts whose rows stay on a disk: of tables, of columns of images, and of files of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from torchlasso._core.extras import require
+from torchlasso.data.image_decoding import ImageDecoder, ImageOptions
+from torchlasso.data.images import BYTES
+from torchlasso.data.labels import ColumnSelection
+from torchlasso.data.records import Labels, Part
+from torchlasso.data.roles import roles_of
+from torchlasso.data.stored.cache import kept_file, key_of
+from torchlasso.data.stored.columnar import Columnar
+from torchlasso.data.stored.frame import StoredFrame
+from torchlasso.data.stored.images import ArrowImages, EncodedImages, ImageFiles, ImageSource, write_images
+from torchlasso.data.stored.options import StreamOptions
+from torchlasso.data.tables import encoded_images, image_columns, is_image, text_part
+from torchlasso.data.texts import named_as_texts, text_columns_in
+
+VALUE = 20  # bytes of memory for a value of a table, with the copies that are made while it is read
+
+
+def stored_table_part(table: Columnar, columns: ColumnSelection, stream: StreamOptions) -> Part:
+    """Make a part of a table on a disk, as :func:`~torchlasso.data.tables.table_part` does of one in memory.
+
+    Labels, groups and times are read into memory, and so are texts.
+
+    Raises:
+        ValueError: the table cannot be used; the message says why.
+    """
+    pa, origin = require("pyarrow", "data", "reading tables"), table.origin
+    if not table.count:
+        raise ValueError(f"{origin}: no rows; at least one is needed")
+    roles = roles_of(pa, table.select, table.names, columns, origin)
+    if pictures := image_columns(pa, table.schema, roles.inputs, origin):
+        source = _images_of(table, pictures[0])
+        return stored_images_part(source, columns, stream, roles.y, roles.groups, roles.times)
+    if not roles.inputs:
+        raise ValueError(f"{origin}: there are no columns besides the label; at least one is needed")
+    if read := columns.text or text_columns_in(pa, table.select(named_as_texts(roles.inputs))):
+        known = {*table.names}
+        return text_part(pa, table.select([name for name in read if name in known]), read, roles, origin)
+    frame = StoredFrame(table, roles.inputs, tuple(name for name in columns.categories if name in roles.inputs))
+    return Part(frame, roles.y, frame.names, groups=roles.groups, times=roles.times)
+
+
+def stored_files_part(paths: Sequence[Path], columns: ColumnSelection, stream: StreamOptions, y: Labels | None) -> Part:
+    """Make a part of files of images."""
+    return stored_images_part(ImageFiles(paths), columns, stream, y, names=tuple(map(str, paths)))
+
+
+def stored_images_part(
+    source: ImageSource,
+    columns: ColumnSelection,
+    stream: StreamOptions,
+    y: Labels | None = None,
+    groups: Labels | None = None,
+    times: Labels | None = None,
+    names: tuple[str, ...] = (),
+) -> Part:
+    """Make a part of encoded images, and leave out the labels of those that cannot be read."""
+    x = EncodedImages(source, columns.images, stream.workers)
+    y, groups, times = (None if values is None else values[x.kept] for values in (y, groups, times))
+    names = tuple(names[i] for i in x.kept.tolist()) if names else ()
+    return Part(x, y, (), names, groups, times, x.notes)
+
+
+def memory_of(table: Columnar) -> int:
+    """Return the bytes of memory that reading a whole table takes, about."""
+    pa = require("pyarrow", "data", "reading tables")
+    pictures = [name for name in table.names if is_image(pa, table.schema.field(name).type)]
+    if not pictures:
+        return VALUE * table.count * len(table.names)
+    first = next(encoded_images(next(table.batches(pictures[:1])).column(0), pictures[0], table.origin), None)
+    return table.size + memory_of_images(table.count, first)
+
+
+def memory_of_images(count: int, first: bytes | Path | None) -> int:
+    """Return the bytes of memory that images like the first one take, about."""
+    return 0 if first is None else count * BYTES * ImageDecoder(ImageOptions()).bytes_of(first)
+
+
+def _images_of(table: Columnar, name: str) -> ArrowImages:
+    """Return the images of a column, in a file from which any can be read."""
+
+    def some() -> Iterator[list[bytes]]:
+        first = 0
+        for batch in table.batches([name]):
+            images = encoded_images(batch.column(0), name, table.origin, table.has_paths, first)
+            yield [each if isinstance(each, bytes) else each.read_bytes() for each in images]
+            first += batch.num_rows
+
+    write = partial(write_images, some())
+    path = kept_file(key_of("images", table.state, name), ".arrow", write, table.size, table.origin)
+    return ArrowImages(path, table.origin, [table.state, name])
