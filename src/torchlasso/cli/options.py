@@ -96,10 +96,16 @@ def parsed(cls: type, command: str, values: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _number_or_text(value: str | None) -> float | str | None:
+    """Return a text as a number if it is one; a share may be in per cent, below 100 %."""
+    if value is None:
+        return None
     try:
-        return None if value is None else float(value[:-1]) / 100 if value.endswith("%") else float(value)
+        number = float(value.removesuffix("%"))
     except ValueError:
         return value
+    if not value.endswith("%"):
+        return number
+    return number / 100 if number < 100 else value
 
 
 def split_list(text: str) -> tuple[str, ...]:

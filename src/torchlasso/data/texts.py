@@ -131,7 +131,7 @@ def texts_of(
     if empty == len(joined):
         raise ValueError(f"{origin}: all texts of column {listed(columns)} are empty")
     others = [name for name in names if name not in columns]
-    notes = [f"{origin}: {_counted(empty)} empty."] if empty else []
+    notes = [f"{_counted(empty)} empty."] if empty else []
     if others:
         them = "is" if len(others) == 1 else "are"
         notes.append(f"Only the text is read; {listed(others)} {them} not.")

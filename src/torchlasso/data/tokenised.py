@@ -22,12 +22,14 @@ def tokenised(
     Raises:
         ValueError: a part has no texts, or the tokenizer cannot be used.
     """
+    writing = _of_the_writing(train.values) if options.file is None else []
     try:
         encoding = TextEncoding.fit(train, options)
     except ValueError as error:
+        advice = "".join(f". {note}" for note in writing)
         where = "" if options.file is not None else f"{divided.train.origin}: "
-        raise ValueError(f"{where}{error}") from error
-    rows, notes = dict[str, TokenRows](), _of_the_writing(train.values) if options.file is None else []
+        raise ValueError(f"{where}{error}{advice}") from error
+    rows, notes = dict[str, TokenRows](), list(writing)
     for name, split in divided.parts.items():
         if not isinstance(split.rows.x, Texts):
             raise ValueError(f"{split.origin}: its rows are not texts, as those of the training part are")

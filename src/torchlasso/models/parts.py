@@ -48,7 +48,7 @@ def text_sizes(model: str, input_shape: tuple[int, ...]) -> tuple[int, int]:
     if len(input_shape) != 2:
         raise ValueError(
             f"model {model!r} needs texts, (length, words), but the input has the shape {input_shape}; "
-            "for a table, use 'mlp'"
+            "for a table, use 'mlp', or name its column of texts with text="
         )
     return input_shape[0], input_shape[1]
 

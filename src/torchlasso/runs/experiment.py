@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.rows import InputRows
 from torchlasso.training.trainer import Term, Trainer, sparsity
+from torchlasso.training.word_dropout import WordDropout
 from torchlasso.weights import weights_of
 
 OURS, REFIT = "torchlasso", "refit"
@@ -235,7 +237,9 @@ class Experiment:
         options, (x, y) = self.options, rows
         transforms = [choices.parse_augmentation(text, x) for text in options.augment]
         if options.input_dropout:
-            transforms.append(InputDropout.fit(x, options.input_dropout))
+            is_text = self.inputs.text is not None
+            dropout = WordDropout if is_text else partial(InputDropout.fit, x)
+            transforms.append(dropout(options.input_dropout))
         loss = choices.minimised_loss(
             options.loss, options.label_smoothing, options.class_weight, y, len(self.inputs.classes)
         )

@@ -97,7 +97,10 @@ class Options(DataOptions):
         ),
     ] = None
     input_dropout: Annotated[
-        float, Option("Probability with which an input is set to the background in a training step, such as 0.2.")
+        float,
+        Option(
+            "Probability with which an input is set to the background, or a word left out, in a training step: 0.2."
+        ),
     ] = field(default=0.0, metadata=NEWER)
     label_smoothing: Annotated[
         float, Option("Share of each label that is spread evenly over all classes in training, such as 0.1.")

@@ -12,6 +12,12 @@ from torchlasso.training.regularisation import background_of, need_floats
 from torchlasso.training.rows import InputRows
 
 
+def check_probability(what: str, p: float) -> None:
+    """Raise ``ValueError`` unless a probability of dropout is a number that is at least 0 and below 1."""
+    if not is_number(p) or not 0 <= p < 1:
+        raise ValueError(f"p of the {what} must be a probability, at least 0 and below 1; got {p!r}")
+
+
 @dataclass(frozen=True, eq=False)
 class InputDropout:
     """Dropout of inputs: each goes to the background b with probability p, and the others are scaled.
@@ -37,8 +43,7 @@ class InputDropout:
     background: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def __post_init__(self) -> None:
-        if not is_number(self.p) or not 0 <= self.p < 1:
-            raise ValueError(f"p of the input dropout must be a probability, at least 0 and below 1; got {self.p!r}")
+        check_probability("input dropout", self.p)
 
     @classmethod
     def fit(cls, x: InputRows, p: float) -> InputDropout:
