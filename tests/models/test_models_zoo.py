@@ -17,15 +17,7 @@ SHAPES = [(1, 4, 4), (1, 8, 8), (1, 15, 17), (1, 16, 16), (1, 28, 28), (3, 32, 3
 TEXT = (6, 50)  # words of a text, words of the vocabulary
 
 
-def reads_texts(name: str) -> bool:
-    try:
-        models.build(name, TEXT, 3)
-    except ValueError:
-        return False
-    return True
-
-
-OF_TEXTS = [name for name in models.names() if reads_texts(name)]
+OF_TEXTS = [name for name in models.names() if models.reads_texts(name)]
 OF_IMAGES = [name for name in models.names() if name not in OF_TEXTS]
 
 

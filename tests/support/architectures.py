@@ -106,7 +106,7 @@ def tied_embedding() -> Example:
 
 
 def zoo(name: str) -> Example:
-    if name in ("text-cnn", "transformer"):
+    if models.reads_texts(name):
         return models.build(name, (12, 20), 5, dim=8), torch.randint(0, 20, (2, 7))
     return models.build(name, (1, 28, 28), 10), images(28, 1)
 

@@ -207,7 +207,8 @@ def _trained(values: Array, most: int) -> str:
     made.normalizer = tokenizers.normalizers.Sequence(
         [tokenizers.normalizers.NFC(), tokenizers.normalizers.BertNormalizer(strip_accents=False)]
     )
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    parts = tokenizers.pre_tokenizers
+    made.pre_tokenizer = parts.Sequence([parts.Whitespace(), parts.Punctuation()])
     trainer = tokenizers.trainers.WordLevelTrainer(
         vocab_size=most + 1, min_frequency=RARE, special_tokens=[PAD], show_progress=False
     )

@@ -21,16 +21,20 @@ Builder = Callable[..., nn.Module]
 BuilderT = TypeVar("BuilderT", bound=Builder)
 
 _builders: Registry[str, Builder] = Registry("model")
+_of_texts: set[str] = set()
 
 
-def register(name: str) -> Callable[[BuilderT], BuilderT]:
+def register(name: str, *, of_texts: bool = False) -> Callable[[BuilderT], BuilderT]:
     """Register a function ``(input_shape, outputs, *, option=default, ...) -> nn.Module`` under ``name``.
+
+    ``of_texts``: whether its inputs are texts.
 
     Raises ``ValueError`` if the name is taken.
     """
 
     def entered(builder: BuilderT) -> BuilderT:
         _builders.enter(name, builder)
+        _of_texts.update([name] if of_texts else [])
         return builder
 
     return entered
@@ -43,6 +47,15 @@ def names() -> tuple[str, ...]:
     True
     """
     return tuple(sorted(_builders))
+
+
+def reads_texts(name: str) -> bool:
+    """Return whether the inputs of the model ``name`` are texts.
+
+    >>> reads_texts("text-cnn"), reads_texts("lenet-5")
+    (True, False)
+    """
+    return name in _of_texts
 
 
 def build(name: str, input_shape: tuple[int, ...], outputs: int, **options: Any) -> nn.Module:

@@ -37,7 +37,7 @@ class TextCNN(nn.Module):
         return out
 
 
-@register("text-cnn")
+@register("text-cnn", of_texts=True)
 def text_cnn(
     input_shape: tuple[int, ...], outputs: int, *, dim: int = 128, filters: int = 100, dropout: float = 0.5
 ) -> nn.Module:

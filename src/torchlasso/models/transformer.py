@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         return out
 
 
-@register("transformer")
+@register("transformer", of_texts=True)
 def transformer(
     input_shape: tuple[int, ...],
     outputs: int,

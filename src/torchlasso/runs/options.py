@@ -28,7 +28,7 @@ DENSE, LOSS_TERM = "dense", "loss-term"
 COMPARISONS = (DENSE, LOSS_TERM)
 FIGURES = tuple(each.option for each in (LOSS, *MEASURES.values()))
 TARGETS = ("sparsity", "flops", "bytes", "features")
-RECIPES = ("latent", "proximal")  # see :mod:`torchlasso.runs.recipes`
+RECIPES = ("latent", "proximal", "words")  # see :mod:`torchlasso.runs.recipes`
 
 
 def is_count_or_share(value: float | str) -> bool:
@@ -57,7 +57,7 @@ class Options(DataOptions):
         str,
         Option(
             f"Recipe: {', '.join(RECIPES)}; values for the options without a default here. "
-            "If not given, latent where there is a target, else proximal.",
+            "If not given, latent where there is a target (words for words of texts), else proximal.",
             by_recipe=True,
         ),
     ] = field(default="proximal", metadata=NEWER)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from torchlasso._core.functions import is_function_name
 from torchlasso._core.specs import parse_spec, unknown
+from torchlasso.models import reads_texts
 from torchlasso.runs.choices import parse_blocks
 from torchlasso.runs.model_blocks import INPUTS, OF_MODELS
 from torchlasso.runs.options import LOSS_TERM, RECIPES, TARGETS, Options, is_by_recipe
@@ -18,6 +20,7 @@ Given = dict[str, Any]
 ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "rmsprop")
 # Chosen on validation rows of several data sets, networks and lengths: docs/results/recipes.md.
 RATE, HOLD, WARMUP, THETA, LAM = 5e-3, 0.25, 0.05, 0.2, 0.05
+RATE_OF_WORDS = 1e-2  # chosen on validation rows: docs/results/text.md
 
 
 def _proximal(given: Mapping[str, Any]) -> Given:
@@ -31,21 +34,28 @@ def _latent(given: Mapping[str, Any]) -> Given:
     return {**values, "reweight": THETA} if is_reweighted else values
 
 
+def _words(given: Mapping[str, Any]) -> Given:
+    return {"lr": RATE_OF_WORDS}
+
+
 def _has_weights(over: str | None) -> bool:
     """Return whether the zeros of these blocks are weights, which can be held; those of singular values are not."""
     return over is None or parse_spec(over)[0] in OF_MODELS or parse_blocks(over).of_weights
 
 
 # (the options that are given) ↦ the values of others; a value that is missing is the default of its field
-CHOOSE: Mapping[str, Callable[[Mapping[str, Any]], Given]] = dict(zip(RECIPES, (_latent, _proximal), strict=True))
+CHOOSE: Mapping[str, Callable[[Mapping[str, Any]], Given]] = dict(
+    zip(RECIPES, (_latent, _proximal, _words), strict=True)
+)
 
 
 def completed(given: Mapping[str, Any]) -> Given:
     """Return the options of a run with the values of their recipe in place of those that are None.
 
-    A target, or a path, has the recipe ``latent``, unless it needs the λ of the objective: the recipe is ``proximal``
-    under an optimizer that does not adapt its steps, where a loss term or values of λ are to be compared, and over
-    singular values. A target for the number of features has the blocks ``inputs``, unless others are given.
+    A target, or a path, has the recipe ``latent``, or ``words`` over the words of texts, unless it needs the λ of the
+    objective: the recipe is ``proximal`` under an optimizer that does not adapt its steps, where a loss term or values
+    of λ are to be compared, and over singular values. A target for the number of features has the blocks ``inputs``,
+    unless others are given.
 
     Args:
         given: field of :class:`~torchlasso.runs.options.Options` ↦ its value; None where the recipe decides.
@@ -76,4 +86,17 @@ def _default(given: Mapping[str, Any]) -> str:
     has_target = any(given.get(name) is not None for name in TARGETS) or (path is not None and not path.lams)
     is_free = given["form"] in (None, "latent") and LOSS_TERM not in given.get("compare", ())
     is_fit = parse_spec(given["optimizer"])[0] in ADAPTIVE and _has_weights(given["over"])
-    return "latent" if has_target and is_free and is_fit else "proximal"
+    if not (has_target and is_free and is_fit):
+        return "proximal"
+    return "words" if _is_of_words(given) else "latent"
+
+
+def _is_of_words(given: Mapping[str, Any]) -> bool:
+    """Return whether words of texts are to be chosen.
+
+    Most words are rare, and an optimizer that adapts its steps moves their embeddings as far as those of frequent ones.
+    The latent form compares how far blocks are moved, so it would keep rare words.
+    """
+    name = given["model"]
+    is_of_texts = not is_function_name(name) and reads_texts(parse_spec(name)[0])
+    return is_of_texts and given["over"] is not None and parse_spec(given["over"])[0] == INPUTS

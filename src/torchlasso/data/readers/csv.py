@@ -48,7 +48,8 @@ class Csv(FileReader):
             table = _read_text(pa, csv, path, delimiter, notes)
         if delimiter != ",":
             table = _with_points(pa, table)
-        return replace(table_part(table, columns, str(path)), notes=tuple(notes))
+        part = table_part(table, columns, str(path))
+        return replace(part, notes=(*part.notes, *notes))
 
     def on_disk(self, paths: Sequence[Path], columns: ColumnSelection) -> dict[str, Any]:
         def stored(stream: StreamOptions) -> Part:
