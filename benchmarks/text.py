@@ -5,7 +5,8 @@ network trains 8 epochs at a learning rate of 1e-2 and, where words were chosen,
 with a rate that falls as a cosine. `torchlasso` chooses the words while it trains, by the group lasso over the rows of
 the embedding (--features 5%), and then refits. `dense` reads all words. `frequent` and `chi2` read as many words as
 torchlasso, chosen before: the most frequent ones, and those with the largest χ² statistics between a word's presence
-and the class, on the training rows. They train 14 epochs. Learning rates were chosen on the validation rows of seed 0.
+and the class, on the training rows. They train 14 epochs. The learning rate was chosen on the validation rows of seed
+0; `dense` has the better of two rates on the validation rows of each seed.
 
     python benchmarks/text.py --data FOLDER_WITH_R8 --out text.jsonl
 """
@@ -32,7 +33,7 @@ from torchlasso.data.tokenizing import TextEncoding
 SEEDS = range(3)
 SHARE = 0.05
 NETWORK = ("--model", "text-cnn:dim=64,filters=50", "--max-length", "128", "--batch-size", "64")
-PLAN = ("--recipe", "proximal", "--lr", "1e-2")
+RATES = {"dense": ("1e-2", "5e-3")}
 
 
 def main() -> None:
@@ -71,28 +72,24 @@ def run(method: str, seed: int, data: str, folder: Path, seconds: str) -> dict[s
     }
     if method == "chi2":
         (folder / "tokenizer.json").write_text(by_chi2(data, seed, int(count)))
-    command = (
-        "train",
-        "--data",
-        data,
-        *NETWORK,
-        *PLAN,
-        *options[method],
-        "--seed",
-        str(seed),
-        "--out",
-        str(folder / "run"),
-    )
-    torchlasso(*command)
-    summary = json.loads((folder / "run" / "summary.json").read_text())
-    found = {
-        "error": summary["error"],
-        "balanced_error": summary["balanced_error"],
-        "validation_error": summary["validation"]["scores"]["error"]["value"],
-        "seconds": summary["seconds"],
-        **({} if method == "dense" else {"words": int(count)}),
-    }
-    return found | cost(folder / "run", seconds) if method == "torchlasso" else found
+    trained = []
+    for rate in RATES.get(method, ("1e-2",)):
+        plan = ("--recipe", "proximal", "--lr", rate, "--seed", str(seed), "--out", str(folder / rate))
+        torchlasso("train", "--data", data, *NETWORK, *plan, *options[method])
+        summary = json.loads((folder / rate / "summary.json").read_text())
+        trained.append(
+            {
+                "lr": rate,
+                "validation_error": summary["validation"]["scores"]["error"]["value"],
+                "error": summary["error"],
+                "balanced_error": summary["balanced_error"],
+                "seconds": summary["seconds"],
+            }
+        )
+    best = min(trained, key=lambda each: each["validation_error"])
+    found = best | ({"rates": trained} if len(trained) > 1 else {})
+    found |= {} if method == "dense" else {"words": int(count)}
+    return found | cost(folder / best["lr"], seconds) if method == "torchlasso" else found
 
 
 def cost(run: Path, seconds: str) -> dict[str, Any]:

@@ -23,11 +23,12 @@ class Lines(FileReader):
         if columns.required:
             raise ValueError(f"{path}: lines of text have no labels; training needs a table, such as a CSV file")
         try:
-            lines = path.read_text("utf8").removesuffix("\n").split("\n")
+            content = path.read_text("utf8")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not text in UTF-8") from error
-        if lines == [""]:
+        if not content:
             raise ValueError(f"{path}: an empty file; a text in each line is needed")
+        lines = content.removesuffix("\n").split("\n")
         values = np.empty(len(lines), dtype=object)
         values[:] = [line.strip() for line in lines]
         return Part(Texts(values), None)
