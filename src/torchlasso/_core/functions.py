@@ -10,15 +10,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+HUB = "hf"
+
 
 def is_function_name(text: str) -> bool:
     """Return True for text of the form ``package.module:function``.
 
-    >>> is_function_name("mypackage.nets:build"), is_function_name("mcp:gamma=3")
-    (True, False)
+    Names on the Hugging Face Hub, ``hf:name``, are none.
+
+    >>> is_function_name("mypackage.nets:build"), is_function_name("mcp:gamma=3"), is_function_name("hf:mnist")
+    (True, False, False)
     """
     module, colon, function = text.partition(":")
-    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    return (
+        bool(colon)
+        and module != HUB
+        and function.isidentifier()
+        and all(part.isidentifier() for part in module.split("."))
+    )
 
 
 def import_function(text: str) -> Callable[..., Any]:

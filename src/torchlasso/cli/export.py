@@ -19,16 +19,19 @@ from torchlasso.export import to_onnx, to_pt2
 from torchlasso.runs.card import ModelCard
 from torchlasso.runs.finished import FinishedRun, open_run
 from torchlasso.runs.replaced import refuse_others
+from torchlasso.runs.transformers_folder import write_folder
 from torchlasso.runs.weights import told
 from torchlasso.storage import checkpoint
+
+TRANSFORMERS = "transformers"
 
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: its file ending, the function that writes it, and a sentence on its use."""
+    """A file format: its file ending, the function that writes it, and a sentence on its use, unless it returns one."""
 
     ending: str
-    write: Callable[[FinishedRun, Path, dict[str, Any]], None]
+    write: Callable[[FinishedRun, Path, dict[str, Any]], str | None]
     use: str
 
 
@@ -57,10 +60,15 @@ def _compressed(run: FinishedRun, path: Path, card: dict[str, Any]) -> None:
     storage.save(run.model, path, metadata=_texts(run, card))
 
 
+def _transformers(run: FinishedRun, path: Path, card: dict[str, Any]) -> str:
+    return write_folder(run, path, {"format": "pt", "torchlasso": json.dumps(card)})
+
+
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(".onnx", _onnx, "The outputs match onnxruntime's. It takes batches of any size."),
     "pt2": Format(".pt2", _pt2, "The outputs match. It takes batches of any size; torch.export.load reads it."),
     "safetensors": Format(".safetensors", _safetensors, "It has the weights, uncompressed."),
+    TRANSFORMERS: Format("", _transformers, "It is a folder, which transformers reads."),
     "compressed": Format(".sparse.safetensors", _compressed, "Zeros take almost no space; torchlasso.load reads it."),
 }
 
@@ -84,11 +92,15 @@ def export(
     chosen = FORMATS[format_]
     finished = open_run(run, options.allowed(by=allow_code), compact=compact)
     if not out:
-        refuse_others((), [finished.folder.exported])  # a link could lead out of the run
-    path = Path(out) if out else finished.folder.exported / f"{'compact' if compact else 'model'}{chosen.ending}"
+        refuse_others((), [finished.folder.exported, *finished.folder.transformers])  # a link could lead out of the run
+    usual = finished.folder.exported / f"{'compact' if compact else 'model'}{chosen.ending}"
+    if format_ == TRANSFORMERS:
+        usual = finished.folder.transformers[compact]
+    path = Path(out) if out else usual
     path.parent.mkdir(parents=True, exist_ok=True)
-    chosen.write(finished, path, ModelCard.of(finished).to_dict())
-    count, text = path.stat().st_size, finished.experiment.inputs.text
+    use = chosen.write(finished, path, ModelCard.of(finished).to_dict()) or chosen.use
+    written = path.iterdir() if path.is_dir() else [path]
+    count, text = sum(file.stat().st_size for file in written), finished.experiment.inputs.text
     record: dict[str, Any] = {"file": str(path), "format": format_, "bytes": count}
     if text is not None:
         tokenizer = path.with_name(f"{path.name.removesuffix(chosen.ending)}.tokenizer.json")
@@ -97,6 +109,6 @@ def export(
     if as_json:
         print(files.as_json(record), end="")
         return
-    screen.say(f"{path}: {byte_size(count)}. {chosen.use}")
+    screen.say(f"{path}: {byte_size(count)}. {use}")
     if text is not None:
         screen.say(f"{record['tokenizer']}: its tokenizer, which makes the numbers that the model takes of texts.")

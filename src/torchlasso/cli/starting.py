@@ -22,7 +22,7 @@ from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.keeping import check_keeping
 from torchlasso.runs.options import DENSE, Options
 from torchlasso.runs.path_options import PathOptions
-from torchlasso.runs.recipes import completed
+from torchlasso.runs.pretraining import options_from
 from torchlasso.runs.rows import RowSplits, read_data, read_data_again
 from torchlasso.runs.teacher import outputs_of_teacher
 from torchlasso.runs.tracking import check_trackers
@@ -81,7 +81,7 @@ def _begun(given: dict[str, Any], folder: RunFolder, lock: ExitStack) -> tuple[E
         raise ValueError(f"{folder.path} already holds a run; give --resume, --overwrite or another --out")
     if given["data"] is None:
         raise ValueError("--data is missing")
-    experiment, rows = _prepare(Options(**completed(given)), folder.allowed)
+    experiment, rows = _prepare(options_from(given), folder.allowed)
     lock.enter_context(folder.locked())
     if folder.holds_a_run:
         raise ValueError(f"{folder.path} holds a run that another process has just started; give another --out")
@@ -126,7 +126,7 @@ def _replaced(given: dict[str, Any], folder: RunFolder) -> tuple[Experiment, Row
     """Replace a run by a new one; the old one stays until the new one is known to be trainable."""
     if given["data"] is None:
         raise ValueError("--data is missing")
-    experiment, rows = _prepare(Options(**completed(given)), folder.allowed)
+    experiment, rows = _prepare(options_from(given), folder.allowed)
     teacher = experiment.options.teacher
     if teacher is not None:
         place = Path(teacher).resolve()
@@ -152,7 +152,12 @@ def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, Ro
             if not options.path.lams:
                 optimizer = experiment.proximal(experiment.groups(experiment.build_model()))
                 TargetSparsity(optimizer, options.path.grid.targets[0], steps=1)
-    except (AssertionError, RuntimeError, TypeError) as error:
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, ValueError):
+            if options.pretrained is None:
+                raise
+            shape = "×".join(map(str, inputs.shape))
+            raise ValueError(f"model {options.model!r}, for images of {shape}: {error}") from error
         what = f"model {options.model!r}, optimizer {options.optimizer!r}, --lr {options.lr:g}"
         raise ValueError(f"the first step fails with {what}: {first_line(error)}") from error
     return experiment, rows

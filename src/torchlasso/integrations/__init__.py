@@ -1,1 +1,1 @@
-"""Other tools that follow a training or do it: each is optional, and has a module of its own."""
+"""Other tools around a training, all of them optional: trackers, and pretrained models of transformers."""

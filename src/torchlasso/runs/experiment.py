@@ -19,6 +19,7 @@ from torchlasso._core.specs import parse_spec
 from torchlasso.compaction import Shrinker
 from torchlasso.control import Hold, Reweighted, TargetBudget, TargetCount, TargetSparsity
 from torchlasso.control.live_blocks import count_all
+from torchlasso.integrations.pretrained import build_network
 from torchlasso.optim import Proximal, proximal
 from torchlasso.path import Recipe
 from torchlasso.penalties import L1
@@ -102,9 +103,16 @@ class Experiment:
         """The loss given by the options, or chosen by the targets."""
         return choices.parse_loss(self.options.loss, bool(self.inputs.classes), self.inputs.is_survival)
 
-    def build_model(self) -> nn.Module:
-        """Build a new model, with initial weights that depend on the seed only."""
-        text = self.options.model
+    def build_model(self, *, weights: bool = True) -> nn.Module:
+        """Build a new model, with initial weights that depend on the seed only, and on the pretrained model if any.
+
+        ``weights``: whether to read those of the pretrained model; without, all are random.
+        """
+        text, pretrained = self.options.model, self.options.pretrained
+        if pretrained is not None:
+            torch.manual_seed(self.options.seed)
+            network = build_network(pretrained, self.inputs.classes, weights=weights)
+            return network.to(choices.parse_device(self.options.device))
         name, model_options = (text, {}) if is_function_name(text) else parse_spec(text)
         torch.manual_seed(self.options.seed)
         model = models.build(name, self.inputs.shape, self.inputs.outputs, **model_options)
@@ -147,7 +155,7 @@ class Experiment:
 
     def marked(self, model: nn.Module) -> list[Group]:
         """Return the parameters of a trained model, which may be smaller by now, in groups that mark the penalised."""
-        full = self.build_model()
+        full = self.build_model(weights=False)
         names = {p: name for name, p in full.named_parameters()}
         kept = dict(model.named_parameters())
         return [

@@ -29,7 +29,7 @@ def extended(experiment: Experiment, folder: RunFolder, epochs: int) -> Experime
         raise ValueError(f"--more-epochs adds to a finished run, and {folder.path} is not; finish it with: {finish}")
     options = experiment.options
     if options.target is not None and not options.hold:
-        experiment.proximal(experiment.groups(experiment.build_model())).check_hold()
+        experiment.proximal(experiment.groups(experiment.build_model(weights=False))).check_hold()
     more = Extension(after=folder.read_summary().epochs, epochs=epochs)
     experiment = replace(experiment, options=replace(options, extensions=(*options.extensions, more)))
     folder.extend(experiment)

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from torchlasso.integrations.pretrained.saving import FILES
 from torchlasso.integrations.trackers.csv import TABLE
 from torchlasso.integrations.trackers.tensorboard import FOLDER
 
 EVENTS = re.compile(r"events\.out\.tfevents\..+")
 FOLD, WEIGHTS = re.compile(r"fold-\d+\.jsonl"), re.compile(r"\d+\.safetensors")
+PARTS_OF_A_MODEL = re.compile("|".join(map(re.escape, FILES)))
 EXPORT = re.compile(r"(model|compact)\..+")
 
 
@@ -18,10 +20,10 @@ class RunFiles:
     """The paths of the files that a run writes.
 
     Every run has ``config.json``, ``metrics.jsonl``, ``checkpoint/``, ``model.safetensors``, ``summary.json`` and
-    ``report.html``. ``torchlasso compact`` adds ``compact.safetensors``, ``export`` the folder ``export/``, and
-    ``bench`` the file ``bench.json``. ``--log`` adds ``metrics.csv``, ``tensorboard/`` and ``trackers.json``. Image
-    data add ``mean_images.safetensors``, texts ``words.safetensors``. A path also has ``path.jsonl``, ``points/`` and
-    the figure of the frontier.
+    ``report.html``. ``torchlasso compact`` adds ``compact.safetensors``, ``export`` the folder ``export/``, or
+    ``transformers/`` and ``transformers-compact/``, and ``bench`` the file ``bench.json``. ``--log`` adds
+    ``metrics.csv``, ``tensorboard/`` and ``trackers.json``. Image data add ``mean_images.safetensors``, texts
+    ``words.safetensors``. A path also has ``path.jsonl``, ``points/`` and the figure of the frontier.
 
     Args:
         path: the path of the folder.
@@ -41,6 +43,7 @@ class RunFiles:
         self.table = self.path / TABLE
         self.events = self.path / FOLDER
         self.trackers = self.path / "trackers.json"
+        self.transformers = (self.path / "transformers", self.path / "transformers-compact")
         self.means = self.path / "mean_images.safetensors"
         self.words = self.path / "words.safetensors"
         self.points = self.path / "path.jsonl"
@@ -55,7 +58,7 @@ class RunFiles:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folders that the run creates in its own."""
-        return self.checkpoint.parent, self.weights, self.exported, self.events
+        return self.checkpoint.parent, self.weights, self.exported, self.events, *self.transformers
 
     def files(self) -> Iterator[Path]:
         """Yield the files that the run writes, whether they exist or not."""
@@ -66,10 +69,12 @@ class RunFiles:
             (self.weights, WEIGHTS),
             (self.exported, EXPORT),
             (self.events, EVENTS),
+            *((folder, PARTS_OF_A_MODEL) for folder in self.transformers),
         ):
             yield from (file for file in folder.glob("*") if names.fullmatch(file.name))
 
     def results(self) -> Iterator[Path]:
         """Yield the files that are made of the trained model."""
         yield from (self.summary, self.model, self.compact, self.report, self.bench)
-        yield from (file for file in self.exported.glob("*") if EXPORT.fullmatch(file.name))
+        for folder, names in ((self.exported, EXPORT), *((each, PARTS_OF_A_MODEL) for each in self.transformers)):
+            yield from (file for file in folder.glob("*") if names.fullmatch(file.name))

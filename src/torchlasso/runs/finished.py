@@ -49,7 +49,7 @@ def open_run(
         experiment = experiment if words is None else with_words(experiment, torch.tensor(words, dtype=torch.long))
     except ValueError as error:
         raise ValueError(f"{folder.compact} is damaged: {error}") from error
-    model = experiment.build_model()
+    model = experiment.build_model(weights=False)
     try:
         restore_(model, experiment.example, cuts)
         model.load_state_dict(weights)

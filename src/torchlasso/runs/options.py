@@ -7,6 +7,7 @@ from typing import Annotated
 
 from torchlasso import models, penalties
 from torchlasso._core.specs import parse_spec, unknown
+from torchlasso.integrations.pretrained import PREFIX, Pretrained
 from torchlasso.integrations.trackers import tracker_names, tracker_of
 from torchlasso.optim.forms import FORMS
 from torchlasso.penalties import check_strength
@@ -49,7 +50,7 @@ def is_by_recipe(name: str) -> bool:
 class Options(DataOptions):
     """The options of ``torchlasso train`` and ``torchlasso path``, as ``config.json`` stores them."""
 
-    model: Annotated[str, Option(f"Model: {', '.join(models.names())} or module:function.")] = "lenet-5"
+    model: Annotated[str, Option(f"Model: {', '.join(models.names())}, {PREFIX}FOLDER or module:function.")] = "lenet-5"
     loss: Annotated[
         str | None, Option(f"Loss: {', '.join(LOSSES)} or module:function; if not given, the labels decide.")
     ] = None
@@ -186,6 +187,7 @@ class Options(DataOptions):
         Option(f"Also log every epoch to these, separated by commas: {', '.join(tracker_names())}; or none.", TRAIN),
     ] = field(default=(), metadata=NEWER)
     extensions: tuple[Extension, ...] = field(default=(), metadata=NEWER)
+    pretrained: Pretrained | None = None
     path: PathOptions | None = None
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.path import folds_of
 from torchlasso.runs import choices
 from torchlasso.runs.options import Options
+from torchlasso.runs.pretraining import images_for, preparation_notes
 from torchlasso.training.rows import InputRows
 from torchlasso.training.token_rows import TokenRows
 
@@ -153,15 +154,17 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     division = SplitOptions(options.validation, options.test, options.seed, options.stratify, options.streaming)
     found = load_splits(options.data, options.columns, division)
     x, y = found.train
+    fitted = None if options.pretrained is None else images_for(options.pretrained, found, options.data)
     is_survival = options.survival is not None
     is_scaled = y.is_floating_point() and options.loss in (None, "mse") and not is_survival
     scale = data.Standardizer.fit(y) if is_scaled else None
+    shape = tuple(x.shape[1:]) if found.text is None else found.text.shape
     inputs = InputSpec(
-        shape=tuple(x.shape[1:]) if found.text is None else found.text.shape,
+        shape=shape if fitted is None else (fitted.channels, *shape[1:]),
         outputs=1 if is_survival else len(found.classes) or y.shape[1],
         classes=found.classes,
         features=found.features,
-        standardizer=_scale_of(x, found.encoding),
+        standardizer=_scale_of(x, found.encoding) if fitted is None else data.Standardizer(fitted.mean, fitted.std),
         encoding=found.encoding,
         scale=scale,
         is_survival=is_survival,
@@ -174,12 +177,17 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         if isinstance(x, TokenRows):
             return x.to(device), y
         if isinstance(x, StoredRows):
-            return ScaledRows(x, inputs.standardizer, device, options.workers), y
+            return ScaledRows(x.widened(inputs.shape[0]), inputs.standardizer, device, options.workers), y
+        x = widen(x, inputs.shape[0])
         is_bytes = x.dtype == torch.uint8
         return ScaledRows(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y
 
     train, validation, test = map(ready, (found.train, found.validation, found.test))
-    return inputs, RowSplits(train, validation, test, found.card, found.groups, found.held_groups)
+    card = found.card
+    if options.pretrained is not None and fitted is not None:
+        notes = preparation_notes(options.pretrained, fitted, inputs.classes)
+        card = replace(card, notes=(*card.notes, *notes))
+    return inputs, RowSplits(train, validation, test, card, found.groups, found.held_groups)
 
 
 def _scale_of(x: SplitInputs, encoding: Encoding | None) -> data.Standardizer:

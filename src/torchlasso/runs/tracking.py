@@ -50,7 +50,11 @@ class Tracking:
         names = options.trackers if is_first() else ()
         if not names:
             return
-        settings = {key: str(value) for key, value in asdict(options).items() if value not in (None, (), False)}
+        settings = {
+            key: str(value)
+            for key, value in asdict(options).items()
+            if key != "pretrained" and value not in (None, (), False)
+        }
         known = self.folder.read_trackers()
         for name in names:
             training = Tracked(self.name, self.folder.path, settings, known.get(name))

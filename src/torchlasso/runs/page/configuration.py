@@ -14,12 +14,14 @@ from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.path_options import PathOptions
 
+HIDDEN = ("path", "extensions", "pretrained")  # options that have no flag
+
 
 @section_at(110)
 def configuration_section(run: Shown) -> str:
     """Show the command that repeats the run, and its options, except those that are empty."""
     options, inputs = run.experiment.options, run.experiment.inputs
-    given = {name: value for name, value in asdict(options).items() if name not in ("path", "extensions")}
+    given = {name: value for name, value in asdict(options).items() if name not in HIDDEN}
     given |= {} if options.path is None else asdict(options.path)
     shape = "×".join(map(str, inputs.shape))
     rows = [[name.replace("_", "-"), text] for name, value in given.items() if (text := _text(value))]
@@ -38,7 +40,7 @@ def _command(options: Options) -> str:
     for part, ours in ((options, Options(data="")), (options.path, PathOptions())):
         for field in fields(part) if part is not None else ():
             value = getattr(part, field.name)
-            if field.name not in ("path", "extensions") and (
+            if field.name not in HIDDEN and (
                 value != getattr(ours, field.name) or field.name in ("data", "model", "epochs", "recipe")
             ):
                 words += [f"--{field.name.replace('_', '-')}", *([] if value is True else [_text(value)])]

@@ -73,7 +73,8 @@ class Shown:
     @cached_property
     def start(self) -> nn.Module:
         """The model before training."""
-        return self.experiment.build_model()
+        pretrained = self.experiment.options.pretrained
+        return self.experiment.build_model(weights=pretrained is None or pretrained.is_there)
 
     @cached_property
     def full(self) -> SparsityReport:
@@ -135,7 +136,7 @@ class Shown:
 
     def models(self) -> Iterator[tuple[Point, nn.Module]]:
         """Yield the points of a path and the model of each; the model is the same object every time."""
-        model = self.experiment.build_model()
+        model = self.experiment.build_model(weights=False)
         for point in self.path or ():
             try:
                 model.load_state_dict(self.folder.read_weights(point.index))
