@@ -8,6 +8,7 @@ from typing import Any
 
 from torchlasso._core.functions import is_function_name
 from torchlasso._core.specs import parse_spec, unknown
+from torchlasso.integrations.pretrained import PREFIX
 from torchlasso.models import reads_texts
 from torchlasso.runs.choices import parse_blocks
 from torchlasso.runs.model_blocks import INPUTS, OF_MODELS
@@ -98,5 +99,5 @@ def _is_of_words(given: Mapping[str, Any]) -> bool:
     The latent form compares how far blocks are moved, so it would keep rare words.
     """
     name = given["model"]
-    is_of_texts = not is_function_name(name) and reads_texts(parse_spec(name)[0])
+    is_of_texts = not is_function_name(name) and not name.startswith(PREFIX) and reads_texts(parse_spec(name)[0])
     return is_of_texts and given["over"] is not None and parse_spec(given["over"])[0] == INPUTS
