@@ -336,3 +336,9 @@ def test_rows_of_tokens_are_padded_to_the_longest_of_those_taken(seed: int) -> N
     assert subset.shape == (7, 6)
     assert len(tokens.rows(torch.arange(0))) == 0
     assert tokens.rows(torch.arange(0))[:].shape == (0, 1)
+
+
+def test_notes_beside_the_data_of_a_folder_are_no_data(tmp_path: Path) -> None:
+    reviews(tmp_path / "train.csv")
+    (tmp_path / "train-notes.txt").write_text("notes")
+    assert prepared(tmp_path).text.columns == ("text",)

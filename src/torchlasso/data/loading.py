@@ -40,7 +40,7 @@ def load(
 
     Args:
         spec: ``digits``, ``hf:NAME``, ``package.module:function`` (which returns
-            ((x, y), (x_test, y_test)) or (x, y)), a Parquet, CSV, NPZ or IDX file, a folder with train
+            ((x, y), (x_test, y_test)) or (x, y)), a Parquet, CSV, JSON lines, NPZ or IDX file, a folder with train
             and test files, or a folder with one folder of images per class.
         label: the label column, or several with commas between; without it, the first of label, class, target and y.
         ignore: columns to leave out.

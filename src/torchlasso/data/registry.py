@@ -59,6 +59,7 @@ class Reader(ABC):
 
     form: ClassVar[str]  # the form of its specs, for messages
     rank: ClassVar[int] = 1  # lower is tried first
+    trains: ClassVar[bool] = True  # whether its rows may have labels
 
     @abstractmethod
     def accepts(self, spec: str) -> bool:

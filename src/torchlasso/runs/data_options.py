@@ -21,7 +21,7 @@ class DataOptions:
     """The data of ``torchlasso train`` and ``torchlasso path``."""
 
     data: Annotated[
-        str, Option("Data: digits, hf:NAME, module:function, or a Parquet, CSV, NPZ or IDX file or folder.")
+        str, Option("Data: digits, hf:NAME, module:function, or a Parquet, CSV, JSON lines, NPZ or IDX file or folder.")
     ]
     label: Annotated[str | None, Option("Label column of a table, or several with commas between.")] = None
     ignore: Annotated[tuple[str, ...], Option("Columns of a table to ignore, separated by commas.")] = ()

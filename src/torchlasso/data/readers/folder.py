@@ -37,7 +37,8 @@ def _files(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.iterdir()):
         role = role_of(path.name)
         unpacked = path.suffix == ".gz" and path.with_suffix("").is_file()  # the same rows, compressed
-        if role is not None and path.is_file() and not unpacked and reader_of(path) is not None:
+        reader = reader_of(path) if role is not None and path.is_file() and not unpacked else None
+        if role is not None and reader is not None and reader.trains:
             found[role].append(path)
     return found
 

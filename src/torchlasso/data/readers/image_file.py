@@ -15,6 +15,7 @@ class ImageFile(Reader):
     """``FILE.png`` or another format of Pillow: one row without a label."""
 
     form = "an image"
+    trains = False
 
     def accepts(self, spec: str) -> bool:
         return Path(spec).suffix.lower() in SUFFIXES and Path(spec).is_file()

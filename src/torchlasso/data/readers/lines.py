@@ -17,6 +17,7 @@ class Lines(FileReader):
     """``FILE.txt``: a text without a label in each line."""
 
     form = "FILE.txt"
+    trains = False
     suffix = ".txt"
 
     def read(self, path: Path, columns: ColumnSelection) -> Part:

@@ -54,16 +54,18 @@ def _by_output(run: Shown, found: WordEffects, names: list[str]) -> str:
     classes = run.experiment.inputs.classes[: len(found.effects)]
     signs = [1.0] * len(classes) if classes else [1.0, -1.0]
     heads = list(classes) or ["more", "less"]
+    if not names:
+        return ""
+    best = found.effects.argmax(dim=0) if classes else None  # a word stands with one class
     rows = []
     for k, (head, sign) in enumerate(zip(heads, signs, strict=True)):
         effects = sign * found.effects[k if classes else 0]
-        best = [i for i in effects.argsort(descending=True)[:OF_A_CLASS].tolist() if float(effects[i]) > 0]
-        rows.append([head, ", ".join(names[i] for i in best) or "none"])
-    if not names:
-        return ""
+        effects = effects if best is None else effects.where(best == k, 0.0)
+        order = [i for i in effects.argsort(descending=True)[:OF_A_CLASS].tolist() if float(effects[i]) > 0]
+        rows.append([head, ", ".join(names[i] for i in order) or "none"])
     note = (
-        "Words by their effect, strongest first: the mean change that each makes to the output of its texts, to first "
-        "order, relative to the other classes."
+        "Each word stands with the class that it speaks for most, by the mean change that it makes to the output of "
+        "its texts, to first order, relative to the other classes; strongest first."
         if classes
         else "Words by the mean change that each makes to the number, to first order, strongest first."
     )
