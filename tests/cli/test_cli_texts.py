@@ -301,3 +301,34 @@ def test_words_stay_where_the_padding_has_an_embedding(run: Path) -> None:
     with torch.no_grad():
         model.embedding.weight[0] = 1.0
     assert without_unread_words(model, experiment) is None
+
+
+def test_the_pieces_of_a_tokenizer_leave_the_model_but_not_the_tokenizer(
+    cli: Any, tickets: Path, tmp_path: Path
+) -> None:
+    import onnxruntime
+    import tokenizers
+
+    pieces = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    pieces.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=60, special_tokens=["<unk>"], show_progress=False)
+    pieces.train_from_iterator(tickets.read_text().splitlines(), trainer)
+    pieces.save(str(tmp_path / "tokenizer.json"))
+    out = tmp_path / "run"
+    options = ("--tokenizer", tmp_path, "--epochs", "2", "--features", "30%", "--over", "inputs")
+    assert cli("train", "--data", tickets, *MODEL, *options, "--out", out).code == 0
+    found = json.loads(cli("compact", out, "--json").out)
+    assert found["words"]["before"] == 60
+    assert 1 < found["words"]["after"] <= 18
+    assert cli("export", out, "--compact").code == 0
+    small = open_run(str(out), compact=True)
+    assert len(small.model.get_parameter("embedding.weight")) == 1 + found["words"]["after"]
+    ours, theirs = (predicted(cli, each, tickets)[:, 1:].astype(float) for each in (out, out / "export/compact.onnx"))
+    assert np.abs(ours - theirs).max() < 1e-5
+    tokenizer = tokenizers.Tokenizer.from_file(str(out / "export" / "compact.tokenizer.json"))
+    assert tokenizer.get_vocab_size() == 61  # with the padding
+    session = onnxruntime.InferenceSession(out / "export" / "compact.onnx")
+    with tickets.open(encoding="utf8") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    (outputs,) = session.run(None, {"input": np.array([each.ids for each in tokenizer.encode_batch(texts)])})
+    assert np.abs(torch.from_numpy(outputs).softmax(dim=1).numpy() - ours).max() < 1e-5

@@ -18,7 +18,8 @@ from torchlasso.data.dividing import SplitOptions
 from torchlasso.data.loading import load_splits, selected
 from torchlasso.data.text_options import TextOptions
 from torchlasso.data.texts import Texts
-from torchlasso.data.tokenizing import TextEncoding, padded_by_zero
+from torchlasso.data.tokenizers_json import padded_by_zero
+from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.training.token_rows import TokenRows
 
 GOOD = [f"a lovely film, number {i}" for i in range(12)]

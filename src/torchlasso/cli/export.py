@@ -21,6 +21,7 @@ from torchlasso.runs.finished import FinishedRun, open_run
 from torchlasso.runs.replaced import refuse_others
 from torchlasso.runs.transformers_folder import write_folder
 from torchlasso.runs.weights import told
+from torchlasso.runs.words import with_own_numbers
 from torchlasso.storage import checkpoint
 
 TRANSFORMERS = "transformers"
@@ -28,11 +29,19 @@ TRANSFORMERS = "transformers"
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: its file ending, the function that writes it, and a sentence on its use, unless it returns one."""
+    """A file format.
+
+    Attributes:
+        ending: of its files.
+        write: the function that writes it, and may return a sentence on its use.
+        use: such a sentence.
+        runs: whether the file runs by itself, so that it takes the numbers of its tokenizer.
+    """
 
     ending: str
     write: Callable[[FinishedRun, Path, dict[str, Any]], str | None]
     use: str
+    runs: bool = False
 
 
 def _onnx(run: FinishedRun, path: Path, card: dict[str, Any]) -> None:
@@ -41,6 +50,11 @@ def _onnx(run: FinishedRun, path: Path, card: dict[str, Any]) -> None:
 
 def _pt2(run: FinishedRun, path: Path, card: dict[str, Any]) -> None:
     to_pt2(run.model, run.experiment.example, path, metadata=card, longest=_longest(run))
+
+
+def _with_own_numbers(run: FinishedRun) -> FinishedRun:
+    model, experiment = with_own_numbers(run.model, run.experiment)
+    return run._replace(model=model, experiment=experiment)
 
 
 def _longest(run: FinishedRun) -> int | None:
@@ -65,8 +79,8 @@ def _transformers(run: FinishedRun, path: Path, card: dict[str, Any]) -> str:
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(".onnx", _onnx, "The outputs match onnxruntime's. It takes batches of any size."),
-    "pt2": Format(".pt2", _pt2, "The outputs match. It takes batches of any size; torch.export.load reads it."),
+    "onnx": Format(".onnx", _onnx, "The outputs match onnxruntime's. It takes batches of any size.", True),
+    "pt2": Format(".pt2", _pt2, "The outputs match. It takes batches of any size; torch.export.load reads it.", True),
     "safetensors": Format(".safetensors", _safetensors, "It has the weights, uncompressed."),
     TRANSFORMERS: Format("", _transformers, "It is a folder, which transformers reads."),
     "compressed": Format(".sparse.safetensors", _compressed, "Zeros take almost no space; torchlasso.load reads it."),
@@ -98,7 +112,8 @@ def export(
         usual = finished.folder.transformers[compact]
     path = Path(out) if out else usual
     path.parent.mkdir(parents=True, exist_ok=True)
-    use = chosen.write(finished, path, ModelCard.of(finished).to_dict()) or chosen.use
+    given = _with_own_numbers(finished) if chosen.runs else finished
+    use = chosen.write(given, path, ModelCard.of(given).to_dict()) or chosen.use
     written = path.iterdir() if path.is_dir() else [path]
     count, text = sum(file.stat().st_size for file in written), finished.experiment.inputs.text
     record: dict[str, Any] = {"file": str(path), "format": format_, "bytes": count}

@@ -6,7 +6,8 @@ from torchlasso.data.dividing import SplitData
 from torchlasso.data.frame import Array
 from torchlasso.data.text_options import TextOptions
 from torchlasso.data.texts import Texts
-from torchlasso.data.tokenizing import RARE, TextEncoding
+from torchlasso.data.tokenizers_json import RARE
+from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.training.rows import InputRows
 from torchlasso.training.token_rows import TokenRows
 

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchlasso._core.extras import require
 from torchlasso._core.readable import percent
-from torchlasso._core.text import first_line
 from torchlasso.data.frame import Array
 from torchlasso.data.text_options import TextOptions
 from torchlasso.data.texts import Texts
+from torchlasso.data.tokenizers_json import (
+    RARE,
+    content_of,
+    guarded,
+    loaded_tokenizer,
+    padded_by_zero,
+    read_tokenizer,
+    trained_words,
+)
 from torchlasso.training.token_rows import TokenRows
 
-EXTRA = "text"
-PAD = "[PAD]"  # padding, and all words that are not in the vocabulary
-RARE = 2  # a word of the vocabulary occurs at least so often in the training rows
 MOST_GAPS = 1000  # numbers without a token
 AT_ONCE = 4096  # texts that are tokenised at once
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class TextEncoding:
         tokenizer: in the JSON of Hugging Face tokenizers; its number 0 is padding.
         longest: the most words, or tokens, of a text; later ones are not read.
         columns: the columns of a table that hold the texts.
+        kept: the numbers of the tokenizer that are read, increasing from 0 on, where it needs others too to divide a
+            text, as one of pieces does; they are numbered anew, and others become 0. () if its numbers stay.
 
     >>> texts = Texts(np.array(["A cat, a dog.", "a cat"], dtype=object))
     >>> encoding = TextEncoding.fit(texts, TextOptions(max_length=5))
@@ -51,6 +57,7 @@ class TextEncoding:
     tokenizer: str
     longest: int
     columns: tuple[str, ...] = ()
+    kept: tuple[int, ...] = ()
 
     @classmethod
     def fit(cls, texts: Texts, options: TextOptions) -> TextEncoding:
@@ -61,8 +68,10 @@ class TextEncoding:
             ValueError: no word occurs twice, or the file is not a tokenizer.
         """
         if options.file is not None:
-            return cls(padded_by_zero(_read(str(options.file)), str(options.file)), options.max_length, texts.columns)
-        made = _trained(texts.values, options.vocabulary)
+            return cls(
+                padded_by_zero(read_tokenizer(str(options.file)), str(options.file)), options.max_length, texts.columns
+            )
+        made = trained_words(texts.values, options.vocabulary)
         found = cls(made, options.max_length, texts.columns)
         if found.words < 2:
             raise ValueError(f"no word occurs at least {RARE} times in the training texts, so nothing can be learned")
@@ -79,8 +88,23 @@ class TextEncoding:
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
-        """The words, or tokens, in the order of their numbers."""
-        names = {number: name for name, number in _loaded(self.tokenizer).get_vocab(True).items()}
+        """The words, or tokens, that are read, in the order of their numbers."""
+        every = self._every
+        if self.kept and not (self.kept[0] == 0 and max(self.kept) < len(every) and _is_increasing(self.kept)):
+            raise ValueError(f"the numbers that are read must increase from 0 to at most {len(every) - 1:,}")
+        return tuple(every[number] for number in self.kept) if self.kept else every
+
+    @property
+    def renumbered(self) -> Tensor:
+        """The new number of each number of the tokenizer, 0 for those that are not read, int32 (tokens,)."""
+        found = torch.zeros(len(self._every), dtype=torch.int32)
+        found[torch.tensor(self.kept, dtype=torch.long)] = torch.arange(len(self.kept), dtype=torch.int32)
+        return found
+
+    @cached_property
+    def _every(self) -> tuple[str, ...]:
+        """The tokens of the tokenizer in the order of their numbers."""
+        names = {number: name for name, number in loaded_tokenizer(self.tokenizer).get_vocab(True).items()}
         if max(names, default=0) > MOST_GAPS + 2 * len(names):  # of a file from somebody else
             raise ValueError(f"the tokenizer has {len(names):,} tokens, and the number {max(names):,} among theirs")
         return tuple(names.get(number, "") for number in range(max(names, default=0) + 1))
@@ -105,13 +129,13 @@ class TextEncoding:
 
     def _encoded(self, values: Array) -> tuple[TokenRows, Array]:
         """Return the numbers of the words, and the number of words of each text before it was cut."""
-        tokenizer = _loaded(self.tokenizer)
+        tokenizer = loaded_tokenizer(self.tokenizer)
         parts, ends, lengths = list[Array](), list[int](), list[int]()
         total = 0
-        _guarded("the tokenizer", partial(tokenizer.enable_truncation, self.longest))
+        guarded("the tokenizer", partial(tokenizer.enable_truncation, self.longest))
         for start in range(0, len(values), AT_ONCE):
             texts = values[start : start + AT_ONCE].tolist()
-            for found in _guarded("the tokenizer", partial(tokenizer.encode_batch, texts)):
+            for found in guarded("the tokenizer", partial(tokenizer.encode_batch, texts)):
                 ids = found.ids
                 parts.append(np.array(ids, dtype=np.int32))
                 total += len(ids)
@@ -119,11 +143,16 @@ class TextEncoding:
                 more = (len(each.ids) - sum(each.special_tokens_mask) for each in found.overflowing)
                 lengths.append(len(ids) + sum(more))
         joined = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-        if len(joined) and not 0 <= joined.min() <= joined.max() < self.words:
+        if len(joined) and not 0 <= joined.min() <= joined.max() < len(self._every):
             raise ValueError(
-                f"the tokenizer gives the number {joined.max()}, and its vocabulary has {self.words:,} tokens"
+                f"the tokenizer gives the number {joined.max()}, and its vocabulary has {len(self._every):,} tokens"
             )
-        rows = TokenRows(torch.from_numpy(joined), torch.tensor(ends, dtype=torch.int64), self.longest)
+        numbers = torch.from_numpy(joined)
+        rows = TokenRows(
+            self.renumbered[numbers.long()] if self.kept else numbers,
+            torch.tensor(ends, dtype=torch.int64),
+            self.longest,
+        )
         return rows, np.array(lengths, dtype=np.int64)
 
     def numbers_of(self, texts: Sequence[str]) -> list[int]:
@@ -141,7 +170,7 @@ class TextEncoding:
         cut = {"direction": "Right", "max_length": self.longest, "strategy": "LongestFirst", "stride": 0}
         pad = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
         content["truncation"] = cut
-        content["padding"] = {**pad, "pad_type_id": 0, "pad_token": self.vocabulary[0]}
+        content["padding"] = {**pad, "pad_type_id": 0, "pad_token": self._every[0]}
         return json.dumps(content, ensure_ascii=False, indent=1)
 
     def described(self, texts: Texts) -> tuple[TokenRows, list[str]]:
@@ -176,20 +205,24 @@ class TextEncoding:
             kept: the numbers of the words that stay, increasing, from 0 on.
 
         Raises:
-            ValueError: the numbers do not stand for words, see :attr:`is_of_words`, or there are no such words.
+            ValueError: there are no such words.
 
         >>> texts = Texts(np.array(["a cat", "a cat"], dtype=object))
         >>> TextEncoding.fit(texts, TextOptions()).with_words(torch.tensor([0, 2])).vocabulary
         ('[PAD]', 'cat')
         """
         numbers = kept.tolist()
-        if not self.is_of_words:
-            raise ValueError("the tokens of this tokenizer cannot be left out: it joins them to others")
-        if not numbers or numbers[0] != 0 or sorted(set(numbers)) != numbers or numbers[-1] >= self.words:
+        if not numbers or numbers[0] != 0 or numbers[-1] >= self.words or not _is_increasing(numbers):
             raise ValueError(f"the words that stay must be increasing numbers from 0 to {self.words - 1:,}")
+        if not self.is_of_words:
+            return replace(self, kept=tuple(self.kept[i] for i in numbers) if self.kept else tuple(numbers))
         content = json.loads(self.tokenizer)
         content["model"]["vocab"] = {self.vocabulary[number]: place for place, number in enumerate(numbers)}
         return replace(self, tokenizer=json.dumps(content, ensure_ascii=False))
+
+
+def _is_increasing(numbers: Sequence[int]) -> bool:
+    return all(one < other for one, other in pairwise(numbers))
 
 
 def _unread(rows: TokenRows) -> int:
@@ -198,127 +231,3 @@ def _unread(rows: TokenRows) -> int:
     which = torch.arange(len(rows)).repeat_interleave(rows.lengths)
     read.index_add_(0, which, (rows.values != 0).long())
     return int((read[:-1] == 0).sum())
-
-
-def _trained(values: Array, most: int) -> str:
-    """Make a tokenizer of the words of texts, as JSON."""
-    tokenizers = require("tokenizers", EXTRA, "reading texts")
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=PAD))
-    made.normalizer = tokenizers.normalizers.Sequence(
-        [tokenizers.normalizers.NFC(), tokenizers.normalizers.BertNormalizer(strip_accents=False)]
-    )
-    parts = tokenizers.pre_tokenizers
-    made.pre_tokenizer = parts.Sequence([parts.Whitespace(), parts.Punctuation()])
-    trainer = tokenizers.trainers.WordLevelTrainer(
-        vocab_size=most + 1, min_frequency=RARE, special_tokens=[PAD], show_progress=False
-    )
-    made.train_from_iterator((str(value) for value in values), trainer)
-    content = json.loads(made.to_str())
-    content["added_tokens"] = []  # else the text "[PAD]" would be padding
-    return json.dumps(content, ensure_ascii=False)
-
-
-def _guarded(what: str, function: Callable[[], T]) -> T:
-    """Call a function of the tokenizers; its errors become one line.
-
-    Raises:
-        ValueError: it fails.
-    """
-    try:
-        return function()
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # a panic of the library's Rust code is not an Exception
-        raise ValueError(f"{what} cannot be used: {first_line(error)}") from error
-
-
-@lru_cache(maxsize=4)
-def _loaded(tokenizer: str) -> Any:
-    """Return the tokenizer of a JSON text, without padding."""
-    tokenizers = require("tokenizers", EXTRA, "reading texts")
-    found = _guarded("the tokenizer", partial(tokenizers.Tokenizer.from_str, tokenizer))
-    found.no_padding()
-    return found
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf8") as file:  # noqa: PTH123
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a tokenizer: it is not text in UTF-8") from error
-
-
-def content_of(tokenizer: str, origin: str) -> dict[str, Any]:
-    """Parse the JSON of a tokenizer.
-
-    Raises:
-        ValueError: it is not such JSON.
-    """
-    try:
-        content = json.loads(tokenizer)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{origin}: not a tokenizer in JSON ({first_line(error)})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ValueError(f"{origin}: not a tokenizer of Hugging Face: it has no model")
-    return content
-
-
-def padded_by_zero(tokenizer: str, origin: str) -> str:
-    """Return a tokenizer whose number 0 is padding: all numbers move up by one unless it is already.
-
-    Args:
-        tokenizer: in the JSON of Hugging Face tokenizers.
-        origin: its name in messages.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    content = content_of(tokenizer, origin)
-    try:
-        before = _loaded(tokenizer)
-        names = {number: name for name, number in before.get_vocab(True).items()}
-        if names.get(0, "").strip("[]<>|").lower() == "pad":
-            return tokenizer
-        name = PAD
-        while name in names.values():
-            name = f"[{name}]"
-        _move_up_(content, name)
-        moved = json.dumps(content, ensure_ascii=False)
-        after = _loaded(moved)
-        sample = "".join(list(names.values())[:100]) + " The quick brown fox."
-        found, moved_up = (_guarded("it", partial(each.encode, sample)).ids for each in (before, after))
-        if moved_up != [number + 1 for number in found]:
-            raise ValueError("its numbers cannot be moved up by one for the padding")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{origin}: not a tokenizer that can be used ({first_line(error)})") from error
-    return moved
-
-
-def _move_up_(content: dict[str, Any], pad: str) -> None:
-    """Move all numbers of a tokenizer up by one, and put a token for the padding at 0."""
-    model = content["model"]
-    if isinstance(model["vocab"], dict):
-        model["vocab"] = {pad: 0, **{name: number + 1 for name, number in model["vocab"].items()}}
-    else:  # tokens with their log probabilities, in order
-        model["vocab"] = [[pad, 0.0], *model["vocab"]]
-        if model.get("unk_id") is not None:
-            model["unk_id"] += 1
-    for token in content.get("added_tokens") or ():
-        token["id"] += 1
-    _move_special_up_(content.get("post_processor"))
-    content["padding"] = None
-
-
-def _move_special_up_(part: Any) -> None:
-    if isinstance(part, list):
-        for each in part:
-            _move_special_up_(each)
-    elif isinstance(part, dict):
-        for name, value in part.items():
-            if name == "ids" and isinstance(value, list):
-                part[name] = [number + 1 for number in value]
-            elif name in ("sep", "cls") and isinstance(value, list):
-                part[name] = [value[0], value[1] + 1]
-            else:
-                _move_special_up_(value)

@@ -39,14 +39,13 @@ def without_unread_words(model: nn.Module, experiment: Experiment) -> tuple[nn.M
         experiment: of the run.
 
     Returns:
-        The smaller model for the words that stay, numbered anew in their order; None if no word can be left out: all
-        are read, or the tokenizer joins its tokens to others.
+        The smaller model for the words that stay, numbered anew in their order; None if no word can be left out.
 
     Raises:
         ValueError: the smaller model computes other outputs.
     """
     text = experiment.inputs.text
-    if text is None or not text.is_of_words:
+    if text is None:
         return None
     try:
         name, read = words_read(model, experiment)
@@ -63,6 +62,35 @@ def without_unread_words(model: nn.Module, experiment: Experiment) -> tuple[nn.M
     table.num_embeddings = len(kept)
     _verify(model, small, kept, text, experiment.inputs.shape[0])
     return small, kept
+
+
+class Renumbered(nn.Module):
+    """A model of some tokens that takes all numbers of the tokenizer.
+
+    Args:
+        model: the model.
+        numbers: the number in the model of each number of the tokenizer, int32 (tokens,).
+    """
+
+    def __init__(self, model: nn.Module, numbers: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("numbers", numbers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(self.get_buffer("numbers")[x].long())
+        return out
+
+
+def with_own_numbers(model: nn.Module, experiment: Experiment) -> tuple[nn.Module, Experiment]:
+    """Return a model that takes the numbers of its tokenizer, and the experiment with that tokenizer, for an export."""
+    text = experiment.inputs.text
+    if text is None or not text.kept:
+        return model, experiment
+    whole = replace(text, kept=())
+    inputs = replace(experiment.inputs, text=whole, shape=whole.shape)
+    device = next(model.parameters()).device
+    return Renumbered(model, text.renumbered.to(device)), replace(experiment, inputs=inputs)
 
 
 def with_words(experiment: Experiment, kept: Tensor) -> Experiment:
