@@ -5,7 +5,7 @@ seed, ``torchlasso train --model hf:FOLDER --flops 0.5 --compare dense`` fine-tu
 result is compacted. The test rows are MNIST's 10,000. Times are those of a batch of 256 images, the full and the
 compacted model in turns, on one thread.
 
-    python benchmarks/pretrained.py --folder FOLDER_WITH_DATA --seeds 3
+    python benchmarks/pretrained.py --folder FOLDER_WITH_DATA
 
 FOLDER has mnist-train.parquet and mnist-test.parquet. Every run is appended to --out, and started again it goes on
 there.
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pretrained.jsonl"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--lr", type=float, default=None)
     given = parser.parse_args()
@@ -104,7 +104,7 @@ def main() -> None:
         rows = slice(PRETRAINING, PRETRAINING + ROWS)
         x_test, y_test = as_bytes(test)
         np.savez(data, x=x[rows].numpy(), y=y[rows].numpy(), x_test=x_test.numpy(), y_test=y_test.numpy())
-        for seed in range(given.seeds):
+        for seed in given.seeds:
             case = {"seed": seed, "epochs": given.epochs, "lr": given.lr}
             if any(case.items() <= line.items() for line in done):
                 continue

@@ -240,7 +240,7 @@ DAMAGE: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
     (edit(CONFIG, hidden_size=12), ("weights do not fit its config.json",)),
     (edit(CONFIG, hidden_size="wide"), ("config.json cannot be used",)),
     (edit(CONFIG, auto_map={"AutoConfig": "evil.Config"}), ("code of its own", "never runs")),
-    (lambda folder: (folder / PREPROCESSOR).unlink(), ("has no preprocessor_config.json",)),
+    (lambda folder: (folder / PREPROCESSOR).unlink(), ("has neither preprocessor_config.json", "nor tokenizer.json")),
     (lambda folder: (folder / PREPROCESSOR).write_text("no JSON"), ("preprocessor_config.json is damaged",)),
     (edit(PREPROCESSOR, image_mean=["x"] * 3), ("image_mean is 'x', which is not a number",)),
     (edit(PREPROCESSOR, image_std=[0, 1, 1]), ("image_std must be above 0",)),
@@ -310,8 +310,9 @@ def test_a_name_that_is_no_folder_is_asked_for_on_the_hub(
     cli.assert_refused(cli("train", "--model", "hf:", *words, "--overwrite"), "must name a folder")
 
 
-def test_only_pretrained_models_become_folders(cli: Any, finished: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(finished / "classes", tmp_path / "run"))
+def test_only_pretrained_models_become_folders(cli: Any, classes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert cli.train(classes, run, "--epochs", "1").code == 0
     cli.assert_refused(
         cli("export", run, "--format", "transformers"), "--format transformers is for the runs of --model hf:"
     )

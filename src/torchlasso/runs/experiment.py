@@ -111,7 +111,8 @@ class Experiment:
         text, pretrained = self.options.model, self.options.pretrained
         if pretrained is not None:
             torch.manual_seed(self.options.seed)
-            network = build_network(pretrained, self.inputs.classes, weights=weights)
+            shift = 0 if self.inputs.text is None else int(self.inputs.text.tokenizer != pretrained.tokenizer)
+            network = build_network(pretrained, self.inputs.classes, weights=weights, shift=shift)
             return network.to(choices.parse_device(self.options.device))
         name, model_options = (text, {}) if is_function_name(text) else parse_spec(text)
         torch.manual_seed(self.options.seed)

@@ -23,7 +23,7 @@ from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.path import folds_of
 from torchlasso.runs import choices
 from torchlasso.runs.options import Options
-from torchlasso.runs.pretraining import images_for, preparation_notes
+from torchlasso.runs.pretraining import fit
 from torchlasso.training.rows import InputRows
 from torchlasso.training.token_rows import TokenRows
 
@@ -154,7 +154,7 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     division = SplitOptions(options.validation, options.test, options.seed, options.stratify, options.streaming)
     found = load_splits(options.data, options.columns, division)
     x, y = found.train
-    fitted = None if options.pretrained is None else images_for(options.pretrained, found, options.data)
+    fitted, notes = (None, ()) if options.pretrained is None else fit(options.pretrained, found, options.data)
     is_survival = options.survival is not None
     is_scaled = y.is_floating_point() and options.loss in (None, "mse") and not is_survival
     scale = data.Standardizer.fit(y) if is_scaled else None
@@ -183,10 +183,7 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         return ScaledRows(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y
 
     train, validation, test = map(ready, (found.train, found.validation, found.test))
-    card = found.card
-    if options.pretrained is not None and fitted is not None:
-        notes = preparation_notes(options.pretrained, fitted, inputs.classes)
-        card = replace(card, notes=(*card.notes, *notes))
+    card = replace(found.card, notes=(*found.card.notes, *notes))
     return inputs, RowSplits(train, validation, test, card, found.groups, found.held_groups)
 
 

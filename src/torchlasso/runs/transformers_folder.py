@@ -24,7 +24,7 @@ def write_folder(run: FinishedRun, folder: Path, metadata: Mapping[str, str]) ->
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; transformers reads a folder")
     network = model.network
-    is_described = update_config_(network, {"pixel_values": run.experiment.example}) != UNTRUE
+    is_described = update_config_(network, model.named(run.experiment.example)) != UNTRUE
 
     def write(file: Path) -> None:
         if is_described:

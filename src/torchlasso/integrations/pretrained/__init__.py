@@ -2,7 +2,12 @@
 
 from torchlasso.integrations.pretrained.folder import PREFIX, Pretrained, read_pretrained
 from torchlasso.integrations.pretrained.images import ImagePreparation, image_preparation
-from torchlasso.integrations.pretrained.network import PretrainedNetwork, build_network, head_note
+from torchlasso.integrations.pretrained.network import (
+    PretrainedNetwork,
+    PretrainedTextNetwork,
+    build_network,
+    head_note,
+)
 from torchlasso.integrations.pretrained.saving import save_network
 
 __all__ = [
@@ -10,6 +15,7 @@ __all__ = [
     "ImagePreparation",
     "Pretrained",
     "PretrainedNetwork",
+    "PretrainedTextNetwork",
     "build_network",
     "head_note",
     "image_preparation",

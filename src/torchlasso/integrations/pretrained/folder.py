@@ -16,6 +16,7 @@ from torchlasso._core.text import first_line
 
 PREFIX = "hf:"
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "*.safetensors"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 AT_ONCE = 1 << 22  # bytes
 
@@ -27,14 +28,16 @@ class Pretrained:
     Attributes:
         folder: the folder that has its weights.
         config: the text of its ``config.json``.
-        processor: the text of its ``preprocessor_config.json``.
+        processor: the text of its ``preprocessor_config.json``, or of ``tokenizer_config.json`` for texts.
         digest: the SHA-256 of its weights.
+        tokenizer: the text of its ``tokenizer.json``; None for images.
     """
 
     folder: str
     config: str
     processor: str
     digest: str
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("config", "processor"):
@@ -46,6 +49,16 @@ class Pretrained:
     def settings(self) -> dict[str, Any]:
         """The entries of its configuration."""
         return _object(self.config, CONFIG)
+
+    @property
+    def reads_texts(self) -> bool:
+        """True for a classifier of texts, False for one of images."""
+        return self.tokenizer is not None
+
+    @property
+    def has_head(self) -> bool:
+        """True if the model classifies already."""
+        return any(str(name).endswith("Classification") for name in self.settings.get("architectures") or ())
 
     @property
     def is_there(self) -> bool:
@@ -79,7 +92,12 @@ def read_pretrained(spec: str) -> Pretrained:
                 "you trust them, and save them with save_pretrained, which writes model.safetensors"
             )
         raise ValueError(f"{folder} has no weights: model.safetensors is missing")
-    return Pretrained(str(folder), config, _read(folder, PROCESSOR), _digest(weights))
+    if (folder / PROCESSOR).is_file():
+        return Pretrained(str(folder), config, _read(folder, PROCESSOR), _digest(weights))
+    if not (folder / TOKENIZER).is_file():
+        raise ValueError(f"{folder} has neither {PROCESSOR}, for images, nor {TOKENIZER}, for texts")
+    settings = _read(folder, TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).is_file() else "{}"
+    return Pretrained(str(folder), config, settings, _digest(weights), _read(folder, TOKENIZER))
 
 
 def _folder(name: str) -> Path:

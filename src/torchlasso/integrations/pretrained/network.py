@@ -14,6 +14,8 @@ from torchlasso._core.extras import require
 from torchlasso._core.text import first_line
 from torchlasso.integrations.pretrained.folder import PREFIX, Pretrained
 
+IMAGES, TEXTS = "AutoModelForImageClassification", "AutoModelForSequenceClassification"
+POOLER = ".pooler."  # the part of a body that many models are saved without
 DEFAULT_LABEL = "LABEL_{}"
 
 
@@ -21,20 +23,45 @@ class PretrainedNetwork(nn.Module):
     """A network of transformers that takes inputs by position and returns the logits.
 
     Args:
-        network: an image classifier of transformers.
+        network: a classifier of transformers.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
+    def named(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the inputs by the names that transformers has for them."""
+        return {"pixel_values": x}
+
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the logits, (n, classes), of images, (n, channels, height, width)."""
-        logits: Tensor = self.network(pixel_values=x).logits
+        """Compute the logits, (n, classes), of images, (n, channels, height, width), or of texts, (n, tokens)."""
+        logits: Tensor = self.network(**self.named(x)).logits
         return logits
 
 
-def build_network(model: Pretrained, classes: Sequence[str], *, weights: bool = True) -> PretrainedNetwork:
+class PretrainedTextNetwork(PretrainedNetwork):
+    """A network of transformers for texts: rows of numbers of tokens, padded with 0.
+
+    Args:
+        network: a classifier of transformers.
+        shift: how much larger the numbers of the tokens are here than in the network, whose padding may not be 0.
+    """
+
+    def __init__(self, network: nn.Module, shift: int = 0) -> None:
+        super().__init__(network)
+        config: Any = network.config
+        self.shift, self.padding = shift, int(config.pad_token_id or 0)
+
+    def named(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the inputs by the names that transformers has for them."""
+        is_there = x != 0
+        return {"input_ids": torch.where(is_there, x - self.shift, self.padding), "attention_mask": is_there.long()}
+
+
+def build_network(
+    model: Pretrained, classes: Sequence[str], *, weights: bool = True, shift: int = 0
+) -> PretrainedNetwork:
     """Build the network of a pretrained model, with a head for these classes.
 
     The head is kept where the model has the same classes, whose order may differ, or as many without names. Otherwise
@@ -44,15 +71,20 @@ def build_network(model: Pretrained, classes: Sequence[str], *, weights: bool = 
         model: the pretrained model.
         classes: the names of the classes, in the order of the logits.
         weights: whether to read its weights; without, all are random.
+        shift: of the numbers of tokens, see :class:`PretrainedTextNetwork`.
 
     Raises:
-        ValueError: the architecture is not known, or not for images; the weights do not fit it, or have changed.
+        ValueError: the architecture is not known, or not a classifier; the weights do not fit it, or have changed.
     """
-    auto = require("transformers", "transformers", f"--model {PREFIX}{model.folder}").AutoModelForImageClassification
-    config = _config(model, classes)
+    theirs = require("transformers", "transformers", f"--model {PREFIX}{model.folder}")
+    auto, config = getattr(theirs, class_of(model)), _config(model, classes)
+
+    def wrapped(network: nn.Module) -> PretrainedNetwork:
+        return PretrainedTextNetwork(network, shift) if model.reads_texts else PretrainedNetwork(network)
+
     with _quiet():
         if not weights:
-            return PretrainedNetwork(_built(auto, config, model))
+            return wrapped(_built(auto, config, model))
         model.need_weights()
         head = _head(auto, config, model)
         try:
@@ -68,7 +100,9 @@ def build_network(model: Pretrained, classes: Sequence[str], *, weights: bool = 
             )
         except Exception as error:  # of any kind: it is the code of the architecture
             raise ValueError(f"{model.folder} cannot be read: {first_line(error)}") from error
-    lacking = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])} - head
+    body = f"{network.base_model_prefix}."
+    new = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])} - head
+    lacking = {name for name in new if name.startswith(body) and POOLER not in name}
     if lacking:
         raise ValueError(f"{model.folder}: its weights do not fit its config.json; missing is {min(lacking)}")
     state = network.state_dict()
@@ -80,12 +114,19 @@ def build_network(model: Pretrained, classes: Sequence[str], *, weights: bool = 
                 _reset(config, state[name])
             else:
                 state[name].copy_(state[name][order].clone())
-    return PretrainedNetwork(network)
+    return wrapped(network)
+
+
+def class_of(model: Pretrained) -> str:
+    """Return the class of transformers that builds a model from its configuration."""
+    return TEXTS if model.reads_texts else IMAGES
 
 
 def head_note(model: Pretrained, classes: Sequence[str]) -> str:
     """Say what becomes of the head of a pretrained model with these classes."""
     had = len(_labels(model))
+    if not model.has_head:
+        return f"The head for {len(classes)} classes is new."
     if had != len(classes):
         return f"The head for {had} classes is replaced by a new one for {len(classes)}."
     if _order(model, classes) is None:
@@ -112,7 +153,9 @@ def _built(auto: Any, config: Any, model: Pretrained) -> nn.Module:
         network: nn.Module = auto.from_config(config, trust_remote_code=False)
     except Exception as error:  # of any kind: it is the code of the architecture
         kind = f"{model.settings['model_type']!r}"
-        raise ValueError(f"{model.folder}: {kind} cannot classify images: {first_line(error)}") from error
+        raise ValueError(
+            f"{model.folder}: {kind} cannot classify {'texts' if model.reads_texts else 'images'}: {first_line(error)}"
+        ) from error
     return network
 
 

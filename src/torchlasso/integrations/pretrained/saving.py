@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from torchlasso._core.files import write_json, write_text
-from torchlasso.integrations.pretrained.folder import CONFIG, PROCESSOR, Pretrained
+from torchlasso.integrations.pretrained.folder import CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG, Pretrained
+from torchlasso.integrations.pretrained.network import class_of
 
 PLAIN, OWN = "model.safetensors", "torchlasso.safetensors"
-FILES = (CONFIG, PROCESSOR, PLAIN, OWN)
-CLASS = "AutoModelForImageClassification"
+FILES = (CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG, PLAIN, OWN)
 
 
 def save_network(
@@ -42,11 +42,13 @@ def save_network(
     config: dict[str, Any] = json.loads(network.config.to_json_string(use_diff=False))  # type: ignore[operator, union-attr]
     config["architectures"] = [type(network).__name__]
     write_json(folder / CONFIG, config)
-    write_text(folder / PROCESSOR, model.processor)
+    write_text(folder / (TOKENIZER_CONFIG if model.reads_texts else PROCESSOR), model.processor)
+    if model.tokenizer is not None:
+        write_text(folder / TOKENIZER, model.tokenizer)
     file, other = (PLAIN, OWN) if is_described else (OWN, PLAIN)
     (folder / other).unlink(missing_ok=True)
     write(folder / file)
     if is_described:
-        return f"model = {CLASS}.from_pretrained({str(folder)!r})"
-    full = f"{CLASS}.from_config(AutoConfig.from_pretrained({str(folder)!r}))"
+        return f"model = {class_of(model)}.from_pretrained({str(folder)!r})"
+    full = f"{class_of(model)}.from_config(AutoConfig.from_pretrained({str(folder)!r}))"
     return f"model = {full}; torchlasso.load({str(folder / OWN)!r}, into=model)"
