@@ -26,7 +26,7 @@ from torchlasso.runs.options import Options
 from torchlasso.runs.recipes import completed
 
 COSTS = ("flops", "bytes")
-RATE = 1e-3  # of the learning rate, at its highest: higher ones forget what the model knows
+RATE = 1e-3  # the highest learning rate, below that of a recipe, since the weights are trained already
 
 
 def options_from(given: Mapping[str, Any]) -> Options:
