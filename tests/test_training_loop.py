@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import torchlasso as tl
-from torchlasso.training.evaluation import EVALUATION_BATCH, evaluate, full_gradient, outputs_of
+from torchlasso.training.evaluation import evaluate, full_gradient, outputs_of
 from torchlasso.training.plan import Plan
+from torchlasso.training.rows import EVALUATION_BATCH
 from torchlasso.training.schedules import rate
 from torchlasso.training.trainer import Step, Trainer, sparsity
 

@@ -22,8 +22,8 @@ from torchlasso.runs.folder import CODE
 from torchlasso.runs.measuring import latencies, peak_memory
 from torchlasso.runs.rows import read_data_again
 from torchlasso.runs.variants import Variant, variants
-from torchlasso.training.evaluation import Evaluation, evaluate_outputs, evaluation_batches, outputs_of
-from torchlasso.training.rows import InputRows
+from torchlasso.training.evaluation import Evaluation, evaluate_outputs, outputs_of
+from torchlasso.training.rows import InputRows, evaluation_batches
 
 MOST_THREADS = 1024  # with too many, OpenMP ends the process
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.words import words_read
-from torchlasso.training.evaluation import evaluation_batches
-from torchlasso.training.rows import InputRows
+from torchlasso.training.rows import InputRows, evaluation_batches
 
 ROWS = 2000  # the most texts
 CLASSES = 20  # the most classes

@@ -9,11 +9,8 @@ from torch import Tensor, nn
 
 from torchlasso.distributed import processes
 from torchlasso.training.losses import Loss
-from torchlasso.training.rows import InputRows, input_batches
+from torchlasso.training.rows import InputRows, evaluation_batches, input_batches
 from torchlasso.training.survival import cox
-from torchlasso.training.token_rows import TokenRows
-
-EVALUATION_BATCH, MOST_NUMBERS = 1024, 1 << 25  # rows, and numbers in them
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,3 @@ def _slope(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> Tensor:
     outputs = outputs_of(model, x).requires_grad_()
     [slope] = torch.autograd.grad(loss(outputs, y), [outputs])
     return slope
-
-
-def evaluation_batches(x: InputRows) -> list[Tensor]:
-    """Return the numbers of all rows in batches; large rows are in smaller ones, to save memory."""
-    most = x.at_once if isinstance(x, TokenRows) else MOST_NUMBERS // max(1, x.shape[1:].numel())
-    size = max(1, min(EVALUATION_BATCH, most))
-    return list(torch.split(torch.arange(len(x), device=x.device), size))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import shown
-from torchlasso.training.rows import InputRows
+from torchlasso.training.rows import InputRows, evaluation_batches, input_batches
 
 Transform = Callable[[Tensor], Tensor]  # the inputs of a batch ↦ the inputs to train on, of the same shape
 
@@ -77,8 +77,8 @@ def background_of(x: InputRows) -> Tensor:
 def _mean(x: InputRows, over: list[int]) -> Tensor:
     """Return the mean, the same to the bit of rows in memory and on a disk."""
     total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    for start in range(0, len(x), ROWS):
-        total += x[start : start + ROWS].double().sum(dim=over)
+    for inputs in input_batches(x, evaluation_batches(x)):
+        total += inputs.double().sum(dim=over)
     return (total / (len(x) * x.shape[2:].numel())).float()
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from torchlasso.training.token_rows import TokenRows
 
+EVALUATION_BATCH, MOST_NUMBERS = 1024, 1 << 24  # rows, and numbers in them
+
 
 class InputRows(Protocol):
     """The inputs of rows: a tensor, or an object that makes one for the rows of a batch, such as images on a disk."""
@@ -63,3 +65,10 @@ def some_rows(x: InputRows, rows: Tensor) -> InputRows:
 def on_device(x: InputRows, device: torch.device) -> InputRows:
     """Return rows that are tensors or texts on a device, and others as they are."""
     return x.to(device) if isinstance(x, Tensor | TokenRows) else x
+
+
+def evaluation_batches(x: InputRows) -> list[Tensor]:
+    """Return the numbers of all rows in batches; large rows are in smaller ones, to save memory."""
+    most = x.at_once if isinstance(x, TokenRows) else MOST_NUMBERS // max(1, x.shape[1:].numel())
+    size = max(1, min(EVALUATION_BATCH, most))
+    return list(torch.split(torch.arange(len(x), device=x.device), size))

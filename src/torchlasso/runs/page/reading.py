@@ -12,10 +12,9 @@ from torchlasso.html import Bar, beside, figure, paragraph, section, table
 from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 from torchlasso.runs.rows import InputSpec
-from torchlasso.training.rows import InputRows
+from torchlasso.training.rows import InputRows, evaluation_batches, input_batches
 
 CLASSES = 10  # the most classes with a mean image
-AT_ONCE = 1024  # images whose sum is taken at once
 RANKED = 30  # the most features with a row in the table
 NAMED = 10  # the most features named in a sentence
 
@@ -30,10 +29,10 @@ def mean_images(inputs: InputSpec, rows: tuple[InputRows, Tensor]) -> Tensor | N
         return None
     classes = len(inputs.classes)
     sums = torch.zeros(max(1, classes), *x.shape[1:], device=x.device)
-    for start in range(0, len(x), AT_ONCE):
-        some = slice(start, start + AT_ONCE)
-        codes = y[some] if classes else torch.zeros(len(y[some]), dtype=torch.int64, device=y.device)
-        sums.index_add_(0, codes, x[some])
+    batches = evaluation_batches(x)
+    for some, images in zip(batches, input_batches(x, batches), strict=True):
+        codes = y[some] if classes else torch.zeros(len(some), dtype=torch.int64, device=y.device)
+        sums.index_add_(0, codes, images)
     counts = torch.bincount(y, minlength=classes) if classes else torch.tensor([len(x)], device=y.device)
     means = sums / counts.clamp(min=1).view(-1, 1, 1, 1)  # a class may have no training rows
     return inputs.standardizer.undone(means[: CLASSES if classes else 1]).cpu()
