@@ -90,6 +90,36 @@ def test_folds_of_a_path_stay_on_the_disk(cli: Any, images: Path, tmp_path: Path
     assert untimed[0] == untimed[1]
 
 
+@pytest.mark.slow
+def test_predictions_are_those_of_rows_in_memory(cli: Any, images: Path, tmp_path: Path) -> None:
+    assert cli.train(images, tmp_path / "run", *IMAGES).code == 0
+    texts = []
+    for stream, workers in (("never", 0), ("always", 1)):
+        found = cli("predict", tmp_path / "run", "--data", images, "--stream", stream, "--workers", workers)
+        assert found.code == 0, found.err
+        assert ("stay on the disk" in found.err) == (stream == "always")
+        texts.append(found.out)
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_predictions_of_tables_are_those_of_rows_in_memory(cli: Any, tmp_path: Path, gaps: bool) -> None:
+    rng = np.random.default_rng(0)
+    columns = {"a": rng.normal(size=40), "b": rng.normal(size=40), "label": np.arange(40) % 2}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert cli.train(tmp_path / "a.parquet", tmp_path / "run").code == 0
+    if gaps:
+        columns["b"][3] = np.nan
+        pq.write_table(pa.table(dict(reversed(columns.items()))), tmp_path / "a.parquet")
+    texts = []
+    for stream in ("never", "always"):
+        found = cli("predict", tmp_path / "run", "--data", tmp_path / "a.parquet", "--stream", stream)
+        assert found.code == 0, found.err
+        assert ("gaps become the mean of training, since it has none there (b 1)" in found.err) == gaps
+        texts.append(found.out)
+    assert texts[0] == texts[1]
+
+
 def test_bad_values_are_refused(cli: Any, classes: Path, tables: Path, tmp_path: Path) -> None:
     cli.assert_refused(cli.train(classes, tmp_path / "a", "--workers", "-1"), "--workers", "at least 0")
     cli.assert_refused(cli.train(classes, tmp_path / "a", "--stream", "sometimes"), "stream", "sometimes", "auto")

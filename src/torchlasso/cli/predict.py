@@ -20,13 +20,13 @@ from torchlasso._core.readable import percent
 from torchlasso._core.text import printable
 from torchlasso.cli import options, screen
 from torchlasso.data.records import Labels
+from torchlasso.data.stored.options import AUTO, STREAMS, StreamOptions
 from torchlasso.distributed.processes import by_first
 from torchlasso.runs.card import ModelCard, open_model
 from torchlasso.runs.quality import NO_FIGURES, Judge
 from torchlasso.runs.quality.tables import figures_of
 from torchlasso.runs.rows import InputSpec
 from torchlasso.training.evaluation import evaluate_outputs, outputs_of
-from torchlasso.training.rows import on_device
 
 
 def predict(
@@ -38,6 +38,10 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probabilities of all classes, a column for each.")
     ] = False,
+    stream: Annotated[
+        str, typer.Option(help=f"Rows that stay on the disk: {', '.join(STREAMS)}; auto, where they are large.")
+    ] = AUTO,
+    workers: Annotated[int, typer.Option(help="Processes that read the batches of rows on the disk ahead.")] = 0,
     allow_code: options.AllowCode = None,
     as_json: Annotated[
         bool,
@@ -52,14 +56,14 @@ def predict(
     inputs = card.inputs
     if probabilities and not inputs.classes:
         raise ValueError("--probabilities needs a model of classes; this one predicts numbers")
-    part = card.read(data)
+    part = card.read(data, StreamOptions(stream, workers))
     if as_json and part.y is None:
         raise ValueError(f"--json prints figures, which need labels; {data} has none")
-    x = inputs.prepare(part, data)
+    x = inputs.prepare(part, data, workers)
     for note in (*part.notes, *inputs.notes(part, data)):
         screen.errors.print(f"{data}: {note}")
     if (first := next(model.parameters(), None)) is not None:  # an exported model is on the CPU
-        x = on_device(x, first.device)
+        x = x.to(first.device)
     y = None if part.y is None else _targets(part.y, inputs, data)
     outputs = outputs_of(model, x).cpu()
     if not as_json or out is not None:

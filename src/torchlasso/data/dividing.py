@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Source, find_reader
 from torchlasso.data.splits import TEST_FRACTION, TEST_SEED, hold_out
-from torchlasso.data.stored.cache import folder
-from torchlasso.data.stored.options import ALWAYS, AUTO, NEVER, StreamOptions
+from torchlasso.data.stored.options import StreamOptions
+from torchlasso.data.streaming import choose_stream, read_portion
 from torchlasso.data.texts import Texts
 
 VALIDATION_FRACTION = 0.1
@@ -98,7 +98,9 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
     """
     source = find_reader(spec).open(spec, columns)
     portion = source.training(spec)
-    stream, notes = _choice(division.stream, [p for p in (portion, source.validation, source.test) if p is not None])
+    stream, notes = choose_stream(
+        division.stream, [p for p in (portion, source.validation, source.test) if p is not None]
+    )
     train = _whole(portion, stream)
     if isinstance(train.rows.x, Texts) and train.rows.x.columns != columns.text:
         columns = replace(columns, text=train.rows.x.columns)  # of all parts
@@ -126,29 +128,8 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
     return found
 
 
-def _choice(asked: StreamOptions, portions: Sequence[Portion]) -> tuple[StreamOptions, list[str]]:
-    """Return whether rows stay on the disk, and what to say of it.
-
-    Raises:
-        ValueError: they are to stay there and cannot.
-    """
-    known = all(portion.stored and portion.size for portion in portions)
-    if asked.stream == ALWAYS and not known:
-        kinds = "Parquet and CSV files, hf: data sets and folders of images"
-        raise ValueError(f"{portions[0].origin}: these data are read into memory; stream='{ALWAYS}' is for {kinds}")
-    needed = sum(portion.size() for portion in portions if portion.size) if asked.stream == AUTO and known else 0
-    if not (known and asked.asks_for(needed)):
-        return replace(asked, stream=NEVER), []
-    why = "" if asked.stream == ALWAYS else f"; in memory they would take about {needed / 2**30:,.1f} GiB"
-    note = f"The rows stay on the disk and are read a batch at a time{why}. What is made of them is kept in {folder()}."
-    return replace(asked, stream=ALWAYS), [note]
-
-
 def _whole(portion: Portion, stream: StreamOptions) -> DataSplit:
-    """Read a part as it is."""
-    on_disk = stream.stream == ALWAYS and portion.stored is not None
-    rows = portion.stored(stream) if on_disk and portion.stored else portion.read()
-    return DataSplit(rows, portion.origin, portion.origin)
+    return DataSplit(read_portion(portion, stream), portion.origin, portion.origin)
 
 
 def _own(

@@ -96,6 +96,11 @@ class Encoding:
         in_order = tuple(name for name in kept if name in gaps)
         return cls(tuple(kept), medians, in_order, categories, tuple(rare), left_out, dict(frame.origins))
 
+    @classmethod
+    def of_numbers(cls, means: dict[str, float]) -> Encoding:
+        """Make the encoding of numbers without gaps in the training rows; those of other rows become ``means``."""
+        return cls(tuple(means), means, (), {}, (), {}, {})
+
     @property
     def features(self) -> tuple[str, ...]:
         """The names of the inputs, in their order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torchlasso.data.readers  # noqa: F401  (registers them)
 from torchlasso._core.specs import unknown
@@ -14,6 +15,8 @@ from torchlasso.data.labels import TASKS, ColumnSelection
 from torchlasso.data.preparing import PreparedData, encoded_rows, prepare, required_labels
 from torchlasso.data.records import Dataset, Part, unit_interval
 from torchlasso.data.registry import find_reader
+from torchlasso.data.stored.options import StreamOptions
+from torchlasso.data.streaming import choose_stream, read_portion
 from torchlasso.data.text_options import TextOptions
 from torchlasso.data.texts import Texts
 
@@ -106,6 +109,7 @@ def load_part(
     images: ImageOptions | None = None,
     survival: tuple[str, str] | None = None,
     text: Sequence[str] = (),
+    stream: StreamOptions | None = None,
 ) -> Part:
     """Read rows to predict: one file, or the test part of a folder or of a named data set.
 
@@ -118,6 +122,7 @@ def load_part(
         task, images: as for ``load``.
         survival: the columns of times and events, in the place of labels; they may be missing.
         text: columns of texts.
+        stream: whether the rows stay on the disk; by default they do not.
 
     Returns:
         The rows, with labels as they were read, or None. A table with categories or gaps, or texts, are not encoded.
@@ -146,7 +151,9 @@ def load_part(
     portion = source.test or source.validation or source.train
     if portion is None:
         raise ValueError(f"{spec}: no rows to predict")
-    return portion.read().with_floats()
+    stream, notes = choose_stream(stream or StreamOptions(), [portion])
+    part = read_portion(portion, stream).with_floats()
+    return replace(part, notes=(*notes, *part.notes))
 
 
 def load_rows(

@@ -134,11 +134,11 @@ def encoded_rows(part: Part, encoding: Encoding, origin: str) -> tuple[Part, lis
     return replace(part, x=encoding(frame), features=encoding.features), encoding.notes(frame)
 
 
-def _numbers(divided: SplitData) -> tuple[dict[str, SplitInputs], Encoding | None, list[str]]:
+def _numbers(divided: SplitData) -> tuple[Mapping[str, SplitInputs], Encoding | None, list[str]]:
     """Return the parts of a table or of images as rows of one shape."""
     parts, encoding, notes = _encoded(divided)
     channels = max(part.inputs.shape[1] for part in parts.values())
-    xs = {name: _widened(part.inputs, channels) for name, part in parts.items()}
+    xs = {name: widened(part.inputs, channels) for name, part in parts.items()}
     for name, x in xs.items():
         if x.shape[1:] != xs["train"].shape[1:]:
             raise ValueError(
@@ -171,7 +171,8 @@ def _none(x: SplitInputs) -> SplitInputs:
     return x[:0] if isinstance(x, Tensor) else x.rows(torch.arange(0))
 
 
-def _widened(x: Tensor | StoredRows, channels: int) -> SplitInputs:
+def widened(x: Tensor | StoredRows, channels: int) -> Tensor | StoredRows:
+    """Repeat the channel of grey images ``channels`` times; return other images unchanged."""
     return widen(x, channels).contiguous() if isinstance(x, Tensor) else x.widened(channels)
 
 

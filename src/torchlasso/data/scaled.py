@@ -54,6 +54,11 @@ class ScaledRows:
         data = self.data.rows(index.cpu().numpy()) if isinstance(self.data, StoredRows) else self.data[index]
         return ScaledRows(data, self.scale, self.device, self.workers)
 
+    def to(self, device: torch.device) -> ScaledRows:
+        """Return the rows with batches on a device; rows on a disk stay there."""
+        data = self.data.to(device) if isinstance(self.data, Tensor) else self.data
+        return ScaledRows(data, self.scale, device, self.workers)
+
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         if isinstance(rows, Tensor) and isinstance(self.data, Tensor) and rows.dtype == torch.int64:
             return self._scaled(self.data.index_select(0, rows))  # copies whole rows, which is faster

@@ -8,7 +8,6 @@ from torchlasso.data.text_options import TextOptions
 from torchlasso.data.texts import Texts
 from torchlasso.data.tokenizers_json import RARE
 from torchlasso.data.tokenizing import TextEncoding
-from torchlasso.training.rows import InputRows
 from torchlasso.training.token_rows import TokenRows
 
 SAMPLE = 1000  # texts whose words are looked at
@@ -39,7 +38,7 @@ def tokenised(
     return rows, encoding, notes
 
 
-def described(encoding: TextEncoding, rows: InputRows) -> str:
+def described(encoding: TextEncoding, rows: object) -> str:
     """Describe texts in words: their columns, their lengths and their vocabulary."""
     where = f" of column {' and '.join(map(repr, encoding.columns))}" if encoding.columns else ""
     lengths = rows.lengths.double() if isinstance(rows, TokenRows) else None

@@ -13,6 +13,7 @@ import torchlasso
 from torchlasso._core.functions import need_consent
 from torchlasso.data import Part, load_part
 from torchlasso.data.image_decoding import ImageOptions
+from torchlasso.data.stored.options import StreamOptions
 from torchlasso.export import Exported, read_onnx, read_pt2
 from torchlasso.runs import choices
 from torchlasso.runs.finished import FinishedRun, open_run
@@ -80,8 +81,12 @@ class ModelCard:
         """Convert to a dictionary for a file."""
         return asdict(self)
 
-    def read(self, data: str) -> Part:
+    def read(self, data: str, stream: StreamOptions | None = None) -> Part:
         """Read rows to predict.
+
+        Args:
+            data: as for ``load``.
+            stream: whether they stay on the disk; by default they do not.
 
         Raises:
             ValueError: the data cannot be used.
@@ -97,6 +102,7 @@ class ModelCard:
             images=self.images,
             survival=(self.survival[0], self.survival[1]) if self.survival else None,
             text=self.text,
+            stream=stream,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ from torchlasso import data
 from torchlasso.data.card import DataCard
 from torchlasso.data.dividing import SplitOptions
 from torchlasso.data.encoding import Encoding
-from torchlasso.data.frame import Frame, refuse_other_columns
+from torchlasso.data.frame import Frame, TableColumns
 from torchlasso.data.loading import load_splits
-from torchlasso.data.preparing import SplitInputs, encoded_rows
-from torchlasso.data.records import order_like, widen
+from torchlasso.data.preparing import SplitInputs, encoded_rows, widened
+from torchlasso.data.records import order_like
 from torchlasso.data.scaled import ScaledRows, scale_of_bytes
 from torchlasso.data.stored.images import EncodedImages
 from torchlasso.data.stored.rows import StoredRows
@@ -67,32 +67,43 @@ class InputSpec:
             if count != self.shape[0] and (count or what == "means"):
                 raise ValueError(f"there are {count} {what} for inputs of shape {self.shape}")
 
-    def prepare(self, part: data.Part, origin: str) -> InputRows:
+    def prepare(self, part: data.Part, origin: str, workers: int = 0) -> InputRows:
         """Prepare rows for the model: order the columns, match the number of channels, standardise; or tokenise.
+
+        Args:
+            part: the rows.
+            origin: their name in messages.
+            workers: processes that read the batches of rows on the disk ahead.
 
         Raises:
             ValueError: the rows have another shape or other columns.
         """
         if self.text is not None or isinstance(part.x, Texts):
             return self._tokenised(part, origin)[0]
-        if self.encoding is not None:
-            part, _ = encoded_rows(part, self.encoding, origin)
-        elif isinstance(part.x, Frame):  # of a table whose training rows were numbers without gaps
-            part = self._filled(part, origin)
+        if self.encoding is not None or isinstance(part.x, TableColumns):
+            part, _ = encoded_rows(part, self._encoding, origin)
         if self.features:
             part = order_like(part, self.features, origin)
-        x = widen(part.with_floats().tensor, self.shape[0])
+        x = widened(part.with_floats().inputs, self.shape[0])
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"{origin}: its rows have the shape {tuple(x.shape[1:])}; the model expects {self.shape}")
-        return self.standardizer(x)
+        return self.standardizer(x) if isinstance(x, Tensor) else ScaledRows(x, self.standardizer, workers=workers)
+
+    @property
+    def _encoding(self) -> Encoding:
+        """The encoding of columns; gaps become the means of the training rows if those have none."""
+        means = dict(zip(self.features, self.standardizer.mean, strict=True))
+        return self.encoding or Encoding.of_numbers(means)
 
     def notes(self, part: data.Part, origin: str) -> list[str]:
         """Say what rows have that the training rows did not, such as gaps and categories, or is not read of texts."""
         if self.text is not None:
             return self._tokenised(part, origin)[1]
         if self.encoding is not None:
-            return self.encoding.notes(self.encoding.aligned(part.frame, origin))
-        gaps = {} if not isinstance(part.x, Frame) else part.x.gaps
+            columns = part.columns
+            aligned = self.encoding.aligned(columns, origin) if isinstance(columns, Frame) else columns
+            return self.encoding.notes(aligned)
+        gaps = part.x.gaps if isinstance(part.x, TableColumns) else {}
         found = ", ".join(f"{name} {count:,}" for name, count in gaps.items())
         return [f"gaps become the mean of training, since it has none there ({found})"] if gaps else []
 
@@ -102,20 +113,6 @@ class InputSpec:
         if not isinstance(part.x, Texts):
             raise ValueError(f"{origin}: its rows are not texts, which the model expects")
         return self.text.described(part.x)
-
-    def _filled(self, part: data.Part, origin: str) -> data.Part:
-        """Fill gaps with the means of the training rows."""
-        refuse_other_columns(part.frame.names, self.features, origin)
-        for name, column in part.frame.categories.items():
-            if (column.codes >= 0).any():
-                value = column.values[column.codes.max()]
-                raise ValueError(f"{origin}: column {name!r} holds {value!r}; in training it has numbers only")
-        means = dict(zip(self.features, self.standardizer.mean, strict=True))
-        place = {name: i for i, name in enumerate(part.frame.numeric)}
-        x = torch.empty(len(part.frame), len(means))
-        for i, (name, mean) in enumerate(means.items()):
-            x[:, i] = torch.from_numpy(part.frame.numbers[:, place[name]]).nan_to_num(mean) if name in place else mean
-        return replace(part, x=x, features=self.features)
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return outputs in the units of the targets; those for classes as they are."""

@@ -27,6 +27,9 @@ class InputRows(Protocol):
     def __len__(self) -> int:
         """Return the number of rows."""
 
+    def to(self, device: torch.device, /) -> InputRows:
+        """Return the rows with batches on a device."""
+
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         """Return the inputs of some rows, (k, …)."""
 
@@ -60,11 +63,6 @@ def input_batches(x: InputRows, batches: Iterable[Tensor]) -> Iterator[Tensor]:
 def some_rows(x: InputRows, rows: Tensor) -> InputRows:
     """Return some rows, given by their numbers; texts keep their lengths, and rows on a disk stay there."""
     return x.rows(rows) if isinstance(x, Selectable) else input_batch(x, rows)
-
-
-def on_device(x: InputRows, device: torch.device) -> InputRows:
-    """Return rows that are tensors or texts on a device, and others as they are."""
-    return x.to(device) if isinstance(x, Tensor | TokenRows) else x
 
 
 def evaluation_batches(x: InputRows) -> list[Tensor]:
