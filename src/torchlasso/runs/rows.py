@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -173,9 +173,9 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         x, y = pair[0], inputs.scaled(pair[1]).to(device)
         if isinstance(x, TokenRows):
             return x.to(device), y
+        x = widened(x, inputs.shape[0])
         if isinstance(x, StoredRows):
-            return ScaledRows(x.widened(inputs.shape[0]), inputs.standardizer, device, options.workers), y
-        x = widen(x, inputs.shape[0])
+            return ScaledRows(x, inputs.standardizer, device, options.workers), y
         is_bytes = x.dtype == torch.uint8
         return ScaledRows(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y
 

@@ -45,6 +45,15 @@ class Columnar(ABC):
     def select(self, names: list[str]) -> Any:
         """Read some columns, as a ``pyarrow.Table``."""
 
+    def columns(self, names: list[str]) -> Iterator[Any]:
+        """Yield one column after another, as tables; as many are read at a time as take little memory."""
+        each = max(8 * self.count, self.size // max(1, len(self.names)))
+        at_once = max(1, AT_ONCE // max(1, each))
+        for start in range(0, len(names), at_once):
+            found = self.select(names[start : start + at_once])
+            for name in found.column_names:
+                yield found.select([name])
+
     @abstractmethod
     def _some(self, names: list[str], rows: int) -> Iterator[Any]:
         """Yield ``rows`` rows at a time, as tables with the columns of ``names``."""
@@ -71,12 +80,14 @@ class ParquetFiles(Columnar):
         self.origin = origins[0] if len(paths) == 1 else f"{origins[0]} and {len(paths) - 1} more"
         self.state = [state_of(path) for path in paths]
         self.count = self.size = 0
+        self._metadata: dict[Path, Any] = {}  # of wide tables it takes long to read
         for path, origin in zip(self.paths, origins, strict=True):
             with _opened(path) as file:
                 if path is self.paths[0]:
                     self.schema = file.schema_arrow
                 refuse_other_columns(file.schema_arrow.names, self.schema.names, origin)
                 groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+                self._metadata[path] = file.metadata
                 self.count += file.metadata.num_rows
                 self.size += sum(group.total_byte_size for group in groups)
 
@@ -85,25 +96,25 @@ class ParquetFiles(Columnar):
         need_memory(8 * self.count * len(names), self.origin)
         tables = []
         for path in self.paths:
-            with _opened(path) as file:
+            with _opened(path, self._metadata[path]) as file:
                 tables.append(file.read(columns=names).select(names))
         return pa.concat_tables(tables, promote_options="permissive")
 
     def _some(self, names: list[str], rows: int) -> Iterator[Any]:
         pa = require("pyarrow", "data", f"{self.origin}: reading Parquet")
         for path in self.paths:
-            with _opened(path) as file:
+            with _opened(path, self._metadata[path]) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=names):
                     yield pa.Table.from_batches([batch]).select(names)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, metadata: Any = None) -> Iterator[Any]:
     pa = require("pyarrow", "data", f"{path}: reading Parquet")
     parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
     try:
         # opened here, because Arrow requires file names in UTF-8
-        with path.open("rb") as content, parquet.ParquetFile(content) as file:
+        with path.open("rb") as content, parquet.ParquetFile(content, metadata=metadata) as file:
             yield file
     except (OSError, OverflowError, pa.ArrowException) as error:
         raise ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})") from error

@@ -41,8 +41,7 @@ class StoredFrame(TableColumns):
         self.origins: dict[str, str] = {}
         self._of_column: dict[str, tuple[str, ...]] = {}
         self._last: tuple[str, Frame] | None = None
-        for column in read:
-            frame = self._column(column)
+        for column, frame in self._each(read):
             self._of_column[column] = frame.names
             self.origins |= frame.origins
             self._of_categories += frame.categories
@@ -76,18 +75,16 @@ class StoredFrame(TableColumns):
     @property
     def gaps(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        for column in self.read:
-            if column in self._with_gaps:
-                found |= self._selected(column).gaps
+        for _, frame in self._each([column for column in self.read if column in self._with_gaps]):
+            found |= self._chosen(frame).gaps
         return {name: found[name] for name in self.names if name in found}
 
     def columns_of_numbers(self) -> Iterator[tuple[str, Array]]:
-        for column in self.read:
-            frame = self._selected(column)
-            yield from frame.columns_of_numbers()
+        for _, frame in self._each(self.read):
+            yield from self._chosen(frame).columns_of_numbers()
 
     def category(self, name: str) -> Category:
-        frame = self._selected(self.origins.get(name, name))
+        frame = self._chosen(self._column(self.origins.get(name, name)))
         found = frame.categories.get(name)
         return as_category(frame.numbers[:, frame.numeric.index(name)]) if found is None else found
 
@@ -126,16 +123,22 @@ class StoredFrame(TableColumns):
         forced = (*self.forced, *(name for name in self._of_categories if name not in self.origins))
         return table_frame(pa, table, forced, self.table.origin, dates=tuple(self._dates))
 
+    def _each(self, columns: list[str]) -> Iterator[tuple[str, Frame]]:
+        """Yield columns of the file with all rows of each."""
+        for column, table in zip(columns, self.table.columns(columns), strict=True):
+            yield column, self._alone(column, table)
+
     def _column(self, name: str) -> Frame:
-        """Return all rows of a column of the file."""
+        """Return all rows of a column of the file; the last one is kept."""
         if self._last is None or self._last[0] != name:
-            pa = require("pyarrow", "data", "reading tables")
-            forced = (name,) if name in self.forced else ()
-            self._last = name, table_frame(pa, self.table.select([name]), forced, self.table.origin)
+            self._last = name, self._alone(name, self.table.select([name]))
         return self._last[1]
 
-    def _selected(self, name: str) -> Frame:
-        frame = self._column(name)
+    def _alone(self, name: str, table: Any) -> Frame:
+        pa = require("pyarrow", "data", "reading tables")
+        return table_frame(pa, table, (name,) if name in self.forced else (), self.table.origin)
+
+    def _chosen(self, frame: Frame) -> Frame:
         return frame if self.index is None else frame.rows(self.index)
 
 
