@@ -105,8 +105,15 @@ def test_a_run_of_texts_goes_back_to_transformers(cli: Any, fine_tuned: Path, tm
     assert cli("predict", run, "--data", tmp_path / "none.csv").code == 2
 
 
-def test_texts_are_predicted(cli: Any, fine_tuned: Path, texts: Path) -> None:
-    ended = cli("predict", fine_tuned / "run", "--data", texts)
+def test_texts_are_predicted_without_the_pretrained_model(
+    cli: Any, fine_tuned: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(fine_tuned / "run", tmp_path / "run"))
+    monkeypatch.chdir(tmp_path)
+    config = run / "config.json"
+    config.write_text(config.read_text().replace(str(fine_tuned), str(tmp_path / "gone")))
+    assert cli("report", run, "--html").code == 0
+    ended = cli("predict", run, "--data", texts)
     assert (ended.code, ended.out.count("\n")) == (0, 151)
 
 

@@ -104,7 +104,7 @@ def _folder(name: str) -> Path:
     if not name:
         raise ValueError(f"--model {PREFIX}… must name a folder, or a model on the Hugging Face Hub")
     if Path(name).is_dir():
-        return Path(name)
+        return Path(name).resolve()  # a run may be resumed from elsewhere
     hub = require("huggingface_hub", "transformers", f"--model {PREFIX}{name}")
     try:
         return Path(hub.snapshot_download(name, allow_patterns=["*.json", WEIGHTS]))
