@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from torchlasso.data.text_options import TextOptions
 from torchlasso.data.tokenizing import TextEncoding
 
 SEEDS = range(3)
+METHODS = ("torchlasso", "dense", "chi2", "frequent")
 SHARE = 0.05
 NETWORK = ("--model", "text-cnn:dim=64,filters=50", "--max-length", "128", "--batch-size", "64")
 RATES = {"dense": ("1e-2", "5e-3")}
@@ -50,15 +52,14 @@ def main() -> None:
         if out.exists()
         else set()
     )
-    for seed in SEEDS:
-        for method in ("torchlasso", "dense", "frequent", "chi2"):
-            if (method, seed) not in done:
-                with tempfile.TemporaryDirectory() as folder:
-                    found = run(method, seed, arguments.data, Path(folder), arguments.seconds)
-                line = json.dumps({"method": method, "seed": seed, **found})
-                print(line, flush=True)
-                with out.open("a") as file:
-                    file.write(line + "\n")
+    for method, seed in product(METHODS, SEEDS):
+        if (method, seed) not in done:
+            with tempfile.TemporaryDirectory() as folder:
+                found = run(method, seed, arguments.data, Path(folder), arguments.seconds)
+            line = json.dumps({"method": method, "seed": seed, **found})
+            print(line, flush=True)
+            with out.open("a") as file:
+                file.write(line + "\n")
 
 
 def run(method: str, seed: int, data: str, folder: Path, seconds: str) -> dict[str, Any]:

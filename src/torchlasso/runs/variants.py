@@ -109,9 +109,9 @@ def _words(run: FinishedRun) -> tuple[nn.Module, Tensor | None]:
     if found is None:
         return run.model, None
     model, kept = found
-    numbers = torch.zeros(run.experiment.inputs.shape[1], dtype=torch.long, device=kept.device)
-    numbers[kept] = torch.arange(len(kept), device=kept.device)
-    return model, numbers
+    numbers = torch.zeros(run.experiment.inputs.shape[1], dtype=torch.long)
+    numbers[kept] = torch.arange(len(kept))
+    return model, numbers.to(next(model.parameters()).device)
 
 
 def _onnx(
