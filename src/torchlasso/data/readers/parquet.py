@@ -39,8 +39,8 @@ class Parquet(FileReader):
         pa = require("pyarrow", "data", f"{path}: reading Parquet")
         parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
         try:
-            # opened here, because Arrow requires file names in UTF-8
-            with path.open("rb") as content, parquet.ParquetFile(content) as file:
+            # opened here, because Arrow requires file names in UTF-8; a buffer would hold the file until the end
+            with path.open("rb") as content, parquet.ParquetFile(content, pre_buffer=False) as file:
                 table = _read(pa, file, str(path))
         except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
             raise ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})") from error

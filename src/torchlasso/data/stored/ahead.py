@@ -36,7 +36,7 @@ def read_ahead(function: Callable[[T], R], arguments: Iterable[T], workers: int)
         workers: the number of processes; 0 for none.
 
     Raises:
-        RuntimeError: a worker was killed.
+        OSError: a worker was killed.
         Exception: whatever ``function`` raises.
 
     >>> list(read_ahead(abs, [-1, 2], workers=0))
@@ -53,10 +53,16 @@ def read_ahead(function: Callable[[T], R], arguments: Iterable[T], workers: int)
         collate_fn=_as_it_is,
         generator=torch.Generator(),
     )
-    for value in loader:
-        if isinstance(value, Exception):
-            raise value
-        yield value
+    try:
+        for value in loader:
+            if isinstance(value, Exception):
+                raise value
+            yield value
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        why = "a process that reads rows ahead was killed, perhaps for lack of memory"
+        raise OSError(f"{why}; resume the run, or begin again with fewer workers") from error
 
 
 def _as_it_is(value: T) -> T:

@@ -14,7 +14,7 @@ from torchlasso._core.text import first_line
 from torchlasso.data.frame import refuse_other_columns
 from torchlasso.data.stored.cache import state_of
 
-AT_ONCE = 1 << 26  # bytes of a table that are read at a time, about
+AT_ONCE = 1 << 24  # bytes of a table that are read at a time, about
 
 
 class Columnar(ABC):
@@ -113,8 +113,8 @@ def _opened(path: Path, metadata: Any = None) -> Iterator[Any]:
     pa = require("pyarrow", "data", f"{path}: reading Parquet")
     parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
     try:
-        # opened here, because Arrow requires file names in UTF-8
-        with path.open("rb") as content, parquet.ParquetFile(content, metadata=metadata) as file:
+        # opened here, because Arrow requires file names in UTF-8; a buffer would hold all that was read until the end
+        with path.open("rb") as content, parquet.ParquetFile(content, metadata=metadata, pre_buffer=False) as file:
             yield file
     except (OSError, OverflowError, pa.ArrowException) as error:
         raise ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})") from error

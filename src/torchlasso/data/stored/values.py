@@ -14,7 +14,7 @@ from torchlasso._core.extras import require
 from torchlasso.data.frame import Array
 from torchlasso.data.stored.rows import StoredRows
 
-AT_ONCE = 1 << 24  # numbers of a batch of the file
+AT_ONCE = 1 << 22  # numbers of a batch of the file
 NAME = "x"
 
 
