@@ -299,6 +299,17 @@ def test_size_decides(tmp_path: Path, rng: np.random.Generator, monkeypatch: pyt
         assert any("in memory they would take" in note for note in found.card.notes) == is_stored
 
 
+def test_the_size_of_images_is_the_one_that_they_are_brought_to(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchlasso.data.stored.options.available", lambda: 40 * 3 * 3 * 30 * 30)
+    pixels = rng.integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)
+    spec = save_images(tmp_path / "a.parquet", [encode(each) for each in pixels], [i % 2 for i in range(40)])
+    for size, is_stored in ((None, False), ("32", True)):
+        found = prepared(spec, "auto", {}, {"images": ImageOptions(size)})
+        assert isinstance(found.train[0], StoredRows) == is_stored
+
+
 @pytest.mark.slow
 def test_workers_read_the_same_rows_in_order(tmp_path: Path, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)

@@ -49,7 +49,7 @@ def _portion(spec: str, splits: Any, split: str | None, columns: ColumnSelection
     return Portion(
         origin,
         read,
-        size=lambda: memory_of(table()),
+        size=lambda: memory_of(table(), columns),
         stored=lambda stream: stored_table_part(table(), columns, stream),
     )
 

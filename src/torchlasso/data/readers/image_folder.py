@@ -55,7 +55,7 @@ def _portion(root: Path | None, columns: ColumnSelection) -> Portion | None:
 
     def size() -> int:
         files, _ = _found(root, columns)
-        return memory_of_images(len(files), files[0])
+        return memory_of_images(len(files), files[0], columns)
 
     def stored(stream: StreamOptions) -> Part:
         files, y = _found(root, columns)

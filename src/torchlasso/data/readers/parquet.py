@@ -31,7 +31,7 @@ class Parquet(FileReader):
             return ParquetFiles(paths)
 
         return {
-            "size": lambda: memory_of(table()),
+            "size": lambda: memory_of(table(), columns),
             "stored": lambda stream: stored_table_part(table(), columns, stream),
         }
 

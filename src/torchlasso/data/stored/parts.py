@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from torchlasso._core.extras import require
-from torchlasso.data.image_decoding import ImageDecoder, ImageOptions
+from torchlasso.data.image_decoding import ImageDecoder
 from torchlasso.data.images import BYTES
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Labels, Part
@@ -68,19 +68,21 @@ def stored_images_part(
     return Part(x, y, (), names, groups, times, x.notes)
 
 
-def memory_of(table: Columnar) -> int:
+def memory_of(table: Columnar, columns: ColumnSelection) -> int:
     """Return the bytes of memory that reading a whole table takes, about."""
     pa = require("pyarrow", "data", "reading tables")
-    pictures = [name for name in table.names if is_image(pa, table.schema.field(name).type)]
-    if not pictures:
-        return VALUE * table.count * len(table.names)
-    first = next(encoded_images(next(table.batches(pictures[:1])).column(0), pictures[0], table.origin), None)
-    return table.size + memory_of_images(table.count, first)
+    left = [name for name in table.names if name not in columns.ignore]
+    pictures = [name for name in left if is_image(pa, table.schema.field(name).type)]
+    if not pictures or not table.count:
+        return VALUE * table.count * len(left)
+    column = next(table.batches(pictures[:1])).column(0)
+    first = next(encoded_images(column, pictures[0], table.origin, table.has_paths))
+    return table.size + memory_of_images(table.count, first, columns)
 
 
-def memory_of_images(count: int, first: bytes | Path | None) -> int:
+def memory_of_images(count: int, first: bytes | Path, columns: ColumnSelection) -> int:
     """Return the bytes of memory that images like the first one take, about."""
-    return 0 if first is None else count * BYTES * ImageDecoder(ImageOptions()).bytes_of(first)
+    return count * BYTES * ImageDecoder(columns.images).bytes_of(first)
 
 
 def _images_of(table: Columnar, name: str) -> ArrowImages:
