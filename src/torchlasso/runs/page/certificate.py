@@ -10,6 +10,8 @@ from torchlasso.html import figure, paragraph, section
 from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown, support_of
 
+SMALL = 0.1  # of a distance, in units of λ
+
 
 @section_at(80)
 def stability_section(run: Shown) -> str:
@@ -44,8 +46,24 @@ def certificate_section(run: Shown) -> str:
         f"Distance from a stationary point of loss + λ·penalty, over all blocks, in units of λ: at most {far.max:.2g}, "
         f"on average {far.mean:.2g}. A distance of zero is a stationary point. The gradient is over all training rows."
     )
+    text += _meaning(far.max, run.experiment.options.hold)
     if run.experiment.options.input_dropout or run.experiment.options.augment:
         text += " It is taken without input dropout and augmentation, so it is not quite the loss that was minimised."
     if run.summary.refit is not None and run.summary.refit.kept:
         text += " Afterwards the model was refitted without the penalty, which moves it away from such a point."
     return section("Certificate", paragraph(text))
+
+
+def _meaning(largest: float, hold: float | None) -> str:
+    """Explain a distance that is not small."""
+    if largest < SMALL:
+        return ""
+    if hold:
+        return (
+            f" It is not small here, and need not be: in the last {100 * hold:.3g} % of the steps the zeros were "
+            "frozen and there was no penalty, so the weights that are left minimise the loss alone."
+        )
+    return (
+        f" It is not small here: some weight would still move, by a gradient that is {largest:.2g} times λ beyond what the "
+        "penalty balances. More epochs, or a rate that falls further, bring it down."
+    )
