@@ -118,3 +118,11 @@ def test_models_that_cannot_be_read_or_run_on_their_own_have_a_page_all_the_same
         assert "They are not known: " in page.text
         assert ("live FLOPs" in page.text) == (name == "undecided")
     sys.modules.pop("models_with_a_will")
+
+
+@pytest.mark.parametrize(("hold", "said"), [("0.4", "In the last 40 % of the steps"), ("0", "More epochs")])
+def test_the_certificate_explains_a_distance_that_is_not_small_or_that_there_is_none(
+    cli: Any, classes: Path, tmp_path: Path, hold: str, said: str
+) -> None:
+    assert cli.train(classes, tmp_path / "run", "--epochs", "1", "--hold", hold).code == 0
+    assert said in " ".join((tmp_path / "run" / "report.html").read_text().split())

@@ -41,29 +41,20 @@ def certificate_section(run: Shown) -> str:
     """Show the distance from a stationary point."""
     far = run.summary.stationarity
     if far is None:
-        return section("Certificate", paragraph("There is no penalty, so there is nothing to certify."))
+        hold = run.experiment.options.hold
+        end = f"In the last {100 * hold:.3g} % of the steps the zeros are frozen and there" if hold else "There"
+        return section("Certificate", paragraph(f"{end} is no penalty, so there is nothing to certify."))
     text = (
         f"Distance from a stationary point of loss + λ·penalty, over all blocks, in units of λ: at most {far.max:.2g}, "
         f"on average {far.mean:.2g}. A distance of zero is a stationary point. The gradient is over all training rows."
     )
-    text += _meaning(far.max, run.experiment.options.hold)
+    if far.max > SMALL:
+        text += (
+            f" It is not small here: some weight would still move, by a gradient that is {far.max:.2g} times λ beyond "
+            "what the penalty balances. More epochs, or a rate that falls further, bring it down."
+        )
     if run.experiment.options.input_dropout or run.experiment.options.augment:
         text += " It is taken without input dropout and augmentation, so it is not quite the loss that was minimised."
     if run.summary.refit is not None and run.summary.refit.kept:
         text += " Afterwards the model was refitted without the penalty, which moves it away from such a point."
     return section("Certificate", paragraph(text))
-
-
-def _meaning(largest: float, hold: float | None) -> str:
-    """Explain a distance that is not small."""
-    if largest < SMALL:
-        return ""
-    if hold:
-        return (
-            f" It is not small here, and need not be: in the last {100 * hold:.3g} % of the steps the zeros were "
-            "frozen and there was no penalty, so the weights that are left minimise the loss alone."
-        )
-    return (
-        f" It is not small here: some weight would still move, by a gradient that is {largest:.2g} times λ beyond what the "
-        "penalty balances. More epochs, or a rate that falls further, bring it down."
-    )
