@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchlasso.data.labels import distinct
 from torchlasso.data.records import Labels, Part
 
 TEST_FRACTION = 0.2
@@ -42,16 +43,16 @@ def holdout(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     n = len(y)
     order = torch.randperm(n, generator=generator)
     if y.is_floating_point():
-        group, sizes = torch.zeros(n, dtype=torch.int64), torch.tensor([n])
+        sizes, by_group = torch.tensor([n]), order
     else:
-        _, group, sizes = torch.unique(y, return_inverse=True, return_counts=True)
+        codes = torch.from_numpy(distinct(y.cpu().numpy())[1]).int()  # half of the memory
+        sizes = torch.bincount(codes)
+        by_group = order[torch.argsort(codes[order], stable=True)]  # shuffled within each group
     quota = _quotas(sizes, fraction, generator)
-
-    by_group = order[torch.argsort(group[order], stable=True)]  # shuffled within each group
     start = torch.cumsum(sizes, 0) - sizes
-    rank = torch.arange(n) - start.repeat_interleave(sizes)
     held = torch.zeros(n, dtype=torch.bool)
-    held[by_group] = rank < quota.repeat_interleave(sizes)
+    for first, count in zip(start.tolist(), quota.tolist(), strict=True):
+        held[by_group[first : first + count]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
@@ -147,7 +148,7 @@ def holdout_last(times: Labels, fraction: float) -> tuple[Tensor, Tensor]:
 def codes_of(y: Labels, tenths: bool = False) -> Tensor:
     """Return class indices of labels, or numbers as they are; with ``tenths``, the tenth that a number is in."""
     if y.dtype.kind != "f":
-        return torch.from_numpy(np.unique(y, return_inverse=True)[1].reshape(-1))
+        return torch.from_numpy(distinct(y)[1])
     if not tenths:
         return torch.from_numpy(y)
     first = y.reshape(len(y), -1)[:, 0]

@@ -159,8 +159,9 @@ def _of_the_loss(loss: Loss, known: Tensor, y: Tensor, losses: Sequence[float]) 
 def _constant_loss(loss: Loss, known: Tensor, y: Tensor) -> float | None:
     """Return the loss of the best constant outputs; None for a loss whose best constant is not known."""
     if loss is LOSSES["cross-entropy"]:
-        shares = torch.bincount(known, minlength=int(y.max()) + 1).double() / len(known)
-        return float(loss(shares.clamp_min(1e-12).log().expand(len(y), -1), y))
+        most = int(max(known.max(), y.max())) + 1
+        predicted, there = (torch.bincount(each, minlength=most).double() / len(each) for each in (known, y))
+        return -float((there * predicted.clamp_min(1e-12).log()).sum())
     if loss is LOSSES["mse"]:
         return float(loss(known.double().mean(dim=0).expand_as(y), y.double()))
     return None
