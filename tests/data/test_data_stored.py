@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.data.conftest import encode, save_images
+from torchlasso._core.locks import held
 from torchlasso.data.dividing import SplitOptions
 from torchlasso.data.image_decoding import ImageOptions
 from torchlasso.data.loading import load_splits, selected
@@ -238,6 +239,70 @@ def test_what_was_made_is_used_again_until_the_file_changes(tmp_path: Path, rng:
     os.utime(spec, ns=(1, 1))
     prepared(spec, "always", {}, {})
     assert set(files()) > set(before)
+
+
+def test_a_file_that_changes_in_secret_is_read_anew(tmp_path: Path) -> None:
+    rows = "".join(f"{i % 7},{('no', 'yes')[i % 2]}\n" for i in range(40))
+    spec = tmp_path / "a.csv"
+    for text, classes in ((rows, ("no", "yes")), (rows.replace("yes", "QQQ"), ("QQQ", "no"))):
+        spec.write_text("a,y\n" + text)
+        os.utime(spec, (1, 1))
+        assert prepared(spec, "always", {}, {}).classes == classes
+
+
+def test_a_damaged_file_of_the_cache_is_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    pq.write_table(pa.table({"a": rng.normal(size=40), "y": rng.normal(size=40)}), tmp_path / "a.parquet")
+    prepared(tmp_path / "a.parquet", "always", {}, {})
+    [made] = (tmp_path / "cache").glob("*.arrow")
+    made.write_bytes(made.read_bytes()[:500])
+    with pytest.raises(ValueError, match=rf"{made.name}: a damaged file of the cache .*; delete it"):
+        prepared(tmp_path / "a.parquet", "always", {}, {}).train[0][:]
+
+
+@pytest.mark.slow
+def test_a_lock_is_not_held_by_workers(tmp_path: Path) -> None:
+    with held(tmp_path / "lock", "in use"):
+        ahead = read_ahead(abs, iter([-1, 2, 3]), workers=1)
+        assert next(ahead) == 1
+    with held(tmp_path / "lock", "in use"):
+        assert list(ahead) == [2, 3]
+
+
+KINDS = {
+    "numbers and text": ([1, 2] * 15, ["1", "x"] * 15),
+    "texts that look like numbers": (["1.0", "2.0"] * 15, ["2.0", "k"] * 15),
+    "truth values and numbers": ([True, False] * 15, [3, 4] * 15),
+    "whole and decimal numbers": ([1, 2] * 15, [0.5, None] * 15),
+    "nothing": ([None] * 30, ["red", "blue"] * 15),
+    "dates as text": (["2024-01-31", "2024-02-03"] * 15, [None] * 30),
+    "dates with and without a zone": (
+        pa.array([1, 10**6] * 15, pa.timestamp("us")),
+        pa.array([2, 10**9] * 15, pa.timestamp("us", "UTC")),
+    ),
+    "nanoseconds": (pa.array([1, 10**18] * 15, pa.timestamp("ns")), pa.array([2, 10**9 + 1] * 15, pa.timestamp("ns"))),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_files_are_one_table(tmp_path: Path, kind: str) -> None:
+    """The kind of a column is decided by the rows of all files."""
+    for index, column in enumerate(KINDS[kind]):
+        table = pa.table({"a": column, "b": list(range(30)), "label": ["no", "yes"] * 15})
+        pq.write_table(table, tmp_path / f"train-{index}.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "train-2.parquet")
+    disk = assert_same(tmp_path)
+    assert len(disk.train[0]) + len(disk.validation[0]) + len(disk.test[0]) == 60
+    if kind == "texts that look like numbers":
+        assert disk.encoding is not None
+        assert disk.encoding.categories["a"] == ("1.0", "2.0", "k")
+
+
+def test_files_of_other_columns_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1.0], "label": [0]}), tmp_path / "train-0.parquet")
+    pq.write_table(pa.table({"b": [1.0], "label": [1]}), tmp_path / "train-1.parquet")
+    for stream in ("never", "always"):
+        with pytest.raises(ValueError, match=r"train-1\.parquet: its columns differ"):
+            prepared(tmp_path, stream, {}, {})
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

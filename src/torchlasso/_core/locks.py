@@ -12,6 +12,19 @@ try:
 except ImportError:  # on Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
+_held: set[int] = set()  # the descriptors of locks; a process that is forked from this one lets go of them
+
+
+def _let_go() -> None:
+    """Close the locks in a new process, which would hold them after the end of the process that took them."""
+    while _held:
+        with suppress(OSError):
+            os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
 NOT_THROUGH_LINKS = getattr(os, "O_NOFOLLOW", 0)  # of os.open
 
 
@@ -60,9 +73,12 @@ def held(path: str | Path, taken: str) -> Iterator[None]:
             if os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False)):
                 break
         os.close(descriptor)
+    _held.add(descriptor)
     try:
         yield
     finally:
-        with suppress(OSError):  # the run is over, and a remaining file is reused
-            path.unlink()
-        os.close(descriptor)
+        if descriptor in _held:  # not in a process that was forked from the one that took the lock
+            _held.remove(descriptor)
+            with suppress(OSError):  # the run is over, and a remaining file is reused
+                path.unlink()
+            os.close(descriptor)

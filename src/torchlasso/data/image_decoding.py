@@ -16,6 +16,7 @@ import numpy as np
 from torchlasso._core.extras import require
 from torchlasso._core.memory import need_memory
 from torchlasso._core.specs import unknown
+from torchlasso._core.text import first_line
 from torchlasso.data.frame import Array
 from torchlasso.data.messages import listed
 
@@ -180,6 +181,11 @@ class Tally:
     def notes(self) -> tuple[str, ...]:
         """The sentences on what was done to images."""
         return tuple(_notes(self.bad, self.sizes, self.options, self.where))
+
+
+def why(error: Exception) -> str:
+    """Return why an image cannot be decoded, in one line."""
+    return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", first_line(error))
 
 
 def _refusal(bad: dict[int, str], seen: int, options: ImageOptions) -> str:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.memory import need_memory
-from torchlasso._core.text import first_line
 from torchlasso.data.frame import Array
-from torchlasso.data.image_decoding import ASKED, ImageDecoder, ImageOptions, Tally
+from torchlasso.data.image_decoding import ASKED, ImageDecoder, ImageOptions, Tally, why
 
 BYTES = 3  # bytes of memory per byte of pixels: the pixels, and a copy while they are divided
 
@@ -85,7 +84,7 @@ def decode_images(
         except MemoryError:
             raise
         except Exception as error:
-            tally.fail(index, first_line(error))
+            tally.fail(index, why(error))
             continue
         tally.see(index, size)
         buffer.add(pixels)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torchlasso._core.registry import Registry
 from torchlasso._core.specs import unknown
+from torchlasso.data.joining import origin_of
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
@@ -79,16 +80,23 @@ class FileReader(Reader):
         return spec.lower().endswith(self.suffix) and Path(spec).is_file()
 
     def open(self, spec: str, columns: ColumnSelection) -> Source:
-        path = Path(spec)
-        return Source(path.name, Portion(spec, lambda: self.read(path, columns), **self.on_disk([path], columns)))
+        return Source(Path(spec).name, self.portion([Path(spec)], columns))
+
+    def portion(self, paths: Sequence[Path], columns: ColumnSelection) -> Portion:
+        """Return the split that files are."""
+        return Portion(
+            origin_of([str(path) for path in paths]),
+            lambda: self.read_all(paths, columns),
+            **self.on_disk(paths, columns),
+        )
 
     def on_disk(self, paths: Sequence[Path], columns: ColumnSelection) -> dict[str, Any]:
         """Return the functions of a :class:`Portion` that are of files which stay on the disk; none if they cannot."""
         return {}
 
     @abstractmethod
-    def read(self, path: Path, columns: ColumnSelection) -> Part:
-        """Read the rows of the file."""
+    def read_all(self, paths: Sequence[Path], columns: ColumnSelection) -> Part:
+        """Read the rows of files, one after the other."""
 
 
 _readers: Registry[str, Reader] = Registry("reader of")  # by the form of their specs

@@ -135,7 +135,7 @@ def _times(pa: Any, column: Any, columns: ColumnSelection, origin: str) -> Label
         where = row(column.is_null().to_numpy().argmax())
         raise ValueError(f"{origin}: no time in column {columns.time!r}, {where} ({column.null_count} such rows)")
     if is_date(pa, column.type):
-        column = column.cast(pa.timestamp("us")).cast(pa.int64())
+        column = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
     if not holds_numbers(pa, column.type):
         raise ValueError(f"{origin}: column {columns.time!r} holds neither dates, as in 2024-01-31, nor numbers")
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())

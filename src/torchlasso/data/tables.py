@@ -149,7 +149,7 @@ def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str, d
     names, origins, found, numeric = list[str](), dict[str, str](), dict[str, Category](), list[Any]()
     for name, column in held.items():
         if is_date(pa, column.type) and name not in categories:
-            when, parts = date_parts(column.cast(pa.timestamp("us")).to_numpy())
+            when, parts = date_parts(column.cast(pa.timestamp("us"), safe=False).to_numpy())
             numeric.append(when)
             made = {f"{name}: {part}": category for part, category in parts.items()}
             found |= made

@@ -15,12 +15,12 @@ from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
-from torchlasso.data.registry import FileReader, register
+from torchlasso.data.registry import register
 from torchlasso.data.stored.cache import kept_file, key_of, state_of
 from torchlasso.data.stored.columnar import ParquetFiles
 from torchlasso.data.stored.options import StreamOptions
 from torchlasso.data.stored.parts import stored_table_part
-from torchlasso.data.tables import table_part
+from torchlasso.data.table_files import TableReader
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 2**20, 2**28  # bytes of text that are read at once
 BLOCK = 2**26  # the same, for a file that stays on the disk
@@ -33,29 +33,26 @@ OTHER = "cp1252"  # the encoding of text that is not UTF-8: of Windows, and near
 
 
 @register
-class Csv(FileReader):
+class Csv(TableReader):
     """Comma-separated (or by semicolons, tabs or bars), with names in the first line."""
 
     form = "FILE.csv"
     suffix = (".csv", ".tsv")
 
-    def read(self, path: Path, columns: ColumnSelection) -> Part:
+    def table(self, path: Path, notes: list[str]) -> Any:
         pa = require("pyarrow", "data", f"{path}: reading CSV")
         csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
         need_memory(MEMORY * path.stat().st_size, str(path))
-        delimiter, notes = delimiter_of(path), list[str]()
+        delimiter = delimiter_of(path)
         with _named(pa, path):
             table = _read_text(pa, csv, path, delimiter, notes)
-        if delimiter != ",":
-            table = _with_points(pa, table)
-        part = table_part(table, columns, str(path))
-        return replace(part, notes=(*part.notes, *notes))
+        return table if delimiter == "," else _with_points(pa, table)
 
     def on_disk(self, paths: Sequence[Path], columns: ColumnSelection) -> dict[str, Any]:
         def stored(stream: StreamOptions) -> Part:
             files = [as_parquet(path) for path in paths]
             part = stored_table_part(ParquetFiles(files, [*map(str, paths)]), columns, stream)
-            return replace(part, notes=tuple(note for file in files for note in _notes_in(file)))
+            return replace(part, notes=(*part.notes, *(note for file in files for note in _notes_in(file))))
 
         return {"size": lambda: sum(MEMORY * path.stat().st_size for path in paths), "stored": stored}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from torchlasso.data.joining import origin_of
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Part, concatenate
@@ -63,13 +64,13 @@ def _portion(spec: str, files: list[Path], columns: ColumnSelection) -> Portion 
     if len(set(readers)) > 1:
         names = listed(path.name for path in files)
         raise ValueError(f"{spec}: one split in several formats ({names}); leave one format")
+    reader = readers[0]
+    if isinstance(reader, FileReader):
+        return reader.portion(files, columns)
     origins = [str(path) for path in files]
-    origin = origins[0] if len(files) == 1 else f"{origins[0]} and {len(files) - 1} more"
 
     def read() -> Part:
-        opened = (reader.open(file, columns) for reader, file in zip(readers, origins, strict=True))
-        portions = [source.train for source in opened]
+        portions = [reader.open(file, columns).train for file in origins]
         return concatenate([portion.read() for portion in portions if portion], origins)
 
-    reader = readers[0]
-    return Portion(origin, read, **(reader.on_disk(files, columns) if isinstance(reader, FileReader) else {}))
+    return Portion(origin_of(origins), read)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torchlasso._core.extras import require
 from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
-from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.records import Part
-from torchlasso.data.registry import FileReader, register
-from torchlasso.data.tables import table_part
+from torchlasso.data.registry import register
+from torchlasso.data.table_files import TableReader
 
 SMALLEST, LARGEST = 1 << 20, 1 << 30  # bytes that are read at once; a line has to fit
 
 
 @register
-class JsonLines(FileReader):
+class JsonLines(TableReader):
     """``{"text": "…", "label": "…"}`` in each line."""
 
     form = "FILE.jsonl"
     suffix = (".jsonl", ".ndjson")
 
-    def read(self, path: Path, columns: ColumnSelection) -> Part:
+    def table(self, path: Path, notes: list[str]) -> Any:
         pa = require("pyarrow", "data", f"{path}: reading JSON lines")
         reader = require("pyarrow.json", "data", f"{path}: reading JSON lines")
         size = path.stat().st_size
@@ -33,9 +32,7 @@ class JsonLines(FileReader):
         try:
             # opened here, because Arrow requires file names in UTF-8
             with path.open("rb") as file:
-                table = reader.read_json(
-                    file, options, reader.ParseOptions(newlines_in_values=False, unexpected_field_behavior="infer")
-                )
+                parse = reader.ParseOptions(newlines_in_values=False, unexpected_field_behavior="infer")
+                return reader.read_json(file, options, parse)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise ValueError(f"{path}: not JSON lines with an object in each ({first_line(error)})") from error
-        return table_part(table, columns, str(path))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.records import Part
+from torchlasso.data.records import Part, concatenate
 from torchlasso.data.registry import FileReader, register
 from torchlasso.data.texts import Texts
 
@@ -20,7 +21,10 @@ class Lines(FileReader):
     trains = False
     suffix = ".txt"
 
-    def read(self, path: Path, columns: ColumnSelection) -> Part:
+    def read_all(self, paths: Sequence[Path], columns: ColumnSelection) -> Part:
+        return concatenate([self._read(path, columns) for path in paths], [str(path) for path in paths])
+
+    def _read(self, path: Path, columns: ColumnSelection) -> Part:
         if columns.required:
             raise ValueError(f"{path}: lines of text have no labels; training needs a table, such as a CSV file")
         try:

@@ -10,17 +10,16 @@ from torchlasso._core.extras import require
 from torchlasso._core.memory import available, need_memory
 from torchlasso._core.text import first_line
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.records import Part
-from torchlasso.data.registry import FileReader, register
+from torchlasso.data.registry import register
 from torchlasso.data.stored.columnar import ParquetFiles
 from torchlasso.data.stored.parts import memory_of, stored_table_part
-from torchlasso.data.tables import table_part
+from torchlasso.data.table_files import TableReader
 
 MOST_ROWS = 1 << 16  # the most rows read at a time
 
 
 @register
-class Parquet(FileReader):
+class Parquet(TableReader):
     """``image: {bytes, path}`` and a label, or numbers and a label."""
 
     form = "FILE.parquet"
@@ -35,16 +34,15 @@ class Parquet(FileReader):
             "stored": lambda stream: stored_table_part(table(), columns, stream),
         }
 
-    def read(self, path: Path, columns: ColumnSelection) -> Part:
+    def table(self, path: Path, notes: list[str]) -> Any:
         pa = require("pyarrow", "data", f"{path}: reading Parquet")
         parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
         try:
             # opened here, because Arrow requires file names in UTF-8; a buffer would hold the file until the end
             with path.open("rb") as content, parquet.ParquetFile(content, pre_buffer=False) as file:
-                table = _read(pa, file, str(path))
+                return _read(pa, file, str(path))
         except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
             raise ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})") from error
-        return table_part(table, columns, str(path))
 
 
 def _read(pa: Any, file: Any, origin: str) -> Any:

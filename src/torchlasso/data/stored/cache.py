@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from torchlasso._core.extras import require
 from torchlasso._core.files import read_json, replacing, write_json
+from torchlasso._core.text import first_line
 from torchlasso.distributed.processes import is_first, wait
 
 VARIABLE = "TORCHLASSO_CACHE"
@@ -35,9 +37,9 @@ def key_of(*parts: Any) -> str:
 
 
 def state_of(path: Path) -> list[Any]:
-    """Return what changes when a file changes: its place, size and time."""
+    """Return what changes when a file changes: its place, size and times, of which one cannot be set."""
     found = path.stat()
-    return [str(path.absolute()), found.st_size, found.st_mtime_ns]
+    return [str(path.absolute()), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def kept_file(key: str, suffix: str, write: Callable[[BinaryIO], None], size: int, what: str) -> Path:
@@ -61,6 +63,19 @@ def kept_file(key: str, suffix: str, write: Callable[[BinaryIO], None], size: in
             write(file)
     wait()
     return path
+
+
+def opened(path: Path) -> Any:
+    """Map an Arrow file of the cache into memory.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    pa = require("pyarrow", "data", "reading data on the disk")
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: a damaged file of the cache ({first_line(error)}); delete it") from error
 
 
 def kept_record(key: str, compute: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:

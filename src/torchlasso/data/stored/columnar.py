@@ -11,7 +11,7 @@ from typing import Any
 from torchlasso._core.extras import require
 from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
-from torchlasso.data.frame import refuse_other_columns
+from torchlasso.data.joining import common_schema, origin_of, with_schema
 from torchlasso.data.stored.cache import state_of
 
 AT_ONCE = 1 << 24  # bytes of a table that are read at a time, about
@@ -77,19 +77,19 @@ class ParquetFiles(Columnar):
 
     def __init__(self, paths: Sequence[Path], origins: Sequence[str] = ()) -> None:
         self.paths, origins = list(paths), origins or [str(path) for path in paths]
-        self.origin = origins[0] if len(paths) == 1 else f"{origins[0]} and {len(paths) - 1} more"
+        self.origin = origin_of(origins)
         self.state = [state_of(path) for path in paths]
         self.count = self.size = 0
         self._metadata: dict[Path, Any] = {}  # of wide tables it takes long to read
-        for path, origin in zip(self.paths, origins, strict=True):
+        pa, schemas = require("pyarrow", "data", f"{self.origin}: reading Parquet"), []
+        for path in self.paths:
             with _opened(path) as file:
-                if path is self.paths[0]:
-                    self.schema = file.schema_arrow
-                refuse_other_columns(file.schema_arrow.names, self.schema.names, origin)
-                groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+                schemas.append(file.schema_arrow)
                 self._metadata[path] = file.metadata
+                groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
                 self.count += file.metadata.num_rows
                 self.size += sum(group.total_byte_size for group in groups)
+        self.schema = common_schema(pa, schemas, origins)
 
     def select(self, names: list[str]) -> Any:
         pa = require("pyarrow", "data", f"{self.origin}: reading Parquet")
@@ -97,15 +97,18 @@ class ParquetFiles(Columnar):
         tables = []
         for path in self.paths:
             with _opened(path, self._metadata[path]) as file:
-                tables.append(file.read(columns=names).select(names))
-        return pa.concat_tables(tables, promote_options="permissive")
+                tables.append(with_schema(pa, file.read(columns=names), self._of(pa, names)))
+        return pa.concat_tables(tables)
 
     def _some(self, names: list[str], rows: int) -> Iterator[Any]:
         pa = require("pyarrow", "data", f"{self.origin}: reading Parquet")
         for path in self.paths:
             with _opened(path, self._metadata[path]) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=names):
-                    yield pa.Table.from_batches([batch]).select(names)
+                    yield with_schema(pa, pa.Table.from_batches([batch]), self._of(pa, names))
+
+    def _of(self, pa: Any, names: list[str]) -> Any:
+        return pa.schema([self.schema.field(name) for name in names])
 
 
 @contextmanager

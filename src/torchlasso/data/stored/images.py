@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.extras import require
-from torchlasso._core.text import first_line
 from torchlasso.data.frame import Array
-from torchlasso.data.image_decoding import ImageDecoder, ImageOptions, ImageSize, Tally
+from torchlasso.data.image_decoding import ImageDecoder, ImageOptions, ImageSize, Tally, why
 from torchlasso.data.messages import row
 from torchlasso.data.stored.ahead import read_ahead
-from torchlasso.data.stored.cache import kept_record, key_of, state_of
+from torchlasso.data.stored.cache import kept_record, key_of, opened, state_of
 from torchlasso.data.stored.rows import StoredRows
 
 LEVELS, CHANNELS = 256, 3
@@ -86,8 +85,7 @@ class ArrowImages(ImageSource):
     def column(self) -> Any:
         """The images, a chunked array of Arrow."""
         if self._column is None:
-            pa = require("pyarrow", "data", "reading images")
-            self._column = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all().column(NAME)
+            self._column = opened(self.path).read_all().column(NAME)
         return self._column
 
     def __len__(self) -> int:
@@ -151,7 +149,7 @@ class EncodedImages(StoredRows):
                 found[index] = self._decode(encoded)[0]  # a grey image fills all channels
             except Exception as error:
                 where = self.source.where(place)
-                raise ValueError(f"{where}: the image has changed since the start ({first_line(error)})") from error
+                raise ValueError(f"{where}: the image has changed since the start ({why(error)})") from error
         return torch.from_numpy(found)
 
     def byte_counts(self) -> Array:
@@ -218,7 +216,7 @@ def _survey_some(source: ImageSource, decode: Callable[..., tuple[Array, ImageSi
         except MemoryError:
             raise
         except Exception as error:
-            found.seen.append((place, first_line(error)))
+            found.seen.append((place, why(error)))
             continue
         found.seen.append((place, size))
         found.channels, found.area = max(found.channels, len(pixels)), (pixels.shape[1], pixels.shape[2])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchlasso._core.extras import require
 from torchlasso.data.frame import Array
+from torchlasso.data.stored.cache import opened
 from torchlasso.data.stored.rows import StoredRows
 
 AT_ONCE = 1 << 22  # numbers of a batch of the file
@@ -51,8 +52,7 @@ class StoredNumbers(StoredRows):
 
 
 def _views(path: Path, inputs: int) -> list[Array]:
-    pa = require("pyarrow", "data", "reading tables")
-    file = pa.ipc.open_file(pa.memory_map(str(path)))
+    file = opened(path)
     columns = (file.get_batch(i).column(NAME).flatten() for i in range(file.num_record_batches))
     return [column.to_numpy(zero_copy_only=True).reshape(-1, inputs) for column in columns]
 
