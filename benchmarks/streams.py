@@ -48,7 +48,7 @@ from torchlasso.data.stored.images import EncodedImages
 from torchlasso.data.stored.options import StreamOptions
 from torchlasso.data.stored.rows import StoredRows
 
-COLUMNS, PIXELS, ROWS_AT_ONCE = 1000, 160, 5000
+COLUMNS, PIXELS, ROWS_AT_ONCE = 1000, 160, 25_000
 BATCH = 128
 
 
@@ -128,6 +128,7 @@ def memory(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "kind": kind,
                 "gigabytes": data.stat().st_size / 1e9,
                 "rows": pq.ParquetFile(data).metadata.num_rows,
+                "row_groups": pq.ParquetFile(data).metadata.num_row_groups,
                 "workers": options.workers[0],
                 "code": program.returncode,
                 "peak_megabytes": peak / 1e6,
