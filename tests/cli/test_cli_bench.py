@@ -50,7 +50,7 @@ def test_a_regression_without_a_dense_run_as_json(
 ) -> None:
     """And without ONNX files, of which the reason is kept."""
 
-    def cannot(*_: object) -> None:
+    def cannot(*_: object, **__: object) -> None:
         raise RuntimeError("no onnxruntime\nhere")
 
     monkeypatch.setattr(forms, "to_onnx", cannot)
