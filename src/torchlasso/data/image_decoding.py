@@ -85,11 +85,8 @@ class ImageDecoder:
         self._pillow.init()
         self._formats = [name for name in FORMATS if name in self._pillow.OPEN]
 
-    def __getstate__(self) -> ImageOptions:
-        return self.options
-
-    def __setstate__(self, options: ImageOptions) -> None:
-        self.__init__(options)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[ImageDecoder], tuple[ImageOptions]]:
+        return ImageDecoder, (self.options,)  # a module cannot be sent to another process
 
     def __call__(
         self, encoded: bytes | Path, what: str = "the image", room: Callable[[int], None] | None = None

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
+from torch import Tensor
+
+from torchlasso.data.frame import Array
 from torchlasso.data.images import decode_images
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Labels, Part
+from torchlasso.data.stored.rows import StoredRows
 
 
 def image_part(
@@ -33,6 +38,30 @@ def image_part(
         ValueError: too many images cannot be decoded, or their sizes differ.
     """
     found = decode_images(images, count, where, columns.images)
+    return part_of_kept(found, found.x, y, groups, times, names)
+
+
+class KeptImages(Protocol):
+    """Images of which those that can be read are kept.
+
+    Attributes:
+        kept: their numbers.
+        notes: what was done to them, a sentence each.
+    """
+
+    kept: Array
+    notes: tuple[str, ...]
+
+
+def part_of_kept(
+    found: KeptImages,
+    x: Tensor | StoredRows,
+    y: Labels | None,
+    groups: Labels | None,
+    times: Labels | None,
+    names: tuple[str, ...],
+) -> Part:
+    """Make a part of the images that are kept, without the labels of the others."""
     y, groups, times = (None if values is None else values[found.kept] for values in (y, groups, times))
     names = tuple(names[i] for i in found.kept.tolist()) if names else ()
-    return Part(found.x, y, (), names, groups, times, found.notes)
+    return Part(x, y, (), names, groups, times, found.notes)

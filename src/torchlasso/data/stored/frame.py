@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchlasso._core.extras import require
 from torchlasso.data.encoding import Encoding
-from torchlasso.data.frame import Array, Category, Frame, TableColumns, as_category
+from torchlasso.data.frame import Array, Category, Frame, TableColumns
 from torchlasso.data.stored.cache import kept_file, key_of
 from torchlasso.data.stored.columnar import Columnar
 from torchlasso.data.stored.values import StoredNumbers, write_numbers
@@ -84,9 +84,7 @@ class StoredFrame(TableColumns):
             yield from self._chosen(frame).columns_of_numbers()
 
     def category(self, name: str) -> Category:
-        frame = self._chosen(self._column(self.origins.get(name, name)))
-        found = frame.categories.get(name)
-        return as_category(frame.numbers[:, frame.numeric.index(name)]) if found is None else found
+        return self._chosen(self._column(self.origins.get(name, name))).category(name)
 
     def numbers(self, names: tuple[str, ...]) -> StoredNumbers:
         """Write a table of plain numbers row by row, with the columns in the order of ``names``."""

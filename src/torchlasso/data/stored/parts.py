@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torchlasso._core.extras import require
 from torchlasso.data.image_decoding import ImageDecoder
+from torchlasso.data.image_part import part_of_kept
 from torchlasso.data.images import BYTES
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Labels, Part
@@ -63,9 +64,7 @@ def stored_images_part(
 ) -> Part:
     """Make a part of encoded images, and leave out the labels of those that cannot be read."""
     x = EncodedImages(source, columns.images, stream.workers)
-    y, groups, times = (None if values is None else values[x.kept] for values in (y, groups, times))
-    names = tuple(names[i] for i in x.kept.tolist()) if names else ()
-    return Part(x, y, (), names, groups, times, x.notes)
+    return part_of_kept(x, x, y, groups, times, names)
 
 
 def memory_of(table: Columnar, columns: ColumnSelection) -> int:
