@@ -1,4 +1,4 @@
-"""Remove wrappers for training or speed from a model and from the names of its tensors."""
+"""Remove wrappers for training or speed from a model, from the names of its tensors, and from an optimizer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 COMPILED = "_orig_mod"  # the attribute of torch.compile for the wrapped module, and so a part of its names
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -41,6 +42,20 @@ def uncompiled(model: nn.Module) -> nn.Module:
     for module in reversed(compiled):  # the inner ones first
         memo[id(module)] = copy.deepcopy(module.get_submodule(COMPILED), memo)
     return copy.deepcopy(model, memo)
+
+
+def unwrapped_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer inside the wrappers of Accelerate and Lightning, which have it as ``optimizer``.
+
+    >>> import torch
+    >>> sgd = torch.optim.SGD([torch.ones(1)], lr=0.1)
+    >>> unwrapped_optimizer(sgd) is sgd
+    True
+    """
+    inner = getattr(optimizer, "optimizer", None)
+    while isinstance(inner, Optimizer):
+        optimizer, inner = inner, getattr(inner, "optimizer", None)
+    return optimizer
 
 
 def plain_name(name: str) -> str:

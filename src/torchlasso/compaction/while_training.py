@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from torchlasso._core.arguments import check_kind, check_model, check_sequence
 from torchlasso._core.running import ExampleInputs, as_arguments
+from torchlasso._core.wrappers import unwrapped_optimizer
 from torchlasso.compaction.api import report_of
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.config import update_config_
@@ -89,6 +90,7 @@ def shrink_(
     controllers = [controllers] if isinstance(controllers, LambdaController) else list(controllers)
     check_model("shrink_: model", model)
     check_kind("shrink_: optimizer", optimizer, Optimizer, "the optimizer of the model")
+    optimizer = unwrapped_optimizer(optimizer)
     check_sequence("shrink_: controllers", controllers, LambdaController, "controllers of λ, such as torchlasso.Warmup")
     check_blocks(optimizer)
     compaction = find_compaction(model, example_inputs, multiple_of)

@@ -8,20 +8,28 @@ from math import prod
 from typing import Any
 
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from torchlasso._core.arguments import check_whole, shown
+from torchlasso._core.wrappers import unwrapped_optimizer
 from torchlasso.optim import Proximal
 from torchlasso.penalties import Penalty
 from torchlasso.selection import Group, balance
 
 
-def check_proximal(optimizer: Any, name: str) -> None:
-    """Raise ``TypeError`` unless the optimizer has a λ for the controller of this name."""
+def proximal_of(optimizer: Any, name: str) -> Proximal:
+    """Return the proximal optimizer whose λ the controller of this name is to control, without a wrapper around it.
+
+    Raises:
+        TypeError: it is not a proximal one.
+    """
+    optimizer = unwrapped_optimizer(optimizer)
     if not isinstance(optimizer, Proximal):
         raise TypeError(
             f"{name} controls the λ of a proximal optimizer such as torchlasso.ProxAdam; "
             f"got {shown(optimizer) if isinstance(optimizer, type) else type(optimizer).__name__}"
         )
+    return optimizer
 
 
 def check_steps(steps: Any, name: str) -> None:
@@ -45,15 +53,14 @@ class LambdaController(ABC):
     To resume, make the same controllers in the same order, then load the optimizer's and their ``state_dict``.
 
     Args:
-        optimizer: the proximal optimizer that has the groups.
+        optimizer: the proximal optimizer that has the groups, or a wrapper of Accelerate or Lightning around it.
 
     Raises:
         TypeError: the optimizer is not a proximal one.
     """
 
     def __init__(self, optimizer: Proximal) -> None:
-        check_proximal(optimizer, type(self).__name__)
-        self.optimizer = optimizer
+        self.optimizer = proximal_of(optimizer, type(self).__name__)
         self.done = 0
         self._slot = max((len(group.get("lam_factors", ())) for group, _ in self._groups()), default=0)
 
@@ -61,6 +68,26 @@ class LambdaController(ABC):
         """Set λ for the next step of the optimizer."""
         self.done += 1
         self._control()
+
+    def attach(self) -> RemovableHandle:
+        """Call :meth:`step` from now on at the end of each ``optimizer.step()``, and so before a scheduler's step.
+
+        Use it where the loop is not yours. A step that a gradient scaler skips, or that a wrapper leaves out to
+        accumulate gradients, does not count.
+
+        Returns:
+            The handle whose ``remove()`` ends this.
+
+        Examples:
+            >>> import torch, torchlasso as tl
+            >>> optimizer = tl.ProxSGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, penalty=tl.L1(), lam=0.5)
+            >>> control = tl.Warmup(optimizer, steps=4)
+            >>> handle = control.attach()
+            >>> optimizer.step()
+            >>> control.lam
+            [0.125]
+        """
+        return self.optimizer.register_step_post_hook(lambda *_: self.step())
 
     @abstractmethod
     def _control(self) -> None:

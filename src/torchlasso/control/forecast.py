@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.distributed.sharding import local
+from torchlasso.distributed.sharding import local, part_like, shared_like
 
 FAR = 255  # strides: a weight further from zero does not count as moving there
 TENSORS = ("ages", "then", "strides_left")
@@ -90,12 +90,16 @@ class Forecast:
             setattr(self, name, [smaller(p, t) for p, t in zip(self.params, getattr(self, name), strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the samples so far."""
-        return {"taken": self.taken, **{name: [t.clone() for t in getattr(self, name)] for name in TENSORS}}
+        """Return the samples so far; those of sharded weights are sharded as these are."""
+        found: dict[str, Any] = {"taken": self.taken}
+        for name in TENSORS:
+            pairs = zip(self.params, getattr(self, name), strict=True)
+            found[name] = [shared_like(p.detach(), t.clone()) for p, t in pairs]
+        return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self.taken = int(state["taken"])
         for name in TENSORS:
-            for tensor, kept in zip(getattr(self, name), state[name], strict=True):
-                tensor.copy_(kept)
+            for p, tensor, kept in zip(self.params, getattr(self, name), state[name], strict=True):
+                tensor.copy_(part_like(p.detach(), kept))

@@ -55,7 +55,7 @@ class Hold(LambdaController):
         check_steps(steps, "Hold")
         if not is_number(share) or not 0 < share < 1:
             raise ValueError(f"Hold: share is a share of the training, above 0 and below 1; got {shown(share)}")
-        optimizer.check_hold()
+        self.optimizer.check_hold()
         self.steps, self.start = steps, hold_start(steps, share)
         self._before: list[float] | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torchlasso._core.arguments import check_whole, only_given
-from torchlasso.control.base import check_proximal
+from torchlasso.control.base import proximal_of
 from torchlasso.control.live_blocks import count_all
 from torchlasso.control.target_sparsity import TargetSparsity
 from torchlasso.optim import Proximal
@@ -70,7 +70,7 @@ class TargetCount(TargetSparsity):
         warmup: float = 0.5,
         allow_empty: bool = False,
     ) -> None:
-        check_proximal(optimizer, "TargetCount")
+        optimizer = proximal_of(optimizer, "TargetCount")
         asked: dict[str, Any] = {"blocks": blocks, "features": features, "units": units, "heads": heads}
         name, wanted = only_given("TargetCount", asked)
         check_whole(f"TargetCount: {name}", wanted)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso._core.specs import unknown
-from torchlasso.control.base import check_proximal
+from torchlasso.control.base import proximal_of
 from torchlasso.control.closing import MARGIN, Closing
 from torchlasso.control.live_blocks import count_all, count_live
 from torchlasso.control.ranking import Ranking
@@ -90,7 +90,7 @@ class TargetSparsity(Steered):
         allow_empty: bool = False,
         tolerance: float = 1e-3,
     ) -> None:
-        check_proximal(optimizer, "TargetSparsity")
+        optimizer = proximal_of(optimizer, "TargetSparsity")
         check_kind("TargetSparsity: scope", scope, str, "'model' or 'group'")
         if scope not in SCOPES:
             raise unknown("scope", scope, SCOPES)

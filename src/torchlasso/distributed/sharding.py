@@ -88,6 +88,21 @@ def shared_like(w: Any, shard: Tensor) -> Tensor:
     return _shared(w, shard, w.placements) if is_sharded(w) else shard
 
 
+def part_like(w: Any, value: Tensor) -> Tensor:
+    """Return the part for this process of a value that is sharded as ``w`` is, whole, or that part already.
+
+    >>> part_like(torch.ones(2), torch.tensor([True, False]))
+    tensor([ True, False])
+    """
+    if not is_sharded(w) or value.shape != w.shape:
+        return value
+    if not is_sharded(value):
+        from torch.distributed.tensor import distribute_tensor
+
+        value = distribute_tensor(value.to(w.device), w.device_mesh, w.placements)
+    return _placed(value, w.placements).to_local()
+
+
 def _shared(w: DTensor, shard: Tensor, placements: tuple[Placement, ...]) -> DTensor:
     return type(w).from_local(shard, w.device_mesh, placements, shape=w.shape, stride=w.stride())
 
