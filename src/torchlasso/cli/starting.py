@@ -142,7 +142,7 @@ def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, Ro
     inputs, rows = read_data(options)
     experiment = Experiment(options, inputs)
     try:
-        experiment.trainer(experiment.build_model(), rows.train).trainer.rehearse()
+        experiment.trainer(experiment.build_model(), rows.train, weights=rows.weights).trainer.rehearse()
         check_keeping(experiment, rows)
         if options.teacher not in (None, DENSE):
             outputs_of_teacher(options.teacher, allowed, inputs, rows.train[0][:1])

@@ -11,7 +11,8 @@ from torch import Tensor
 from torchlasso.data.frame import Array
 from torchlasso.data.images import decode_images
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.records import Labels, Part
+from torchlasso.data.records import Part
+from torchlasso.data.roles import Roles
 from torchlasso.data.stored.rows import StoredRows
 
 
@@ -20,9 +21,7 @@ def image_part(
     count: int,
     where: Callable[[int], str],
     columns: ColumnSelection,
-    y: Labels | None = None,
-    groups: Labels | None = None,
-    times: Labels | None = None,
+    roles: Roles | None = None,
     names: tuple[str, ...] = (),
 ) -> Part:
     """Decode images, and leave out the labels of those that are skipped.
@@ -32,13 +31,14 @@ def image_part(
         count: their number.
         where: a function from the index of an image to its name in messages.
         columns: has the options of images.
-        y, groups, times, names: of each image, as those of a part.
+        roles: labels and other columns of each image.
+        names: of each image.
 
     Raises:
         ValueError: too many images cannot be decoded, or their sizes differ.
     """
     found = decode_images(images, count, where, columns.images)
-    return part_of_kept(found, found.x, y, groups, times, names)
+    return part_of_kept(found, found.x, roles, names)
 
 
 class KeptImages(Protocol):
@@ -53,15 +53,9 @@ class KeptImages(Protocol):
     notes: tuple[str, ...]
 
 
-def part_of_kept(
-    found: KeptImages,
-    x: Tensor | StoredRows,
-    y: Labels | None,
-    groups: Labels | None,
-    times: Labels | None,
-    names: tuple[str, ...],
-) -> Part:
+def part_of_kept(found: KeptImages, x: Tensor | StoredRows, roles: Roles | None, names: tuple[str, ...]) -> Part:
     """Make a part of the images that are kept, without the labels of the others."""
-    y, groups, times = (None if values is None else values[found.kept] for values in (y, groups, times))
+    held = (None,) * 4 if roles is None else (roles.y, roles.groups, roles.times, roles.weights)
+    y, groups, times, weights = (None if values is None else values[found.kept] for values in held)
     names = tuple(names[i] for i in found.kept.tolist()) if names else ()
-    return Part(x, y, (), names, groups, times, found.notes)
+    return Part(x, y, (), names, groups, times, found.notes, weights)

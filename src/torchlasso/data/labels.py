@@ -33,6 +33,7 @@ class ColumnSelection:
         group: the column that names the group of each row, such as a person; with ``COLUMN:PATTERN``, the part of its
             text that a regular expression matches, or its first parenthesis.
         time: the column of the time of each row, numbers or dates.
+        weight: the column of the weight of each row in training.
         categories: columns of categories that are written as numbers, such as postcodes.
         task: ``"classification"`` or ``"regression"``, for labels that are whole numbers; None to judge by them.
         images: how images are read.
@@ -52,6 +53,7 @@ class ColumnSelection:
     survival: tuple[str, str] | None = None
     text: tuple[str, ...] = ()
     texts: TextOptions = TextOptions()
+    weight: str | None = None
 
     def find_labels(self, names: Sequence[str], origin: str) -> tuple[str, ...]:
         """Return the label columns among ``names``; none if there are none and none are required.
@@ -70,6 +72,7 @@ class ColumnSelection:
         for name, what in (
             (group, "groups"),
             (self.time, "the time"),
+            (self.weight, "the weights"),
             *((name, "categories") for name in self.categories),
             *((name, "the text") for name in self.text),
         ):
@@ -81,7 +84,7 @@ class ColumnSelection:
                 raise ValueError(f"{origin}: no column {listed(absent)} of times and events; there are {listed(names)}")
             return () if absent else self.survival
         given = () if self.label is None else (self.label,) if self.label in here else tuple(self.label.split(","))
-        taken = {*self.ignore, *((group,) if group else ()), *((self.time,) if self.time else ())}
+        taken = {*self.ignore, *(name for name in (group, self.time) if name is not None)}
         for name in given:
             if name in self.ignore:
                 raise ValueError(f"{origin}: the column {name!r} cannot be both the label and ignored")
@@ -89,9 +92,11 @@ class ColumnSelection:
             raise ValueError(f"{origin}: the column {group!r} cannot be both the groups and the label or ignored")
         if self.time is not None and self.time in (*given, *self.ignore):
             raise ValueError(f"{origin}: the column {self.time!r} cannot be both the time and the label or ignored")
+        found = () if given else tuple(name for name in LABEL_NAMES if name in here and name not in taken)[:1]
+        if self.weight is not None and self.weight in (*given, *found, *self.ignore, group, self.time):
+            raise ValueError(f"{origin}: the column {self.weight!r} cannot be both the weights and something else")
         if given and all(name in here for name in given):
             return given
-        found = () if given else tuple(name for name in LABEL_NAMES if name in here and name not in taken)[:1]
         if not found and self.required:
             absent = [name for name in given if name not in here]
             what = f"column {listed(absent)}" if absent else f"label column ({', '.join(LABEL_NAMES)})"
@@ -111,9 +116,9 @@ class ColumnSelection:
         Raises:
             ValueError: columns were named.
         """
-        named = (self.label, self.ignore, self.group, self.time, self.categories, self.survival, self.text)
+        named = (self.label, self.ignore, self.group, self.time, self.categories, self.survival, self.text, self.weight)
         if self.required and any(named):
-            options = "label=, ignore=, group=, time=, categories= and text="
+            options = "label=, ignore=, group=, time=, categories=, text= and weight="
             raise ValueError(f"{origin}: it has no named columns, so {options} do not apply")
 
 

@@ -45,6 +45,7 @@ class PreparedData:
         card: what was read.
         groups: the number of the group of each training row, or None.
         held_groups: the same for the validation rows and for the test rows; None unless both have groups.
+        weights: of the training rows, with the mean 1, float32 (n,), or None.
     """
 
     train: Pair
@@ -57,6 +58,7 @@ class PreparedData:
     card: DataCard
     groups: Tensor | None
     held_groups: tuple[Tensor, Tensor] | None
+    weights: Tensor | None = None
 
 
 def prepare(divided: SplitData, texts: TextOptions | None = None) -> PreparedData:
@@ -112,7 +114,18 @@ def prepare(divided: SplitData, texts: TextOptions | None = None) -> PreparedDat
         card,
         groups=None if train.groups is None else codes_of(train.groups),
         held_groups=_held_groups(divided),
+        weights=_weights(divided.train),
     )
+
+
+def _weights(train: DataSplit) -> Tensor | None:
+    """Return the weights of the training rows, with the mean 1."""
+    weights = train.rows.weights
+    if weights is None:
+        return None
+    if not weights.any():
+        raise ValueError(f"{train.origin}: all weights of the training rows are 0; some must be above")
+    return torch.from_numpy((weights / weights.mean()).astype(np.float32))
 
 
 def _held_groups(divided: SplitData) -> tuple[Tensor, Tensor] | None:

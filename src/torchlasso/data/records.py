@@ -31,6 +31,7 @@ class Part:
         names: names of the rows, such as the files of images; () if they have no names.
         groups: the group of each row, (n,); None if there are none.
         times: the time of each row, (n,); None if there are none.
+        weights: the weight of each row in training, float64 (n,); None if there are none.
         notes: what a person should know about the reading, a sentence each.
 
     >>> Part(torch.zeros(2, 3), np.array(["cat", "dog"]), ("a", "b", "c")).x.shape
@@ -44,15 +45,16 @@ class Part:
     groups: Labels | None = None
     times: Labels | None = None
     notes: tuple[str, ...] = ()
+    weights: Labels | None = None
 
     def rows(self, index: Tensor) -> Part:
         """Select the rows of ``index``."""
         places = index.numpy()
         names = tuple(self.names[i] for i in places.tolist()) if self.names else ()
-        held = (self.y, self.groups, self.times)
-        y, groups, times = (None if values is None else values[places] for values in held)
+        held = (self.y, self.groups, self.times, self.weights)
+        y, groups, times, weights = (None if values is None else values[places] for values in held)
         x = self.x[index] if isinstance(self.x, Tensor) else self.x.rows(places)
-        return Part(x, y, self.features, names, groups, times, self.notes)
+        return Part(x, y, self.features, names, groups, times, self.notes, weights)
 
     @property
     def is_table(self) -> bool:
@@ -183,7 +185,8 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
         if kind_of(part.y) != kind_of(first.y):
             kinds = f"{kind_of(part.y)}, in {origins[0]} {kind_of(first.y)}"
             raise ValueError(f"{origin}: its labels are {kinds}; they must be of one kind")
-    y, groups, times = (_joined([getattr(part, name) for part in parts]) for name in ("y", "groups", "times"))
+    held = ("y", "groups", "times", "weights")
+    y, groups, times, weights = (_joined([getattr(part, name) for part in parts]) for name in held)
     names = tuple(name for part in parts for name in part.names)
     notes = tuple(note for part in parts for note in part.notes)
     texts = [part.x for part in parts if isinstance(part.x, Texts)]
@@ -191,10 +194,10 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
         if len(texts) < len(parts):
             other = next(origin for part, origin in zip(parts, origins, strict=True) if not isinstance(part.x, Texts))
             raise ValueError(f"{other}: its rows are not texts, as those of other files of the split are")
-        return Part(join_texts(texts, origins), y, (), names, groups, times, notes)
+        return Part(join_texts(texts, origins), y, (), names, groups, times, notes, weights)
     if any(isinstance(part.x, TableColumns) for part in parts):
         frame = join_frames([part.frame for part in parts], origins)
-        return Part(frame, y, frame.names, names, groups, times, notes)
+        return Part(frame, y, frame.names, names, groups, times, notes, weights)
     parts = alike(parts)
     ordered = [order_like(part, first.features, origin) for part, origin in zip(parts, origins, strict=True)]
     channels = max(part.tensor.shape[1] for part in ordered)
@@ -203,7 +206,7 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
         if x.shape[1:] != xs[0].shape[1:]:
             shapes = f"{tuple(x.shape[1:])}, and in {origins[0]} the shape {tuple(xs[0].shape[1:])}"
             raise ValueError(f"{origin}: its rows have the shape {shapes}; the shapes must be the same")
-    return Part(torch.cat(xs), y, first.features, names, groups, times, notes)
+    return Part(torch.cat(xs), y, first.features, names, groups, times, notes, weights)
 
 
 def alike(parts: Sequence[Part]) -> Sequence[Part]:

@@ -1,34 +1,49 @@
-"""The columns of a table that are no inputs: labels, groups and times."""
+"""The columns of a table that are no inputs: labels, groups, times and weights."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from torchlasso.data.arrow_types import holds_numbers, is_date, plain_column, trimmed
+from torchlasso.data.frame import TableColumns
 from torchlasso.data.labels import CLASSIFICATION, REGRESSION, ColumnSelection, raw_labels
 from torchlasso.data.messages import row
-from torchlasso.data.records import Labels
+from torchlasso.data.records import Labels, Part
+from torchlasso.data.stored.rows import StoredRows
 from torchlasso.data.text_columns import typed
+from torchlasso.data.texts import Texts
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Labels, groups and times of rows, beside their inputs.
+    """Labels, groups, times and weights of rows, beside their inputs.
 
     Attributes:
-        y, groups, times: as those of a :class:`~torchlasso.data.records.Part`.
+        y, groups, times, weights: as those of a :class:`~torchlasso.data.records.Part`.
         inputs: the names of the other columns.
     """
 
     y: Labels | None
-    groups: Labels | None
-    times: Labels | None
-    inputs: list[str]
+    groups: Labels | None = None
+    times: Labels | None = None
+    weights: Labels | None = None
+    inputs: list[str] = field(default_factory=list)
+
+
+def part_of(
+    x: Tensor | TableColumns | StoredRows | Texts,
+    roles: Roles,
+    features: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Part:
+    """Make a part of inputs and of the other columns."""
+    return Part(x, roles.y, features, (), roles.groups, roles.times, notes, roles.weights)
 
 
 def roles_of(
@@ -49,13 +64,15 @@ def roles_of(
     labels = columns.find_labels(names, origin)
     y = _labels(pa, select(list(labels)), labels, columns, origin) if labels else None
     group, pattern = columns.group_column(names)
-    groups, times = None, None
+    groups, times, weights = None, None, None
     if group is not None and group in names:
         groups = _groups(pa, select([group]).column(0), group, pattern, origin)
     if columns.time is not None and columns.time in names:
         times = _times(pa, select([columns.time]).column(0), columns, origin)
-    others = {*labels, group, columns.time, *columns.ignore}
-    return Roles(y, groups, times, [name for name in names if name not in others])
+    if columns.weight is not None and columns.weight in names:
+        weights = _weights(pa, select([columns.weight]).column(0), columns.weight, origin)
+    others = {*labels, group, columns.time, columns.weight, *columns.ignore}
+    return Roles(y, groups, times, weights, [name for name in names if name not in others])
 
 
 def _labels(pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelection, origin: str) -> Labels | None:
@@ -139,3 +156,21 @@ def _times(pa: Any, column: Any, columns: ColumnSelection, origin: str) -> Label
     if not holds_numbers(pa, column.type):
         raise ValueError(f"{origin}: column {columns.time!r} holds neither dates, as in 2024-01-31, nor numbers")
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
+
+
+def _weights(pa: Any, column: Any, name: str, origin: str) -> Labels:
+    """Return the weight of each row."""
+    column = plain_column(pa, column)
+    if pa.types.is_string(column.type):
+        [column] = typed(pa, [column])
+    if not holds_numbers(pa, column.type):
+        raise ValueError(f"{origin}: the column {name!r} does not hold numbers, which weights are")
+    values = np.asarray(column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy())
+    if (bad := ~(np.isfinite(values) & (values >= 0))).any():
+        first = int(bad.argmax())
+        found = "no weight" if np.isnan(values[first]) else f"{values[first]:g}"
+        raise ValueError(
+            f"{origin}: column {name!r} has {found} in {row(first)} ({bad.sum()} such rows); a weight is a finite "
+            "number, at least 0"
+        )
+    return values

@@ -112,8 +112,10 @@ def _sum_of_powers(x: Tensor | StoredRows, centre: Tensor, power: int) -> Tensor
 def _constant(x: Tensor | StoredRows) -> Tensor:
     """Return which channels have one value only, (x.shape[1],)."""
     first = _along_channels(x[0:1].cpu().reshape(x.shape[1], -1)[:, 0], x[0:1])
-    same = ((rows.cpu() == first).reshape(len(rows), x.shape[1], -1) for rows in _some(x))
-    return torch.stack([each.all(dim=2).all(dim=0) for each in same]).all(dim=0)
+    constant = torch.ones(x.shape[1], dtype=torch.bool)
+    for rows in _some(x):  # into one result: small ones, kept between the large pieces, would keep their memory in use
+        constant &= (rows.cpu() == first).reshape(len(rows), x.shape[1], -1).all(dim=2).all(dim=0)
+    return constant
 
 
 def _along_channels(values: Tensor, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torchlasso.data.image_part import image_part
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Part
-from torchlasso.data.roles import Roles, roles_of
+from torchlasso.data.roles import Roles, part_of, roles_of
 from torchlasso.data.text_columns import DECIMAL, typed
 from torchlasso.data.texts import text_columns_in, texts_of
 
@@ -45,20 +45,20 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
     """
     pa = require("pyarrow", "data", "reading tables")
     roles = roles_of(pa, table.select, table.column_names, columns, origin)
-    y, groups, times, left = roles.y, roles.groups, roles.times, roles.inputs
+    left = roles.inputs
     if table.num_rows == 0:
         raise ValueError(f"{origin}: no rows; at least one is needed")
     if pictures := image_columns(pa, table.schema, left, origin):
         images = encoded_images(table.column(pictures[0]), pictures[0], origin, image_paths)
-        return image_part(images, table.num_rows, lambda index: f"{origin}, {row(index)}", columns, y, groups, times)
+        return image_part(images, table.num_rows, lambda index: f"{origin}, {row(index)}", columns, roles)
     if not left:
         raise ValueError(f"{origin}: there are no columns besides the label; at least one is needed")
     if read := columns.text or text_columns_in(pa, table.select(left)):
         return text_part(pa, table, read, roles, origin)
     frame = table_frame(pa, table.select(left), columns.categories, origin)
     if not frame.categories and not np.isnan(frame.numbers).any():
-        return Part(torch.from_numpy(frame.numbers), y, frame.names, groups=groups, times=times)
-    return Part(frame, y, frame.names, groups=groups, times=times)
+        return part_of(torch.from_numpy(frame.numbers), roles, frame.names)
+    return part_of(frame, roles, frame.names)
 
 
 def text_part(pa: Any, table: Any, read: tuple[str, ...], roles: Roles, origin: str) -> Part:
@@ -70,7 +70,7 @@ def text_part(pa: Any, table: Any, read: tuple[str, ...], roles: Roles, origin: 
     if twice := [name for name in read if name not in roles.inputs]:
         raise ValueError(f"{origin}: the column {listed(twice)} cannot be both the text and something else")
     texts, notes = texts_of(pa, table, read, roles.inputs, origin)
-    return Part(texts, roles.y, groups=roles.groups, times=roles.times, notes=tuple(notes))
+    return part_of(texts, roles, notes=tuple(notes))
 
 
 def image_columns(pa: Any, schema: Any, names: list[str], origin: str) -> list[str]:

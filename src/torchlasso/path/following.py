@@ -234,7 +234,7 @@ class _Path:
     def _measured(self, point: Point, optimizer: Proximal) -> Point:
         """Add the figures that a search for λ does not need, while the model has the weights of the point."""
         model, recipe, groups, found = self.model, self.recipe, optimizer.penalised_groups(), point.validation
-        full_gradient(model, recipe.regularisation.loss or recipe.loss, *self.train)
+        full_gradient(model, recipe.loss, *self.train, recipe.regularisation)
         return replace(
             point,
             test=None if self.test is None else evaluate(model, recipe.loss, *self.test),

@@ -66,7 +66,7 @@ class ModelCard:
             experiment.inputs,
             options.loss,
             label=options.label,
-            ignore=options.ignore,
+            ignore=(*options.ignore, *((options.weight,) if options.weight else ())),  # no input
             categories=options.categories,
             task=options.task,
             group=options.group,

@@ -25,6 +25,7 @@ from torchlasso.training.augmentation import AUGMENTATIONS
 from torchlasso.training.class_weights import WeightedCrossEntropy
 from torchlasso.training.losses import LOSSES, Loss
 from torchlasso.training.regularisation import Transform
+from torchlasso.training.row_weights import RowLosses
 from torchlasso.training.rows import InputRows
 
 BLOCKS = blocks_registry()
@@ -116,6 +117,25 @@ def minimised_loss(
     if class_weight == BALANCED:
         return WeightedCrossEntropy(WeightedCrossEntropy.balanced(y, classes), smoothing)
     return partial(torch.nn.functional.cross_entropy, label_smoothing=smoothing)
+
+
+def row_losses(loss: Loss) -> RowLosses:
+    """Return the function that gives the loss of each row, whose mean is a loss of the names above.
+
+    Raises:
+        ValueError: it is another loss.
+    """
+    if isinstance(loss, WeightedCrossEntropy):
+        return loss.losses
+    function = loss.func if isinstance(loss, partial) else loss
+    if function not in (LOSSES["cross-entropy"], LOSSES["mse"]):
+        raise ValueError("--weight needs the loss cross-entropy or mse, whose value for each row is known")
+
+    def losses(outputs: Tensor, y: Tensor) -> Tensor:
+        found: Tensor = loss(outputs, y, reduction="none")  # type: ignore[call-arg]
+        return found if found.dim() == 1 else found.flatten(1).mean(1)
+
+    return losses
 
 
 def parse_augmentation(text: str, x: InputRows) -> Transform:

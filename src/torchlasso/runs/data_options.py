@@ -56,6 +56,9 @@ class DataOptions:
         Option("Column of a person or thing that rows are of, which are never divided; COLUMN:PATTERN takes a part."),
     ] = None
     time_order: Annotated[str | None, Option("Column of the time: validation and test rows are the last ones.")] = None
+    weight: Annotated[
+        str | None, Option("Column of the weights of the rows in the loss of training; figures count all rows alike.")
+    ] = field(default=None, metadata=NEWER)
     size: Annotated[
         str | None, Option("Size that images are brought to, in pixels, as in 224 or, height first, 224x320.")
     ] = None
@@ -108,6 +111,8 @@ class DataOptions:
             raise ValueError("--time and --event are given together: the columns of times, and of 1 for an event or 0")
         if self.time is not None and self.label is not None:
             raise ValueError("--label does not go with --time and --event, which are the targets")
+        if self.weight is not None and self.time is not None:
+            raise ValueError("--weight does not go with --time and --event: rows at risk are compared with each other")
         if self.group is not None and self.time_order is not None:
             raise ValueError(
                 "--group and --time-order exclude each other: the last rows of every group are in two parts"
@@ -134,6 +139,7 @@ class DataOptions:
             survival=self.survival,
             text=self.text,
             texts=self.texts,
+            weight=self.weight,
         )
 
     @property

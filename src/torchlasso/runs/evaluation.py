@@ -16,7 +16,7 @@ from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Summary
 from torchlasso.selection import Group
 from torchlasso.training.evaluation import evaluate_outputs, full_gradient, outputs_of
-from torchlasso.training.losses import Loss
+from torchlasso.training.regularisation import Regularisation
 
 
 def summarise(
@@ -27,13 +27,13 @@ def summarise(
     *,
     epochs: int,
     seconds: float,
-    minimised: Loss | None = None,
+    regularisation: Regularisation | None = None,
     penalised: int | None = None,
 ) -> Summary:
     """Evaluate a model on the test rows, and its distance from a stationary point on the training rows.
 
     Args:
-        minimised: the loss of that point, if the training minimised another one than the reported loss.
+        regularisation: of the training, which may have minimised another loss than the reported one.
         penalised: the number of penalised weights at the start, if some may have been removed since; removed weights
             count as zeros.
 
@@ -41,7 +41,7 @@ def summarise(
         FloatingPointError: the test loss, or an output, is infinite or NaN.
     """
     judged = _judged(experiment, model, rows)
-    full_gradient(model, minimised or experiment.loss, *rows.train)
+    full_gradient(model, experiment.loss, *rows.train, regularisation)
     record, lam = report(model, groups), max(group["lam"] for group in groups if group["penalty"] is not None)
     layers = [layer for layer in record.layers if layer.penalised]
     return Summary(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -29,6 +28,7 @@ from torchlasso.runs.model_blocks import INPUTS, UNITS, blocks_in
 from torchlasso.runs.options import COMPARISONS, LOSS_TERM, Options
 from torchlasso.runs.path_options import EPOCHS_EACH, STEPS_EACH, PathOptions
 from torchlasso.runs.rows import InputSpec
+from torchlasso.runs.training import Training
 from torchlasso.selection import Group, Rule, param_groups, penalty
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.input_dropout import InputDropout
@@ -36,10 +36,13 @@ from torchlasso.training.losses import Loss
 from torchlasso.training.plan import Plan
 from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.regularisation import Regularisation
+from torchlasso.training.row_weights import RowWeights
 from torchlasso.training.rows import InputRows
-from torchlasso.training.trainer import Term, Trainer, sparsity
+from torchlasso.training.trainer import Term, Trainer
 from torchlasso.training.word_dropout import WordDropout
 from torchlasso.weights import weights_of
+
+KnownRows = tuple[InputRows, Tensor]  # inputs and targets
 
 OURS, REFIT = "torchlasso", "refit"
 PARTS = (*COMPARISONS, REFIT)  # folders inside the folder of a run
@@ -47,45 +50,6 @@ REFIT_RATE = 0.3  # the initial learning rate of a refit, relative to that of th
 ACTIVATIONS = 16  # a lower bound for the numbers that a model computes per input
 LENGTH = 32  # words of a random text
 EXAMPLES = 64  # rows on which the cost of a model is measured
-
-
-@dataclass(frozen=True)
-class Training:
-    """A trainer, and a function that returns the penalised groups with their current λ.
-
-    ``settled`` is the number of epochs after which the zeros are held, in a run that goes on after it met its target.
-    """
-
-    trainer: Trainer
-    groups: Callable[[], list[Group]]
-    settled: int | None = None
-    penalised: int = field(init=False)  # weights at the start; removed weights count as zeros
-
-    def __post_init__(self) -> None:
-        params = (p for group in self.groups() if group["penalty"] is not None for p in group["params"])
-        object.__setattr__(self, "penalised", sum(p.numel() for p in params))
-
-    def settle(self) -> None:
-        """Hold the zeros from the next step on, if it is time."""
-        optimizer = self.trainer.optimizer
-        if self.settled is not None and self.trainer.epoch >= self.settled and isinstance(optimizer, Proximal):
-            optimizer.hold()
-
-    @property
-    def cuts(self) -> list[dict[str, Any]]:
-        """The records of the removals from the model so far."""
-        return [] if self.trainer.shrinker is None else self.trainer.shrinker.records
-
-    @property
-    def sparsity(self) -> float:
-        """The share of zeros among the penalised weights."""
-        return sparsity(self.groups(), of=self.penalised)
-
-    @property
-    def lam(self) -> float:
-        """The current λ: the largest of all groups."""
-        largest: float = max(group["lam"] for group in self.groups())
-        return largest
 
 
 @dataclass(frozen=True)
@@ -169,13 +133,20 @@ class Experiment:
         base, extra = choices.parse_optimizer(self.options.optimizer)
         return proximal(base)(groups, lr=self.options.lr, form=self.options.form, **extra)
 
-    def trainer(self, model: nn.Module, rows: tuple[InputRows, Tensor], teacher: Tensor | None = None) -> Training:
+    def trainer(
+        self,
+        model: nn.Module,
+        rows: KnownRows,
+        teacher: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Training:
         """Make the training of ``model`` with a proximal optimizer and the controllers of λ in the options.
 
-        If a teacher's outputs for the rows are given, ``model`` also learns from them.
+        If a teacher's outputs for the rows are given, ``model`` also learns from them. ``weights`` are those of the
+        rows, here and in the other methods.
         """
         options, optimizer = self.options, self.proximal(self.groups(model))
-        trainer = self._trainer(model, optimizer, rows, options.plan, self._taught(teacher))
+        trainer = self._trainer(model, optimizer, rows, options.plan, self._taught(teacher), weights)
         first = trainer.batches * options.epochs  # without epochs that were added
         hold = Hold(optimizer, first, options.hold) if options.hold else None
         steps = first if hold is None else hold.start
@@ -208,7 +179,7 @@ class Experiment:
         every = sum(sum(count_all(group["penalty"], group["params"])) for group in optimizer.penalised_groups())
         return int(wanted) if wanted >= 1 else max(1, int(wanted * every))
 
-    def recipe(self, path: PathOptions, rows: tuple[InputRows, Tensor]) -> Recipe:
+    def recipe(self, path: PathOptions, rows: KnownRows, weights: Tensor | None = None) -> Recipe:
         """Make the recipe for the points of a path that are trained on these inputs and targets."""
         plan = self.options.plan
         batches = max(1, len(rows[0]) // plan.batch_size)
@@ -224,24 +195,38 @@ class Experiment:
             lam=self.options.lam,
             lr_growth=path.lr_growth,
             collapse=path.collapse,
-            regularisation=self.regularisation(rows),
+            regularisation=self.regularisation(rows, weights),
         )
 
-    def compared(self, name: str, model: nn.Module, rows: tuple[InputRows, Tensor], lam: float) -> Training:
+    def compared(
+        self,
+        name: str,
+        model: nn.Module,
+        rows: KnownRows,
+        lam: float,
+        weights: Tensor | None = None,
+    ) -> Training:
         """Make the training with torch's own optimizer: with the plain loss term at ``lam``, or without a penalty."""
         groups = self.groups(model, lam if name == LOSS_TERM else 0.0)
         term = (lambda *_: penalty(groups)) if name == LOSS_TERM else None
-        trainer = self._trainer(model, self._plain(groups), rows, self.options.plan, term)
+        trainer = self._trainer(model, self._plain(groups), rows, self.options.plan, term, weights)
         return Training(trainer, lambda: groups)
 
-    def refit(self, model: nn.Module, rows: tuple[InputRows, Tensor], teacher: Tensor | None = None) -> Training:
+    def refit(
+        self,
+        model: nn.Module,
+        rows: KnownRows,
+        teacher: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Training:
         """Make the training of ``model`` without a penalty and with frozen zeros."""
         plan, groups = replace(self.options.plan, epochs=self.options.refit or 0), self.marked(model)
         optimizer = self._plain(groups, REFIT_RATE)
         freeze_zeros(optimizer, (p for group in groups if group["penalty"] for p in group["params"]))
-        return Training(self._trainer(model, optimizer, rows, plan, self._taught(teacher)), lambda: groups)
+        trainer = self._trainer(model, optimizer, rows, plan, self._taught(teacher), weights)
+        return Training(trainer, lambda: groups)
 
-    def regularisation(self, rows: tuple[InputRows, Tensor]) -> Regularisation:
+    def regularisation(self, rows: KnownRows, weights: Tensor | None = None) -> Regularisation:
         """Make the regularisation of the options, and the loss to minimise, for a training on these rows."""
         options, (x, y) = self.options, rows
         transforms = [choices.parse_augmentation(text, x) for text in options.augment]
@@ -252,18 +237,21 @@ class Experiment:
         loss = choices.minimised_loss(
             options.loss, options.label_smoothing, options.class_weight, y, len(self.inputs.classes)
         )
-        return Regularisation(transforms, loss)
+        if weights is None:
+            return Regularisation(transforms, loss)
+        return Regularisation(transforms, loss, RowWeights(weights, choices.row_losses(loss or self.loss)))
 
     def _trainer(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        rows: tuple[InputRows, Tensor],
+        rows: KnownRows,
         plan: Plan,
         extra: Term | None,
+        weights: Tensor | None,
     ) -> Trainer:
         trainer = Trainer(model, optimizer, self.loss, rows, plan, extra)
-        trainer.regularisation = self.regularisation(rows)
+        trainer.regularisation = self.regularisation(rows, weights)
         return trainer
 
     def _plain(self, groups: list[Group], rate: float = 1.0) -> torch.optim.Optimizer:

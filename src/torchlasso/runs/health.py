@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso._core.readable import percent
-from torchlasso.runs.experiment import Training
 from torchlasso.runs.quality import MEASURES
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Summary
+from torchlasso.runs.training import Training
 from torchlasso.training.evaluation import balanced_error_of_one_answer
 from torchlasso.training.losses import LOSSES, Loss
 

@@ -16,12 +16,13 @@ from torchlasso._core.extras import require
 from torchlasso.control.hold import hold_start
 from torchlasso.runs.choices import BALANCED
 from torchlasso.runs.evaluation import judge_of
-from torchlasso.runs.experiment import Experiment, Training
+from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.options import Options
 from torchlasso.runs.quality import LOSS, MEASURES, Judge, Measure, measure_named
 from torchlasso.runs.quality.measures import CLASSES, NUMBERS
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Kept
+from torchlasso.runs.training import Training
 from torchlasso.training.evaluation import Evaluation
 
 

@@ -271,6 +271,7 @@ class Options(DataOptions):
             f"input dropout {self.input_dropout:g}": self.input_dropout,
             f"label smoothing {self.label_smoothing:g}": self.label_smoothing,
             "balanced class weights": self.class_weight == BALANCED,
+            f"row weights {self.weight}": self.weight,
             f"augmentation {','.join(self.augment)}": self.augment,
         }
         return tuple(text for text, given in words.items() if given)

@@ -74,7 +74,7 @@ def _follow(
     points = folder.read_points()
     if points:
         _load(model, folder, points[-1].index)
-    recipe = experiment.recipe(path, rows.train)
+    recipe = experiment.recipe(path, rows.train, rows.weights)
     with observer.path(path.points) as watching:
 
         def watch(index: int, trainer: Trainer) -> Callable[[Step], None]:
@@ -145,7 +145,8 @@ def _fold(experiment: Experiment, k: int, threads: int) -> list[Point]:
     x, y = rows.train
     kept, held = (part.to(x.device) for part in rows.folds(path.folds or 0, experiment.options.seed)[k])
     model, known = experiment.build_model(), (some_rows(x, kept), y[kept])
-    return list(follow(model, experiment.recipe(path, known), known, (some_rows(x, held), y[held])))
+    recipe = experiment.recipe(path, known, None if rows.weights is None else rows.weights[kept])
+    return list(follow(model, recipe, known, (some_rows(x, held), y[held])))
 
 
 def _load(model: nn.Module, folder: RunFolder, index: int) -> None:

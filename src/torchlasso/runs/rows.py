@@ -132,6 +132,7 @@ class RowSplits:
         card: what was read.
         groups: the number of the group of each training row, or None.
         held_groups: the same for the validation rows and for the test rows; None unless both have groups.
+        weights: of the training rows, with the mean 1, (n,), or None.
     """
 
     train: tuple[InputRows, Tensor]
@@ -140,6 +141,7 @@ class RowSplits:
     card: DataCard
     groups: Tensor | None = None
     held_groups: tuple[Tensor, Tensor] | None = None
+    weights: Tensor | None = None
 
     def folds(self, k: int, seed: int) -> list[tuple[Tensor, Tensor]]:
         """Divide the training rows into folds; return the training and the held-out rows of each."""
@@ -180,8 +182,9 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         return ScaledRows(x.to(device), inputs.standardizer) if is_bytes else inputs.standardizer(x).to(device), y
 
     train, validation, test = map(ready, (found.train, found.validation, found.test))
+    weights = None if found.weights is None else found.weights.to(device)
     card = replace(found.card, notes=(*found.card.notes, *notes))
-    return inputs, RowSplits(train, validation, test, card, found.groups, found.held_groups)
+    return inputs, RowSplits(train, validation, test, card, found.groups, found.held_groups, weights)
 
 
 def _scale_of(x: SplitInputs, encoding: Encoding | None) -> data.Standardizer:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchlasso.control import TargetMissed
 from torchlasso.runs.choices import BALANCED
 from torchlasso.runs.evaluation import judge_of, need_finite, summarise
-from torchlasso.runs.experiment import OURS, REFIT, Experiment, Training
+from torchlasso.runs.experiment import OURS, REFIT, Experiment
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.health import NO_GRADIENT, Metrics, empty_layers, is_beyond_recovery, warnings_of
 from torchlasso.runs.keeping import BestEpoch, figure_of, measure_of_choice
@@ -26,6 +26,7 @@ from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Kept, Refit, Summary
 from torchlasso.runs.teacher import outputs_of_teacher
 from torchlasso.runs.tracking import Tracking, tracked
+from torchlasso.runs.training import Training
 from torchlasso.runs.word_effects import word_effects
 from torchlasso.training.evaluation import evaluate_outputs, outputs_of
 from torchlasso.training.trainer import support
@@ -48,7 +49,7 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
     elif options.teacher is not None:
         teacher = outputs_of_teacher(options.teacher, folder.allowed, experiment.inputs, rows.train[0])
     model = experiment.build_model()
-    training = experiment.trainer(model, rows.train, teacher)
+    training = experiment.trainer(model, rows.train, teacher, rows.weights)
     best = BestEpoch.of(experiment, training, rows)
     with tracked(experiment, folder.name, folder, observer) as tracking:
         metrics, kept = _train(OURS, training, rows, folder, observer, tracking, best)
@@ -86,7 +87,7 @@ def _compare(
 ) -> tuple[Summary, nn.Module]:
     part = folder.started_part(name, experiment)
     model = experiment.build_model()
-    training = experiment.compared(name, model, rows.train, lam)
+    training = experiment.compared(name, model, rows.train, lam, rows.weights)
     with tracked(experiment, f"{folder.name}/{name}", part, observer) as tracking:
         _, kept = _train(name, training, rows, part, observer, tracking, BestEpoch.of(experiment, training, rows))
         summary = _summary(experiment, training, rows)
@@ -109,7 +110,7 @@ def _refit(
     part = folder.started_part(REFIT, experiment)
     before = deepcopy(model.state_dict())
     measure, found = measure_of_choice(experiment), _figure(experiment, model, rows)
-    training = experiment.refit(model, rows.train, teacher)
+    training = experiment.refit(model, rows.train, teacher, rows.weights)
     with tracked(experiment, f"{folder.name}/{REFIT}", part, observer) as tracking:
         _train(REFIT, training, rows, part, observer, tracking)
     refitted = _figure(experiment, model, rows)
@@ -243,6 +244,6 @@ def _summary(experiment: Experiment, training: Training, rows: RowSplits) -> Sum
         rows,
         epochs=trainer.epoch,
         seconds=trainer.seconds,
-        minimised=trainer.regularisation.loss,
+        regularisation=trainer.regularisation,
         penalised=training.penalised if training.cuts else None,
     )

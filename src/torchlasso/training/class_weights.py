@@ -39,6 +39,10 @@ class WeightedCrossEntropy:
         rows = torch.bincount(y, minlength=classes)
         return torch.where(rows > 0, len(y) / (int(rows.count_nonzero()) * rows.clamp_min(1)), 0.0).float()
 
-    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the weighted loss of each row, (n,)."""
         losses = nn.functional.cross_entropy(outputs, y, reduction="none", label_smoothing=self.label_smoothing)
-        return (self.weights[y] * losses).mean()
+        return self.weights[y] * losses
+
+    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.losses(outputs, y).mean()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from torchlasso.distributed import processes
 from torchlasso.training.losses import Loss
+from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.rows import InputRows, evaluation_batches, input_batches
 from torchlasso.training.survival import cox
 
@@ -60,15 +61,21 @@ def outputs_of(model: nn.Module, x: InputRows) -> Tensor:
     return torch.cat(processes.collected(outputs, x.device))
 
 
-def full_gradient(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> None:
-    """Set every parameter's ``grad`` to the gradient of the mean loss over all rows, in evaluation mode."""
+def full_gradient(
+    model: nn.Module, loss: Loss, x: InputRows, y: Tensor, regularisation: Regularisation | None = None
+) -> None:
+    """Set every parameter's ``grad`` to the gradient of the mean loss over all rows, in evaluation mode.
+
+    ``regularisation``: may have another loss that is minimised, or weights of the rows.
+    """
+    regularisation = regularisation or Regularisation()
     model.eval()
     model.zero_grad()
     slope = _slope(model, loss, x, y) if loss is cox else None  # of rows that are at risk together
     batches = processes.dealt(evaluation_batches(x))
     for rows, inputs in zip(batches, input_batches(x, batches), strict=True):
         if slope is None:
-            part = loss(model(inputs), y[rows]) * (len(rows) / len(x))
+            part = regularisation.minimised(loss, model(inputs), y[rows], rows) * (len(rows) / len(x))
         else:
             part = (model(inputs) * slope[rows]).sum()
         part.backward()  # type: ignore[no-untyped-call]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import shown
+from torchlasso.training.losses import Loss
+from torchlasso.training.row_weights import RowWeights
 from torchlasso.training.rows import InputRows, evaluation_batches, input_batches
 
 Transform = Callable[[Tensor], Tensor]  # the inputs of a batch ↦ the inputs to train on, of the same shape
@@ -27,6 +29,7 @@ class Regularisation:
             after a resume.
         loss: the loss to minimise, such as one with label smoothing; None for the trainer's own, which is the one
             that is reported in any case.
+        weights: the weights of the training rows, whose loss is then minimised in the place of ``loss``.
 
     Examples:
         >>> from functools import partial
@@ -37,7 +40,25 @@ class Regularisation:
     """
 
     transforms: Sequence[Transform] = ()
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    loss: Loss | None = None
+    weights: RowWeights | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """True if the trainer's own loss is minimised."""
+        return self.loss is None and self.weights is None
+
+    def minimised(self, loss: Loss, outputs: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        """Return what is minimised for some of the training rows.
+
+        Args:
+            loss: the trainer's own.
+            outputs, y: outputs and targets of these rows.
+            rows: their numbers.
+        """
+        if self.weights is not None:
+            return self.weights(outputs, y, rows)
+        return (self.loss or loss)(outputs, y)
 
     @torch.no_grad()
     def inputs(self, x: Tensor) -> Tensor:

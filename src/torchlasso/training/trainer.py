@@ -183,7 +183,7 @@ class Trainer:
             outputs = self.model(x)
         outputs = outputs.float() if self.plan.precision == BF16 else outputs
         loss = self.loss(outputs, y)
-        minimised = loss if self.regularisation.loss is None else self.regularisation.loss(outputs, y)
+        minimised = loss if self.regularisation.is_plain else self.regularisation.minimised(self.loss, outputs, y, rows)
         return loss, minimised if self.extra is None else minimised + self.extra(outputs, rows)
 
     def state_dict(self) -> dict[str, Any]:

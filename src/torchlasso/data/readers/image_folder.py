@@ -12,6 +12,7 @@ from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed
 from torchlasso.data.records import Labels, Part
 from torchlasso.data.registry import Portion, Reader, Source, register
+from torchlasso.data.roles import Roles
 from torchlasso.data.stored.options import StreamOptions
 from torchlasso.data.stored.parts import memory_of_images, stored_files_part
 
@@ -66,7 +67,7 @@ def _portion(root: Path | None, columns: ColumnSelection) -> Portion | None:
 
 def _read(root: Path, columns: ColumnSelection) -> Part:
     files, y = _found(root, columns)
-    return image_part(files, len(files), lambda index: str(files[index]), columns, y, names=tuple(map(str, files)))
+    return image_part(files, len(files), lambda index: str(files[index]), columns, Roles(y), tuple(map(str, files)))
 
 
 def _found(root: Path, columns: ColumnSelection) -> tuple[list[Path], Labels | None]:

@@ -12,7 +12,7 @@ from torchlasso.data.image_part import part_of_kept
 from torchlasso.data.images import BYTES
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Labels, Part
-from torchlasso.data.roles import roles_of
+from torchlasso.data.roles import Roles, part_of, roles_of
 from torchlasso.data.stored.cache import kept_file, key_of
 from torchlasso.data.stored.columnar import Columnar
 from torchlasso.data.stored.frame import StoredFrame
@@ -38,33 +38,31 @@ def stored_table_part(table: Columnar, columns: ColumnSelection, stream: StreamO
     roles = roles_of(pa, table.select, table.names, columns, origin)
     if pictures := image_columns(pa, table.schema, roles.inputs, origin):
         source = _images_of(table, pictures[0])
-        return stored_images_part(source, columns, stream, roles.y, roles.groups, roles.times)
+        return stored_images_part(source, columns, stream, roles)
     if not roles.inputs:
         raise ValueError(f"{origin}: there are no columns besides the label; at least one is needed")
     if read := columns.text or text_columns_in(pa, table.select(named_as_texts(roles.inputs))):
         known = {*table.names}
         return text_part(pa, table.select([name for name in read if name in known]), read, roles, origin)
     frame = StoredFrame(table, roles.inputs, tuple(name for name in columns.categories if name in roles.inputs))
-    return Part(frame, roles.y, frame.names, groups=roles.groups, times=roles.times)
+    return part_of(frame, roles, frame.names)
 
 
 def stored_files_part(paths: Sequence[Path], columns: ColumnSelection, stream: StreamOptions, y: Labels | None) -> Part:
     """Make a part of files of images."""
-    return stored_images_part(ImageFiles(paths), columns, stream, y, names=tuple(map(str, paths)))
+    return stored_images_part(ImageFiles(paths), columns, stream, Roles(y), tuple(map(str, paths)))
 
 
 def stored_images_part(
     source: ImageSource,
     columns: ColumnSelection,
     stream: StreamOptions,
-    y: Labels | None = None,
-    groups: Labels | None = None,
-    times: Labels | None = None,
+    roles: Roles,
     names: tuple[str, ...] = (),
 ) -> Part:
     """Make a part of encoded images, and leave out the labels of those that cannot be read."""
     x = EncodedImages(source, columns.images, stream.workers)
-    return part_of_kept(x, x, y, groups, times, names)
+    return part_of_kept(x, x, roles, names)
 
 
 def memory_of(table: Columnar, columns: ColumnSelection) -> int:
