@@ -52,17 +52,17 @@ COLUMNS, PIXELS, ROWS_AT_ONCE = 1000, 160, 25_000
 BATCH = 128
 
 
-def write_table(path: Path, size: float, columns: int = COLUMNS) -> None:
-    """Write random numbers and a label, ``size`` bytes of them."""
+def write_table(path: Path, size: float, columns: int = COLUMNS, group: int = ROWS_AT_ONCE) -> None:
+    """Write random numbers and a label, ``size`` bytes of them, in row groups of ``group`` rows."""
     rng = np.random.default_rng(0)
     names = [f"c{i}" for i in range(columns)]
     schema = pa.schema([*((name, pa.float32()) for name in names), ("label", pa.int64())])
     with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
         left = int(size / (4 * columns))
         while left > 0:
-            x = rng.standard_normal((min(left, ROWS_AT_ONCE), columns), dtype=np.float32)
+            x = rng.standard_normal((min(left, group), columns), dtype=np.float32)
             label = (x[:, 0] + x[:, 1] > 0).astype(np.int64)
-            writer.write_table(pa.table([*x.T.copy(), label], schema=schema))
+            writer.write_table(pa.table([*x.T.copy(), label], schema=schema), row_group_size=group)
             left -= len(x)
 
 
@@ -113,7 +113,10 @@ def memory(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for kind in options.kinds:
         for size in options.gigabytes:
             data, cache, run = (options.folder / name for name in (f"{kind}.parquet", "cache", "run"))
-            (write_table if kind == "table" else write_images)(data, size * 1e9)
+            if kind == "table":
+                write_table(data, size * 1e9, group=options.row_group)
+            else:
+                write_images(data, size * 1e9)
             command = [sys.executable, "-m", "torchlasso", "train", "--data", data, "--model", "mlp:width=16,depth=1"]
             command += ["--epochs", "1", "--batch-size", "256", "--stream", "always", "--out", run, "--overwrite"]
             command += ["--workers", options.workers[0], "--lam", "1e-4"]
@@ -254,6 +257,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=("table", "images"), default=["table", "images"])
     parser.add_argument("--gigabytes", nargs="+", type=float, default=[1.0, 10.0])
     parser.add_argument("--workers", nargs="+", type=int, default=[0])
+    parser.add_argument("--row-group", type=int, default=ROWS_AT_ONCE, help="rows of a row group of the tables")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", help="of equal")
     parser.add_argument("--seed", type=int, default=0)

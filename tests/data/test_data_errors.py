@@ -49,7 +49,7 @@ def test_ignore_must_not_be_text() -> None:
 
 
 def test_label_and_ignore_need_columns(tmp_path, refusal) -> None:
-    assert "label=, ignore=, group=, time=, categories= and text= do not apply" in refusal("digits", label="y")
+    assert "label=, ignore=, group=, time=, categories=, text= and weight= do not apply" in refusal("digits", label="y")
     np.savez(tmp_path / "a.npz", x=np.ones((4, 2)), y=[0, 1, 0, 1])
     assert "do not apply" in refusal(tmp_path / "a.npz", ignore=["id"])
 

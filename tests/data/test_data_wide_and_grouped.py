@@ -87,5 +87,5 @@ def test_groups_that_are_refused(tmp_path: Path, options: dict[str, object], mes
 
 def test_an_array_without_names_has_no_column_of_groups(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.eye(4), y=np.arange(4) % 2)
-    with pytest.raises(ValueError, match="group=, time=, categories= and text= do not apply"):
+    with pytest.raises(ValueError, match="group=, time=, categories=, text= and weight= do not apply"):
         load_rows(str(tmp_path / "a.npz"), group="mouse")

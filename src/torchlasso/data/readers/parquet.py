@@ -8,10 +8,9 @@ from typing import Any
 
 from torchlasso._core.extras import require
 from torchlasso._core.memory import available, need_memory
-from torchlasso._core.text import first_line
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.registry import register
-from torchlasso.data.stored.columnar import ParquetFiles
+from torchlasso.data.stored.columnar import ParquetFiles, opened_parquet
 from torchlasso.data.stored.parts import memory_of, stored_table_part
 from torchlasso.data.table_files import TableReader
 
@@ -36,13 +35,8 @@ class Parquet(TableReader):
 
     def table(self, path: Path, notes: list[str]) -> Any:
         pa = require("pyarrow", "data", f"{path}: reading Parquet")
-        parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
-        try:
-            # opened here, because Arrow requires file names in UTF-8; a buffer would hold the file until the end
-            with path.open("rb") as content, parquet.ParquetFile(content, pre_buffer=False) as file:
-                return _read(pa, file, str(path))
-        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
-            raise ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})") from error
+        with opened_parquet(path) as file:
+            return _read(pa, file, str(path))
 
 
 def _read(pa: Any, file: Any, origin: str) -> Any:

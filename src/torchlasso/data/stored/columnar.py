@@ -15,6 +15,7 @@ from torchlasso.data.joining import common_schema, origin_of, with_schema
 from torchlasso.data.stored.cache import state_of
 
 AT_ONCE = 1 << 24  # bytes of a table that are read at a time, about
+BUFFER = 1 << 16  # bytes of a column of a Parquet file that are read at a time
 
 
 class Columnar(ABC):
@@ -83,7 +84,7 @@ class ParquetFiles(Columnar):
         self._metadata: dict[Path, Any] = {}  # of wide tables it takes long to read
         pa, schemas = require("pyarrow", "data", f"{self.origin}: reading Parquet"), []
         for path in self.paths:
-            with _opened(path) as file:
+            with opened_parquet(path) as file:
                 schemas.append(file.schema_arrow)
                 self._metadata[path] = file.metadata
                 groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
@@ -96,14 +97,14 @@ class ParquetFiles(Columnar):
         need_memory(8 * self.count * len(names), self.origin)
         tables = []
         for path in self.paths:
-            with _opened(path, self._metadata[path]) as file:
+            with opened_parquet(path, self._metadata[path]) as file:
                 tables.append(with_schema(pa, file.read(columns=names), self._of(pa, names)))
         return pa.concat_tables(tables)
 
     def _some(self, names: list[str], rows: int) -> Iterator[Any]:
         pa = require("pyarrow", "data", f"{self.origin}: reading Parquet")
         for path in self.paths:
-            with _opened(path, self._metadata[path]) as file:
+            with opened_parquet(path, self._metadata[path]) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=names):
                     yield with_schema(pa, pa.Table.from_batches([batch]), self._of(pa, names))
 
@@ -112,12 +113,26 @@ class ParquetFiles(Columnar):
 
 
 @contextmanager
-def _opened(path: Path, metadata: Any = None) -> Iterator[Any]:
+def opened_parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
+    """Open a Parquet file, of which no more is held than is being read.
+
+    Args:
+        path: the file.
+        metadata: its footer, if it was read before.
+
+    Yields:
+        A ``pyarrow.parquet.ParquetFile``.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     pa = require("pyarrow", "data", f"{path}: reading Parquet")
     parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
+    # without buffers Arrow holds whole row groups, such as a whole file; with pre_buffer, all that was read
+    how = {"metadata": metadata, "pre_buffer": False, "buffer_size": BUFFER}
     try:
-        # opened here, because Arrow requires file names in UTF-8; a buffer would hold all that was read until the end
-        with path.open("rb") as content, parquet.ParquetFile(content, metadata=metadata, pre_buffer=False) as file:
+        # opened here, because Arrow requires file names in UTF-8
+        with path.open("rb") as content, parquet.ParquetFile(content, **how) as file:
             yield file
     except (OSError, OverflowError, pa.ArrowException) as error:
         raise ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})") from error
