@@ -94,7 +94,7 @@ def test_weights_that_do_not_fit_are_refused(
     monkeypatch.syspath_prepend(tmp_path)
     text = table.read_text()
     for content, options, *names in (
-        (text, ("--weight", "wieght"), "no column 'wieght' for the weights"),
+        (text, ("--weight", "loads"), "no column 'loads' for the weights"),
         (text, ("--weight", "label"), "the column 'label' cannot be both the weights and something else"),
         (text, ("--weight", "a", "--ignore", "a"), "the column 'a' cannot be both the weights and something else"),
         (text, ("--weight", "a", "--group", "a"), "the column 'a' cannot be both the weights and something else"),
