@@ -13,7 +13,7 @@ from sklearn.linear_model import lasso_path
 from torch import Tensor, nn
 
 import torchlasso as tl
-from torchlasso.path import Grid, Point, Recipe, collapsed, follow
+from torchlasso.path import Grid, Point, Recipe, collapsed, follow, train_alone
 from torchlasso.training.plan import Plan
 from torchlasso.training.trainer import Step, Trainer
 
@@ -295,3 +295,29 @@ def test_the_rate_grows_from_point_to_point():
     recipe = recipe_of(Grid(3, lams=(0.01, 0.1)), epochs=(1, 1), lr_growth=4.0)
     list(follow(classifier(), recipe, rows_of(60, 0, classes=True), watch=watch))
     assert rates == pytest.approx([0.02, 0.04, 0.08])
+
+
+def test_a_cold_point_is_trained_from_the_initial_weights_for_as_long_as_the_dense_model() -> None:
+    """So it depends on no other point; the dense one is that of the path."""
+    recipe = recipe_of(Grid(3, lams=(0.01, 0.2)))
+    models = [classifier() for _ in range(3)]
+    points = [train_alone(models[index], recipe, index, *CLASSES) for index in (0, 1, 2)]
+    assert [point.index for point in points] == [0, 1, 2]
+    assert [point.lam for point in points] == [0.0, 0.01, 0.2]
+    assert [point.epochs for point in points] == [8, 8, 8]
+    assert 0 == points[0].sparsity < points[1].sparsity < points[2].sparsity
+    [dense, warm] = followed(classifier(), replace(recipe, grid=Grid(2, lams=(0.01, 0.2))), *CLASSES)
+    assert same(dense[1], state_of(models[0]))
+    assert untimed([dense[0]]) == untimed(points[:1])
+    assert not same(warm[1], state_of(models[2]))
+    again = classifier()
+    assert untimed([train_alone(again, recipe, 2, *CLASSES)]) == untimed(points[2:])
+    assert same(state_of(again), state_of(models[2]))
+    with pytest.raises(ValueError, match="index must be from 0 to 2; got 3"):
+        train_alone(again, recipe, 3, *CLASSES)
+
+
+def test_a_cold_point_of_a_density_meets_it() -> None:
+    recipe = recipe_of(Grid(4, sparsest=0.9), epochs=(40, 10), lam=1e-3)
+    for index, wanted in ((1, 0.5), (3, 0.9)):
+        assert train_alone(classifier(), recipe, index, *CLASSES).sparsity == pytest.approx(wanted, abs=0.06)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,13 @@ OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05
 OPTIONS += ("--epochs", "2", "--epochs-each", "1", "--points", "3", "--collapse", "1")
 BY_LAM = (*OPTIONS, "--lams", "0.005,0.1")
 MODEL = """
-import multiprocessing
 import os
 
 from torch import nn
 
 
 def linear(input_shape, outputs):
-    if multiprocessing.parent_process() is not None:
+    if os.getpid() != PARENT:
         os._exit(1)  # as where memory is short
     return nn.Linear(input_shape[0], outputs)
 """
@@ -74,6 +74,11 @@ BAD = [
     ("--folds 0", "--folds", "0"),
     ("--folds 1000", "folds", "72", "1000"),
     ("--epochs-each 0", "--epochs-each", "0"),
+    ("--start hot", "hot", "warm", "cold"),
+    ("--start cold", "--epochs-each", "cold"),
+    ("--engine dask", "dask", "joblib", "ray"),
+    ("--jobs 0", "--jobs", "0"),
+    ("--threads 0", "--threads", "0"),
     ("--lr-growth 0", "--lr-growth", "0.0"),
     ("--lr-growth nan", "--lr-growth", "nan"),
     ("--epochs 0", "epochs"),
@@ -259,13 +264,14 @@ def test_a_loss_that_becomes_nan_leaves_the_points_before(cli: Any, amounts: Pat
 
 
 @pytest.mark.slow
-def test_a_fold_whose_process_dies(cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dying_models.py").write_text(MODEL)
+def test_folds_whose_processes_die_again_and_again(
+    cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dying_models.py").write_text(MODEL.replace("PARENT", str(os.getpid())))
     monkeypatch.chdir(tmp_path)
-    options = [*BY_LAM, "--model", "dying_models:linear", "--folds", "2"]
+    options = [*BY_LAM, "--model", "dying_models:linear", "--folds", "2", "--jobs", "2"]
     ended = cli("path", "--data", classes, "--out", tmp_path / "run", *options)
-    cli.assert_refused(ended, "fold", "--resume")
-    assert len((tmp_path / "run" / "path.jsonl").read_text().splitlines()) == 3
+    cli.assert_refused(ended, "died", "--jobs", "--resume")
 
 
 @pytest.mark.parametrize("points", ["2", "4"])

@@ -7,9 +7,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,15 @@ from torchlasso.runs.folder import RunFolder
 pytestmark = pytest.mark.slow
 
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--validation", "0.25")
-OPTIONS += ("--epochs", "6", "--epochs-each", "3", "--collapse", "1")
+OPTIONS += ("--epochs", "6", "--collapse", "1")
+EACH = ("--epochs-each", "3")
 RUNS = {
-    "by lam": ("--lams", "0.005,0.1", "--points", "4", "--reweight", "0.1"),
-    "by density": ("--sparsest", "0.9", "--points", "3", "--lam", "1e-3"),
-    "folds": ("--lams", "0.005,0.1", "--points", "3", "--folds", "2"),
+    "by lam": (*EACH, "--lams", "0.005,0.1", "--points", "4", "--reweight", "0.1"),
+    "by density": (*EACH, "--sparsest", "0.9", "--points", "3", "--lam", "1e-3"),
+    "folds": (*EACH, "--lams", "0.005,0.1", "--points", "3", "--folds", "2", "--jobs", "1"),
+    "cold": ("--lams", "0.005,0.1", "--points", "3", "--folds", "2", "--jobs", "1", "--start", "cold"),
 }
 RUNS["with a whole figure"] = RUNS["by lam"]
-
-
-@contextmanager
-def _in_this_process(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool for folds that does not start processes, which import everything again."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +42,7 @@ def whole(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     def finished(name: str) -> Path:
         out = folder / name.replace(" ", "-")
         if not out.exists():
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(torchlasso.runs.path, "_pool", _in_this_process)
-                succeed("path", "--data", classes, "--out", out, *OPTIONS, *RUNS[name])
+            succeed("path", "--data", classes, "--out", out, *OPTIONS, *RUNS[name])
         return out
 
     return finished
@@ -86,6 +78,14 @@ MOMENTS = [
     pytest.param("by lam", torchlasso.runs.path, "write_page", "before", 1, id="no page"),
     pytest.param("by lam", RunFolder, "write_summary", "before", 1, id="no summary"),
     pytest.param("by lam", RunFolder, "write_summary", "after", 1, id="all written"),
+    pytest.param("folds", LambdaLR, "step", "before", 60, id="in the path, with folds"),
+    pytest.param("folds", RunFolder, "write_weights", "after", 5, id="the weights of a fold are written"),
+    pytest.param("folds", RunFolder, "write_points", "after", 5, id="a point of a fold is written"),
+    pytest.param("folds", RunFolder, "remove_weights", "before", 3, id="a fold is done"),
+    pytest.param("cold", RunFolder, "write_weights", "after", 2, id="the weights of a cold point are written"),
+    pytest.param("cold", RunFolder, "write_alone", "after", 5, id="a cold point is written"),
+    pytest.param("cold", RunFolder, "gather_alone", "before", 2, id="the cold points of a fold are written"),
+    pytest.param("cold", RunFolder, "write_points", "after", 2, id="the cold points of a fold are gathered"),
     pytest.param("by density", RunFolder, "write_points", "after", 1, id="before λ is searched"),
     pytest.param("by density", LambdaLR, "step", "before", 50, id="while λ is searched"),
     pytest.param("by density", RunFolder, "write_points", "after", 2, id="λ is found"),
@@ -114,7 +114,7 @@ def test_an_interrupted_path_resumes(
     assert ended.code == 130
     assert ended.err.strip() == f"interrupted; resume with: torchlasso path --resume --out {run}"
     assert not [file for file in cli.contents(run) if file.endswith(".part")]
-    ended = cli("path", "--resume", "--out", run)
+    ended = cli("path", "--resume", "--out", run, "--jobs", "1")
     assert (ended.code, ended.err) == (0, "")
     assert_same_path(cli, run, expected)
 
@@ -172,15 +172,12 @@ def test_the_same_options_are_not_refused(
     assert cli("path", "--resume", "--out", run, *option).code == 0
 
 
-def test_a_fold_that_is_done_is_not_trained_again(
-    cli: Any, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fold_that_is_done_is_not_trained_again(cli: Any, whole: Callable[[str], Path], tmp_path: Path) -> None:
     """Only the other fold is trained, to the same figures."""
-    monkeypatch.setattr(torchlasso.runs.path, "_pool", _in_this_process)
     run = shutil.copytree(whole("folds"), tmp_path / "run")
     (run / "fold-0.jsonl").unlink()
     first = (run / "fold-1.jsonl").read_bytes()
-    ended = cli("path", "--resume", "--out", run)
+    ended = cli("path", "--resume", "--out", run, "--jobs", "1")
     assert (ended.code, ended.err) == (0, "")
     assert "cross-validation: 2 folds, 1 done" in ended.out
     assert ("fold 1/2 done" in ended.out, "fold 2/2 done" in ended.out) == (True, False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+from tests.support.tasks import KilledOnce
 from torchlasso.estimators import SparseClassifier, SparseCox, SparseRegressor, StabilitySelection
 from torchlasso.estimators.error_control import null_bound, q_values, stability_paths
 from torchlasso.estimators.subsamples import complementary_pairs
@@ -148,6 +151,21 @@ def test_the_same_to_the_bit_with_any_number_of_processes() -> None:
         assert (getattr(one, name) == getattr(two, name)).all(), name
     other = StabilitySelection(LINEAR, pairs=2, random_state=1).fit(x, y)
     assert (one.scores_ != other.scores_).any()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")  # of loky
+def test_a_killed_process_changes_nothing(tmp_path: Path) -> None:
+    x, y = table(60, 8)
+    mark = tmp_path / "mark"
+    mark.write_text(str(os.getpid()))
+    one, two = (
+        StabilitySelection(KilledOnce(mark=str(mark)), pairs=3, lams=[0.5, 0.1], n_jobs=jobs, random_state=0).fit(x, y)
+        for jobs in (1, 2)
+    )
+    assert not mark.exists()  # one was killed
+    assert (one.frequencies_ == two.frequencies_).all()
+    assert two.frequencies_.max() == 1
 
 
 @pytest.mark.slow

@@ -10,12 +10,13 @@ from torchlasso.cli import options
 from torchlasso.cli.screen import Screen
 from torchlasso.cli.starting import started
 from torchlasso.runs.declared import PATH
+from torchlasso.runs.engine_options import EngineOptions
 from torchlasso.runs.options import Options
 from torchlasso.runs.path import run_path
 from torchlasso.runs.path_options import PathOptions
 
 
-@options.takes(Options, PathOptions)
+@options.takes(Options, PathOptions, EngineOptions)
 def path(
     context: typer.Context,
     out: options.Out,
@@ -32,9 +33,12 @@ def path(
     """
     given = options.parsed(Options, PATH, values)
     given["path"] = PathOptions(**options.parsed(PathOptions, PATH, values))
+    engine = EngineOptions(**options.parsed(EngineOptions, PATH, values))
+    engine.started_for(given["path"].trainings).check_installed()
     folder = options.folder_of(out, given, by=allow_code)
     start = started(context, given, folder, resume=resume, overwrite=overwrite, as_json=as_json)
     with start as (experiment, rows):
-        summary = run_path(experiment, rows, folder, Screen())
+        path = experiment.options.path
+        summary = run_path(experiment, rows, folder, Screen(), engine.started_for(path.trainings if path else 1))
     if strict and summary.warnings:
         raise typer.Exit(3)

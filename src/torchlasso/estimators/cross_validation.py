@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from joblib import Parallel, delayed
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
 from torchlasso._core.arguments import check_whole
 from torchlasso._core.specs import unknown
+from torchlasso.engine import Engine
 from torchlasso.estimators.base import SparseEstimator, Table, check_number
 from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.models import Fitted, ModelPath
@@ -59,11 +57,10 @@ class CrossValidatedStrength(SparseEstimator):
         lams = path.grid(int(given)) if isinstance(given, int | np.integer) else sorted(map(float, given))
         splitter = self._splitter(table, seed)
         strata, scorer = self._strata(table), self._scorer()
-        tasks = (
-            delayed(_fold)(self, table, groups, seed, lams, scorer, training, held_out)
-            for training, held_out in splitter.split(table.x, table.y if strata is None else strata, table.groups)
+        folds = [*splitter.split(table.x, table.y if strata is None else strata, table.groups)]
+        found = Engine(jobs=self.n_jobs).results(
+            _fold, range(len(folds)), lambda k: (self, table, groups, seed, lams, scorer, *folds[k])
         )
-        found = Parallel(n_jobs=self.n_jobs)(tasks)
         self.lams_ = np.array(lams)
         self.scores_ = np.stack([scores for scores, _ in found], axis=1)  # (λ, folds)
         self.features_ = np.stack([features for _, features in found], axis=1)  # (λ, folds)
@@ -131,12 +128,11 @@ def _fold(
     held_out: Numbers,
 ) -> tuple[Numbers, Numbers]:
     """Return the scores of one fold for all λ, and the numbers of features."""
-    with _one_thread():
-        path = estimator._path(table.some(training), groups, seed)
-        found = path.along(lams)
-        found = [path.relaxed(each) for each in found] if estimator.relaxed else found
-        scores = [scorer(_as_fitted(estimator, each), table, training, held_out) for each in found]
-        features = [each.point.features for each in found]
+    path = estimator._path(table.some(training), groups, seed)
+    found = path.along(lams)
+    found = [path.relaxed(each) for each in found] if estimator.relaxed else found
+    scores = [scorer(_as_fitted(estimator, each), table, training, held_out) for each in found]
+    features = [each.point.features for each in found]
     ended = len(lams) - len(found)  # no feature is left: a larger λ leaves none either
     return np.array(scores + scores[-1:] * ended), np.array(features + features[-1:] * ended)
 
@@ -147,14 +143,3 @@ def _as_fitted(estimator: SparseEstimator, found: Fitted) -> SparseEstimator:
     each.__dict__.pop("feature_names_in_", None)  # rows of folds have no names
     each._model, each.path_ = found.model, [found.point]
     return each
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute in one thread, so that folds give the same results to the bit in one process and in several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -47,14 +47,7 @@ class LinearEntries:
 
     def __call__(self, x: Numbers, targets: TrainingLoss) -> tuple[Numbers, float]:
         """Return the largest λ at which each group lives, (groups,), and the λ below which this is not known."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # the same sums, to the bit, in whatever process
-        try:
-            return self._path(self.problem(x, targets))
-        finally:
-            torch.set_num_threads(threads)
-
-    def _path(self, problem: LinearProblem) -> tuple[Numbers, float]:
+        problem = self.problem(x, targets)
         entries, found, lam = np.zeros(len(self.groups.members)), None, 0.0
         if _is_rounding(problem):  # no λ could be reached to any precision
             return entries, lam

@@ -113,13 +113,8 @@ class NetworkStack:
 
     def __call__(self, tables: Sequence[Table], seeds: Sequence[int]) -> Numbers:
         """Return the importance of each feature in each table: its sensitivity."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # the same sums, to the bit, in whatever process
-        try:
-            with torch.random.fork_rng():
-                return self._trained(tables, seeds)
-        finally:
-            torch.set_num_threads(threads)
+        with torch.random.fork_rng():
+            return self._trained(tables, seeds)
 
     def _trained(self, tables: Sequence[Table], seeds: Sequence[int]) -> Numbers:
         rows = max(len(table.x) for table in tables)

@@ -6,7 +6,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.feature_selection import SelectorMixin
 from sklearn.preprocessing import StandardScaler
@@ -15,6 +14,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from torchlasso._core.arguments import check_whole, is_number, shown
+from torchlasso.engine import Engine
 from torchlasso.estimators.base import DTYPES, SparseEstimator, as_dense, row_groups
 from torchlasso.estimators.classifier import SparseClassifier
 from torchlasso.estimators.cox import SparseCox
@@ -200,13 +200,14 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     ) -> tuple[FeatureGroups, Numbers, float]:
         """Return the groups of features, the importance of each in each half, and the least that is known in all."""
         base, features = self.estimator_, x.shape[1]
-        run = Parallel(n_jobs=self.n_jobs)
+        engine, numbers = Engine(jobs=self.n_jobs), range(len(halves))
         seeds = random.randint(2**31 - 1, size=len(halves)).tolist()
         is_linear = isinstance(base, SparseEstimator) and not base.module and not len(base.hidden)
         if not is_linear and not isinstance(base, GivenStrength):
-            jobs = zip(halves, seeds, strict=True)
-            found = run(delayed(fitted_importances)(base, x[half], y[half], seed) for half, seed in jobs)
-            return groups_of_features(None, (), features, None), np.array(found), 0.0
+            importances = engine.results(
+                fitted_importances, numbers, lambda i: (base, x[halves[i]], y[halves[i]], seeds[i])
+            )
+            return groups_of_features(None, (), features, None), np.array(importances), 0.0
         base._check()
         if base.standardize:
             x, base = ColumnScales.of(x, np.ones(len(x))).scaled(x), clone(base).set_params(standardize=False)
@@ -222,16 +223,15 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
                 most=int((bounds <= DEEP * self.cutoff).sum()),
             )
             table = base._table(x, y)
-            found = run(delayed(linear)(each.x, each.targets) for each in map(table.some, halves))
+            found = engine.results(linear, numbers, lambda i: ((some := table.some(halves[i])).x, some.targets))
             entries, ends = zip(*found, strict=True)
             return groups, np.array(entries), max(ends)
         table = base._table(x.astype(np.float32), y)
         networks, size = networks_of(base, groups, table)
-        found = run(
-            delayed(networks)([table.some(half) for half in halves[i : i + size]], seeds[i : i + size])
-            for i in range(0, len(halves), size)
+        sensitive = engine.results(
+            networks, numbers[::size], lambda i: ([*map(table.some, halves[i : i + size])], seeds[i : i + size])
         )
-        return groups, np.concatenate(found), 0.0
+        return groups, np.concatenate(sensitive), 0.0
 
     def _keep(self, paths: StabilityPaths, partition: FeatureGroups) -> None:
         """Set the attributes, for features instead of groups."""

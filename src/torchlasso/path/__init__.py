@@ -1,7 +1,7 @@
 """The regularization path: from dense to sparse with warm starts, and the choice of a point."""
 
 from torchlasso.path.choosing import RULES, choose, folds_of, pooled
-from torchlasso.path.following import Recipe, collapsed, follow
+from torchlasso.path.following import Recipe, collapsed, follow, train_alone
 from torchlasso.path.grid import Grid
 from torchlasso.path.jumps import remarks
 from torchlasso.path.points import Point, badness
@@ -18,4 +18,5 @@ __all__ = [
     "follow",
     "pooled",
     "remarks",
+    "train_alone",
 ]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from torchlasso.control import Hold, Reweighted, TargetSparsity
@@ -16,14 +14,13 @@ from torchlasso.optim import Proximal
 from torchlasso.path.grid import Grid
 from torchlasso.path.points import Point
 from torchlasso.path.search import FINEST, next_lam, search
+from torchlasso.path.spreads import standard_error
 from torchlasso.selection import Group
 from torchlasso.training.evaluation import (
-    Evaluation,
     balanced_error_of_one_answer,
     evaluate,
     evaluate_outputs,
     full_gradient,
-    outputs_of,
 )
 from torchlasso.training.losses import Loss
 from torchlasso.training.plan import Plan
@@ -33,7 +30,6 @@ from torchlasso.training.trainer import Step, Trainer, sparsity
 
 LabelledRows = tuple[InputRows, Tensor]
 PointWatch = Callable[[int, Trainer], Callable[[Step], None]]
-CHUNKS = 20  # parts of the validation rows, whose spread gives the standard error of the mean loss
 
 
 @dataclass(frozen=True)
@@ -120,6 +116,35 @@ def follow(
         yield point
 
 
+def train_alone(
+    model: nn.Module,
+    recipe: Recipe,
+    index: int,
+    train: LabelledRows,
+    validation: LabelledRows | None = None,
+    test: LabelledRows | None = None,
+) -> Point:
+    """Train one point of a path from the model's own weights, for as long as the dense model: a cold start.
+
+    Points of a path that are trained like this do not depend on each other. λ of a point is that of the grid, or the
+    one that meets its share of zeros.
+
+    Args:
+        model: the model, trained in place.
+        recipe: the training of the points.
+        index: the number of the point; 0 is the dense model.
+        train, validation, test: inputs and targets.
+
+    Raises:
+        FloatingPointError: the loss became infinite or NaN.
+        ValueError: the path has no such point.
+    """
+    if not 0 <= index < recipe.grid.points:
+        raise ValueError(f"index must be from 0 to {recipe.grid.points - 1}; got {index}")
+    recipe = replace(recipe, grid=_within_reach(recipe.grid, recipe.groups(model)))
+    return _Path(model, recipe, train, validation, test, None).alone(index)
+
+
 def _within_reach(grid: Grid, groups: Sequence[Group]) -> Grid:
     """Return the grid, ended where each layer has one weight left if it would go further."""
     sizes = [p.numel() for group in groups if group["penalty"] is not None for p in group["params"]]
@@ -150,6 +175,13 @@ class _Path:
             plan = self.recipe.dense if index == 1 else each
             return self._measured(self._trained(index, optimizer, None, plan), optimizer)
         return self._searched(before, optimizer, each)
+
+    def alone(self, index: int) -> Point:
+        """Train and measure a point without the points before it."""
+        optimizer, grid = self._optimizer(index), self.recipe.grid
+        plan = replace(self.recipe.dense, seed=(self.recipe.dense.seed + index) % 2**63)
+        lam = 0.0 if index == 0 else None if grid.lams is None else grid.strengths[index - 1]
+        return self._measured(self._trained(index, optimizer, lam, plan), optimizer)
 
     def _searched(self, before: Sequence[Point], optimizer: Proximal, each: Plan) -> Point:
         """Train from the same weights with one λ after another, and keep the point nearest to the wanted zeros."""
@@ -240,24 +272,9 @@ class _Path:
             test=None if self.test is None else evaluate(model, recipe.loss, *self.test),
             spread=None
             if self.validation is None or found is None
-            else _spread(model, recipe, found, *self.validation),
+            else standard_error(model, recipe.loss, found, *self.validation),
             stationarity=stationarity(groups) if is_penalised(groups) else None,
         )
-
-
-@torch.no_grad()
-def _spread(model: nn.Module, recipe: Recipe, found: Evaluation, x: InputRows, y: Tensor) -> float:
-    """Return the standard error of the error, which is binomial, or of the mean loss."""
-    if found.error is not None:
-        share = (found.error * len(y) + 1) / (
-            len(y) + 2
-        )  # smoothed: zero errors in a few rows do not mean an error of zero
-        return math.sqrt(share * (1 - share) / len(y))
-    outputs = outputs_of(model, x)
-    chunks = zip(outputs.chunk(CHUNKS), y.chunk(CHUNKS), strict=True)
-    losses = torch.tensor([evaluate_outputs(some, recipe.loss, wanted).loss for some, wanted in chunks])
-    spread = float(losses.std()) if len(losses) > 1 else 0.0
-    return spread / math.sqrt(len(losses))
 
 
 def collapsed(points: Sequence[Point], recipe: Recipe, validation: LabelledRows | None) -> bool:

@@ -11,7 +11,8 @@ from torchlasso.integrations.trackers.csv import TABLE
 from torchlasso.integrations.trackers.tensorboard import FOLDER
 
 EVENTS = re.compile(r"events\.out\.tfevents\..+")
-FOLD, WEIGHTS = re.compile(r"fold-\d+\.jsonl"), re.compile(r"\d+\.safetensors")
+FOLD, WEIGHTS = re.compile(r"fold-\d+\.jsonl"), re.compile(r"(fold-\d+-)?\d+\.(safetensors|json)")
+INTERMEDIATE = re.compile(r"fold-\d+-\d+\.safetensors|(fold-\d+-)?\d+\.json")
 PARTS_OF_A_MODEL = re.compile("|".join(map(re.escape, FILES)))
 EXPORT = re.compile(r"(model|compact)\..+")
 

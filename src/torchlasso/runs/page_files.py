@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from torchlasso._core.files import read_json_lines, write_text
+from torchlasso._core.files import read_json, read_json_lines, write_json, write_text
 from torchlasso.distributed.processes import by_first
 from torchlasso.path import Point
-from torchlasso.runs.files import RunFiles
+from torchlasso.runs.files import INTERMEDIATE, RunFiles
 from torchlasso.runs.records import parse_record
 from torchlasso.runs.word_effects import WordEffects
 from torchlasso.storage import checkpoint
@@ -45,22 +45,65 @@ class PageFiles(RunFiles):
         return self.points if fold is None else self.path / f"fold-{fold}.jsonl"
 
     @by_first
-    def write_weights(self, index: int, state: dict[str, Tensor]) -> None:
-        """Write the weights of a point."""
+    def write_weights(self, index: int, state: dict[str, Tensor], fold: int | None = None) -> None:
+        """Write the weights of a point of a path, or of a fold."""
         self.weights.mkdir(exist_ok=True)
-        checkpoint.write_tensors(self._weights_of(index), state, {"format": "pt"})
+        checkpoint.write_tensors(self._weights_of(index, fold), state, {"format": "pt"})
 
-    def read_weights(self, index: int) -> dict[str, Tensor]:
-        """Read the weights of a point.
+    def read_weights(self, index: int, fold: int | None = None) -> dict[str, Tensor]:
+        """Read the weights of a point of a path, or of a fold.
 
         Raises:
             FileNotFoundError: there are none.
             ValueError: they are damaged.
         """
-        return checkpoint.read_tensors(self._weights_of(index))[0]
+        return checkpoint.read_tensors(self._weights_of(index, fold))[0]
 
-    def _weights_of(self, index: int) -> Path:
-        return self.weights / f"{index:03}.safetensors"
+    def has_weights(self, index: int, fold: int | None = None) -> bool:
+        """Return whether the weights of a point are there; a fold has those of its last one while it is trained."""
+        return self._weights_of(index, fold).is_file()
+
+    def remove_weights(self, index: int, fold: int) -> None:
+        """Remove the weights of a point of a fold, if they are there."""
+        self._weights_of(index, fold).unlink(missing_ok=True)
+
+    def remove_intermediate(self) -> None:
+        """Remove the files that only the training of a path needs, once all of its points are there."""
+        for file in self.weights.glob("*"):
+            if INTERMEDIATE.fullmatch(file.name):
+                file.unlink()
+
+    def _weights_of(self, index: int, fold: int | None = None) -> Path:
+        return self.weights / f"{_part(fold)}{index:03}.safetensors"
+
+    def write_alone(self, point: Point, fold: int | None) -> None:
+        """Write a point that was trained by itself."""
+        self.weights.mkdir(exist_ok=True)
+        write_json(self._alone(point.index, fold), asdict(point))
+
+    def read_alone(self, index: int, fold: int | None) -> Point | None:
+        """Read a point that was trained by itself; None if it is not there yet.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        file = self._alone(index, fold)
+        return parse_record(Point, read_json(file), str(file)) if file.is_file() else None
+
+    def gather_alone(self, points: int, fold: int | None) -> None:
+        """Write the points of a path or of a fold, all of which were trained by themselves, into one file.
+
+        Raises:
+            ValueError: one of them is missing, or damaged.
+        """
+        found = [self.read_alone(index, fold) for index in range(points)]
+        known = [point for point in found if point is not None]
+        if len(known) < points:
+            raise ValueError(f"{self._alone(found.index(None), fold)} is missing; it was removed during the training")
+        self.write_points(known, fold)
+
+    def _alone(self, index: int, fold: int | None) -> Path:
+        return self.weights / f"{_part(fold)}{index:03}.json"
 
     @by_first
     def write_means(self, images: Tensor | None) -> None:
@@ -94,3 +137,7 @@ class PageFiles(RunFiles):
             return WordEffects(**checkpoint.read_tensors(self.words)[0])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.words} is damaged: {error}") from error
+
+
+def _part(fold: int | None) -> str:
+    return "" if fold is None else f"fold-{fold}-"

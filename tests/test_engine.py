@@ -1,0 +1,75 @@
+"""Many trainings in processes: the same results, to the bit, with workers that are killed, by joblib and on Ray."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import tasks
+from torchlasso.engine import Engine, WorkersDiedError
+
+NUMBERS = range(4)
+
+
+def test_one_job_runs_in_this_process_and_lazily() -> None:
+    begun: list[int] = []
+
+    def arguments(number: int) -> tuple[int]:
+        begun.append(number)
+        return (number,)
+
+    with Engine(jobs=1).started() as workers:
+        found = workers.run(tasks.refused, [0, 1, 2], arguments)
+        assert next(found) == (0, 0)
+        assert begun == [0]
+        with pytest.raises(ValueError, match="1 is refused"):
+            next(found)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")  # of loky
+@pytest.mark.parametrize("name", ["joblib", "ray"])
+def test_a_killed_worker_changes_no_bit(name: str, tmp_path: Path) -> None:
+    """Two threads would change the last bits of the sums."""
+    wanted = Engine(jobs=1).results(tasks.squared, NUMBERS, lambda number: (number, number))
+    assert {threads for _, _, threads in wanted} == {1}
+    with Engine(name, jobs=2).started() as workers:
+        found = dict(
+            workers.run(tasks.squared_once_killed, NUMBERS, lambda number: (number, number, tmp_path / "killed"))
+        )
+        assert [found[number] for number in NUMBERS] == wanted
+        assert (tmp_path / "killed").exists()
+        with pytest.raises(ValueError, match="1 is refused"):
+            dict(workers.run(tasks.refused, NUMBERS, lambda number: (number,)))
+
+
+@pytest.mark.slow
+def test_a_training_that_always_kills_its_worker_ends_the_others_with_one_line() -> None:
+    with Engine(jobs=2).started() as workers:
+        found = workers.run(tasks.killed_at_two, [0, 1, 3, 2], lambda number: (number,))
+        assert sorted(number for number, _ in (next(found) for _ in range(3))) == [0, 1, 3]
+        with pytest.raises(WorkersDiedError, match=r"died 3 times.*\(1\).*--jobs"):
+            next(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "dask"}, "unknown engine 'dask'.*joblib, ray"),
+        ({"jobs": 0}, "jobs must be a number .*; got 0"),
+        ({"threads": 0}, "threads must be a whole number of at least 1; got 0"),
+    ],
+)
+def test_an_engine_that_cannot_be(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Engine(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "module", "extra"), [("joblib", "joblib", "sweep"), ("ray", "ray", "ray")])
+def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=rf"needs {module}: pip install 'torchlasso\[{extra}\]'"):
+        Engine(name, jobs=2).check_installed()
+    Engine(name, jobs=1).check_installed()
