@@ -43,6 +43,8 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # Lightning's own code asks torch in a way that is deprecated, and it advises workers for a few rows in memory
 @pytest.mark.filterwarnings("ignore:`isinstance:FutureWarning")
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+# transformers asks for pinned memory without a GPU, too
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
 @pytest.mark.usefixtures("empty_folder", "one_registry")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
 def test_every_block_of_code_runs_in_the_order_of_the_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,10 @@ class LambdaController(ABC):
         return [group["lam"] for group, _ in self._groups()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that :meth:`load_state_dict` needs beside the state of the optimizer."""
+        """Return all that :meth:`load_state_dict` needs beside the state of the optimizer.
+
+        Tensors are whole where parameters are sharded. Where processes train together, call this on each of them.
+        """
         return {"done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

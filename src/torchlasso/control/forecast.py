@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.distributed.sharding import local, part_like, shared_like
+from torchlasso.distributed.sharding import local, part_like, shared_like, whole
 
 FAR = 255  # strides: a weight further from zero does not count as moving there
 TENSORS = ("ages", "then", "strides_left")
@@ -90,11 +90,11 @@ class Forecast:
             setattr(self, name, [smaller(p, t) for p, t in zip(self.params, getattr(self, name), strict=True)])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the samples so far; those of sharded weights are sharded as these are."""
+        """Return the samples so far, whole where the weights are sharded: every process has to call this."""
         found: dict[str, Any] = {"taken": self.taken}
         for name in TENSORS:
             pairs = zip(self.params, getattr(self, name), strict=True)
-            found[name] = [shared_like(p.detach(), t.clone()) for p, t in pairs]
+            found[name] = [whole(shared_like(p.detach(), t.clone())) for p, t in pairs]
         return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, check_positive
 from torchlasso.control.base import LambdaController
+from torchlasso.distributed.sharding import whole
 from torchlasso.optim import Proximal
 from torchlasso.optim.latent_form import factors_of
 from torchlasso.penalties import Penalty, Separable
@@ -91,7 +92,7 @@ class Reweighted(LambdaController):
                     self.optimizer.weights[params[0]] = factors_of(self.weighting, over, tensors)
 
     def state_dict(self) -> dict[str, Any]:
-        tensors = {p: weights for p, weights in self.optimizer.weights.items() if isinstance(weights, Tensor)}
+        tensors = {p: whole(weights) for p, weights in self.optimizer.weights.items() if isinstance(weights, Tensor)}
         kept = [tensors.get(p) for group, _ in self._groups() for p in group["params"]]
         return {**super().state_dict(), "weights": kept}
 

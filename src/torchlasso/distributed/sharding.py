@@ -89,18 +89,17 @@ def shared_like(w: Any, shard: Tensor) -> Tensor:
 
 
 def part_like(w: Any, value: Tensor) -> Tensor:
-    """Return the part for this process of a value that is sharded as ``w`` is, whole, or that part already.
+    """Return the part for this process of a whole value like ``w``; that part itself is returned as it is.
 
     >>> part_like(torch.ones(2), torch.tensor([True, False]))
     tensor([ True, False])
     """
     if not is_sharded(w) or value.shape != w.shape:
         return value
-    if not is_sharded(value):
-        from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import distribute_tensor
 
-        value = distribute_tensor(value.to(w.device), w.device_mesh, w.placements)
-    return _placed(value, w.placements).to_local()
+    # src_data_rank=None: every process has the whole value, so nothing is sent
+    return distribute_tensor(value.to(w.device), w.device_mesh, w.placements, src_data_rank=None).to_local()
 
 
 def _shared(w: DTensor, shard: Tensor, placements: tuple[Placement, ...]) -> DTensor:

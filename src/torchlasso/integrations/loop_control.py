@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
 from torchlasso._core.arguments import shown
 from torchlasso._core.wrappers import unwrapped_optimizer
 from torchlasso.control import LambdaController
-from torchlasso.distributed.sharding import local, totals_over_shards, whole
+from torchlasso.distributed.sharding import local, totals_over_shards
 from torchlasso.optim import Proximal
 from torchlasso.selection import Group
 
@@ -97,7 +96,7 @@ class LoopControl:
         params = self._params()
         counts = [int(torch.count_nonzero(local(p.detach()))) for p in params]
         alive = sum(totals_over_shards([p.detach() for p in params], counts))
-        return 1 - alive / self.weights
+        return (self.weights - alive) / self.weights
 
     def lams(self) -> dict[str, float]:
         """Return λ of the penalised groups: ``lam``, or ``lam/0`` and on where they differ."""
@@ -105,8 +104,8 @@ class LoopControl:
         return {"lam": found[0]} if len(set(found)) == 1 else {f"lam/{i}": lam for i, lam in enumerate(found)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the controllers, whole where it is sharded: every process has to call this."""
-        states = [tree_map(whole, control.state_dict()) for control in self.controllers]
+        """Return the state of the controllers; every process has to call this."""
+        states = [control.state_dict() for control in self.controllers]
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         own = [{key: group[key] for key in OWN if key in group} for group in groups]
         return {"controllers": states, "groups": own, "weights": self.weights, "steps": self.steps}

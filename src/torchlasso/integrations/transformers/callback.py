@@ -1,0 +1,165 @@
+"""Sparse training with the ``Trainer`` of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from torchlasso._core.arguments import shown
+from torchlasso._core.extras import require
+from torchlasso._core.wrappers import unwrapped_optimizer
+from torchlasso.distributed.sharding import any_sharded
+from torchlasso.integrations.loop_control import LoopControl, MakeControllers
+from torchlasso.integrations.transformers.groups import decayed_groups
+from torchlasso.optim import proximal
+from torchlasso.penalties import Penalty
+from torchlasso.selection import Rule
+from torchlasso.storage.checkpoint import load_state, save_state
+
+try:
+    from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+except ModuleNotFoundError:
+    require("transformers", "transformers", "torchlasso.integrations.transformers")
+    raise
+
+KEY = "torchlasso"  # of the state of the controllers in the state of the optimizer
+FILE = "torchlasso.safetensors"  # it, in the checkpoint of a sharded model
+
+
+def sparsify(
+    trainer: Trainer,
+    penalty: Penalty | Rule | Sequence[Rule],
+    *,
+    lam: float,
+    controllers: MakeControllers | None = None,
+    **options: Any,
+) -> SparseTrainingCallback:
+    """Let a Trainer train a sparse model: with a proximal optimizer, and a callback that controls λ.
+
+    The optimizer is the proximal form of ``args.optim``, with its rate, betas and so on, and with the weight decay that
+    the Trainer gives to each parameter. Call this before ``trainer.train()``.
+
+    Args:
+        trainer: a Trainer without an optimizer of its own.
+        penalty: a penalty for all weights, or rules, see :func:`torchlasso.param_groups`.
+        lam: λ ≥ 0.
+        controllers: (optimizer, the number of steps of the whole training) ↦ a controller of λ or several.
+        options: further arguments of the optimizer, such as ``form="latent"``.
+
+    Returns:
+        The callback that was added to the Trainer.
+
+    Raises:
+        ValueError: the Trainer has an optimizer already, or there is no proximal form of ``args.optim``.
+        TypeError: an argument has the wrong type.
+
+    Examples:
+        >>> import torchlasso as tl
+        >>> # trainer = transformers.Trainer(model, args, train_dataset=rows)
+        >>> # sparsify(trainer, tl.L1(), lam=1e-4)
+        >>> # trainer.train()
+    """
+    if not isinstance(trainer, Trainer):
+        raise TypeError(f"sparsify: trainer must be a Trainer of transformers; got {shown(trainer)}")
+    if trainer.optimizer is not None or trainer.optimizer_cls_and_kwargs is not None:
+        raise ValueError(
+            "sparsify: the Trainer has an optimizer already; make it without optimizers, and args.optim counts"
+        )
+    model: Any = trainer.model
+    base, given = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
+    cls, given = proximal(base), {**given, **options}
+    if "fused" not in options:
+        given.pop("fused", None)  # the Trainer asks for torch's own kernels
+
+    callback = SparseTrainingCallback(trainer, controllers)
+
+    def build(model: nn.Module, **kwargs: Any) -> Optimizer:
+        decayed = set(trainer.get_decay_parameter_names(model))
+        decays = {
+            p: trainer.args.weight_decay if name in decayed else 0.0
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        }
+        optimizer = cls(decayed_groups(model, penalty, lam, decays), **kwargs)
+        callback.watch(optimizer)
+        return optimizer
+
+    # transformers calls the first twice: without arguments, then with the model and the second
+    trainer.optimizer_cls_and_kwargs = (lambda: build, given)  # type: ignore[assignment]
+    trainer.add_callback(callback)
+    return callback
+
+
+class SparseTrainingCallback(TrainerCallback):
+    """The callback of :func:`sparsify`: controls λ, and logs it with the share of zeros.
+
+    The controllers step at the end of each step of the optimizer: not while gradients are accumulated, nor when a
+    gradient scaler skips the step. Their state is in every checkpoint, so that ``resume_from_checkpoint`` goes on to
+    the last bit: in the state of the optimizer or, if the model is sharded, in a file of its own. ``sparsity`` and
+    ``lam`` (``lam/0`` and on where the groups differ) go through ``Trainer.log`` in every logging step.
+
+    Args:
+        trainer: the Trainer.
+        controllers: see :func:`sparsify`.
+    """
+
+    def __init__(self, trainer: Trainer, controllers: MakeControllers | None = None) -> None:
+        self.trainer = trainer
+        self._control = LoopControl(controllers, "sparsify")
+        self._loaded: Mapping[str, Any] | None = None
+        self._training = False
+
+    def watch(self, optimizer: Optimizer) -> None:
+        """Keep the state of the controllers in the state of an optimizer."""
+        optimizer.register_state_dict_post_hook(self._add)
+        optimizer.register_load_state_dict_pre_hook(self._take)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Make the controllers, and load their state, now that the optimizer has its own."""
+        optimizer: Any = self.trainer.optimizer
+        if state.global_step and self._is_sharded():
+            self._loaded = load_state(_file(args, state))
+        self._control.begin([optimizer], state.max_steps, self._loaded if state.global_step else None)
+        self._loaded, self._training = None, True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Log the share of zeros and λ."""
+        if control.should_log:
+            self._log()
+            control.should_log = True  # it is set to False by what is logged
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Write the state of the controllers of a sharded model."""
+        if self._is_sharded():
+            found = self._control.state_dict()
+            if state.is_world_process_zero:
+                save_state(_file(args, state), found)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Log the share of zeros at the end."""
+        self._control.end()
+        self._training = False
+        self._log()
+
+    def _log(self) -> None:
+        self.trainer.log({"sparsity": self._control.sparsity, **self._control.lams()})
+
+    def _is_sharded(self) -> bool:
+        optimizer = unwrapped_optimizer(self.trainer.optimizer)
+        return any_sharded(p for group in optimizer.param_groups for p in group["params"])
+
+    def _add(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        if self._training and not self._is_sharded():
+            state[KEY] = self._control.state_dict()
+
+    def _take(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        self._loaded = state.get(KEY)
+
+
+def _file(args: TrainingArguments, state: TrainerState) -> Path:
+    """Return the file of the controllers in the checkpoint of this step."""
+    return Path(str(args.output_dir), f"checkpoint-{state.global_step}", FILE)
