@@ -1,1 +1,1 @@
-"""Other tools around a training, all of them optional: trackers, and pretrained models of transformers."""
+"""Other tools around a training, all of them optional: trackers, training loops of other libraries, pretrained models."""
