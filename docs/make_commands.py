@@ -1,4 +1,4 @@
-"""Write docs/commands.md: the reference of the command line, generated from the commands themselves.
+"""Write docs/commands.md, the reference of the commands, and the description of them that answers --help.
 
 Run it after changing an option: python docs/make_commands.py
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from torchlasso.cli.main import app
+from torchlasso.cli.commands import every_command, group_of
+from torchlasso.cli.explaining import DESCRIPTION, describe
 
 PAGE = Path(__file__).parent / "commands.md"
 HEAD = """# Commands
@@ -22,7 +21,7 @@ A command exits with 0 on success, with 2 and one line on bad input, and with 13
 
 def reference() -> str:
     """Return the page as Markdown: a section for each command, with its arguments and options."""
-    group: Any = typer.main.get_command(app)
+    group = group_of(every_command())
     context = group.make_context("torchlasso", ["--help"], resilient_parsing=True)
     return "\n".join([HEAD, *(_section(name, command, context) for name, command in group.commands.items())])
 
@@ -58,3 +57,4 @@ def _row(parameter: Any, context: Any) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    DESCRIPTION.write_text(describe(every_command()), encoding="utf-8")

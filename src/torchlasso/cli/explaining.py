@@ -1,0 +1,94 @@
+"""Answers to ``--help`` and to completion, from a description of all commands, without importing torch.
+
+The description is ``commands.json``, which ``python docs/make_commands.py`` writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from torchlasso.cli.commands import Command, group_of, help_of
+
+DESCRIPTION = Path(__file__).with_name("commands.json")
+KINDS = {str(kind): kind for kind in (bool | None, float | None, int | None, str | None, list[str] | None)}
+KINDS |= {kind.__name__: kind for kind in (bool, float, int, str)}
+COMPLETING = "_TORCHLASSO_COMPLETE"  # set by the shell
+STARTED_BY_TORCHRUN = "RANK"  # then only one process prints
+
+
+class _NotAnswered(Exception):  # noqa: N818  (not an error)
+    """The arguments run a command."""
+
+
+def answer(arguments: Sequence[str]) -> bool:
+    """Answer a question about the commands.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        False if the arguments ask nothing, or have an error: they are then to be run.
+    """
+    asks = not arguments or arguments[0].startswith("-") or "--help" in arguments or COMPLETING in os.environ
+    if not asks or STARTED_BY_TORCHRUN in os.environ:
+        return False
+    try:
+        group_of(read_description())(list(arguments) or ["--help"], standalone_mode=False)
+    except (typer.TyperException, _NotAnswered):
+        return False
+    return True
+
+
+def describe(commands: Mapping[str, Command]) -> str:
+    """Describe commands as JSON: the help and the parameters of each."""
+    return json.dumps({name: _described(each) for name, each in commands.items()}, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_description() -> dict[str, Command]:
+    """Return functions with the help and the parameters of the commands, which run nothing."""
+    found = json.loads(DESCRIPTION.read_text(encoding="utf-8"))
+    return {name: _stand_in(each) for name, each in found.items()}
+
+
+def _described(command: Command) -> dict[str, Any]:
+    parameters = []
+    for each in inspect.signature(command, eval_str=True).parameters.values():
+        if each.annotation is typer.Context:
+            continue
+        kind, info = each.annotation.__origin__, each.annotation.__metadata__[0]
+        described = {
+            "name": each.name,
+            "is": type(info).__name__,
+            "kind": kind.__name__ if isinstance(kind, type) and str(kind).startswith("<") else str(kind),
+            # of an annotation, typer takes the first name for a default
+            "names": [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str)],
+            "help": info.help,
+        }
+        if each.default is not inspect.Parameter.empty:
+            described["default"] = each.default
+        parameters.append(described)
+    return {"help": help_of(command), "parameters": parameters}
+
+
+def _stand_in(described: Mapping[str, Any]) -> Command:
+    def command(**_: Any) -> None:
+        raise _NotAnswered
+
+    parameters = []
+    for each in described["parameters"]:
+        make = typer.Option if each["is"] == "OptionInfo" else typer.Argument
+        annotation: Any = Annotated[KINDS[each["kind"]], make(*each["names"], help=each["help"])]
+        default = each.get("default", inspect.Parameter.empty)
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(each["name"], kind, default=default, annotation=annotation))
+    command.__doc__ = described["help"]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
