@@ -13,12 +13,12 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "program", [["-m", "torchlasso"], ["-c", "import sys; sys.argv[0] = 'torchlasso'; import torchlasso"]]
+    "program", [["-m", "torchlasso"], ["-c", "import sys; sys.argv[0] = 'torchlasso'; import torchlasso; torchlasso.L1"]]
 )
 def test_control_c_while_the_command_line_is_imported(program: list[str]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, *program, "--help"],
+        [sys.executable, *program, "report", "nowhere"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -77,10 +77,9 @@ def test_the_description_is_that_of_the_commands() -> None:
         assert [facts(each) for each in described[name].params] == [facts(each) for each in known[name].params]
 
 
-def facts(parameter: Any) -> tuple[Any, ...]:
-    kinds = (type(parameter), parameter.type.name, parameter.multiple, parameter.nargs)
-    names = (parameter.name, parameter.opts, parameter.secondary_opts)
-    return *kinds, *names, parameter.default, parameter.required, parameter.help, parameter.metavar
+def facts(parameter: Any) -> dict[str, Any]:
+    found = {name: value for name, value in vars(parameter).items() if name != "type_descriptor"}
+    return found | {"class": type(parameter), "kind": parameter.type_descriptor.annotation}
 
 
 def test_help_as_a_value_is_none(cli: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
