@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(
-    "program", [["-m", "torchlasso"], ["-c", "import sys; sys.argv[0] = 'torchlasso'; import torchlasso; torchlasso.L1"]]
-)
+PROGRAM = "import sys; sys.argv[0] = 'torchlasso'; import torchlasso; torchlasso.L1"
+
+
+@pytest.mark.parametrize("program", [["-m", "torchlasso"], ["-c", PROGRAM]])
 def test_control_c_while_the_command_line_is_imported(program: list[str]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
