@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+
 PROGRAM = "import sys; sys.argv[0] = 'torchlasso'; import torchlasso; torchlasso.L1"
 
 

@@ -90,6 +90,13 @@ def test_a_line_a_band_a_level_and_a_mark_are_drawn(tmp_path: Path, axes: list[A
     assert drawn.get_title(loc="left") == "from dense to sparse"
 
 
+def test_points_that_are_not_joined_are_marks_without_a_line() -> None:
+    left, values = [1.0, 0.5, 0.1], [0.1, 0.3, 0.2]
+    axes = frontier([Series("line", left, values), Series("marks", left, values, joined=False)])
+    assert [line.get_linestyle() for line in axes.get_lines()] == ["-", "None"]
+    assert [len(line.get_xdata()) for line in axes.get_lines()] == [3, 3]
+
+
 def test_a_loss_is_not_in_per_cent(tmp_path: Path, axes: list[Any]) -> None:
     draw(tmp_path, names=("f.svg",), percent=False, measure="loss")
     assert list(axes[0].lines[0].get_ydata()) == [0.02, 0.021, 0.03, 0.2]

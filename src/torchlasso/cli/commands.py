@@ -12,7 +12,17 @@ import typer
 import torchlasso
 
 Command = Callable[..., Any]
-COMMANDS = ("train", "path", "select", "report", "compact", "export", "predict", "bench")  # in the order of --help
+COMMANDS = (  # in the order of --help
+    "train",
+    "path",
+    "sweep",
+    "select",
+    "report",
+    "compact",
+    "export",
+    "predict",
+    "bench",
+)
 
 
 def command_named(name: str) -> Command:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -53,7 +53,9 @@ def started(
         raise ValueError("--resume and --overwrite exclude each other")
     if more_epochs is not None and not resume:
         raise ValueError(f"--more-epochs trains a finished run on: give --resume --out {out} with it")
-    try:
+    consent = "".join(f" --allow-code {name}" for name in sorted(folder.allowed))
+    command = f"torchlasso {context.command.name} --resume --out {shlex.quote(out)}{consent}"
+    with resumable(lambda: folder.holds_a_run, command):
         with ExitStack() as lock:
             if resume or overwrite:
                 experiment, rows = _taken(context, given, folder, lock, resume=resume, more_epochs=more_epochs)
@@ -65,13 +67,17 @@ def started(
                 yield experiment, rows
         if as_json and is_first():
             print(files.as_json(folder.read_summary().to_dict()), end="")
+
+
+@contextmanager
+def resumable(is_begun: Callable[[], bool], command: str) -> Iterator[None]:
+    """End with code 130 and one line when it is interrupted, which says how to go on with what has begun."""
+    try:
+        yield
     except KeyboardInterrupt:
-        if not is_first_to_fail():
-            raise typer.Exit(130) from None
-        consent = "".join(f" --allow-code {name}" for name in sorted(folder.allowed))
-        command = f"torchlasso {context.command.name} --resume --out {shlex.quote(out)}{consent}"
-        how = f"; resume with: {command}" if folder.holds_a_run else ""
-        screen.errors.print(f"interrupted{how}", soft_wrap=True)
+        if is_first_to_fail():
+            how = f"; resume with: {command}" if is_begun() else ""
+            screen.errors.print(f"interrupted{how}", soft_wrap=True)
         raise typer.Exit(130) from None
 
 
@@ -114,7 +120,7 @@ def _taken(
         raise ValueError(f"{folder.path} holds a run of torchlasso {command}; resume it with torchlasso {command}")
     _refuse_changes(context, given, experiment.options)
     rows = read_data_again(experiment.options, experiment.inputs)
-    if _is_given(context, "log") and given["log"] != experiment.options.log:
+    if is_given(context, "log") and given["log"] != experiment.options.log:
         experiment = replace(experiment, options=replace(experiment.options, log=given["log"]))
         check_trackers(experiment.options.trackers)
         folder.amend(experiment)
@@ -168,13 +174,13 @@ def _refuse_changes(context: typer.Context, given: dict[str, Any], options: Opti
     if options.path is not None:
         pairs += [(f.name, getattr(given["path"], f.name), getattr(options.path, f.name)) for f in fields(PathOptions)]
     for key, value, kept in pairs:
-        if key != "log" and _is_given(context, key) and value != kept:
+        if key != "log" and is_given(context, key) and value != kept:
             raise ValueError(
                 f"--{key.replace('_', '-')} {value} differs from the run's {kept}; a resumed run keeps its options"
             )
 
 
-def _is_given(context: typer.Context, key: str) -> bool:
+def is_given(context: typer.Context, key: str) -> bool:
     """Return whether an option stands on the command line."""
     source = context.get_parameter_source(key)
     return source is not None and source.name == "COMMANDLINE"

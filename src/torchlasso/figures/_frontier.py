@@ -26,12 +26,14 @@ class Series:
         left: the share of weights left at each point; points with 0 are not drawn, since the scale is logarithmic.
         values: the error of each point as a fraction, or the loss.
         spreads: the standard error of each value, drawn as a band; may be empty.
+        joined: whether a line joins the points.
     """
 
     name: str
     left: Sequence[float]
     values: Sequence[float]
     spreads: Sequence[float] = ()
+    joined: bool = True
 
     def __post_init__(self) -> None:
         for name, values in (("left", self.left), ("values", self.values), ("spreads", self.spreads)):
@@ -99,7 +101,8 @@ def _draw(axes: Any, line: Series, scale: float, colour: str, marker: str) -> No
     spreads = line.spreads or [0.0] * len(line.left)
     points = sorted((p for p in zip(line.left, line.values, spreads, strict=True) if p[0] > 0), reverse=True)
     left, values, spreads = ([scale * v if k else v for v in row] for k, row in enumerate(zip(*points, strict=True)))
-    size, dashes = (4, "-") if len(points) > 1 else (8, "none")
+    is_line = line.joined and len(points) > 1
+    size, dashes = (4 if len(points) > 1 else 8), ("-" if is_line else "none")
     look = {"color": colour, "marker": marker, "markersize": size, "linestyle": dashes, "linewidth": 1.8}
     axes.plot(left, values, label=plain(line.name), zorder=3, **look)
     if line.spreads:

@@ -8,7 +8,8 @@ from typing import Any, get_args, get_type_hints
 
 from torchlasso.runs.records import LARGEST
 
-TRAIN, PATH, SELECT = "train", "path", "select"
+TRAIN, PATH, SELECT, SWEEP = "train", "path", "select", "sweep"
+LIKE = {SWEEP: TRAIN}  # a command with the options of another one
 NOTHING = "none"  # in the place of a list
 
 
@@ -39,7 +40,7 @@ def options_of(cls: type, command: str) -> tuple[tuple[str, Any, Option], ...]:
     for each in fields(cls):
         kind, *extra = get_args(hints[each.name])
         option = next((one for one in extra if isinstance(one, Option)), None)
-        if option is None or option.only not in (None, command):
+        if option is None or option.only not in (None, command, LIKE.get(command)):
             continue
         found.append((each.name, kind, (option.on_path or option) if command == PATH else option))
     return tuple(found)

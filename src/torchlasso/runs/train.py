@@ -32,8 +32,17 @@ from torchlasso.training.evaluation import evaluate_outputs, outputs_of
 from torchlasso.training.trainer import support
 
 
-def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT) -> Summary:
+def run_training(
+    experiment: Experiment, rows: RowSplits, folder: RunFolder, observer: Observer = SILENT, *, page: bool = True
+) -> Summary:
     """Train the experiment's model and its comparisons, and write all files of the run's folder.
+
+    Args:
+        experiment: the experiment.
+        rows: its rows.
+        folder: the folder of the run.
+        observer: is told about everything.
+        page: whether to write the page, which takes longer than a short training.
 
     Raises:
         FloatingPointError: the loss or the weights became infinite or NaN.
@@ -75,7 +84,8 @@ def run_training(experiment: Experiment, rows: RowSplits, folder: RunFolder, obs
     summary = replace(summary, dense=compared.get(DENSE), loss_term=compared.get(LOSS_TERM))
     folder.write_means(mean_images(experiment.inputs, rows.train))
     folder.write_words(word_effects(experiment, model, rows.train[0]))
-    write_page(folder, experiment, model, summary)
+    if page:
+        write_page(folder, experiment, model, summary)
     folder.write_summary(summary)
     observer.trained(summary)
     observer.say(f"{folder.path}: report.html, summary.json, model.safetensors")
