@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-
 PROGRAM = "import sys; sys.argv[0] = 'torchlasso'; import torchlasso; torchlasso.L1"
 
 

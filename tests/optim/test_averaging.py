@@ -27,6 +27,7 @@ EVERY = pytest.mark.parametrize("case", CASES)
 NOTHING_TO_AVERAGE = {
     "SGD": (optim.SGD, {}, 1.0),
     "Adagrad": (optim.Adagrad, {}, None),
+    "Adafactor": (optim.Adafactor, {}, None),
     "RMSprop": (optim.RMSprop, {}, 1.0),
 }
 BETAS = pytest.mark.parametrize("case", [name for name, (_, options, _) in CASES.items() if "momentum" not in options])

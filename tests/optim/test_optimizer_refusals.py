@@ -20,7 +20,7 @@ def weights(*shape: int, **options) -> nn.Parameter:
     return nn.Parameter(torch.ones(*shape, **options))
 
 
-@pytest.mark.parametrize("base", [optim.LBFGS, optim.Adadelta, optim.Rprop, optim.ASGD], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("base", [optim.LBFGS, optim.Adadelta, optim.ASGD], ids=lambda c: c.__name__)
 def test_an_optimizer_without_a_known_metric_is_refused(base):
     with pytest.raises(ValueError, match=rf"^{base.__name__}: its metric is not known.*metric="):
         tl.proximal(base)

@@ -24,6 +24,7 @@ CASES = {
     "NAdam": (torch.optim.NAdam, {}, 0.03),
     "RAdam": (torch.optim.RAdam, {}, 0.03),
     "Adagrad": (torch.optim.Adagrad, {}, 0.3),
+    "Adafactor": (torch.optim.Adafactor, {}, 0.3),
     "RMSprop": (torch.optim.RMSprop, {}, 0.03),
     "RMSprop centred": (torch.optim.RMSprop, {"centered": True}, 0.01),
     "RMSprop momentum": (torch.optim.RMSprop, {"momentum": 0.8}, 0.01),

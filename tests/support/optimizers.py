@@ -20,6 +20,7 @@ CASES = {
     "NAdam": (optim.NAdam, {"lr": 0.02, "weight_decay": 0.1, "decoupled_weight_decay": True}),
     "RAdam": (optim.RAdam, {"lr": 0.02, "weight_decay": 0.1, "decoupled_weight_decay": True}),
     "Adagrad": (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.01}),
+    "Adafactor": (optim.Adafactor, {"lr": 0.5}),
     "RMSprop": (optim.RMSprop, {"lr": 0.02}),
     "RMSprop centred momentum": (optim.RMSprop, {"lr": 0.01, "centered": True, "momentum": 0.8}),
     "Adamax": (optim.Adamax, {"lr": 0.02}),

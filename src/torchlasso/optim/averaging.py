@@ -82,7 +82,7 @@ def averaged(
 
 def _settles_by_itself(options: Group) -> bool:
     """Return whether zeros settle without a longer window: latent weights average over all steps, held zeros stay."""
-    return bool(options.get("held")) or options.get("form") == "latent"
+    return bool(options.get("held")) or options.get("form") in ("latent", "normal-map")
 
 
 def averages(metric: Metric, options: Group) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torchlasso.optim.fused.cpu import Launch, launches_of
 from torchlasso.optim.fused.program import is_elementwise
 from torchlasso.optim.fused.updates import Update
 from torchlasso.optim.penalised import PenalisedOptimizer
-from torchlasso.optim.unseen import age_of
+from torchlasso.optim.unseen import State, age_of
 from torchlasso.penalties import L1, Penalty
 from torchlasso.penalties.blocks import Strength
 from torchlasso.selection import Group
@@ -52,6 +53,10 @@ class Proximal(PenalisedOptimizer):
     This is dual averaging (Xiao 2010); it takes a buffer more, needs a convex penalty, and under an adaptive optimizer
     its λ is relative to the size of each weight's gradients. docs/mathematics.md says what it solves.
 
+    With ``form="normal-map"``, the optimizer moves latent weights z by the gradient ∇f(w) + (λ/t)·(z − w), and w is
+    their prox, argmin_u ½‖u − z‖² + t·Ω(u). It has the same solutions as the default form and needs no metric, but a
+    buffer more and a convex penalty; it is the form of optimizers that have no metric.
+
     With ``fused=True``, :class:`ProxSGD`, :class:`ProxAdam` and :class:`ProxAdamW` do update and prox in one pass over
     memory, with kernels that torch's compiler makes at the first step (seconds, once on a machine). Parameters that
     they do not support (an odd memory layout, a prox over columns) fall back to torch's step and a prox after it, and
@@ -75,7 +80,9 @@ class Proximal(PenalisedOptimizer):
         buckets = buckets_of(self.param_groups, self.penalties, self.metric, self.state, on_device)
         launches, fallback = self._split(buckets)
         before = self._copies(fallback)
-        self._update([bucket.options for bucket in fallback])
+        stepped = [self.param_groups[bucket.group] for bucket in fallback]
+        with self._entered({bucket.group for bucket in fallback}, before):
+            self._update([bucket.options for bucket in fallback], stepped)
         with torch.no_grad():
             for launch in launches:
                 launch()
@@ -86,37 +93,61 @@ class Proximal(PenalisedOptimizer):
             if own := [bucket for bucket in left if bucket.group == index]:
                 self._finish_(group, penalty, self._length_of(own), before)
         store_gains(self.param_groups, buckets)
+        self._seen.clear()
         return loss
 
     def _reference_step(self) -> None:
         """Do what :meth:`step` does in the order of the formulas; every faster way is tested against it."""
-        for group, penalty in zip(self.param_groups, self.penalties, strict=True):
+        for index, (group, penalty) in enumerate(zip(self.param_groups, self.penalties, strict=True)):
             # 1 − β_t = (1 − β)·(lr/lr_peak)²: the window of the average grows as the learning rate falls
             group["lr_peak"] = peak_of(group["lr_peak"], group["lr"])
             share = share_of(group["lr"], group["lr_peak"])
             form, lengths, before = forms.form_of(group), {}, {p: p.detach().clone() for p in group["params"]}
-            for i, p in enumerate(group["params"]):
-                if p.grad is None:
-                    continue
-                age = age_of(self.state.get(p, {}))
-                now = averaged(self.metric, group, share, age, group["gains"][i], group["plain_gains"][i])
-                # w ← the update of torch's optimizer with these options
-                self._update([{**now.options, "params": [p]}])
-                # τ: how far that update moves a weight under a constant gradient of 1
-                lengths[i] = form.length(self.metric, now.options, self.state.get(p, {}), now.gain)
-                group["gains"][i], group["plain_gains"][i] = now.gain, now.plain
+            with self._entered([index], before):
+                for i, p in enumerate(group["params"]):
+                    if p.grad is None:
+                        continue
+                    age = age_of(self.state.get(p, {}))
+                    now = averaged(self.metric, group, share, age, group["gains"][i], group["plain_gains"][i])
+                    # w ← the update of torch's optimizer with these options
+                    self._update([{**now.options, "params": [p]}], [group])
+                    # τ: how far that update moves a weight under a constant gradient of 1
+                    lengths[i] = form.length(self.metric, now.options, self._state_of(p), now.gain)
+                    group["gains"][i], group["plain_gains"][i] = now.gain, now.plain
             # w ← prox_{τλΩ}(w), or what another form does in its place
             self._finish_(group, penalty, lengths.get, before)
 
-    def _update(self, groups: list[Group]) -> None:
-        """Do the update of torch's optimizer with these groups in the place of its own."""
-        for group in groups:
-            if group["lam"]:
-                for p in group["params"]:
-                    self.metric.guard(group, self.state.get(p, {}))
-        if groups:
-            with self._groups_replaced(groups):
-                _unhooked(self.base.step)(self)
+    def _update(self, steps: list[Group], groups: list[Group]) -> None:
+        """Do the update of torch's optimizer with other options, and write into the groups what it changes in them."""
+        for options in steps:
+            for p in options["params"] if options["lam"] or self.metric.sees else ():
+                self.metric.guard(options, self.state.get(p, {}))
+                self._seen[p] = self.metric.seen(p, options)
+        if not steps:
+            return
+        steps = [self.metric.options(options) for options in steps]
+        given = [dict(options) for options in steps]
+        with self._groups_replaced(steps):
+            _unhooked(self.base.step)(self)
+        for group, options, before in zip(groups, steps, given, strict=True):
+            group.update({name: value for name, value in options.items() if value is not before.get(name)})
+
+    def _state_of(self, p: Tensor) -> State:
+        """Return the state of a parameter, with what its metric saw before the update."""
+        state = self.state.get(p, {})
+        return {**state, **self._seen[p]} if self._seen.get(p) else state
+
+    @torch.no_grad()
+    def _entered(self, indices: Iterable[int], before: Mapping[Tensor, Tensor]) -> ExitStack:
+        """Enter the context in which the forms of these groups want the update of torch's optimizer."""
+        stack = ExitStack()
+        for index in indices:
+            group, penalty = self.param_groups[index], self.penalties[index]
+            form = forms.form_of(group)
+            if penalty is not None and form.enters:
+                updated = Updated(group, penalty, lambda i: None, before, self.state, self.weights)
+                stack.enter_context(form.updating(updated))
+        return stack
 
     @torch.no_grad()
     def _finish_(
@@ -142,7 +173,7 @@ class Proximal(PenalisedOptimizer):
                 return None
             p, bucket = found[i]
             form = forms.form_of(self.param_groups[bucket.group])
-            return form.length(self.metric, bucket.options, self.state.get(p, {}), bucket.gain)
+            return form.length(self.metric, bucket.options, self._state_of(p), bucket.gain)
 
         return length_of
 

@@ -23,7 +23,7 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
             "optimizer parameters on the CPU or a GPU"
         )
     check_kind("averaging", group["averaging"], bool, "True or False")
-    check_kind("form", group["form"], str, "'proximal' or 'latent'")
+    check_kind("form", group["form"], str, "'proximal', 'latent' or 'normal-map'")
     if penalty is None:
         return
     if not isinstance(penalty, Penalty):
@@ -31,6 +31,7 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
     if any(p.is_complex() for p in group["params"]):
         raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
     check_form(group, penalty, metric)
+    metric.check_options(group)
     each = penalty.as_view()
     for view in penalty.over.views([torch.empty_like(p, device="meta") for p in group["params"]]):
         w = torch.empty(view.shape, dtype=view.dtype, device="meta")  # plain, also where the parameter is sharded

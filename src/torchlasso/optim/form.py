@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,19 +42,30 @@ class Updated:
     states: dict[Tensor, dict[str, Any]]
     weights: Mapping[Tensor, Any]
 
+    def sets(self) -> Iterator[tuple[Sequence[int], Sequence[Tensor]]]:
+        """Yield the indices and the parameters of each set that no block reaches beyond."""
+        params, over = self.group["params"], self.penalty.over
+        yield from zip(over.together(range(len(params))), over.together(params), strict=True)
+
 
 class Form(ABC):
     """The part of a step that follows the update of torch's optimizer. It has no state of its own.
 
     Attributes:
         keeps_before: whether :meth:`finish_` needs the weights as they were before the update.
+        enters: whether :meth:`updating` does anything.
     """
 
     keeps_before: ClassVar[bool] = True
+    enters: ClassVar[bool] = False
 
     def length(self, metric: Metric, options: Group, state: State, gain: float) -> Strength:
         """Return the length of an update, by which λ is multiplied."""
         return 0.0
+
+    def updating(self, updated: Updated) -> AbstractContextManager[None]:
+        """Return the context of the optimizer's update, in which it may see other weights and other gradients."""
+        return nullcontext()
 
     @abstractmethod
     def finish_(self, updated: Updated) -> None:

@@ -3,6 +3,7 @@
 - *proximal*: w ← prox_{τλΩ}(w), with τ in the metric of the optimizer. The default.
 - *latent*: dual averaging. The updates add up in latent weights z, the thresholds in a number h, and w is the prox of
   the one under the other.
+- *normal-map*: latent weights z move by the gradient of the normal map, and w is their prox. For any optimizer.
 - *held*: what is zero stays zero, and the rest moves freely. Controllers choose it for the end of a training
   (:class:`torchlasso.Hold`).
 """
@@ -23,6 +24,7 @@ from torchlasso.optim.fused.program import is_elementwise
 from torchlasso.optim.fused.updates import Held, Update
 from torchlasso.optim.latent_form import LATENT, THRESHOLD, LatentForm
 from torchlasso.optim.metric import Metric
+from torchlasso.optim.normal_form import OFFSET, NormalMapForm
 from torchlasso.optim.unseen import State
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Strength
@@ -93,12 +95,12 @@ class HeldForm(Form):
     def _forget_latents(self, group: Group, members: Sequence[int], states: Mapping[Tensor, dict[str, Any]]) -> None:
         for i in members:
             group["thresholds"][i] = 0.0
-            for name in (LATENT, THRESHOLD):
+            for name in (LATENT, THRESHOLD, OFFSET):
                 states[group["params"][i]].pop(name, None)
 
 
-LATENT_FORM = LatentForm()
-FORMS: Mapping[str, Form] = {"proximal": ProximalForm(), "latent": LATENT_FORM}
+LATENT_FORM, NORMAL_MAP_FORM = LatentForm(), NormalMapForm()
+FORMS: Mapping[str, Form] = {"proximal": ProximalForm(), "latent": LATENT_FORM, "normal-map": NORMAL_MAP_FORM}
 _HELD = HeldForm()
 
 
@@ -112,10 +114,11 @@ def check_form(group: Group, penalty: Penalty | None, metric: Metric) -> None:
     form = group["form"]
     if form not in FORMS:
         raise unknown("form", form, FORMS)
-    if form == "latent" and penalty is not None:
-        if not penalty.convex:
-            raise ValueError(
-                f"form='latent' adds up the steps of a convex penalty, and {penalty} is not convex: use L1 with "
-                "torchlasso.Reweighted, whose large weights are not shrunk either"
-            )
-        metric.check_latent()
+    if penalty is None:
+        return
+    if form != "proximal" and not penalty.convex:
+        raise ValueError(
+            f"form='{form}' needs a convex penalty, and {penalty} is not convex: use L1 with "
+            "torchlasso.Reweighted, whose large weights are not shrunk either"
+        )
+    metric.check_form(form)

@@ -57,7 +57,7 @@ class LatentForm(Form):
 
     def finish_(self, updated: Updated) -> None:
         group, over, each = updated.group, updated.penalty.over, updated.penalty.as_view()
-        for members, params in _sets(updated):
+        for members, params in updated.sets():
             lengths = [updated.length_of(i) for i in members]
             if all(length is None for length in lengths):
                 continue
@@ -96,7 +96,7 @@ class LatentForm(Form):
             updated: a group; a parameter without latent weights stands for them itself.
             lam: the strength under which the thresholds grow, by the length of the last update.
         """
-        for members, params in _sets(updated):
+        for members, params in updated.sets():
             latents = [updated.states.get(p, {}).get(LATENT, p) for p in params]
             growth = _growth(updated.group, members, [updated.length_of(i) for i in members], lam)
             yield LatentSet(members, params, latents, *self._thresholds(updated, members, params, growth))
@@ -197,12 +197,6 @@ class LatentForm(Form):
 def factors_of(rule: Reweighting, over: Blocks, tensors: Sequence[Tensor]) -> Tensor:
     """Return the factors on λ of the blocks of a set of tensors, view after view."""
     return end_to_end([rule.of(over.as_view(), view) for view in over.views(tensors)])
-
-
-def _sets(updated: Updated) -> Iterator[tuple[Sequence[int], Sequence[Tensor]]]:
-    """Yield the indices and the parameters of each set that no block reaches beyond."""
-    params, over = updated.group["params"], updated.penalty.over
-    yield from zip(over.together(range(len(params))), over.together(params), strict=True)
 
 
 def _owner(updated: Updated, params: Sequence[Tensor]) -> Tensor | None:

@@ -47,10 +47,34 @@ class Metric(ABC):
 
     diagonal: ClassVar[bool] = True  # whether τ differs from coordinate to coordinate
     aged: ClassVar[bool] = True  # whether a step depends on how many there have been
+    form: ClassVar[str] = "proximal"  # the form of a step where none is asked for
+    sees: ClassVar[bool] = False  # whether τ follows from more than the state, see seen()
+    reach_steps: ClassVar[float] = 10.0  # t of the normal-map form, in units of the optimizer's first step
+    averages_weights: ClassVar[bool] = False  # whether the weights of a trained model are an average over its steps
 
     @abstractmethod
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
         """Return τ: a number if it is the same for all coordinates, else a tensor like the parameter."""
+
+    def seen(self, p: Tensor, group: Group) -> State:
+        """Return what τ follows from besides the state, before the update; ``state`` of the other methods has it, too.
+
+        Args:
+            p: the parameter, with its gradient.
+            group: the options of the step.
+        """
+        return {}
+
+    def options(self, group: Group) -> Group:
+        """Return the options of a step with the types that the optimizer's own step asks for."""
+        return group
+
+    def rate(self, group: Group) -> float:
+        """Return the rate of the step that these are the options of, after the optimizer's update."""
+        return float(group["lr"])
+
+    def check_options(self, group: Group) -> None:  # noqa: B027 — most take all
+        """Raise ``ValueError`` if a group has options with which τ is not known."""
 
     def reach(self, group: Group, state: State, gain: float) -> float:
         """Return τ·d, how far the update moves a coordinate whose constant gradient has the size of its metric d.
@@ -59,9 +83,12 @@ class Metric(ABC):
         """
         return float(self.step_size(group, state, gain))
 
-    def check_latent(self) -> None:
-        """Raise ``ValueError`` if τ differs from coordinate to coordinate, and the class does not say its parts."""
-        if self.diagonal and type(self).reach is Metric.reach:
+    def check_form(self, form: str) -> None:
+        """Raise ``ValueError`` if a form of the step is not possible.
+
+        The latent form needs the parts of a τ that differs from coordinate to coordinate.
+        """
+        if form == "latent" and self.diagonal and type(self).reach is Metric.reach:
             raise ValueError(
                 f"form='latent' needs the methods reach and scale of {type(self).__name__}, whose τ = reach/scale"
             )
@@ -120,15 +147,58 @@ class DiagonalMetric(Metric):
     def scale(self, group: Group, state: State) -> Tensor: ...
 
 
+class NoMetric(Metric):
+    """The metric of an optimizer whose updates have no length per unit of gradient, which leaves the normal-map form.
+
+    Such are the steps by the sign of a gradient, or by a matrix with its singular vectors; or an optimizer whose metric
+    nobody has worked out. It is for optimizers whose ``step`` reads each gradient once and has a rate ``lr``.
+
+    Examples:
+        >>> import torch
+        >>> import torchlasso as tl
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, 0.1]))
+        >>> optimizer = tl.proximal(torch.optim.Rprop, metric=tl.optim.NoMetric())([w], penalty=tl.L1(), lam=0.4)
+        >>> for _ in range(200):
+        ...     w.grad = w.detach() - torch.tensor([1.0, 0.2])
+        ...     optimizer.step()
+        >>> w.data
+        tensor([0.6000, 0.0000])
+    """
+
+    diagonal: ClassVar[bool] = False
+    aged: ClassVar[bool] = False
+    form: ClassVar[str] = "normal-map"
+
+    def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:
+        raise ValueError("the optimizer has no metric")
+
+    def check_form(self, form: str) -> None:
+        if form != "normal-map":
+            raise ValueError(
+                f"form={form!r} needs to know how far the update moves a coordinate under a unit gradient, which this "
+                "optimizer does not have: leave it out, or give form='normal-map'"
+            )
+
+
 METRICS: Registry[type[Optimizer], Metric] = Registry("metric of")
+# By module and name, so that none of the packages is imported.
+OF_PACKAGES: Registry[str, Metric] = Registry("metric of")
 
 
-def metric_of(*optimizers: type[Optimizer]) -> Callable[[type[Metric]], type[Metric]]:
-    """Register the decorated class as the metric of these optimizer classes, but not of classes derived from them."""
+def metric_of(*optimizers: type[Optimizer] | str) -> Callable[[type[Metric]], type[Metric]]:
+    """Register the decorated class as the metric of these optimizer classes, but not of classes derived from them.
+
+    Args:
+        optimizers: classes; one of a package that need not be installed by its module and name,
+            ``"lion_pytorch.lion_pytorch.Lion"``.
+    """
 
     def entered(cls: type[Metric]) -> type[Metric]:
         for optimizer in optimizers:
-            METRICS.enter(optimizer, cls())
+            if isinstance(optimizer, str):
+                OF_PACKAGES.enter(optimizer, cls())
+            else:
+                METRICS.enter(optimizer, cls())
         return cls
 
     return entered

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from torchlasso.distributed.sharding import whole
 from torchlasso.optim.metric import METRICS, DiagonalMetric, Metric, metric_of
 from torchlasso.optim.unseen import Number, State, age_of, floored_unless_seen
 from torchlasso.selection import Group
@@ -122,6 +123,38 @@ class AdagradMetric(DiagonalMetric):
     def scale(self, group: Group, state: State) -> Tensor:
         root = state["sum"].sqrt()
         return floored_unless_seen(root, root, group, state).add_(group["eps"])
+
+
+@metric_of(torch.optim.Adafactor)
+class AdafactorMetric(DiagonalMetric):
+    """lr_t·max(ε₂, RMS(w))/max(1, RMS(g/√v)/d) over √v, v the product of the averages over rows and columns."""
+
+    sees: ClassVar[bool] = True
+
+    def seen(self, p: Tensor, group: Group) -> State:
+        return {"size": float(whole(p.detach().norm(2))) / max(1, p.numel()) ** 0.5, "grad": p.grad}
+
+    def reach(self, group: Group, state: State, gain: float) -> float:
+        root = self._root(group, state)
+        moved = state["grad"] / root.clamp_min(self._eps(group, root))
+        size = float(whole(moved.norm(2))) / max(1, moved.numel()) ** 0.5
+        rate = min(group["lr"], age_of(state) ** -0.5)
+        return max(group["eps"][1], state["size"]) * rate / max(1.0, size / group["d"])  # type: ignore[no-any-return]
+
+    def scale(self, group: Group, state: State) -> Tensor:
+        root = self._root(group, state)
+        eps = self._eps(group, root)
+        return floored_unless_seen(root, root, {**group, "eps": eps}, state).clamp_min(eps)
+
+    def _root(self, group: Group, state: State) -> Tensor:
+        if "variance" in state:
+            return state["variance"].sqrt()  # type: ignore[no-any-return]
+        row = state["row_var"]
+        square: Tensor = (row @ state["col_var"]) / row.mean(dim=-2, keepdim=True).clamp_min(self._eps(group, row))
+        return square.sqrt()
+
+    def _eps(self, group: Group, like: Tensor) -> float:
+        return torch.finfo(like.dtype).eps if group["eps"][0] is None else float(group["eps"][0])
 
 
 class _Betas(DiagonalMetric):

@@ -12,6 +12,8 @@ from torchlasso._core.arguments import check_kind, shown
 from torchlasso.optim.base import Proximal
 from torchlasso.optim.metric import Metric
 from torchlasso.optim.metrics import known_metrics
+from torchlasso.optim.modes import WithModes
+from torchlasso.optim.packages import metric_for, names_of_metrics
 
 
 class ProxSGD(Proximal, torch.optim.SGD):
@@ -131,8 +133,13 @@ def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proxim
         Adagrad            τ = lr_t / (√Σg² + ε)             lr_t = lr / (1 + (t − 1)·lr_decay)
         RMSprop            τ = lr·G / (√v + ε)               centred: √(v − ḡ²) instead of √v
         Adamax             τ = lr / u                        u its infinity norm
+        Adafactor          τ = α / (c·√v)                    α = max(ε₂, RMS(w))·lr_t, c = max(1, RMS(g/√v)/d)
 
     and the step is w ← argmin_u ½·Σ (u_i − z_i)²/τ_i + λ·Ω(u), z the weights after the optimizer's own update.
+
+    Rprop, Muon, Lion (``lion_pytorch``), the schedule-free optimizers (``schedulefree``) and Adam of 8 and 4 bits
+    (``torchao``) have none; their form is the normal map, see :class:`Proximal`. A schedule-free one has the methods
+    ``train`` and ``eval`` of its base: save and evaluate the model after ``optimizer.eval()``.
 
     Args:
         base: an optimizer class of ``torch.optim`` whose metric is known, or any other with ``metric``.
@@ -156,19 +163,21 @@ def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proxim
         raise TypeError(f"proximal: base must be a class of torch.optim, such as torch.optim.Adam; got {shown(base)}")
     if metric is not None:
         check_kind("proximal: metric", metric, Metric, "a torchlasso.optim.Metric, or None")
-    metric = metric or known_metrics().get(base)
+    metric = metric or metric_for(base)
     if metric is None:
-        known = ", ".join(sorted(cls.__name__ for cls in known_metrics()))
+        known = ", ".join(names_of_metrics())
         raise ValueError(
             f"{base.__name__}: its metric is not known, so neither is the right threshold. Known are {known}. For "
             f"another optimizer give proximal({base.__name__}, metric=...), a torchlasso.optim.Metric whose step_size "
-            "says how far the optimizer's update moves a coordinate under a constant unit gradient"
+            "says how far the optimizer's update moves a coordinate under a constant unit gradient, or "
+            "torchlasso.optim.NoMetric(), with which it needs no metric"
         )
     if (base, metric) in _CLASSES:
         return _CLASSES[base, metric]
     doc = f"``{base.__module__}.{base.__name__}``, then the prox in its metric; see :class:`Proximal`."
     own = {"base": base, "metric": metric, "__doc__": doc, "__reduce__": _reduce}
-    cls = type(f"Prox{base.__name__}", (Proximal, base), own)
+    mixin = WithModes if metric.averages_weights else Proximal
+    cls = type(f"Prox{base.__name__}", (mixin, base), own)
     return _CLASSES.setdefault((base, metric), cls)
 
 

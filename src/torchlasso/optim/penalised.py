@@ -17,6 +17,9 @@ from torchlasso.penalties.blocks import Strength
 from torchlasso.penalties.reweighting import Reweighting
 from torchlasso.selection import LATER, Group, balance
 
+# The options of a group that are not those of torch's optimizer, besides the gains of its averaging.
+OWN = ("lam", "lam_scales", "averaging", "lr_peak", "form", "held", "cut", "thresholds", "reaches", "reach_peak")
+
 
 class PenalisedOptimizer(Optimizer):
     """The parameter groups of a proximal optimizer, each with its penalty.
@@ -42,13 +45,14 @@ class PenalisedOptimizer(Optimizer):
         penalty: Penalty | None = None,
         lam: float = 0.0,
         averaging: bool = True,
-        form: str = "proximal",
+        form: str | None = None,
         **kwargs: Any,
     ) -> None:
         self.penalties = []
         self.weights = {}
         self.names = {}
-        self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging, "form": form}
+        self._seen: dict[Tensor, Any] = {}  # of the present step
+        self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging, "form": form or self.metric.form}
         super().__init__(params, *args, **kwargs)
         # A fused base would skip its update after an overflow without telling the prox: the scaler has to.
         self._step_supports_amp_scaling = False
@@ -72,7 +76,7 @@ class PenalisedOptimizer(Optimizer):
         group = self.param_groups[-1]
         zeros = [0.0] * len(group["params"])
         group.update(lam=float(lam), lr_peak=0.0, gains=zeros, plain_gains=list(zeros), thresholds=list(zeros))
-        group.update(lam_scales=[1.0] * len(zeros), held=False, cut=1.0)
+        group.update(lam_scales=[1.0] * len(zeros), held=False, cut=1.0, reaches=list(zeros), reach_peak=0.0)
         for each in self.param_groups:
             balance(each, self.param_groups)
         self.penalties.append(penalty)
@@ -99,7 +103,9 @@ class PenalisedOptimizer(Optimizer):
             group["held"] = held and penalty is not None
 
     def check_hold(self) -> None:
-        """Raise ``ValueError`` if the zeros of a penalty are not weights, but singular values."""
+        """Raise ``ValueError`` if zeros cannot be held: those of singular values, and those of averaged weights."""
+        if self.metric.averages_weights:
+            raise ValueError(f"{self.base.__name__} averages weights over its steps, so their zeros cannot be held")
         for penalty in self.penalties:
             if penalty is not None and not penalty.over.of_weights:
                 raise ValueError(f"the zeros of {penalty} are not weights, so they cannot be held")
@@ -158,7 +164,7 @@ class PenalisedOptimizer(Optimizer):
         groups = zip(self.param_groups, self.penalties, strict=True)
         shown = [{**group, "penalty": penalty} for group, penalty in groups]
         for group in shown:
-            for name in ("gains", "plain_gains", "lam_scales", "thresholds"):
+            for name in ("gains", "plain_gains", "lam_scales", "thresholds", "reaches"):
                 del group[name]  # a number for each parameter
         with self._groups_replaced(shown):
             return super().__repr__()
@@ -173,13 +179,19 @@ class PenalisedOptimizer(Optimizer):
                 self.state[p][THRESHOLD] = threshold.detach().clone().to(p.device)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"penalties": self.penalties, "weights": self.weights, "names": self.names, "_given": self._given}
+        own = {
+            "penalties": self.penalties,
+            "weights": self.weights,
+            "names": self.names,
+            "_given": self._given,
+            "_seen": {},
+        }
         return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # torch also calls this in load_state_dict: options that a file of the plain optimizer lacks are kept
         for new, old in zip(state["param_groups"], self.__dict__.get("param_groups", []), strict=False):
-            for key in ("lam", "lam_scales", "averaging", "lr_peak", "form", "held", "cut", "thresholds"):
+            for key in OWN:
                 new.setdefault(key, old[key])
             if "gains" not in new:
                 states = [state["state"].get(p) for p in new["params"]]

@@ -79,7 +79,7 @@ class Options(DataOptions):
     form: Annotated[
         str,
         Option(
-            f"Form of the optimizer: {', '.join(FORMS)} (dual averaging; λ is relative to the gradients).",
+            f"Form of the optimizer: {', '.join(FORMS)} (latent: dual averaging, λ is relative to the gradients).",
             by_recipe=True,
         ),
     ] = field(default="proximal", metadata=NEWER)
