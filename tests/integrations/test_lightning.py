@@ -94,7 +94,7 @@ def test_a_training_goes_on_within_an_epoch_to_the_last_bit(units, tmp_path):
     states = [torch.load(file, weights_only=True)["callbacks"]["SparseTraining"] for file in files]
     assert [state["controllers"][0]["done"] for state in states] == list(range(5, STEPS + 1, 5))
     assert bool(states[-2]["shrinks"]) == units
-    for file in files[2], files[-2]:
+    for file in files[:-1]:  # within an epoch and at its end
         identical_weights(fit(ckpt_path=file, weights_only=True), whole)
     if units:
         assert whole[0].out_features < 16

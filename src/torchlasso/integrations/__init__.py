@@ -1,1 +1,1 @@
-"""Other tools around a training, all optional: trackers, training loops of other libraries, pretrained models."""
+"""Other tools around a training, all optional: trackers, loops of other libraries, and pretrained models."""

@@ -45,7 +45,7 @@ class SparseTraining(Callback):
     Args:
         controllers: (optimizer, the number of its steps in the whole training) ↦ a controller of λ or several.
         example_inputs: a small batch of inputs of the model, as for :func:`torchlasso.compact`.
-        shrink_every: the number of epochs after which units without effect are removed from the model in training.
+        shrink_every: the number of epochs after which units without effect are removed from the model, before the next.
         compact: whether to make :attr:`compacted` at the end.
         submodule: the name of the part of the module that becomes smaller, such as ``"net"``; by default all of it.
 
@@ -123,6 +123,16 @@ class SparseTraining(Callback):
         self._loaded = None
         self._logged_steps = trainer.global_step
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Remove the units without effect before the first batch of an epoch, if it is time."""
+        # the hooks of epochs are not called by a training that goes on from the last batch of one
+        epoch = trainer.current_epoch if batch_idx == 0 else 0
+        if self._shrinker is not None and self.shrink_every and epoch and epoch % self.shrink_every == 0:
+            optimizer = only_one(trainer.optimizers, "SparseTraining")
+            with _unwrapped(trainer):
+                model = self._model(pl_module)
+                self._shrinker.consider(model, optimizer, self._control.controllers, ALWAYS)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -137,12 +147,7 @@ class SparseTraining(Callback):
         pl_module.log_dict(figures, on_step=True, on_epoch=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the units without effect, if it is time, and log the share of zeros."""
-        if self._shrinker is not None and self.shrink_every and (trainer.current_epoch + 1) % self.shrink_every == 0:
-            optimizer = only_one(trainer.optimizers, "SparseTraining")
-            with _unwrapped(trainer):
-                model = self._model(pl_module)
-                self._shrinker.consider(model, optimizer, self._control.controllers, ALWAYS)
+        """Log the share of zeros."""
         pl_module.log("sparsity", self._control.sparsity, sync_dist=trainer.world_size > 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
