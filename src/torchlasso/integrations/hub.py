@@ -1,0 +1,189 @@
+"""Sparse and compacted models on the Hugging Face Hub, with a model card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from torchlasso._core.arguments import is_number, shown
+from torchlasso._core.extras import require
+from torchlasso._core.readable import byte_size, percent
+from torchlasso.compaction.resizing import Resizing
+from torchlasso.diagnostics.report import report
+from torchlasso.storage import load, save
+
+try:
+    from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
+except ModuleNotFoundError:
+    require("huggingface_hub", "hub", "torchlasso.integrations.hub")
+    raise
+
+ModelT = TypeVar("ModelT", bound="SparseHubMixin")
+
+WEIGHTS, PICTURE = "torchlasso.safetensors", "frontier.png"
+TEMPLATE = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+{{ summary }}
+
+| | |
+|---|---|
+{% for what, value in rows %}| {{ what }} | {{ value }} |
+{% endfor %}
+{% if picture %}
+![Error over the share of weights that are left]({{ picture }})
+{% endif %}
+## Loading it
+
+The weights are data: no code of this repository runs. With the class `{{ name }}` of the model, of its full size,
+
+```python
+model = {{ name }}.from_pretrained("FOLDER OR REPOSITORY")
+```
+
+or, for any model of the same layers, `torchlasso.load("{{ weights }}", into=model)`.
+"""
+
+
+class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["sparse"], model_card_template=TEMPLATE):
+    """A mixin for models: ``save_pretrained``, ``push_to_hub`` and ``from_pretrained`` for sparse, compacted weights.
+
+    Use it like ``huggingface_hub.PyTorchModelHubMixin``. It writes ``config.json`` with the arguments of the model, a
+    model card, and the weights with :func:`torchlasso.save`, so that zeros take almost no space. ``from_pretrained``
+    makes the model of the full size and loads the weights with :func:`torchlasso.load`, which makes it as small as the
+    saved one. It reads nothing but these two files, and unpickles nothing.
+
+    The card has the share of zeros and the sizes, counted from the model, and what ``model_card_kwargs`` has:
+
+    - ``measured``: name ↦ number or text, such as ``{"test error": "1.8 %"}``: your measurements;
+    - ``frontier``: the file of a picture, a PNG, such as :func:`torchlasso.figures.save` writes of the frontier.
+
+    Examples:
+        >>> import tempfile, torch
+        >>> class Net(torch.nn.Sequential, SparseHubMixin):
+        ...     def __init__(self, width: int = 64):
+        ...         super().__init__(torch.nn.Linear(8, width), torch.nn.ReLU(), torch.nn.Linear(width, 2))
+        >>> net, folder = Net(width=32), Path(tempfile.mkdtemp())
+        >>> _ = torch.nn.init.zeros_(net[0].weight[:30])
+        >>> net.save_pretrained(folder, model_card_kwargs={"measured": {"test error": "1.8 %"}})
+        >>> sorted(path.name for path in folder.iterdir())
+        ['README.md', 'config.json', 'torchlasso.safetensors']
+        >>> torch.equal(Net.from_pretrained(folder)[0].weight, net[0].weight)
+        True
+    """
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, model_card_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> str | None:
+        """Write a folder with the weights, the configuration and the card.
+
+        Args:
+            save_directory: is made if necessary.
+            model_card_kwargs: ``measured`` and ``frontier``, see the class.
+            kwargs: see ``huggingface_hub.PyTorchModelHubMixin.save_pretrained``.
+
+        Returns:
+            The address of the commit with ``push_to_hub=True``; None otherwise.
+
+        Raises:
+            TypeError: the measurements are not numbers or texts by name.
+            FileNotFoundError: there is no such picture.
+        """
+        given = dict(model_card_kwargs or {})
+        _check_measured(given.get("measured"))
+        if given.get("frontier") is not None:
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(given["frontier"], Path(save_directory, PICTURE))
+        found: str | None = super().save_pretrained(save_directory, model_card_kwargs=given, **kwargs)
+        return found
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """Return the card of the model."""
+        measured = kwargs.pop("measured", None) or {}
+        picture = PICTURE if kwargs.pop("frontier", None) is not None else None
+        rows = [*_sizes(_module(self)), *((_cell(name), _cell(value)) for name, value in measured.items())]
+        kwargs |= {"name": type(self).__name__, "weights": WEIGHTS, "picture": picture, "rows": rows}
+        return super().generate_model_card(*args, summary=_summary(_module(self)), **kwargs)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save(_module(self), save_directory / WEIGHTS)
+
+    @classmethod
+    def _from_pretrained(
+        cls: type[ModelT],
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **model_kwargs: Any,
+    ) -> ModelT:
+        file = Path(model_id, WEIGHTS)
+        if not Path(model_id).is_dir():
+            found = hf_hub_download(
+                model_id,
+                WEIGHTS,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+            file = Path(found)
+        model = cls(**model_kwargs)
+        load(file, into=_module(model))
+        _module(model).eval()
+        return model
+
+
+def _module(model: Any) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"SparseHubMixin is for classes of torch.nn.Module; got {shown(model)}")
+    return model
+
+
+def _sizes(model: nn.Module) -> list[tuple[str, str]]:
+    """Return the rows of the card that are counted."""
+    counted, cut = report(model), Resizing.of(model).tensors
+    parameters = dict(model.named_parameters())
+    full = sum(prod(cut.get(name, p.shape)) for name, p in parameters.items())
+    weights = sum(layer.weights for layer in counted.layers)
+    zeros = sum(layer.zeros for layer in counted.layers)
+    rows = [("parameters", f"{counted.parameters:,}"), ("weights that are zero", f"{zeros:,} of {weights:,}")]
+    if full > counted.parameters:
+        rows.append(("parameters before units were removed", f"{full:,}"))
+    return [*rows, ("size in memory", byte_size(counted.bytes))]
+
+
+def _summary(model: nn.Module) -> str:
+    """Return the first sentence of the card."""
+    counted = report(model)
+    zeros = percent(
+        sum(layer.zeros for layer in counted.layers) / max(1, sum(layer.weights for layer in counted.layers))
+    )
+    smaller = ", and units without effect were removed" if Resizing.of(model).tensors else ""
+    return f"A sparse model, trained with torchlasso: {zeros} of its weights are exactly zero{smaller}."
+
+
+def _check_measured(measured: Any) -> None:
+    is_named = isinstance(measured, Mapping) and all(
+        isinstance(name, str) and (isinstance(value, str) or is_number(value)) for name, value in measured.items()
+    )
+    if measured is not None and not is_named:
+        raise TypeError(f"save_pretrained: measured must have a number or a text for each name; got {shown(measured)}")
+
+
+def _cell(value: Any) -> str:
+    """Return a value for a table of Markdown."""
+    text = f"{value:.6g}" if is_number(value) else str(value)
+    return " ".join(text.split()).replace("|", "\\|")
