@@ -21,7 +21,7 @@ Flags = NDArray[np.bool_]
 ByteArray = NDArray[np.uint8]
 Integers = NDArray[np.integer[Any]]
 
-PIECE = 1 << 18  # positions or bits at a time, so that the integers made from them stay in the cache
+PIECE = 1 << 16  # positions or bits at a time, so that the integers made from them stay in the cache
 MOST_LOW_BITS = 48  # more would be best only for a tensor of 2⁴⁷ weights
 
 
@@ -46,10 +46,10 @@ def encode(marked: Flags) -> tuple[ByteArray, int]:
     return np.packbits(np.concatenate([part for plane in (*planes, unary) for part in plane])), low_bits
 
 
-def decode(code: ByteArray, low_bits: int, size: int, count: int) -> Flags:
-    """Decode the flags of ``size`` positions, ``count`` of them marked.
+def decode(code: ByteArray, low_bits: int, size: int, count: int) -> Iterator[Integers]:
+    """Decode ``count`` marked positions of ``size``: yield them in order, an array for each piece.
 
-    It allocates ``size`` bytes and a multiple of the code's length.
+    It allocates at most ``size`` bytes and a multiple of the code's length.
 
     Raises:
         ValueError: the code does not have this number of positions and marks.
@@ -57,20 +57,16 @@ def decode(code: ByteArray, low_bits: int, size: int, count: int) -> Flags:
     if not 0 <= count <= size:
         raise ValueError(f"{count} of {size} places are marked")
     inverse = 2 * count > size
-    count = size - count if inverse else count
-    unary = 8 * code.size - low_bits * count  # bits of the unary part, with up to 7 bits of padding
+    coded = size - count if inverse else count
+    unary = 8 * code.size - low_bits * coded  # bits of the unary part, with up to 7 bits of padding
     # Refuse numbers that no encoder writes, so that no sum below overflows: the best k has 2ᵏ ≤ 2·size/count, and the
     # quotients sum up to at most size/2ᵏ.
-    if not 0 <= low_bits <= MOST_LOW_BITS or count << low_bits > 2 * size or unary - count - 7 > size >> low_bits:
+    if not 0 <= low_bits <= MOST_LOW_BITS or coded << low_bits > 2 * size or unary - coded - 7 > size >> low_bits:
         raise ValueError(f"its positions cannot have {low_bits} low bits")
-    if unary < count:
-        raise ValueError(f"its positions are cut short: {code.size} bytes for {count} of them")
-    marked = np.zeros(size, bool)
-    if low_bits:
-        _mark_coded(marked, code, low_bits, count)
-    else:
-        _mark_bitmask(marked, code, count)
-    return ~marked if inverse else marked
+    if unary < coded:
+        raise ValueError(f"its positions are cut short: {code.size} bytes for {coded} of them")
+    found = _coded_places(code, low_bits, size, coded) if low_bits else _places_of_mask(code, size, coded)
+    return _other_places(found, size) if inverse else found
 
 
 def marked_places(marked: Flags) -> Iterator[Integers]:
@@ -102,14 +98,21 @@ def _unary(numbers: Integers) -> Flags:
     return bits
 
 
-def _mark_bitmask(marked: Flags, code: ByteArray, count: int) -> None:
+def _other_places(found: Iterator[Integers], size: int) -> Iterator[Integers]:
+    others = np.ones(size, bool)
+    for places in found:
+        others[places] = False
+    yield from marked_places(others)
+
+
+def _places_of_mask(code: ByteArray, size: int, count: int) -> Iterator[Integers]:
     bits = np.unpackbits(code).view(bool)
-    if np.count_nonzero(bits) != count or bits[marked.size :].any() or (bits.size and not bits[-8:].any()):
-        raise ValueError(f"its bitmask is not one of {count} positions in {marked.size}")
-    marked[: bits.size] = bits[: marked.size]
+    if np.count_nonzero(bits) != count or bits[size:].any() or (bits.size and not bits[-8:].any()):
+        raise ValueError(f"its bitmask is not one of {count} positions in {size}")
+    yield from marked_places(bits[:size])
 
 
-def _mark_coded(marked: Flags, code: ByteArray, low_bits: int, count: int) -> None:
+def _coded_places(code: ByteArray, low_bits: int, size: int, count: int) -> Iterator[Integers]:
     done, place, end = 0, -1, -1  # the number of marks, the position of the last one, and the end of its unary part
     unary = 8 * code.size - low_bits * count
     for start in range(0, unary, PIECE):
@@ -121,11 +124,13 @@ def _mark_coded(marked: Flags, code: ByteArray, low_bits: int, count: int) -> No
         gaps = (np.diff(ends, prepend=end) - 1) << low_bits
         for bit in range(low_bits):
             gaps |= _bits(code, bit * count + done, ends.size).astype(np.int64) << bit
-        places = place + np.cumsum(gaps + 1)
+        gaps += 1
+        places = np.cumsum(gaps, out=gaps)
+        places += place
         done, place, end = done + ends.size, int(places[-1]), int(ends[-1])
-        if place >= marked.size:
-            raise ValueError(f"it has a position of {place} in {marked.size} places")
-        marked[places] = True
+        if place >= size:
+            raise ValueError(f"it has a position of {place} in {size} places")
+        yield places
     if done < count or unary - (end + 1) > 7:
         raise ValueError(f"it has {done} positions instead of {count}")
 

@@ -75,11 +75,10 @@ class Record:
         size, end = math.prod(self.shape), self.nonzeros * self.values.itemsize
         if not 0 <= end <= data.size:
             raise ValueError(f"it has {data.size} bytes and {self.nonzeros} values of {self.values.itemsize}")
-        nonzero = decode(data[end:], self.low_bits, size, self.nonzeros)
         stored = torch.from_numpy(data[:end].copy().view(f"u{self.values.itemsize}")).view(self.values)
         values, done = _bits(stored.to(self.dtype)), 0
         whole = np.zeros(size, f"u{self.dtype.itemsize}")
-        for places in marked_places(nonzero):
+        for places in decode(data[end:], self.low_bits, size, self.nonzeros):
             whole[places] = values[done : done + places.size]
             done += places.size
         return torch.from_numpy(whole).view(self.dtype).reshape(self.shape)
