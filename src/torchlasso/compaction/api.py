@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, overload
 
 from torch import nn
@@ -11,20 +12,36 @@ from torchlasso._core.running import ExampleInputs
 from torchlasso._core.wrappers import uncompiled
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.config import update_config_
+from torchlasso.compaction.low_rank import factor_
 from torchlasso.compaction.pipeline import find_compaction
 from torchlasso.compaction.report import CompactionReport, FamilyReport, Totals
 
 
 @overload
 def compact(
-    model: nn.Module, example_inputs: ExampleInputs, *, multiple_of: int = 1, return_report: Literal[False] = False
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    multiple_of: int = 1,
+    low_rank: bool = False,
+    return_report: Literal[False] = False,
 ) -> nn.Module: ...
 @overload
 def compact(
-    model: nn.Module, example_inputs: ExampleInputs, *, multiple_of: int = 1, return_report: Literal[True]
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    multiple_of: int = 1,
+    low_rank: bool = False,
+    return_report: Literal[True],
 ) -> tuple[nn.Module, CompactionReport]: ...
 def compact(
-    model: nn.Module, example_inputs: ExampleInputs, *, multiple_of: int = 1, return_report: bool = False
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    multiple_of: int = 1,
+    low_rank: bool = False,
+    return_report: bool = False,
 ) -> nn.Module | tuple[nn.Module, CompactionReport]:
     """Return a smaller model with the same outputs: without the units that have no effect on them.
 
@@ -37,6 +54,10 @@ def compact(
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. A small batch is enough. Give all
             arguments that the model will be called with: a missing argument counts as never given.
         multiple_of: the number of units in each family stays a multiple of this, which some hardware prefers.
+        low_rank: also replace linear layers and convolutions of low rank, as :class:`~torchlasso.SingularValues` makes
+            them, by two layers each, where these have fewer weights. Such a layer has other names in the
+            ``state_dict``, ``NAME.0.weight`` and ``NAME.1.weight``, and the outputs are the same to 1e-5. Each layer
+            takes a singular value decomposition: minutes for thousands of rows and columns.
         return_report: also return a report of the removed units, and of the reasons why others stay.
 
     Returns:
@@ -63,9 +84,12 @@ def compact(
           (2): Linear(in_features=3, out_features=2, bias=True)
         )
     """
-    if return_report:
-        return compacted(model, example_inputs, multiple_of)[:2]
-    return _small(model, example_inputs, multiple_of)[0]
+    small, config, compaction = _small(model, example_inputs, multiple_of)
+    ranks = factor_(small, example_inputs) if low_rank else []
+    if not return_report:
+        return small
+    before, after = (Totals.of(each, example_inputs) for each in (uncompiled(model), small))
+    return small, replace(report_of(compaction, before, after, config), factored=tuple(ranks))
 
 
 def compacted(

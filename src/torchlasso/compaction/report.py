@@ -107,6 +107,25 @@ class FamilyReport:
 
 
 @dataclass(frozen=True)
+class FactoredLayer:
+    """A layer that became two.
+
+    Attributes:
+        name: its path in the model.
+        rank: the number of outputs of the first layer.
+        before, after: the number of its weights, without the bias.
+    """
+
+    name: str
+    rank: int
+    before: int
+    after: int
+
+    def __str__(self) -> str:
+        return f"{self.name} became two layers, of rank {self.rank}: {self.after:,} of {self.before:,} weights are left"
+
+
+@dataclass(frozen=True)
 class CompactionReport:
     """The removed units, and the reasons why others stayed.
 
@@ -118,6 +137,7 @@ class CompactionReport:
         config: the changes of the model's config, or why it cannot describe the smaller model; empty if nothing was
             removed, or if the model has no config like the models of transformers.
         checked: the comparison of the two models, and the parts that the example inputs did not exercise.
+        factored: the layers of low rank that became two.
     """
 
     families: tuple[FamilyReport, ...]
@@ -126,6 +146,7 @@ class CompactionReport:
     after: Totals
     config: str = ""
     checked: Checked = Checked()
+    factored: tuple[FactoredLayer, ...] = ()
 
     @property
     def removed(self) -> int:
@@ -136,14 +157,16 @@ class CompactionReport:
     def verdict(self) -> str:
         """The gain, in one sentence."""
         units = sum(family.before for family in self.families if family.after < family.before)
-        if not self.removed:
+        if not self.removed and not self.factored:
             return "No unit can be removed."
         shares = [
             f"{percent(getattr(self.after, key) / getattr(self.before, key))} of the {name}"
             for key, name in (("parameters", "parameters"), ("flops", "FLOPs"))
             if getattr(self.before, key)
         ]
-        return f"{self.removed:,} of {units:,} units were removed: {' and '.join(shares)} are left."
+        done = [f"{self.removed:,} of {units:,} units were removed"] if self.removed else []
+        done += [f"{count} layer{'s' * (count != 1)} became two"] if (count := len(self.factored)) else []
+        return f"{' and '.join(done)}: {' and '.join(shares)} are left."
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as numbers, strings and lists."""
@@ -159,5 +182,6 @@ class CompactionReport:
             totals.append((name, show(before), show(after), percent(after / before) if before else "–"))
         unknown = [f"not understood: {name} ({times}×)" for name, times in self.unknown.items()]
         config = [self.config] if self.config else []
+        ranks = [str(layer) for layer in self.factored]
         notes = ["", *str(self.checked).splitlines()] if str(self.checked) else []
-        return "\n".join([*lines, *unknown, *config, "", *aligned(totals, left=1), *notes])
+        return "\n".join([*lines, *ranks, *unknown, *config, "", *aligned(totals, left=1), *notes])

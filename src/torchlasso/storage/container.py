@@ -6,7 +6,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ def write(
     tied: Mapping[str, str],
     cut: Resizing,
     metadata: Mapping[str, str],
+    low_rank: Sequence[str] = (),
 ) -> None:
     """Write the tensors atomically; equal tensors give equal bytes.
 
@@ -50,7 +51,8 @@ def write(
     """
     records = {name: record.to_json() for name, record in sparse.items()}
     # first, so that its position is the same in every file
-    extra = {"cut": cut.to_json()} if cut.tensors else {}
+    extra: dict[str, Any] = {"cut": cut.to_json()} if cut.tensors else {}
+    extra |= {"low_rank": list(low_rank)} if low_rank else {}
     layout = terse_json({KEY: VERSION, "crc32": UNSEALED, "sparse": records, "tied": tied, **extra})
     header: dict[str, Any] = {METADATA: {KEY: layout, **metadata}}
     # wide dtypes first, so that each tensor begins at a multiple of its width
@@ -101,6 +103,7 @@ class Stored:
     sparse: Mapping[str, Record]
     tied: Mapping[str, str]  # further names of tensors
     cut: Resizing  # the removed sizes of the model
+    low_rank: Sequence[str] = ()  # the paths of layers that became two
 
     @classmethod
     def open(cls, path: str | Path) -> Stored:
@@ -115,7 +118,7 @@ class Stored:
         with _refusing(path):
             with _in_utf_8(path) as name:
                 file: Any = safe_open(name, framework="pt")
-            sparse, tied, cut = _layout(path, file.metadata() or {})
+            sparse, tied, cut, low_rank = _layout(path, file.metadata() or {})
             entries = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             for name, other in tied.items():
                 if name in entries or not isinstance(other, str) or other not in entries:
@@ -126,7 +129,11 @@ class Stored:
             for name in cut.tensors.keys() - entries.keys() - tied.keys():
                 raise ValueError(f"{name!r:.80} became smaller, but the file does not have it")
             outlines = {name: _outline(name, entry, sparse.get(name)) for name, entry in entries.items()}
-            return cls(path, file, outlines, sparse, tied, cut)
+            for layer in low_rank:
+                for name in (f"{layer}.0.weight", f"{layer}.1.weight"):
+                    if name not in outlines or len(outlines[name].shape) < 2:
+                        raise ValueError(f"{layer!r:.80} became two layers, but the file does not have {name!r:.80}")
+            return cls(path, file, outlines, sparse, tied, cut, low_rank)
 
     @property
     def names(self) -> dict[str, str]:
@@ -171,12 +178,17 @@ def _refusing(path: str | Path, name: str = "") -> Iterator[None]:
         raise ValueError(f"{path} cannot be read: {name}{error}") from error
 
 
-def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Record], dict[str, str], Resizing]:
-    """Return the sparse and tied tensors and the removed sizes; empty for a safetensors file from other software."""
+def _layout(
+    path: str | Path, metadata: Mapping[str, str]
+) -> tuple[dict[str, Record], dict[str, str], Resizing, list[str]]:
+    """Return the sparse and tied tensors, the removed sizes, and the layers that became two.
+
+    All are empty for a safetensors file from other software.
+    """
     if KEY not in metadata:
         if any(text.startswith(f'{{"{KEY}"') for text in metadata.values()):
             raise ValueError("it is damaged: its metadata are under another name")
-        return {}, {}, Resizing()
+        return {}, {}, Resizing(), []
     match json.loads(metadata[KEY]):
         case {"torchlasso.storage": int(version)} if version != VERSION:
             raise ValueError(f"its format is version {version}, and version {VERSION} was expected")
@@ -184,7 +196,10 @@ def _layout(path: str | Path, metadata: Mapping[str, str]) -> tuple[dict[str, Re
             if seal != _checksum(path, seal):
                 raise ValueError("it is damaged: its checksum is wrong")
             records = {name: Record.from_json(record) for name, record in sparse.items()}
-            return records, tied, Resizing.from_json(more["cut"]) if "cut" in more else Resizing()
+            low_rank = more.get("low_rank", [])
+            if not isinstance(low_rank, list) or not all(isinstance(name, str) for name in low_rank):
+                raise ValueError(f"its layers of low rank are {low_rank!r:.80}")
+            return records, tied, Resizing.from_json(more["cut"]) if "cut" in more else Resizing(), low_rank
     raise ValueError("it is damaged: its metadata do not describe a model")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso._core.wrappers import plain_name, unwrapped
+from torchlasso.compaction.low_rank import LayerError, with_layers_as_two
 from torchlasso.storage.container import Outline, Stored
 from torchlasso.storage.records import as_bytes
 from torchlasso.storage.state import members_of, tensors_of, tied
@@ -47,8 +48,18 @@ def load(path: str | Path, *, into: nn.Module) -> None:
         Traceback (most recent call last):
         ValueError: ... 'weight' is float32 of shape (2, 3), and float32 of shape (2, 4) in the model
     """
+    tensors_of(into, "into", without_values=True)
+    stored = Stored.open(path)
+    try:
+        with with_layers_as_two(unwrapped(into), _layers_as_two(stored)):
+            _load(path, stored, into)
+    except LayerError as error:
+        raise ValueError(f"{path} does not fit the model: {error}") from error
+
+
+def _load(path: str | Path, stored: Stored, into: nn.Module) -> None:
     ours = tensors_of(into, "into", without_values=True)
-    model, stored, groups = unwrapped(into), Stored.open(path), tied(ours)
+    model, groups = unwrapped(into), tied(ours)
     members, found = members_of(model), _found(_plain(stored.names, ours), groups)
     cut = stored.cut
     changes = cut.changes(model, {name: stored.outlines[found[name]].shape for name in cut.tensors if name in found})
@@ -70,6 +81,12 @@ def load(path: str | Path, *, into: nn.Module) -> None:
         model.load_state_dict({name: values[plain_name(name)] for name in model.state_dict()})
         for name, w in aside.items():
             w.copy_(values[name])
+
+
+def _layers_as_two(stored: Stored) -> dict[str, tuple[int, int, int]]:
+    """Return the rank, the inputs and the outputs of the layers that became two."""
+    shapes = {name: [stored.outlines[f"{name}.{i}.weight"].shape for i in (0, 1)] for name in stored.low_rank}
+    return {name: (first[0], first[1], second[0]) for name, (first, second) in shapes.items()}
 
 
 def read(path: str | Path, *, limit: int = 2**32) -> dict[str, Tensor]:

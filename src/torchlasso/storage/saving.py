@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from torchlasso._core.wrappers import unwrapped
+from torchlasso._core.wrappers import plain_name, unwrapped
+from torchlasso.compaction.low_rank import LowRank
 from torchlasso.compaction.resizing import Resizing
 from torchlasso.storage.container import KEY, METADATA, Entry, terse_json, write
 from torchlasso.storage.records import NAMES, NARROW, Record, as_bytes, pack
@@ -86,4 +87,5 @@ def save(
             sparse[name], entries[name] = record, Entry("U8", data.shape, data.data)
         else:
             entries[name] = Entry(NAMES[w.dtype], w.shape, as_bytes(w).data)
-    write(path, entries, sparse, also, cut, texts)
+    low_rank = [plain_name(name) for name, layer in model.named_modules() if isinstance(layer, LowRank)]
+    write(path, entries, sparse, also, cut, texts, low_rank)
