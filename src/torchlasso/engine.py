@@ -201,7 +201,7 @@ def _on_ray(joblib: Any, jobs: int | None) -> Iterator[None]:
     own = not ray.is_initialized()
     if own:
         local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": _cores(jobs), "include_dashboard": False}
-        with leaving_interrupts_here():
+        with leaving_interrupts_here(), _modules_of_this_process():
             ray.init(log_to_driver=False, logging_level="ERROR", **local)
     try:
         joblib.register_parallel_backend(STREAMING, _streaming())
@@ -210,6 +210,20 @@ def _on_ray(joblib: Any, jobs: int | None) -> Iterator[None]:
     finally:
         if own:
             ray.shutdown()
+
+
+@contextmanager
+def _modules_of_this_process() -> Iterator[None]:
+    """Let processes that are started find the modules that this one finds."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _cores(jobs: int | None) -> int:

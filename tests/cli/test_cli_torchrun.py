@@ -19,6 +19,7 @@ from torch.distributed import TCPStore
 
 from tests.support.programs import QUIET, Program
 from torchlasso.distributed import processes
+from torchlasso.runs.folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,25 @@ def fails_in_the_second_process(outputs, y):
         raise ValueError("no more")
     return nn.functional.cross_entropy(outputs, y)
 """
+KILLED = """
+import os
+import signal
+from pathlib import Path
+
+from torch import nn
+
+calls = 0
+
+
+def killed_once(outputs, y):
+    global calls
+    calls += 1
+    mark = Path(os.environ.get("MARK", "") + os.environ.get("RANK", "0"))
+    if calls == 17 and "MARK" in os.environ and not mark.exists():  # in the second epoch of ten steps
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return nn.functional.cross_entropy(outputs, y)
+"""
 
 # ``torchlasso train``, which says at its end which threads are left
 PROGRAM = """
@@ -65,11 +85,11 @@ def start() -> Iterator[Start]:
     stores = []
     with ExitStack() as stack:
 
-        def both(*arguments: object) -> list[Program]:
+        def both(*arguments: object, **variables: str) -> list[Program]:
             stores.append(store := TCPStore("localhost", 0, is_master=True, wait_for_workers=False))
             shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2"}
             shared |= {"TORCHELASTIC_RUN_ID": "a-test", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-            shared |= {"TORCHELASTIC_RESTART_COUNT": "0"}
+            shared |= {"TORCHELASTIC_RESTART_COUNT": "0", **variables}
             environments = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
             return [stack.enter_context(Program(("train", *arguments), QUIET, each)) for each in environments]
 
@@ -157,6 +177,41 @@ def test_an_interrupted_run_resumes_in_as_many_processes_and_in_one(
     assert cli.resume(tmp_path / "in-one", "--model", f"{models}:noisy").code == 0
     assert len(cli.metrics(tmp_path / "in-one")) == 12
     assert math.isfinite(cli.summary(tmp_path / "in-one")["loss"])
+
+
+@pytest.mark.parametrize("first", [2, 1])
+def test_a_run_killed_within_an_epoch_resumes_in_another_number_of_processes(
+    cli: Any, start: Start, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    """From the step that was saved last, with the weights of a run in one process that nobody stopped."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "killed_losses.py").write_text(KILLED)
+    run, code = tmp_path / "run", "killed_losses:killed_once"
+    options = [*SMALL, "--batch-size", "9", "--epochs", "4", "--save-every", "2", "--loss", code]
+    options += ["--sparsity", "0.6", "--hold", "0.3"]
+    assert cli("train", "--data", classes, "--out", tmp_path / "whole", *options).code == 0
+    mark = {"MARK": str(tmp_path / "mark")}
+    if first == 2:
+        programs = start("--data", classes, "--out", run, *options, **mark)
+        assert -signal.SIGKILL in [program.end().code for program in programs]
+    else:
+        with Program(("train", "--data", classes, "--out", run, *options), QUIET, mark) as program:
+            assert program.end().code == -signal.SIGKILL
+    state = RunFolder(run).read_checkpoint()
+    assert state is not None
+    assert state["epoch"] == 1
+    assert state["batch"] in (2, 4, 6, 8)
+    resumed = ("--resume", "--out", run, "--allow-code", code)
+    if first == 2:
+        assert cli("train", *resumed).code == 0
+    else:
+        assert [program.end().code for program in start(*resumed)] == [0, 0]
+    expected, found = (load_file(each / "model.safetensors") for each in (tmp_path / "whole", run))
+    for name, w in expected.items():
+        assert torch.equal(w != 0, found[name] != 0), name
+        assert torch.allclose(w, found[name], rtol=0, atol=1e-5), name
+    for left, right in zip(cli.metrics(run), cli.metrics(tmp_path / "whole"), strict=True):
+        assert_close(left, right)
 
 
 def test_an_error_of_all_processes_is_printed_once(start: Start, classes: Path, copied: Any, cli: Any) -> None:
