@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchlasso import figures
+    from torchlasso.activations import ActivationL1, Activity
     from torchlasso.compaction import CompactionReport, compact, shrink_
     from torchlasso.control import (
         Hold,
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
         Reweighted,
         TargetBudget,
         TargetCount,
+        TargetL0,
         TargetMissed,
         TargetSparsity,
         Warmup,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         Filters,
         Heads,
         InputChannels,
+        NonNegative,
         Rows,
         SingularValues,
     )
@@ -49,6 +52,8 @@ __all__ = [
     "NM",
     "SCAD",
     "AccelerationReport",
+    "ActivationL1",
+    "Activity",
     "Blocks",
     "Chunks",
     "Columns",
@@ -64,6 +69,7 @@ __all__ = [
     "LambdaController",
     "LayerReport",
     "LogSum",
+    "NonNegative",
     "Penalty",
     "ProxAdam",
     "ProxAdamW",
@@ -79,6 +85,7 @@ __all__ = [
     "Stationarity",
     "TargetBudget",
     "TargetCount",
+    "TargetL0",
     "TargetMissed",
     "TargetSparsity",
     "Units",
@@ -103,6 +110,7 @@ _HOMES = (
     "penalties",
     "penalties.blocks",
     "selection",
+    "activations",
     "optim",
     "graph",
     "control",

@@ -83,10 +83,17 @@ REFUSED = {
     ),
     "complex": (
         tl.ProxSGD,
-        weights(4, dtype=torch.complex64),
-        {"penalty": tl.L1(), "lam": 0.1},
+        weights(4, 4, dtype=torch.complex64),
+        {"penalty": tl.SparseGroup(), "lam": 0.1},
         TypeError,
-        "complex parameters cannot be penalised",
+        "complex parameters cannot have the penalty SparseGroup",
+    ),
+    "complex, latent": (
+        tl.ProxSGD,
+        weights(4, dtype=torch.complex64),
+        {"penalty": tl.L1(), "lam": 0.1, "form": "latent"},
+        TypeError,
+        "complex parameters have no form='latent'",
     ),
     "differentiable": (
         tl.ProxAdam,

@@ -7,6 +7,7 @@ from torchlasso.control.reweighted import Reweighted
 from torchlasso.control.schedules import Warmup
 from torchlasso.control.target_budget import TargetBudget
 from torchlasso.control.target_count import TargetCount
+from torchlasso.control.target_l0 import TargetL0
 from torchlasso.control.target_sparsity import TargetSparsity
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Reweighted",
     "TargetBudget",
     "TargetCount",
+    "TargetL0",
     "TargetMissed",
     "TargetSparsity",
     "Warmup",

@@ -13,7 +13,7 @@ from torch._compile import _disable_dynamo
 from torchlasso.optim import forms
 from torchlasso.optim.averaging import averaged, peak_of, share_of
 from torchlasso.optim.buckets import Bucket, buckets_of, store_gains
-from torchlasso.optim.form import Updated
+from torchlasso.optim.form import Form, Updated
 from torchlasso.optim.fused import device, updates
 from torchlasso.optim.fused.cpu import Launch, launches_of
 from torchlasso.optim.fused.program import is_elementwise
@@ -112,7 +112,7 @@ class Proximal(PenalisedOptimizer):
                     # w ← the update of torch's optimizer with these options
                     self._update([{**now.options, "params": [p]}], [group])
                     # τ: how far that update moves a weight under a constant gradient of 1
-                    lengths[i] = form.length(self.metric, now.options, self._state_of(p), now.gain)
+                    lengths[i] = self._length(p, form, now.options, now.gain)
                     group["gains"][i], group["plain_gains"][i] = now.gain, now.plain
             # w ← prox_{τλΩ}(w), or what another form does in its place
             self._finish_(group, penalty, lengths.get, before)
@@ -132,10 +132,13 @@ class Proximal(PenalisedOptimizer):
         for group, options, before in zip(groups, steps, given, strict=True):
             group.update({name: value for name, value in options.items() if value is not before.get(name)})
 
-    def _state_of(self, p: Tensor) -> State:
-        """Return the state of a parameter, with what its metric saw before the update."""
-        state = self.state.get(p, {})
-        return {**state, **self._seen[p]} if self._seen.get(p) else state
+    def _length(self, p: Tensor, form: Form, options: Group, gain: float) -> Strength:
+        """Return the length of the update of a parameter; of a complex one, those of both parts as a complex number."""
+        state: State = {**self.state.get(p, {}), **self._seen.get(p, {})} if self._seen else self.state.get(p, {})
+        if not p.is_complex():
+            return form.length(self.metric, options, state, gain)
+        found = form.length(self.metric, options, {name: _as_real(value) for name, value in state.items()}, gain)
+        return torch.view_as_complex(found) if isinstance(found, Tensor) and found.dim() else found
 
     @torch.no_grad()
     def _entered(self, indices: Iterable[int], before: Mapping[Tensor, Tensor]) -> ExitStack:
@@ -173,7 +176,7 @@ class Proximal(PenalisedOptimizer):
                 return None
             p, bucket = found[i]
             form = forms.form_of(self.param_groups[bucket.group])
-            return form.length(self.metric, bucket.options, self._state_of(p), bucket.gain)
+            return self._length(p, form, bucket.options, bucket.gain)
 
         return length_of
 
@@ -241,3 +244,8 @@ class Proximal(PenalisedOptimizer):
 def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
     """Return the optimizer's step without the wrapper of hooks, which run once, around the whole proximal step."""
     return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[attr-defined]
+
+
+def _as_real(value: Any) -> Any:
+    """Return the parts of a complex tensor, (…, 2), which torch's optimizers update by themselves."""
+    return torch.view_as_real(value) if isinstance(value, Tensor) and value.is_complex() else value

@@ -9,7 +9,7 @@ from torchlasso._core.arguments import check_kind, shown
 from torchlasso.optim.forms import check_form
 from torchlasso.optim.fused import updates
 from torchlasso.optim.metric import Metric
-from torchlasso.penalties import Penalty
+from torchlasso.penalties import Penalty, Separable
 from torchlasso.selection import Group
 
 
@@ -29,7 +29,7 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
     if not isinstance(penalty, Penalty):
         raise TypeError(f"penalty must be a Penalty such as torchlasso.L1(); got {shown(penalty)}")
     if any(p.is_complex() for p in group["params"]):
-        raise TypeError("complex parameters cannot be penalised: a zero would have to hold for both parts")
+        _check_complex(group, penalty)
     check_form(group, penalty, metric)
     metric.check_options(group)
     each = penalty.as_view()
@@ -38,3 +38,11 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
         each.prox(
             w, 1.0, w if metric.diagonal and group["form"] == "proximal" else 1.0
         )  # shapes only: raises what a step would raise
+
+
+def _check_complex(group: Group, penalty: Penalty) -> None:
+    """Raise ``TypeError`` unless complex parameters can have the penalty: one of magnitudes, in a form for them."""
+    if not isinstance(penalty, Separable) or penalty.over.spares or not penalty.over.symmetric:
+        raise TypeError(f"complex parameters cannot have the penalty {penalty}: use L1, over any blocks but nm")
+    if group["form"] == "latent":
+        raise TypeError("complex parameters have no form='latent': leave it out, or give form='normal-map'")

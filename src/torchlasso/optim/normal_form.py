@@ -132,7 +132,7 @@ class NormalMapForm(Form):
 
     def _measured(self, p: Tensor, before: Tensor, rate: Any, group: Group) -> float:
         """Return the length of the first step of a parameter, for the largest rate so far; 0 if it did not move."""
-        moved = whole((p - before).double().square().mean()).sqrt().item() if p.numel() else 0.0
+        moved = whole((p - before).abs().double().square().mean()).sqrt().item() if p.numel() else 0.0
         return moved * (group["lr_peak"] / rate) if rate else 0.0
 
     def fused(

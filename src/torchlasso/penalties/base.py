@@ -15,7 +15,7 @@ from torchlasso._core.arguments import check_kind, shown
 from torchlasso._core.registry import Registry
 from torchlasso.distributed.sharding import gathered, shardwise, shardwise_mask, summed
 from torchlasso.penalties.blocks import Blocks, Elements, Strength
-from torchlasso.penalties.magnitudes import divide
+from torchlasso.penalties.magnitudes import divide, from_parts, parts
 
 Near = tuple[Tensor, Tensor, tuple[Tensor, ...]]
 _REGISTRY: Registry[str, type[Penalty]] = Registry("penalty")
@@ -96,7 +96,8 @@ class Penalty(ABC):
         Args:
             w: the weights.
             lam: λ.
-            step: a number, or a tensor like ``w`` with a step for each weight.
+            step: a number, or a tensor like ``w`` with a step for each weight; for complex weights its real and
+                imaginary parts are the steps of theirs.
 
         Raises:
             ValueError: the penalty has no sound prox under a per-coordinate step.
@@ -229,10 +230,12 @@ class Separable(Penalty):
 
     def prox(self, w: Tensor, lam: Strength, step: float | Tensor) -> Tensor:
         lam = lam * self.over.weights(w)
-        if isinstance(step, Tensor) and step.dim() and not self.over.single:
-            z, restore = self.over.rows(w)
-            steps, _ = self.over.rows(step)
-            lam = lam[:, None] if isinstance(lam, Tensor) and lam.dim() else lam
+        if isinstance(step, Tensor) and step.dim() and (w.is_complex() or not self.over.single):
+            rows, restore = self.over.rows(w)
+            z, steps = parts(rows), parts(self.over.rows(step)[0])
+            lam = lam.reshape(-1, 1) if isinstance(lam, Tensor) and lam.dim() else lam
+            if rows.is_complex():  # a complex weight is a group of two: its real and its imaginary part
+                return restore(from_parts(self.prox_rows(z, lam, steps), rows))
             if z.shape[1] == 1:  # blocks of one weight: the scalar prox serves
                 return restore(self.prox_phi(z.abs(), lam, steps).copysign(z).add_(0.0))
             return restore(self.prox_rows(z, lam, steps))
@@ -269,7 +272,7 @@ class Separable(Penalty):
 
     def lambda_max(self, grad: Tensor) -> Tensor:
         # −grad ∈ ∂Ω_λ(0), the ball of radius λ·weight·φ′₁(0+) around 0 in every block
-        r, _ = self.over.decompose(grad)
+        r = self.over.pulls(grad)
         if self.over.spares and bool((r > 0).logical_and(self.over.spared(-r)).any()):
             return r.new_full((), torch.inf)  # no λ holds back a spared weight
         slope = self.dphi(torch.zeros((), dtype=r.dtype, device=r.device), 1.0)

@@ -45,6 +45,7 @@ class Piece:
     def put_(self, w: Tensor, rows: Tensor) -> None:
         """Write the weights of each block."""
         view = w.movedim(self.dim, 0)
+        rows = rows.real if rows.is_complex() and not w.is_complex() else rows
         new = rows.reshape(self.indices.numel(), *view.shape[1:]).to(w.dtype)
         if len(view) == self._run:
             view.copy_(new)

@@ -8,7 +8,9 @@ from torch import Tensor
 
 def computed(w: Tensor) -> Tensor:
     """Return ``w`` in the precision that magnitudes are computed in: at least float32, however weights are stored."""
-    return w if w.dtype in (torch.float32, torch.float64) else w.to(torch.float32)
+    if w.dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+        return w
+    return w.to(torch.complex64 if w.is_complex() else torch.float32)
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -17,8 +19,28 @@ def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def sign(w: Tensor) -> Tensor:
-    """Return the sign of each weight, and NaN for NaN, where ``torch.sign`` gives 0."""
-    return torch.where(w.isnan(), w, w.sign())
+    """Return the sign of each weight, w/|w| of complex ones, and NaN for NaN, where ``torch.sign`` gives 0."""
+    return torch.where(w.isnan(), w, w.sgn())
+
+
+def with_phase(r: Tensor, w: Tensor) -> Tensor:
+    """Return the numbers of magnitude ``r`` with the sign, or the phase, of ``w``; zeros are not negative."""
+    return r * sign(w) + 0.0 if w.is_complex() else torch.copysign(r, w).add_(0.0)
+
+
+def parts(rows: Tensor) -> Tensor:
+    """Return rows of complex numbers as rows of their real and imaginary parts, (n, 2·size); others as they are.
+
+    Examples:
+        >>> parts(torch.tensor([[1 + 2j, 3j]]))
+        tensor([[1., 2., 0., 3.]])
+    """
+    return torch.view_as_real(rows).flatten(1) if rows.is_complex() else rows
+
+
+def from_parts(rows: Tensor, like: Tensor) -> Tensor:
+    """Return what :func:`parts` was given, if ``like`` is complex."""
+    return torch.view_as_complex(rows.reshape(*like.shape, 2)) if like.is_complex() else rows
 
 
 def norms(rows: Tensor) -> Tensor:

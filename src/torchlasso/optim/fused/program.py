@@ -124,7 +124,7 @@ def is_elementwise(penalty: Penalty | None) -> TypeGuard[Separable]:
     """Return whether the prox of a weight is a function of this weight alone."""
     if not isinstance(penalty, Separable) or not has_template(penalty):
         return False
-    return penalty.over.single and not penalty.over.spares
+    return penalty.over.single and penalty.over.symmetric and not penalty.over.spares
 
 
 def is_rowwise(penalty: Penalty | None, update: Update) -> TypeGuard[Separable]:

@@ -8,6 +8,7 @@ from torchlasso._core.specs import import_modules
 from torchlasso.penalties.blocks.base import Blocks, Rebuild, Strength, register, registry
 from torchlasso.penalties.blocks.elements import Elements
 from torchlasso.penalties.blocks.n_of_m import NM
+from torchlasso.penalties.blocks.nonnegative import NonNegative
 from torchlasso.penalties.blocks.partitions import (
     Chunks,
     Columns,
@@ -28,6 +29,7 @@ __all__ = [
     "Filters",
     "Heads",
     "InputChannels",
+    "NonNegative",
     "Partition",
     "Rebuild",
     "Rows",

@@ -57,6 +57,7 @@ class Blocks(ABC):
     stable: ClassVar[bool] = False  # whether blocks stay the same, with fewer weights, if slices are removed
     spares: ClassVar[bool] = False  # whether spared() leaves some blocks without a penalty
     joint: ClassVar[bool] = False  # whether a block reaches over several tensors, all of one group
+    symmetric: ClassVar[bool] = True  # whether w and −w have the same magnitudes
     of_weights: ClassVar[bool] = True  # whether a block is a set of weights, which are zero where its magnitude is
     carry: ClassVar[bool] = True  # whether a model is cut off if all blocks of a parameter are zero
     noun: ClassVar[str] = "blocks"  # the name of the blocks in messages, and of targets for their number
@@ -201,6 +202,10 @@ class Blocks(ABC):
             ((6, 12), (18, 4), None)
         """
         return None
+
+    def pulls(self, grad: Tensor) -> Tensor:
+        """Return how strongly a gradient pulls each block away from zero."""
+        return self.decompose(grad)[0]
 
     def weights(self, w: Tensor) -> Tensor | float:
         """Return the factor on λ of each block: a number, or a tensor that broadcasts to the magnitudes."""

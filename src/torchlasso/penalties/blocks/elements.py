@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchlasso.penalties.blocks.base import Blocks, Rebuild, register
-from torchlasso.penalties.magnitudes import computed, sign
+from torchlasso.penalties.magnitudes import computed, sign, with_phase
 
 
 @register("elements")
@@ -22,8 +22,7 @@ class Elements(Blocks):
     stable: ClassVar[bool] = True
 
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
-        # adding 0.0 makes −0.0 the plain zero
-        return computed(w).abs(), lambda r: torch.copysign(r, w).add_(0.0).to(w.dtype)
+        return computed(w).abs(), lambda r: with_phase(r, w).to(w.dtype)
 
     def sizes_in(self, tensors: Sequence[Tensor]) -> list[list[tuple[int, int | Tensor]]]:
         return [[(i, 1)] for i in range(len(tensors))]

@@ -35,10 +35,10 @@ class SingularValues(Blocks):
         u, vh = u * alive, vh * alive[:, None]
         residual = computed(grad).reshape(u.shape[0], -1) + (u * slope.where(alive, 0.0)) @ vh
         # ∂Ω = {U φ′(s) Vᵀ + N}: N lives outside the row and column spaces of w, with singular values up to φ′(0+)
-        left = u.mT @ residual  # (k, columns)
+        left = u.mH @ residual  # (k, columns)
         residual = residual - u @ left
-        right = residual @ vh.mT  # (rows, k)
-        tangent = torch.hypot(norms(left), norms(right.mT))
+        right = residual @ vh.mH  # (rows, k)
+        tangent = torch.hypot(norms(left), norms(right.mH))
         normal = _svd(residual - right @ vh)[1]
         after = (torch.arange(len(s), device=s.device) - alive.sum()).clamp_min(0)
         return torch.where(alive, tangent, (normal[after] - slope).clamp_min(0))
