@@ -110,7 +110,7 @@ def test_a_network_trains_and_its_zeros_are_reported_saved_and_loaded(tmp_path):
     assert report.nonzero == 9 - zeros
     tl.save(model, tmp_path / "model.tl")
     other = Spectral()
-    tl.load(tmp_path / "model.tl", other)
+    tl.load(tmp_path / "model.tl", into=other)
     assert torch.equal(other.weight, model.weight)
 
 

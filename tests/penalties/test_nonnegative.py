@@ -47,6 +47,11 @@ def test_the_limit_is_the_solution_of_scikit_learn(case):
     assert (w.grad[w == 0] > 0.1).any()  # which a certificate of two sides would not allow
 
 
+def test_groups_of_non_negative_weights_are_refused():
+    with pytest.raises(ValueError, match="over must be groups, whose weights may have any sign; got NonNegative"):
+        tl.SparseGroup(over=tl.NonNegative())
+
+
 def test_the_certificate_has_one_side():
     w = torch.tensor([0.0, 0.0, 0.0, 2.0, -1.0])
     grad = torch.tensor([5.0, -0.4, -1.5, -1.0, 0.0])

@@ -48,7 +48,7 @@ def has_rows(over: Blocks) -> bool:
 
 
 def suits(name: str, over: Blocks, *_: object) -> bool:
-    return name != "sparse-group" or has_rows(over)
+    return name != "sparse-group" or (has_rows(over) and over.symmetric)
 
 
 def metric_suits(name: str, over: Blocks) -> bool:

@@ -15,7 +15,7 @@ from torchlasso._core.arguments import check_kind, shown
 from torchlasso._core.registry import Registry
 from torchlasso.distributed.sharding import gathered, shardwise, shardwise_mask, summed
 from torchlasso.penalties.blocks import Blocks, Elements, Strength
-from torchlasso.penalties.magnitudes import divide, from_parts, parts
+from torchlasso.penalties.magnitudes import as_complex, as_reals, divide
 
 Near = tuple[Tensor, Tensor, tuple[Tensor, ...]]
 _REGISTRY: Registry[str, type[Penalty]] = Registry("penalty")
@@ -226,16 +226,18 @@ class Separable(Penalty):
     def value(self, w: Tensor, lam: Strength) -> Tensor:
         r, _ = self.over.decompose(w)
         cost = self.phi(r, lam * self.over.weights(w))
+        if not self.over.symmetric:
+            cost = cost.masked_fill(self.over.forbidden(w), torch.inf)
         return (cost.masked_fill(self.over.spared(cost), 0.0) if self.over.spares else cost).sum()
 
     def prox(self, w: Tensor, lam: Strength, step: float | Tensor) -> Tensor:
         lam = lam * self.over.weights(w)
         if isinstance(step, Tensor) and step.dim() and (w.is_complex() or not self.over.single):
             rows, restore = self.over.rows(w)
-            z, steps = parts(rows), parts(self.over.rows(step)[0])
+            z, steps = as_reals(rows), as_reals(self.over.rows(step)[0])
             lam = lam.reshape(-1, 1) if isinstance(lam, Tensor) and lam.dim() else lam
             if rows.is_complex():  # a complex weight is a group of two: its real and its imaginary part
-                return restore(from_parts(self.prox_rows(z, lam, steps), rows))
+                return restore(as_complex(self.prox_rows(z, lam, steps), rows))
             if z.shape[1] == 1:  # blocks of one weight: the scalar prox serves
                 return restore(self.prox_phi(z.abs(), lam, steps).copysign(z).add_(0.0))
             return restore(self.prox_rows(z, lam, steps))

@@ -28,18 +28,18 @@ def with_phase(r: Tensor, w: Tensor) -> Tensor:
     return r * sign(w) + 0.0 if w.is_complex() else torch.copysign(r, w).add_(0.0)
 
 
-def parts(rows: Tensor) -> Tensor:
+def as_reals(rows: Tensor) -> Tensor:
     """Return rows of complex numbers as rows of their real and imaginary parts, (n, 2·size); others as they are.
 
     Examples:
-        >>> parts(torch.tensor([[1 + 2j, 3j]]))
+        >>> as_reals(torch.tensor([[1 + 2j, 3j]]))
         tensor([[1., 2., 0., 3.]])
     """
     return torch.view_as_real(rows).flatten(1) if rows.is_complex() else rows
 
 
-def from_parts(rows: Tensor, like: Tensor) -> Tensor:
-    """Return what :func:`parts` was given, if ``like`` is complex."""
+def as_complex(rows: Tensor, like: Tensor) -> Tensor:
+    """Return what :func:`as_reals` was given, if ``like`` is complex."""
     return torch.view_as_complex(rows.reshape(*like.shape, 2)) if like.is_complex() else rows
 
 

@@ -42,6 +42,8 @@ class SparseGroup(Penalty):
 
     def __post_init__(self) -> None:
         check_kind("SparseGroup: over", self.over, Blocks, "blocks such as torchlasso.Filters()")
+        if not self.over.symmetric:
+            raise ValueError(f"SparseGroup: over must be groups, whose weights may have any sign; got {self.over}")
         if not is_number(self.l1_ratio) or not 0 <= self.l1_ratio <= 1:
             raise ValueError(f"l1_ratio must be a number from 0 to 1; got {shown(self.l1_ratio)}")
 

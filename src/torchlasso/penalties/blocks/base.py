@@ -207,6 +207,10 @@ class Blocks(ABC):
         """Return how strongly a gradient pulls each block away from zero."""
         return self.decompose(grad)[0]
 
+    def forbidden(self, w: Tensor) -> Tensor:
+        """Mark the weights at which every penalty is infinite: bool, of the shape of the magnitudes."""
+        return torch.zeros_like(w, dtype=torch.bool)
+
     def weights(self, w: Tensor) -> Tensor | float:
         """Return the factor on λ of each block: a number, or a tensor that broadcasts to the magnitudes."""
         return 1.0

@@ -19,7 +19,8 @@ class NonNegative(Elements):
     """Single weights that are zero or above: Ω is infinite if one is below, and the prox of L1 is max(w − τλ, 0).
 
     L1 over these is the non-negative lasso. Its certificate has one side: a weight is zero if its gradient is at
-    least −λ. Weights that begin below zero become zero with the first step.
+    least −λ. Weights that begin below zero become zero with the first step. While λ is zero, an optimizer has no
+    penalty, and no constraint either.
 
     Examples:
         >>> import torchlasso as tl
@@ -37,6 +38,9 @@ class NonNegative(Elements):
     def decompose(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         z = computed(w)
         return torch.where(z.isnan(), z, z.clamp_min(0.0)), lambda r: (r + 0.0).to(w.dtype)
+
+    def forbidden(self, w: Tensor) -> Tensor:
+        return w < 0
 
     def pulls(self, grad: Tensor) -> Tensor:
         return self.decompose(-grad)[0]
