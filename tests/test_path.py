@@ -321,3 +321,11 @@ def test_a_cold_point_of_a_density_meets_it() -> None:
     recipe = recipe_of(Grid(4, sparsest=0.9), epochs=(40, 10), lam=1e-3)
     for index, wanted in ((1, 0.5), (3, 0.9)):
         assert train_alone(classifier(), recipe, index, *CLASSES).sparsity == pytest.approx(wanted, abs=0.06)
+
+
+def test_the_losses_of_a_point_are_those_of_its_epochs(by_density: Path) -> None:
+    points = [point for point, _ in by_density]
+    for point in points:
+        assert 0 < len(point.losses) <= point.epochs
+        assert all(loss > 0 for loss in point.losses)
+    assert points[0].losses[-1] < points[0].losses[0]

@@ -72,7 +72,7 @@ HEADINGS = {
         *FOR_ALL[1:],
         "Configuration",
     ],
-    "path": ["From dense to sparse", "Quality", "Classes", *FOR_ALL, "Configuration"],
+    "path": ["From dense to sparse", "Quality", "Classes", "Training", *FOR_ALL, "Configuration"],
 }
 
 
@@ -81,7 +81,7 @@ def test_the_sections(run_of: Callable[[str], Path], name: str) -> None:
     assert page_of(run_of(name)).headings == HEADINGS[name]
 
 
-@pytest.mark.parametrize(("name", "figures"), [("classes", 8), ("amounts", 7), ("path", 4), ("convolutions", 9)])
+@pytest.mark.parametrize(("name", "figures"), [("classes", 8), ("amounts", 7), ("path", 5), ("convolutions", 9)])
 def test_the_figures(run_of: Callable[[str], Path], name: str, figures: int) -> None:
     """A page has the frontier, four figures of the training, two of layers and one of the support, if they apply."""
     assert len(page_of(run_of(name)).all("svg")) == figures

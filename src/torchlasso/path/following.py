@@ -245,8 +245,7 @@ class _Path:
         if hold is not None:
             trainer.controls.append(hold)
         watch_step = None if self.watch is None else self.watch(index, trainer)
-        for _ in range(plan.epochs):
-            trainer.run_epoch(watch_step)
+        losses = tuple(trainer.run_epoch(watch_step) for _ in range(plan.epochs))
         groups = optimizer.penalised_groups()
         penalised = sum(p.numel() for group in groups for p in group["params"])
         zeros = sparsity(groups)
@@ -261,6 +260,7 @@ class _Path:
             stationarity=None,
             epochs=plan.epochs,
             seconds=trainer.seconds,
+            losses=losses,
         )
 
     def _measured(self, point: Point, optimizer: Proximal) -> Point:

@@ -22,6 +22,7 @@ class Point:
         stationarity: on the whole training set, in units of λ; None for the dense model.
         epochs, seconds: the length of its own training, with that of other values of λ that were tried for it.
         tries: the number of these trainings.
+        losses: the mean training loss of each epoch; () if it is not known.
         miss: why its zeros are far from the wanted ones; None if they are near, or if λ was given.
     """
 
@@ -36,6 +37,7 @@ class Point:
     epochs: int
     seconds: float
     tries: int = field(default=1, metadata={"newer": True})  # files of earlier versions do not have it
+    losses: tuple[float, ...] = field(default=(), metadata={"newer": True})
     miss: str | None = None
 
     @property

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torchlasso.figures import training as draw
 from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.figures._training import FRACTIONS, NAMES, points_of
-from torchlasso.html import figure, grid, section
+from torchlasso.html import figure, grid, paragraph, section
+from torchlasso.path import Point
 from torchlasso.runs.page.sections import section_at
 from torchlasso.runs.page.shown import Shown
 
+MOST = 5  # curves in a figure
 DRAWN = ("loss", "val_error", "val_loss", "sparsity", "lam")
 
 
 @section_at(30)
 def training_section(run: Shown) -> str:
-    """Draw the training curves of a run and its comparisons."""
-    lines = run.metrics
+    """Draw the training curves of a run and its comparisons, or of some points of a path."""
+    lines = run.metrics if run.path is None else _of_points(run.path)
     if not run.drawable or not lines:
         return ""
     figures = []
@@ -33,7 +38,20 @@ def training_section(run: Shown) -> str:
             draw(lines, what, page_axes()), f"training-{what}", f"{NAMES[what]} by epoch: {'; '.join(ends)}"
         )
         figures.append(figure(drawing))
-    return section("Training", grid(*figures))
+    curves = "" if run.path is None else "Each curve is the training of a point, named by its share of zeros."
+    return section("Training", paragraph(curves) if curves else "", grid(*figures))
+
+
+def _of_points(points: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:
+    """Return the losses by epoch of the dense point and of others, evenly among those that follow it."""
+    known = [point for point in points if point.losses]
+    some = sorted({round(i * (len(known) - 1) / (MOST - 1)) for i in range(MOST)}) if known else []
+    return {
+        ("dense" if known[i].index == 0 else f"{100 * known[i].sparsity:.3g} %"): [
+            {"epoch": epoch, "loss": loss} for epoch, loss in enumerate(known[i].losses, start=1)
+        ]
+        for i in some
+    }
 
 
 def _shown(what: str, value: float) -> str:
