@@ -47,8 +47,12 @@ def answer(arguments: Sequence[str]) -> bool:
 
 
 def describe(commands: Mapping[str, Command]) -> str:
-    """Describe commands as JSON: the help and the parameters of each."""
-    return json.dumps({name: _described(each) for name, each in commands.items()}, indent=1, ensure_ascii=False) + "\n"
+    """Describe commands as JSON, with a line for each parameter: the help and the parameters of each command."""
+    parts = []
+    for name, command in commands.items():
+        lines = ",\n".join(_json(each) for each in _parameters(command))
+        parts.append(f'{_json(name)}: {{"help": {_json(help_of(command))}, "parameters": [\n{lines}\n]}}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def read_description() -> dict[str, Command]:
@@ -57,7 +61,7 @@ def read_description() -> dict[str, Command]:
     return {name: _stand_in(each) for name, each in found.items()}
 
 
-def _described(command: Command) -> dict[str, Any]:
+def _parameters(command: Command) -> list[dict[str, Any]]:
     parameters = []
     for each in inspect.signature(command, eval_str=True).parameters.values():
         if each.annotation is typer.Context:
@@ -74,7 +78,11 @@ def _described(command: Command) -> dict[str, Any]:
         if each.default is not inspect.Parameter.empty:
             described["default"] = each.default
         parameters.append(described)
-    return {"help": help_of(command), "parameters": parameters}
+    return parameters
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _stand_in(described: Mapping[str, Any]) -> Command:
