@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 class WorkersDiedError(OSError):
-    """The processes of an engine died again and again, before any of the trainings was done."""
+    """A process of an engine died again and again, in the same training."""
 
 
 @dataclass(frozen=True)
@@ -117,20 +117,26 @@ class Workers:
     threads: int
 
     def run(
-        self, function: Callable[..., R], keys: Iterable[K], arguments: Callable[[K], tuple[Any, ...]]
+        self,
+        function: Callable[..., R],
+        keys: Iterable[K],
+        arguments: Callable[[K], tuple[Any, ...]],
+        lost: Callable[[K], R] | None = None,
     ) -> Iterator[tuple[K, R]]:
         """Call a function for each of many keys, and yield the keys and the results as they fall.
 
         When a worker is killed, everything without a yielded result is run again: what other workers had just finished,
-        too. A function that keeps its results in files looks there first.
+        too. A function that keeps its results in files looks there first. If workers die three times without a result
+        in between, the calls are made one by one until it is known which one kills its worker.
 
         Args:
             function: called in the workers, by the name of its module.
             keys: one for each call, all different.
             arguments: a key ↦ the arguments of its call, made when they are needed.
+            lost: the key of a call that kills its worker also when it is the only one ↦ its result; None for an error.
 
         Raises:
-            WorkersDiedError: the workers died three times in a row without a result in between.
+            WorkersDiedError: a call kills its worker also when it is the only one.
         """
         task, waiting = WorkerCall(function, self.threads), dict.fromkeys(keys)
         if self.parallel is None:
@@ -144,13 +150,33 @@ class Workers:
                     del waiting[key]
                     deaths = 0
                     yield key, result
-            except _losses() as error:
+            except _losses():
                 deaths += 1
-                if deaths == DEATHS:
+            if deaths == DEATHS:
+                deaths = 0
+                for key, result in self._alone(task, list(waiting), arguments, lost):
+                    del waiting[key]
+                    yield key, result
+
+    def _alone(
+        self,
+        task: WorkerCall,
+        keys: list[K],
+        arguments: Callable[[K], tuple[Any, ...]],
+        lost: Callable[[K], R] | None,
+    ) -> Iterator[tuple[K, R]]:
+        """Make one call after the other, up to one that kills its worker."""
+        for key in keys:
+            try:
+                yield from self._fallen(task, [key], arguments)
+            except _losses() as error:
+                if lost is None:
                     raise WorkersDiedError(
-                        f"a process died {DEATHS} times in a row, and none of the trainings that wait was done "
-                        f"({len(waiting)}); with fewer --jobs, each has more memory"
+                        f"a process died {DEATHS + 1} times in the same training, the last time with no other one: the "
+                        "system may be short of memory"
                     ) from error
+                yield key, lost(key)
+                return
 
     def _fallen(
         self, task: WorkerCall, keys: list[K], arguments: Callable[[K], tuple[Any, ...]]

@@ -271,7 +271,7 @@ def test_folds_whose_processes_die_again_and_again(
     monkeypatch.chdir(tmp_path)
     options = [*BY_LAM, "--model", "dying_models:linear", "--folds", "2", "--jobs", "2"]
     ended = cli("path", "--data", classes, "--out", tmp_path / "run", *options)
-    cli.assert_refused(ended, "died", "--jobs", "--resume")
+    cli.assert_refused(ended, "died", "memory", "--resume")
 
 
 @pytest.mark.parametrize("points", ["2", "4"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,32 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(cli: Any, classes: Pat
     assert "not convex" in str(record.trials[0].error)
     assert "not convex" in (tmp_path / "run" / "report.html").read_text()
     assert record.chosen != 1
+
+
+DYING = """
+import os
+
+from torch import nn
+
+
+def linear(input_shape, outputs):
+    if os.getpid() != PARENT:
+        os._exit(1)  # as where memory is short
+    return nn.Linear(input_shape[0], outputs)
+"""
+
+
+def test_a_trial_that_kills_its_process_is_named_and_the_others_go_on(
+    cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dying_trials.py").write_text(DYING.replace("PARENT", str(os.getpid())))
+    monkeypatch.chdir(tmp_path)
+    vary = ("--vary", "model=dying_trials:linear,mlp:width=8", "--jobs", "2", "--keep-all")
+    ended = cli("sweep", "--data", classes, "--out", "run", *OPTIONS, *vary)
+    assert (ended.code, ended.err) == (0, "")
+    states = {str(trial.values["model"]): trial.state for trial in read_record(tmp_path / "run").trials}
+    assert states == {"dying_trials:linear": "failed", "mlp:width=8": "done"}
+    assert "killed again and again" in ended.out
 
 
 def test_if_all_trials_fail_the_first_reason_is_said(cli: Any, classes: Path, tmp_path: Path) -> None:

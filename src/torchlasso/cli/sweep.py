@@ -21,6 +21,7 @@ from torchlasso.runs.engine_options import EngineOptions
 from torchlasso.runs.files import RunFiles
 from torchlasso.runs.folder import TRAINING_CODE
 from torchlasso.runs.options import Options
+from torchlasso.runs.sweeping.axes import parse_axis
 from torchlasso.runs.sweeping.checking import check_values
 from torchlasso.runs.sweeping.options import SweepOptions
 from torchlasso.runs.sweeping.page import quality_of, sentence_of_choice
@@ -69,7 +70,8 @@ def sweep(
     engine = EngineOptions(**options.parsed(EngineOptions, SWEEP, values))
     given, path = options.parsed(Options, SWEEP, values), Path(out)
     wanted = options.parsed(SweepOptions, SWEEP, values) | {"vary": tuple(vary or ())}
-    allowed = options.allowed(given["data"], given["model"], given["loss"], *given["augment"], by=allow_code)
+    varied = [value for axis in map(parse_axis, wanted["vary"]) for value in axis.values if isinstance(value, str)]
+    allowed = options.allowed(given["data"], given["model"], given["loss"], *given["augment"], *varied, by=allow_code)
     consent = "".join(f" --allow-code {name}" for name in sorted(allowed))
     command = f"torchlasso sweep --resume --out {shlex.quote(out)}{consent}"
     with resumable(lambda: (path / RECORD).is_file(), command):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torchlasso._core.files import write_text
-from torchlasso.engine import Engine, Workers, WorkersDiedError
+from torchlasso.engine import Engine, Workers
 from torchlasso.path import choose
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.sweeping.page import sweep_page
 from torchlasso.runs.sweeping.pruning import SHARES, Standing, pruned
-from torchlasso.runs.sweeping.record import OVER, PAGE, PRUNED, SweepRecord, SweepTrial, trial_folder
+from torchlasso.runs.sweeping.record import FAILED, OVER, PAGE, PRUNED, SweepRecord, SweepTrial, trial_folder
 from torchlasso.runs.sweeping.suggesting import suggest
 from torchlasso.runs.sweeping.training import figures_at, train_trial
 from torchlasso.training.evaluation import Evaluation
+
+KILLED = "its process was killed again and again; the system may be short of memory"
 
 
 @dataclass(frozen=True)
@@ -36,24 +39,20 @@ def run_sweep(record: SweepRecord, folder: SweepFolder, engine: Engine) -> Sweep
 
     Raises:
         ValueError: all trials failed.
-        OSError: the processes died again and again, or a file cannot be written.
+        OSError: a file cannot be written.
     """
     seed = int(record.given.get("seed") or 0)  # type: ignore[arg-type]
     record.write(folder.path)
-    try:
-        with engine.started() as workers:
-            while True:
-                if all(trial.state in OVER for trial in record.trials):
-                    record = _with_round(record, seed)
-                    record.write(folder.path)
-                going = [trial.number for trial in record.trials if trial.state not in OVER]
-                if not going:
-                    break
-                for changed in _round(record, folder, workers):
-                    record = changed
-                    record.write(folder.path)
-    except WorkersDiedError as error:
-        raise OSError(f"{error}; resume with: torchlasso sweep --resume --out {folder.path}") from error
+    with engine.started() as workers:
+        while True:
+            if all(trial.state in OVER for trial in record.trials):
+                record = _with_round(record, seed)
+                record.write(folder.path)
+            if all(trial.state in OVER for trial in record.trials):
+                break
+            for changed in _round(record, folder, workers):
+                record = changed
+                record.write(folder.path)
     return _finished(record, folder)
 
 
@@ -72,7 +71,8 @@ def _round(record: SweepRecord, folder: SweepFolder, workers: Workers) -> Iterat
     shares = () if record.options.keep_all else SHARES
     for share in (*shares, 1.0):
         going = {trial.number: trial for trial in record.trials if trial.state not in OVER}
-        for _, trial in workers.run(train_trial, going, _arguments(going, record, folder, share)):
+        arguments, lost = _arguments(going, record, folder, share), partial(_killed, going)
+        for _, trial in workers.run(train_trial, going, arguments, lost):
             record = record.with_trial(trial)
             if trial.state in OVER:
                 folder.trained(trial, len(record.trials))
@@ -82,6 +82,10 @@ def _round(record: SweepRecord, folder: SweepFolder, workers: Workers) -> Iterat
                 record = record.with_trial(trial)
                 folder.trained(trial, len(record.trials))
             yield record
+
+
+def _killed(trials: Mapping[int, SweepTrial], number: int) -> SweepTrial:
+    return replace(trials[number], state=FAILED, error=KILLED)
 
 
 def _arguments(
