@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Rows,
         SingularValues,
     )
+    from torchlasso.penalties.lora import lora_ranks
     from torchlasso.selection import Rule, param_groups, penalty
     from torchlasso.storage import load, save
 
@@ -95,6 +96,7 @@ __all__ = [
     "figures",
     "lambda_max",
     "load",
+    "lora_ranks",
     "param_groups",
     "penalty",
     "proximal",
@@ -109,6 +111,7 @@ __all__ = [
 _HOMES = (
     "penalties",
     "penalties.blocks",
+    "penalties.lora",
     "selection",
     "activations",
     "optim",

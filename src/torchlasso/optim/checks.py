@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from torchlasso._core.arguments import check_kind, shown
@@ -46,3 +50,22 @@ def _check_complex(group: Group, penalty: Penalty) -> None:
         raise TypeError(f"complex parameters cannot have the penalty {penalty}: use L1, over any blocks but nm")
     if group["form"] == "latent":
         raise TypeError("complex parameters have no form='latent': leave it out, or give form='normal-map'")
+
+
+# The averages of transformers' Adafactor lack a dimension of their parameter.
+FACTORS = ("exp_avg_sq_row", "exp_avg_sq_col")
+
+
+def check_state(name: str, p: Tensor, state: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if a tensor in the state of a plain optimizer does not fit its parameter.
+
+    It has the same shape, or size 1 in a dimension.
+    """
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or not value.dim() or key in FACTORS:
+            continue
+        if value.dim() != p.dim() or any(a not in (1, b) for a, b in zip(value.shape, p.shape, strict=True)):
+            raise ValueError(
+                f"load_plain_state_dict: {key} of {name} has the shape {tuple(value.shape)}, and the parameter "
+                f"{tuple(p.shape)}; params must have the order of the plain optimizer"
+            )

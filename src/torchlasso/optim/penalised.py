@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from torchlasso.optim.checks import check_group
-from torchlasso.optim.latent_form import THRESHOLD, factors_of
+from torchlasso.optim.checks import check_group, check_state
+from torchlasso.optim.latent_form import LATENT, THRESHOLD, factors_of
 from torchlasso.optim.metric import Metric
+from torchlasso.optim.normal_form import OFFSET
 from torchlasso.penalties import Penalty, check_strength
 from torchlasso.penalties.blocks import Strength
 from torchlasso.penalties.reweighting import Reweighting
@@ -169,8 +171,90 @@ class PenalisedOptimizer(Optimizer):
         with self._groups_replaced(shown):
             return super().__repr__()
 
+    def load_plain_state_dict(self, state_dict: Mapping[str, Any], params: nn.Module | Iterable[Tensor]) -> None:
+        """Load the state of a plain torch optimizer that had other groups: a dense training goes on with a penalty.
+
+        Averages, ages and other state of each parameter are taken over. Rates and other options stay those that the
+        groups have here, so give the present rate to the optimizer or its scheduler.
+
+        Args:
+            state_dict: of the plain optimizer, such as an ``AdamW`` for :class:`torchlasso.ProxAdamW`.
+            params: the parameters in the order in which it was given them: a model, if it was given
+                ``model.parameters()``, or the parameters of its groups one after the other.
+
+        Raises:
+            ValueError: it had another number of parameters, or parameters of other shapes.
+
+        Examples:
+            >>> import torch, torchlasso as tl
+            >>> model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+            >>> plain = torch.optim.AdamW(model.parameters(), lr=0.01)
+            >>> model(torch.ones(2, 3)).sum().backward()
+            >>> plain.step()
+            >>> optimizer = tl.ProxAdamW(tl.param_groups(model, tl.L1(), lam=1e-3), lr=0.01)
+            >>> optimizer.load_plain_state_dict(plain.state_dict(), model)
+            >>> [int(optimizer.state[p]["step"]) for p in model.parameters()]
+            [1, 1, 1, 1]
+        """
+        given = list(params.parameters() if isinstance(params, nn.Module) else params)
+        order = [i for group in state_dict["param_groups"] for i in group["params"]]
+        own = [p for group in self.param_groups for p in group["params"]]
+        if len(order) != len(given) or set(given) != set(own):
+            raise ValueError(
+                f"load_plain_state_dict: the state is that of {len(order)} parameters, params has {len(given)} and "
+                f"this optimizer {len(own)}; give those of the plain optimizer in its order, here the same ones"
+            )
+        states = {p: state_dict["state"].get(i, {}) for i, p in zip(order, given, strict=True)}
+        for p, state in states.items():
+            check_state(self.name_of(p), p, state)
+        new = self.state_dict()
+        for group in new["param_groups"]:
+            del group["gains"], group["plain_gains"]  # they follow from the state
+        new["state"] = {i: states[p] for i, p in enumerate(own) if states[p]}
+        self.load_state_dict(new)
+
+    def set_penalty(self, group: int, penalty: Penalty | None, lam: float = 0.0) -> None:
+        """Give a group another penalty, its first, or none, in the middle of training.
+
+        The state of the optimizer stays; latent weights and factors on λ begin anew. A controller of the group goes on
+        from the new λ.
+
+        Args:
+            group: the index of the group in ``param_groups``.
+            penalty: the penalty, or None.
+            lam: λ.
+
+        Raises:
+            ValueError: λ is negative or not finite, or the penalty does not suit the group.
+
+        Examples:
+            >>> import torch, torchlasso as tl
+            >>> first, second = torch.nn.Linear(3, 4), torch.nn.Linear(4, 1)
+            >>> groups = [{"params": first.weight, "penalty": tl.L1(), "lam": 0.1}]
+            >>> optimizer = tl.ProxSGD([*groups, {"params": second.weight, "penalty": None}], lr=0.1)
+            >>> optimizer.set_penalty(1, tl.L1(over=tl.Rows()), lam=0.01)
+            >>> optimizer.penalties
+            [L1(over=Elements()), L1(over=Rows(weighted=True))]
+        """
+        check_strength(lam)
+        options = self.param_groups[group]
+        new = {**options, "lam": float(lam) if penalty is not None else 0.0}
+        if penalty is not None and penalty.over.joint:
+            raise ValueError(f"set_penalty: {penalty} needs groups made with torchlasso.param_groups")
+        check_group(new, penalty, self.base, self.metric)
+        if "initial_lam" in options:  # a controller multiplies it
+            options["initial_lam"] = new["lam"]
+            new["lam"] *= prod(options.get("lam_factors", []))
+        options.update(lam=new["lam"], held=options["held"] and penalty is not None)
+        options["thresholds"] = [0.0] * len(options["params"])
+        for p in options["params"]:
+            self.weights.pop(p, None)
+            for name in (LATENT, THRESHOLD, OFFSET):
+                self.state.get(p, {}).pop(name, None)
+        self.penalties[group] = penalty
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of this class, or of the plain optimizer."""
+        """Load the state of this class, or of the plain optimizer with the same groups."""
         super().load_state_dict(state_dict)
         kept = (i for group in state_dict["param_groups"] for i in group["params"])
         for i, p in zip(kept, [p for group in self.param_groups for p in group["params"]], strict=True):
