@@ -20,6 +20,7 @@ from torchlasso._core.readable import percent
 from torchlasso._core.text import printable
 from torchlasso.cli import options, screen
 from torchlasso.data.records import Labels
+from torchlasso.data.splits import codes_of
 from torchlasso.data.stored.options import AUTO, STREAMS, StreamOptions
 from torchlasso.distributed.processes import by_first
 from torchlasso.runs.card import ModelCard, open_model
@@ -69,7 +70,8 @@ def predict(
     if not as_json or out is not None:
         _write(out, _table(outputs, inputs, part.names, every=probabilities))
     if y is not None:
-        _report(card, outputs, y, as_json=as_json)
+        groups = None if part.groups is None else codes_of(part.groups)
+        _report(card, outputs, y, groups, as_json=as_json)
 
 
 def _table(outputs: Tensor, inputs: InputSpec, names: Sequence[str], *, every: bool) -> list[list[str]]:
@@ -92,10 +94,10 @@ def _table(outputs: Tensor, inputs: InputSpec, names: Sequence[str], *, every: b
     return [head, *lines]
 
 
-def _report(card: ModelCard, outputs: Tensor, y: Tensor, *, as_json: bool) -> None:
+def _report(card: ModelCard, outputs: Tensor, y: Tensor, groups: Tensor | None, *, as_json: bool) -> None:
     """Print how good the predictions are."""
     found = evaluate_outputs(outputs, card.loss, y)
-    judged = card.judge.judge(outputs, y) if Judge.is_possible() else None
+    judged = card.judge.judge(outputs, y, groups) if Judge.is_possible() else None
     if as_json:
         quality = None if judged is None else asdict(judged)
         print(files.as_json({"rows": len(y), **asdict(found), "quality": quality}), end="")

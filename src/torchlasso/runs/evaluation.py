@@ -76,13 +76,13 @@ def _judged(experiment: Experiment, model: nn.Module, rows: RowSplits) -> dict[s
     need_finite(found.loss, "test")
     fields = asdict(found)
     if Judge.is_possible():
-        judge = judge_of(experiment, rows)
-        fields["test"] = judge.judge(outputs, rows.test[1])
+        judge, (held_out, tested) = judge_of(experiment, rows), rows.held_groups or (None, None)
+        fields["test"] = judge.judge(outputs, rows.test[1], tested)
         if len(rows.validation[0]):
             from torchlasso.runs.quality.gap import chance_of_gap  # scipy, which takes a second
 
             held = outputs_of(model, rows.validation[0])
-            fields["validation"] = judge.judge(held, rows.validation[1])
+            fields["validation"] = judge.judge(held, rows.validation[1], held_out)
             if not experiment.inputs.is_survival:
                 fields["gap"] = chance_of_gap((held, outputs), (rows.validation[1], rows.test[1]), rows.held_groups)
     return fields

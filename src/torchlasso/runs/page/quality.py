@@ -106,6 +106,6 @@ def _note(test: Quality, held: Quality | None, *, is_grouped: bool) -> str:
         )
     else:
         constant = " The constant answer is the mean of the training rows." if test.constant else ""
-    alike = ", as if rows were independent; rows of a group are not, so the true ones are wider" * is_grouped
+    alike = ", and take rows of a group to be alike" * is_grouped
     means = " For several targets, the figures are means over them." if test.targets else ""
     return f"On {test.rows:,} test rows{validation}. Intervals are for the test rows{alike}.{constant}{means}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,12 +70,14 @@ class Judge:
         of = CLASSES if self.classes else SURVIVAL if self.is_survival else NUMBERS
         return [key for key, each in MEASURES.items() if each.of == of and (self.are_logits or not each.probabilities)]
 
-    def judge(self, outputs: Tensor, y: Tensor) -> Quality:
+    def judge(self, outputs: Tensor, y: Tensor, groups: Tensor | None = None) -> Quality:
         """Compute all figures.
 
         Args:
             outputs: of the model, (n, classes) or (n, targets).
             y: class indices, (n,), or targets, (n, targets).
+            groups: the number of the group of each row, (n,), if rows of a group are alike; intervals are then by
+                leaving out groups.
 
         Raises:
             FloatingPointError: an output is infinite or NaN.
@@ -85,7 +88,24 @@ class Judge:
             from torchlasso.runs.quality.survival import concordance
 
             return Quality(len(y), {"concordance": concordance(outputs, y)}, ())
-        return self._of_classes(outputs, y) if self.classes else self._of_numbers(outputs, y)
+        found = self._of_classes(outputs, y) if self.classes else self._of_numbers(outputs, y)
+        return found if groups is None else replace(found, scores=self._by_groups(found.scores, outputs, y, groups))
+
+    def _by_groups(self, scores: dict[str, Score], outputs: Tensor, y: Tensor, groups: Tensor) -> dict[str, Score]:
+        """Return figures with intervals by leaving out groups of rows."""
+        from torchlasso.runs.quality.jackknife import intervals_without
+
+        def values(mask: Any) -> dict[str, float | None]:
+            some = torch.from_numpy(mask).to(y.device)
+            return self.values([*scores], outputs[some], y[some])
+
+        whole = {key: score.value for key, score in scores.items()}
+        limits = intervals_without(values, groups.cpu().numpy(), whole)
+        return {
+            key: replace(score, low=low, high=high)
+            for key, score in scores.items()
+            for low, high in [limits.get(key, (None, None))]
+        }
 
     def value(self, key: str, outputs: Tensor, y: Tensor) -> float | None:
         """Compute the value of one measure, by its key; None where it is not defined."""
@@ -93,13 +113,19 @@ class Judge:
             from torchlasso.runs.quality.survival import concordance
 
             return concordance(outputs, y).value
+        return self.values([key], outputs, y)[key]
+
+    def values(self, keys: Sequence[str], outputs: Tensor, y: Tensor) -> dict[str, float | None]:
+        """Compute the values of some measures of classes or numbers; None where one is not defined."""
         if self.classes:
             from torchlasso.runs.quality.classes import scores_of
 
-            return scores_of(outputs, y, [key], sampled=False)[key].value
-        from torchlasso.runs.quality.numbers import means_of, scores_by_target
+            scores = scores_of(outputs, y, keys, sampled=False)
+        else:
+            from torchlasso.runs.quality.numbers import means_of, scores_by_target
 
-        return means_of(scores_by_target(self.units(outputs), self.units(y), [key]))[key].value
+            scores = means_of(scores_by_target(self.units(outputs), self.units(y), keys))
+        return {key: score.value for key, score in scores.items()}
 
     def _of_classes(self, outputs: Tensor, y: Tensor) -> Quality:
         from torchlasso.runs.quality.classes import MOST, by_class, confusion_of, scores_of
