@@ -150,6 +150,13 @@ def test_a_second_training_begins_anew(tmp_path):
     assert [group["lam"] for group in trainer.optimizer.optimizer.penalised_groups()] == [0.02, 0.01]
 
 
+def test_arguments_count_as_they_are_when_training_begins(tmp_path):
+    trainer = in_order(tmp_path, make=None)
+    trainer.args.learning_rate, trainer.args.adam_beta1 = 0.123, 0.5  # as a search for hyperparameters would
+    optimizer = trainer.create_optimizer()
+    assert all((group["lr"], group["betas"][0]) == (0.123, 0.5) for group in optimizer.param_groups)
+
+
 def test_what_is_frozen_is_left_out(tmp_path):
     model = network()
     model.bert.embeddings.requires_grad_(False)

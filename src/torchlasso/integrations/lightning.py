@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
 from torchlasso._core.arguments import check_whole
@@ -99,7 +100,7 @@ class SparseTraining(Callback):
         """Find the units of a model that is to become smaller, and make it as small as that of the checkpoint."""
         if self._handle is not None:
             self._handle.remove()
-        if self.example_inputs is None or not (self.compact or self.shrink_every):
+        if not self.compact and self.shrink_every is None:
             return
         if any_sharded(pl_module.parameters()):
             raise ValueError(
@@ -108,7 +109,7 @@ class SparseTraining(Callback):
         model = self._model(pl_module)
         if self.shrink_every is not None:
             only_one(trainer.optimizers, "SparseTraining")
-            self._shrinker = Shrinker(model, self.example_inputs)
+            self._shrinker = Shrinker(model, self._inputs(pl_module))
         if self._weights is not None:
             self._replay(trainer, pl_module)
 
@@ -153,9 +154,9 @@ class SparseTraining(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the smaller model."""
         self._control.end()
-        if self.compact and self.example_inputs is not None:
-            model = self._model(pl_module)
-            self.compacted, self.report = compact(model, self.example_inputs, return_report=True)
+        if self.compact:
+            inputs = self._inputs(pl_module)
+            self.compacted, self.report = compact(self._model(pl_module), inputs, return_report=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers and the module."""
@@ -171,6 +172,11 @@ class SparseTraining(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state once the optimizers have loaded theirs."""
         self._loaded = state_dict
+
+    def _inputs(self, pl_module: LightningModule) -> Any:
+        """Return the example inputs on the device of the module."""
+        device = pl_module.device
+        return tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, self.example_inputs)
 
     def _model(self, pl_module: LightningModule) -> nn.Module:
         try:

@@ -15,7 +15,7 @@ from torchlasso._core.wrappers import unwrapped_optimizer
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.integrations.loop_control import LoopControl, MakeControllers
 from torchlasso.integrations.transformers.groups import decayed_groups
-from torchlasso.optim import proximal
+from torchlasso.optim import Proximal, proximal
 from torchlasso.penalties import Penalty
 from torchlasso.selection import Rule
 from torchlasso.storage.checkpoint import load_state, save_state
@@ -69,27 +69,29 @@ def sparsify(
         raise ValueError(
             "sparsify: the Trainer has an optimizer already; make it without optimizers, and args.optim counts"
         )
-    model: Any = trainer.model
-    base, given = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
-    cls, given = proximal(base), {**given, **options}
-    if "fused" not in options:
-        given.pop("fused", None)  # the Trainer asks for torch's own kernels
-
     callback = SparseTrainingCallback(trainer, controllers)
 
-    def build(model: nn.Module, **kwargs: Any) -> Optimizer:
+    def chosen(model: Any) -> tuple[type[Proximal], dict[str, Any]]:
+        """Return the optimizer of the arguments as they are now, which a search for hyperparameters changes."""
+        base, kwargs = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
+        kwargs = {key: value for key, value in kwargs.items() if key != "fused"}  # these are torch's own kernels
+        return proximal(base), {**kwargs, **options}
+
+    def build(model: nn.Module) -> Optimizer:
         decayed = set(trainer.get_decay_parameter_names(model))
         decays = {
             p: trainer.args.weight_decay if name in decayed else 0.0
             for name, p in model.named_parameters()
             if p.requires_grad
         }
+        cls, kwargs = chosen(model)
         optimizer = cls(decayed_groups(model, penalty, lam, decays), **kwargs)
         callback.watch(optimizer)
         return optimizer
 
-    # transformers calls the first twice: without arguments, then with the model and the second
-    trainer.optimizer_cls_and_kwargs = (lambda: build, given)  # type: ignore[assignment]
+    chosen(trainer.model)  # an unknown optimizer is refused at once
+    # transformers calls the first twice: without arguments, then with the model
+    trainer.optimizer_cls_and_kwargs = (lambda: build, {})  # type: ignore[assignment]
     trainer.add_callback(callback)
     return callback
 
