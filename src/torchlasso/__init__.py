@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torchlasso.inference import AccelerationReport, accelerate
     from torchlasso.optim import ProxAdam, ProxAdamW, Proximal, ProxSGD, proximal
     from torchlasso.penalties import L1, MCP, SCAD, ElasticNet, LHalf, LogSum, Penalty, Separable, SparseGroup
+    from torchlasso.penalties.attention import attention_heads
     from torchlasso.penalties.blocks import (
         NM,
         Blocks,
@@ -92,6 +93,7 @@ __all__ = [
     "Units",
     "Warmup",
     "accelerate",
+    "attention_heads",
     "compact",
     "figures",
     "lambda_max",
@@ -111,6 +113,7 @@ __all__ = [
 _HOMES = (
     "penalties",
     "penalties.blocks",
+    "penalties.attention",
     "penalties.lora",
     "selection",
     "activations",
