@@ -85,6 +85,4 @@ def test_where_there_is_no_interval() -> None:
     assert judge.judge(right, y, torch.arange(40) // 4).scores["error"].low is None  # all right
     one_class = torch.cat([torch.zeros(10), torch.ones(2)]).long()
     outputs = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
-    assert (
-        judge.judge(outputs, one_class, torch.arange(12) // 2).scores["auc"].low is None
-    )  # without one group
+    assert judge.judge(outputs, one_class, torch.arange(12) // 2).scores["auc"].low is None  # without one group

@@ -43,7 +43,7 @@ def attention_heads(model: nn.Module, *, weighted: bool = True) -> Joint:
         [3]
     """
     check_model("attention_heads: model", model)
-    known = {p: name for name, p in model.named_parameters()}
+    known: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     names: list[str] = []
     families: list[tuple[Piece, ...]] = []
     for path, module in model.named_modules():

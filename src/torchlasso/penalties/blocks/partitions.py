@@ -176,7 +176,9 @@ class InputChannels(_Channels):
 @register("heads")
 @dataclass(frozen=True)
 class Heads(Partition):
-    """Attention heads: equal runs of the rows of a projection.
+    """Attention heads: equal runs of the rows of a projection, each by itself.
+
+    :func:`torchlasso.attention_heads` finds the number of heads, and has one block for all projections of a head.
 
     Args:
         n: the number of heads; it must divide the dimension.
