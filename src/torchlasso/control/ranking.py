@@ -175,10 +175,9 @@ def _sets(optimizer: Proximal, group: Group, allow_empty: bool) -> list[_Set]:
     # a rate that has fallen to 0 has no prox, and one that is alike in all groups changes no order
     options = group if group["lr"] else {**group, "lr": group.get("initial_lr", 1.0)}
     steps: list[Strength | None] = []
-    for p, gain in zip(group["params"], group["gains"], strict=True):
-        state = optimizer.state.get(p, {})
-        moves = p.requires_grad and (state or not known)  # SGD without momentum has no state
-        steps.append(optimizer.metric.step_size(options, state, float(gain)) if moves else None)
+    for i, p in enumerate(group["params"]):
+        moves = p.requires_grad and (optimizer.state.get(p) or not known)  # SGD without momentum has no state
+        steps.append(_step(optimizer, options, i) if moves else None)
     lams = [initial_lam(group) * scale for scale in group["lam_scales"]]
     for params, some, own in zip(*map(over.together, (group["params"], steps, lams)), strict=True):
         guard = over.carry and not allow_empty
@@ -187,3 +186,16 @@ def _sets(optimizer: Proximal, group: Group, allow_empty: bool) -> list[_Set]:
         triples = zip(over.views(params), strengths, over.steps(params, some), strict=True)
         found.append(_Set(penalty, params, [_View(each, *triple, guard) for triple in triples]))
     return found
+
+
+def _step(optimizer: Proximal, options: Group, i: int) -> Strength:
+    """Return the length by which blocks of a parameter are ranked: τ, or t in the normal-map form."""
+    p, metric = options["params"][i], optimizer.metric
+    if options["form"] == "normal-map":
+        return options["reaches"][i] or 1.0
+    state = optimizer.state.get(p, {})
+    if metric.sees:
+        if p.grad is None:
+            return 1.0
+        state = {**state, **metric.seen(p, options)}
+    return metric.step_size(options, state, float(options["gains"][i]))
