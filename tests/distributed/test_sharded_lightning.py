@@ -13,7 +13,18 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 
 from tests.support.cluster import Cluster
-from tests.support.loops import EPOCHS, EXAMPLE, SIZE, STEPS, controllers, loop, network, optimizer_of, rows
+from tests.support.loops import (
+    EPOCHS,
+    EXAMPLE,
+    SIZE,
+    STEPS,
+    ResumableLoader,
+    controllers,
+    loop,
+    network,
+    optimizer_of,
+    rows,
+)
 from torchlasso.distributed.sharding import local, whole
 
 pytest.importorskip("lightning")
@@ -67,8 +78,7 @@ def fit(module: LightningModule, strategy, *callbacks, **options) -> LightningMo
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    own = torch.utils.data.TensorDataset(*(part[dist.get_rank() :: 2] for part in rows()))
-    loader = torch.utils.data.DataLoader(own, batch_size=SIZE // 2)
+    loader = ResumableLoader(SIZE // 2, [part[dist.get_rank() :: 2] for part in rows()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Lightning, on its own code and on small examples
         trainer.fit(module, loader, **options)
@@ -87,14 +97,28 @@ def ddp() -> None:
     compare(fit(Regression(False), DDPStrategy(), SparseTraining(controllers)).net, loop(dtype=torch.float64))
 
 
-@CLUSTER.scenario("DDP, the model becomes smaller")
+def checkpoints() -> tuple[ModelCheckpoint, Path]:
+    """Return a callback that keeps a checkpoint at half of the training, and its file."""
+    folder = [tempfile.mkdtemp()]
+    dist.broadcast_object_list(folder)
+    keep = ModelCheckpoint(folder[0], "{step}", every_n_train_steps=STEPS // 2 + 2, save_top_k=-1)
+    return keep, Path(folder[0], f"step={STEPS // 2 + 2}.ckpt")
+
+
+@CLUSTER.scenario("DDP, the model becomes smaller, and goes on")
 def smaller() -> None:
-    sparse = SparseTraining(controllers, example_inputs=EXAMPLE.double(), shrink_every=1, submodule="net")
-    module = fit(Regression(True), DDPStrategy(), sparse)
+    def sparse() -> SparseTraining:
+        return SparseTraining(controllers, example_inputs=EXAMPLE.double(), shrink_every=1, submodule="net")
+
+    keep, file = checkpoints()
+    module = fit(Regression(True), DDPStrategy(), sparse(), keep)
     assert module.net[0].out_features < 16
     sizes = [None, None]
     dist.all_gather_object(sizes, [p.detach() for p in module.parameters()])
     for p, q in zip(*sizes, strict=True):
+        assert torch.equal(p, q)
+    again = fit(Regression(True), DDPStrategy(), sparse(), ckpt_path=file, weights_only=True)
+    for p, q in zip(again.parameters(), module.parameters(), strict=True):
         assert torch.equal(p, q)
 
 
@@ -103,12 +127,9 @@ def fsdp() -> None:
     def strategy():
         return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
 
-    folder = [tempfile.mkdtemp()]
-    dist.broadcast_object_list(folder)
-    keep = ModelCheckpoint(folder[0], "{step}", every_n_train_steps=STEPS // 2, save_top_k=-1)
+    keep, file = checkpoints()
     module = fit(Sharded(False), strategy(), SparseTraining(controllers), keep)
     compare(module.net, loop(dtype=torch.float64))
-    file = Path(folder[0], f"step={STEPS // 2}.ckpt")
     again = fit(Sharded(False), strategy(), SparseTraining(controllers), ckpt_path=file)
     for p, q in zip(again.parameters(), module.parameters(), strict=True):
         assert torch.equal(local(p.detach()), local(q.detach()))

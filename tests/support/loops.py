@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,15 +67,15 @@ def loader() -> DataLoader:
 
 
 class ResumableLoader:
-    """The batches of :func:`loader`, from where an earlier loader was when its state was taken."""
+    """The batches of rows in their order, from where an earlier loader was when its state was taken."""
 
-    def __init__(self) -> None:
-        self.batches, self.done, self.first = list(loader()), 0, 0
+    def __init__(self, size: int = SIZE, parts: Sequence[Tensor] = rows()) -> None:
+        self.batches, self.done, self.first = list(zip(*(part.split(size) for part in parts), strict=True)), 0, 0
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         self.done = self.first
         while self.done < len(self):
             self.done += 1
