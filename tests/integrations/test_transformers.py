@@ -178,7 +178,11 @@ def test_a_smaller_model_is_read_by_the_line(alike, tmp_path):
     example = {"input_ids": Texts().tokens[:2]}
     small = tl.compact(model, example)
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
-    line = save_small(small, tmp_path / "small", example)
+    line = save_small(small, tmp_path / "small", example, measured={"test error": 0.02})
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "library_name: transformers" in card
+    assert "\n| test error | 0.02 |\n" in card
+    assert line.replace(str(tmp_path / "small"), "FOLDER") in card
     assert ("torchlasso.load" not in line) == alike
     space = {"BertForSequenceClassification": BertForSequenceClassification, "AutoConfig": AutoConfig, "torchlasso": tl}
     exec(line, space)

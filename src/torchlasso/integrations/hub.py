@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
-from torchlasso._core.arguments import is_number, shown
+from torchlasso._core.arguments import shown
 from torchlasso._core.extras import require
-from torchlasso._core.readable import byte_size, percent
-from torchlasso.compaction.resizing import Resizing
-from torchlasso.diagnostics.report import report
+from torchlasso.integrations.model_cards import TEMPLATE, card_fields, check_measured, take_picture
 from torchlasso.storage import load, save
 
 try:
@@ -25,32 +21,15 @@ except ModuleNotFoundError:
 
 ModelT = TypeVar("ModelT", bound="SparseHubMixin")
 
-WEIGHTS, PICTURE = "torchlasso.safetensors", "frontier.png"
-TEMPLATE = """---
-{{ card_data }}
----
-
-# {{ name }}
-
-{{ summary }}
-
-| | |
-|---|---|
-{% for what, value in rows %}| {{ what }} | {{ value }} |
-{% endfor %}
-{% if picture %}
-![Error over the share of weights that are left]({{ picture }})
-{% endif %}
-## Loading it
-
-The weights are data: no code of this repository runs. With the class `{{ name }}` of the model, of its full size,
+WEIGHTS = "torchlasso.safetensors"
+LOADING = """The weights are data: no code of this repository runs. With the class `{name}`, which makes
+the model of the full size,
 
 ```python
-model = {{ name }}.from_pretrained("FOLDER OR REPOSITORY")
+model = {name}.from_pretrained("FOLDER OR REPOSITORY")
 ```
 
-or, for any model of the same layers, `torchlasso.load("{{ weights }}", into=model)`.
-"""
+or, for any model of the same layers, `torchlasso.load("{weights}", into=model)`."""
 
 
 class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["sparse"], model_card_template=TEMPLATE):
@@ -98,20 +77,16 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
             FileNotFoundError: there is no such picture.
         """
         given = dict(model_card_kwargs or {})
-        _check_measured(given.get("measured"))
-        if given.get("frontier") is not None:
-            Path(save_directory).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(given["frontier"], Path(save_directory, PICTURE))
+        check_measured(given.get("measured"), "save_pretrained")
+        take_picture(given.get("frontier"), Path(save_directory))
         found: str | None = super().save_pretrained(save_directory, model_card_kwargs=given, **kwargs)
         return found
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Return the card of the model."""
-        measured = kwargs.pop("measured", None) or {}
-        picture = PICTURE if kwargs.pop("frontier", None) is not None else None
-        rows = [*_sizes(_module(self)), *((_cell(name), _cell(value)) for name, value in measured.items())]
-        kwargs |= {"name": type(self).__name__, "weights": WEIGHTS, "picture": picture, "rows": rows}
-        return super().generate_model_card(*args, summary=_summary(_module(self)), **kwargs)
+        loading = LOADING.format(name=type(self).__name__, weights=WEIGHTS)
+        fields = card_fields(_module(self), loading, kwargs.pop("measured", None), kwargs.pop("frontier", None))
+        return super().generate_model_card(*args, **fields, **kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save(_module(self), save_directory / WEIGHTS)
@@ -150,40 +125,3 @@ def _module(model: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"SparseHubMixin is for classes of torch.nn.Module; got {shown(model)}")
     return model
-
-
-def _sizes(model: nn.Module) -> list[tuple[str, str]]:
-    """Return the rows of the card that are counted."""
-    counted, cut = report(model), Resizing.of(model).tensors
-    parameters = dict(model.named_parameters())
-    full = sum(prod(cut.get(name, p.shape)) for name, p in parameters.items())
-    weights = sum(layer.weights for layer in counted.layers)
-    zeros = sum(layer.zeros for layer in counted.layers)
-    rows = [("parameters", f"{counted.parameters:,}"), ("weights that are zero", f"{zeros:,} of {weights:,}")]
-    if full > counted.parameters:
-        rows.append(("parameters before units were removed", f"{full:,}"))
-    return [*rows, ("size in memory", byte_size(counted.bytes))]
-
-
-def _summary(model: nn.Module) -> str:
-    """Return the first sentence of the card."""
-    counted = report(model)
-    zeros = percent(
-        sum(layer.zeros for layer in counted.layers) / max(1, sum(layer.weights for layer in counted.layers))
-    )
-    smaller = ", and units without effect were removed" if Resizing.of(model).tensors else ""
-    return f"A sparse model, trained with torchlasso: {zeros} of its weights are exactly zero{smaller}."
-
-
-def _check_measured(measured: Any) -> None:
-    is_named = isinstance(measured, Mapping) and all(
-        isinstance(name, str) and (isinstance(value, str) or is_number(value)) for name, value in measured.items()
-    )
-    if measured is not None and not is_named:
-        raise TypeError(f"save_pretrained: measured must have a number or a text for each name; got {shown(measured)}")
-
-
-def _cell(value: Any) -> str:
-    """Return a value for a table of Markdown."""
-    text = f"{value:.6g}" if is_number(value) else str(value)
-    return " ".join(text.split()).replace("|", "\\|")
