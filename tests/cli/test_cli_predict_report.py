@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,13 +210,17 @@ def test_the_report_is_a_table_of_the_layers(cli: Any, finished: Path) -> None:
     assert f"{summary['stationarity']['max']:.2g}" in ended.out
 
 
-def test_the_report_as_json(cli: Any, finished: Path) -> None:
+def test_the_report_as_json(cli: Any, finished: Path, tmp_path: Path) -> None:
     run = finished / "classes"
     ended = cli("report", run, "--json")
     assert ended.code == 0
     found = json.loads(ended.out)
-    assert {key: value for key, value in found.items() if key not in ("report", "features_read")} == cli.summary(run)
-    assert sorted(found["features_read"]) == ["a", "b", "c", "d", "e"]
+    summary = cli.summary(run)
+    assert {key: value for key, value in found.items() if key != "report"} == summary
+    assert sorted(summary.pop("features_read")) == ["a", "b", "c", "d", "e"]
+    shutil.copytree(run, tmp_path / "older")
+    (tmp_path / "older" / "summary.json").write_text(json.dumps(summary))
+    assert json.loads(cli("report", tmp_path / "older", "--json").out) == found  # the graph is read again
     assert found["report"]["nonzero"] == found["nonzero"]
     held = load_file(run / "model.safetensors")
     zeros = {name: int((w == 0).sum()) for name, w in held.items() if w.dim() >= 2}

@@ -32,7 +32,8 @@ def report(
         screen.say(f"{folder.report}")
         return
     record = sparsity_report(model, experiment.marked(model))
-    names = names_read(Shown(folder, experiment, model, summary))
+    known = summary.features_read
+    names = names_read(Shown(folder, experiment, model, summary)) if known is None else list(known)
     if as_json:
         print(files.as_json({**summary.to_dict(), "features_read": names, "report": record.to_dict()}), end="")
     else:

@@ -83,15 +83,18 @@ def wait() -> None:
     total(0.0)
 
 
-def by_first(action: Callable[P, None]) -> Callable[P, None]:
-    """Decorate a function that only the first process runs, while the others wait before it and until its end."""
+def by_first(action: Callable[P, T]) -> Callable[P, T | None]:
+    """Decorate a function that only the first process runs, while the others wait before it and until its end.
+
+    In the others it returns None.
+    """
 
     @functools.wraps(action)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T | None:
         wait()
-        if is_first():
-            action(*args, **kwargs)
+        found = action(*args, **kwargs) if is_first() else None
         wait()
+        return found
 
     return wrapped
 

@@ -66,7 +66,7 @@ def run_path(
     summary = replace(summary, warnings=found)
     folder.write_means(mean_images(experiment.inputs, rows.train))
     folder.write_words(word_effects(experiment, model, rows.train[0]))
-    write_page(folder, experiment, model, summary)
+    summary = replace(summary, features_read=write_page(folder, experiment, model, summary))
     folder.write_summary(summary)
     observer.chosen(judged, chosen, summary)
     for sentence in found:

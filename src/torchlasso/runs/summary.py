@@ -91,6 +91,8 @@ class Summary:
         warnings: signs that training has failed, a sentence each; empty if there are none.
         regularisation: the regularisation of the training and of its comparisons beside the penalty, in words.
         data: what was read; None for a comparison.
+        features_read: the names of the features that are read, strongest first; None for other rows than those of
+            tables, for a comparison, and if it is not known.
         dense, loss_term: the comparison runs, if there were any.
     """
 
@@ -120,13 +122,14 @@ class Summary:
     warnings: tuple[str, ...] = field(default=(), metadata=NEWER)
     regularisation: tuple[str, ...] = field(default=(), metadata=NEWER)
     data: DataCard | None = None
+    features_read: tuple[str, ...] | None = None
     dense: Summary | None = None
     loss_term: Summary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of ``summary.json``: without the parts that there are not, such as a refit."""
         entries = asdict(self)
-        for key in ("refit", "kept", "data"):
+        for key in ("refit", "kept", "data", "features_read"):
             if entries[key] is None:
                 del entries[key]
         for key in ("dense", "loss_term"):

@@ -85,7 +85,7 @@ def run_training(
     folder.write_means(mean_images(experiment.inputs, rows.train))
     folder.write_words(word_effects(experiment, model, rows.train[0]))
     if page:
-        write_page(folder, experiment, model, summary)
+        summary = replace(summary, features_read=write_page(folder, experiment, model, summary))
     folder.write_summary(summary)
     observer.trained(summary)
     observer.say(f"{folder.path}: report.html, summary.json, model.safetensors")

@@ -20,11 +20,11 @@ BOUNDS: Mapping[str, Interval] = {
     "r2": (-math.inf, 1.0),
 }
 
-Values = Mapping[str, float | None]  # by the key of the measure
+FiguresByKey = Mapping[str, float | None]  # by the key of the measure
 
 
 def intervals_without(
-    values: Callable[[NDArray[np.bool_]], Values], groups: NDArray[np.int64], whole: Values
+    values: Callable[[NDArray[np.bool_]], FiguresByKey], groups: NDArray[np.int64], whole: FiguresByKey
 ) -> dict[str, Interval]:
     """Return intervals by the delete-a-group jackknife (Kott 2001, Journal of Official Statistics 17).
 
