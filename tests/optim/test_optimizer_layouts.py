@@ -160,10 +160,11 @@ def test_complex_parameters_without_a_penalty_are_stepped_as_in_torch(case, impl
 
 @EACH
 @FEW
-def test_complex_parameters_with_a_penalty_are_refused(case, implementation):
-    w = nn.Parameter(torch.ones(3, dtype=torch.complex64))
-    with pytest.raises(TypeError, match="complex parameters cannot be penalised"):
-        tl.proximal(CASES[case][0])([w], penalty=tl.L1(), lam=0.1, **options_of(case, implementation))
+def test_complex_parameters_with_a_penalty_of_signs_are_refused(case, implementation):
+    w = nn.Parameter(torch.ones(3, 2, dtype=torch.complex64))
+    for penalty in (tl.SparseGroup(), tl.L1(over=tl.NM(2, 4)), tl.L1(over=tl.NonNegative())):
+        with pytest.raises(TypeError, match="complex parameters cannot have the penalty"):
+            tl.proximal(CASES[case][0])([w], penalty=penalty, lam=0.1, **options_of(case, implementation))
 
 
 @FEW

@@ -30,7 +30,8 @@ WEIGHTINGS = [None, "reweighted", "reweighted later", "adaptive"]
 
 
 def suits(name: str, over: blocks.Blocks, *_: object) -> bool:
-    return not (issubclass(CONVEX[name], SparseGroup) and isinstance(over, blocks.SingularValues | NM))
+    odd = isinstance(over, blocks.SingularValues | NM) or not over.symmetric
+    return not (issubclass(CONVEX[name], SparseGroup) and odd)
 
 
 def weigh(optimizer: tl.Proximal, params: list[nn.Parameter], weighting: str | None, step: int) -> tl.Reweighted | None:
