@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tests.support.command_line import succeed
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.folder import RunFolder
-from torchlasso.runs.path import _fold
+from torchlasso.runs.path_trainings import follow_fold
 from torchlasso.runs.recipes import completed, nothing_given
 from torchlasso.runs.rows import read_data_again
 from torchlasso.runs.word_effects import word_effects
@@ -181,7 +181,9 @@ def test_a_path_over_words_and_one_of_its_folds(cli: Any, tickets: Path, tmp_pat
     assert len(json.loads(cli("report", tmp_path / "run", "--json").out)["features_read"]) <= 32
     experiment = RunFolder(tmp_path / "run").read_experiment()
     folded = replace(experiment.options, path=replace(experiment.options.path, folds=2))
-    assert len(_fold(replace(experiment, options=folded), 0, 1)) == 3
+    fold = RunFolder(tmp_path / "fold")
+    with fold.locked():
+        assert len(follow_fold(replace(experiment, options=folded), fold, 0)) == 3
 
 
 @pytest.mark.slow
