@@ -11,6 +11,7 @@ STEPS = 400
 CASES = {
     "Muon": (torch.optim.Muon, {"lr": 0.02, "weight_decay": 0.0}),
     "Adafactor": (torch.optim.Adafactor, {"lr": 0.05}),
+    "Adafactor, latent": (torch.optim.Adafactor, {"lr": 0.05, "form": "latent"}),
     "Adam, normal map": (torch.optim.Adam, {"lr": 0.01, "form": "normal-map"}),
     "SGD, normal map": (torch.optim.SGD, {"lr": 0.05, "form": "normal-map"}),
 }

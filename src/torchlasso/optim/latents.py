@@ -64,7 +64,12 @@ def updated_in(optimizer: Proximal, group: Group) -> Updated:
         raise ValueError("the group has no latent weights: it is not penalised, or not in the latent form")
 
     def length_of(i: int) -> Strength | None:
-        state = optimizer.state.get(group["params"][i])
-        return optimizer.metric.reach(group, state, float(group["gains"][i])) if state else None
+        p, metric = group["params"][i], optimizer.metric
+        state = optimizer.state.get(p)
+        if not state:
+            return None
+        if metric.sees and p.grad is None:
+            return 0.0
+        return metric.reach(group, {**state, **metric.seen(p, group)}, float(group["gains"][i]))
 
     return Updated(group, penalty, length_of, {}, optimizer.state, optimizer.weights)
