@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from torchlasso.path import follow
@@ -65,6 +68,23 @@ def test_a_run_with_weights(cli: Any, table: Path, tmp_path: Path) -> None:
     unlabelled.write_text("a,b,c\n1,2,3\n")
     for data in (table, unlabelled):
         assert cli("predict", tmp_path / "weighted", "--data", data, "--out", tmp_path / "out.csv").code == 0
+
+
+def test_only_the_training_rows_need_weights(cli: Any, table: Path, tmp_path: Path) -> None:
+    others = tmp_path / "others.csv"
+    others.write_text("a,b,c,label\n" + "".join(f"{i},1,2,{i % 2}\n" for i in range(8)))
+    parts = ("--validation", others, "--test", others)
+    assert cli.train(table, tmp_path / "run", *SMALL, *WEIGHT, *parts).code == 0
+    ended = cli.train(others, tmp_path / "other", *SMALL, *WEIGHT)
+    cli.assert_refused(ended, "no column 'importance' for the weights; there are 'a', 'b', 'c'")
+    content = pa.csv.read_csv(table)
+    for name, kind in (("flags", pa.bool_()), ("numbers", pa.int64())):
+        place = content.column_names.index("importance")
+        changed = content.set_column(place, "importance", content["importance"].cast(kind))
+        pq.write_table(changed, tmp_path / f"{name}.parquet")
+        assert cli.train(tmp_path / f"{name}.parquet", tmp_path / name, *SMALL, *WEIGHT).code == 0
+    found, wanted = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("flags", "numbers"))
+    assert found == wanted
 
 
 @pytest.mark.slow

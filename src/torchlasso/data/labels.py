@@ -33,7 +33,7 @@ class ColumnSelection:
         group: the column that names the group of each row, such as a person; with ``COLUMN:PATTERN``, the part of its
             text that a regular expression matches, or its first parenthesis.
         time: the column of the time of each row, numbers or dates.
-        weight: the column of the weight of each row in training.
+        weight: the column of the weight of each row in training; other rows need none.
         categories: columns of categories that are written as numbers, such as postcodes.
         task: ``"classification"`` or ``"regression"``, for labels that are whole numbers; None to judge by them.
         images: how images are read.
@@ -72,7 +72,6 @@ class ColumnSelection:
         for name, what in (
             (group, "groups"),
             (self.time, "the time"),
-            (self.weight, "the weights"),
             *((name, "categories") for name in self.categories),
             *((name, "the text") for name in self.text),
         ):

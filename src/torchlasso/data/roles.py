@@ -163,6 +163,8 @@ def _weights(pa: Any, column: Any, name: str, origin: str) -> Labels:
     column = plain_column(pa, column)
     if pa.types.is_string(column.type):
         [column] = typed(pa, [column])
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
     if not holds_numbers(pa, column.type):
         raise ValueError(f"{origin}: the column {name!r} does not hold numbers, which weights are")
     values = np.asarray(column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy())
