@@ -210,7 +210,18 @@ def test_which_layers_become_two(build: Any, expected: list[str]) -> None:
     model, x = build(), torch.randn(3, 12)
     small, report = tl.compact(model, x, low_rank=True, return_report=True)
     assert [layer.name for layer in report.factored] == expected
+    assert report.whole == (("read",) if build is ReadsWeights else ())
+    assert ("read has a low rank and stays: " in str(report)) == (build is ReadsWeights)
     assert torch.allclose(small(x), model(x), atol=1e-6)
+
+
+def test_a_layer_whose_fast_path_reads_weights_says_that_they_stay() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    lowered_(layer.linear1, 2)
+    x = torch.randn(2, 5, 16)
+    small, report = tl.compact(nn.Sequential(layer), x, low_rank=True, return_report=True)
+    assert report.whole == ("0.linear1",)
+    assert torch.allclose(small(x), layer(x), atol=1e-6)
 
 
 def test_in_onnx(tmp_path: Path) -> None:

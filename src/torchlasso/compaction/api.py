@@ -85,11 +85,11 @@ def compact(
         )
     """
     small, config, compaction = _small(model, example_inputs, multiple_of)
-    ranks = factor_(small, example_inputs) if low_rank else []
+    ranks, whole = factor_(small, example_inputs) if low_rank else ([], [])
     if not return_report:
         return small
     before, after = (Totals.of(each, example_inputs) for each in (uncompiled(model), small))
-    return small, replace(report_of(compaction, before, after, config), factored=tuple(ranks))
+    return small, replace(report_of(compaction, before, after, config), factored=tuple(ranks), whole=tuple(whole))
 
 
 def compacted(

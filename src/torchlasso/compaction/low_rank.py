@@ -94,7 +94,7 @@ def factored(layer: Any) -> LowRank | None:
     return two
 
 
-def factor_(model: nn.Module, example_inputs: ExampleInputs) -> list[FactoredLayer]:
+def factor_(model: nn.Module, example_inputs: ExampleInputs) -> tuple[list[FactoredLayer], list[str]]:
     """Replace layers of low rank by two layers each, where the outputs of the model stay the same.
 
     Outputs are compared in evaluation and in the model's own precision, on the example and on random inputs like it: to
@@ -104,10 +104,13 @@ def factor_(model: nn.Module, example_inputs: ExampleInputs) -> list[FactoredLay
     Args:
         model: it is changed.
         example_inputs: its example inputs.
+
+    Returns:
+        The layers that became two, and the names of layers of low rank that stay.
     """
     found = {name: two for name, layer in _alone(model) if (two := factored(layer)) is not None}
     if not found:
-        return []
+        return [], []
     runs = [(inputs, _outputs(model, inputs)) for inputs in (example_inputs, others_like(example_inputs))]
 
     def kept(names: Iterable[str]) -> list[str]:
@@ -122,7 +125,7 @@ def factor_(model: nn.Module, example_inputs: ExampleInputs) -> list[FactoredLay
         return []
 
     names = kept(found) or [name for each in found for name in kept([each])]
-    return [_described(name, found[name]) for name in names]
+    return [_described(name, found[name]) for name in names], [name for name in found if name not in names]
 
 
 @contextmanager

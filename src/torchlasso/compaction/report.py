@@ -138,6 +138,8 @@ class CompactionReport:
             removed, or if the model has no config like the models of transformers.
         checked: the comparison of the two models, and the parts that the example inputs did not exercise.
         factored: the layers of low rank that became two.
+        whole: the names of layers of low rank that stay, since the model did not run with two in the place of one, such
+            as one that reads the weight itself, or its outputs changed.
     """
 
     families: tuple[FamilyReport, ...]
@@ -147,6 +149,7 @@ class CompactionReport:
     config: str = ""
     checked: Checked = Checked()
     factored: tuple[FactoredLayer, ...] = ()
+    whole: tuple[str, ...] = ()
 
     @property
     def removed(self) -> int:
@@ -182,6 +185,7 @@ class CompactionReport:
             totals.append((name, show(before), show(after), percent(after / before) if before else "–"))
         unknown = [f"not understood: {name} ({times}×)" for name, times in self.unknown.items()]
         config = [self.config] if self.config else []
-        ranks = [str(layer) for layer in self.factored]
+        why = "has a low rank and stays: the model does not run with two layers there, or its outputs change"
+        ranks = [*map(str, self.factored), *(f"{name} {why}" for name in self.whole)]
         notes = ["", *str(self.checked).splitlines()] if str(self.checked) else []
         return "\n".join([*lines, *ranks, *unknown, *config, "", *aligned(totals, left=1), *notes])
