@@ -216,3 +216,16 @@ def test_groups_are_compared_where_there_are_groups(cli: Any, tmp_path: Path) ->
     assert rows.held_groups is not None
     assert [len(part) for part in rows.held_groups] == [len(rows.validation[0]), len(rows.test[0])]
     assert 0 < cli.summary(tmp_path / "run")["gap"] <= 1
+    found = cli.summary(tmp_path / "run")["test"]["scores"]["error"]
+    without = [line.partition(",")[2] for line in (tmp_path / "animals.csv").read_text().splitlines()]
+    (tmp_path / "unknown.csv").write_text("\n".join(without))
+    widths = []
+    for name in ("animals", "unknown"):
+        out = ("--json", "--out", tmp_path / "predictions.csv")
+        ended = cli("predict", tmp_path / "run", "--data", tmp_path / f"{name}.csv", *out)
+        assert ended.code == 0
+        assert ("intervals take rows to be independent" in ended.err) == (name == "unknown")
+        score = json.loads(ended.out)["quality"]["scores"]["error"]
+        widths.append(score["high"] - score["low"])
+    assert widths[0] != widths[1]
+    assert found["low"] < found["value"] < found["high"]

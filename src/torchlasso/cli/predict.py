@@ -71,6 +71,8 @@ def predict(
         _write(out, _table(outputs, inputs, part.names, every=probabilities))
     if y is not None:
         groups = None if part.groups is None else codes_of(part.groups)
+        if card.group is not None and groups is None:
+            screen.errors.print(f"{data}: without the groups of {card.group!r}, intervals take rows to be independent")
         _report(card, outputs, y, groups, as_json=as_json)
 
 
