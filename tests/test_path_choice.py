@@ -24,7 +24,7 @@ def made(index: int, value: float | None, sparsity: float, spread: float | None 
     found = (
         None if value is None else Evaluation(value, None, None) if loss else Evaluation(9.0, 1 - value, value, value)
     )
-    return Point(index, float(index), sparsity, 100, found, None, spread, None, 1, 0.5)
+    return Point(index, float(index), sparsity, round(1000 * (1 - sparsity)), found, None, spread, None, 1, 0.5)
 
 
 def recipe_of(loss: Loss = nn.functional.cross_entropy) -> Recipe:
@@ -73,6 +73,13 @@ def test_the_choice(rule: str, tolerance: float, expected: int, loss: bool) -> N
     assert choose(points[::-1], rule, tolerance).index == expected
     assert choose([replace(point, spread=None) for point in points]).index == 2
     assert choose(points) is choose(points, "one-se")
+
+
+def test_of_equally_many_weights_the_lower_error_is_chosen_and_then_the_first() -> None:
+    points = [made(0, 0.1, 0.5, 0.1), made(1, 0.15, 0.9), made(2, 0.125, 0.9), made(3, 0.125, 0.9)]
+    assert choose(points).index == 2
+    fewer = replace(points[1], sparsity=0.2, nonzero=10)  # a small model, with a lower share of zeros
+    assert choose([points[0], fewer, *points[2:]]).index == 1
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from torchlasso.runs.sweeping.suggesting import suggest
 from torchlasso.training.evaluation import Evaluation
 
 
-def point(number: int, sparsity: float, error: float) -> Point:
+def point(number: int, sparsity: float, error: float, size: int = 1000) -> Point:
     found = Evaluation(error, 1 - error, error, error)
-    return Point(number, 0.1, sparsity, 10, found, None, 0.01, None, epochs=1, seconds=1.0)
+    return Point(number, 0.1, sparsity, round(size * (1 - sparsity)), found, None, 0.01, None, epochs=1, seconds=1.0)
 
 
 def trial(number: int, sparsity: float, error: float, **more: Any) -> SweepTrial:
@@ -85,6 +85,13 @@ def test_denser_trials_do_not_prune_a_sparse_one() -> None:
     assert pruned({**dense, 99: Standing(0.5, zeros=0.5)}) == [99]
 
 
+def test_larger_models_do_not_prune_a_small_one() -> None:
+    """The same share of zeros leaves more weights in them."""
+    large = {i: Standing(0.01, zeros=0.9, model="mlp:width=256") for i in range(20)}
+    assert pruned({**large, 99: Standing(0.5, zeros=0.9, model="mlp:width=4")}) == []
+    assert pruned({**large, 99: Standing(0.5, zeros=0.9, model="mlp:width=256")}) == [99]
+
+
 SEARCH = {"lr": "lr=1e-4..1e-1", "sparsity": "sparsity=0.5..0.9", "penalty": "penalty=l1,mcp"}
 
 
@@ -137,3 +144,9 @@ def test_the_frontier_has_the_trials_that_no_sparser_one_surpasses() -> None:
     trials = (trial(1, 0.5, 0.1), trial(2, 0.9, 0.3), trial(3, 0.8, 0.3), trial(4, 0.6, 0.05), trial(5, 0.95, 0.5))
     record = SweepRecord(SweepOptions(vary=("lr=1,2",)), {}, trials)
     assert [each.number for each in record.frontier] == [4, 2, 5]
+
+
+def test_the_frontier_counts_weights_where_models_differ_in_size() -> None:
+    large, small = trial(1, 0.9, 0.1), replace(trial(2, 0.5, 0.1), point=point(2, 0.5, 0.1, size=20))
+    record = SweepRecord(SweepOptions(vary=("model.width=8,256",)), {}, (large, small))
+    assert [each.number for each in record.frontier] == [2]

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tests.support.command_line import succeed
 from torchlasso.path import choose
 from torchlasso.runs.folder import RunFolder
+from torchlasso.runs.sweeping.page import sentence_of_choice
 from torchlasso.runs.sweeping.record import SweepRecord, read_record
 
 pytestmark = pytest.mark.slow
@@ -93,6 +94,20 @@ def test_bad_trials_are_pruned_and_the_others_are_the_same(sweep_of: Callable[..
     trained = weights(folder)
     assert len(trained) == sum(state == "done" for state in states.values())
     assert trained.items() <= weights(whole).items()
+
+
+def test_the_small_network_is_chosen_and_weights_are_counted_in_all_trials(sweep_of: Callable[..., Path]) -> None:
+    vary = ("--vary", "model.width=2,64", "--sparsity", "0.5", "--choose", "within", "--tolerance", "0.99")
+    record = read_record(sweep_of("sizes", *vary, "--jobs", "1"))
+    left = [trial.point.nonzero for trial in record.trials if trial.point is not None]
+    assert left[0] < left[1]
+    assert record.chosen == 1
+    assert f"{left[0]} weights left in the whole model" in sentence_of_choice(record)
+    folder = sweep_of("grid", *GRID)
+    for trial in read_record(folder).trials:
+        assert trial.point is not None
+        last = RunFolder(folder / "trials" / f"{trial.number:04}").read_metrics()[trial.point.epochs - 1]
+        assert trial.point.nonzero == last["weights_left"] > 0
 
 
 MOMENTS = [

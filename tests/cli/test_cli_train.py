@@ -40,7 +40,7 @@ SUMMARY = {
     "stationarity",
 }
 METRICS = {"epoch", "loss", "sparsity", "switched", "lam", "lr", "seconds", "val_loss", "val_accuracy", "val_error"}
-METRICS |= {"val_balanced_error"}
+METRICS |= {"val_balanced_error", "weights_left"}
 
 
 def weights(model: Path) -> dict[str, torch.Tensor]:

@@ -153,11 +153,13 @@ def _show_all(record: SweepRecord) -> None:
     rows = []
     for trial in shown:
         point = trial.point if trial.state == DONE else None
-        figures = ["–", "–"] if point is None else [percent(point.sparsity), quality_of(point.badness, classes)]
+        figures = ["–"] * 3
+        if point is not None:
+            figures = [percent(point.sparsity), f"{point.nonzero:,}", quality_of(point.badness, classes)]
         mark = "→" if trial.number == record.chosen else ""
         state = "" if trial.state == DONE else trial.state
         values = [shown_value(trial.values[name]) for name in names]
         rows.append([f"{mark}{trial.number}", *values, *figures, state])
     screen.console.print()
-    screen.console.print(screen.columns(["trial", *names, "zeros", "validation", ""], rows))
+    screen.console.print(screen.columns(["trial", *names, "zeros", "weights left", "validation", ""], rows))
     screen.say(f"\n{sentence_of_choice(record)}")

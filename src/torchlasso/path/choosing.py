@@ -21,9 +21,12 @@ def choose(points: Sequence[Point], rule: str = "one-se", tolerance: float = 0.0
 
     Args:
         points: points with validation figures.
-        rule: ``"best"``: the least validation error. ``"one-se"``: the sparsest within one standard error of the best
-            (Breiman, Friedman, Olshen and Stone 1984). ``"within"``: the sparsest within ``tolerance`` of the best.
+        rule: ``"best"``: the least validation error. ``"one-se"``: the fewest weights left within one standard error
+            of the best (Breiman, Friedman, Olshen and Stone 1984). ``"within"``: the fewest within ``tolerance`` of
+            the best.
         tolerance: a fraction of the rows; for regression, a loss.
+
+    Of points with equally many weights left, the one with the least error is chosen, and of these the first.
 
     Raises:
         ValueError: the rule is unknown, the tolerance is below 0, or there are no points with validation figures.
@@ -37,7 +40,8 @@ def choose(points: Sequence[Point], rule: str = "one-se", tolerance: float = 0.0
         raise ValueError("choosing a point needs validation figures: give the path validation rows")
     least, best = min(known, key=lambda entry: entry[0])
     allowed = {"best": 0.0, "one-se": best.spread or 0.0, "within": tolerance}[rule]
-    return max((point for value, point in known if value <= least + allowed), key=lambda point: point.sparsity)
+    good = [(point.nonzero, value, point) for value, point in known if value <= least + allowed]
+    return min(good, key=lambda entry: entry[:2])[-1]
 
 
 def pooled(points: Sequence[Point], folds: Sequence[Sequence[Point]]) -> list[Point]:

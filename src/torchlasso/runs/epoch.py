@@ -19,6 +19,7 @@ class Epoch:
         val_loss, val_accuracy, val_error, val_balanced_error: on the validation rows, if there are any.
         val_balanced_accuracy, val_macro_f1, val_auc, val_log_loss, val_calibration_error, val_r2, val_rmse, val_mae:
             the figure by which the best epoch is kept, if there is one.
+        weights_left: the number of nonzero parameters of the whole model, with those that are not penalised.
         multiplications_left: the share of multiplications left, if dead units were removed after this epoch.
     """
 
@@ -41,4 +42,5 @@ class Epoch:
     val_r2: float | None = None
     val_rmse: float | None = None
     val_mae: float | None = None
+    weights_left: int | None = None
     multiplications_left: float | None = None

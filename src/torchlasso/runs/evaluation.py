@@ -6,10 +6,12 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import nn
 
 from torchlasso.diagnostics.report import report
 from torchlasso.diagnostics.stationarity import is_penalised, stationarity
+from torchlasso.distributed.sharding import whole
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.quality import Judge, names_of_targets
 from torchlasso.runs.rows import RowSplits
@@ -17,6 +19,7 @@ from torchlasso.runs.summary import Summary
 from torchlasso.selection import Group
 from torchlasso.training.evaluation import evaluate_outputs, full_gradient, outputs_of
 from torchlasso.training.regularisation import Regularisation
+from torchlasso.weights import named_parameters
 
 
 def summarise(
@@ -86,6 +89,16 @@ def _judged(experiment: Experiment, model: nn.Module, rows: RowSplits) -> dict[s
             if not experiment.inputs.is_survival:
                 fields["gap"] = chance_of_gap((held, outputs), (rows.validation[1], rows.test[1]), rows.held_groups)
     return fields
+
+
+@torch.no_grad()
+def weights_left(model: nn.Module) -> int:
+    """Count the nonzero parameters of a model, with those that are not penalised.
+
+    >>> weights_left(nn.Linear(3, 2)), weights_left(nn.BatchNorm1d(4))  # the second has biases of 0
+    (8, 4)
+    """
+    return sum(int(whole(p).count_nonzero()) for _, _, p in named_parameters(model))
 
 
 def need_finite(loss: float, part: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchlasso.control import TargetMissed
 from torchlasso.runs.choices import BALANCED
-from torchlasso.runs.evaluation import judge_of, need_finite, summarise
+from torchlasso.runs.evaluation import judge_of, need_finite, summarise, weights_left
 from torchlasso.runs.experiment import OURS, REFIT, Experiment
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.health import NO_GRADIENT, Metrics, empty_layers, is_beyond_recovery, warnings_of
@@ -235,6 +235,7 @@ def _epoch(
         "lam": training.lam,
         "lr": trainer.optimizer.param_groups[0]["lr"],
         "seconds": trainer.seconds,
+        "weights_left": weights_left(trainer.model),
     }
     if len(rows.validation[0]):
         outputs, y = outputs_of(trainer.model, rows.validation[0]), rows.validation[1]

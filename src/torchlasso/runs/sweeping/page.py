@@ -31,12 +31,15 @@ def sentence_of_choice(record: SweepRecord) -> str:
     trial, test = record.choice, record.test
     if trial is None or trial.point is None or test is None:
         return "No trial is chosen."
-    why = {"best": "the least validation error", "one-se": "the sparsest within one standard error of the best"}
-    rule = why.get(record.options.choose, f"the sparsest within {record.options.tolerance:g} of the best")
+    why = {
+        "best": "the least validation error",
+        "one-se": "the fewest weights left within one standard error of the best",
+    }
+    rule = why.get(record.options.choose, f"the fewest weights left within {record.options.tolerance:g} of the best")
     what, found = "loss" if test.error is None else "error", quality_of(badness(test), test.error is not None)
     return (
         f"Trial {trial.number} is chosen, {rule}: {trial.described}. It has {percent(trial.point.sparsity)} zeros, "
-        f"{trial.point.nonzero:,} weights left, and a test {what} of {found}."
+        f"{trial.point.nonzero:,} weights left in the whole model, and a test {what} of {found}."
     )
 
 
@@ -76,8 +79,9 @@ def _frontier(record: SweepRecord) -> str:
     if not every or not can_draw():
         return ""
     classes, choice = _is_of_classes(record), record.choice
+    most = max(point.nonzero for point in every)
     series = [
-        Series(name, [1 - p.sparsity for p in points], [p.badness or 0.0 for p in points], joined=joined)
+        Series(name, [p.nonzero / most for p in points], [p.badness or 0.0 for p in points], joined=joined)
         for name, points, joined in (("frontier", best, True), ("trials", every, False))
     ]
     chosen = choice.point if choice is not None else None
@@ -86,11 +90,13 @@ def _frontier(record: SweepRecord) -> str:
         page_axes(),
         measure=f"validation {'error' if classes else 'loss'}",
         percent=classes,
-        chosen=None if chosen is None else (1 - chosen.sparsity, chosen.badness or 0.0),
+        chosen=None if chosen is None else (chosen.nonzero / most, chosen.badness or 0.0),
     )
-    ends = [f"{quality_of(p.badness, classes)} at {percent(1 - p.sparsity)}" for p in (best[0], best[-1])]
-    label = f"Validation figures of {len(every)} trials against the share of weights left: from {ends[0]} to {ends[1]}"
-    caption = "Each mark is a trial that was trained to its end. The line joins those that no sparser one surpasses."
+    axes.set_xlabel("weights left, of the most that a trial has (log scale)")
+    ends = [f"{quality_of(p.badness, classes)} at {p.nonzero:,}" for p in (best[0], best[-1])]
+    label = f"Validation figures of {len(every)} trials against the weights left: from {ends[0]} to {ends[1]}"
+    caption = "Each mark is a trial that was trained to its end. The line joins those that none with fewer "
+    caption += f"weights surpasses. 100 % are {most:,} weights."
     return section("From dense to sparse", figure(embedded(axes, "frontier", label), caption))
 
 
@@ -103,12 +109,16 @@ def _table(record: SweepRecord) -> str:
         if trial.number == record.chosen:
             marked.append(len(rows))
         state = "chosen" if trial.number == record.chosen else "frontier" if trial in best else trial.state
-        figures = ["–", "–"] if point is None else [percent(point.sparsity), quality_of(point.badness, classes)]
+        figures = (
+            ["–"] * 3
+            if point is None
+            else [percent(point.sparsity), f"{point.nonzero:,}", quality_of(point.badness, classes)]
+        )
         rows.append([f"{trial.number}", *(shown_value(trial.values[name]) for name in names), *figures, state])
     more = len(record.trials) - MOST
     notes = [paragraph(f"{more:,} more are in sweep.json.", "note")] if more > 0 else []
     where = paragraph(f"The folder of each is a run, such as {TRIALS}/0001: open it with torchlasso report.")
-    heads = ("trial", *names, "zeros", "validation", "")
+    heads = ("trial", *names, "zeros", "weights left", "validation", "")
     return section("All trials", beside(table(heads, rows, "The trials", marked=marked)), *notes, where)
 
 

@@ -1,4 +1,4 @@
-"""The pruning of bad trials: those that are worse than half of the others that are at least as sparse."""
+"""The pruning of bad trials: those that are worse than half of the others of their model that are as sparse."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ class Standing:
     Attributes:
         badness: its error on the validation rows, or its loss.
         zeros: the share of zeros that it is to have, or has if there is no target.
+        model: its model with its options; only trials of the same model are compared by their shares of zeros.
     """
 
     badness: float
     zeros: float
+    model: str = ""
 
 
 def pruned(standings: Mapping[int, Standing]) -> list[int]:
     """Return the trials that are to be given up: the median rule, among trials that are as sparse or sparser.
 
     A sparse network is never compared with denser ones, which are more accurate. So the trials that are left reach as
-    far as all, from dense to sparse.
+    as all, from dense to sparse. Nor are different models compared: the same share of zeros leaves more weights in the
+    larger one.
 
     Args:
         standings: a trial ↦ its state after the same share of its epochs as the others.
@@ -43,7 +46,8 @@ def pruned(standings: Mapping[int, Standing]) -> list[int]:
     """
     found = []
     for trial, own in standings.items():
-        others = [each.badness for key, each in standings.items() if key != trial and each.zeros >= own.zeros]
+        same = [each for key, each in standings.items() if key != trial and each.model == own.model]
+        others = [each.badness for each in same if each.zeros >= own.zeros]
         if len(others) >= FEWEST and own.badness > statistics.median(others):
             found.append(trial)
     return found

@@ -26,7 +26,8 @@ class SweepTrial:
         round: the round of suggestions that it belongs to, from 0 on.
         values: its values of the options that are varied.
         state: ``waiting``, ``paused`` between two parts of its training, ``done``, ``pruned`` or ``failed``.
-        point: its λ, zeros and figures on the validation rows, at the end or when it was pruned.
+        point: its λ, zeros and figures on the validation rows, at the end or when it was pruned. The nonzero weights
+            are those of the whole model, since the models of trials can differ in size.
         error: the reason why it failed.
     """
 
@@ -82,18 +83,18 @@ class SweepRecord:
 
     @property
     def frontier(self) -> list[SweepTrial]:
-        """The trials with the least validation error of all that are as sparse, sparsest last."""
-        known = [(trial.point.sparsity, trial.point.badness, trial) for trial in self.done if trial.point is not None]
+        """The trials with the least validation error of all that have as few weights left, the fewest last."""
+        known = [(trial.point.nonzero, trial.point.badness, trial) for trial in self.done if trial.point is not None]
         best = [
-            (zeros, trial)
-            for zeros, error, trial in known
+            (left, trial)
+            for left, error, trial in known
             if error is not None
             and not any(
-                other is not trial and z >= zeros and e is not None and (e < error or (e == error and z > zeros))
-                for z, e, other in known
+                other is not trial and n <= left and e is not None and (e < error or (e == error and n < left))
+                for n, e, other in known
             )
         ]
-        return [trial for _, trial in sorted(best, key=lambda pair: pair[0])]
+        return [trial for _, trial in sorted(best, key=lambda pair: -pair[0])]
 
     @property
     def choice(self) -> SweepTrial | None:

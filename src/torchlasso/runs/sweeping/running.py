@@ -104,9 +104,10 @@ def _pruned_at(record: SweepRecord, folder: SweepFolder, share: float) -> list[S
         point = figures_at(trial, run, share) if run.holds_a_run else None
         if point is None or point.badness is None:
             continue
-        target = run.read_experiment(()).options.sparsity
+        options = run.read_experiment(()).options
+        zeros = point.sparsity if options.sparsity is None else options.sparsity
         reached[trial.number] = point
-        standings[trial.number] = Standing(point.badness, point.sparsity if target is None else target)
+        standings[trial.number] = Standing(point.badness, zeros, str(options.model))
     going = {trial.number: trial for trial in record.trials if trial.state not in OVER}
     bad = [number for number in pruned(standings) if number in going]
     return [replace(going[number], state=PRUNED, point=reached[number]) for number in bad]

@@ -11,7 +11,8 @@ from torchlasso.runs.sweeping.axes import SweepAxis, Value, combinations
 from torchlasso.runs.sweeping.options import GRID, RANDOM, TRIALS, SweepOptions
 from torchlasso.runs.sweeping.record import DONE, PRUNED, SweepTrial
 
-STRENGTHS = ("lam", "sparsity", "flops", "bytes", "features", "reweight", "penalty", "over")  # decide about zeros
+# these options decide about the number of weights left
+STRENGTHS = ("model", "lam", "sparsity", "flops", "bytes", "features", "reweight", "penalty", "over")
 
 
 def suggest(options: SweepOptions, trials: Sequence[SweepTrial], seed: int) -> list[dict[str, Value]]:
@@ -46,7 +47,7 @@ def suggest(options: SweepOptions, trials: Sequence[SweepTrial], seed: int) -> l
     for trial in trials:
         if trial.state in (DONE, PRUNED) and trial.point is not None:
             known = {axis.name: _as_known(axis, trial.values[axis.name]) for axis in axes}
-            figures = [trial.point.badness, 1 - trial.point.sparsity][: 1 + is_free]
+            figures = [trial.point.badness, trial.point.nonzero][: 1 + is_free]
             study.add_trial(optuna.trial.create_trial(params=known, distributions=space, values=figures))
     found = [study.ask(space).params for _ in range(count)]
     return [{axis.name: _as_value(axis, params[axis.name]) for axis in axes} for params in found]

@@ -11,6 +11,7 @@ from typing import Any
 from torchlasso._core.text import first_line
 from torchlasso.path import Point
 from torchlasso.path.spreads import standard_error
+from torchlasso.runs.evaluation import weights_left
 from torchlasso.runs.experiment import OURS, Experiment
 from torchlasso.runs.finished import open_run
 from torchlasso.runs.folder import TRAINING_CODE, RunFolder
@@ -104,7 +105,7 @@ def _evaluated(trial: SweepTrial, rows: RowSplits, folder: RunFolder) -> Point:
         index=trial.number,
         lam=summary.lam,
         sparsity=summary.sparsity,
-        nonzero=summary.nonzero,
+        nonzero=weights_left(model),
         validation=found,
         test=None,
         spread=standard_error(model, loss, found, *rows.validation),
@@ -126,13 +127,15 @@ def figures_at(trial: SweepTrial, folder: RunFolder, share: float) -> Point | No
     if len(lines) < wanted and not folder.summary.exists():
         return None
     line = lines[min(wanted, len(lines)) - 1]
+    if line.get("weights_left") is None:  # of an earlier version
+        return None
     others = (line.get(f"val_{key}") for key in ("accuracy", "error", "balanced_error"))
     found = Evaluation(line["val_loss"], *others)
     return Point(
         index=trial.number,
         lam=line["lam"],
         sparsity=line["sparsity"],
-        nonzero=0,
+        nonzero=line["weights_left"],
         validation=found,
         test=None,
         spread=None,
