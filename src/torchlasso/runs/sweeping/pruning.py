@@ -42,7 +42,7 @@ def pruned(standings: Mapping[int, Standing]) -> list[int]:
         >>> pruned(same)
         [3, 4, 5]
         >>> pruned({**same, 9: Standing(0.9, zeros=0.95)})
-        [3, 4, 5]
+        [4, 5]
     """
     found = []
     for trial, own in standings.items():
