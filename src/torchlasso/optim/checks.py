@@ -33,7 +33,7 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
     if not isinstance(penalty, Penalty):
         raise TypeError(f"penalty must be a Penalty such as torchlasso.L1(); got {shown(penalty)}")
     if any(p.is_complex() for p in group["params"]):
-        _check_complex(group, penalty)
+        _check_complex(group, penalty, base, metric)
     check_form(group, penalty, metric)
     metric.check_options(group)
     each = penalty.as_view()
@@ -44,12 +44,19 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
         )  # shapes only: raises what a step would raise
 
 
-def _check_complex(group: Group, penalty: Penalty) -> None:
-    """Raise ``TypeError`` unless complex parameters can have the penalty: one of magnitudes, in a form for them."""
+def _check_complex(group: Group, penalty: Penalty, base: type[Optimizer], metric: Metric) -> None:
+    """Raise ``TypeError`` unless complex parameters can have the optimizer, and the penalty, one of magnitudes."""
+    if not metric.takes_complex:
+        raise TypeError(
+            f"{base.__name__} does not support complex parameters: use one that does, such as torch.optim.Adam, or "
+            "penalise real parameters"
+        )
     if not isinstance(penalty, Separable) or penalty.over.spares or not penalty.over.symmetric:
         raise TypeError(f"complex parameters cannot have the penalty {penalty}: use L1, over any blocks but nm")
     if group["form"] == "latent":
         raise TypeError("complex parameters have no form='latent': leave it out, or give form='normal-map'")
+    if group.get("fused"):
+        raise TypeError("complex parameters cannot have fused=True: leave it out")
 
 
 # The averages of transformers' Adafactor lack a dimension of their parameter.

@@ -51,6 +51,7 @@ class Metric(ABC):
     sees: ClassVar[bool] = False  # whether τ follows from more than the state, see seen()
     reach_steps: ClassVar[float] = 10.0  # t of the normal-map form, in units of the optimizer's first step
     averages_weights: ClassVar[bool] = False  # whether the weights of a trained model are an average over its steps
+    takes_complex: ClassVar[bool] = True  # whether the optimizer steps complex parameters, and correctly
 
     @abstractmethod
     def step_size(self, group: Group, state: State, gain: float) -> float | Tensor:

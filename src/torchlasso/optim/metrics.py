@@ -130,6 +130,7 @@ class AdafactorMetric(DiagonalMetric):
     """lr_t·max(ε₂, RMS(w))/max(1, RMS(g/√v)/d) over √v, v the product of the averages over rows and columns."""
 
     sees: ClassVar[bool] = True
+    takes_complex: ClassVar[bool] = False
 
     def seen(self, p: Tensor, group: Group) -> State:
         return {"size": float(whole(p.detach().norm(2))) / max(1, p.numel()) ** 0.5, "grad": p.grad}

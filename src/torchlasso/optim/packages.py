@@ -23,16 +23,19 @@ def names_of_metrics() -> list[str]:
     return sorted({*(cls.__name__ for cls in METRICS), *(name.rpartition(".")[2] for name in OF_PACKAGES)})
 
 
-@metric_of("torch.optim.rprop.Rprop", "torch.optim.Muon", "lion_pytorch.lion_pytorch.Lion", "lion_pytorch.foreach.Lion")
+@metric_of("torch.optim.rprop.Rprop", "lion_pytorch.lion_pytorch.Lion")
 class SignMetric(NoMetric):
     """None: a step is as long for a small gradient as for a large one, in each coordinate or in each singular value."""
 
 
-@metric_of(
-    "schedulefree.adamw_schedulefree.AdamWScheduleFree",
-    "schedulefree.sgd_schedulefree.SGDScheduleFree",
-    "schedulefree.radam_schedulefree.RAdamScheduleFree",
-)
+@metric_of("torch.optim.Muon", "lion_pytorch.foreach.Lion")
+class RealSignMetric(SignMetric):
+    """None: see :class:`SignMetric`. These optimizers have no complex sign."""
+
+    takes_complex: ClassVar[bool] = False
+
+
+@metric_of("schedulefree.sgd_schedulefree.SGDScheduleFree")
 class ScheduleFreeMetric(NoMetric):
     """None: the prox of one iterate leaves no zeros in the average of them.
 
@@ -48,12 +51,21 @@ class ScheduleFreeMetric(NoMetric):
         return float(group["scheduled_lr"])  # with the warm-up, which is a part of the optimizer
 
 
+@metric_of("schedulefree.adamw_schedulefree.AdamWScheduleFree", "schedulefree.radam_schedulefree.RAdamScheduleFree")
+class AdamScheduleFreeMetric(ScheduleFreeMetric):
+    """None: see :class:`ScheduleFreeMetric`. These optimizers square a complex gradient as a complex number."""
+
+    takes_complex: ClassVar[bool] = False
+
+
 @metric_of(*(f"torchao.optim.adam.{name}{bits}" for name in ("Adam", "AdamW") for bits in ("8bit", "4bit", "Fp8")))
 class QuantizedAdamMetric(NoMetric):
     """None: v and m are known to a few percent only, and a threshold with such a v would be as wrong.
 
     In the normal-map form gradients come to rest at zero, where the rounding of a relative error vanishes.
     """
+
+    takes_complex: ClassVar[bool] = False
 
     def options(self, group: Group) -> Group:
         return {**group, "lr": torch.as_tensor(group["lr"], dtype=torch.float32)}  # their step takes no other
@@ -64,6 +76,7 @@ class TransformersAdafactorMetric(DiagonalMetric):
     """lr·G·max(ε₂, RMS(w))/max(1, RMS(g/√v)/clip) over √v, the rate being a part of what its momentum averages."""
 
     sees: ClassVar[bool] = True
+    takes_complex: ClassVar[bool] = False
 
     def check_options(self, group: Group) -> None:
         if group["relative_step"] or group["lr"] is None:
