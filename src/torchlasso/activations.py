@@ -67,7 +67,7 @@ class ActivationL1:
 
     Raises:
         TypeError: a module or a reader is not one.
-        ValueError: λ is negative, or there is not one reader for each module.
+        ValueError: λ is negative, there is not one reader for each module, or a module works in place, with ``revive``.
 
     Examples:
         >>> import torchlasso as tl
@@ -106,11 +106,16 @@ class ActivationL1:
                 f"ActivationL1: give at least one module, and a reader for each; got {len(self.modules)} modules and "
                 f"{len(given)} readers"
             )
+        check_kind("ActivationL1: revive", revive, bool, "True or False")
+        if revive and any(getattr(module, "inplace", False) for module in self.modules):
+            raise ValueError(
+                "ActivationL1: a module with inplace=True overwrites its input, which revive=True needs: make it with "
+                "inplace=False, or give revive=False"
+            )
         if lam is not None:
             check_strength(lam, "ActivationL1: lam")
         check_whole("ActivationL1: window", window)
         self.readers: Sequence[nn.Linear | None] = given
-        check_kind("ActivationL1: revive", revive, bool, "True or False")
         self.lam, self.window, self.revive = lam, window, revive
         self.l0 = math.nan
         self.value: Tensor | None = None
@@ -132,6 +137,7 @@ class ActivationL1:
         active, terms = 0.0, []
         for i, output, before in recorded:
             rows = output.reshape(-1, output.shape[-1])  # (examples, units)
+            self._check_width(i, rows.shape[1])
             active += self._count(i, rows.detach())
             if self.lam is None:
                 output.register_hook(self._choose(i, len(rows)))  # type: ignore[no-untyped-call]
@@ -180,6 +186,20 @@ class ActivationL1:
             before = inputs[0] if self.revive and inputs and isinstance(inputs[0], Tensor) else None
             alike = before is not None and before.shape == output.shape
             self._recorded.append((i, output, before if alike else None))
+
+    def _check_width(self, i: int, width: int) -> None:
+        """Raise ``ValueError`` if an output has another width than its reader, or than the outputs before."""
+        reader, silent = self.readers[i], self._silent[i]
+        if reader is not None and reader.in_features != width:
+            raise ValueError(
+                f"ActivationL1: a module gives {width} units, and its reader reads {reader.in_features}: give the "
+                "nn.Linear that reads its output"
+            )
+        if silent is not None and len(silent) != width:
+            raise ValueError(
+                f"ActivationL1: a module gave {len(silent)} units, and now {width}: give each place in the model a "
+                "module of its own"
+            )
 
     def _norms(self, i: int, rows: Tensor) -> Tensor:
         """Return the norm of the column that reads each unit."""

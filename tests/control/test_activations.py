@@ -210,3 +210,29 @@ def test_wrong_numbers_are_refused():
         tl.TargetL0(term, 0, 10)
     with pytest.raises(ValueError, match="lam must be a finite number of at least 0"):
         tl.ActivationL1(nn.ReLU(), lam=-1.0)
+
+
+def test_a_module_that_overwrites_its_input_is_refused_where_the_input_is_needed():
+    with pytest.raises(ValueError, match="inplace=True overwrites its input, which revive=True needs: make it with"):
+        tl.ActivationL1(nn.ReLU(inplace=True))
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True))
+    term = tl.ActivationL1(model[1], lam=1.0, revive=False)
+    a = model(rows())
+    torch.testing.assert_close(term(), a.sum() / len(a))
+
+
+def test_a_reader_of_another_width_is_refused():
+    model = coder()
+    term = tl.ActivationL1(model[1], nn.Linear(6, 2), lam=1.0)
+    model(rows())
+    with pytest.raises(ValueError, match=r"a module gives 16 units, and its reader reads 6: give the nn\.Linear"):
+        term()
+
+
+def test_one_module_at_places_of_several_widths_is_refused():
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Linear(4, 4), relu, nn.Linear(4, 6), relu)
+    term = tl.ActivationL1(relu, lam=1.0)
+    model(rows())
+    with pytest.raises(ValueError, match="a module gave 4 units, and now 6: give each place"):
+        term()

@@ -136,3 +136,12 @@ def test_adam_in_eight_bits_reaches_the_solution():
     assert ((w != 0) != (solution != 0)).sum() <= size // 1000
     torch.testing.assert_close(w.detach(), solution, atol=3e-3, rtol=0)
     assert 0.2 < (w == 0).float().mean() < 0.8
+
+
+def test_targets_of_zeros_are_refused_where_the_trained_model_has_averages():
+    """A target would count the zeros of the weights in training, and the averages have fewer."""
+    w = nn.Parameter(torch.zeros(8, 4))
+    optimizer = schedule_free("SGDScheduleFree")([w], penalty=tl.L1(over=tl.Rows()), lam=0.1)
+    for make in (lambda: tl.TargetSparsity(optimizer, 0.5, steps=9), lambda: tl.TargetCount(optimizer, 3, steps=9)):
+        with pytest.raises(ValueError, match=r"SGDScheduleFree trains with other weights than the averages.*: give λ"):
+            make()

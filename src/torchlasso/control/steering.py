@@ -85,6 +85,12 @@ class Steered(LambdaController):
     ) -> None:
         super().__init__(optimizer)
         name = type(self).__name__
+        if self.optimizer.metric.averages_weights:
+            raise ValueError(
+                f"{name}: {self.optimizer.base.__name__} trains with other weights than the averages that eval() "
+                "leaves, so their zeros cannot be steered: give λ, or use an optimizer without averages, such as "
+                "ProxAdam"
+            )
         check_steps(steps, name)
         if not is_number(warmup) or not 0 <= warmup <= 1:
             raise ValueError(f"{name}: warmup is a share of training, from 0 to 1; got {shown(warmup)}")

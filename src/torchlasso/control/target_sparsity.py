@@ -50,7 +50,8 @@ class TargetSparsity(Steered):
         tolerance: the largest distance from the target without a warning.
 
     Raises:
-        ValueError: the target is not between 0 and 1, or leaves less than a weight for each layer; λ of a group is 0.
+        ValueError: the target is not between 0 and 1, or leaves less than a weight for each layer; λ of a group is 0;
+            the optimizer is a schedule-free one, whose averaged weights have other zeros.
 
     Warns:
         TargetMissed: at the end, if the share is further away than the tolerance; it says why.
