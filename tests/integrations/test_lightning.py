@@ -212,3 +212,15 @@ def test_other_controllers_than_those_of_the_checkpoint_are_refused(tmp_path):
         trainer(tmp_path, SparseTraining()).fit(
             Regression(), loader(), ckpt_path=tmp_path / "first.ckpt", weights_only=True
         )
+
+
+def test_a_controller_of_another_class_than_that_of_the_checkpoint_is_refused(tmp_path):
+    first = SparseTraining(lambda optimizer, steps: tl.TargetSparsity(optimizer, 0.5, steps=steps, tolerance=1.0))
+    saved = trainer(tmp_path, first, max_epochs=1)
+    saved.fit(Regression(), loader())
+    saved.save_checkpoint(tmp_path / "first.ckpt")
+    other = trainer(tmp_path, SparseTraining(lambda optimizer, steps: tl.Warmup(optimizer, steps=steps)))
+    with pytest.raises(
+        ValueError, match=r"^the state is that of TargetSparsity\(0\.5, .*, not of Warmup; make the same"
+    ):
+        other.fit(Regression(), loader(), ckpt_path=tmp_path / "first.ckpt", weights_only=True)

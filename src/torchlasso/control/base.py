@@ -37,6 +37,18 @@ def check_steps(steps: Any, name: str) -> None:
     check_whole(f"{name}: steps", steps)
 
 
+def check_owner(state: Any, own: str) -> None:
+    """Raise ``ValueError`` unless a state is that of the controller that describes itself so.
+
+    States of earlier versions do not say whose they are; they only have to have the number of steps.
+    """
+    if not isinstance(state, Mapping) or "done" not in state:
+        raise ValueError(f"{own}: the state of a controller has the number of steps, 'done'; got {shown(state)}")
+    found = state.get("controller", own)
+    if found != own:
+        raise ValueError(f"the state is that of {found}, not of {own}; make the same controllers in the same order")
+
+
 def initial_lam(group: Group) -> float:
     """Return λ of a group before any controller."""
     return float(group["initial_lam"] if "initial_lam" in group else group["lam"])
@@ -98,15 +110,25 @@ class LambdaController(ABC):
         """λ of each penalised group, as it is now."""
         return [group["lam"] for group, _ in self._groups()]
 
+    @property
+    def described(self) -> str:
+        """The class and the target, if there is one: a state goes on only in a controller for which they are equal."""
+        return type(self).__name__
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that :meth:`load_state_dict` needs beside the state of the optimizer.
 
         Tensors are whole where parameters are sharded. Where processes train together, call this on each of them.
         """
-        return {"done": self.done}
+        return {"controller": self.described, "done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Load the optimizer's first."""
+        """Go on from a state. Load the optimizer's first. The number of steps of the whole training may differ.
+
+        Raises:
+            ValueError: the state is that of a controller of another class, or with another target.
+        """
+        check_owner(state, self.described)
         self.done = int(state["done"])
 
     @property

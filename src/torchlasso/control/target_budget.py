@@ -113,6 +113,7 @@ class TargetBudget(Steered):
         # behind a ReLU, a unit with a zero bias has no gradient
         self.for_good = any(penalty.over.joint for _, penalty in groups)
         kind = COSTS[name]
+        self._wanted = f"{name}={float(wanted):.12g}"
         self.what = kind.what
         if wanted >= 1 and not kind.counted:
             raise ValueError(f"TargetBudget: {name} is a share of the dense model's, below 1; got {wanted!r}")
@@ -169,6 +170,10 @@ class TargetBudget(Steered):
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
         super().resize(smaller)
         self._probe.refresh()
+
+    @property
+    def described(self) -> str:
+        return f"TargetBudget({self._wanted})"
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "cost": self._cost.state_dict()}

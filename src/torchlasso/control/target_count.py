@@ -88,3 +88,8 @@ class TargetCount(TargetSparsity):
             optimizer, 1 - wanted / every, steps=steps, count="blocks", warmup=warmup, allow_empty=allow_empty
         )
         self.what = f"the {name}"
+        self._wanted = f"{name}={int(wanted)}"
+
+    @property
+    def described(self) -> str:
+        return f"TargetCount({self._wanted})"

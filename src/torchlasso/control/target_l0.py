@@ -8,7 +8,7 @@ from typing import Any
 
 from torchlasso._core.arguments import check_kind, shown
 from torchlasso.activations import ActivationL1
-from torchlasso.control.base import check_steps
+from torchlasso.control.base import check_owner, check_steps
 
 # In so many steps of a training of 1,500, λ changes by a factor e if twice or half as many units are active as wanted.
 GAIN, LEAST, MOST = 15.0, 1e-3, 0.05
@@ -67,10 +67,19 @@ class TargetL0:
         gain = min(max(GAIN / self.steps, LEAST), MOST)
         self.term.lam *= math.exp(gain * min(max(error, -1.0), 1.0))
 
+    @property
+    def _described(self) -> str:
+        return f"TargetL0(l0={self.l0})"
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that :meth:`load_state_dict` needs beside the state of the term."""
-        return {"done": self.done}
+        return {"controller": self._described, "done": self.done}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Load the term's, too."""
+        """Go on from a state. Load the term's, too.
+
+        Raises:
+            ValueError: the state is that of another controller, or with another target.
+        """
+        check_owner(state, self._described)
         self.done = int(state["done"])

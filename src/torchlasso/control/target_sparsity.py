@@ -113,6 +113,7 @@ class TargetSparsity(Steered):
             _check(wanted, sum(sizes), sum(map(bool, sizes)) if carry else count == "blocks", count)
         if not is_number(tolerance) or tolerance < 0:
             raise ValueError(f"TargetSparsity: tolerance must be a number of at least 0; got {shown(tolerance)}")
+        self._wanted = f"{list(map(float, targets)) if several else float(targets[0])}"
         self.scope, self.later = scope, None if several else 1 - targets[0]
         self.sizes: dict[Tensor, int] = {}  # of the full model: weights that were removed count as zeros
         self._made = 0
@@ -136,6 +137,10 @@ class TargetSparsity(Steered):
         return [
             min(1.0, (keep + max(1.0, MARGIN * keep)) / max(1, of)) for keep, of in wanted
         ]  # the rest is closed afterwards
+
+    @property
+    def described(self) -> str:
+        return f"TargetSparsity({self._wanted}, count={self.count!r}, scope={self.scope!r})"
 
     def state_dict(self) -> dict[str, Any]:
         sizes = [self.sizes[p] for p in self.params]
