@@ -258,6 +258,8 @@ def test_folders_that_hold_something_else(
     again = ("sweep", "--data", classes, *OPTIONS, *GRID, "--out")
     cli.assert_refused(cli(*again, run), "already holds a sweep", "--resume")
     cli.assert_refused(cli(*again, run / "trials" / "0001"), "something else")
+    cli.assert_refused(cli("report", run), "holds a sweep", "trials/000")
+    cli.assert_refused(cli("compact", run / "trials" / "0005"), "pruned trial", "--keep-all")
     (tmp_path / "file").touch()
     cli.assert_refused(cli(*again, tmp_path / "file"), "is a file")
 

@@ -16,6 +16,8 @@ INTERMEDIATE = re.compile(r"fold-\d+-\d+\.safetensors|(fold-\d+-)?\d+\.json")
 PARTS_OF_A_MODEL = re.compile("|".join(map(re.escape, FILES)))
 EXPORT = re.compile(r"(model|compact)\..+")
 
+SWEEP, TRIALS = "sweep.json", "trials"  # in the folder of a sweep: its record, and the folder of its trials
+
 
 class RunFiles:
     """The paths of the files that a run writes.

@@ -26,6 +26,7 @@ from torchlasso._core.locks import held
 from torchlasso.distributed.processes import by_first, is_first, wait
 from torchlasso.runs.epoch import Epoch
 from torchlasso.runs.experiment import PARTS, REFIT, Experiment
+from torchlasso.runs.no_run import why_no_run
 from torchlasso.runs.page_files import PageFiles
 from torchlasso.runs.records import parse_record
 from torchlasso.runs.replaced import refuse_others, remove
@@ -170,7 +171,7 @@ class RunFolder(PageFiles):
             ValueError: there is no run here, its configuration is damaged, or it names a function that is not allowed.
         """
         if not self.holds_a_run:
-            raise ValueError(f"{self.path} holds no run: it has no config.json")
+            raise ValueError(why_no_run(self.path, self.config.name))
         experiment = parse_record(Experiment, read_json(self.config), str(self.config))
         values = [getattr(experiment.options, name) for name in uses]
         names = [name for value in values for name in (value if isinstance(value, tuple) else (value,))]
@@ -256,7 +257,7 @@ class RunFolder(PageFiles):
             ValueError: the run is not finished, or its weights are damaged.
         """
         if not self.model.exists():
-            raise ValueError(f"{self.path} holds no finished run: it has no model.safetensors")
+            raise ValueError(why_no_run(self.path, self.model.name))
         return read_weights(self.model)
 
     def read_kept_words(self) -> list[int] | None:

@@ -117,7 +117,7 @@ def _table(record: SweepRecord) -> str:
         rows.append([f"{trial.number}", *(shown_value(trial.values[name]) for name in names), *figures, state])
     more = len(record.trials) - MOST
     notes = [paragraph(f"{more:,} more are in sweep.json.", "note")] if more > 0 else []
-    where = paragraph(f"The folder of each is a run, such as {TRIALS}/0001: open it with torchlasso report.")
+    where = paragraph(f"The folder of each that is finished is a run in {TRIALS}/: open it with torchlasso report.")
     heads = ("trial", *names, "zeros", "weights left", "validation", "")
     return section("All trials", beside(table(heads, rows, "The trials", marked=marked)), *notes, where)
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from torchlasso._core.files import read_json, write_json
 from torchlasso.path import Point
+from torchlasso.runs import files
 from torchlasso.runs.records import parse_record
 from torchlasso.runs.sweeping.options import SweepOptions
 from torchlasso.training.evaluation import Evaluation
 
 WAITING, PAUSED, DONE, PRUNED, FAILED = "waiting", "paused", "done", "pruned", "failed"
 OVER = (DONE, PRUNED, FAILED)
-RECORD, PAGE, TRIALS = "sweep.json", "report.html", "trials"
+RECORD, PAGE, TRIALS = files.SWEEP, "report.html", files.TRIALS
 
 
 @dataclass(frozen=True)
