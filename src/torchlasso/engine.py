@@ -20,6 +20,7 @@ from torchlasso.startup import leaving_interrupts_here
 JOBLIB, RAY = "joblib", "ray"
 ENGINES = (JOBLIB, RAY)
 STREAMING = "torchlasso-ray"  # the name under which joblib knows the backend
+CLEANED = "ignore:resource_tracker"  # the start of its warnings
 DEATHS = 3  # of workers, one after the other without any result in between, until trainings are given up
 
 K = TypeVar("K")
@@ -95,6 +96,7 @@ class Engine:
         import joblib
 
         with ExitStack() as stack:
+            stack.enter_context(_without_warnings_of_cleaning())
             if self.name == RAY:
                 stack.enter_context(_on_ray(joblib, self.jobs))
             backend, _ = joblib.parallel.get_active_backend()
@@ -218,6 +220,20 @@ def _losses() -> tuple[type[Exception], ...]:
     ray = sys.modules.get("ray")
     names = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError")
     return (BrokenProcessPool, *(getattr(ray.exceptions, name) for name in names if ray is not None))
+
+
+@contextmanager
+def _without_warnings_of_cleaning() -> Iterator[None]:
+    """Keep joblib's process that cleans up after an interruption from saying so on the screen."""
+    known = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = CLEANED if known is None else f"{known},{CLEANED}"
+    try:
+        yield
+    finally:
+        if known is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = known
 
 
 @contextmanager

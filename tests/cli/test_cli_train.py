@@ -90,7 +90,7 @@ def test_metrics_without_validation_rows_have_no_val(cli: Any, classes: Path, tm
 def test_the_summary_has_its_keys_and_the_comparisons_have_the_same(cli: Any, finished: Path) -> None:
     summary = cli.summary(finished / "classes")
     assert set(summary) >= SUMMARY | {"dense", "loss_term"}
-    own = set(summary) - {"data", "dense", "loss_term"}
+    own = set(summary) - {"data", "features_read", "dense", "loss_term"}
     assert set(summary["dense"]) == set(summary["loss_term"]) == own
     assert (summary["lam"], summary["epochs"]) == (0.02, 3)
     assert all(part["seconds"] > 0 for part in (summary, summary["dense"], summary["loss_term"]))
