@@ -78,6 +78,7 @@ BAD = [
     ("--start cold", "--epochs-each", "cold"),
     ("--engine dask", "dask", "joblib", "ray"),
     ("--jobs 0", "--jobs", "0"),
+    ("--jobs 2", "--jobs 2", "--folds", "--start cold"),
     ("--threads 0", "--threads", "0"),
     ("--lr-growth 0", "--lr-growth", "0.0"),
     ("--lr-growth nan", "--lr-growth", "nan"),

@@ -214,6 +214,7 @@ BAD = [
     (["--vary", "lr=1e-3,abc"], "'abc'", "number"),
     (["--vary", "lr=1e-3,1e-3"], "twice"),
     (["--vary", "lr=1,2", "--vary", "lr=3"], "lr", "twice"),
+    (["--vary", "lr=1,2", "--lr", "0.1"], "--lr", "--vary lr", "exclude"),
     (["--vary", "rl=1,2"], "unknown option 'rl'"),
     (["--vary", "epochs=1.5,2"], "'1.5'", "whole number"),
     (["--vary", "shrink=yes,no"], "'yes'", "true or false"),

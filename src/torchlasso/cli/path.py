@@ -34,11 +34,15 @@ def path(
     given = options.parsed(Options, PATH, values)
     given["path"] = PathOptions(**options.parsed(PathOptions, PATH, values))
     engine = EngineOptions(**options.parsed(EngineOptions, PATH, values))
+    if not resume:
+        engine.check_jobs(given["path"].trainings)
     engine.started_for(given["path"].trainings).check_installed()
     folder = options.folder_of(out, given, by=allow_code)
     start = started(context, given, folder, resume=resume, overwrite=overwrite, as_json=as_json)
     with start as (experiment, rows):
         path = experiment.options.path
-        summary = run_path(experiment, rows, folder, Screen(), engine.started_for(path.trainings if path else 1))
+        trainings = path.trainings if path else 1
+        engine.check_jobs(trainings)
+        summary = run_path(experiment, rows, folder, Screen(), engine.started_for(trainings))
     if strict and summary.warnings:
         raise typer.Exit(3)

@@ -70,6 +70,10 @@ def sweep(
     engine = EngineOptions(**options.parsed(EngineOptions, SWEEP, values))
     given, path = options.parsed(Options, SWEEP, values), Path(out)
     wanted = options.parsed(SweepOptions, SWEEP, values) | {"vary": tuple(vary or ())}
+    for axis in map(parse_axis, wanted["vary"]):
+        if is_given(context, axis.name):
+            flag = f"--{axis.name.replace('_', '-')}"
+            raise ValueError(f"{flag} and --vary {axis.name} exclude each other: give its values in --vary only")
     varied = [value for axis in map(parse_axis, wanted["vary"]) for value in axis.values if isinstance(value, str)]
     allowed = options.allowed(given["data"], given["model"], given["loss"], *given["augment"], *varied, by=allow_code)
     consent = "".join(f" --allow-code {name}" for name in sorted(allowed))

@@ -27,6 +27,14 @@ class EngineOptions:
             if value is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1; got {value}")
 
+    def check_jobs(self, trainings: int) -> None:
+        """Raise an error if several jobs were asked for and there is one training only."""
+        if trainings == 1 and (self.jobs or 1) > 1:
+            raise ValueError(
+                f"--jobs {self.jobs} has nothing to share: each point starts from the one before; "
+                "give --folds or --start cold, or leave --jobs out"
+            )
+
     def started_for(self, trainings: int) -> Engine:
         """Return the engine for so many trainings: with no more jobs than these."""
         most = (os.cpu_count() or 1) if self.jobs is None else self.jobs
