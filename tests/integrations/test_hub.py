@@ -133,6 +133,35 @@ def test_mistakes_are_one_line(tmp_path):
         sparse().save_pretrained(tmp_path / "net", model_card_kwargs={"measured": [1]})
     with pytest.raises(FileNotFoundError, match="nowhere"):
         sparse().save_pretrained(tmp_path / "net", model_card_kwargs={"frontier": tmp_path / "nowhere.png"})
+    with pytest.raises(ValueError, match=r"^unknown key of model_card_kwargs.*'measures'"):
+        sparse().save_pretrained(tmp_path / "net", model_card_kwargs={"measures": {"error": 1}})
+    assert not (tmp_path / "net").exists()
     sparse(width=32).save_pretrained(tmp_path / "net")
     with pytest.raises(ValueError, match=r"does not fit the model: 'body\.0\.weight' is float32 of shape \(32, 8\)"):
         Net.from_pretrained(tmp_path / "net", width=48)
+
+
+def test_the_arguments_of_the_mixin_of_the_hub_are_taken(tmp_path):
+    net = sparse(width=32)
+    net.save_pretrained(tmp_path)
+    found = Net.from_pretrained(tmp_path, map_location="meta", strict=True)
+    assert {p.device.type for p in found.parameters()} == {"meta"}
+    assert torch.equal(Net.from_pretrained(tmp_path, map_location="cpu", strict=True)(X), net.eval()(X))
+
+
+class Choosing(Net):
+    def __init__(self, width: int = 64, act: type[nn.Module] = nn.ReLU):
+        super().__init__(width)
+        self.body[1] = act()
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_arguments_that_json_cannot_hold_are_named(compacted, tmp_path):
+    net = Choosing(8, act=nn.GELU)
+    saved = tl.compact(net, X) if compacted else net
+    with pytest.warns(
+        UserWarning, match=r"^save_pretrained: config\.json leaves out act, which JSON cannot hold; load"
+    ):
+        saved.save_pretrained(tmp_path)
+    assert torch.equal(Choosing.from_pretrained(tmp_path, act=nn.GELU)(X), saved.eval()(X))
+    Choosing(8).save_pretrained(tmp_path)  # nothing is left out, so no warning, which would be an error here

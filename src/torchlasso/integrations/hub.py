@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from torch import nn
 
 from torchlasso._core.arguments import shown
 from torchlasso._core.extras import require
+from torchlasso._core.specs import unknown
 from torchlasso.integrations.model_cards import TEMPLATE, card_fields, check_measured, take_picture
 from torchlasso.storage import load, save
 
@@ -22,6 +24,7 @@ except ModuleNotFoundError:
 ModelT = TypeVar("ModelT", bound="SparseHubMixin")
 
 WEIGHTS = "torchlasso.safetensors"
+CARD = ("measured", "frontier")  # the keys of what a card has beside what is counted
 LOADING = """The weights are data: no code of this repository runs. With the class `{name}`, which makes
 the model of the full size,
 
@@ -38,7 +41,8 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
     Use it like ``huggingface_hub.PyTorchModelHubMixin``. It writes ``config.json`` with the arguments of the model, a
     model card, and the weights with :func:`torchlasso.save`, so that zeros take almost no space. ``from_pretrained``
     makes the model of the full size and loads the weights with :func:`torchlasso.load`, which makes it as small as the
-    saved one. It reads nothing but these two files, and unpickles nothing.
+    saved one, on the device ``map_location``; they always have to fit, as with ``strict=True``. It reads nothing but
+    these two files, and unpickles nothing.
 
     The card has the share of zeros and the sizes, counted from the model, and what ``model_card_kwargs`` has:
 
@@ -59,6 +63,16 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
         True
     """
 
+    _left_out: tuple[str, ...] = ()  # the arguments that config.json has no place for
+
+    def __new__(cls: type[ModelT], *args: Any, **kwargs: Any) -> ModelT:
+        instance: ModelT = super().__new__(cls, *args, **kwargs)
+        given = {**dict(zip(list(cls._hub_mixin_init_parameters)[1:], args, strict=False)), **kwargs}
+        left_out = tuple(name for name, value in given.items() if not cls._is_jsonable(value))
+        if left_out:
+            instance._left_out = left_out
+        return instance
+
     def save_pretrained(
         self, save_directory: str | Path, *, model_card_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> str | None:
@@ -74,10 +88,24 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
 
         Raises:
             TypeError: the measurements are not numbers or texts by name.
+            ValueError: ``model_card_kwargs`` has other keys.
             FileNotFoundError: there is no such picture.
+
+        Warns:
+            UserWarning: an argument of the model is left out, since JSON cannot hold it.
         """
         given = dict(model_card_kwargs or {})
+        for key in given:
+            if key not in CARD:
+                raise unknown("key of model_card_kwargs", str(key), CARD)
         check_measured(given.get("measured"), "save_pretrained")
+        if self._left_out and kwargs.get("config") is None:
+            again = ", ".join(f"{name}=..." for name in self._left_out)
+            warnings.warn(
+                f"save_pretrained: config.json leaves out {', '.join(self._left_out)}, which JSON cannot hold; load "
+                f"it with {type(self).__name__}.from_pretrained(folder, {again})",
+                stacklevel=2,
+            )
         take_picture(given.get("frontier"), Path(save_directory))
         found: str | None = super().save_pretrained(save_directory, model_card_kwargs=given, **kwargs)
         return found
@@ -101,6 +129,8 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
+        map_location: str = "cpu",
+        strict: bool = True,
         **model_kwargs: Any,
     ) -> ModelT:
         file = Path(model_id, WEIGHTS)
@@ -117,7 +147,7 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
             file = Path(found)
         model = cls(**model_kwargs)
         load(file, into=_module(model))
-        _module(model).eval()
+        _module(model).to(map_location).eval()
         return model
 
 

@@ -44,6 +44,8 @@ def take_picture(frontier: str | Path | None, folder: Path) -> None:
         FileNotFoundError: there is no such picture.
     """
     if frontier is not None:
+        if not Path(frontier).is_file():
+            raise FileNotFoundError(f"save_pretrained: there is no picture {str(frontier)!r} of the frontier")
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(frontier, folder / PICTURE)
 
