@@ -224,3 +224,9 @@ def test_a_controller_of_another_class_than_that_of_the_checkpoint_is_refused(tm
         ValueError, match=r"^the state is that of TargetSparsity\(0\.5, .*, not of Warmup; make the same"
     ):
         other.fit(Regression(), loader(), ckpt_path=tmp_path / "first.ckpt", weights_only=True)
+
+
+def test_a_target_without_an_end_of_the_training_is_refused(tmp_path):
+    target = SparseTraining(lambda optimizer, steps: tl.TargetSparsity(optimizer, 0.5, steps=steps))
+    with pytest.raises(ValueError, match=r"^SparseTraining: the training has no end, .* set max_steps or max_epochs"):
+        trainer(tmp_path, target, max_epochs=-1).fit(Regression(), loader())

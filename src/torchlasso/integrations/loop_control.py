@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -128,7 +129,15 @@ class LoopControl:
 
     def _made(self, optimizer: Proximal, steps: int) -> list[LambdaController]:
         """Make the controllers of an optimizer."""
-        made = None if self.make is None else self.make(optimizer, steps)
+        try:
+            made = None if self.make is None else self.make(optimizer, steps)
+        except (ValueError, TypeError, OverflowError) as error:
+            if not math.isinf(steps):
+                raise
+            raise ValueError(
+                f"{self.name}: the training has no end, and its controllers need the number of its steps; set "
+                "max_steps or max_epochs of the Trainer"
+            ) from error
         found = [] if made is None else [made] if isinstance(made, LambdaController) else made
         controllers = list(found) if isinstance(found, Iterable) else [found]
         for control in controllers:
