@@ -230,3 +230,14 @@ def test_a_target_without_an_end_of_the_training_is_refused(tmp_path):
     target = SparseTraining(lambda optimizer, steps: tl.TargetSparsity(optimizer, 0.5, steps=steps))
     with pytest.raises(ValueError, match=r"^SparseTraining: the training has no end, .* set max_steps or max_epochs"):
         trainer(tmp_path, target, max_epochs=-1).fit(Regression(), loader())
+
+
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = True
+
+
+def test_a_target_that_was_stopped_early_is_missed_aloud(tmp_path):
+    target = SparseTraining(lambda optimizer, steps: tl.TargetSparsity(optimizer, 0.9, steps=steps))
+    with pytest.warns(tl.TargetMissed, match=r"^TargetSparsity: training ended with .* \(stopped after step \d+\)$"):
+        trainer(tmp_path, target, Stop()).fit(Regression(), loader())

@@ -152,8 +152,9 @@ class SparseTraining(Callback):
         pl_module.log("sparsity", self._control.sparsity, sync_dist=trainer.world_size > 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the smaller model."""
+        """Make the smaller model, and warn of targets that are missed because training was stopped early."""
         self._control.end()
+        self._control.warn_if_stopped()
         if self.compact:
             inputs = self._inputs(pl_module)
             self.compacted, self.report = compact(self._model(pl_module), inputs, return_report=True)

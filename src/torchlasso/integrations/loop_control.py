@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from torchlasso._core.arguments import shown
 from torchlasso._core.wrappers import unwrapped_optimizer
-from torchlasso.control import LambdaController
+from torchlasso.control import LambdaController, TargetMissed
 from torchlasso.distributed.sharding import local, totals_over_shards
 from torchlasso.optim import Proximal
 from torchlasso.selection import Group
@@ -98,6 +99,12 @@ class LoopControl:
         counts = [int(torch.count_nonzero(local(p.detach()))) for p in params]
         alive = sum(totals_over_shards([p.detach() for p in params], counts))
         return (self.weights - alive) / self.weights
+
+    def warn_if_stopped(self) -> None:
+        """Warn of each target that is missed because training ended before its last step; every process has to call."""
+        for control in self.controllers:
+            if control.done < getattr(control, "steps", 0) and (missed := control.missed):
+                warnings.warn(TargetMissed(f"{missed} (stopped after step {control.done})"), stacklevel=2)
 
     def lams(self) -> dict[str, float]:
         """Return λ of the penalised groups: ``lam``, or ``lam/0`` and on where they differ."""
