@@ -79,7 +79,7 @@ def test_lambda_follows_the_scale_of_the_loss(factor):
         model = coder()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, eps=0.0)
         term = tl.ActivationL1(model[1], model[2])
-        control = tl.TargetL0(term, 3, 30)
+        control = tl.TargetL0(term, 3, 31)  # it is not over, so that it is not missed
         for step in range(30):
             optimizer.zero_grad()
             (factor * loss_of(model, rows(step)) + term()).backward()
@@ -236,3 +236,31 @@ def test_one_module_at_places_of_several_widths_is_refused():
     model(rows())
     with pytest.raises(ValueError, match="a module gave 4 units, and now 6: give each place"):
         term()
+
+
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.LeakyReLU()], ids=str)
+def test_a_number_that_cannot_be_met_is_missed_with_a_reason_and_a_bounded_strength(activation):
+    model = coder()
+    model[1] = activation
+    term = tl.ActivationL1(model[1], model[2], lam=0.1)
+    control = tl.TargetL0(term, 3, 400)
+    for step in range(400):
+        model(rows(step % 2))
+        term()
+        if step < 399:
+            control.step()
+    with pytest.warns(tl.TargetMissed, match=r"16 of 16 units are active per example instead of 3; no unit is ever"):
+        control.step()
+    assert term.lam == pytest.approx(1e3)
+
+
+def test_more_active_units_than_there_are_are_refused():
+    model = coder()
+    with pytest.raises(ValueError, match=r"l0=100 active units of 16 are not possible: give at most 16"):
+        tl.TargetL0(tl.ActivationL1(model[1], model[2]), 100, 10)
+    term = tl.ActivationL1(model[1], lam=0.1)
+    control = tl.TargetL0(term, 100, 10)  # without a reader their number is not known yet
+    model(rows())
+    term()
+    with pytest.raises(ValueError, match="l0=100 active units of 16"):
+        control.step()
