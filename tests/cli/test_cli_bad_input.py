@@ -156,10 +156,10 @@ OPTIONS = [
     ("--lr inf", "lr"),
     ("--lr abc", "lr"),
     ("--lr 1e60", "lr"),  # too large for a weight
-    ("--epochs 0", "epochs"),
+    ("--epochs 0", "--epochs", "at least 1"),
     ("--epochs -3", "epochs"),
     ("--epochs 1.5", "epochs"),
-    ("--batch-size 0", "batch"),
+    ("--batch-size 0", "--batch-size", "at least 1"),
     ("--batch-size abc", "batch-size"),
     ("--batch-size 99999999999999999999", "batch-size", "2^63"),
     ("--refit 99999999999999999999", "refit", "2^63"),

@@ -224,12 +224,11 @@ class Options(DataOptions):
             raise ValueError(f"--lr must be a finite number above 0; got {self.lr!r}")
         if self.time is not None and self.loss not in (None, "cox"):
             raise ValueError(f"--time and --event have the loss cox; got --loss {self.loss}")
-        if self.accumulate < 1:
-            raise ValueError(f"--accumulate must be a number of parts, at least 1; got {self.accumulate}")
+        for name in ("epochs", "batch_size", "accumulate", "save_every"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be a whole number, at least 1; got {count}")
         if self.time is not None and self.accumulate > 1:
             raise ValueError("--accumulate does not go with --time: all rows of a step are at risk together")
-        if self.save_every is not None and self.save_every < 1:
-            raise ValueError(f"--save-every must be a number of steps, at least 1; got {self.save_every}")
         if self.clip is not None and not 0 < self.clip < float("inf"):
             raise ValueError(f"--clip must be a finite number above 0; got {self.clip}")
         if self.form not in FORMS:
