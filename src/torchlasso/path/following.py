@@ -92,6 +92,7 @@ def follow(
         FloatingPointError: the loss became infinite or NaN.
 
     Examples:
+        >>> import torch
         >>> import torchlasso as tl
         >>> torch.manual_seed(0)
         <torch._C.Generator object at ...>
