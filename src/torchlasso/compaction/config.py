@@ -22,10 +22,9 @@ from torch.overrides import TorchFunctionMode
 from torchlasso._core.memory import uncollected
 from torchlasso._core.running import ExampleInputs, repeatable, run_once, tensors_in
 from torchlasso.compaction.numbers import Found, Keys, numbers_in, numbers_of, set_numbers_, with_number
+from torchlasso.compaction.own_precision import same_outputs
 from torchlasso.compaction.resizing import Resizing, recording_sizes
-from torchlasso.compaction.verify import difference
 
-TOLERANCE = 1e-5  # of the outputs in the model's own precision, relative to the largest element
 MOST_BUILT = 64  # models without values that are built to find a config
 
 ConfigNumbers = dict[Keys, int]  # new numbers of a config
@@ -46,13 +45,13 @@ def update_config_(model: nn.Module, example_inputs: ExampleInputs) -> str:
     config, cut = vars(model).get("config"), Resizing.of(model)
     if not (_is_config(config) and cut.tensors):
         return ""
-    wanted, old = functools.cache(lambda: _outputs(model, example_inputs)), dict(numbers_in(config))
+    wanted, old = functools.cache(lambda: tensors_in(run_once(model, example_inputs))), dict(numbers_in(config))
     for found in _models_that_fit(model, config, cut):
         with recording_sizes(model):
             outputs = wanted()  # before the model changes
             undo = set_numbers_(model, _numbers_to_set(model, found))
             if _take_tensors(model, found.built) and all(
-                _same(outputs, each, example_inputs) for each in (model, found.built)
+                same_outputs(outputs, each, example_inputs) for each in (model, found.built)
             ):
                 return "; ".join(
                     f"config.{'.'.join(map(str, keys))}: {old[keys]} -> {n}" for keys, n in found.numbers.items()
@@ -229,14 +228,3 @@ def _take_tensors(model: nn.Module, built: nn.Module) -> bool:
             for name in [name for name, w in kept.items() if w is not None]:
                 kept[name] = values[f"{path}.{name}".lstrip(".")]
     return True
-
-
-def _outputs(model: nn.Module, example_inputs: ExampleInputs) -> list[Tensor]:
-    return tensors_in(run_once(model, example_inputs))
-
-
-def _same(wanted: list[Tensor], model: nn.Module, example_inputs: ExampleInputs) -> bool:
-    try:
-        return difference(wanted, _outputs(model, example_inputs)) <= TOLERANCE
-    except Exception:  # of any kind: it is the model's own code
-        return False

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchlasso._core.running import ExampleInputs, run_once, tensors_in
+from torchlasso._core.running import ExampleInputs
+from torchlasso.compaction.own_precision import outputs_or_none, same_outputs
 from torchlasso.compaction.report import FactoredLayer
-from torchlasso.compaction.verify import difference, others_like
+from torchlasso.compaction.verify import others_like
 
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TOLERANCE = 1e-5  # of the outputs in the model's own precision, relative to the largest element
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -111,17 +111,17 @@ def factor_(model: nn.Module, example_inputs: ExampleInputs) -> tuple[list[Facto
     found = {name: two for name, layer in _alone(model) if (two := factored(layer)) is not None}
     if not found:
         return [], []
-    runs = [(inputs, _outputs(model, inputs)) for inputs in (example_inputs, others_like(example_inputs))]
+    runs = [(inputs, outputs_or_none(model, inputs)) for inputs in (example_inputs, others_like(example_inputs))]
 
     def kept(names: Iterable[str]) -> list[str]:
         """Replace some layers; put them back, and return none, if that changes the outputs."""
         old = {name: model.get_submodule(name) for name in names}
         for name in old:
-            set_submodule_(model, name, found[name])
-        if all(outputs is None or _same(model, inputs, outputs) for inputs, outputs in runs):
+            model.set_submodule(name, found[name])
+        if all(outputs is None or same_outputs(outputs, model, inputs) for inputs, outputs in runs):
             return [*old]
         for name, layer in old.items():
-            set_submodule_(model, name, layer)
+            model.set_submodule(name, layer)
         return []
 
     names = kept(found) or [name for each in found for name in kept([each])]
@@ -146,18 +146,12 @@ def with_layers_as_two(model: nn.Module, shapes: Mapping[str, tuple[int, int, in
             two = None if isinstance(layer, LowRank) else LowRank.like(layer, *shape)
             if two is not None:
                 old[name] = layer
-                set_submodule_(model, name, two)
+                model.set_submodule(name, two)
         yield
     except BaseException:
         for name, layer in old.items():
-            set_submodule_(model, name, layer)
+            model.set_submodule(name, layer)
         raise
-
-
-def set_submodule_(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of another one."""
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, module)
 
 
 def _replaceable(model: nn.Module, name: str, shape: tuple[int, int, int]) -> nn.Module:
@@ -195,16 +189,3 @@ def _described(name: str, two: LowRank) -> FactoredLayer:
     assert isinstance(first, Tensor)
     assert isinstance(second, Tensor)
     return FactoredLayer(name, len(first), len(second) * first[0].numel(), first.numel() + second.numel())
-
-
-def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor] | None:
-    """Run the model; None if it fails, as one that refuses random inputs or reads a weight that is gone."""
-    try:
-        return tensors_in(run_once(model, inputs))
-    except Exception:  # of any kind: it is the model's own code
-        return None
-
-
-def _same(model: nn.Module, inputs: ExampleInputs, wanted: list[Tensor]) -> bool:
-    found = _outputs(model, inputs)
-    return found is not None and difference(wanted, found) <= TOLERANCE
