@@ -92,7 +92,7 @@ def test_relative_steps_are_refused():
 
 
 def test_schedule_free_modes_exchange_the_weights():
-    """Both modes have exact zeros, and going there and back changes nothing but rounding."""
+    """Both modes have exact zeros, and going there and back changes nothing, to the bit."""
     problem = MatrixProblem(tl.L1(), 0.4)
     w = nn.Parameter(torch.zeros(ROWS, COLUMNS, dtype=torch.float64))
     optimizer = schedule_free("AdamWScheduleFree")([w], penalty=tl.L1(), lam=0.4, warmup_steps=20)
@@ -106,12 +106,103 @@ def test_schedule_free_modes_exchange_the_weights():
     optimizer.eval()  # twice is once
     assert torch.equal(w, averaged)
     optimizer.train()
-    torch.testing.assert_close(w.detach(), training, rtol=1e-9, atol=1e-12)
+    optimizer.train()
+    assert torch.equal(w, training)
     assert not torch.equal(training, averaged)
     for one in (training, averaged):
         assert 0 < (one == 0).sum() < one.numel()
     with pytest.raises(ValueError, match="averages weights over its steps, so their zeros cannot be held"):
         optimizer.hold()
+
+
+MODES = pytest.mark.parametrize("name", ["AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree"])
+
+
+def schedule_free_training(name, w):
+    """An optimizer of a weight, and a function that steps it."""
+    problem = MatrixProblem(tl.L1(), 0.4)
+    options = {"betas": (0.9, 0.9)} if name.startswith("RAdam") else {"warmup_steps": 5}
+    optimizer = schedule_free(name)([w], penalty=tl.L1(), lam=0.4, **options)
+
+    def steps(number):
+        optimizer.train()
+        for _ in range(number):
+            w.grad = problem.gradient(w.detach())
+            optimizer.step()
+
+    return optimizer, steps
+
+
+def weight():
+    return nn.Parameter(torch.zeros(ROWS, COLUMNS, dtype=torch.float64))
+
+
+@MODES
+def test_evaluating_and_saving_change_no_later_step(name, tmp_path):
+    whole, parts, resumed = weight(), weight(), weight()
+    optimizer, steps = schedule_free_training(name, whole)
+    steps(40)
+    optimizer.eval()
+    optimizer, steps = schedule_free_training(name, parts)
+    for number in (1, 9, 10):
+        steps(number)
+        optimizer.eval()
+    torch.save({"w": parts, "optimizer": optimizer.state_dict()}, tmp_path / "file")
+    steps(20)
+    optimizer.eval()
+    assert torch.equal(whole, parts)
+    loaded = torch.load(tmp_path / "file", weights_only=False)
+    optimizer, steps = schedule_free_training(name, resumed)
+    with torch.no_grad():
+        resumed.copy_(loaded["w"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    steps(20)
+    optimizer.eval()
+    assert torch.equal(whole, resumed)
+    assert (whole == 0).any()
+    assert whole.any()
+
+
+@MODES
+def test_training_goes_on_from_weights_that_were_loaded(name):
+    w = weight()
+    optimizer, steps = schedule_free_training(name, w)
+    steps(10)
+    training = w.detach().clone()
+    optimizer.eval()
+    with torch.no_grad():
+        w[0] *= 1.5
+    changed = w.detach().clone()
+    optimizer.train()
+    assert not torch.equal(w[0], training[0])
+    torch.testing.assert_close(w[1:].detach(), training[1:], rtol=1e-9, atol=1e-12)
+    optimizer.eval()
+    torch.testing.assert_close(w.detach(), changed, rtol=1e-9, atol=1e-12)
+
+
+def test_units_are_removed_from_averaged_weights_only():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
+    x = torch.randn(100, 4)
+    groups = tl.param_groups(net, tl.L1(over=tl.Units(net, x[:2])), lam=0.03)
+    optimizer = schedule_free("AdamWScheduleFree")(groups)
+    optimizer.train()
+    for _ in range(200):
+        optimizer.zero_grad()
+        (net(x)[:, 0] - x[:, 0].abs()).square().mean().backward()
+        optimizer.step()
+    with pytest.raises(
+        ValueError, match=r"AdamWScheduleFree trains with other weights.*call optimizer.eval\(\) before"
+    ):
+        tl.shrink_(net, optimizer, x[:2])
+    optimizer.eval()
+    outputs = net(x).detach()
+    tl.shrink_(net, optimizer, x[:2])
+    assert net[0].out_features < 32
+    torch.testing.assert_close(net(x), outputs)
+    optimizer.train()
+    net(x).sum().backward()
+    optimizer.step()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from torchlasso.control import LambdaController
 from torchlasso.graph.axes import Dim
 from torchlasso.optim import Proximal
 from torchlasso.optim.latent_form import THRESHOLD
+from torchlasso.optim.modes import WithModes
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Blocks
 from torchlasso.penalties.blocks.base import end_to_end
@@ -24,8 +25,13 @@ from torchlasso.weights import named_parameters
 Owners = dict[Tensor, tuple[nn.Module, str]]  # the module that has a parameter, and its name there
 
 
-def check_blocks(optimizer: Optimizer) -> None:
-    """Raise if the blocks of a penalty would change in a smaller model."""
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Raise if the blocks of a penalty would change in a smaller model, or if its zeros are not those of the result."""
+    if isinstance(optimizer, WithModes) and optimizer.is_training:
+        raise ValueError(
+            f"shrink_: {optimizer.base.__name__} trains with other weights than the averages of the result, and they "
+            "have other zeros; call optimizer.eval() before, and optimizer.train() after it"
+        )
     for penalty in optimizer.penalties if isinstance(optimizer, Proximal) else ():
         if penalty is not None and not penalty.over.stable:
             raise ValueError(
@@ -38,7 +44,7 @@ def apply_with_optimizer_(
     compaction: Compaction, model: nn.Module, optimizer: Optimizer, controllers: Iterable[LambdaController]
 ) -> None:
     """Apply a compaction to a model, and to its optimizer, penalties and controllers."""
-    check_blocks(optimizer)
+    check_optimizer(optimizer)
     slicing = Slicing(compaction.removal, compaction.apply_(model))
     for p, state in optimizer.state.items():
         for key, value in state.items():

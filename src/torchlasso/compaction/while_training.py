@@ -17,7 +17,7 @@ from torchlasso.compaction.api import report_of
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.operations import multiplications
-from torchlasso.compaction.optimizer_state import apply_with_optimizer_, check_blocks
+from torchlasso.compaction.optimizer_state import apply_with_optimizer_, check_optimizer
 from torchlasso.compaction.pipeline import find_compaction
 from torchlasso.compaction.plan import plan_removal
 from torchlasso.compaction.removal import Removal
@@ -69,7 +69,7 @@ def shrink_(
 
     Raises:
         ValueError: see :func:`torchlasso.compact`; or the blocks of a penalty, such as chunks, would change in a
-            smaller model.
+            smaller model; or a schedule-free optimizer is not in the mode of ``optimizer.eval()``.
         RuntimeError: another object holds the parameters; or the processes do not agree on the units to remove.
 
     Examples:
@@ -92,7 +92,7 @@ def shrink_(
     check_kind("shrink_: optimizer", optimizer, Optimizer, "the optimizer of the model")
     optimizer = unwrapped_optimizer(optimizer)
     check_sequence("shrink_: controllers", controllers, LambdaController, "controllers of λ, such as torchlasso.Warmup")
-    check_blocks(optimizer)
+    check_optimizer(optimizer)
     compaction = find_compaction(model, example_inputs, multiple_of)
     check_agreement(compaction)
     before = Totals.of(model, example_inputs)

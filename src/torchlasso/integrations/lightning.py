@@ -15,6 +15,7 @@ from torchlasso._core.extras import require
 from torchlasso._core.running import ExampleInputs
 from torchlasso.compaction import CompactionReport, Shrinker, compact
 from torchlasso.distributed.sharding import any_sharded
+from torchlasso.integrations.averaged_weights import AveragedWeights
 from torchlasso.integrations.loop_control import LoopControl, MakeControllers, only_one
 
 try:
@@ -37,7 +38,8 @@ class SparseTraining(Callback):
     Build proximal optimizers in ``configure_optimizers``. The controllers step at the end of each step of their
     optimizer: not while gradients are accumulated, nor when a gradient scaler skips the step. Their state is in every
     checkpoint of the trainer, so that ``fit(ckpt_path=...)`` goes on to the last bit. Of several optimizers, each
-    proximal one has its own controllers.
+    proximal one has its own controllers. A schedule-free one is in its mode of training in each step, and the model has
+    the averaged weights when it is validated or saved, and at the end.
 
     ``sparsity``, the share of zeros among the penalised weights, and ``lam`` (λ of each group, ``lam/0`` and on where
     they differ) go to the module's log: λ after every step, the share every ``log_every_n_steps`` and at the end of
@@ -82,6 +84,7 @@ class SparseTraining(Callback):
         self.compacted: nn.Module | None = None
         self.report: CompactionReport | None = None
         self._control = LoopControl(controllers, type(self).__name__)
+        self._averaged = AveragedWeights()
         self._shrinker: Shrinker | None = None
         self._loaded: Mapping[str, Any] | None = None  # the state of a checkpoint, until the optimizers have theirs
         self._weights: dict[str, Tensor] | None = None  # those of a checkpoint whose model is smaller
@@ -122,45 +125,62 @@ class SparseTraining(Callback):
         elif self._loaded is not None:  # the model became smaller with them
             self._control.load_state_dict(self._loaded)
         self._loaded = None
+        self._averaged.begin(pl_module, trainer.optimizers)
         self._logged_steps = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Remove the units without effect before the first batch of an epoch, if it is time."""
+        """Remove the units without effect before the first batch of an epoch, if it is time, and begin a step."""
         # the hooks of epochs are not called by a training that goes on from the last batch of one
         epoch = trainer.current_epoch if batch_idx == 0 else 0
         if self._shrinker is not None and self.shrink_every and epoch and epoch % self.shrink_every == 0:
             optimizer = only_one(trainer.optimizers, "SparseTraining")
+            self._averaged.use()
             with _unwrapped(trainer):
                 model = self._model(pl_module)
                 self._shrinker.consider(model, optimizer, self._control.controllers, ALWAYS)
+        self._averaged.begin_step()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log λ, and now and then the share of zeros."""
+        self._averaged.end_step()
         step = trainer.global_step
         if step == self._logged_steps:
             return
         self._logged_steps = step
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it elsewhere
         due = step // len(trainer.optimizers) % every == 0
+        if due:
+            self._averaged.use()
         figures = {**self._control.lams(), **({"sparsity": self._control.sparsity} if due else {})}
         pl_module.log_dict(figures, on_step=True, on_epoch=False)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the model the averages of a schedule-free optimizer."""
+        self._averaged.use()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the share of zeros."""
+        self._averaged.use()
         pl_module.log("sparsity", self._control.sparsity, sync_dist=trainer.world_size > 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the smaller model, and warn of targets that are missed because training was stopped early."""
+        self._averaged.end()
         self._control.end()
         self._control.warn_if_stopped()
         if self.compact:
             inputs = self._inputs(pl_module)
             self.compacted, self.report = compact(self._model(pl_module), inputs, return_report=True)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the model the averages of a schedule-free optimizer, before it is saved as it is now."""
+        self._averaged.end()
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers and the module."""
+        self._averaged.end()
         self._control.end()
         if self._handle is not None:
             self._handle.remove()

@@ -139,7 +139,8 @@ def proximal(base: type[Optimizer], metric: Metric | None = None) -> type[Proxim
 
     Rprop, Muon, Lion (``lion_pytorch``), the schedule-free optimizers (``schedulefree``) and Adam of 8 and 4 bits
     (``torchao``) have none; their form is the normal map, see :class:`Proximal`. A schedule-free one has the methods
-    ``train`` and ``eval`` of its base: save and evaluate the model after ``optimizer.eval()``.
+    ``train`` and ``eval`` of its base: save and evaluate the model after ``optimizer.eval()``. Until
+    ``optimizer.train()``, its state has a copy of the weights of the training too, so that this changes no later step.
 
     Args:
         base: an optimizer class of ``torch.optim`` whose metric is known, or any other with ``metric``.

@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 
 from torchlasso._core.arguments import shown
 from torchlasso._core.extras import require
-from torchlasso._core.wrappers import unwrapped_optimizer
+from torchlasso._core.wrappers import unwrapped, unwrapped_optimizer
 from torchlasso.distributed.sharding import any_sharded
+from torchlasso.integrations.averaged_weights import AveragedWeights
 from torchlasso.integrations.loop_control import LoopControl, MakeControllers
 from torchlasso.integrations.transformers.groups import decayed_groups
 from torchlasso.optim import Proximal, proximal
@@ -102,7 +103,8 @@ class SparseTrainingCallback(TrainerCallback):
     The controllers step at the end of each step of the optimizer: not while gradients are accumulated, nor when a
     gradient scaler skips the step. Their state is in every checkpoint, so that ``resume_from_checkpoint`` goes on to
     the last bit: in the state of the optimizer or, if the model is sharded, in a file of its own. ``sparsity`` and
-    ``lam`` (``lam/0`` and on where the groups differ) go through ``Trainer.log`` in every logging step.
+    ``lam`` (``lam/0`` and on where the groups differ) go through ``Trainer.log`` in every logging step. With a
+    schedule-free optimizer, the model has the averaged weights when it is evaluated or saved, and at the end.
 
     Args:
         trainer: the Trainer.
@@ -112,6 +114,7 @@ class SparseTrainingCallback(TrainerCallback):
     def __init__(self, trainer: Trainer, controllers: MakeControllers | None = None) -> None:
         self.trainer = trainer
         self._control = LoopControl(controllers, "sparsify")
+        self._averaged = AveragedWeights()
         self._loaded: Mapping[str, Any] | None = None
         self._training = False
 
@@ -123,16 +126,28 @@ class SparseTrainingCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Make the controllers, and load their state, now that the optimizer has its own."""
         optimizer: Any = self.trainer.optimizer
+        model: Any = self.trainer.model
         if state.global_step and self._is_sharded():
             self._loaded = load_state(_file(args, state))
         self._control.begin([optimizer], state.max_steps, self._loaded if state.global_step else None)
         self._loaded, self._training = None, True
+        self._averaged.begin(unwrapped(model), [optimizer])
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Give the model the weights of the training."""
+        self._averaged.begin_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Log the share of zeros and λ."""
+        self._averaged.end_step()
         if control.should_log:
             self._log()
             control.should_log = True  # it is set to False by what is logged
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Give the model the averages of a schedule-free optimizer."""
+        self._averaged.end_step()
+        self._averaged.use()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the state of the controllers of a sharded model."""
@@ -143,11 +158,13 @@ class SparseTrainingCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Log the share of zeros at the end."""
+        self._averaged.end()
         self._control.end()
         self._training = False
         self._log()
 
     def _log(self) -> None:
+        self._averaged.use()
         self.trainer.log({"sparsity": self._control.sparsity, **self._control.lams()})
 
     def _is_sharded(self) -> bool:
