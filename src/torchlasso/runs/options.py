@@ -184,7 +184,12 @@ class Options(DataOptions):
     ] = False
     log: Annotated[
         tuple[str, ...],
-        Option(f"Also log every epoch to these, separated by commas: {', '.join(tracker_names())}; or none.", TRAIN),
+        Option(
+            f"Also log every epoch to these, separated by commas: {', '.join(tracker_names())}; or none.",
+            on_path=Option(
+                f"Also log every point to these, separated by commas: {', '.join(tracker_names())}; or none."
+            ),
+        ),
     ] = field(default=(), metadata=NEWER)
     extensions: tuple[Extension, ...] = field(default=(), metadata=NEWER)
     pretrained: Pretrained | None = None
@@ -246,6 +251,8 @@ class Options(DataOptions):
         if self.form == "latent" and LOSS_TERM in self.compare:
             raise ValueError("--compare loss-term needs --form proximal: no loss term has the λ of the latent form")
         _ = self.plan  # raises an error if the values do not make a plan
+        if NOTHING in self.log and len(self.log) > 1:
+            raise ValueError(f"--log {NOTHING} stands alone; got {','.join(self.log)}")
         for name in self.trackers:
             _ = tracker_of(name)  # raises an error if there is none
         check_extensions(self.extensions)

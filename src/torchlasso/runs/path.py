@@ -23,6 +23,7 @@ from torchlasso.runs.page.writing import write_page
 from torchlasso.runs.path_trainings import load_point, train_path
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Summary
+from torchlasso.runs.tracking import tracked
 from torchlasso.runs.word_effects import word_effects
 
 ONE_BY_ONE = Engine(jobs=1)
@@ -52,16 +53,19 @@ def run_path(
     path = experiment.options.path
     if path is None:
         raise ValueError(f"{folder.path} holds a run of torchlasso train, not a path; resume it with torchlasso train")
-    points, folds = train_path(experiment, path, rows, folder, engine, observer)
-    if again := sum(point.tries - 1 for point in points):
-        observer.say(f"To spread the points, {again} of {again + len(points)} trainings were made with another λ.")
-    judged = pooled(points, folds) if folds else points
-    chosen = choose(judged, path.choose, path.tolerance)
-    model = experiment.build_model()
-    load_point(model, folder, chosen.index)
-    folder.write_model(model.state_dict())
-    _draw(judged, chosen, folder, experiment, observer)
-    summary = _summary(experiment, model, rows, chosen, points)
+    with tracked(experiment, folder.name, folder, observer) as tracking:
+        tracking.begin_path(folder.read_points())
+        points, folds = train_path(experiment, path, rows, folder, engine, observer, tracking)
+        if again := sum(point.tries - 1 for point in points):
+            observer.say(f"To spread the points, {again} of {again + len(points)} trainings were made with another λ.")
+        judged = pooled(points, folds) if folds else points
+        chosen = choose(judged, path.choose, path.tolerance)
+        model = experiment.build_model()
+        load_point(model, folder, chosen.index)
+        folder.write_model(model.state_dict())
+        _draw(judged, chosen, folder, experiment, observer)
+        summary = _summary(experiment, model, rows, chosen, points)
+        tracking.result(summary, 1 + chosen.index)
     found = (*remarks(points, path.grid, path.collapse), *doubts(summary, experiment.loss, rows))
     summary = replace(summary, warnings=found)
     folder.write_means(mean_images(experiment.inputs, rows.train))

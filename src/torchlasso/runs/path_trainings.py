@@ -22,6 +22,7 @@ from torchlasso.runs.kept_rows import keep_rows, rows_for
 from torchlasso.runs.observer import SILENT, Observer
 from torchlasso.runs.path_options import COLD, PathOptions
 from torchlasso.runs.rows import RowSplits
+from torchlasso.runs.tracking import Tracking
 from torchlasso.training.rows import some_rows
 from torchlasso.training.trainer import Step, Trainer
 
@@ -45,7 +46,13 @@ class FoldRows(NamedTuple):
 
 
 def train_path(
-    experiment: Experiment, path: PathOptions, rows: RowSplits, folder: RunFolder, engine: Engine, observer: Observer
+    experiment: Experiment,
+    path: PathOptions,
+    rows: RowSplits,
+    folder: RunFolder,
+    engine: Engine,
+    observer: Observer,
+    tracking: Tracking,
 ) -> tuple[list[Point], list[list[Point]]]:
     """Train everything of a path that is not trained yet; return its points, and those of each fold.
 
@@ -55,7 +62,7 @@ def train_path(
         OSError: the processes died again and again, or a file cannot be written.
     """
     if not path.folds and path.start != COLD:
-        return follow_fold(experiment, folder, None, rows, observer), []
+        return follow_fold(experiment, folder, None, rows, observer, tracking), []
     if processes.size() > 1:
         flag = "--folds" if path.folds else f"--start {COLD}"
         raise ValueError(f"{flag} starts its own processes: run it without torchrun")
@@ -70,7 +77,7 @@ def train_path(
         if waiting:
             with engine.started() as workers:
                 for fold in train(experiment, path, folder, waiting, workers):
-                    _show(fold, path, folder, observer)
+                    _show(fold, path, folder, observer, tracking)
     except WorkersDiedError as error:
         how = f"torchlasso path --resume --out {folder.path}"
         raise OSError(f"{error}; resume with: {how}") from error
@@ -78,12 +85,13 @@ def train_path(
     return folder.read_points(), [folder.read_points(k) for k in range(path.folds or 0)]
 
 
-def _show(fold: FoldNumber, path: PathOptions, folder: RunFolder, observer: Observer) -> None:
+def _show(fold: FoldNumber, path: PathOptions, folder: RunFolder, observer: Observer, tracking: Tracking) -> None:
     if fold is not None:
         observer.say(f"fold {fold + 1}/{path.folds} done")
         return
     for point in folder.read_points():
         observer.point(point, path.points)
+        tracking.point(point)
 
 
 def _train_warm(
@@ -117,6 +125,7 @@ def follow_fold(
     fold: FoldNumber,
     rows: RowSplits | None = None,
     observer: Observer = SILENT,
+    tracking: Tracking | None = None,
 ) -> list[Point]:
     """Train the remaining points of a path, or of a fold of it, one after the other, and keep them in the folder.
 
@@ -126,6 +135,7 @@ def follow_fold(
         fold: the number of the fold, or None.
         rows: the rows of the experiment; None to read them.
         observer: gets the points.
+        tracking: gets them too.
 
     Returns:
         All points.
@@ -152,6 +162,8 @@ def follow_fold(
                 if fold is not None and point.index:
                     folder.remove_weights(point.index - 1, fold)
                 observer.point(point, path.points)
+                if tracking is not None:
+                    tracking.point(point)
         except FloatingPointError as error:
             raise _placed(error, len(points), fold) from error
     return points

@@ -1,4 +1,4 @@
-"""The trackers of a training: ``--log``."""
+"""The trackers of a training or of a path: ``--log``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from torchlasso._core.text import first_line
 from torchlasso.distributed.processes import is_first
 from torchlasso.integrations.trackers import Tracked, Tracker, need_tracker, tracker_of
+from torchlasso.path import Point
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.observer import Observer
@@ -27,7 +28,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 class Tracking:
-    """The trackers of one training. A tracker that fails is left out from then on, and training goes on.
+    """The trackers of one training or path. A tracker that fails is left out from then on, and training goes on.
 
     Args:
         experiment: of the run, with ``log``.
@@ -39,9 +40,10 @@ class Tracking:
     def __init__(self, experiment: Experiment, name: str, folder: RunFolder, observer: Observer) -> None:
         self.experiment, self.name, self.folder, self.observer = experiment, name, folder, observer
         self.trackers: dict[str, Tracker] = {}
+        self.points = 0  # that are recorded
 
     def begin(self, metrics: Sequence[Mapping[str, Any]]) -> None:
-        """Begin, or go on after these epochs.
+        """Begin, or go on after these epochs, or points of a path.
 
         Raises:
             ValueError: a tracker cannot be used; the message names it.
@@ -50,14 +52,13 @@ class Tracking:
         names = options.trackers if is_first() else ()
         if not names:
             return
-        settings = {
-            key: str(value)
-            for key, value in asdict(options).items()
-            if key != "pretrained" and value not in (None, (), False)
-        }
+        values = {**asdict(options), "pretrained": None}
+        path = values.pop("path") or {}
+        settings = {key: str(value) for key, value in {**values, **path}.items() if value not in (None, (), False)}
         known = self.folder.read_trackers()
         for name in names:
-            training = Tracked(self.name, self.folder.path, settings, known.get(name))
+            unit = "point" if path else "epoch"
+            training = Tracked(self.name, self.folder.path, settings, known.get(name), unit)
             try:
                 self.trackers[name] = tracker_of(name)(training, [_numbers(line) for line in metrics])
             except Exception as error:  # of any kind: each package has errors of its own
@@ -71,13 +72,24 @@ class Tracking:
         """Record the metrics of an epoch."""
         self._each(lambda tracker: tracker.epoch(line["epoch"], _numbers(line)))
 
-    def result(self, summary: Summary) -> None:
-        """Record the results of the trained model."""
+    def begin_path(self, points: Sequence[Point]) -> None:
+        """Begin, or go on after these points of a path."""
+        self.begin([point_figures(point) for point in points])
+        self.points = len(points)
+
+    def point(self, point: Point) -> None:
+        """Record a point of a path, unless it is recorded; the dense model has the number 1."""
+        if point.index >= self.points:
+            self.points = point.index + 1
+            self._each(lambda tracker: tracker.epoch(point.index + 1, point_figures(point)))
+
+    def result(self, summary: Summary, number: int | None = None) -> None:
+        """Record the results of the trained model: of the last epoch, or of the point of a path with this number."""
         scores = {} if summary.test is None else {key: score.value for key, score in summary.test.scores.items()}
         tested = {**scores, **{key: getattr(summary, key) for key in TESTED}}
         figures = {f"test_{key}": value for key, value in tested.items()}
         figures |= {f"final_{key}": getattr(summary, key) for key in SIZES}
-        self._each(lambda tracker: tracker.result(summary.epochs, _numbers(figures)))
+        self._each(lambda tracker: tracker.result(number or summary.epochs, _numbers(figures)))
 
     def close(self, *, failed: bool) -> None:
         """End the records."""
@@ -103,6 +115,17 @@ def tracked(experiment: Experiment, name: str, folder: RunFolder, observer: Obse
         tracking.close(failed=True)
         raise
     tracking.close(failed=False)
+
+
+def point_figures(point: Point) -> dict[str, float]:
+    """Return the figures of a point of a path by the names that those of an epoch have."""
+    found = {"loss": point.losses[-1] if point.losses else None, "sparsity": point.sparsity, "lam": point.lam}
+    if point.validation is not None:
+        found |= {f"val_{name}": value for name, value in asdict(point.validation).items()}
+    if point.stationarity is not None:
+        found |= {f"stationarity_{name}": value for name, value in asdict(point.stationarity).items()}
+    more = {"nonzero": point.nonzero, "epochs": point.epochs, "tries": point.tries, "seconds": point.seconds}
+    return _numbers({**found, **more})
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:

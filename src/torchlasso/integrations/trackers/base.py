@@ -22,17 +22,21 @@ _trackers: Registry[str, type[Tracker]] = Registry("tracker")
 class Tracked:
     """A training, as a tracker gets to know it.
 
+    The epochs of a path are its points: each is recorded once, when it is trained.
+
     Attributes:
         name: of the training, such as ``"a"``, or ``"a/dense"`` for a comparison.
         folder: of the run, in which a tracker may write a file or a folder of its own.
         settings: the options of the run as text, by name.
         identity: the name that the tracker's server gave to this training when it began; None for a new training.
+        unit: the unit that figures are of, ``"epoch"`` or ``"point"``.
     """
 
     name: str
     folder: Path
     settings: Mapping[str, str]
     identity: str | None = None
+    unit: str = "epoch"
 
 
 class Tracker(ABC):

@@ -1,4 +1,4 @@
-"""The figures of all epochs as a table, ``metrics.csv``, for spreadsheets."""
+"""The figures of all epochs, or of all points of a path, as a table, ``metrics.csv``, for spreadsheets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class CsvTable(Tracker):
     """A table with a row for each epoch and a column for each figure, written anew after every epoch."""
 
     def __init__(self, training: Tracked, epochs: Sequence[EpochFigures]) -> None:
-        self.file, self.rows = training.folder / TABLE, [dict(figures) for figures in epochs]
+        self.file, self.unit = training.folder / TABLE, training.unit
+        self.rows = [dict(figures) for figures in epochs]
         self._write()
 
     def epoch(self, number: int, figures: EpochFigures) -> None:
@@ -30,9 +31,9 @@ class CsvTable(Tracker):
     def close(self, *, failed: bool) -> None: ...
 
     def _write(self) -> None:
-        columns = ["epoch", *dict.fromkeys(name for row in self.rows for name in row)]
+        columns = [self.unit, *dict.fromkeys(name for row in self.rows for name in row)]
         text = io.StringIO()
         table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         table.writeheader()
-        table.writerows({"epoch": number, **row} for number, row in enumerate(self.rows, start=1))
+        table.writerows({self.unit: number, **row} for number, row in enumerate(self.rows, start=1))
         write_text(self.file, text.getvalue())
