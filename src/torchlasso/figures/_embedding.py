@@ -37,15 +37,6 @@ def page_axes(size: tuple[float, float] = SIZE) -> Any:
     return axes_or_new(None, size)
 
 
-def can_draw() -> bool:
-    """Return True if matplotlib is installed."""
-    try:
-        page_axes()
-    except ImportError:
-        return False
-    return True
-
-
 def embedded(axes: Axes, name: str, label: str) -> str:
     """Return the figure of some axes as an element of a page.
 

@@ -36,6 +36,15 @@ def module(name: str = "matplotlib") -> Any:
         raise ImportError("drawing needs matplotlib: pip install 'torchlasso[figures]'") from error
 
 
+def can_draw() -> bool:
+    """Return True if matplotlib is installed."""
+    try:
+        module("matplotlib.figure")
+    except ImportError:
+        return False
+    return True
+
+
 def axes_or_new(ax: Axes | None = None, size: tuple[float, float] = SIZE) -> Any:
     """Return the given axes, or new ones in a new figure."""
     if ax is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchlasso.diagnostics.record import SparsityReport
 from torchlasso.diagnostics.report import report
-from torchlasso.figures._embedding import can_draw
+from torchlasso.figures._style import can_draw
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.path import Point, choose, pooled
 from torchlasso.penalties import L1

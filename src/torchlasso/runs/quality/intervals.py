@@ -12,6 +12,7 @@ CONFIDENCE = 0.95
 LIMITS = (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2)
 NORMAL = float(stats.norm.ppf(LIMITS[1]))
 RESAMPLES = 500  # of the rows
+TOGETHER = 50  # of them, as 40,000 cells of 200 classes would need much memory at once
 
 Counts = NDArray[np.int64]
 Figures = NDArray[np.float64]
@@ -44,15 +45,16 @@ def of_macro_f1(confusion: Counts) -> Interval | None:
 
     To draw rows is to draw cells of the confusion matrix, (classes, classes), in proportion to their counts.
     """
-    cells, rows, generator = confusion.ravel().nonzero()[0], int(confusion.sum()), np.random.default_rng(0)
-    shares, found = confusion.ravel()[cells] / rows, []
-    for _ in range(RESAMPLES):
-        drawn = np.zeros(confusion.size, dtype=np.int64)
-        drawn[cells] = generator.multinomial(rows, shares)
-        sample = drawn.reshape(confusion.shape)
-        either = sample.sum(axis=0) + sample.sum(axis=1)
+    true, said = confusion.nonzero()
+    rows, generator, found = int(confusion.sum()), np.random.default_rng(0), []
+    right, classes = true == said, np.eye(len(confusion))
+    sides = classes[true] + classes[said]  # (cells, classes)
+    for _ in range(RESAMPLES // TOGETHER):
+        drawn = generator.multinomial(rows, confusion[true, said] / rows, size=TOGETHER)  # (samples, cells)
+        either = drawn @ sides  # (samples, classes)
+        both = drawn[:, right] @ sides[right]  # twice the rows of each class that are right
         seen = either > 0
-        found.append(float((2 * np.diag(sample)[seen] / either[seen]).mean()))
+        found.append((both / np.where(seen, either, 1)).sum(axis=1) / seen.sum(axis=1))
     low, high = np.quantile(found, LIMITS)
     return (float(low), float(high)) if low < high else None
 

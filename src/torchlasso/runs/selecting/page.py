@@ -8,7 +8,8 @@ from typing import Any
 
 from torchlasso._core.readable import percent
 from torchlasso.figures import Series, frequencies, numbers
-from torchlasso.figures._embedding import can_draw, embedded, page_axes
+from torchlasso.figures._embedding import embedded, page_axes
+from torchlasso.figures._style import can_draw
 from torchlasso.html import Bar, beside, document, figure, paragraph, section, table, tiles
 from torchlasso.runs.page.reading import joined_names
 from torchlasso.runs.selecting.computing import Analysis

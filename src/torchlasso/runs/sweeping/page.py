@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torchlasso._core.readable import percent
 from torchlasso.figures import Series, frontier
-from torchlasso.figures._embedding import can_draw, embedded, page_axes
+from torchlasso.figures._embedding import embedded, page_axes
+from torchlasso.figures._style import can_draw
 from torchlasso.html import beside, document, figure, paragraph, section, table, tiles
 from torchlasso.path import Point, badness
 from torchlasso.runs.recipes import nothing_given
