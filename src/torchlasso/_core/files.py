@@ -134,8 +134,13 @@ def read_json_lines(path: str | Path) -> list[Any]:
     return [parse_json(line, path) for line in (lines if lines[-1] else lines[:-1])]
 
 
-def parse_json(text: str, origin: object) -> Any:
+def parse_json(text: str, origin: object, *, finite: bool = True) -> Any:
     """Parse standard JSON, without NaN and infinity.
+
+    Args:
+        text: the text.
+        origin: its file, for messages.
+        finite: whether NaN and infinity, which other programs write, are refused.
 
     Raises:
         ValueError: the text is not such JSON; the message names ``origin``.
@@ -145,7 +150,7 @@ def parse_json(text: str, origin: object) -> Any:
     ValueError: a.json is damaged: it is not JSON (1e999 is not a finite number)
     """
     try:
-        return json.loads(text, parse_constant=_number, parse_float=_number)
+        return json.loads(text, parse_constant=_number, parse_float=_number) if finite else json.loads(text)
     except RecursionError as error:
         raise ValueError(f"{origin} is damaged: its JSON is nested too deeply") from error
     except ValueError as error:

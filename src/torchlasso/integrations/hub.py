@@ -12,17 +12,21 @@ from torch import nn
 from torchlasso._core.arguments import shown
 from torchlasso._core.extras import require
 from torchlasso._core.specs import unknown
+from torchlasso._core.text import first_line
+from torchlasso.integrations.hub_config import CONFIG, check_config
 from torchlasso.integrations.model_cards import TEMPLATE, card_fields, check_measured, take_picture
 from torchlasso.storage import load, save
 
 try:
     from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 except ModuleNotFoundError:
     require("huggingface_hub", "hub", "torchlasso.integrations.hub")
     raise
 
 ModelT = TypeVar("ModelT", bound="SparseHubMixin")
 
+DOWNLOADING = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 WEIGHTS = "torchlasso.safetensors"
 CARD = ("measured", "frontier")  # the keys of what a card has beside what is counted
 LOADING = """The weights are data: no code of this repository runs. With the class `{name}`, which makes
@@ -42,7 +46,8 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
     model card, and the weights with :func:`torchlasso.save`, so that zeros take almost no space. ``from_pretrained``
     makes the model of the full size and loads the weights with :func:`torchlasso.load`, which makes it as small as the
     saved one, on the device ``map_location``; they always have to fit, as with ``strict=True``. It reads nothing but
-    these two files, and unpickles nothing.
+    these two files, and unpickles nothing. An argument in ``config.json`` has to be of the type that the class says,
+    and one that the class does not take is ignored with a warning.
 
     The card has the share of zeros and the sizes, counted from the model, and what ``model_card_kwargs`` has:
 
@@ -120,6 +125,33 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
         save(_module(self), save_directory / WEIGHTS)
 
     @classmethod
+    def from_pretrained(cls: type[ModelT], pretrained_model_name_or_path: str | Path, **kwargs: Any) -> ModelT:
+        """Return the model of a folder or a repository.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the name of the repository.
+            kwargs: arguments of the model, which count instead of those in ``config.json``; and ``revision``,
+                ``token``, ``cache_dir``, ``force_download``, ``local_files_only``, ``map_location`` and ``strict``, see
+                ``huggingface_hub.PyTorchModelHubMixin.from_pretrained``.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or no file of weights in it.
+            ValueError: the configuration or the weights are damaged, or do not fit the class.
+
+        Warns:
+            UserWarning: ``config.json`` has an argument that the class does not take.
+        """
+        name = str(pretrained_model_name_or_path)
+        if name and Path(name).is_dir():
+            file = Path(name, CONFIG) if Path(name, CONFIG).exists() else None
+        else:
+            file = _downloaded(name, CONFIG, {key: kwargs[key] for key in DOWNLOADING if key in kwargs})
+        parameters = dict(list(cls._hub_mixin_init_parameters.items())[1:])  # without self
+        check_config(cls, parameters, file, kwargs, cls._hub_mixin_jsonable_custom_types)
+        model: ModelT = super().from_pretrained(name, **kwargs)
+        return model
+
+    @classmethod
     def _from_pretrained(
         cls: type[ModelT],
         *,
@@ -145,10 +177,35 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
                 token=token,
             )
             file = Path(found)
-        model = cls(**model_kwargs)
+        if not file.is_file():
+            others = ", ".join(sorted(each.name for each in file.parent.glob("*.safetensors")))
+            raise FileNotFoundError(
+                f"there is no {file}, the weights that save_pretrained of SparseHubMixin writes"
+                + (f"; there is {others}, which torchlasso.load may read into a model" if others else "")
+            )
+        try:
+            model = cls(**model_kwargs)
+        except Exception as error:  # of any kind: the constructor is the user's
+            given = ", ".join(f"{key}={shown(value)}" for key, value in model_kwargs.items())
+            raise ValueError(
+                f"{cls.__name__}({given}) cannot be made, with the arguments of {CONFIG} and of the call: "
+                f"{first_line(error)}"
+            ) from error
         load(file, into=_module(model))
         _module(model).to(map_location).eval()
         return model
+
+
+def _downloaded(name: str, file: str, options: Mapping[str, Any]) -> Path | None:
+    """Return a file of a repository; None if it cannot be had, which is said for the weights."""
+    try:
+        return Path(hf_hub_download(name, file, **options))
+    except HfHubHTTPError:
+        return None
+    except (HFValidationError, LocalEntryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"there is no folder {name!r}, nor a repository of this name: {first_line(error)}"
+        ) from error
 
 
 def _module(model: Any) -> nn.Module:
