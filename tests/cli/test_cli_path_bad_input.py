@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.support.command_line import succeed
+from torchlasso import engine
 
 OPTIONS = ("--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--validation", "0.25")
 OPTIONS += ("--epochs", "2", "--epochs-each", "1", "--points", "3", "--collapse", "1")
@@ -268,6 +269,7 @@ def test_a_loss_that_becomes_nan_leaves_the_points_before(cli: Any, amounts: Pat
 def test_folds_whose_processes_die_again_and_again(
     cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "DEATHS", 1)  # as often as it takes; test_engine has them all
     (tmp_path / "dying_models.py").write_text(MODEL.replace("PARENT", str(os.getpid())))
     monkeypatch.chdir(tmp_path)
     options = [*BY_LAM, "--model", "dying_models:linear", "--folds", "2", "--jobs", "2"]

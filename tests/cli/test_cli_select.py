@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import pytest
 from tests.support.command_line import succeed
 from torchlasso.cli.main import main
 from torchlasso.figures import _style
+from torchlasso.runs.selecting import computing
 
 pytestmark = pytest.mark.slow
 
 NAMES = [f"gene {i}" for i in range(12)]
-FAST = ("--pairs", "5", "--folds", "3")
+FAST = ("--pairs", "3", "--folds", "3")
 
 
 def write(path: Path, columns: dict[str, Any]) -> Path:
@@ -27,6 +28,15 @@ def write(path: Path, columns: dict[str, Any]) -> Path:
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_points() -> Iterator[None]:
+    """Solve for fewer values of λ than a user's selection, whose number changes only how fine its curves are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(computing, "LAMS", 10)
+        patch.setattr(computing, "THRESHOLDS", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +74,7 @@ def test_the_chosen_features_come_in_order_with_what_they_stand_for(selected: Pa
     assert 0.9 < second["partners"][0]["correlation"] < 1
     assert first["frequency"] >= second["frequency"] > 0.5
     assert (found["constant"], found["copies"]) == (["gene 9"], {"gene 8": "gene 0"})
-    assert (found["columns"], found["rows"], found["groups"], found["halves"], found["folds"]) == (12, 120, 30, 10, 3)
+    assert (found["columns"], found["rows"], found["groups"], found["halves"], found["folds"]) == (12, 120, 30, 6, 3)
 
 
 def test_the_accuracy_is_that_of_rows_that_were_not_trained_on(selected: Path) -> None:
@@ -142,7 +152,7 @@ def test_numbers_and_the_rule_of_one_standard_error(cli: Any, genes: dict[str, A
 def test_a_network(cli: Any, tmp_path: Path) -> None:
     """Only the product of two features says anything, which no linear model sees."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 6))
+    x = rng.normal(size=(200, 6))
     columns: dict[str, Any] = {f"f{i}": [f"{value:.4f}" for value in x[:, i]] for i in range(6)}
     columns["label"] = (x[:, 1] * x[:, 4] > 0).astype(int).tolist()
     path = write(tmp_path / "product.csv", columns)

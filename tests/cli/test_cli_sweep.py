@@ -13,6 +13,7 @@ import pytest
 from torch.optim.lr_scheduler import LambdaLR
 
 from tests.support.command_line import succeed
+from torchlasso import engine
 from torchlasso.path import choose
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.sweeping.page import sentence_of_choice
@@ -185,6 +186,7 @@ def linear(input_shape, outputs):
 def test_a_trial_that_kills_its_process_is_named_and_the_others_go_on(
     cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "DEATHS", 1)  # as often as it takes; test_engine has them all
     (tmp_path / "dying_trials.py").write_text(DYING.replace("PARENT", str(os.getpid())))
     monkeypatch.chdir(tmp_path)
     vary = ("--vary", "model=dying_trials:linear,mlp:width=8", "--jobs", "2", "--keep-all")
