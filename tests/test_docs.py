@@ -14,6 +14,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import joblib
 import pytest
 
 import torchlasso
@@ -21,6 +22,7 @@ from tests.support.pages import short_pages
 from torchlasso.cli.main import main
 from torchlasso.optim import Proximal
 from torchlasso.penalties import MCP
+from torchlasso.runs.selecting import computing
 
 pytestmark = pytest.mark.slow
 
@@ -47,16 +49,21 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")
 @pytest.mark.usefixtures("empty_folder", "one_registry")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
-def test_every_block_of_code_runs_in_the_order_of_the_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_block_of_code_runs_in_the_order_of_the_page(
+    page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     space: dict[str, object] = {"__name__": page.stem}
+    monkeypatch.setattr(computing, "LAMS", 10)
+    monkeypatch.setattr(computing, "THRESHOLDS", 20)
     for kind, code in blocks(page):
         if kind == "python":
-            exec(compile(code, page.name, "exec", dont_inherit=True), space)
+            with joblib.parallel_config("sequential"):  # in processes, everything would be imported again
+                exec(compile(code, page.name, "exec", dont_inherit=True), space)
             continue
         for line in code.replace("\\\n", " ").splitlines():
             program, *arguments = shlex.split(line, comments=True) or ["torchlasso", "--help"]
             assert program == "torchlasso"
-            with short_pages(), pytest.raises(SystemExit) as ended:
+            with joblib.parallel_config("sequential"), short_pages(), pytest.raises(SystemExit) as ended:
                 main(arguments)
             assert ended.value.code == 0, f"{line}: {capsys.readouterr().err}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import tasks
+from tests.support import workers as work
 from torchlasso.engine import Engine
 
 NUMBERS = range(4)
@@ -21,7 +21,7 @@ def test_one_job_runs_in_this_process_and_lazily() -> None:
         return (number,)
 
     with Engine(jobs=1).started() as workers:
-        found = workers.run(tasks.refused, [0, 1, 2], arguments)
+        found = workers.run(work.refused, [0, 1, 2], arguments)
         assert next(found) == (0, 0)
         assert begun == [0]
         with pytest.raises(ValueError, match="1 is refused"):
@@ -33,23 +33,23 @@ def test_one_job_runs_in_this_process_and_lazily() -> None:
 @pytest.mark.parametrize("name", ["joblib", "ray"])
 def test_a_killed_worker_changes_no_bit(name: str, tmp_path: Path) -> None:
     """Two threads would change the last bits of the sums."""
-    wanted = Engine(jobs=1).results(tasks.squared, NUMBERS, lambda number: (number, number))
+    wanted = Engine(jobs=1).results(work.squared, NUMBERS, lambda number: (number, number))
     assert {threads for _, _, threads in wanted} == {1}
     with Engine(name, jobs=2).started() as workers:
         found = dict(
-            workers.run(tasks.squared_once_killed, NUMBERS, lambda number: (number, number, tmp_path / "killed"))
+            workers.run(work.squared_once_killed, NUMBERS, lambda number: (number, number, tmp_path / "killed"))
         )
         assert [found[number] for number in NUMBERS] == wanted
         assert (tmp_path / "killed").exists()
         with pytest.raises(ValueError, match="1 is refused"):
-            dict(workers.run(tasks.refused, NUMBERS, lambda number: (number,)))
+            dict(workers.run(work.refused, NUMBERS, lambda number: (number,)))
 
 
 @pytest.mark.slow
 def test_a_training_that_always_kills_its_worker_is_found_and_the_others_are_done() -> None:
     with Engine(jobs=2).started() as workers:
         keys = [0, 2, 1, 3]
-        lost = dict(workers.run(tasks.killed_at_two, keys, lambda number: (number,), lambda number: -number))
+        lost = dict(workers.run(work.killed_at_two, keys, lambda number: (number,), lambda number: -number))
         assert lost == {0: 0, 1: 1, 2: -2, 3: 3}
 
 

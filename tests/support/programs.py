@@ -17,15 +17,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.pages import short_pages
+
 COMMAND = "from torchlasso.cli.main import main; main()"
 # the command line without warnings: Python warns of a file that is open when a program is interrupted
 QUIET = f"import warnings; warnings.simplefilter('ignore'); {COMMAND}"
 PATIENCE = 120  # seconds for a program to come to its end
 _CONTEXT = multiprocessing.get_context("forkserver")
-_IMPORTS = ["torchlasso.cli.main", "torch.distributed.nn"]
-# what a run imports as it goes: 3 of the 4 seconds that a small training takes as a program
-_IMPORTS += ["torch._dynamo", "torch._inductor.compile_fx", "torch._export", "pandas", "pyarrow.csv"]
-_IMPORTS += ["matplotlib.backends.backend_agg"]
+# with what a run imports as it goes: nearly all of the seconds that a small training takes as a program
+_IMPORTS = ["torchlasso.cli.main", "torchlasso.cli.train", "torchlasso.cli.path", "tests.support.pages"]
+_IMPORTS += ["torch.distributed.nn", "torch._dynamo", "torch._inductor.compile_fx", "torch._export"]
+_IMPORTS += ["torch.export._trace", "pandas", "pyarrow.csv", "scipy.stats", "matplotlib.backends.backend_agg"]
 _CONTEXT.set_forkserver_preload(_IMPORTS)
 
 
@@ -43,7 +45,7 @@ class Program:
     """A program that is running; ``with`` kills it at the end.
 
     Args:
-        code: what it runs; by default the command line. Warnings are errors.
+        code: what it runs; by default the command line. Warnings are errors. Pages are short.
         environment: variables that differ from those of this process.
     """
 
@@ -128,4 +130,5 @@ def _run(outputs: str, arguments: list[str], code: str, environment: Mapping[str
     os.environ.update(environment)
     sys.argv = ["torchlasso", *arguments]
     warnings.simplefilter("error")
-    exec(compile(code, "program", "exec"), {"__name__": "__main__"})
+    with short_pages():
+        exec(compile(code, "program", "exec"), {"__name__": "__main__"})
