@@ -32,10 +32,10 @@ SHORT: dict[str, Any] = {"hidden": (8,), "epochs": 60, "points": 2, "random_stat
 @pytest.mark.parametrize(
     "estimator",
     [
-        FeatureSelector(SparseClassifier(hidden=(), points=1), features="best", lams=[0.02, 0.2], cv=2),
+        FeatureSelector(SparseClassifier(hidden=(), points=1), features="best", lams=[0.1, 0.3], cv=2),
         FeatureSelector(SparseRegressor(hidden=(), points=1), features=1),
-        SparseClassifierCV(hidden=(), points=1, lams=[0.02, 0.2], cv=2),
-        SparseRegressorCV(hidden=(), points=1, lams=[0.02, 0.2], cv=2),
+        SparseClassifierCV(hidden=(), points=1, lams=[0.1, 0.3], cv=2),
+        SparseRegressorCV(hidden=(), points=1, lams=[0.1, 0.3], cv=2),
     ],
     ids=["selector by cross-validation", "selector of one", "classifier", "regressor"],
 )
@@ -67,7 +67,7 @@ def test_cross_validation_chooses_what_scikit_learn_chooses() -> None:
 @pytest.mark.slow
 def test_one_standard_error_is_sparser_and_hardly_worse() -> None:
     x, y = table()
-    best, sparse = (SparseRegressorCV(hidden=(), rule=rule).fit(x, y) for rule in ("best", "one-se"))
+    best, sparse = (SparseRegressorCV(hidden=(), rule=rule, lams=12, tol=1e-4).fit(x, y) for rule in ("best", "one-se"))
     assert sparse.support_.nonzero()[0].tolist() == [3, 7]
     assert best.support_.sum() > 2
     means = best.scores_.mean(axis=1)
@@ -130,7 +130,7 @@ def test_the_null_lam_selects_nothing_from_noise_in_95_percent() -> None:
 @pytest.mark.slow
 def test_the_null_lam_of_networks_selects_nothing_from_noise() -> None:
     x, y = table()
-    settings = {**SHORT, "epochs": 40, "lr": 0.015, "points": 1}
+    settings = {**SHORT, "epochs": 20, "lr": 0.03, "points": 1}
     assert SparseRegressor("null", **settings).fit(x, y / y.std()).support_.nonzero()[0].tolist() == [3, 7]
     noise = np.random.default_rng(3)
     assert not SparseRegressor("null", **settings).fit(x, noise.normal(size=100)).support_.any()
@@ -170,8 +170,8 @@ def test_the_selector_passes_on_the_features_and_their_names(features: Any, coun
 @pytest.mark.slow
 def test_the_selector_by_a_false_discovery_rate_is_a_stability_selection() -> None:
     x, y = table(80, 10)
-    selector = FeatureSelector(SparseRegressor(hidden=(), tol=1e-3), fdr=0.3, pairs=5, random_state=0).fit(x, y)
-    stable = StabilitySelection(SparseRegressor(hidden=(), tol=1e-3), fdr=0.3, pairs=5, random_state=0).fit(x, y)
+    selector = FeatureSelector(SparseRegressor(hidden=(), tol=1e-3), fdr=0.3, pairs=3, random_state=0).fit(x, y)
+    stable = StabilitySelection(SparseRegressor(hidden=(), tol=1e-3), fdr=0.3, pairs=3, random_state=0).fit(x, y)
     assert selector.get_support().tolist() == stable.get_support().tolist()
     assert selector.get_support()[[3, 7]].any()
     assert (selector.feature_importances_ == stable.scores_).all()
@@ -185,8 +185,8 @@ def test_the_selector_takes_the_estimator_that_suits_the_targets() -> None:
 
 @pytest.mark.slow
 def test_early_stopping_ends_where_the_objective_on_validation_rows_rises() -> None:
-    x, y = table(200)
-    settings = {**SHORT, "epochs": 100, "batch_size": 25}
+    x, y = table(100)
+    settings = {**SHORT, "epochs": 60, "batch_size": 25, "lr": 0.02}
     long = SparseRegressor(0.001, **settings).fit(x, y)
     stopped = SparseRegressor(0.001, **settings, early_stopping=True).fit(x, y)
     others, answers = table(500, seed=1)
@@ -216,7 +216,7 @@ def test_any_network_by_a_factory() -> None:
         norm = torch.nn.Sequential(torch.nn.Linear(features, 16), torch.nn.LayerNorm(16), torch.nn.Tanh())
         return torch.nn.Sequential(norm, torch.nn.Linear(16, outputs))
 
-    model = SparseRegressor(features=2, module=build, epochs=150, points=2, random_state=0).fit(x, y / y.std())
+    model = SparseRegressor(features=2, module=build, epochs=80, points=2, random_state=0).fit(x, y / y.std())
     assert model.support_.nonzero()[0].tolist() == [3, 7]
     other = x.copy()
     other[:, ~model.support_] = 1e6

@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from torchlasso.estimators import FeatureSelector, SparseClassifier, SparseRegressor, StabilitySelection
 
-SHORT: dict[str, Any] = {"hidden": (8,), "epochs": 100, "points": 3, "random_state": 0}
+SHORT: dict[str, Any] = {"hidden": (8,), "epochs": 50, "points": 3, "random_state": 0}
 
 
 @pytest.mark.slow
@@ -29,8 +29,8 @@ SHORT: dict[str, Any] = {"hidden": (8,), "epochs": 100, "points": 3, "random_sta
     [
         SparseRegressor(hidden=(), points=2),
         SparseClassifier(hidden=(), points=2),
-        SparseRegressor(0.001, hidden=(4,), points=1, epochs=15, lr=0.1),
-        SparseClassifier(0.001, hidden=(4,), points=1, epochs=15, lr=0.1),
+        SparseRegressor(0.001, hidden=(4,), points=1, epochs=8, lr=0.1),
+        SparseClassifier(0.001, hidden=(4,), points=1, epochs=8, lr=0.1),
     ],
     ids=["linear regressor", "linear classifier", "regressor", "classifier"],
 )
@@ -52,7 +52,7 @@ def waves(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.slow
 def test_a_network_finds_the_features_that_matter_where_no_linear_model_could() -> None:
     x, y = waves()
-    model = SparseRegressor(0.02, features=3, random_state=0).fit(x, y)
+    model = SparseRegressor(0.02, features=3, points=3, random_state=0).fit(x, y)
     assert model.support_.nonzero()[0].tolist() == [0, 1, 2]
     assert set(np.argsort(-model.feature_importances_)[:3]) == {0, 1, 2}
     other = x.copy()
@@ -87,7 +87,7 @@ def test_importances_are_the_largest_lam_at_which_a_feature_lives(hidden: tuple[
 def test_groups_leave_together_and_what_is_kept_stays(hidden: tuple[int, ...]) -> None:
     x, y = make_classification(200, 12, n_informative=6, random_state=0)
     groups = [[0, 1, 2], [3, 4], [5, 6, 7, 8]]
-    settings = {**SHORT, "hidden": hidden, "points": 10}
+    settings = {**SHORT, "hidden": hidden, "points": 6}
     for lam in (0.05, 0.2):
         model = SparseClassifier(lam, **settings, feature_groups=groups, keep=[11]).fit(x, y)
         for point in model.path_:

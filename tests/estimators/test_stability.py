@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Lasso
 from sklearn.pipeline import make_pipeline
@@ -21,7 +22,7 @@ from torchlasso.estimators import SparseClassifier, SparseCox, SparseRegressor, 
 from torchlasso.estimators.error_control import null_bound, q_values, stability_paths
 from torchlasso.estimators.subsamples import complementary_pairs
 
-LINEAR = SparseRegressor(hidden=(), tol=1e-5)
+LINEAR, CLASSES = SparseRegressor(hidden=(), tol=1e-5), SparseClassifier(hidden=(), tol=1e-4)
 
 
 def table(n: int = 120, p: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,10 +33,10 @@ def table(n: int = 120, p: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base", [LINEAR, SparseClassifier(hidden=())], ids=["numbers", "classes"])
+@pytest.mark.parametrize("base", [LINEAR, CLASSES], ids=["numbers", "classes"])
 @pytest.mark.filterwarnings("ignore")
 def test_it_follows_the_conventions_of_scikit_learn(base: Any) -> None:
-    results = check_estimator(StabilitySelection(base, pairs=2, lams=[0.3, 0.1]), on_fail=None)
+    results = check_estimator(StabilitySelection(base, pairs=1, lams=[0.3, 0.1]), on_fail=None)
     assert [(each["check_name"], each["exception"]) for each in results if each["status"] == "failed"] == []
     assert len(results) > 40
 
@@ -111,17 +112,22 @@ def test_q_values_are_the_smallest_share_of_a_selection_with_the_feature() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base", [LINEAR, SparseClassifier(hidden=()), ExtraTreesRegressor(20)])
+@pytest.mark.parametrize("base", [LINEAR, CLASSES, ExtraTreesRegressor(10)], ids=["numbers", "classes", "trees"])
 def test_it_finds_the_features_that_matter(base: Any) -> None:
     x, y = table(200)
     y = y > 0 if isinstance(base, SparseClassifier) else y
-    selector = StabilitySelection(base, fdr=0.05, pairs=15, random_state=0).fit(x, y)
+    selector = StabilitySelection(base, fdr=0.05, pairs=6, random_state=0).fit(x, y)
     assert selector.get_support(indices=True).tolist() == [3, 7]
     assert selector.table_["feature"][:2].tolist() in ([3, 7], [7, 3])
     assert (np.diff(selector.frequencies_, axis=0) >= 0).all()
     assert (np.diff(selector.lams_) < 0).all()
-    by_count = StabilitySelection(base, max_false=0.2, pairs=15, random_state=0).fit(x, y)
-    assert (by_count.support_ == (selector.efp_ <= 0.2)).all()
+
+
+@pytest.mark.parametrize("base", [LINEAR, ExtraTreesRegressor(5)], ids=["numbers", "trees"])
+def test_the_features_of_a_wanted_number_of_false_ones(base: Any) -> None:
+    selector = StabilitySelection(base, max_false=0.2, pairs=3, random_state=0).fit(*table(60))
+    assert (selector.support_ == (selector.efp_ <= 0.2)).all()
+    assert 0 < selector.support_.sum() < 20
 
 
 @pytest.mark.slow
@@ -129,7 +135,7 @@ def test_features_that_decide_the_time_of_an_event() -> None:
     x, y = table(200)
     time = np.exp(-y)
     target = np.stack([time < 2, time.clip(max=2)], axis=1)
-    selector = StabilitySelection(SparseCox(hidden=()), pairs=4, random_state=0).fit(x, target)
+    selector = StabilitySelection(SparseCox(hidden=(), tol=1e-4), pairs=4, random_state=0).fit(x, target)
     assert selector.get_support(indices=True).tolist() == [3, 7]
 
 
@@ -137,7 +143,7 @@ def test_features_that_decide_the_time_of_an_event() -> None:
 def test_noise_is_seldom_selected() -> None:
     rng = np.random.default_rng(0)
     found = [
-        StabilitySelection(LINEAR, pairs=3, random_state=0).fit(rng.normal(size=(40, 20)), rng.normal(size=40))
+        StabilitySelection(LINEAR, pairs=2, random_state=0).fit(rng.normal(size=(40, 10)), rng.normal(size=40))
         for _ in range(10)
     ]
     assert sum(each.support_.any() for each in found) <= 1
@@ -153,16 +159,15 @@ def test_the_same_to_the_bit_with_any_number_of_processes() -> None:
     assert (one.scores_ != other.scores_).any()
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")  # of loky
 def test_a_killed_process_changes_nothing(tmp_path: Path) -> None:
+    """A fit tells of it as joblib does; the tests of the engine kill processes."""
     x, y = table(60, 8)
     mark = tmp_path / "mark"
-    mark.write_text(str(os.getpid()))
-    one, two = (
-        StabilitySelection(KilledOnce(mark=str(mark)), pairs=3, lams=[0.5, 0.1], n_jobs=jobs, random_state=0).fit(x, y)
-        for jobs in (1, 2)
-    )
+    selector = StabilitySelection(KilledOnce(mark=str(mark)), pairs=3, lams=[0.5, 0.1], random_state=0)
+    one = clone(selector).fit(x, y)
+    mark.touch()
+    with joblib.parallel_config("threading"):
+        two = clone(selector).set_params(n_jobs=2).fit(x, y)
     assert not mark.exists()  # one was killed
     assert (one.frequencies_ == two.frequencies_).all()
     assert two.frequencies_.max() == 1
@@ -171,14 +176,14 @@ def test_a_killed_process_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_groups_count_as_one_feature_and_kept_ones_as_none() -> None:
     x, y = table()
-    base = SparseRegressor(hidden=(), feature_groups=[[0, 1], [3, 4, 5]], keep=[19])
-    selector = StabilitySelection(base, pairs=10, random_state=0).fit(x, y)
+    base = SparseRegressor(hidden=(), feature_groups=[[0, 1], [3, 4, 5]], keep=[19], tol=1e-4)
+    selector = StabilitySelection(base, pairs=5, random_state=0).fit(x, y)
     assert selector.support_[[3, 4, 5, 7, 19]].all()
     assert selector.q_values_[19] == 0
     for columns in ([0, 1], [3, 4, 5]):
         assert len(set(selector.scores_[columns])) == 1
     firsts = [i for i in range(19) if i not in (1, 4, 5)]
-    bound = null_bound(selector.frequencies_[:, firsts].sum(axis=1), 16, 10, 3).mean()
+    bound = null_bound(selector.frequencies_[:, firsts].sum(axis=1), 16, 5, 3).mean()
     assert selector.efp_[7] == pytest.approx(bound / selector.scores_[7])
 
 

@@ -218,19 +218,19 @@ def test_cross_validation_finds_the_features_that_matter(scoring: str | None) ->
 @pytest.mark.slow
 def test_selectors_of_survival() -> None:
     """An event and a time in two fields are survival without a word; in two columns, for a model of it."""
-    x, y = patients(200)
+    x, y = patients(150)
     x = (x - x.mean(axis=0)) / x.std(axis=0)
-    linear = SparseCox(hidden=(), tol=1e-5)
+    linear = SparseCox(hidden=(), tol=1e-4)
     for targets in (y, structured(y)):
         assert FeatureSelector(linear, features=2).fit(x, targets).get_support(indices=True).tolist() == [2, 7]
         one_se = FeatureSelector(linear, lams=4, cv=2).fit(x, targets)
         assert isinstance(one_se.estimator_, SparseCoxCV)
         assert {2, 7} <= set(one_se.get_support(indices=True))
-        stable = StabilitySelection(linear, pairs=10, random_state=0).fit(x, targets)
+        stable = StabilitySelection(linear, lams=[0.5, 0.3, 0.2], pairs=5, random_state=0).fit(x, targets)
         assert stable.get_support(indices=True).tolist() == [2, 7]
-    by_rate = FeatureSelector(linear, fdr=0.1, pairs=10, random_state=0).fit(x, structured(y))
+    by_rate = FeatureSelector(linear, fdr=0.1, pairs=4, random_state=0).fit(x, structured(y))
     assert by_rate.get_support(indices=True).tolist() == [2, 7]
-    network = StabilitySelection(pairs=3, random_state=0).fit(x, structured(y))
+    network = StabilitySelection(pairs=2, random_state=0).fit(x, structured(y))
     assert isinstance(network.estimator_, SparseCox)
     assert set(np.argsort(-network.scores_)[:2]) == {2, 7}
     short = SparseCox(features=2, hidden=(4,), epochs=2, points=1)
@@ -252,9 +252,9 @@ def test_each_half_has_its_share_of_the_events() -> None:
     "estimator",
     [
         SparseCox(hidden=(), points=1),
-        SparseCox(0.001, hidden=(4,), epochs=25, lr=0.05, points=1),
-        SparseCoxCV(hidden=(), points=1, lams=[0.02, 0.2], cv=2),
-        StabilitySelection(SparseCox(hidden=()), pairs=2, lams=[0.3, 0.1]),
+        SparseCox(0.001, hidden=(4,), epochs=8, lr=0.05, points=1),
+        SparseCoxCV(hidden=(), points=1, lams=[0.1, 0.3], cv=2),
+        StabilitySelection(SparseCox(hidden=(), tol=1e-4), pairs=1, lams=[0.3, 0.1]),
         FeatureSelector(SparseCox(hidden=(), points=1), features=1),
     ],
     ids=["linear", "network", "cross-validation", "stability", "selector"],

@@ -1,10 +1,14 @@
-"""The default network of the estimators: a linear model plus a multilayer perceptron."""
+"""The default network of the estimators, a linear model plus a multilayer perceptron; and the features of networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+import torch
 from torch import Tensor, nn
+
+from torchlasso.graph import Inputs
 
 
 class SkipNetwork(nn.Module):
@@ -26,6 +30,7 @@ class SkipNetwork(nn.Module):
 
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
         super().__init__()
+        self.sizes = (inputs, tuple(hidden), outputs)
         layers: list[nn.Module] = []
         for before, after in zip((inputs, *hidden[:-1]), hidden, strict=True):
             layers += [nn.Linear(before, after), nn.ReLU()]
@@ -35,3 +40,33 @@ class SkipNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.skip(x) + self.layers(x)
         return found
+
+
+def feature_blocks(
+    network: nn.Module, x: Tensor, groups: Sequence[Sequence[int]], weights: Sequence[float], keep: Sequence[int]
+) -> Inputs:
+    """Return the features of a network as blocks, see :class:`~torchlasso.graph.Inputs`.
+
+    Those of the default network depend on its sizes only. They are found once for all folds, halves and λ, since the
+    export of a small network takes as long as many steps of its training.
+
+    Args:
+        network: the network.
+        x: two rows.
+        groups, weights, keep: see :class:`~torchlasso.graph.Inputs`.
+    """
+    if type(network) is not SkipNetwork or not all(p.requires_grad for p in network.parameters()):
+        return Inputs(network, x, groups=groups, weights=weights, keep=keep)
+    return _blocks_of_sizes(network.sizes, tuple(map(tuple, groups)), tuple(weights), tuple(keep))
+
+
+@lru_cache(maxsize=8)
+def _blocks_of_sizes(
+    sizes: tuple[int, tuple[int, ...], int],
+    groups: tuple[tuple[int, ...], ...],
+    weights: tuple[float, ...],
+    keep: tuple[int, ...],
+) -> Inputs:
+    with torch.random.fork_rng():
+        network = SkipNetwork(*sizes)
+    return Inputs(network, torch.zeros(2, sizes[0]), groups=groups, weights=weights, keep=keep)

@@ -16,6 +16,7 @@ from torchlasso.control import TargetCount
 from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.linear_path import LinearPath
 from torchlasso.estimators.models import Fitted, NetworkModel
+from torchlasso.estimators.network import feature_blocks
 from torchlasso.estimators.points import PathPoint
 from torchlasso.estimators.smooth import TrainingLoss
 from torchlasso.graph import Inputs
@@ -91,7 +92,7 @@ class NetworkPath:
             self.network = make().to(rows.x.dtype)
         weights = groups.strengths[groups.numbers].clip(1.0)  # those of kept features count for nothing
         named, kept = [list(group) for group in groups.named.values()], sorted(groups.kept)
-        self.inputs = Inputs(self.network, rows.x[:2], groups=named, weights=weights.tolist(), keep=kept)
+        self.inputs = feature_blocks(self.network, rows.x[:2], named, weights.tolist(), kept)
         self.penalty = penalty(self.inputs)
 
     def at(self, lam: float) -> Fitted:

@@ -16,6 +16,8 @@ from torchlasso.optim.metric import Metric
 from torchlasso.penalties import Penalty, Separable
 from torchlasso.selection import Group
 
+FEW = 10_000  # numbers of a view
+
 
 def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], metric: Metric) -> None:
     """Raise an error if a group cannot be stepped: by its options, its parameters, or its penalty in this metric."""
@@ -37,11 +39,12 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
     check_form(group, penalty, metric)
     metric.check_options(group)
     each = penalty.as_view()
+    is_here = all(p.is_cpu for p in group["params"])
     for view in penalty.over.views([torch.empty_like(p, device="meta") for p in group["params"]]):
-        w = torch.empty(view.shape, dtype=view.dtype, device="meta")  # plain, also where the parameter is sharded
-        each.prox(
-            w, 1.0, w if metric.diagonal and group["form"] == "proximal" else 1.0
-        )  # shapes only: raises what a step would raise
+        # Shapes are enough to raise what a step would raise, but a few numbers are computed faster than their shapes.
+        device = "cpu" if is_here and view.numel() <= FEW else "meta"
+        w = torch.ones(view.shape, dtype=view.dtype, device=device)  # plain, also where the parameter is sharded
+        each.prox(w, 1.0, w if metric.diagonal and group["form"] == "proximal" else 1.0)
 
 
 def _check_complex(group: Group, penalty: Penalty, base: type[Optimizer], metric: Metric) -> None:
