@@ -17,7 +17,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the browser is d
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_pages")]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SHORT = ("--batch-size", "64", "--epochs", "2", "--epochs-each", "1", "--points", "4", "--collapse", "1")
+SHORT = ("--batch-size", "256", "--epochs", "2", "--epochs-each", "1", "--points", "4", "--collapse", "1")
 RUNS = {
     "training": (
         "train",
@@ -25,6 +25,8 @@ RUNS = {
         "digits",
         "--model",
         "lenet-300-100",
+        "--batch-size",
+        "256",
         "--epochs",
         "2",
         "--compare",

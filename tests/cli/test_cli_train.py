@@ -257,7 +257,16 @@ def test_a_model_with_a_layer_that_is_not_used_can_be_trained(
 
 
 def test_it_runs_as_a_program(tmp_path: Path, classes: Path, environment: dict[str, str]) -> None:
-    program = [sys.executable, "-m", "torchlasso.cli.main", "train", "--data", classes, "--model", "mlp:width=8"]
+    program = [
+        sys.executable,
+        "-m",
+        "torchlasso.cli.main",
+        "train",
+        "--data",
+        classes,
+        "--model",
+        "mlp:width=8,depth=1",
+    ]
     program += ["--epochs", "1", "--out", tmp_path / "run"]
     done = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -91,7 +91,21 @@ def test_only_the_training_rows_need_weights(cli: Any, table: Path, tmp_path: Pa
 def test_the_folds_of_a_path_have_their_weights(cli: Any, table: Path, tmp_path: Path) -> None:
     model, run = ("--model", "mlp:width=4,depth=1"), tmp_path / "run"
     ended = cli(
-        "path", "--data", table, *model, "--points", "3", "--epochs", "1", "--folds", "2", *WEIGHT, "--out", run
+        "path",
+        "--data",
+        table,
+        *model,
+        "--points",
+        "3",
+        "--epochs",
+        "1",
+        "--folds",
+        "2",
+        "--jobs",
+        "1",
+        *WEIGHT,
+        "--out",
+        run,
     )
     assert (ended.code, ended.err) == (0, "")
     experiment = RunFolder(run).read_experiment()
