@@ -15,7 +15,8 @@ from torchlasso.training.evaluation import full_gradient
 from torchlasso.training.losses import LOSSES
 from torchlasso.training.plan import Plan
 from torchlasso.training.regularisation import Regularisation
-from torchlasso.training.row_weights import RowWeights
+from torchlasso.training.row_weights import CoxWeights, RowWeights
+from torchlasso.training.survival import SurvivalTargets, cox
 from torchlasso.training.trainer import Trainer
 
 COUNTS = torch.arange(24) % 3  # 0, 1 or 2 of each row
@@ -64,6 +65,38 @@ def test_a_weight_is_a_number_of_rows(loss: str) -> None:
         assert p.grad is not None
         assert q.grad is not None
         assert torch.allclose(p.grad, q.grad, atol=1e-12)
+
+
+def survival(ties: bool = False) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(24, 1, generator=generator, dtype=torch.float64)
+    time = torch.randperm(24, generator=generator) // (3 if ties else 1)
+    return outputs, torch.stack([time.double(), (torch.rand(24, generator=generator) < 0.6).double()], dim=1)
+
+
+def test_the_weight_of_a_row_in_the_loss_of_cox_is_a_number_of_rows() -> None:
+    """In Breslow's form; without events of the same time it is Efron's. Rows that left are that in both forms."""
+    outputs, y = survival()
+    weights, rows = COUNTS.double(), torch.arange(24)
+    found = CoxWeights(weights / weights.mean())(outputs, y, rows)
+    time, event = y.repeat_interleave(COUNTS, 0).T
+    repeated = SurvivalTargets(time, event > 0, torch.ones(len(time), dtype=torch.float64), "breslow")
+    torch.testing.assert_close(found, repeated.value(outputs.repeat_interleave(COUNTS, 0)))
+    outputs, y = survival(ties=True)
+    counts = torch.where(y[:, 1] > 0, 1, COUNTS)
+    found = len(counts) * CoxWeights(counts.double())(outputs, y, rows)
+    repeated_rows = outputs.repeat_interleave(counts, 0), y.repeat_interleave(counts, 0)
+    torch.testing.assert_close(found, int(counts.sum()) * cox(*repeated_rows))
+    torch.testing.assert_close(CoxWeights(torch.ones(24))(outputs, y, rows), cox(outputs, y), rtol=0, atol=0)
+
+
+def test_a_batch_whose_rows_have_no_weight_has_no_gradient() -> None:
+    outputs, y = survival()
+    outputs.requires_grad_()
+    for weights in (torch.zeros(24), (y[:, 1] == 0).float(), torch.where(y[:, 0] < 20, 1.0, 0.0)):
+        [slope] = torch.autograd.grad(CoxWeights(weights)(outputs, y, torch.arange(24)), [outputs])
+        assert slope.isfinite().all()
+        assert (slope == 0).all() == (not (weights * y[:, 1]).any())
 
 
 def test_weights_of_rows_and_of_classes_are_multiplied() -> None:

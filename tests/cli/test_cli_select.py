@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 NAMES = [f"gene {i}" for i in range(12)]
 FAST = ("--pairs", "3", "--folds", "3")
+FASTEST = ("--pairs", "2", "--folds", "2")
 
 
 def write(path: Path, columns: dict[str, Any]) -> Path:
@@ -207,6 +208,44 @@ def test_survival(cli: Any, patients: dict[str, Any], tmp_path: Path) -> None:
     assert {each["name"] for each in json.loads(rate.out)["chosen"]} == {"gene 1", "gene 4"}
 
 
+@pytest.mark.parametrize("kind", ["classes", "numbers", "survival"])
+def test_weights(cli: Any, genes: dict[str, Any], patients: dict[str, Any], tmp_path: Path, kind: str) -> None:
+    """Rows of weight 0 are as none; what rows of a small weight say counts little."""
+    columns = dict(patients if kind == "survival" else genes)
+    target = {"survival": ("--time", "months", "--event", "relapse")}.get(
+        kind, ("--label", "label", "--group", "animal")
+    )
+    rows, rng = len(columns["gene 0"]), np.random.default_rng(1)
+    weights = rng.choice([0, 0.5, 1, 2], rows)
+    if kind == "numbers":
+        columns["label"] = [f"{float(v):.4f}" for v in columns["gene 5"]]
+        weights = np.where(np.arange(rows) < rows // 2, weights, 1e-6)
+        columns["label"][rows // 2 :] = columns["gene 6"][rows // 2 :]
+    columns["count"] = weights.tolist()
+    left = {name: [v for v, w in zip(values, weights, strict=True) if w] for name, values in columns.items()}
+    found = []
+    for name, own in (("all", columns), ("left", left)):
+        path, out = write(tmp_path / f"{name}.csv", own), tmp_path / name
+        ended = cli("select", "--data", path, *target, "--weight", "count", "--features", "1", *FASTEST, "--out", out)
+        assert (ended.code, ended.err) == (0, "")
+        found.append({**json.loads((out / "selection.json").read_text()), "seconds": 0})
+        assert "count" in (out / "report.html").read_text()
+    assert found[0] == found[1]
+    assert found[0]["rows"] == int((weights > 0).sum())
+    assert "count" not in (tmp_path / "all" / "features.csv").read_text()
+    if kind == "numbers":
+        assert [each["name"] for each in found[0]["chosen"]] == ["gene 5"]
+        assert found[0]["at"]["score"] > 0.99
+
+
+def test_equal_weights_change_nothing(cli: Any, genes: dict[str, Any], selected: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "genes.csv", {**genes, "count": [3] * 120})
+    options = ("--group", "animal", "--features", "2", "--weight", "count", *FAST)
+    assert cli("select", "--data", path, *options, "--out", tmp_path / "out").code == 0
+    found, wanted = (json.loads((folder / "selection.json").read_text()) for folder in (tmp_path / "out", selected))
+    assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
+
+
 def no_event(columns: dict[str, Any]) -> None:
     columns["relapse"] = [0] * 150
 
@@ -265,6 +304,10 @@ def test_bad_survival(
         (["--seed", "-1"], ["--seed must be at least 0"]),
         (["--label", "kind"], ["no column 'kind'"]),
         (["--group", "cage"], ["no column 'cage' for groups"]),
+        (["--weight", "count"], ["no column 'count' for the weights"]),
+        (["--weight", "animal"], ["the column 'animal' cannot be both the weights and something else"]),
+        (["--weight", "label"], ["the column 'label' cannot be both the weights and something else"]),
+        (["--weight", "gene 2"], ["column 'gene 2' has -", "a weight is a finite number, at least 0"]),
         (["--time", "gene 1"], ["--time needs --event"]),
         (["--event", "label"], ["--event needs --time"]),
         (["--time", "gene 1", "--event", "gene 2", "--label", "label"], ["--label and --time exclude each other"]),

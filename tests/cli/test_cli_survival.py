@@ -51,6 +51,31 @@ def part_of(path: Path) -> tuple[torch.Tensor, np.ndarray]:
 
 
 @pytest.mark.slow
+def test_weights_of_rows_are_those_of_the_estimator(cli: Any, patients: Path, tmp_path: Path) -> None:
+    run, lam = tmp_path / "run", 0.05
+    with (patients / "train.csv").open() as file:
+        head, *lines = file.read().splitlines()
+    weights = np.random.default_rng(3).integers(0, 4, len(lines))
+    rows = [f"{line},{w}" for line, w in zip(lines, weights, strict=True)]
+    folder = tmp_path / "weighted"
+    folder.mkdir()
+    (folder / "train.csv").write_text("\n".join([f"{head},count", *rows]) + "\n")
+    (folder / "test.csv").write_text((patients / "test.csv").read_text())
+    options = ("--model", "mlp:depth=0", "--validation", "0", "--batch-size", "200", "--epochs", "400", "--lr", "0.05")
+    ended = cli("train", "--data", folder, *TARGETS, *options, "--weight", "count", "--lam", lam, "--out", run)
+    assert (ended.code, ended.err) == (0, "")
+    x, y = part_of(patients / "train.csv")
+    scale = data.Standardizer.fit(x)
+    model = SparseCox(lam=lam, hidden=(), ties="efron", tol=1e-10, points=1)
+    known = model.fit(scale(x).numpy(), y[:, ::-1], sample_weight=weights)
+    found = load_file(run / "model.safetensors")["head.weight"].flatten().numpy()
+    np.testing.assert_allclose(found, known.coef_.flatten(), atol=2e-3)
+    plain = model.fit(scale(x).numpy(), y[:, ::-1])
+    assert np.abs(found - plain.coef_.flatten()).max() > 0.02
+    assert cli.summary(run)["stationarity"]["max"] < 0.05
+
+
+@pytest.mark.slow
 def test_a_linear_model_is_that_of_the_estimator(cli: Any, patients: Path, tmp_path: Path) -> None:
     run, lam = tmp_path / "run", 0.05
     options = ("--model", "mlp:depth=0", "--validation", "0", "--batch-size", "200", "--epochs", "400", "--lr", "0.05")

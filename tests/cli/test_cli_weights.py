@@ -141,8 +141,18 @@ def test_weights_that_do_not_fit_are_refused(
         (text.replace(",1,", ",inf,", 1), WEIGHT, "column 'importance' has inf in row 0"),
         (text.replace(",1,", ",much,"), WEIGHT, "'importance' does not hold numbers"),
         (text.replace(",1,", ",0,"), WEIGHT, "all weights of the training rows are 0"),
-        (text, ("--weight", "importance", "--loss", "own_loss:loss"), "--weight needs the loss cross-entropy or mse"),
-        (text, ("--weight", "c", "--time", "a", "--event", "b"), "--weight does not go with --time and --event"),
+        (
+            text,
+            ("--weight", "importance", "--loss", "own_loss:loss"),
+            "--weight needs the loss cross-entropy, mse or cox",
+        ),
+        (text, (*WEIGHT, "--time", "importance", "--event", "label"), "cannot be both the weights and something else"),
+        (
+            text,
+            ("--group", "label", "--time", "a", "--event", "label"),
+            "cannot be both the groups and a time or event",
+        ),
+        (text, ("--ignore", "a", "--time", "a", "--event", "label"), "'a' cannot be both a time or event and ignored"),
     ):
         table.write_text(content)
         cli.assert_refused(cli.train(table, tmp_path / "run", *SMALL, *options), *names)

@@ -13,6 +13,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Lasso
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -85,6 +86,54 @@ def test_frequencies_are_the_shares_of_halves_in_which_a_lasso_reads_a_feature()
     np.testing.assert_allclose(selector.efp_.min(), null_bound(counts, 20, 5, 3).mean() / selector.scores_.max())
     largest = expected[-1].max()
     np.testing.assert_allclose(selector.expected_false_.min(), min(20, counts[-1] ** 2 / 20 / (2 * largest - 1)))
+
+
+def test_weights_are_those_of_the_models_of_the_halves() -> None:
+    x, y = table()
+    weights, lams = np.random.default_rng(5).uniform(0.1, 3, 120), np.array([0.8, 0.4, 0.2])
+    selector = StabilitySelection(LINEAR, lams=lams, pairs=3, random_state=3).fit(x, y, sample_weight=7 * weights)
+    expected = np.zeros((3, 20))
+    for half in complementary_pairs(np.arange(120), 3, np.random.RandomState(3)):
+        lassos = [Lasso(alpha=lam, tol=1e-10).fit(x[half], y[half], sample_weight=weights[half]) for lam in lams]
+        expected += np.logical_or.accumulate([lasso.coef_ != 0 for lasso in lassos]) / 6
+    np.testing.assert_allclose(selector.frequencies_, expected)
+    plain = StabilitySelection(LINEAR, lams=lams, pairs=3, random_state=3).fit(x, y)
+    assert not np.array_equal(plain.frequencies_, expected)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        LINEAR,
+        SparseRegressor(lam=0.05, penalty="l1", hidden=(4,), epochs=20, batch_size=1000),
+        SparseRegressor(lam=0.05, penalty="l1", hidden=(4, 4), epochs=20, batch_size=1000),
+        ExtraTreesRegressor(10),
+        None,
+    ],
+    ids=["linear", "one network", "networks one by one", "trees", "default"],
+)
+def test_a_row_of_weight_zero_is_none_and_equal_weights_change_nothing(base: Any) -> None:
+    x, y = table()
+    weights = np.where(np.arange(120) % 3, 2.0, 0.0)
+    kept = weights > 0
+    options = {"pairs": 2, "random_state": 0}
+    groups = np.arange(120) // 2
+    found = StabilitySelection(base, **options).fit(x, y, sample_weight=weights, groups=groups)
+    wanted = StabilitySelection(base, **options).fit(x[kept], y[kept], groups=groups[kept])
+    np.testing.assert_array_equal(found.frequencies_, wanted.frequencies_)
+    np.testing.assert_array_equal(found.lams_, wanted.lams_)
+
+
+def test_weights_that_cannot_be_used_are_refused() -> None:
+    x, y = table()
+    with pytest.raises(ValueError, match=r"^sample_weight must be None: KNeighborsRegressor takes no weights$"):
+        StabilitySelection(KNeighborsRegressor(), pairs=1).fit(x, y, sample_weight=np.arange(120))
+    with pytest.raises(ValueError, match=r"must contain at least one non-zero number"):
+        StabilitySelection(LINEAR, pairs=1).fit(x, y, sample_weight=np.zeros(120))
+    with pytest.raises(ValueError, match=r"[Nn]egative"):
+        StabilitySelection(LINEAR, pairs=1).fit(x, y, sample_weight=np.full(120, -1.0))
+    with pytest.raises(ValueError, match=r"at least 4 groups"):
+        StabilitySelection(LINEAR, pairs=1).fit(x, y, sample_weight=(np.arange(120) < 3).astype(float))
 
 
 @pytest.mark.parametrize("power", [1, 2, 3])

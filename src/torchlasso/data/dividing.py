@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from torchlasso.data.labels import ColumnSelection
-from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Source, find_reader
+from torchlasso.data.roles import required_weights
 from torchlasso.data.splits import TEST_FRACTION, TEST_SEED, hold_out
 from torchlasso.data.stored.options import StreamOptions
 from torchlasso.data.streaming import choose_stream, read_portion
@@ -103,9 +103,7 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
         division.stream, [p for p in (portion, source.validation, source.test) if p is not None]
     )
     train = _whole(portion, stream)
-    if columns.weight is not None and train.rows.weights is None:
-        there = f"; there are {listed(train.rows.features)}" if train.rows.features else ""
-        raise ValueError(f"{train.origin}: no column {columns.weight!r} for the weights{there}")
+    required_weights(train.rows, columns.weight, train.origin)
     if isinstance(train.rows.x, Texts) and train.rows.x.columns != columns.text:
         columns = replace(columns, text=train.rows.x.columns)  # of all parts
         source = find_reader(spec).open(spec, columns)

@@ -81,19 +81,15 @@ class ColumnSelection:
             absent = [name for name in self.survival if name not in here]
             if absent and (self.required or len(absent) == 1):
                 raise ValueError(f"{origin}: no column {listed(absent)} of times and events; there are {listed(names)}")
-            return () if absent else self.survival
+            targets = () if absent else self.survival
+            self._check_roles(targets, (), group, "a time or event", origin)
+            return targets
         given = () if self.label is None else (self.label,) if self.label in here else tuple(self.label.split(","))
         taken = {*self.ignore, *(name for name in (group, self.time) if name is not None)}
-        for name in given:
-            if name in self.ignore:
-                raise ValueError(f"{origin}: the column {name!r} cannot be both the label and ignored")
-        if group is not None and group in (*given, *self.ignore):
-            raise ValueError(f"{origin}: the column {group!r} cannot be both the groups and the label or ignored")
+        found = () if given else tuple(name for name in LABEL_NAMES if name in here and name not in taken)[:1]
+        self._check_roles(given, found, group, "the label", origin)
         if self.time is not None and self.time in (*given, *self.ignore):
             raise ValueError(f"{origin}: the column {self.time!r} cannot be both the time and the label or ignored")
-        found = () if given else tuple(name for name in LABEL_NAMES if name in here and name not in taken)[:1]
-        if self.weight is not None and self.weight in (*given, *found, *self.ignore, group, self.time):
-            raise ValueError(f"{origin}: the column {self.weight!r} cannot be both the weights and something else")
         if given and all(name in here for name in given):
             return given
         if not found and self.required:
@@ -101,6 +97,18 @@ class ColumnSelection:
             what = f"column {listed(absent)}" if absent else f"label column ({', '.join(LABEL_NAMES)})"
             raise ValueError(f"{origin}: no {what}; choose one with label=; there are {listed(names)}")
         return found
+
+    def _check_roles(
+        self, given: tuple[str, ...], found: tuple[str, ...], group: str | None, what: str, origin: str
+    ) -> None:
+        """Raise ``ValueError`` for a column that would be two things: the targets, and what else is no input."""
+        for name in given:
+            if name in self.ignore:
+                raise ValueError(f"{origin}: the column {name!r} cannot be both {what} and ignored")
+        if group is not None and group in (*given, *self.ignore):
+            raise ValueError(f"{origin}: the column {group!r} cannot be both the groups and {what} or ignored")
+        if self.weight is not None and self.weight in (*given, *found, *self.ignore, group, self.time):
+            raise ValueError(f"{origin}: the column {self.weight!r} cannot be both the weights and something else")
 
     def group_column(self, names: Sequence[str]) -> tuple[str | None, str | None]:
         """Return the column of the groups, and the pattern of the part of its text that is one."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 import torchlasso.data.readers  # noqa: F401  (registers them)
 from torchlasso._core.specs import unknown
 from torchlasso.data.dividing import SplitOptions, split_data
@@ -15,6 +17,7 @@ from torchlasso.data.labels import TASKS, ColumnSelection
 from torchlasso.data.preparing import PreparedData, encoded_rows, prepare, required_labels
 from torchlasso.data.records import Dataset, Part, unit_interval
 from torchlasso.data.registry import find_reader
+from torchlasso.data.roles import required_weights
 from torchlasso.data.stored.options import StreamOptions
 from torchlasso.data.streaming import choose_stream, read_portion
 from torchlasso.data.text_options import TextOptions
@@ -162,6 +165,7 @@ def load_rows(
     label: str | None = None,
     ignore: Sequence[str] = (),
     group: str | None = None,
+    weight: str | None = None,
     categories: Sequence[str] = (),
     task: str | None = None,
 ) -> Part:
@@ -172,11 +176,12 @@ def load_rows(
         label: the label column; without it, the first of label, class, target and y.
         ignore: columns to leave out.
         group: the column that names the group of each row, such as a person.
+        weight: the column of the weights of the rows; those of weight 0 are left out.
         categories: columns of categories that are written as numbers.
         task: as for ``load``.
 
     Returns:
-        The rows, with labels and groups as they were read; categories are one-hot, and gaps filled.
+        The rows, with labels, groups and weights as they were read; categories are one-hot, and gaps filled.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -187,9 +192,15 @@ def load_rows(
     (torch.Size([1438, 1, 8, 8]), dtype('int64'))
     """
     columns = selected(label=label, ignore=ignore, group=group, categories=categories, task=task)
+    columns = replace(columns, weight=weight)
     portion = find_reader(spec).open(spec, columns).training(spec)
     part = portion.read()
     required_labels(part.y, portion.origin)
+    required_weights(part, weight, portion.origin)
+    if part.weights is not None and not part.weights.all():
+        if not part.weights.any():
+            raise ValueError(f"{portion.origin}: column {weight!r} is 0 everywhere; some rows need a weight")
+        part = part.rows(torch.from_numpy(part.weights.nonzero()[0]))
     if isinstance(part.x, Texts):
         raise ValueError(f"{portion.origin}: its rows are texts, and a table of numbers or categories is needed")
     if not isinstance(part.x, Frame):

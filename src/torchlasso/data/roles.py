@@ -13,7 +13,7 @@ from torch import Tensor
 from torchlasso.data.arrow_types import holds_numbers, is_date, plain_column, trimmed
 from torchlasso.data.frame import TableColumns
 from torchlasso.data.labels import CLASSIFICATION, REGRESSION, ColumnSelection, raw_labels
-from torchlasso.data.messages import row
+from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels, Part
 from torchlasso.data.stored.rows import StoredRows
 from torchlasso.data.text_columns import typed
@@ -156,6 +156,13 @@ def _times(pa: Any, column: Any, columns: ColumnSelection, origin: str) -> Label
     if not holds_numbers(pa, column.type):
         raise ValueError(f"{origin}: column {columns.time!r} holds neither dates, as in 2024-01-31, nor numbers")
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())
+
+
+def required_weights(part: Part, column: str | None, origin: str) -> None:
+    """Raise ``ValueError`` if there are no weights in the rows of a table in which a column has them."""
+    if column is not None and part.weights is None:
+        there = f"; there are {listed(part.features)}" if part.features else ""
+        raise ValueError(f"{origin}: no column {column!r} for the weights{there}")
 
 
 def _weights(pa: Any, column: Any, name: str, origin: str) -> Labels:

@@ -75,10 +75,11 @@ def _is_rounding(problem: LinearProblem) -> bool:
     return bool(problem.lambda_max * problem.groups.l1.max() <= ROUNDING * terms)
 
 
-def fitted_importances(estimator: Any, x: Numbers, y: Numbers, seed: int) -> Numbers:
+def fitted_importances(estimator: Any, x: Numbers, y: Numbers, seed: int, weights: Numbers | None = None) -> Numbers:
     """Fit a copy of an estimator, and return its importances or the sizes of its coefficients, (features,)."""
     model = clone(estimator)
     names = [name for name in model.get_params() if name.split("__")[-1] == "random_state"]
-    model.set_params(**dict.fromkeys(names, seed)).fit(x, y)
+    options = {} if weights is None else {"sample_weight": weights}
+    model.set_params(**dict.fromkeys(names, seed)).fit(x, y, **options)
     found = _get_feature_importances(model, "auto", transform_func="norm", norm_order=1)
     return np.asarray(found, dtype=float)

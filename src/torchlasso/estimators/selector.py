@@ -87,13 +87,11 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
             validate_data(self, X, y, **checks, multi_output=True)
         estimator = self._estimator(y)
         if self.fdr is not None:
-            if sample_weight is not None:
-                raise ValueError("sample_weight must be None with fdr: stability selection takes halves of equal rows")
             # without an estimator, networks of its own, which are trained as one
             base = None if self.estimator is None else estimator
             options = {"pairs": self.pairs, "n_jobs": self.n_jobs, "random_state": self.random_state}
             stable = StabilitySelection(base, fdr=self.fdr, **options)
-            self.estimator_: Any = stable.fit(X, y, groups=groups)
+            self.estimator_: Any = stable.fit(X, y, sample_weight=sample_weight, groups=groups)
             return self
         if isinstance(self.features, str):
             if self.features not in RULES:

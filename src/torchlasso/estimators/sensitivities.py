@@ -69,7 +69,8 @@ class SingleNetworks:
     def _importances(self, table: Table, seed: int) -> Numbers:
         path = self.estimator._path(table, self.groups, seed)
         network = path.at(self.lam).model.network  # type: ignore[attr-defined]  # it has hidden layers
-        found = sensitivities(network, torch.from_numpy(table.x)).numpy()
+        x = torch.from_numpy(table.x)
+        found = sensitivities(network, x, _shares(table).to(x.dtype)).numpy()
         return np.array([np.sqrt(np.square(found[list(group)]).mean()) for group in self.groups.members])
 
 
@@ -120,7 +121,7 @@ class NetworkStack:
         rows = max(len(table.x) for table in tables)
         x = torch.stack([_padded(torch.from_numpy(table.x), rows) for table in tables])
         packed = torch.stack([_padded(table.targets.packed, rows) for table in tables]).to(x.dtype)
-        shares = torch.stack([_padded(torch.ones(len(table.x), 1) / len(table.x), rows) for table in tables])[..., 0]
+        shares = torch.stack([_padded(_shares(table)[:, None], rows) for table in tables])[..., 0]
         packed[..., -1] *= rows / packed[..., -1].sum(dim=1, keepdim=True)  # padding has the weight 0
         network, loss = self._network(tables[0], seeds).to(x.dtype), tables[0].targets.packed_loss
         optimizer = ProxAdam(self._groups(network), lr=self.estimator.lr)
@@ -180,6 +181,11 @@ def _weights(network: SkipNetwork) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     values = {name: value.detach() for name, value in network.named_parameters()}
     reads = torch.cat([values["layers.0.weight"], values["skip.weight"]]).mT
     return reads, values["layers.0.bias"][None], values["layers.2.weight"].mT, values["layers.2.bias"][None]
+
+
+def _shares(table: Table) -> Tensor:
+    """Return the weight of each row in a mean over the rows, (n,)."""
+    return table.targets.weights / table.targets.weights.sum()
 
 
 def _padded(values: Tensor, rows: int) -> Tensor:

@@ -11,11 +11,18 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    has_fit_parameter,
+    validate_data,
+)
 
 from torchlasso._core.arguments import check_whole, is_number, shown
 from torchlasso.engine import Engine
-from torchlasso.estimators.base import DTYPES, SparseEstimator, as_dense, row_groups
+from torchlasso.estimators.base import DTYPES, SparseEstimator, as_dense, row_groups, row_weights
 from torchlasso.estimators.classifier import SparseClassifier
 from torchlasso.estimators.cox import SparseCox
 from torchlasso.estimators.entries import LinearEntries, fitted_importances
@@ -114,19 +121,21 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     n_jobs: int | None = None
     random_state: Any = None
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> StabilitySelection:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> StabilitySelection:
         """Select the features.
 
         Args:
             X: (n, p) numbers, an array, a data frame or a sparse matrix. Scale the features before.
             y: (n,) classes or numbers, (n, targets) numbers, or events and times, as for :class:`SparseCox`. Without an
                 estimator these are a structured array.
+            sample_weight: (n,) weights of the rows in each model; one of weight 0 is as none. Each half has half of the
+                rows, whatever their weights: the bounds need rows, each with its weight, that are drawn alike.
             groups: (n,) the group of each row, such as the animal that it was measured on: rows of one group are in the
                 same half.
 
         Raises:
             ValueError: fewer than four rows or groups, fewer than two classes or events, numbers that are not finite,
-                or a parameter that is of no use.
+                an estimator that takes no weights, or a parameter that is of no use.
         """
         self._check()
         is_survival = is_structured(y) or isinstance(self.estimator, SparseCox)
@@ -138,7 +147,14 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             check_consistent_length(X, events)
         else:
             X, y = validate_data(self, X, y, **checks, multi_output=True)
-        x, y = as_dense(X), np.asarray(y)
+        x, y, weights = as_dense(X), np.asarray(y), None
+        if sample_weight is not None:
+            given = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+            kept = row_weights(given).numpy() > 0
+            x, y = x[kept], y[kept]
+            weights = None if np.ptp(given[kept]) == 0 else row_weights(given[kept]).numpy()
+            events = None if events is None else events[kept]
+            groups = None if groups is None else row_groups(groups, len(kept))[kept]  # type: ignore[index]
         self.estimator_ = self._estimator(y, is_survival)
         if is_classifier(self.estimator_):
             y = column_or_1d(y, warn=True)
@@ -147,11 +163,11 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
                 [only] = known.tolist()
                 raise ValueError(f"{type(self).__name__} needs rows of two classes at least; got one class, {only!r}")
         elif self.estimator is None and not is_survival:
-            y = StandardScaler().fit_transform(y.reshape(len(y), -1))
+            y = StandardScaler().fit_transform(y.reshape(len(y), -1), sample_weight=weights)
         units = row_groups(groups, len(x))
         random = check_random_state(self.random_state)
         halves = complementary_pairs(np.arange(len(x)) if units is None else units, self.pairs, random, classes, events)
-        partition, entries, lowest = self._entries(x, y, halves, random)
+        partition, entries, lowest = self._entries(x, y, weights, halves, random)
         paths = stability_paths(
             entries[:, ~partition.is_kept],
             power=self.power,
@@ -196,7 +212,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         return (SparseRegressor if is_numbers else SparseClassifier)(**NETWORK)
 
     def _entries(
-        self, x: Numbers, y: Numbers, halves: list[Numbers], random: np.random.RandomState
+        self, x: Numbers, y: Numbers, weights: Numbers | None, halves: list[Numbers], random: np.random.RandomState
     ) -> tuple[FeatureGroups, Numbers, float]:
         """Return the groups of features, the importance of each in each half, and the least that is known in all."""
         base, features = self.estimator_, x.shape[1]
@@ -204,13 +220,19 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         seeds = random.randint(2**31 - 1, size=len(halves)).tolist()
         is_linear = isinstance(base, SparseEstimator) and not base.module and not len(base.hidden)
         if not is_linear and not isinstance(base, GivenStrength):
-            importances = engine.results(
-                fitted_importances, numbers, lambda i: (base, x[halves[i]], y[halves[i]], seeds[i])
-            )
+            if weights is not None and not has_fit_parameter(base, "sample_weight"):
+                raise ValueError(f"sample_weight must be None: {type(base).__name__} takes no weights")
+
+            def arguments(i: int) -> tuple[Any, ...]:
+                own = None if weights is None else weights[halves[i]]
+                return base, x[halves[i]], y[halves[i]], seeds[i], own
+
+            importances = engine.results(fitted_importances, numbers, arguments)
             return groups_of_features(None, (), features, None), np.array(importances), 0.0
         base._check()
         if base.standardize:
-            x, base = ColumnScales.of(x, np.ones(len(x))).scaled(x), clone(base).set_params(standardize=False)
+            scales = ColumnScales.of(x, np.ones(len(x)) if weights is None else weights)
+            x, base = scales.scaled(x), clone(base).set_params(standardize=False)
         groups = groups_of_features(base.feature_groups, base.keep, features, getattr(self, "feature_names_in_", None))
         if is_linear:
             bounds = null_bound(np.arange(features + 1), features, self.pairs, self.power)
@@ -222,11 +244,11 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
                 self._thresholds,
                 most=int((bounds <= DEEP * self.cutoff).sum()),
             )
-            table = base._table(x, y)
+            table = base._table(x, y, weights)
             found = engine.results(linear, numbers, lambda i: ((some := table.some(halves[i])).x, some.targets))
             entries, ends = zip(*found, strict=True)
             return groups, np.array(entries), max(ends)
-        table = base._table(x.astype(np.float32), y)
+        table = base._table(x.astype(np.float32), y, weights)
         networks, size = networks_of(base, groups, table)
         sensitive = engine.results(
             networks, numbers[::size], lambda i: ([*map(table.some, halves[i : i + size])], seeds[i : i + size])

@@ -25,7 +25,7 @@ from torchlasso.training.augmentation import AUGMENTATIONS
 from torchlasso.training.class_weights import WeightedCrossEntropy
 from torchlasso.training.losses import LOSSES, Loss
 from torchlasso.training.regularisation import Transform
-from torchlasso.training.row_weights import RowLosses
+from torchlasso.training.row_weights import CoxWeights, RowLosses, RowWeights
 from torchlasso.training.rows import InputRows
 
 BLOCKS = blocks_registry()
@@ -119,6 +119,15 @@ def minimised_loss(
     return partial(torch.nn.functional.cross_entropy, label_smoothing=smoothing)
 
 
+def weighted_loss(weights: Tensor, loss: Loss) -> RowWeights | CoxWeights:
+    """Return a loss in which each training row has a weight.
+
+    Raises:
+        ValueError: it is a loss whose rows are not known one by one.
+    """
+    return CoxWeights(weights) if loss is LOSSES[COX] else RowWeights(weights, row_losses(loss))
+
+
 def row_losses(loss: Loss) -> RowLosses:
     """Return the function that gives the loss of each row, whose mean is a loss of the names above.
 
@@ -129,7 +138,7 @@ def row_losses(loss: Loss) -> RowLosses:
         return loss.losses
     function = loss.func if isinstance(loss, partial) else loss
     if function not in (LOSSES["cross-entropy"], LOSSES["mse"]):
-        raise ValueError("--weight needs the loss cross-entropy or mse, whose value for each row is known")
+        raise ValueError("--weight needs the loss cross-entropy, mse or cox, whose value for each row is known")
 
     def losses(outputs: Tensor, y: Tensor) -> Tensor:
         found: Tensor = loss(outputs, y, reduction="none")  # type: ignore[call-arg]

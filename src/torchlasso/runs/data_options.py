@@ -111,8 +111,6 @@ class DataOptions:
             raise ValueError("--time and --event are given together: the columns of times, and of 1 for an event or 0")
         if self.time is not None and self.label is not None:
             raise ValueError("--label does not go with --time and --event, which are the targets")
-        if self.weight is not None and self.time is not None:
-            raise ValueError("--weight does not go with --time and --event: rows at risk are compared with each other")
         if self.group is not None and self.time_order is not None:
             raise ValueError(
                 "--group and --time-order exclude each other: the last rows of every group are in two parts"

@@ -36,7 +36,6 @@ from torchlasso.training.losses import Loss
 from torchlasso.training.plan import Plan
 from torchlasso.training.refit import freeze_zeros
 from torchlasso.training.regularisation import Regularisation
-from torchlasso.training.row_weights import RowWeights
 from torchlasso.training.rows import InputRows
 from torchlasso.training.trainer import Term, Trainer
 from torchlasso.training.word_dropout import WordDropout
@@ -239,7 +238,7 @@ class Experiment:
         )
         if weights is None:
             return Regularisation(transforms, loss)
-        return Regularisation(transforms, loss, RowWeights(weights, choices.row_losses(loss or self.loss)))
+        return Regularisation(transforms, loss, choices.weighted_loss(weights, loss or self.loss))
 
     def _trainer(
         self,

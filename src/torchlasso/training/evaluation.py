@@ -71,7 +71,7 @@ def full_gradient(
     regularisation = regularisation or Regularisation()
     model.eval()
     model.zero_grad()
-    slope = _slope(model, loss, x, y) if loss is cox else None  # of rows that are at risk together
+    slope = _slope(model, loss, x, y, regularisation) if loss is cox else None  # of rows that are at risk together
     batches = processes.dealt(evaluation_batches(x))
     for rows, inputs in zip(batches, input_batches(x, batches), strict=True):
         if slope is None:
@@ -85,8 +85,9 @@ def full_gradient(
     processes.add_up_gradients_(model.parameters())
 
 
-def _slope(model: nn.Module, loss: Loss, x: InputRows, y: Tensor) -> Tensor:
-    """Return the gradient of the loss by the outputs of all rows."""
+def _slope(model: nn.Module, loss: Loss, x: InputRows, y: Tensor, regularisation: Regularisation) -> Tensor:
+    """Return the gradient of what is minimised by the outputs of all rows."""
     outputs = outputs_of(model, x).requires_grad_()
-    [slope] = torch.autograd.grad(loss(outputs, y), [outputs])
+    every = torch.arange(len(y), device=y.device)
+    [slope] = torch.autograd.grad(regularisation.minimised(loss, outputs, y, every), [outputs])
     return slope

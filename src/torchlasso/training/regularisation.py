@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchlasso._core.arguments import shown
 from torchlasso.training.losses import Loss
-from torchlasso.training.row_weights import RowWeights
+from torchlasso.training.row_weights import CoxWeights, RowWeights
 from torchlasso.training.rows import InputRows, evaluation_batches, input_batches
 
 Transform = Callable[[Tensor], Tensor]  # the inputs of a batch ↦ the inputs to train on, of the same shape
@@ -41,7 +41,7 @@ class Regularisation:
 
     transforms: Sequence[Transform] = ()
     loss: Loss | None = None
-    weights: RowWeights | None = None
+    weights: RowWeights | CoxWeights | None = None
 
     @property
     def is_plain(self) -> bool:

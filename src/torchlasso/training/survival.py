@@ -226,6 +226,19 @@ def cox(outputs: Tensor, targets: Tensor) -> Tensor:
         >>> cox(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))  # log(e + 1) − 1, over two rows
         tensor(0.1566)
     """
-    weights = torch.ones(len(targets), dtype=outputs.dtype, device="cpu")
-    found = SurvivalTargets(targets[:, 0].cpu(), targets[:, 1].cpu() > 0, weights, "efron").value(outputs.cpu())
-    return found.to(outputs.device)
+    return weighted_cox(outputs, targets, torch.ones(len(targets), dtype=outputs.dtype, device="cpu"))
+
+
+def weighted_cox(outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Return :func:`cox` of rows with weights, (n,), whose sum is not divided by; one of weight 0 is as none.
+
+    Examples:
+        >>> outputs, targets = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> weighted_cox(outputs, targets, torch.tensor([1.0, 2.0]))  # log(e + 2) − 1, over two rows
+        tensor(0.2757)
+    """
+    weights = weights.to(outputs.dtype).cpu()
+    known = weights > 0
+    time, event, own = targets[:, 0].cpu()[known], targets[:, 1].cpu()[known] > 0, weights[known]
+    found = SurvivalTargets(time, event, own, "efron").value(outputs.cpu()[known])
+    return found.to(outputs.device) * (int(known.sum()) / len(targets))

@@ -24,11 +24,12 @@ class Candidates:
     """The columns among which features are selected, and the targets of their rows.
 
     Attributes:
-        x: scaled to mean 0 and deviation 1, (n, p).
+        x: scaled to mean 0 and deviation 1 by the weights, (n, p).
         y: classes as numbers or text, (n,); or decimal numbers scaled to mean 0 and deviation 1, (n,); or events and
             times, (n, 2).
         task: the kind of these targets.
         groups: the group of each row, (n,), or None.
+        weights: the weight of each row, (n,), above 0 and with the mean 1; None if all are equal.
         names: the names of the columns.
         constant: the names of columns that have one value only.
         copies: the names of columns that are a copy of another one, or of its negative, with its name.
@@ -38,9 +39,14 @@ class Candidates:
     y: Numbers
     task: Task
     groups: Numbers | None
+    weights: Numbers | None
     names: tuple[str, ...]
     constant: tuple[str, ...]
     copies: dict[str, str]
+
+    def own(self, rows: Numbers) -> Numbers | None:
+        """Return the weights of some rows, with the mean 1 among them; None if all are equal."""
+        return None if self.weights is None else self.weights[rows] / self.weights[rows].mean()
 
     @property
     def columns(self) -> int:
@@ -81,7 +87,7 @@ def read_candidates(options: SelectOptions) -> Candidates:
         ValueError: the table cannot be used, has one class only, or fewer features than are wanted.
     """
     part, y, task = _labelled(options) if options.time is None else _survival(options, options.time, options.event)
-    rows = part.tensor
+    weights, rows = _unequal(part.weights), part.tensor
     if rows.dim() != 2:
         raise ValueError(f"{options.data}: its rows have the shape {tuple(rows.shape[1:])}; select needs a table")
     names = part.features or tuple(f"input {i}" for i in range(rows.shape[1]))
@@ -93,19 +99,19 @@ def read_candidates(options: SelectOptions) -> Candidates:
     if not len(kept):
         raise ValueError(f"{options.data}: all {len(names)} columns are constant; there is nothing to select")
     x = x[:, kept]
-    x -= x.mean(axis=0)
-    x /= x.std(axis=0)
+    x -= np.average(x, axis=0, weights=weights)
+    x /= np.sqrt(np.average(x**2, axis=0, weights=weights))
     own, copies = _without_copies(x, [names[i] for i in kept])
     kept, x = kept[own], x[:, own]
     if options.features is not None and options.features > len(kept):
         gone = f" that are neither constant nor copies, of {len(names):,}" if len(kept) < len(names) else ""
         raise ValueError(f"--features {options.features}: the table has {len(kept):,} features{gone}")
-    return Candidates(x, y, task, part.groups, tuple(names[i] for i in kept), constant, copies)
+    return Candidates(x, y, task, part.groups, weights, tuple(names[i] for i in kept), constant, copies)
 
 
 def _labelled(options: SelectOptions) -> tuple[Part, Numbers, Task]:
     """Read the rows with their labels."""
-    part = load_rows(options.data, label=options.label, ignore=options.ignore, group=options.group)
+    part = _read(options, options.label)
     y = np.asarray(part.y)
     if y.ndim > 1 and y.shape[1] > 1:
         raise ValueError(f"{options.data}: {y.shape[1]} targets for each row; select takes one")
@@ -116,14 +122,32 @@ def _labelled(options: SelectOptions) -> tuple[Part, Numbers, Task]:
         return part, y, CLASSES
     if np.ptp(y) == 0:
         raise ValueError(f"{options.data}: all labels are {y[0]:g}; they say nothing about any feature")
-    return part, (y - y.mean()) / y.std(), NUMBERS  # λ and networks need a scale; R² has none
+    weights = _unequal(part.weights)
+    y = y - np.average(y, weights=weights)
+    # λ and networks need a scale; R² has none
+    return part, y / np.sqrt(np.average(y**2, weights=weights)), NUMBERS
+
+
+def _read(options: SelectOptions, label: str | None, *ignored: str, task: str | None = None) -> Part:
+    """Read the rows."""
+    return load_rows(
+        options.data,
+        label=label,
+        ignore=(*options.ignore, *ignored),
+        group=options.group,
+        weight=options.weight,
+        task=task,
+    )
+
+
+def _unequal(weights: Numbers | None) -> Numbers | None:
+    """Return weights with the mean 1; None if all are equal."""
+    return None if weights is None or np.ptp(weights) == 0 else weights / weights.mean()
 
 
 def _survival(options: SelectOptions, time: str, event: str | None) -> tuple[Part, Numbers, Task]:
     """Read the rows with their events and times: as labels, one after the other."""
-    of_events = load_rows(options.data, label=event, ignore=options.ignore, group=options.group)
-    others = (*options.ignore, str(event))
-    part = load_rows(options.data, label=time, task=REGRESSION, ignore=others, group=options.group)
+    of_events, part = _read(options, event), _read(options, time, str(event), task=REGRESSION)
     columns = ((event, of_events.y, "0 or 1, an event"), (time, part.y, "numbers, the times"))
     for name, values, wanted in columns:
         if values is None or values.dtype.kind not in "biuf" or values.ndim > 1:

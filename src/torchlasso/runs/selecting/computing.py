@@ -20,7 +20,7 @@ from torchlasso.estimators.points import Numbers
 from torchlasso.runs.selecting.candidates import Candidates
 from torchlasso.runs.selecting.options import SelectOptions
 from torchlasso.runs.selecting.record import CurvePoint, Partner, RankedFeature, Selection
-from torchlasso.runs.selecting.tasks import CLOSE
+from torchlasso.runs.selecting.tasks import CLOSE, fit_weighted
 
 Splits = Sequence[tuple[Numbers, Numbers]]
 LAMS, THRESHOLDS = 25, 60  # values of λ of the cross-validation, and of the halves
@@ -116,7 +116,7 @@ def select_features(table: Candidates, options: SelectOptions, say: Callable[[st
     start, models = time.perf_counter(), Models(table, options)
     splits = table.folds(options.folds, options.seed)
     say(f"{len(splits)} folds: {table.task.measure} over the number of features")
-    searched = models.searching(splits).fit(table.x, table.y)
+    searched = models.searching(splits).fit(table.x, table.y, sample_weight=table.weights)
     path = zip(searched.features_[::-1], searched.scores_[::-1], strict=True)
     curve = _rising(_point(float(features.mean()), scores) for features, scores in path)
     one_se = searched.scores_[np.searchsorted(searched.lams_, searched.lam_)]
@@ -172,24 +172,27 @@ def _chosen(models: Models, searched: Any) -> tuple[Frequencies, Numbers, Number
     halving: dict[str, Any] = {"pairs": options.pairs, "random_state": options.seed, "n_jobs": options.jobs}
     if options.fdr is not None:
         stable = StabilitySelection(models.sparse(), fdr=options.fdr, **halving)
-        stable.fit(table.x, table.y, groups=table.groups)
+        stable.fit(table.x, table.y, sample_weight=table.weights, groups=table.groups)
         shares = stable.frequencies_
         found = Frequencies(stable.lams_, shares, shares.max(axis=0), stable.q_values_)
         importances = searched.feature_importances_
         return found, stable.support_, importances
     number = options.features or int(searched.support_.sum())
     if number == table.x.shape[1]:
-        model = models.sparse(lam=float(searched.lams_[0]), points=THRESHOLDS // 2).fit(table.x, table.y)
+        model = models.sparse(lam=float(searched.lams_[0]), points=THRESHOLDS // 2)
+        model.fit(table.x, table.y, sample_weight=table.weights)
         support = np.ones(number, dtype=bool)
     else:
-        model = models.sparse(features=number, points=THRESHOLDS // 2).fit(table.x, table.y)
+        model = models.sparse(features=number, points=THRESHOLDS // 2)
+        model.fit(table.x, table.y, sample_weight=table.weights)
         support = model.support_
     high = float(searched.lams_[-1])
     # of linear models λ, of networks the sensitivity to a feature
     largest, least = (10.0, 1e-4) if options.hidden else (1.2 * high, 0.5 * float(model.lam_))
     lams = np.geomspace(largest, least, THRESHOLDS)
     base = models.sparse(lam=model.lam_)
-    stable = StabilitySelection(base, lams=lams, **halving).fit(table.x, table.y, groups=table.groups)
+    stable = StabilitySelection(base, lams=lams, **halving)
+    stable.fit(table.x, table.y, sample_weight=table.weights, groups=table.groups)
     nearest = int(np.abs(stable.frequencies_.sum(axis=1) - number).argmin())
     found = Frequencies(stable.lams_, stable.frequencies_, stable.frequencies_[nearest], None)
     return found, support, model.feature_importances_
@@ -215,8 +218,8 @@ def _scored(model: Any, table: Candidates, splits: Splits, features: int) -> Cur
     for training, held_out in splits:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = clone(model).fit(table.x[training], table.y[training])
-        scores.append(table.task.score(fitted, table.x[held_out], table.y[held_out]))
+            fitted = fit_weighted(clone(model), table.x[training], table.y[training], table.own(training))
+        scores.append(table.task.score(fitted, table.x[held_out], table.y[held_out], table.own(held_out)))
     return _point(features, np.array(scores))
 
 
@@ -226,13 +229,15 @@ def _l1_scored(models: Models, lam: float, table: Candidates, splits: Splits) ->
     for training, held_out in splits:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            scale = StandardScaler().fit(table.x[training])
+            weights = table.own(training)
+            scale = StandardScaler().fit(table.x[training], sample_weight=weights)
             x, y = scale.transform(table.x[training]), table.y[training]
-            read = (np.atleast_2d(models.l1(lam).fit(x, y).coef_) != 0).any(axis=0)
+            read = (np.atleast_2d(fit_weighted(models.l1(lam), x, y, weights).coef_) != 0).any(axis=0)
             if not read.any():
                 return CurvePoint(0.0, 0.0, 0.0)
-            fitted = table.task.unselective(models.rows).fit(x[:, read], y)
-        scores.append(table.task.score(fitted, scale.transform(table.x[held_out])[:, read], table.y[held_out]))
+            fitted = fit_weighted(table.task.unselective(models.rows), x[:, read], y, weights)
+        rows = scale.transform(table.x[held_out])[:, read]
+        scores.append(table.task.score(fitted, rows, table.y[held_out], table.own(held_out)))
         counts.append(int(read.sum()))
     return _point(float(np.mean(counts)), np.array(scores))
 
@@ -247,10 +252,11 @@ def _order(support: Numbers, frequencies: Frequencies, lams: Numbers) -> list[in
 def _partners(table: Candidates, support: Numbers) -> dict[int, tuple[Partner, ...]]:
     """Return, for each chosen feature, the columns left out that are correlated with it."""
     chosen, left = np.flatnonzero(support), np.flatnonzero(~support)
+    shares = np.full(len(table.x), 1 / len(table.x)) if table.weights is None else table.weights / len(table.x)
     found: dict[int, tuple[Partner, ...]] = {}
     for i in chosen.tolist():
         copies = [Partner(name, 1.0) for name, of in table.copies.items() if of == table.names[i]]
-        r = table.x[:, left].T @ table.x[:, i] / len(table.x) if len(left) else np.zeros(0)
+        r = table.x[:, left].T @ (shares * table.x[:, i]) if len(left) else np.zeros(0)
         near = np.argsort(-np.abs(r))[:PARTNERS]
         alike = [Partner(table.names[left[j]], float(r[j])) for j in near if abs(r[j]) > ALIKE]
         found[i] = (*copies, *alike)

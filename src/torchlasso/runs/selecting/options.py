@@ -22,6 +22,10 @@ class SelectOptions:
     group: Annotated[
         str | None, Option("Column that names the animal or person of each row; its rows stay together in every split.")
     ] = None
+    weight: Annotated[
+        str | None,
+        Option("Column of the weights of the rows, in all models and scores; rows of weight 0 are left out."),
+    ] = None
     features: Annotated[
         int | None,
         Option("Number of features; without it or --fdr, the fewest within one standard error of the best."),

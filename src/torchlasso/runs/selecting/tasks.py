@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.linear_model import Lasso, LogisticRegression, RidgeCV
+from sklearn.pipeline import Pipeline
 
 from torchlasso.estimators import (
     SparseClassifier,
@@ -36,7 +37,7 @@ class Task:
         kinds: targets ↦ the kind of each row, (n,), of which each fold has its share.
         needed: kinds ↦ those that no fold can do without.
         needing: a kind ↦ its name in messages.
-        score: (model, rows, targets) ↦ the score.
+        score: (model, rows, targets, their weights or None) ↦ the score.
         l1: (λ, rows, targets, seed) ↦ the L1 model with the same objective for one output; its number of rows counts.
         unselective: the number of rows ↦ the model that reads all features that it is given, with a small ridge.
     """
@@ -49,17 +50,31 @@ class Task:
     kinds: Callable[[Numbers], Numbers]
     needed: Callable[[Numbers], list[Any]]
     needing: Callable[[Any], str]
-    score: Callable[[Any, Numbers, Numbers], float]
+    score: Callable[[Any, Numbers, Numbers, Numbers | None], float]
     l1: Callable[[float, int, Numbers, int], Any]
     unselective: Callable[[int], Any]
 
 
-def _own_score(model: Any, x: Numbers, y: Numbers) -> float:
-    return float(model.score(x, y))
+def fit_weighted(model: Any, x: Numbers, y: Numbers, weights: Numbers | None) -> Any:
+    """Fit a model, or all steps of a pipeline, to rows with weights; without weights, as it is."""
+    if weights is None:
+        return model.fit(x, y)
+    return model.fit(x, y, **dict.fromkeys(_weight_names(model), weights))
 
 
-def _concordance(model: Any, x: Numbers, y: Numbers) -> float:
-    return concordance_index(y[:, 1], y[:, 0] > 0, model.predict(x), otherwise=0.5)
+def _weight_names(model: Any) -> list[str]:
+    """Return the name of the argument of weights of each step, also of pipelines in pipelines."""
+    if not isinstance(model, Pipeline):
+        return ["sample_weight"]
+    return [f"{step}__{name}" for step, part in model.steps for name in _weight_names(part)]
+
+
+def _own_score(model: Any, x: Numbers, y: Numbers, weights: Numbers | None) -> float:
+    return float(model.score(x, y, sample_weight=weights))
+
+
+def _concordance(model: Any, x: Numbers, y: Numbers, weights: Numbers | None) -> float:
+    return concordance_index(y[:, 1], y[:, 0] > 0, model.predict(x), weights, otherwise=0.5)
 
 
 def _l1_logistic(lam: float, rows: int, y: Numbers, seed: int) -> LogisticRegression:
