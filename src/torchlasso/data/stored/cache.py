@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from torchlasso._core.extras import require
 from torchlasso._core.files import read_json, replacing, write_json
 from torchlasso._core.text import first_line
+from torchlasso.data.stored.unused import forget, make_space, remove_unused, use
 from torchlasso.distributed.processes import is_first, wait
 
 VARIABLE = "TORCHLASSO_CACHE"
@@ -56,12 +57,21 @@ def kept_file(key: str, suffix: str, write: Callable[[BinaryIO], None], size: in
         OSError: it cannot be written, such as on a full disk; no part of it is left behind.
     """
     path = folder() / f"{key}{suffix}"
-    if is_first() and not path.is_file():
-        _make_folder(what)
-        _need_space(size, what)
-        with replacing(path) as file:
-            write(file)
+    if is_first():
+        if not path.is_file():
+            _make_folder(what)
+        use(path)  # first, so that it is not removed once it was found
+        if not path.is_file():
+            try:
+                remove_unused(folder())
+                _need_space(size, what)
+                with replacing(path) as file:
+                    write(file)
+            except BaseException:
+                forget(path)
+                raise
     wait()
+    use(path)
     return path
 
 
@@ -81,15 +91,21 @@ def opened(path: Path) -> Any:
 def kept_record(key: str, compute: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:
     """Return the record of a key, computed by each process if there is none yet."""
     path = folder() / f"{key}.json"
-    if path.is_file():
-        found: dict[str, Any] = read_json(path)
-        wait()
-        return found
+    if is_first() and path.is_file():
+        use(path)  # first, so that it is there for all processes, or for none
     wait()
+    is_there = path.is_file()
+    wait()
+    if is_there:
+        use(path)
+        known: dict[str, Any] = read_json(path)
+        return known
     found = compute()
     if is_first():
         _make_folder(what)
+        remove_unused(folder())
         write_json(path, found)
+        use(path)
     wait()
     return found
 
@@ -104,6 +120,7 @@ def _make_folder(what: str) -> None:
 
 
 def _need_space(size: int, what: str) -> None:
+    make_space(folder(), size)
     free = shutil.disk_usage(folder()).free
     if size > free:
         needs = f"{what}: the cache needs {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free"
