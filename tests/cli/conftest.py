@@ -130,7 +130,7 @@ def train(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
     def run(*options: str) -> Path:
         out = tmp_path_factory.mktemp("trained") / "run"
-        succeed("train", "--data", classes, "--out", out, *OPTIONS, *options)
+        succeed("train", "--data", classes, "--out", out, *OPTIONS, *options, short=True)
         return out
 
     return run

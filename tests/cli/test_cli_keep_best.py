@@ -105,30 +105,38 @@ def test_only_epochs_of_the_hold_count_with_a_target(cli: Any, tmp_path: Path) -
     assert summary["stationarity"] is None  # in the hold, there is no penalty
 
 
+STOPPED = ("--lr", "0.3", "--epochs", "12", "--keep-best", "macro-f1", "--compare", "dense", "--refit", "1")
+PATIENCE = {"whole": (), "patient": ("--patience", "2")}
+
+
+@pytest.fixture(scope="module")
+def unstopped(train: Callable[..., Path]) -> dict[str, Path]:
+    """The run that nobody stopped, without and with patience; not to be written to."""
+    return {name: train(*STOPPED, *more) for name, more in PATIENCE.items()}
+
+
 @pytest.mark.parametrize("stops", [13, 40, 57])
-@pytest.mark.parametrize("patience", [(), ("--patience", "2")], ids=["whole", "patient"])
+@pytest.mark.parametrize("patience", PATIENCE)
 def test_a_stopped_training_keeps_the_same_epoch(
     cli: Any,
     classes: Path,
+    unstopped: dict[str, Path],
     tmp_path: Path,
     stop: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     stops: int,
-    patience: tuple[str, ...],
+    patience: str,
 ) -> None:
-    given = ("--lr", "0.3", "--epochs", "12", "--keep-best", "macro-f1", *patience, "--compare", "dense")
-    given += ("--refit", "1")
-    assert cli.train(classes, tmp_path / "whole", *given).code == 0
     with monkeypatch.context():
         stop(LambdaLR, "step", "before", stops)
-        assert cli.train(classes, tmp_path / "run", *given).code == 130
+        assert cli.train(classes, tmp_path / "run", *STOPPED, *PATIENCE[patience]).code == 130
     monkeypatch.undo()
     assert cli.resume(tmp_path / "run").code == 0
-    left, right = cli.contents(tmp_path / "run"), cli.contents(tmp_path / "whole")
+    left, right = cli.contents(tmp_path / "run"), cli.contents(unstopped[patience])
     for part in ("", "dense/"):
         assert left[f"{part}model.safetensors"] == right[f"{part}model.safetensors"]
-    assert cli.metrics(tmp_path / "run", timed=False) == cli.metrics(tmp_path / "whole", timed=False)
-    assert cli.summary(tmp_path / "run", timed=False) == cli.summary(tmp_path / "whole", timed=False)
+    assert cli.metrics(tmp_path / "run", timed=False) == cli.metrics(unstopped[patience], timed=False)
+    assert cli.summary(tmp_path / "run", timed=False) == cli.summary(unstopped[patience], timed=False)
 
 
 def test_a_run_stopped_after_its_patience_goes_on_with_the_comparison(

@@ -59,7 +59,7 @@ def short(train: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def longer(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = copy_of(short, tmp_path_factory.mktemp("longer"))
-    succeed("train", "--resume", "--out", run, "--more-epochs", "3")
+    succeed("train", "--resume", "--out", run, "--more-epochs", "3", short=True)
     return run
 
 

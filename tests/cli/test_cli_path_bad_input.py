@@ -35,7 +35,7 @@ def linear(input_shape, outputs):
 def paths(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished path; to be copied, not written to."""
     folder = tmp_path_factory.mktemp("paths")
-    succeed("path", "--data", classes, "--out", folder / "done", *BY_LAM)
+    succeed("path", "--data", classes, "--out", folder / "done", *BY_LAM, short=True)
     return folder / "done"
 
 

@@ -73,7 +73,7 @@ def fine_tuned(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a target for the FLOPs, and the model that it started from; to be copied, not written to."""
     folder = tmp_path_factory.mktemp("roberta")
     words = ["--data", texts, "--flops", "0.7", "--epochs", "3", "--batch-size", "16"]
-    succeed("train", "--model", f"hf:{save(folder / 'model', 'roberta')}", *words, "--out", folder / "run")
+    succeed("train", "--model", f"hf:{save(folder / 'model', 'roberta')}", *words, "--out", folder / "run", short=True)
     succeed("compact", folder / "run")
     return folder
 

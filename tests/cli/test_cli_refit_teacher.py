@@ -180,7 +180,7 @@ def learnt(amounts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a teacher and a refit that nobody stopped."""
     run = tmp_path_factory.mktemp("learnt") / "run"
     options = ["--model", "mlp:width=8,depth=1", "--batch-size", "16", "--lr", "0.05", "--epochs", "3", *LEARNING]
-    succeed("train", "--data", amounts, "--out", run, *options)
+    succeed("train", "--data", amounts, "--out", run, *options, short=True)
     return run
 
 

@@ -58,7 +58,7 @@ def train(cli: Any, data: Path, out: Path, *more: object) -> Any:
 def sparse(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with 80 % zeros; not to be written to."""
     out = tmp_path_factory.mktemp("sparse") / "run"
-    succeed("train", "--data", wide, "--out", out, *OPTIONS, "--sparsity", "0.8")
+    succeed("train", "--data", wide, "--out", out, *OPTIONS, "--sparsity", "0.8", short=True)
     return out
 
 

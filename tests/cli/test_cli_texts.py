@@ -54,7 +54,7 @@ def tickets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tickets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that reads half of the words, compacted and exported."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    succeed("train", "--data", tickets, *MODEL, "--epochs", "12", "--features", str(WORDS), "--out", out)
+    succeed("train", "--data", tickets, *MODEL, "--epochs", "12", "--features", str(WORDS), "--out", out, short=True)
     succeed("compact", out)
     for form in ("onnx", "pt2", "safetensors"):
         succeed("export", out, "--compact", "--format", form)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -88,7 +87,8 @@ def run_leg(folder: Path, leg: int) -> None:
 def legs(tmp_path_factory) -> tuple[Path, str]:
     """All legs, one after the other."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    return folder, launch([__file__, str(folder)], folder)
+    code = f"import runpy; runpy.run_path({__file__!r})['run_all_legs']({str(folder)!r})"
+    return folder, launch(code, folder)
 
 
 @pytest.mark.parametrize("leg", range(len(PROCESSES)), ids=[f"leg {i} on {n}" for i, n in enumerate(PROCESSES)])
@@ -113,7 +113,7 @@ def test_the_run_resumes_in_one_process(legs, name, kind, leg):
     assert groups[0]["gains"] != groups[0]["plain_gains"]
 
 
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
+def run_all_legs(folder: str) -> None:
+    """Run each leg in its number of processes, forked from this one."""
     for number, processes in enumerate(PROCESSES):
-        together(processes, place / f"store-{number}", run_leg, place, number)
+        together(processes, Path(folder, f"store-{number}"), run_leg, Path(folder), number)

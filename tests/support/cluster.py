@@ -1,6 +1,6 @@
 """Scenarios that several processes run together: one launch for all files, one test for a scenario.
 
-The processes import the test files, so that each scenario stands where its test is. One process imports all that is
+The processes import the test files, so that each scenario stands where its test is. One program imports all that is
 needed, which takes seconds, and the others are forked from it.
 """
 
@@ -11,7 +11,6 @@ import importlib.util
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
 import time
 import traceback
@@ -21,15 +20,17 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import torch
 import torch.distributed as dist
 
+from tests.support import programs
 from tests.support.kernels import read_headers_once
 
 PATIENCE = 600  # seconds for all scenarios, which take about 80 where nothing else runs
 ALONE = 280  # seconds for a launch by itself
 GRACE = 10  # seconds that the other processes have after one of them has ended with an error
 WAIT = timedelta(seconds=60)  # of one process for the others
-ROOT = str(Path(__file__).parents[2])  # where `tests` is found by the processes
+QUIET = "import warnings; warnings.simplefilter('ignore')"
 
 Key = tuple[str, str]  # a file and the name of a scenario in it
 
@@ -71,8 +72,8 @@ def run_all(scenarios: list[Key], processes: int, folder: Path) -> list[tuple[st
         place = folder / str(number)
         place.mkdir(parents=True)
         (place / "scenarios.json").write_text(json.dumps(left), "utf-8")
-        command = f"from tests.support.cluster import work_all; work_all({str(place)!r}, {processes})"
-        log = launch(["-c", command], place, end - time.monotonic())
+        code = f"from tests.support.cluster import work_all; work_all({str(place)!r}, {processes})"
+        log = launch(code, place, end - time.monotonic())
         new = dict(_outcomes(place, processes))
         found |= new
         unfinished = next((key for key in left if key not in new), None)
@@ -82,18 +83,17 @@ def run_all(scenarios: list[Key], processes: int, folder: Path) -> list[tuple[st
     return [(*key, found.get(key, late)) for key in scenarios]
 
 
-def launch(command: list[str], folder: Path, patience: float = ALONE) -> str:
-    """Run a command of Python that calls :func:`together`, and return what all processes printed into a folder."""
-    path = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PATIENCE": str(patience)}
-    with (folder / "first.log").open("w", encoding="utf-8") as file:
-        subprocess.run([sys.executable, *command], env=shared, stdout=file, stderr=subprocess.STDOUT, check=False)
+def launch(code: str, folder: Path, patience: float = ALONE) -> str:
+    """Run code that calls :func:`together`, and return what all processes printed into a folder."""
+    environment = {"PATIENCE": str(patience)}
+    ended = programs.run(code=f"{QUIET}; {code}", environment=environment, patience=patience + 2 * GRACE)
+    (folder / "first.log").write_text(ended.out + ended.err, "utf-8")
     return "\n".join(log.read_text("utf-8") for log in sorted(folder.glob("*.log")))
 
 
 def together(processes: int, store: Path, function: Callable[..., None], *args: object) -> None:
     """Run a function in processes that are forked from this one and form a group; end them all after an error."""
-    importlib.import_module("torch._dynamo")  # once for all: the first optimizer of each process would do it
+    torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")  # what was imported so far is there
     started = [
         context.Process(target=_member, args=(rank, processes, store, function, args)) for rank in range(processes)

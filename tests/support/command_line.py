@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.support.pages import short_pages
 from tests.support.programs import Ended
 from torchlasso.cli.main import main
 
@@ -93,9 +94,14 @@ class Tool:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def succeed(*arguments: object) -> None:
-    """Run a command that must succeed, in a fixture that several tests share."""
-    with pytest.raises(SystemExit) as ended:
+def succeed(*arguments: object, short: bool = False) -> None:
+    """Run a command that must succeed, in a fixture that several tests share.
+
+    Args:
+        arguments: of the command line.
+        short: whether pages are short, which the fixture for single tests comes too late for.
+    """
+    with pytest.raises(SystemExit) as ended, short_pages() if short else nullcontext():
         main([str(argument) for argument in arguments])
     assert ended.value.code == 0
 

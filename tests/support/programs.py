@@ -102,9 +102,9 @@ class Program:
         while self.is_running and not condition():
             time.sleep(0.002)
 
-    def end(self) -> Ended:
+    def end(self, patience: float = PATIENCE) -> Ended:
         """Wait for the end; the exit code is negative after a signal."""
-        self._process.join(PATIENCE)
+        self._process.join(patience)
         return Ended(self._process.exitcode, self._text("out"), self._text("err"))
 
     def _text(self, name: str) -> str:
@@ -112,10 +112,15 @@ class Program:
         return file.read_text("utf-8") if file.exists() else ""
 
 
-def run(*arguments: object, code: str = COMMAND, environment: Mapping[str, str] | None = None) -> Ended:
-    """Run a program to its end."""
+def run(
+    *arguments: object,
+    code: str = COMMAND,
+    environment: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
+) -> Ended:
+    """Run a program to its end, for as many seconds at most."""
     with Program(arguments, code, environment or {}) as program:
-        return program.end()
+        return program.end(patience)
 
 
 def _run(outputs: str, arguments: list[str], code: str, environment: Mapping[str, str], folder: Path) -> None:
