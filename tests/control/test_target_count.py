@@ -14,7 +14,7 @@ import torchlasso as tl
 from torchlasso.control.live_blocks import count_all, count_live
 from torchlasso.control.ranking import Ranking
 
-STEPS = 80
+STEPS = 50
 
 
 def data(seed: int) -> tuple[Tensor, Tensor]:
@@ -69,8 +69,8 @@ class Training:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["proximal", "latent"])
-def test_twenty_of_twenty_seeds_end_with_exactly_as_many_features(form):
-    assert [Training(seed, form=form, features=4).run().live for seed in range(20)] == [4] * 20
+def test_eight_of_eight_seeds_end_with_exactly_as_many_features(form):
+    assert [Training(seed, form=form, features=4).run().live for seed in range(8)] == [4] * 8
 
 
 @pytest.mark.parametrize("form", ["proximal", "latent"])
@@ -116,14 +116,14 @@ def test_a_share_of_blocks_is_rounded_to_a_whole_number_of_them():
 
 @pytest.mark.parametrize("form", ["proximal", "latent"])
 def test_reweighting_and_a_hold_compose_with_a_target(form):
-    training = Training(2, form=form, steps=60, features=5)
+    training = Training(2, form=form, steps=38, features=5)
     training.others = [tl.Reweighted(training.optimizer), tl.Hold(training.optimizer, STEPS, 0.25)]
     assert training.run().live == 5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["proximal", "latent"])
-@pytest.mark.parametrize("pause", [30, 55, 75])
+@pytest.mark.parametrize("pause", [20, 35, 47])
 def test_a_training_resumes_to_the_bit(form, pause):
     whole = Training(3, form=form, features=4).run()
     first = Training(3, form=form, features=4).run(stop=pause)

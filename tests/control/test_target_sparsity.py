@@ -26,10 +26,10 @@ LAYERS = [tl.Rule("0.*", tl.L1()), tl.Rule("2.*", tl.L1())]
 def test_the_share_is_met_from_far_away(digits, name, target, start):
     near = max(1e-3, 5 / WEIGHTS)  # of the 23 weights that 99 % leaves, the noise of the last batches decides on a few
     trained = digits.train(
-        lambda optimizer: tl.TargetSparsity(optimizer, target, steps=800, tolerance=near),
+        lambda optimizer: tl.TargetSparsity(optimizer, target, steps=400, tolerance=near),
         name=name,
         lam=start * RIGHT[name][target],
-        steps=800,
+        steps=400,
     )
     assert abs(trained.sparsity - target) <= near
     assert trained.control.left == [pytest.approx(1 - trained.sparsity)]
@@ -49,7 +49,7 @@ def test_from_the_right_lam_it_costs_no_accuracy(digits, name):
 
 @pytest.mark.parametrize("warmup", [0.0, 0.2, 1.0])
 def test_lam_rises_over_the_share_of_training_that_warmup_says(digits, warmup):
-    steps = 400
+    steps = 300
     trained = digits.train(
         lambda optimizer: tl.TargetSparsity(optimizer, 0.8, steps=steps, warmup=warmup, tolerance=1.0),
         lam=RIGHT["ProxAdam"][0.8],
@@ -98,10 +98,10 @@ def test_in_the_scope_of_a_model_all_count_together(digits):
 @pytest.mark.parametrize("name", RIGHT)
 def test_of_whole_rows(digits, name):
     trained = digits.train(
-        lambda optimizer: tl.TargetSparsity(optimizer, 0.5, steps=1000, tolerance=0.02),
+        lambda optimizer: tl.TargetSparsity(optimizer, 0.5, steps=500, tolerance=0.02),
         name=name,
         lam=3e-4,
-        steps=1000,
+        steps=500,
         hidden=96,
         penalty=[tl.Rule("0.*", tl.L1(over=tl.Rows()))],
     )

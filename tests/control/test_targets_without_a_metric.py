@@ -6,7 +6,7 @@ from torch import nn
 
 import torchlasso as tl
 
-STEPS = 400
+STEPS = 150
 # name -> (optimizer, options)
 CASES = {
     "Muon": (torch.optim.Muon, {"lr": 0.02, "weight_decay": 0.0}),
