@@ -27,6 +27,18 @@ class Attention(nn.Module):
         return self.layer(x, x, x, need_weights=False)[0]
 
 
+class LastStates(nn.Module):
+    """The last states and cells of an LSTM with two layers and both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(4, 5, 2, bidirectional=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        _, (states, cells) = self.layer(x)
+        return states[-1], cells[0]
+
+
 CASES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "dense": (nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 2)), (3, 5)),
     "convolutions": (
@@ -35,6 +47,7 @@ CASES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     ),
     "transposed": (nn.Sequential(nn.ConvTranspose1d(3, 4, 3, stride=2), nn.Tanh(), nn.Conv1d(4, 2, 1)), (2, 3, 5)),
     "attention": (Attention(), (2, 5, 8)),
+    "recurrent": (LastStates(), (6, 2, 4)),
 }
 
 
@@ -48,6 +61,6 @@ def test_all_counts_agree(name: str) -> None:
     whole = counter.get_total_flops()
     assert flops_of_modules(model, x)[model] == whole > 0
     assert 2 * multiplications(find_units(model, x).structure, Removal({})) == whole
-    if name != "attention":  # a budget counts the weights of layers, and products of two activations have none
+    if name not in ("attention", "recurrent"):  # a budget counts layers that turn channels into channels
         weights = [p for p in model.parameters() if p.dim() > 1]
         assert Flops.measured(Probe(model, weights, x)).dense * len(x) == whole

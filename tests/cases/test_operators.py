@@ -147,28 +147,6 @@ def test_a_path_that_the_values_choose_is_refused_in_one_line(operator: Operator
     assert capfd.readouterr() == ("", "")  # torch would write the whole graph
 
 
-@pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU])
-def test_recurrent_layers_keep_their_units(cls: type[nn.Module]):
-    model = Branches({"only": Branch(nn.Linear(4, WIDTH), lambda h, x: h, nn.Identity())})
-    model.branches["only"].last = cls(WIDTH, 5, batch_first=True).double()
-
-    class Outputs(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.read, self.hidden, self.out = model, nn.Linear(5, WIDTH), nn.Linear(WIDTH, 2)
-            self.double().eval()
-            kill(self.hidden)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.out(self.hidden(self.read(x)[0][0]).relu())
-
-    whole, x = Outputs(), torch.randn(2, 5, 4, dtype=torch.float64)
-    small, report = tl.compact(whole, x, return_report=True)
-    assert small.hidden.out_features == ALL
-    assert any("is recurrent" in reason for family in report.families for reason in family.why)
-    torch.testing.assert_close(small(x), whole(x))
-
-
 @pytest.mark.parametrize(
     "first",
     [lambda x: x.sum(1), lambda x: x[:, 0], lambda x: x.norm(dim=1), lambda x: x.max(1)[0], lambda x: x.unbind(1)[1]],

@@ -65,19 +65,6 @@ def test_a_custom_operator_is_named_and_its_units_stay():
     assert (small.stem.out_features, small.mlp.out_features) == (6, 7)
 
 
-def test_recurrent_layers_stay_with_a_reason():
-    model, words = ARCHITECTURES["lstm"]()
-    net = ready(model)
-    zero(net.lstm.weight_ih_l0, 0, 8, 16, 24)
-    zero(net.lstm.weight_hh_l0, 0, 8, 16, 24)
-    zero(net.mlp.weight, 3)
-    small, found = compacted(net, words)
-    assert found.removed == 1
-    assert small.mlp.out_features == 8
-    (lstm,) = [family for family in found.families if family.name == "lstm.weight_ih_l0:0"]
-    assert lstm.why == ("lstm is recurrent, and recurrent layers are not followed",)
-
-
 def test_a_model_that_cannot_be_exported_is_refused_in_one_line():
     class Choosing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -136,15 +136,6 @@ class Distances(nn.Module):
         return torch.cdist(x, self.points)
 
 
-class Last(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn = nn.LSTM(5, 6, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.rnn(x)[0]
-
-
 def test_an_unknown_operator_pins_its_dimensions_and_is_named():
     units = find_units(Around(Distances()), torch.randn(3, 4))
     assert [family.size for family in units.removable] == [8]
@@ -153,14 +144,6 @@ def test_an_unknown_operator_pins_its_dimensions_and_is_named():
     pinned = {family.size: family.pins for family in units.families if family.pins}
     assert f"{name} is not understood" in pinned[5]
     assert f"{name} is not understood" in pinned[6]
-
-
-def test_recurrent_layers_are_pinned_with_a_reason():
-    units = find_units(Around(Last()), torch.randn(2, 3, 4))
-    assert [family.size for family in units.removable] == [8]
-    pinned = {family.size: family.pins for family in units.families if family.pins}
-    for size in (5, 6):
-        assert "lstm is recurrent, and recurrent layers are not followed" in pinned[size]
 
 
 def test_a_model_that_cannot_be_exported_is_refused_with_a_reason():

@@ -104,6 +104,14 @@ def attend(self: Apply, x: Tensor) -> Tensor:
     return self.layers[3](found.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
+def recur(self: Apply, x: Tensor) -> Tensor:
+    """Pixels are the steps of a sequence; the last states of all layers are added to those of each step."""
+    states, last = self.layers[0](x.flatten(2).transpose(1, 2))
+    last = last[0] if isinstance(last, tuple) else last
+    found = states + torch.cat([last[-1]] * self.directions, dim=-1)[:, None]
+    return found.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
 class Network(nn.Module):
     """Modules that each read some of the values so far, and add one or more values."""
 
@@ -159,7 +167,7 @@ class Writer:
                 lambda: self.convolution(self.source()), lambda: self.convolution(self.source()), self.depthwise,
                 self.norm, self.norm, self.activation, self.activation, self.pool, self.pair, self.pair,
                 self.concatenation, self.pieces, self.gate, self.scale, self.linear, self.shuffle, self.groups,
-                self.attention,
+                self.attention, self.recurrence,
             )()  # fmt: skip
         # all that is made is read, since an operator whose result is not is not seen
         read = {place for reads in self.network.reads for place in reads}
@@ -272,3 +280,9 @@ class Writer:
         place, heads, each = self.source(), self.number(1, 2), self.number(3, 4)
         layers = [nn.Linear(self.channels[place], heads * each) for _ in range(3)]
         self.append(apply(attend, *layers, nn.Linear(heads * each, 5), heads=heads), [place], 5)
+
+    def recurrence(self) -> None:
+        place, cells, directions, layers = self.source(), self.number(2, 4), self.number(1, 2), self.number(1, 2)
+        options = {"bidirectional": directions == 2, "bias": self.pick(True, False), "batch_first": True}
+        layer = self.pick(nn.LSTM, nn.GRU, nn.RNN)(self.channels[place], cells, layers, **options)
+        self.append(apply(recur, layer, directions=directions), [place], directions * cells)

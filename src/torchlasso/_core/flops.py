@@ -15,6 +15,22 @@ from torchlasso._core.running import ExampleInputs, as_arguments, undisturbed
 from torchlasso._core.text import first_line
 
 
+def _fused_layer(x: torch.Size, w_ih: torch.Size, w_hh: torch.Size, *_: Any, **__: Any) -> int:
+    """Count the operations of a layer of an LSTM in one direction, which is one operator on a CPU."""
+    return 2 * x[:-1].numel() * (w_ih.numel() + w_hh.numel())
+
+
+def _fused_module(x: torch.Size, weights: list[torch.Size], *_: Any, **__: Any) -> int:
+    """Count the operations of all layers of a recurrent module, which are one operator on a GPU."""
+    return 2 * x[:-1].numel() * sum(w.numel() for w in weights if len(w) > 1)
+
+
+RECURRENT = {  # the operators that torch's counter does not know
+    torch.ops.aten.mkldnn_rnn_layer: _fused_layer,
+    torch.ops.aten._cudnn_rnn: _fused_module,
+}
+
+
 @contextmanager
 def counted_flops() -> Iterator[FlopCounterMode]:
     """Count the operations of matrix products, convolutions and attentions, two for each multiplication and addition.
@@ -24,7 +40,7 @@ def counted_flops() -> Iterator[FlopCounterMode]:
     >>> counter.get_total_flops()
     60
     """
-    counter, fast = FlopCounterMode(display=False), torch.backends.mha.get_fastpath_enabled()
+    counter, fast = FlopCounterMode(display=False, custom_mapping=RECURRENT), torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see attention that is one operator,
     try:
         with counter, sdpa_kernel(SDPBackend.MATH):  # nor that which is fused on a CPU

@@ -15,7 +15,7 @@ from torchlasso.compaction.candidates import Assignment, assign_
 from torchlasso.compaction.layer_sizes import channel_counts, derived_sizes, set_derived_sizes_
 from torchlasso.compaction.removal import Removal
 from torchlasso.compaction.report import Checked
-from torchlasso.compaction.resizing import recording_sizes, replace_value_
+from torchlasso.compaction.resizing import recording_sizes, replace_value_, without_weak_references
 from torchlasso.graph import UnitMap
 from torchlasso.graph.axes import Dim
 from torchlasso.graph.precision import Precision
@@ -81,7 +81,8 @@ class Compaction:
         """Make a copy smaller for a trial, without a record of its full sizes."""
         structure = self.units.structure
         before = derived_sizes(model, channel_counts(structure, Removal({})), precision)
-        changed = _resize_tensors_(model, structure.parameters, self.removal)
+        with without_weak_references(model):
+            changed = _resize_tensors_(model, structure.parameters, self.removal)
         assign_(model, self.numbers)
         set_derived_sizes_(before, derived_sizes(model, channel_counts(structure, self.removal), precision))
         return changed

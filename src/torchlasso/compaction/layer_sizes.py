@@ -78,9 +78,22 @@ def _attention(module: nn.MultiheadAttention, weight: tuple[int, ...], use: Chan
     return {"embed_dim": made, "kdim": keys, "vdim": values, "head_dim": made // module.num_heads}
 
 
+def _recurrent(module: Any, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
+    (rows, states), (_, consumed) = module.weight_hh_l0.shape, module.weight_ih_l0.shape
+    projected = {"proj_size": states} if module.proj_size else {}
+    return {"input_size": consumed, "hidden_size": rows // GATES.get(module.mode, 1), **projected}
+
+
+def _cell(module: Any, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
+    (_, states), (_, consumed) = module.weight_hh.shape, module.weight_ih.shape
+    return {"input_size": consumed, "hidden_size": states}
+
+
 def _prelu(module: nn.PReLU, weight: tuple[int, ...], use: ChannelCounts | None) -> dict[str, int]:
     return {"num_parameters": weight[0]}
 
+
+GATES = {"LSTM": 4, "GRU": 3}  # for each unit of a recurrent layer; an RNN has one
 
 # the least number of dimensions of the weight (0 if the module may have none), and the derivation
 DERIVATIONS: dict[type[nn.Module], tuple[int, Derivation]] = {
@@ -92,6 +105,8 @@ DERIVATIONS: dict[type[nn.Module], tuple[int, Derivation]] = {
     nn.Embedding: (2, _embedding),
     nn.MultiheadAttention: (0, _attention),
     nn.PReLU: (1, _prelu),
+    nn.RNNBase: (0, _recurrent),
+    nn.RNNCellBase: (0, _cell),
 }
 
 

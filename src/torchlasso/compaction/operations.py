@@ -7,7 +7,10 @@ import math
 from torchlasso.compaction.removal import Removal
 from torchlasso.graph.operators import Call, Shaped, all_dims, arguments, name_of, rule_of
 from torchlasso.graph.rules.contractions import Affine, Attention, Matmul
+from torchlasso.graph.rules.recurrent import Recurrence
 from torchlasso.graph.structure import Structure
+
+COUNTED = (Affine, Attention, Matmul, Recurrence)
 
 
 def multiplications(structure: Structure, removal: Removal) -> int:
@@ -15,7 +18,7 @@ def multiplications(structure: Structure, removal: Removal) -> int:
     total, size = 0, removal.size
     for node in structure.trace.nodes:
         rule = rule_of(node.target) if node.op == "call_function" else None
-        if not isinstance(rule, Affine | Attention | Matmul) or not isinstance(structure.shapes[node], Shaped):
+        if not isinstance(rule, COUNTED) or not isinstance(structure.shapes[node], Shaped):
             continue
         args = arguments(node)
         out = [size(dim) for dim in all_dims(structure.shapes[node])]
@@ -28,6 +31,10 @@ def multiplications(structure: Structure, removal: Removal) -> int:
         elif isinstance(rule, Attention):
             query, key = (all_dims(structure.shapes[args[name]]) for name in ("query", "key"))
             total += (math.prod(map(size, query)) + math.prod(out)) * size(key[-2])
+        elif isinstance(rule, Recurrence):
+            weights = [args[name] for name in ("weight", "projection") if args.get(name) is not None]
+            sizes = [math.prod(map(size, all_dims(structure.shapes[w]))) for w in weights]
+            total += 0 if rule.last else math.prod(out[:2]) * sum(sizes)  # the last cells come with the states
         else:
             factors = [all_dims(structure.shapes[x]) for x in node.all_input_nodes]
             total += math.prod(out) * size(factors[-2][-1])

@@ -12,10 +12,11 @@ from torch import Tensor, fx
 from torchlasso.compaction.layer_sizes import module_of
 from torchlasso.compaction.removal import Removal, even_out
 from torchlasso.graph import UnitMap
-from torchlasso.graph.axes import Axis, Dim, axes_of
+from torchlasso.graph.axes import Axis, Dim, axes_of, resolve, units_in
 from torchlasso.graph.operators import Call, Shaped, arguments, name_of, rule_of
 from torchlasso.graph.rules.contractions import Affine
 from torchlasso.graph.rules.norms import BatchNorm
+from torchlasso.graph.rules.recurrent import Recurrence
 from torchlasso.graph.rules.shapes import Permute, Reshape
 
 DEPENDS = "its constant depends on the sizes of the inputs, such as their length"
@@ -71,6 +72,8 @@ class Folding:
             rule = rule_of(node.target) if node.op == "call_function" else None
             if isinstance(rule, Affine):
                 self._layer(node, rule)
+            elif isinstance(rule, Recurrence):
+                self._recurrence(node, rule)
             elif rule is not None and rule.adds_up and self._touched(node) and not self._same_without(node, removal):
                 reason = f"{name_of(node.target).removeprefix('aten.')} adds up its constant"
                 self._refuse(node.all_input_nodes, reason, partial(self._same_without, node))
@@ -103,6 +106,24 @@ class Folding:
                     self._wanted.setdefault(names[mean], []).append((node, -change))
             else:
                 self._refuse([args["input"]], f"its constant is not zero, and {_place(node)} has no bias to add it to")
+
+    def _recurrence(self, node: fx.Node, rule: Recurrence) -> None:
+        """Refuse the removed units whose states the others of a recurrent layer read, unless these are zero."""
+        if not self._touched(node) or self._same_without(node, self.removal):
+            return
+        args, reason = arguments(node), "other units of the layer read its constant in the next step"
+        values = self.flows[args["cells" if rule.last else "first"]].kept, self.flows[node].kept
+        for weight in (args["weight"], args.get("projection")):
+            if weight is not None:
+                rows, columns = self._dims(weight)
+                read = self.flows[weight].kept[self.removal.indices(rows)].any(dim=0)  # (columns,)
+                if resolve(self._dims(node)[-1]) is resolve(columns):
+                    read &= torch.stack([value.flatten(0, -2).any(dim=0) for value in values]).any(dim=0)
+                for axis in set(axes_of(columns)) & self.removal.gone.keys():
+                    units = units_in(columns, axis)[read]
+                    which = torch.zeros(axis.size, dtype=torch.bool).index_fill(0, units[units >= 0], True)
+                    which &= self.removal.gone[axis]
+                    self.refused += [(axis, which, reason)] if which.any() else []
 
     def _means(self, node: fx.Node, channels: Dim) -> Iterator[Any]:
         """Yield the running mean of each batch norm that reads a value or a view of it, and None for other readers."""

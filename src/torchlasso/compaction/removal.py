@@ -90,4 +90,4 @@ def _why(most: int, wanted: int, kept: int, multiple_of: int) -> str:
     if wanted > most:
         enough = "make a" if wanted % multiple_of == 0 else "are fewer than the next"
         return f"{wanted} {enough} multiple of {multiple_of}"
-    return "parts of equal size, from a split, keep equally many units" if kept else "one unit has to stay"
+    return "parts of one split or recurrent layer keep equally many units" if kept else "one unit has to stay"

@@ -47,6 +47,19 @@ def _sizes(model: nn.Module) -> Iterator[tuple[str, nn.Module, dict[Keys, Size]]
         yield plain_name(path), module, {**sizes, **numbers_of(module, seen)}
 
 
+@contextmanager
+def without_weak_references(model: nn.Module) -> Iterator[None]:
+    """Let recurrent layers drop their weak references to parameters, for which torch refuses to swap a tensor."""
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    for layer in layers:
+        layer._flat_weight_refs = []
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._init_flat_weights()  # on a GPU, this also puts the weights one after the other again
+
+
 def replace_value_(tensor: Tensor, value: Tensor, grad: Tensor | None = None) -> Callable[[], None]:
     """Give a tensor a new value of another shape, keeping the object, and return the function that undoes it.
 
@@ -208,13 +221,13 @@ class Changes:
         Raises:
             ValueError: another object holds one of the tensors.
         """
-        for name, tensor in self.tensors.items():
-            if _is_held(tensor):
-                raise ValueError(
-                    f"another object holds {name!r}, so it cannot become smaller: load before the model is wrapped for "
-                    "training, and not between a forward and a backward pass"
-                )
-        with recording_sizes(model), ExitStack() as undo, torch.no_grad():
+        with recording_sizes(model), without_weak_references(model), ExitStack() as undo, torch.no_grad():
+            for name, tensor in self.tensors.items():
+                if _is_held(tensor):
+                    raise ValueError(
+                        f"another object holds {name!r}, so it cannot become smaller: load before the model is wrapped "
+                        "for training, and not between a forward and a backward pass"
+                    )
             undo.callback(set_numbers_(model, [(module, number.keys, number.now) for module, number in self.numbers]))
             for name, tensor in {id(tensor): (name, tensor) for name, tensor in self.tensors.items()}.values():
                 device = "cpu" if tensor.is_meta else tensor.device

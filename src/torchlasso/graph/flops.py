@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from torchlasso._core.flops import counted_flops
 from torchlasso.graph.axes import Axis, axes_of
 from torchlasso.graph.operators import Shaped
+from torchlasso.graph.recurrence import lstm_cells
 from torchlasso.graph.structure import Structure
 
 
@@ -34,6 +35,8 @@ def flops_of_units(structure: Structure) -> dict[Axis, float]:
 def _flops(node: fx.Node) -> int:
     """Count the operations of a node, without computing values."""
     target: Any = node.target
+    if target is lstm_cells:  # they come with the states
+        return 0
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda value: _empty(value.meta.get("val")))
     try:
         with torch.no_grad(), counted_flops() as counter:

@@ -12,6 +12,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -191,6 +192,8 @@ def rule_of(target: Any) -> OperatorRule | None:
     """Return the rule of an operator, if it has one."""
     if target is operator.getitem:
         return RULES["aten.getitem"]
+    if isinstance(target, FunctionType):  # a recurrence
+        return RULES.get(f"aten.{target.__name__}")
     if not isinstance(target, torch._ops.OpOverload):
         return None
     known = RULES.get(str(target)) or RULES.get(name_of(target))  # an overload may have a rule of its own
@@ -202,7 +205,7 @@ def rule_of(target: Any) -> OperatorRule | None:
 
 
 def name_of(target: Any) -> str:
-    return str(getattr(target, "overloadpacket", target))
+    return target.__name__ if isinstance(target, FunctionType) else str(getattr(target, "overloadpacket", target))
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:

@@ -64,7 +64,9 @@ def structure(model: nn.Module, example_inputs: ExampleInputs) -> Structure:
             for value in node.all_input_nodes:
                 if isinstance(found.shapes[value], Shaped):
                     pin_all(found.shapes[value].dims, "it is a dimension of an output")
-    same_counts(found.alike, "parts of equal size, from a split, are divided differently")
+    for weights in traced.alike:
+        found.alike.extend(map(list, zip(*(found.shapes[weight].dims for weight in weights), strict=True)))
+    same_counts(found.alike, "parts of equal size, from a split or of a recurrent layer, are divided differently")
     return found
 
 

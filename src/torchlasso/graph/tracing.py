@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from torchlasso._core.text import first_line
 from torchlasso.graph.operators import arguments
 from torchlasso.graph.outputs import run
 from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
+from torchlasso.graph.recurrent_layers import STATES, divide_recurrent_layers_
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -38,6 +40,7 @@ class Trace:
         precision: float64, or float32 for a model that cannot run in float64.
         single: why the model cannot run in float64; empty if it can.
         outputs: the outputs of the model on the example, if they are known.
+        alike: lists of weights whose dimensions keep equally many indices, such as those of a recurrent layer.
     """
 
     nodes: list[fx.Node]
@@ -47,6 +50,7 @@ class Trace:
     precision: Precision = DOUBLE
     single: str = ""
     outputs: list[Tensor] | None = None
+    alike: Sequence[Sequence[fx.Node]] = ()
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs, known: Callable[[Any], bool]) -> Trace:
@@ -61,20 +65,25 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, known: Callable[[Any]
     Raises:
         ValueError: the model cannot be exported; the message has torch's reason.
     """
+
+    def stays(target: Any) -> bool:
+        return target in STATES or known(target)
+
     try:
         with quietly():
             precision, single, outputs = _precision(model, example_inputs)
             args, kwargs = precision.tensors(as_arguments(example_inputs))
             with repeatable(), precision.running(), torch.enable_grad():
                 program = _exported(model, args, kwargs, precision)
-                if not all(_is_final(node, known) for node in program.graph.nodes):
-                    program = program.run_decompositions(_table(known))
+                if not all(_is_final(node, stays) for node in program.graph.nodes):
+                    program = program.run_decompositions(_table(stays))
                 program.graph.eliminate_dead_code()
+            alike = divide_recurrent_layers_(program.graph)
     except Exception as error:  # of many kinds, from Dynamo to the model's own code
         raise ValueError(
             f"{type(model).__name__} cannot be exported, so its units are unknown: {_why(error)}"
         ) from error
-    return replace(_read(model, program, args, kwargs, precision), single=single, outputs=outputs)
+    return replace(_read(model, program, args, kwargs, precision), single=single, outputs=outputs, alike=alike)
 
 
 def unexportable(model: nn.Module, example_inputs: ExampleInputs, precision: Precision) -> str:
@@ -122,6 +131,11 @@ def _why(error: Exception) -> str:
     """Return the reason why a model could not be exported, in one line."""
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+    if any(frame.f_locals.get("batch_sizes") is not None for frame in _frames_of(error, nn.modules.rnn.__file__)):
+        return (
+            "a recurrent layer gets a packed sequence, which torch.export cannot follow; let the forward pass take "
+            "padded sequences as well, such as where no lengths are given, and give such an example"
+        )
     if not isinstance(error, GuardOnDataDependentSymNode):
         return first_line(error)
     ours = tuple(str(Path(file).parent) for file in (torch.__file__, Path(__file__).parent))
@@ -131,6 +145,13 @@ def _why(error: Exception) -> str:
         f"its forward pass needs a number that depends on the values of its inputs{place}, for a branch or a size; "
         "write a branch with torch.where or torch.cond, and give a size as a number"
     )
+
+
+def _frames_of(error: Exception, file: str) -> Iterator[FrameType]:
+    """Yield the frames in a file that an error passed through."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == file:
+            yield frame
 
 
 def _is_final(node: fx.Node, known: Callable[[Any], bool]) -> bool:

@@ -19,6 +19,8 @@ from torchlasso.graph.other_sizes import at_other_sizes
 from torchlasso.graph.structure import Structure, structure
 from torchlasso.graph.tracing import Trace
 
+AS_LARGE = "it stays as large as another part of a split or recurrent layer, which cannot become smaller"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -211,7 +213,7 @@ def _pin_together(axes: Iterable[Axis]) -> None:
         if any(axis.pins for axis in members):
             for axis in members:
                 if not axis.pins:
-                    pin(axis, "it stays as large as another part of a split, which cannot become smaller")
+                    pin(axis, AS_LARGE)
 
 
 def _note(found: dict[Axis, Tensor], dims: Sequence[Dim], where: Tensor) -> dict[Axis, None]:

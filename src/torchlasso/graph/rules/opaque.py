@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.graph.operators import Call, OperatorRule, Products, Reach, Shaped, all_pinned, pin_all, rule
+from torchlasso.graph.operators import Call, OperatorRule, Reach, Shaped, all_pinned, pin_all, rule
 
 
 @rule("masked_select", "nonzero", "where.default", "masked_scatter", "take", "put")
@@ -29,20 +29,6 @@ class Pick(OperatorRule):
         values = call.value if call.several else (call.value,)
         out = tuple(whole.expand(value.shape if isinstance(value, Tensor) else ()) for value in values)
         return out if call.several else out[0]
-
-
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
-class Recurrent(Pick):
-    """Recurrent layers, which are not followed: no unit that they touch can be removed."""
-
-    before = after = "{} is recurrent, and recurrent layers are not followed"
-
-    def weighs(self, call: Call[Reach]) -> list[Products]:
-        x = call["input"].depends
-        first, width = len(call.tensors) - len(call["params"]), x.shape[-1]
-        each = len(call["params"]) // (call["num_layers"] * (1 + call["bidirectional"]))  # parameters of a direction
-        places = [first, first + each] if call["bidirectional"] else [first]
-        return [Products(0, x.dim() - 1, place, 1, width) for place in places]
 
 
 class Unknown(Pick):
