@@ -64,3 +64,14 @@ def test_all_counts_agree(name: str) -> None:
     if name not in ("attention", "recurrent"):  # a budget counts layers that turn channels into channels
         weights = [p for p in model.parameters() if p.dim() > 1]
         assert Flops.measured(Probe(model, weights, x)).dense * len(x) == whole
+
+
+def test_recurrent_layers_of_a_gpu_are_counted() -> None:
+    x, state = torch.empty(5, 3, 4, device="meta"), torch.empty(2, 3, 6, device="meta")  # an LSTM with two layers
+    matrices = [torch.empty(24, width, device="meta") for width in (4, 6, 6, 6)]
+    first, second, third, fourth = matrices
+    bias = torch.empty(24, device="meta")
+    weights = [first, second, bias, bias, third, fourth, bias, bias]
+    with counted_flops() as counter:
+        torch.ops.aten._cudnn_rnn(x, weights, 4, None, state, state, 2, 6, 0, 2, False, 0.0, False, False, [], None)
+    assert counter.get_total_flops() == 2 * 5 * 3 * sum(w.numel() for w in matrices)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.support.architectures import ARCHITECTURES
 from tests.support.compaction import Function, compacted, images, ready, rows, why, zero
 from torchlasso.compaction import compact
 

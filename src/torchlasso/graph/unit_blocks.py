@@ -27,7 +27,8 @@ class Units(Joint):
 
     The block of a neuron or channel contains its incoming weights, its bias, and the scale and shift of its
     normalisation. If a residual connection adds several layers, the block contains these parameters of all of them. The
-    block of an attention head contains the rows of its queries, keys and values. If a block is zero, its unit is zero
+    block of an attention head contains the rows of its queries, keys and values, and the block of a hidden unit of an
+    LSTM, GRU or RNN its rows of all gates, with their biases. If a block is zero, its unit is zero
     for all inputs, and :func:`torchlasso.compact` removes it. The weights that read a unit belong to the blocks of the
     units that they compute.
 
