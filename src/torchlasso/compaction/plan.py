@@ -111,19 +111,38 @@ class Folding:
         """Refuse the removed units whose states the others of a recurrent layer read, unless these are zero."""
         if not self._touched(node) or self._same_without(node, self.removal):
             return
-        args, reason = arguments(node), "other units of the layer read its constant in the next step"
-        values = self.flows[args["cells" if rule.last else "first"]].kept, self.flows[node].kept
-        for weight in (args["weight"], args.get("projection")):
-            if weight is not None:
-                rows, columns = self._dims(weight)
-                read = self.flows[weight].kept[self.removal.indices(rows)].any(dim=0)  # (columns,)
-                if resolve(self._dims(node)[-1]) is resolve(columns):
-                    read &= torch.stack([value.flatten(0, -2).any(dim=0) for value in values]).any(dim=0)
-                for axis in set(axes_of(columns)) & self.removal.gone.keys():
-                    units = units_in(columns, axis)[read]
-                    which = torch.zeros(axis.size, dtype=torch.bool).index_fill(0, units[units >= 0], True)
-                    which &= self.removal.gone[axis]
-                    self.refused += [(axis, which, reason)] if which.any() else []
+        args, known = arguments(node), self.flows[node]
+        first = self.flows[args["cells" if rule.last else "first"]]
+        nonzero = _along_last(first.kept) | _along_last(known.kept)
+        read = self._read_by(args["weight"], _along_last(self.flows[args["gates"]].matters))
+        self._refuse_states(node, args["weight"], read, nonzero)
+        if args.get("projection") is not None:
+            shown = read if rule.last else read | _along_last(known.matters)
+            self._refuse_states(node, args["projection"], self._read_by(args["projection"], shown), nonzero)
+
+    def _read_by(self, weight: fx.Node, matter: Tensor) -> Tensor:
+        """Return the columns of a matrix that its remaining rows read, of those that matter."""
+        rows = matter & ~self.removal.removed_elements(self._dims(weight)[:1])
+        return self.flows[weight].kept[rows].any(dim=0)
+
+    def _refuse_states(self, node: fx.Node, weight: fx.Node, read: Tensor, nonzero: Tensor) -> None:
+        """Refuse the removed units among the columns of a matrix that are read, and that are not zero as far as known.
+
+        Args:
+            node: the recurrence.
+            weight: the matrix.
+            read: a mask of its columns, (columns,).
+            nonzero: the results of the recurrence that are not zero, which may be what the columns stand for.
+        """
+        columns = self._dims(weight)[1]
+        if resolve(self._dims(node)[-1]) is resolve(columns):
+            read = read & nonzero
+        for axis in set(axes_of(columns)) & self.removal.gone.keys():
+            units = units_in(columns, axis)[read]
+            which = torch.zeros(axis.size, dtype=torch.bool).index_fill(0, units[units >= 0], True)
+            which &= self.removal.gone[axis]
+            if which.any():
+                self.refused.append((axis, which, "other units of the layer read its constant in the next step"))
 
     def _means(self, node: fx.Node, channels: Dim) -> Iterator[Any]:
         """Yield the running mean of each batch norm that reads a value or a view of it, and None for other readers."""
@@ -257,6 +276,11 @@ class Folding:
         going = {axis: mask for axis, mask in nonzero.items() if axis in gone and (mask & gone[axis]).any()}
         alone = [axis for axis in going if len(going) > 1 and not folds(Removal({axis: gone[axis]}))]
         self.refused += [(axis, going[axis], reason) for axis in alone or going]
+
+
+def _along_last(x: Tensor) -> Tensor:
+    """Return where any element along the last dimension is not zero."""
+    return x.flatten(0, -2).any(dim=0)
 
 
 def _place(node: fx.Node) -> str:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-Step = Callable[[Tensor, Tensor], Tensor]  # the gates of a step and the state before it ↦ the state after it
+Transition = Callable[[Tensor, Tensor], Tensor]  # the gates of a step and the state before it ↦ the state after it
 
 
 def tanh_states(
@@ -112,7 +112,7 @@ def _lstm(
     return _stepped(step, gates, first, time, reverse), c
 
 
-def _stepped(step: Step, gates: Tensor, first: Tensor, time: int, reverse: bool) -> Tensor:
+def _stepped(step: Transition, gates: Tensor, first: Tensor, time: int, reverse: bool) -> Tensor:
     state, found = first, list[Tensor]()
     for x in reversed(gates.unbind(time)) if reverse else gates.unbind(time):
         state = step(x, state)

@@ -32,10 +32,10 @@ STATES: dict[Any, Callable[..., Tensor]] = {
 }
 EQUAL = (aten.zeros.default, aten.ones.default, aten.full.default)  # tensors whose parts can be made separately
 
-Weights = list[fx.Node]  # the weights W_hh of a layer: all keep equally many units
+StateWeights = list[fx.Node]  # the weights W_hh of a layer: all keep equally many units
 
 
-def divide_recurrent_layers_(graph: fx.Graph) -> list[Weights]:
+def divide_recurrent_layers_(graph: fx.Graph) -> list[StateWeights]:
     """Replace the recurrent layers of a graph, and return the weights W_hh of each."""
     stacks: dict[fx.Node, list[fx.Node]] = {}
     found = []
@@ -60,9 +60,9 @@ class _Layers:
     graph: fx.Graph
     node: fx.Node
     stacks: dict[fx.Node, list[fx.Node]]
-    weights: Weights = field(default_factory=list)
+    weights: StateWeights = field(default_factory=list)
 
-    def replace(self) -> Weights:
+    def replace(self) -> StateWeights:
         args = arguments(self.node)
         directions = 1 + args["bidirectional"]
         given = args["hx"] if isinstance(args["hx"], list | tuple) else [args["hx"]]
