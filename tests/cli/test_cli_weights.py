@@ -139,6 +139,7 @@ def test_weights_that_do_not_fit_are_refused(
         ),
         (text.replace(",1,", ",,", 1), WEIGHT, "column 'importance' has no weight in row 0"),
         (text.replace(",1,", ",inf,", 1), WEIGHT, "column 'importance' has inf in row 0"),
+        (text.replace(",1,", ",1e308,"), WEIGHT, "the weights in column 'importance' are too large, up to 1e+308"),
         (text.replace(",1,", ",much,"), WEIGHT, "'importance' does not hold numbers"),
         (text.replace(",1,", ",0,"), WEIGHT, "all weights of the training rows are 0"),
         (

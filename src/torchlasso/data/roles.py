@@ -182,4 +182,9 @@ def _weights(pa: Any, column: Any, name: str, origin: str) -> Labels:
             f"{origin}: column {name!r} has {found} in {row(first)} ({bad.sum()} such rows); a weight is a finite "
             "number, at least 0"
         )
+    with np.errstate(over="ignore"):
+        if not np.isfinite(values.sum()):
+            raise ValueError(
+                f"{origin}: the weights in column {name!r} are too large, up to {values.max():g}, to add up"
+            )
     return values
