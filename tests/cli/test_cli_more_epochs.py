@@ -16,7 +16,7 @@ import torchlasso.runs.train
 from tests.support.command_line import succeed, weights
 from torchlasso.runs.folder import RunFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_registry")]
 
 CONSTANT = ("--schedule", "constant", "--compare", "dense")
 # as a run with a hold, the best epoch, a comparison and a refit

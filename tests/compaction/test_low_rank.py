@@ -224,6 +224,7 @@ def test_a_layer_whose_fast_path_reads_weights_says_that_they_stay() -> None:
     assert torch.allclose(small(x), layer(x), atol=1e-6)
 
 
+@pytest.mark.usefixtures("one_registry")
 def test_in_onnx(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     from torchlasso.export import to_onnx
