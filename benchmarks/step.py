@@ -7,6 +7,9 @@ candidate has weights, gradients (the same in every step) and a state of its own
     torch        torch.optim.AdamW or SGD with fused=True: what the ratios are to
     L1           ProxAdamW or ProxSGD with fused=True, L1() on all weights
     group lasso  the same with L1(over=Filters()) on what has two dimensions or more; "-" where nothing has
+    latent       L1 with form="latent", which has one buffer more
+    reweighted   the same with Reweighted, which has a threshold for each weight, two buffers more
+    latent group the group lasso with form="latent"
     eager loop   L1 with fused=False and foreach=False
     loss term    torch's fused optimizer, with the forward and backward pass of penalty(groups) in the time
     PAT          torchao's PruneOptimizer with ProxLasso around torch's fused optimizer; "-" where it is not installed

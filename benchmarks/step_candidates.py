@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 import torchlasso as tl
 
-LR, LAM = 1e-3, 1e-4
+LR, LAM, THETA = 1e-3, 1e-4, 0.2
 Params = list[nn.Parameter]
 Shape = tuple[int, ...]
 
@@ -86,11 +86,28 @@ class Kind(NamedTuple):
     def eager_loop(self, params: Params) -> Candidate:
         return self.l1(params, fused=False, foreach=False)
 
-    def group_lasso(self, params: Params) -> Candidate | None:
+    def latent(self, params: Params) -> Candidate:
+        return self.l1(params, form="latent")
+
+    def reweighted(self, params: Params) -> Candidate:
+        """Return the latent form with a threshold for each weight."""
+        optimizer = self.prox(params, **self.options, fused=True, penalty=tl.L1(), lam=LAM, form="latent")
+        control = tl.Reweighted(optimizer, theta=THETA)
+
+        def step() -> None:
+            optimizer.step()
+            control.step()
+
+        return Candidate(step)
+
+    def latent_group_lasso(self, params: Params) -> Candidate | None:
+        return self.group_lasso(params, form="latent")
+
+    def group_lasso(self, params: Params, **options: Any) -> Candidate | None:
         filters, others = [p for p in params if p.dim() > 1], [p for p in params if p.dim() < 2]
         pairs = ((filters, tl.L1(over=tl.Filters())), (others, None))
         groups = [{"params": some, "penalty": penalty} for some, penalty in pairs if some]
-        return self.l1(groups) if filters else None
+        return self.l1(groups, **options) if filters else None
 
     def loss_term(self, params: Params) -> Candidate:
         groups = [{"params": params, "penalty": tl.L1(), "lam": LAM}]
@@ -118,6 +135,9 @@ CANDIDATES: dict[str, Callable[[Kind, Params], Candidate | None]] = {
     "torch": Kind.plain,
     "L1": Kind.l1,
     "group lasso": Kind.group_lasso,
+    "latent": Kind.latent,
+    "reweighted": Kind.reweighted,
+    "latent group": Kind.latent_group_lasso,
     "eager loop": Kind.eager_loop,
     "loss term": Kind.loss_term,
     "PAT": Kind.pat,

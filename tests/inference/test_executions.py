@@ -119,6 +119,7 @@ def test_which_ways_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
         layer = zeroed(nn.Linear(64, 64), "weights", 0)
         assert "compiled" not in ways(layer, torch.ones(15, 64), torch.ones(3, 5, 64))
         assert "compiled" in ways(layer, torch.ones(15, 64), torch.ones(4, 4, 64))
+        assert "compiled" in ways(layer, torch.ones(2, 64))
     monkeypatch.setattr(f"{__name__}.library", lambda: None)
     assert list(ways(zeroed(nn.Linear(64, 64), "weights", 0))) == ["csr"]
     assert list(ways(zeroed(nn.Linear(64, 64), "rows", 0))) == ["channels", "csr"]
@@ -206,12 +207,40 @@ def test_compiled_code_runs_where_it_can_and_torch_s_functions_elsewhere(monkeyp
         assert len(calls) == 1
 
 
-def test_threads_share_compiled_code() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("inputs", [1, 7, 16, 63, 64, 200, 2**16, 2**16 + 1])
+def test_a_product_with_a_vector_is_right_for_rows_of_any_length(inputs: int, dtype: torch.dtype) -> None:
     if library() is None:
         pytest.skip("no compiler works here")
     torch.manual_seed(0)
-    layer, x = zeroed(nn.Conv2d(8, 80, 3), "weights", 0), torch.randn(3, 8, 20, 20)
-    module, threads = ways(layer)["compiled"], torch.get_num_threads()
+    w = torch.randn(40, inputs, dtype=dtype)
+    lengths = (torch.linspace(0, 1, 40) * inputs).long()  # from an empty row to a full one
+    w[torch.rand(40, inputs).argsort(dim=1) >= lengths[:, None]] = 0
+    bias, x = torch.randn(40, dtype=dtype), torch.randn(inputs, 2, dtype=dtype).t()  # a row is not contiguous
+    for b in (bias, None):
+        module = SparseLinear(w, b, compiled=True)
+        assert (module.matrix.narrow_col is None) == (inputs > 2**16)
+        torch.testing.assert_close(module(x), nn.functional.linear(x, w, b), rtol=1e-4, atol=1e-4)
+
+
+def test_columns_of_16_bits_follow_those_that_are_loaded() -> None:
+    if library() is None:
+        pytest.skip("no compiler works here")
+    torch.manual_seed(0)
+    one, other = torch.eye(20), torch.eye(20).flip(0)
+    module, x = SparseLinear(one, compiled=True), torch.randn(1, 20)
+    module.load_state_dict(SparseLinear(other).state_dict())
+    assert torch.equal(module(x), x.flip(1))
+    assert torch.equal(copy.deepcopy(module)(x), x.flip(1))
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(8, 80, 3), nn.Linear(80, 500)], ids=["sums", "a vector"])
+def test_threads_share_compiled_code(layer: nn.Module) -> None:
+    if library() is None:
+        pytest.skip("no compiler works here")
+    torch.manual_seed(0)
+    x = torch.randn(3, 8, 20, 20) if isinstance(layer, nn.Conv2d) else torch.randn(1, 80)
+    module, threads = ways(zeroed(layer, "weights", 0), x)["compiled"], torch.get_num_threads()
     one = module(x)
     try:
         torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""Sums of sparse products as a compiled function that keeps the sums in registers."""
+"""Sparse products as compiled functions that keep their sums in registers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # y[n, o, p] = bias[o] + Σ_k Σ_j values[j] x_k[n, col[j], p], with j the entries of row k·outputs + o of the matrix.
 # The pixels p are processed in tiles of 8, 4, 2 and 1 vectors. The last tile ends at the last pixel, and may overlap
 # the tile before, which is harmless. Fewer pixels than a vector are processed one by one.
+#
+# A product with a vector, y[o] = bias[o] + Σ_j values[j] x[col[j]], is bound by the memory of values and columns, so
+# columns of 16 bits are read where they suffice, and by how x is gathered: with AVX-512 by vectors.
 SOURCE = r"""
 #include <algorithm>
 #include <cstdint>
@@ -24,6 +27,7 @@ SOURCE = r"""
 #include <vector>
 
 #ifdef __AVX512F__
+#include <immintrin.h>
 constexpr int64_t bytes = 64;
 #else
 constexpr int64_t bytes = 32;
@@ -86,6 +90,57 @@ template <typename F> struct Sum {
   }
 };
 
+#ifdef __AVX512F__
+inline __m512 load(const float* v) { return _mm512_loadu_ps(v); }
+inline __m512d load(const double* v) { return _mm512_loadu_pd(v); }
+inline __m512 gather(const float* x, const int32_t* at) { return _mm512_i32gather_ps(_mm512_loadu_si512(at), x, 4); }
+inline __m512 gather(const float* x, const uint16_t* at) {
+  return _mm512_i32gather_ps(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)at)), x, 4);
+}
+inline __m512d gather(const double* x, const int32_t* at) {
+  return _mm512_i32gather_pd(_mm256_loadu_si256((const __m256i*)at), x, 8);
+}
+inline __m512d gather(const double* x, const uint16_t* at) {
+  return _mm512_i32gather_pd(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)at)), x, 8);
+}
+inline __m512 sum(__m512 a, __m512 v, __m512 x) { return _mm512_fmadd_ps(v, x, a); }
+inline __m512d sum(__m512d a, __m512d v, __m512d x) { return _mm512_fmadd_pd(v, x, a); }
+inline float total(__m512 a) { return _mm512_reduce_add_ps(a); }
+inline double total(__m512d a) { return _mm512_reduce_add_pd(a); }
+
+template <typename F, typename C> F dot(const F* x, const C* col, const F* values, int32_t n) {
+  constexpr int32_t lanes = bytes / sizeof(F), chains = 4;  // sums that do not wait for each other
+  decltype(load(values)) sums[chains] = {};
+  int32_t j = 0;
+  for (; j + chains * lanes <= n; j += chains * lanes)
+    for (int32_t c = 0, i = j; c < chains; ++c, i += lanes)
+      sums[c] = sum(sums[c], load(values + i), gather(x, col + i));
+  for (; j + lanes <= n; j += lanes) sums[0] = sum(sums[0], load(values + j), gather(x, col + j));
+  F rest = 0;
+  for (; j < n; ++j) rest += values[j] * x[col[j]];
+  return rest + total((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+#else
+template <typename F, typename C> F dot(const F* x, const C* col, const F* values, int32_t n) {
+  constexpr int32_t chains = 8;
+  F sums[chains] = {}, rest = 0;
+  int32_t j = 0;
+  for (; j + chains <= n; j += chains)
+    for (int32_t c = 0; c < chains; ++c) sums[c] += values[j + c] * x[col[j + c]];
+  for (; j < n; ++j) rest += values[j] * x[col[j]];
+  for (F part : sums) rest += part;
+  return rest;
+}
+#endif
+
+template <typename F, typename C>
+void multiply(const F* x, const int32_t* crow, const C* col, const F* values, const F* bias, F* y, int64_t rows,
+              int64_t threads) {
+  #pragma omp parallel for num_threads(threads) if (threads > 1)
+  for (int64_t o = 0; o < rows; ++o)
+    y[o] = dot(x, col + crow[o], values + crow[o], crow[o + 1] - crow[o]) + (bias ? bias[o] : F(0));
+}
+
 #define EXPORT(name, F)                                                                                        \
   extern "C" void name(const F* const* x, const int32_t* crow, const int32_t* col, const F* values,            \
                        const F* bias, F* y, const int64_t* n) {                                                \
@@ -93,6 +148,16 @@ template <typename F> struct Sum {
   }
 EXPORT(of_float, float)
 EXPORT(of_double, double)
+
+#define EXPORT_VECTOR(name, F, C)                                                                              \
+  extern "C" void name(const F* x, const int32_t* crow, const C* col, const F* values, const F* bias, F* y,    \
+                       const int64_t* n) {                                                                     \
+    multiply<F, C>(x, crow, col, values, bias, y, n[0], n[1]);                                                 \
+  }
+EXPORT_VECTOR(vector_of_float, float, int32_t)
+EXPORT_VECTOR(vector_of_double, double, int32_t)
+EXPORT_VECTOR(narrow_vector_of_float, float, uint16_t)
+EXPORT_VECTOR(narrow_vector_of_double, double, uint16_t)
 """
 
 FUNCTIONS = {torch.float32: "of_float", torch.float64: "of_double"}
@@ -142,7 +207,23 @@ def sum_products(
     firsts = [row.data_ptr() + start * width for row, start in zip(rows, starts, strict=True)]
     tensors = (matrix.crow, matrix.col, matrix.values, bias, out)
     getattr(library(), FUNCTIONS[out.dtype])(
-        (ctypes.c_void_p * len(firsts))(*firsts),
-        *(None if tensor is None else ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors),
-        (ctypes.c_int64 * len(numbers))(*numbers),
+        (ctypes.c_void_p * len(firsts))(*firsts), *map(_pointer, tensors), _whole(*numbers)
     )
+
+
+def multiply_vector(matrix: SparseMatrix, x: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply a matrix by a contiguous vector, and add the bias, (outputs,)."""
+    y = x.new_empty(matrix.size[0])
+    narrow = matrix.narrow_col
+    name = f"{'' if narrow is None else 'narrow_'}vector_{FUNCTIONS[x.dtype]}"
+    tensors = (x, matrix.crow, matrix.col if narrow is None else narrow, matrix.values, bias, y)
+    getattr(library(), name)(*map(_pointer, tensors), _whole(len(y), torch.get_num_threads()))
+    return y
+
+
+def _pointer(tensor: Tensor | None) -> Any:
+    return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
+
+
+def _whole(*numbers: int) -> Any:
+    return (ctypes.c_int64 * len(numbers))(*numbers)

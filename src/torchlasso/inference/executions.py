@@ -18,7 +18,7 @@ from torchlasso.inference.channels import LiveChannels
 from torchlasso.inference.compiled import FUNCTIONS, library
 from torchlasso.inference.convolution import SparseConvolution
 from torchlasso.inference.layers import Layer
-from torchlasso.inference.linear import MANY, SparseLinear
+from torchlasso.inference.linear import FEW, MANY, SparseLinear
 from torchlasso.inference.matrix import blocks_of
 from torchlasso.inference.semistructured import SemiStructuredLinear, fits
 
@@ -87,16 +87,16 @@ def csr(layer: Layer) -> nn.Module | None:
 
 @execution("compiled")
 def compiled(layer: Layer) -> nn.Module | None:
-    """Multiply by the nonzero weights in compiled code; in linear layers only for batches that are not small.
+    """Multiply by the nonzero weights in compiled code; in linear layers for one or two rows, and for many.
 
     Raises:
         RuntimeError: there is no working compiler.
     """
     if layer.sparsity < WORTH or layer.weight.device.type != "cpu" or layer.weight.dtype not in FUNCTIONS:
         return None
-    small = all(x.numel() < MANY * x.shape[-1] for x in layer.visits)
+    between = all(FEW * x.shape[-1] < x.numel() < MANY * x.shape[-1] for x in layer.visits)
     mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-    if not layer.convolves and (small or not mkl):  # MKL is faster for small batches
+    if not layer.convolves and (between or not mkl):  # those are left to MKL
         return None
     if library() is None:
         raise RuntimeError("nothing could be compiled")

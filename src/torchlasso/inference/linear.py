@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchlasso.inference.compiled import applies, sum_products
+from torchlasso.inference.compiled import applies, multiply_vector, sum_products
 from torchlasso.inference.matrix import InferenceModule, SparseMatrix
 
 WIDTH = 64  # columns multiplied at a time: a larger part of the input would leave the cache before it is read again
@@ -20,7 +20,8 @@ class SparseLinear(InferenceModule):
         weight: W, (outputs, inputs).
         bias: b, (outputs,).
         block: see :class:`SparseMatrix`.
-        compiled: whether a compiled function is used for many columns, if it applies; it needs single entries.
+        compiled: whether compiled functions are used for one, two and for many rows, if they apply; they need single
+            entries.
 
     Examples:
         >>> SparseLinear(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.ones(2))(torch.tensor([1.0, 10.0]))
@@ -32,7 +33,7 @@ class SparseLinear(InferenceModule):
     def __init__(self, weight: Tensor, bias: Tensor | None = None, block: int = 1, compiled: bool = False) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.matrix, self.compiled = SparseMatrix(weight, block), compiled
+        self.matrix, self.compiled = SparseMatrix(weight, block, narrow=compiled), compiled
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
     @property
@@ -43,10 +44,16 @@ class SparseLinear(InferenceModule):
     def forward(self, input: Tensor) -> Tensor:
         rows = input.reshape(-1, self.in_features)
         if 0 < len(rows) <= FEW:
-            y = torch.stack([self.matrix(row, self.bias) for row in rows])
+            y = torch.stack([self._with_vector(row) for row in rows])
         else:
             y = torch.cat([self._product(part.t()).t() for part in torch.split(rows, WIDTH)])
         return y.reshape(*input.shape[:-1], self.out_features)
+
+    def _with_vector(self, row: Tensor) -> Tensor:
+        if self.compiled and applies(row, self.matrix):
+            return multiply_vector(self.matrix, row.contiguous(), self.bias)
+        product: Tensor = self.matrix(row, self.bias)
+        return product
 
     def _product(self, columns: Tensor) -> Tensor:
         if self.compiled and columns.shape[1] >= MANY and applies(columns, self.matrix):
