@@ -64,7 +64,7 @@ def test_the_best_epoch_is_kept(cli: Any, tables: Path, tmp_path: Path, figure: 
     assert figure != "log-loss" or cli.summary(run)["kept"]["epoch"] < 9
 
 
-def test_the_loss_of_the_run_is_a_figure_without_scipy(
+def test_the_loss_of_the_run_is_a_figure_without_scikit_learn(
     cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Judge, "is_possible", lambda: False)

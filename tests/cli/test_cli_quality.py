@@ -88,13 +88,13 @@ def test_the_chosen_point_of_a_path_has_the_same_figures(cli: Any, run_of: Calla
     assert summary["test"]["scores"]["error"]["value"] == pytest.approx(summary["error"])
 
 
-def test_without_scipy_a_run_says_that_figures_are_missing(
+def test_without_scikit_learn_a_run_says_that_figures_are_missing(
     cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Judge, "is_possible", lambda: False)
     ended = cli.train(classes, tmp_path / "run")
     assert ended.code == 0
-    assert "More figures, with intervals, need SciPy: pip install 'torchlasso[sklearn]'." in ended.out
+    assert "More figures, with intervals, need scikit-learn: pip install 'torchlasso[sklearn]'." in ended.out
     summary = cli.summary(tmp_path / "run")
     assert summary["test"] is None
     assert summary["balanced_error"] is not None

@@ -30,7 +30,7 @@ def check_keeping(experiment: Experiment, rows: RowSplits) -> None:
     """Refuse a figure of ``--keep-best`` that the targets, the loss or the validation rows do not have.
 
     Raises:
-        ValueError: the figure is for other targets, or not defined on the validation rows; SciPy is missing.
+        ValueError: the figure is for other targets, or not defined on the validation rows; scikit-learn is missing.
     """
     text = experiment.options.keep_best
     if text is None or (measure := measure_named(text)) is LOSS:

@@ -82,7 +82,7 @@ class Summary:
         inputs, live_inputs: inputs of the first penalised layer, and the number that is read.
         lam, epochs, seconds: λ at the end, the number of epochs and their time, without a refit.
         stationarity: on the whole training set, in units of λ; None if λ is 0.
-        test, validation: all figures on these rows; None without SciPy, or without such rows.
+        test, validation: all figures on these rows; None without scikit-learn, or without such rows.
         gap: the probability of such a difference between the validation and the test rows by chance, see
             :func:`torchlasso.runs.quality.gap.chance_of_gap`; None without one of them.
         kept: the epoch whose weights were kept, with ``--keep-best``; else the last epoch's are.

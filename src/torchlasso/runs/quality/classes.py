@@ -1,13 +1,14 @@
-"""The quality of a classifier, from its confusion matrix and its probabilities."""
+"""The quality of a classifier, by scikit-learn."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from sklearn import config_context, metrics
 from torch import Tensor
 
 from torchlasso.runs.quality import intervals
@@ -32,30 +33,38 @@ def scores_of(outputs: Tensor, y: Tensor, wanted: Sequence[str], *, sampled: boo
     table = confusion_of(truth, guess, likely.shape[1])
     computed = {
         "error": lambda: _error(table),
-        "balanced_accuracy": lambda: _balanced(table),
-        "macro_f1": lambda: _macro_f1(table, sampled=sampled),
+        "balanced_accuracy": lambda: _balanced(truth, guess, table),
+        "macro_f1": lambda: _macro_f1(truth, guess, table if sampled else None),
         "auc": lambda: _auc(truth, likely),
         "log_loss": lambda: _log_loss(outputs, y),
         "calibration_error": lambda: Score(calibration_error(truth == guess, likely.max(axis=1))),
     }
-    return {key: computed[key]() for key in wanted}
+    with config_context(skip_parameter_validation=True):  # it would take longer than the figures of a small part
+        return {key: computed[key]() for key in wanted}
 
 
 def confusion_of(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> Counts:
     """Return the number of rows by class and prediction, (classes, classes)."""
-    return np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
+    with warnings.catch_warnings():  # of data with a single class
+        warnings.simplefilter("ignore")
+        found: Counts = metrics.confusion_matrix(truth, guess, labels=range(classes))
+    return found
 
 
 def by_class(table: Counts, names: Sequence[str]) -> tuple[ClassScore, ...]:
     """Return precision, recall and F1 of each class, from its confusion matrix, (classes, classes)."""
-    right, of_class, guessed = np.diag(table), table.sum(axis=1), table.sum(axis=0)
+    cells = np.indices(table.shape).reshape(2, -1)
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        *cells, labels=range(len(table)), sample_weight=table.ravel(), zero_division=np.nan
+    )
+    guessed = table.sum(axis=0)
     return tuple(
         ClassScore(
             name,
-            _share(right[k], guessed[k]),
-            _share(right[k], of_class[k]),
-            _share(2 * right[k], guessed[k] + of_class[k]),
-            support=int(of_class[k]),
+            _known(float(precision[k])),
+            _known(float(recall[k])),
+            _known(float(f1[k])),
+            support=int(support[k]),
             predicted=int(guessed[k]),
         )
         for k, name in enumerate(names)
@@ -76,8 +85,8 @@ def calibration_error(right: NDArray[np.bool_], confidence: Figures) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _share(part: np.int64, whole: np.int64) -> float | None:
-    return float(part / whole) if whole else None
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _error(table: Counts) -> Score:
@@ -86,36 +95,28 @@ def _error(table: Counts) -> Score:
     return Score(wrong / rows, *intervals.of_share(wrong, rows))
 
 
-def _balanced(table: Counts) -> Score:
-    """Return the mean recall of the classes that have rows."""
-    right, rows = np.diag(table), table.sum(axis=1)
-    seen = rows > 0
-    return Score(float((right[seen] / rows[seen]).mean()), *intervals.of_balanced_accuracy(table))
+def _balanced(truth: NDArray[np.int64], guess: NDArray[np.int64], table: Counts) -> Score:
+    with warnings.catch_warnings():  # of predicted classes without rows, which no recall is affected by
+        warnings.simplefilter("ignore")
+        value = float(metrics.balanced_accuracy_score(truth, guess))
+    return Score(value, *intervals.of_balanced_accuracy(table))
 
 
-def _macro_f1(table: Counts, *, sampled: bool) -> Score:
-    """Return the mean F1 of the classes that have rows or are predicted."""
-    either = table.sum(axis=0) + table.sum(axis=1)
-    seen = either > 0
-    value = float((2 * np.diag(table)[seen] / either[seen]).mean())
-    return Score(value, *((sampled and len(table) <= MOST and intervals.of_macro_f1(table)) or ()))
+def _macro_f1(truth: NDArray[np.int64], guess: NDArray[np.int64], table: Counts | None) -> Score:
+    value = float(metrics.f1_score(truth, guess, average="macro", zero_division=0))
+    limits = None if table is None or len(table) > MOST else intervals.of_macro_f1(table)
+    return Score(value, *(limits or ()))
 
 
 def _auc(truth: NDArray[np.int64], likely: Figures) -> Score:
-    """Return the area under the ROC curve; for more than two classes, the mean of each against the rest.
-
-    It is the share of pairs of a row of the class and another row that the probabilities order rightly, ties being half
-    right, which the sum of the ranks of the class gives (Bamber 1975).
-    """
+    """Return the area under the ROC curve; for more than two classes, the mean of each against the rest."""
     counts = np.bincount(truth, minlength=likely.shape[1])
     if not counts.all() or not 1 < len(counts) <= MOST:
         return Score(None)
-    ranks, others = stats.rankdata(likely, axis=0), len(truth) - counts
-    sums = np.array([ranks[truth == k, k].sum() for k in range(len(counts))])
-    areas = (sums - counts * (counts + 1) / 2) / (counts * others)
     if len(counts) > 2:
-        return Score(float(areas.mean()))
-    return Score(float(areas[1]), *intervals.of_auc(float(areas[1]), int(counts[1]), int(counts[0])))
+        return Score(float(metrics.roc_auc_score(truth, likely, multi_class="ovr", labels=range(len(counts)))))
+    value = float(metrics.roc_auc_score(truth, likely[:, 1]))
+    return Score(value, *intervals.of_auc(value, int(counts[1]), int(counts[0])))
 
 
 def _log_loss(outputs: Tensor, y: Tensor) -> Score:

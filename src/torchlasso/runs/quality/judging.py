@@ -1,4 +1,4 @@
-"""Judge a model by its outputs; SciPy is imported when there is something to judge."""
+"""Judge a model by its outputs; scikit-learn is imported when there is something to judge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchlasso.runs.quality.measures import CLASSES, MEASURES, NUMBERS, SURVIVA
 from torchlasso.runs.quality.record import Quality, Score, TargetScore
 from torchlasso.training.losses import LOSSES, Loss
 
-NO_FIGURES = "More figures, with intervals, need SciPy: pip install 'torchlasso[sklearn]'."
+NO_FIGURES = "More figures, with intervals, need scikit-learn: pip install 'torchlasso[sklearn]'."
 TINIEST = 1e-12  # the least probability of a constant answer
 
 
@@ -61,8 +61,8 @@ class Judge:
 
     @staticmethod
     def is_possible() -> bool:
-        """Return True if SciPy is installed."""
-        return importlib.util.find_spec("scipy") is not None
+        """Return True if scikit-learn is installed."""
+        return importlib.util.find_spec("sklearn") is not None
 
     @property
     def measures(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The quality of a regression: R², and the size of its errors."""
+"""The quality of a regression, by scikit-learn."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn import metrics
 from torch import Tensor
 
 from torchlasso.runs.quality import intervals
@@ -45,21 +46,18 @@ def means_of(targets: Sequence[TargetScore]) -> dict[str, Score]:
 def _r2(y: Figures, predicted: Figures) -> Score:
     if len(y) < 2 or not y.var():
         return Score(None)
-    unexplained = np.square(predicted - y).sum() / np.square(y - y.mean()).sum()
-    return Score(1 - float(unexplained), *(intervals.of_r2(y, predicted - y) or ()))
+    return Score(float(metrics.r2_score(y, predicted)), *(intervals.of_r2(y, predicted - y) or ()))
 
 
 def _rmse(y: Figures, predicted: Figures) -> Score:
-    squares = np.square(predicted - y)
-    limits = intervals.of_mean(squares)
+    limits = intervals.of_mean(np.square(predicted - y))
     roots = () if limits is None else (math.sqrt(max(0.0, each)) for each in limits)
-    return Score(math.sqrt(squares.mean()), *roots)
+    return Score(float(metrics.root_mean_squared_error(y, predicted)), *roots)
 
 
 def _mae(y: Figures, predicted: Figures) -> Score:
-    sizes = np.abs(predicted - y)
-    low, high = intervals.of_mean(sizes) or (None, None)
-    return Score(float(sizes.mean()), None if low is None else max(0.0, low), high)
+    low, high = intervals.of_mean(np.abs(predicted - y)) or (None, None)
+    return Score(float(metrics.mean_absolute_error(y, predicted)), None if low is None else max(0.0, low), high)
 
 
 _FUNCTIONS = {"r2": _r2, "rmse": _rmse, "mae": _mae}
