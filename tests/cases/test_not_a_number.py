@@ -12,6 +12,7 @@ from torchlasso.penalties.blocks import (
     Chunks,
     Columns,
     Elements,
+    FanIn,
     Filters,
     Heads,
     InputChannels,
@@ -29,6 +30,7 @@ BLOCKS = [
     Heads(n=2),
     SingularValues(),
     NM(2, 4),
+    FanIn(0.3),
 ]
 GROUPS = ["l1", "elastic-net", "mcp", "scad", "sparse-group"]  # those with a prox over groups in Adam's metric
 
@@ -36,7 +38,7 @@ GROUPS = ["l1", "elastic-net", "mcp", "scad", "sparse-group"]  # those with a pr
 def _pairs():
     for name, penalty in registry().items():
         for over in BLOCKS:
-            if issubclass(penalty, Separable) or not isinstance(over, SingularValues | NM | Elements):
+            if issubclass(penalty, Separable) or not isinstance(over, SingularValues | Elements):
                 yield pytest.param(penalty(over=over), id=f"{name}-{type(over).__name__}")
 
 

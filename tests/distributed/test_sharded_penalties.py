@@ -38,6 +38,7 @@ BLOCKS = [
     tl.SingularValues(),
     tl.NM(2, 4),
     tl.NM(1, 2, dim=0),
+    tl.FanIn(0.3),
 ]
 # A separable penalty is a function of magnitudes, and its blocks alone say which weights make up one: all blocks with a
 # penalty that is convex, one that is not and one that is not separable; with the others, blocks cut in each way.

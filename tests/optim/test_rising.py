@@ -10,7 +10,7 @@ import torchlasso as tl
 from tests.support.pairwise import pairwise
 from torchlasso.optim.rising import Rise, growing, rescaled
 from torchlasso.penalties import SparseGroup, blocks, registry
-from torchlasso.penalties.blocks import NM, Chunks, Columns, Filters, Heads, InputChannels, Rows
+from torchlasso.penalties.blocks import Chunks, Columns, Filters, Heads, InputChannels, Rows
 from torchlasso.penalties.kept import count_kept
 
 SHAPES = [(6, 4, 3), (6, 8)]
@@ -30,7 +30,7 @@ WEIGHTINGS = [None, "reweighted", "reweighted later", "adaptive"]
 
 
 def suits(name: str, over: blocks.Blocks, *_: object) -> bool:
-    odd = isinstance(over, blocks.SingularValues | NM) or not over.symmetric
+    odd = isinstance(over, blocks.SingularValues) or over.spares or not over.symmetric
     return not (issubclass(CONVEX[name], SparseGroup) and odd)
 
 

@@ -11,6 +11,7 @@ from torchlasso.penalties.blocks import (
     NM,
     Blocks,
     Chunks,
+    FanIn,
     Filters,
     Heads,
     InputChannels,
@@ -31,6 +32,8 @@ VARIANTS = [
     Chunks(n=5),
     NM(2, 4),
     NM(1, 4, dim=0),
+    FanIn(0.3),
+    FanIn(0.3, dim=1),
 ]
 # every other kind with its defaults
 BLOCKS = [*(cls() for cls in blocks.registry().values() if cls not in set(map(type, VARIANTS))), *VARIANTS]

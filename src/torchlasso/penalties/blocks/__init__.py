@@ -7,6 +7,7 @@ single weights, the Euclidean norms of rows, filters or heads, or singular value
 from torchlasso._core.specs import import_modules
 from torchlasso.penalties.blocks.base import Blocks, Rebuild, Strength, register, registry
 from torchlasso.penalties.blocks.elements import Elements
+from torchlasso.penalties.blocks.fan_in import FanIn
 from torchlasso.penalties.blocks.n_of_m import NM
 from torchlasso.penalties.blocks.nonnegative import NonNegative
 from torchlasso.penalties.blocks.partitions import (
@@ -26,6 +27,7 @@ __all__ = [
     "Chunks",
     "Columns",
     "Elements",
+    "FanIn",
     "Filters",
     "Heads",
     "InputChannels",
