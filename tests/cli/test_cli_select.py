@@ -1,10 +1,10 @@
-"""torchlasso select: the features of a table in order, their stability and accuracy, and bad input."""
+"""torchlasso select: the features of a table in order, their stability and accuracy."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,14 @@ import numpy as np
 import pytest
 
 from tests.support.command_line import succeed
+from tests.support.selecting import FAST, NAMES, made_genes, made_patients, write
 from torchlasso.cli.main import main
 from torchlasso.figures import _style
 from torchlasso.runs.selecting import computing
 
 pytestmark = pytest.mark.slow
 
-NAMES = [f"gene {i}" for i in range(12)]
-FAST = ("--pairs", "3", "--folds", "3")
 FASTEST = ("--pairs", "2", "--folds", "2")
-
-
-def write(path: Path, columns: dict[str, Any]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-    return path
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,15 +33,7 @@ def fewer_points() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def genes() -> dict[str, Any]:
-    """120 rows of 30 animals: genes 2 and 7 decide the class; 3 is nearly 2, 8 a copy of 0, 9 constant."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(120, len(NAMES)))
-    x[:, 3] = x[:, 2] + 0.2 * rng.normal(size=120)
-    x[:, 8], x[:, 9] = x[:, 0], 4.0
-    columns: dict[str, Any] = {name: [f"{value:.5f}" for value in x[:, i]] for i, name in enumerate(NAMES)}
-    columns["animal"] = [f"m{i // 4}" for i in range(120)]
-    columns["label"] = np.where(x[:, 2] - 0.8 * x[:, 7] + 0.3 * rng.normal(size=120) > 0, "ill", "well").tolist()
-    return columns
+    return made_genes()
 
 
 @pytest.fixture(scope="module")
@@ -179,14 +162,7 @@ def test_nothing_is_selected_from_noise(cli: Any, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def patients() -> dict[str, Any]:
-    """150 patients, of whom genes 1 and 4 say who is ill again sooner; most are observed for two years only."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(150, 6))
-    months = rng.exponential(24 * np.exp(x[:, 1] - x[:, 4]))
-    columns: dict[str, Any] = {f"gene {i}": [f"{value:.4f}" for value in x[:, i]] for i in range(6)}
-    columns["months"] = [f"{value:.2f}" for value in months.clip(max=24)]
-    columns["relapse"] = (months < 24).astype(int).tolist()
-    return columns
+    return made_patients()
 
 
 def test_survival(cli: Any, patients: dict[str, Any], tmp_path: Path) -> None:
@@ -244,126 +220,6 @@ def test_equal_weights_change_nothing(cli: Any, genes: dict[str, Any], selected:
     assert cli("select", "--data", path, *options, "--out", tmp_path / "out").code == 0
     found, wanted = (json.loads((folder / "selection.json").read_text()) for folder in (tmp_path / "out", selected))
     assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
-
-
-def no_event(columns: dict[str, Any]) -> None:
-    columns["relapse"] = [0] * 150
-
-
-def three_events(columns: dict[str, Any]) -> None:
-    columns["relapse"] = [2, *columns["relapse"][1:]]
-
-
-def words(columns: dict[str, Any]) -> None:
-    columns["relapse"] = ["yes" if each else "no" for each in columns["relapse"]]
-
-
-def a_negative_time(columns: dict[str, Any]) -> None:
-    columns["months"] = ["-1.5", *columns["months"][1:]]
-
-
-def one_event(columns: dict[str, Any]) -> None:
-    columns["relapse"] = [1] + [0] * 149
-
-
-@pytest.mark.parametrize(
-    ("change", "names"),
-    [
-        (no_event, ["column 'relapse' is 0 everywhere", "need an event"]),
-        (three_events, ["columns 'relapse' and 'months'", "must be 0 or 1", "got 2"]),
-        (words, ["column 'relapse' must hold 0 or 1", "an event; got"]),
-        (a_negative_time, ["columns 'relapse' and 'months'", "at least 0", "got -1.5"]),
-        (one_event, ["two rows with an event at least", "there is 1"]),
-    ],
-)
-def test_bad_survival(
-    cli: Any, patients: dict[str, Any], tmp_path: Path, change: Callable[[dict[str, Any]], None], names: list[str]
-) -> None:
-    columns = dict(patients)
-    change(columns)
-    path, out = write(tmp_path / "bad.csv", columns), tmp_path / "out"
-    cli.assert_refused(
-        cli("select", "--data", path, "--time", "months", "--event", "relapse", *FAST, "--out", out), *names
-    )
-    assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "names"),
-    [
-        (["--features", "0"], ["--features must be at least 1", "got 0"]),
-        (["--features", "11"], ["--features 11", "10 features that are neither constant nor copies", "of 12"]),
-        (["--features", "2", "--fdr", "0.1"], ["--features and --fdr exclude each other"]),
-        (["--fdr", "0"], ["--fdr must be a share", "got 0"]),
-        (["--fdr", "2"], ["--fdr must be a share", "got 2"]),
-        (["--folds", "1"], ["--folds must be at least 2"]),
-        (["--pairs", "0"], ["--pairs must be at least 1"]),
-        (["--jobs", "0"], ["--jobs must be at least 1, or -1"]),
-        (["--hidden", "0"], ["--hidden must be widths of at least 1"]),
-        (["--hidden", "wide"], ["--hidden takes numbers separated by commas, as in 64,32"]),
-        (["--seed", "-1"], ["--seed must be at least 0"]),
-        (["--label", "kind"], ["no column 'kind'"]),
-        (["--group", "cage"], ["no column 'cage' for groups"]),
-        (["--weight", "count"], ["no column 'count' for the weights"]),
-        (["--weight", "animal"], ["the column 'animal' cannot be both the weights and something else"]),
-        (["--weight", "label"], ["the column 'label' cannot be both the weights and something else"]),
-        (["--weight", "gene 2"], ["column 'gene 2' has -", "a weight is a finite number, at least 0"]),
-        (["--time", "gene 1"], ["--time needs --event"]),
-        (["--event", "label"], ["--event needs --time"]),
-        (["--time", "gene 1", "--event", "gene 2", "--label", "label"], ["--label and --time exclude each other"]),
-        (["--time", "gene 1", "--event", "death", "--ignore", "label"], ["no column 'death'"]),
-        (["--time", "days", "--event", "gene 1", "--ignore", "label"], ["no column 'days'"]),
-    ],
-)
-def test_bad_options(cli: Any, table: Path, tmp_path: Path, options: list[str], names: list[str]) -> None:
-    out = tmp_path / "out"
-    group = [] if "--group" in options else ["--group", "animal"]
-    cli.assert_refused(cli("select", "--data", table, *group, "--out", out, *options), *names)
-    assert not out.exists()
-
-
-def one_class(columns: dict[str, Any]) -> None:
-    columns["label"] = ["ill"] * 120
-
-
-def one_row_of_a_class(columns: dict[str, Any]) -> None:
-    columns["label"] = ["ill"] * 119 + ["well"]
-
-
-def one_animal(columns: dict[str, Any]) -> None:
-    columns["animal"] = ["m1"] * 120
-
-
-def text(columns: dict[str, Any]) -> None:
-    columns["gene 4"] = ["high", *columns["gene 4"][1:]]
-
-
-def nothing_but_constants(columns: dict[str, Any]) -> None:
-    columns.update({name: ["1"] * 120 for name in NAMES})
-
-
-@pytest.mark.parametrize(
-    ("change", "names"),
-    [
-        (one_class, ["all labels are 'ill'", "at least 2 classes"]),
-        (one_row_of_a_class, ["two groups of the class 'well' at least", "there is 1"]),
-        (one_animal, ["two groups of the class", "there is 1"]),
-        (text, ["column 'gene 4' has 'high' in row 0", "numbers in most other rows"]),
-        (nothing_but_constants, ["all 12 columns are constant"]),
-    ],
-)
-def test_bad_tables(
-    cli: Any, genes: dict[str, Any], tmp_path: Path, change: Callable[[dict[str, Any]], None], names: list[str]
-) -> None:
-    columns = dict(genes)
-    change(columns)
-    path = write(tmp_path / "bad.csv", columns)
-    ended = cli("select", "--data", path, "--group", "animal", "--features", "2", *FAST, "--out", tmp_path / "out")
-    cli.assert_refused(ended, *names)
-
-
-def test_images_are_not_a_table(cli: Any, tmp_path: Path) -> None:
-    cli.assert_refused(cli("select", "--data", "digits", "--out", tmp_path / "out"), "(1, 8, 8)", "needs a table")
 
 
 def test_a_folder_that_is_taken(cli: Any, selected: Path, finished: Path, table: Path) -> None:
