@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
+import torch
 
 from tests.support.kernels import read_headers_once
 
@@ -32,6 +33,24 @@ def one_registry() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def operators_listed_once() -> Iterator[None]:
+    """Let torch list its operators once, and again when there are more: each decomposition would list them 50 times."""
+    from torch._export import utils
+
+    listed, list_them = list[str](), utils._materialize_cpp_cia_ops
+
+    def list_new_ones() -> None:
+        names = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
+        if names != listed:
+            list_them()
+            listed[:] = names
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_materialize_cpp_cia_ops", list_new_ones)
         yield
 
 
