@@ -266,6 +266,7 @@ def test_a_loss_that_becomes_nan_leaves_the_points_before(cli: Any, amounts: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 def test_folds_whose_processes_die_again_and_again(
     cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

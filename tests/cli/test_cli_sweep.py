@@ -183,6 +183,7 @@ def linear(input_shape, outputs):
 """
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_trial_that_kills_its_process_is_named_and_the_others_go_on(
     cli: Any, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
