@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from torchlasso._core.text import first_line
+
 
 def require(module: str, extra: str, purpose: str) -> Any:
     """Import an optional dependency, or name the extra of torchlasso that installs it.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: it is not installed, or importing it fails, as under a file of the user's that has the name of a
+            package.
 
     >>> require("nowhere.at_all", "data", "reading tea leaves")
     Traceback (most recent call last):
@@ -18,6 +21,8 @@ def require(module: str, extra: str, purpose: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         package = module.partition(".")[0]
-        raise ValueError(f"{purpose} needs {package}: pip install 'torchlasso[{extra}]'") from error
+        if isinstance(error, ModuleNotFoundError) and error.name in (package, module):
+            raise ValueError(f"{purpose} needs {package}: pip install 'torchlasso[{extra}]'") from error
+        raise ValueError(f"{purpose} needs {package}, whose import fails: {first_line(error)}") from error
