@@ -25,6 +25,15 @@ class Own(nn.Module):
         return x @ self.weight
 
 
+class Last(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(3, 2)
+
+    def forward(self, x):
+        return self.lstm(x)[0]
+
+
 SAMPLE = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 BAD = {
     "none": ({}, "give one of flops, parameters, bytes, latency; got none"),
@@ -61,7 +70,16 @@ def test_bad_input_is_refused_in_one_line(cause):
     [
         (Unrun(), SAMPLE, "idle.weight is penalised, but the forward pass on example_inputs does not run its module; "),
         (Own(), SAMPLE, "weight is penalised, but its Own does not turn channels into channels, as a Linear does; "),
-        (nn.Embedding(9, 3), torch.arange(9), "weight is penalised, but its Embedding does not turn channels into"),
+        (
+            nn.Embedding(9, 3),
+            torch.arange(9),
+            r"weight is penalised, but its Embedding does not turn .*, or TargetCount\(units=\.\.\.\) for units$",
+        ),
+        (
+            Last(),
+            SAMPLE[:, None],
+            r"lstm\.weight_ih_l0 is penalised, but its LSTM .*, or TargetCount\(units=\.\.\.\) for units$",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -85,7 +85,7 @@ class Probe:
         traces = self._run(sites, {})
         for trace in traces:
             if trace.trouble and trace.site.weight in chosen:
-                way_out = "leave it alone with a Rule, or use TargetSparsity"
+                way_out = "leave it alone with a Rule, or use TargetSparsity, or TargetCount(units=...) for units"
                 raise ValueError(f"{trace.site.name} is penalised, but {trace.trouble}; {way_out}")
         # a layer without a penalty shrinks with its neighbours, too, if it has channels
         self.sites = [trace.site for trace in traces if not trace.trouble]
