@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed import TCPStore
 
+from tests.support import programs
 from tests.support.programs import QUIET, Program
 from torchlasso.distributed import processes
 from torchlasso.runs.folder import RunFolder
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 Start = Callable[..., list[Program]]
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = "import warnings; warnings.simplefilter('default'); from torch.distributed.run import main; main()"
 SMALL = ["--model", "mlp:width=8,depth=1", "--lr", "0.05", "--lam", "0.02"]
 # 86 rows for training: batches of 5 and 4 rows, the last of 5 in shares of 3 and 2
 OPTIONS = [*SMALL, "--batch-size", "9", "--epochs", "3", "--compare", "dense,loss-term"]
@@ -64,13 +63,15 @@ def killed_once(outputs, y):
     return nn.functional.cross_entropy(outputs, y)
 """
 
-# ``torchlasso train``, which says at its end which threads are left
+# ``torchlasso train``, with nothing on its page, which says at its end which threads are left
 PROGRAM = """
 import sys
 from pathlib import Path
 
 from torchlasso.cli.main import main
+from torchlasso.runs.page import writing
 
+writing.sections = dict
 try:
     main(["train", *sys.argv[1:]])
 finally:
@@ -116,19 +117,17 @@ def assert_refused(programs: list[Program], line: str) -> None:
     assert "".join(each.err for each in ended) == f"error: {line}\n"
 
 
-def test_two_processes_agree_with_one_and_leave_no_thread(
-    cli: Any, classes: Path, tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_two_processes_agree_with_one_and_leave_no_thread(cli: Any, classes: Path, tmp_path: Path) -> None:
     """With the launcher itself."""
     one, two = tmp_path / "one", tmp_path / "two"
     alone = cli("train", "--data", classes, "--out", one, *OPTIONS)
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    command = [*TORCHRUN, program, "--data", classes, "--out", two, *OPTIONS]
-    quiet = {**environment, "PYTHONWARNINGS": "default"}  # torch's launcher has warnings
-    done = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=120, check=False)
-    assert (alone.code, done.returncode, done.stderr) == (0, 0, "")
-    lines = done.stdout.splitlines()
+    command = ["--standalone", "--nproc-per-node", "2", program, "--data", classes, "--out", two, *OPTIONS]
+    quiet = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}  # torch's launcher has warnings
+    done = programs.run(*command, code=TORCHRUN, environment=quiet)
+    assert (alone.code, done.code, done.err) == (0, 0, "")
+    lines = done.out.splitlines()
     assert [line for line in lines if line.startswith("threads ")] == ["threads []"] * 2
     assert len(lines) == len(alone.out.splitlines()) + 2
     assert cli.contents(one).keys() == cli.contents(two).keys()
