@@ -14,6 +14,8 @@ import pytest
 from tests.support.command_line import succeed
 from tests.support.selecting import FAST, NAMES, made_genes, made_patients, write
 from torchlasso.cli.main import main
+from torchlasso.estimators import base
+from torchlasso.estimators.network_path import TrainingLength
 from torchlasso.figures import _style
 from torchlasso.runs.selecting import computing
 
@@ -133,8 +135,9 @@ def test_numbers_and_the_rule_of_one_standard_error(cli: Any, genes: dict[str, A
     assert found["at"]["score"] > 0.9
 
 
-def test_a_network(cli: Any, tmp_path: Path) -> None:
+def test_a_network(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the product of two features says anything, which no linear model sees."""
+    monkeypatch.setattr(base, "TrainingLength", lambda epochs, *rest: TrainingLength(epochs // 2, *rest))
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 6))
     columns: dict[str, Any] = {f"f{i}": [f"{value:.4f}" for value in x[:, i]] for i in range(6)}
