@@ -6,17 +6,18 @@ from torch import nn
 
 import torchlasso as tl
 
+FAST = {"betas": (0.7, 0.9)}  # a short memory suits gradients without noise
 # name -> (class of the proximal optimizer, options)
 CASES = {
     "SGD": (tl.ProxSGD, {"lr": 0.5}),
-    "SGD momentum": (tl.ProxSGD, {"lr": 0.1, "momentum": 0.9}),
-    "Adam": (tl.ProxAdam, {"lr": 0.05}),
-    "RMSprop": (tl.proximal(torch.optim.RMSprop), {"lr": 0.02}),
+    "SGD momentum": (tl.ProxSGD, {"lr": 0.2, "momentum": 0.7}),
+    "Adam": (tl.ProxAdam, {"lr": 0.1, **FAST}),
+    "RMSprop": (tl.proximal(torch.optim.RMSprop), {"lr": 0.05, "alpha": 0.9}),
     "Adagrad": (tl.proximal(torch.optim.Adagrad), {"lr": 0.3}),
-    "NAdam": (tl.proximal(torch.optim.NAdam), {"lr": 0.05}),
-    "RAdam": (tl.proximal(torch.optim.RAdam), {"lr": 0.15}),
-    "Adamax": (tl.proximal(torch.optim.Adamax), {"lr": 0.05}),
-    "normal map": (tl.ProxAdam, {"lr": 0.05, "form": "normal-map"}),
+    "NAdam": (tl.proximal(torch.optim.NAdam), {"lr": 0.1, **FAST}),
+    "RAdam": (tl.proximal(torch.optim.RAdam), {"lr": 0.15, **FAST}),
+    "Adamax": (tl.proximal(torch.optim.Adamax), {"lr": 0.1, **FAST}),
+    "normal map": (tl.ProxAdam, {"lr": 0.1, "form": "normal-map", **FAST}),
 }
 BLOCKS = {"elements": tl.Elements(), "rows": tl.Rows(weighted=False)}
 
@@ -28,19 +29,19 @@ def target() -> torch.Tensor:
     return z
 
 
-def trained(case: str, penalty: tl.Penalty, lam: float, steps: int = 500) -> nn.Parameter:
+def trained(case: str, penalty: tl.Penalty, lam: float, steps: int = 200) -> nn.Parameter:
     """Fit weights to a target, with a curvature of its own for each."""
     cls, options = CASES[case]
-    w = nn.Parameter(torch.zeros(6, 3, dtype=torch.complex128))
+    w, z = nn.Parameter(torch.zeros(6, 3, dtype=torch.complex128)), target()
     optimizer = cls([w], penalty=penalty, lam=lam, **options)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-6)
     for _ in range(steps):
         optimizer.zero_grad()
-        ((w - target()).abs().square().sum() / 2).backward()
+        ((w - z).abs().square().sum() / 2).backward()
         optimizer.step()
         scheduler.step()
     optimizer.zero_grad()
-    ((w - target()).abs().square().sum() / 2).backward()
+    ((w - z).abs().square().sum() / 2).backward()
     return w
 
 
