@@ -47,6 +47,11 @@ REFUSED = {
         r"0\.995 of 200 weights would leave 1\.0 of them for 2 layers; at most 0\.99 can be reached, or any target "
         "with allow_empty=True$",
     ),
+    "a count below the layers": (
+        lambda o: tl.TargetCount(o, 1, steps=9),
+        r"^TargetCount: blocks=1 would leave nothing for some of the 2 layers; give at least 2, or any number with "
+        "allow_empty=True$",
+    ),
     "out of reach of a group": (
         lambda o: tl.TargetSparsity(o, [0.9, 0.999], steps=9, scope="group"),
         r"0\.999 of 150 weights would leave 0\.[12] of them for 1 layers; at most 0\.99333\d* can be reached",
@@ -64,6 +69,44 @@ def test_meaningless_arguments_are_refused_in_one_line(name):
     for group in optimizer.param_groups:
         assert group["lam"] == 1e-3
         assert "lam_factors" not in group
+
+
+def sparing_optimizer(over: tl.Blocks) -> tl.Proximal:
+    ws = [nn.Parameter(torch.linspace(-1, 1, n).reshape(10, -1)) for n in (50, 150)]
+    return tl.ProxSGD(ws, lr=0.1, lam=1e-3, penalty=tl.L1(over=over))
+
+
+@pytest.mark.parametrize(
+    ("over", "spared", "most"), [(tl.FanIn(0.2), 40, 0.8), (tl.NM(2, 4), 110, 0.45)], ids=["FanIn", "NM"]
+)
+def test_blocks_that_spare_weights_are_told_the_share_that_they_reach(over, spared, most):
+    reached = 1 - count_kept_at_infinity(over) / 200
+    assert reached == pytest.approx(most)
+    for make, message in (
+        (
+            lambda o: tl.TargetSparsity(o, 0.9, steps=9),
+            rf"leave 20\.0 of them, and .* always leaves {spared}; at most ",
+        ),
+        (lambda o: tl.TargetSparsity(o, 0.9, steps=9, count="blocks"), rf"always leaves {spared}; at most {most} can"),
+        (lambda o: tl.TargetSparsity(o, 0.9, steps=9, allow_empty=True), rf"at most {most} can be reached$"),
+        (
+            lambda o: tl.TargetCount(o, spared - 1, steps=9),
+            rf"^TargetCount: blocks={spared - 1} cannot be reached: .* always leaves {spared} of 200$",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            make(sparing_optimizer(over))
+        assert "\n" not in str(error.value)
+    tl.TargetSparsity(sparing_optimizer(over), most, steps=9)
+    tl.TargetCount(sparing_optimizer(over), spared, steps=9)
+
+
+def count_kept_at_infinity(over: tl.Blocks) -> int:
+    return sum(int(tl.L1(over=over).prox(p, lam=1e6, step=1.0).count_nonzero()) for p in params_without_zeros())
+
+
+def params_without_zeros() -> list[torch.Tensor]:
+    return [torch.linspace(1, 2, n).reshape(10, -1) for n in (50, 150)]
 
 
 @pytest.mark.parametrize("lams", [(0.0, 0.0), (1e-3, 0.0)])

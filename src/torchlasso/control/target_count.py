@@ -6,6 +6,7 @@ from typing import Any
 
 from torchlasso._core.arguments import check_whole, only_given
 from torchlasso.control.base import proximal_of
+from torchlasso.control.least_left import count_layers, count_spared, names_of_sparing
 from torchlasso.control.live_blocks import count_all
 from torchlasso.control.target_sparsity import TargetSparsity
 from torchlasso.optim import Proximal
@@ -33,8 +34,9 @@ class TargetCount(TargetSparsity):
         allow_empty: whether a layer may lose all its blocks. Features of ``Inputs`` may leave any layer.
 
     Raises:
-        ValueError: none or several numbers are given; a number is not whole, below 1, or not below that of all blocks;
-            the penalty has other blocks than the name says.
+        ValueError: none or several numbers are given; a number is not whole, below 1, or not below that of all blocks,
+            or below that of the layers, or of the blocks that the penalty always spares; the penalty has other blocks
+            than the name says.
 
     Warns:
         TargetMissed: at the end, if the number is not met; it says why.
@@ -81,9 +83,20 @@ class TargetCount(TargetSparsity):
                 raise ValueError(
                     f"TargetCount: {name}={wanted} for a penalty over {over}, whose blocks are {over.noun}"
                 )
-        every = sum(sum(count_all(group["penalty"], group["params"])) for group in groups)
+        sizes = [size for group in groups for size in count_all(group["penalty"], group["params"])]
+        every = sum(sizes)
         if wanted >= every:
             raise ValueError(f"TargetCount: {name}={wanted} leaves nothing to remove: there are {every}")
+        if wanted < (layers := count_layers(groups, sizes, allow_empty)):
+            raise ValueError(
+                f"TargetCount: {name}={wanted} would leave nothing for some of the {layers} layers; give at least "
+                f"{layers}, or any number with allow_empty=True"
+            )
+        if wanted < (spared := count_spared(groups)):
+            raise ValueError(
+                f"TargetCount: {name}={wanted} cannot be reached: {names_of_sparing(groups)} always leaves {spared:,} "
+                f"of {every:,}"
+            )
         super().__init__(
             optimizer, 1 - wanted / every, steps=steps, count="blocks", warmup=warmup, allow_empty=allow_empty
         )

@@ -12,6 +12,7 @@ from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso._core.specs import unknown
 from torchlasso.control.base import proximal_of
 from torchlasso.control.closing import MARGIN, Closing
+from torchlasso.control.least_left import count_layers, count_spared, names_of_sparing
 from torchlasso.control.live_blocks import count_all, count_live
 from torchlasso.control.ranking import Ranking
 from torchlasso.control.steering import Steered
@@ -50,8 +51,9 @@ class TargetSparsity(Steered):
         tolerance: the largest distance from the target without a warning.
 
     Raises:
-        ValueError: the target is not between 0 and 1, or leaves less than a weight for each layer; λ of a group is 0;
-            the optimizer is a schedule-free one, whose averaged weights have other zeros.
+        ValueError: the target is not between 0 and 1, or leaves less than a weight for each layer, or less than
+            penalties such as those over ``NM`` and ``FanIn`` always spare; λ of a group is 0; the optimizer is a
+            schedule-free one, whose averaged weights have other zeros.
 
     Warns:
         TargetMissed: at the end, if the share is further away than the tolerance; it says why.
@@ -107,12 +109,12 @@ class TargetSparsity(Steered):
             raise ValueError(
                 f"TargetSparsity: {len(targets)} targets for {len(together)} groups in the scope {scope!r}"
             )
-        for some, wanted in zip(together, targets, strict=True):
-            sizes = [size for group in some for size in self._sizes_of(group)]
-            carry = not allow_empty and all(group["penalty"].over.carry for group in some)
-            _check(wanted, sum(sizes), sum(map(bool, sizes)) if carry else count == "blocks", count)
         if not is_number(tolerance) or tolerance < 0:
             raise ValueError(f"TargetSparsity: tolerance must be a number of at least 0; got {shown(tolerance)}")
+        for some, wanted in zip(together, targets, strict=True):
+            sizes = [size for group in some for size in self._sizes_of(group)]
+            _check(wanted, sum(sizes), max(count_layers(some, sizes, allow_empty), count == "blocks"), count)
+            _check_spared(wanted, sum(sizes), some, count, tolerance)
         self._wanted = f"{list(map(float, targets)) if several else float(targets[0])}"
         self.scope, self.later = scope, None if several else 1 - targets[0]
         self.sizes: dict[Tensor, int] = {}  # of the full model: weights that were removed count as zeros
@@ -239,4 +241,15 @@ def _check(target: Any, weights: int, layers: int, count: str) -> None:
         raise ValueError(
             f"TargetSparsity: {target:.6g} of {weights:,} {count} would leave {left:.1f} of them for {layers} layers; "
             f"at most {1 - layers / weights:.6g} can be reached, or any target with allow_empty=True"
+        )
+
+
+def _check_spared(
+    target: float, weights: int, groups: Sequence[Mapping[str, Any]], count: str, tolerance: float
+) -> None:
+    left, spared = (1 - target) * weights, count_spared(groups)
+    if (left + tolerance * weights if count == "weights" else round(left)) < spared:
+        raise ValueError(
+            f"TargetSparsity: {target:.6g} of {weights:,} {count} would leave {left:.1f} of them, and "
+            f"{names_of_sparing(groups)} always leaves {spared:,}; at most {1 - spared / weights:.6g} can be reached"
         )
