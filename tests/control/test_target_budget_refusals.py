@@ -96,6 +96,23 @@ def test_a_budget_that_no_penalty_can_reach_is_refused():
         tl.TargetBudget(optimizer, model, SAMPLE, parameters=0.3, steps=10)
 
 
+@pytest.mark.parametrize("cost", ["flops", "parameters", "bytes", "latency"])
+@pytest.mark.parametrize("over", [tl.FanIn(0.3), tl.NM(1, 2)], ids=["FanIn", "NM"])
+def test_blocks_that_leave_weights_of_every_output_are_refused(over, cost):
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=over), lam=0.1), lr=0.1)
+    name = type(over).__name__
+    with pytest.raises(ValueError, match=rf"^TargetBudget: the penalties are over {name}.* no λ removes outputs; use"):
+        tl.TargetBudget(optimizer, model, SAMPLE, steps=10, **{cost: 0.5})
+
+
+def test_such_blocks_beside_whole_units_are_accepted():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    both = [tl.Rule("0.*", tl.L1(over=tl.Rows())), tl.Rule("2.*", tl.L1(over=tl.FanIn(0.3)))]
+    optimizer = tl.ProxAdam(tl.param_groups(model, both, lam=0.1), lr=0.1)
+    assert tl.TargetBudget(optimizer, model, SAMPLE, flops=0.9, steps=10).left == [1.0]
+
+
 def test_biases_alone_are_refused():
     model = nn.Linear(3, 2)
     groups = tl.param_groups(model, tl.Rule("bias", tl.L1(), everything=True), lam=0.1)

@@ -11,6 +11,7 @@ from torchlasso._core.arguments import check_model, check_positive, only_given
 from torchlasso.control.base import LambdaController
 from torchlasso.control.closing import MARGIN, Closing
 from torchlasso.control.costs import Bytes, Cost, Flops, Latency, Parameters
+from torchlasso.control.least_left import names_of_sparing
 from torchlasso.control.live_channels import Probe
 from torchlasso.control.ranking import Ranking
 from torchlasso.control.steering import Steered
@@ -59,9 +60,9 @@ class TargetBudget(Steered):
         allow_empty: whether a layer may lose all its weights. Otherwise λ is lowered where hardly any are left.
 
     Raises:
-        ValueError: none or several of the four are given, or the target cannot be reached; λ of a group is 0; the
-            parameters are not the model's, or are sharded; the model cannot be run on the sample, or a penalised
-            weight does not take part in that run.
+        ValueError: none or several of the four are given, or the target cannot be reached, as under penalties over
+            ``NM`` or ``FanIn`` alone, which remove no outputs; λ of a group is 0; the parameters are not the model's,
+            or are sharded; the model cannot be run on the sample, or a penalised weight does not take part in that run.
 
     Warns:
         TargetMissed: at the end, if the share is more than a point away; it says why.
@@ -121,6 +122,12 @@ class TargetBudget(Steered):
             raise ValueError(
                 f"TargetBudget: {name} is a share of the dense model's, below 1, or a whole number above 1; "
                 f"got {wanted!r}"
+            )
+        if groups and all(penalty.over.spares for _, penalty in groups):
+            over = names_of_sparing([{"penalty": penalty} for _, penalty in groups])
+            raise ValueError(
+                f"TargetBudget: the penalties are over {over}, which always leaves weights of every output, so that "
+                "no λ removes outputs; use whole units, such as Units, Rows or Filters, or TargetSparsity"
             )
         try:
             self._probe = Probe(model, [p for group, _ in groups for p in group["params"]], example_inputs)
