@@ -36,6 +36,35 @@ class TwoInputs(nn.Module):
         return hidden, hidden.relu().sum(1)
 
 
+class Cells(nn.Module):
+    """Runs cells over a sequence in a loop of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.lstm, self.linear = nn.GRUCell(4, 5), nn.LSTMCell(5, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = second = None
+        for i in range(x.shape[1]):
+            first = self.gru(x[:, i], first)
+            second = self.lstm(first, second)
+        assert second is not None
+        out: Tensor = self.linear(second[0])
+        return out
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer with a linear layer on all its states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.linear = nn.RNN(4, 8, num_layers=2, bidirectional=True, batch_first=True), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(self.layer(x)[0])
+        return out
+
+
 def file_of(to: Callable[..., None], folder: Path) -> Path:
     return folder / ("model.onnx" if to is to_onnx else "model.pt2")
 
@@ -71,6 +100,18 @@ def test_several_inputs_and_outputs(to: Callable[..., None], read: Callable[[Pat
     more = (torch.randint(10, (5, 4)), torch.randn(5, 3))
     for ours, theirs in zip(model(*more), read(file)(*more), strict=True):
         torch.testing.assert_close(theirs, ours)
+
+
+@pytest.mark.parametrize("cls", [Recurrent, Cells])
+def test_steps_that_compute_what_an_output_is_named_after(cls: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = cls().eval(), torch.randn(3, 6, 4)
+    to_onnx(model, x, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    for rows in (1, 5):
+        x = torch.randn(rows, 6, 4)
+        (found,) = session.run(None, {"input": x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), model(x).detach())
 
 
 def test_other_readers_read_the_files(tmp_path: Path) -> None:

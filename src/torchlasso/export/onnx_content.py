@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from torchlasso._core.extras import require
@@ -76,6 +77,22 @@ def strip(model: Any) -> None:
             part.ClearField("metadata_props")
         if "doc_string" in part.DESCRIPTOR.fields_by_name:
             part.ClearField("doc_string")
+
+
+def make_outputs_unique_(graph: Any) -> None:
+    """Rename the outputs whose names other values have too, such as a value inside a layer that was taken apart.
+
+    Args:
+        graph: of the exporter, where values are objects, which are told apart even if their names are the same.
+    """
+    outputs = list(graph.outputs)
+    inner = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    taken = {value.name for value in inner if not any(value is output for output in outputs)}
+    for output in outputs:
+        if output.name in taken:
+            free = (f"{output.name}_output_{i}" for i in count())
+            output.name = next(name for name in free if name not in taken)
+        taken.add(output.name)
 
 
 def name_batch(model: Any) -> None:

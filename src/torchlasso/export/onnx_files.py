@@ -18,7 +18,7 @@ from torchlasso._core.files import write_bytes
 from torchlasso._core.running import ExampleInputs, as_arguments, quietly
 from torchlasso._core.text import first_line
 from torchlasso.export.exported import KEY, Exported, check, program_of
-from torchlasso.export.onnx_content import EXTRA, name_batch, seal_onnx, strip, unseal_onnx
+from torchlasso.export.onnx_content import EXTRA, make_outputs_unique_, name_batch, seal_onnx, strip, unseal_onnx
 
 MOST_BYTES = (1 << 31) - 1  # the largest file of the format
 
@@ -91,6 +91,7 @@ def _converted(program: torch.export.ExportedProgram, inputs: ExampleInputs, met
         with quietly(), torch.no_grad():
             converted = torch.onnx.export(program, input_names=names, output_names=outputs, dynamo=True, verbose=False)
         assert converted is not None  # for mypy; with dynamo=True it is never None
+        make_outputs_unique_(converted.model.graph)
         model = converted.model_proto
     except Exception as error:  # of any kind: the exporter has many exception classes
         raise ValueError(f"the model cannot be exported to ONNX: {_reason(error)}") from error
