@@ -173,3 +173,50 @@ def test_gradients_are_cut_too():
     tl.shrink_(model, optimizer, X[:2])
     alive = [i for i in range(8) if i not in DEAD["0"]]
     assert torch.equal(model[0].weight.grad, whole[alive])
+
+
+def test_an_output_whose_graph_is_alive_is_named():
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters())
+    output = model(X)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError, match=r"an output whose graph is alive holds the parameters.*: delete it, or"):
+        tl.shrink_(model, optimizer, X)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    del output
+    assert tl.shrink_(model, optimizer, X).after.parameters < sum(w.numel() for w in before.values())
+
+
+class Normed(nn.Module):
+    """A recurrent layer with weight norm, which keeps the weights that its last pass computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.layer, self.head = nn.Linear(3, 6), nn.LSTM(6, 4, batch_first=True), nn.Linear(4, 2)
+        nn.utils.parametrizations.weight_norm(self.layer, "weight_hh_l0")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.layer(self.linear(x))[0])
+        return out
+
+
+def test_a_recurrent_layer_with_weight_norm_after_a_backward_pass():
+    torch.manual_seed(0)
+    model, x = Normed(), torch.randn(2, 5, 3)
+    with torch.no_grad():
+        for w in model.linear.parameters():
+            w[0] = 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(x).sum().backward()
+    optimizer.zero_grad()
+    expected = model(x).detach()
+    assert tl.Units(model, x).families
+    torch.testing.assert_close(tl.accelerate(model, x, seconds=0.01)(x), expected)
+    torch.testing.assert_close(tl.compact(model, x)(x).detach(), expected)
+    tl.shrink_(model, optimizer, x)
+    assert model.linear.out_features == 5
+    torch.testing.assert_close(model(x).detach(), expected)
+    model(x).sum().backward()
+    optimizer.step()
+    tl.shrink_(model, optimizer, x)  # again: nothing is left to remove
+    assert model.linear.out_features == 5

@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 ATOMS = frozenset({type(None), bool, int, float, str, FunctionType})  # types that deepcopy returns unchanged
 EMPTY = frozenset({dict, OrderedDict, set, list})  # containers with nothing to copy where they are empty
@@ -22,6 +23,7 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         model: it is not changed.
         memo: replacements of objects in the copy, by their ``id``; other copies are added to it.
     """
+    memo.update(without_graph(model))
     plain = [module for module in model.modules() if id(module) not in memo and _is_plain(module)]
     for module in plain:  # before their attributes, which may refer to them
         memo[id(module)] = type(module).__new__(type(module))
@@ -38,6 +40,22 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         memo[id(module)].__setstate__(state)
     found: nn.Module = copy.deepcopy(model, memo)
     return found
+
+
+def without_graph(model: nn.Module) -> dict[int, Any]:
+    """Return replacements, for a copy, of the weights that recurrent layers computed from parametrized ones.
+
+    Such a layer keeps the weights of its last pass, with their graph, which torch refuses to copy; it computes them
+    anew in the next pass. Its weak references would hold the parameters of the original.
+    """
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    kept = [weight for layer in layers for weight in layer._flat_weights if weight is not None and not weight.is_leaf]
+    refs = [layer._flat_weight_refs for layer in layers if is_parametrized(layer)]
+    return {id(weight): weight.detach() for weight in kept} | {id(each): [_no_weight] * len(each) for each in refs}
+
+
+def _no_weight() -> None:
+    """Return what a weak reference to a weight that is gone returns, so that the layer takes its weights anew."""
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from torchlasso._core.copying import without_graph
+
 COMPILED = "_orig_mod"  # the attribute of torch.compile for the wrapped module, and so a part of its names
 PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -38,7 +40,7 @@ def uncompiled(model: nn.Module) -> nn.Module:
     compiled = [module for module in model.modules() if COMPILED in module._modules]
     if not compiled:
         return model
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    memo = without_graph(model) | {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     for module in reversed(compiled):  # the inner ones first
         memo[id(module)] = copy.deepcopy(module.get_submodule(COMPILED), memo)
     return copy.deepcopy(model, memo)

@@ -15,7 +15,7 @@ from torchlasso.compaction.candidates import Assignment, assign_
 from torchlasso.compaction.layer_sizes import channel_counts, derived_sizes, set_derived_sizes_
 from torchlasso.compaction.removal import Removal
 from torchlasso.compaction.report import Checked
-from torchlasso.compaction.resizing import recording_sizes, replace_value_, without_weak_references
+from torchlasso.compaction.resizing import is_in_graph, recording_sizes, replace_value_, without_weak_references
 from torchlasso.graph import UnitMap
 from torchlasso.graph.axes import Dim
 from torchlasso.graph.precision import Precision
@@ -112,6 +112,11 @@ def _resize_tensors_(
             raise RuntimeError(
                 f"another object holds {name}, so it cannot become smaller; if the model is in a wrapper such as "
                 "DistributedDataParallel, take its module and delete the wrapper first"
+            )
+        if is_in_graph(tensors[name]):
+            raise RuntimeError(
+                f"an output whose graph is alive holds the parameters, such as {name}: delete it, or compute it under "
+                "torch.no_grad()"
             )
     found = []
     for name in changing:

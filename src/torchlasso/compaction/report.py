@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from torchlasso._core.copying import without_graph
 from torchlasso._core.flops import counted_flops
 from torchlasso._core.readable import aligned, byte_size, percent
 from torchlasso._core.running import ExampleInputs, run_once
@@ -33,7 +34,8 @@ class Totals:
     @classmethod
     def of(cls, model: nn.Module, example_inputs: ExampleInputs) -> Totals:
         """Measure a model with one run in evaluation mode."""
-        still = copy.deepcopy(uncompiled(model), {id(p): _without_gradient(p) for p in model.parameters()})
+        without_gradients = {id(p): _without_gradient(p) for p in model.parameters()}
+        still = copy.deepcopy(uncompiled(model), without_graph(model) | without_gradients)
         with counted_flops() as counter:
             run_once(still, tree_map(_without_gradient, example_inputs))
         tensors = [*model.parameters(), *model.buffers()]

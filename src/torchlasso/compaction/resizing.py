@@ -49,15 +49,20 @@ def _sizes(model: nn.Module) -> Iterator[tuple[str, nn.Module, dict[Keys, Size]]
 
 @contextmanager
 def without_weak_references(model: nn.Module) -> Iterator[None]:
-    """Let recurrent layers drop their weak references to parameters, for which torch refuses to swap a tensor."""
+    """Let recurrent layers drop their weak references to parameters, for which torch refuses to swap a tensor.
+
+    They also drop the weights that they computed from parametrized ones, whose graph holds the parameters.
+    """
     layers: list[Any] = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
     for layer in layers:
         layer._flat_weight_refs = []
+        layer._flat_weights = [None] * len(layer._flat_weights_names)
     try:
         yield
     finally:
         for layer in layers:
-            layer._init_flat_weights()  # on a GPU, this also puts the weights one after the other again
+            with torch.no_grad():
+                layer._init_flat_weights()  # on a GPU, this also puts the weights one after the other again
 
 
 def replace_value_(tensor: Tensor, value: Tensor, grad: Tensor | None = None) -> Callable[[], None]:
@@ -238,5 +243,10 @@ class Changes:
 
 def _is_held(tensor: Tensor) -> bool:
     """Return True if ``swap_tensors`` would refuse a tensor, or swap one that a backward pass still needs."""
+    return weakref.getweakrefcount(tensor) > 0 or is_in_graph(tensor)
+
+
+def is_in_graph(tensor: Tensor) -> bool:
+    """Return True if the graph of an output holds a tensor for a backward pass."""
     most = 2 if tensor.requires_grad else 1  # the tensor itself, and the graph node that accumulates its gradient
-    return weakref.getweakrefcount(tensor) > 0 or tensor._use_count() > most  # type: ignore[attr-defined]
+    return bool(tensor._use_count() > most)  # type: ignore[attr-defined]

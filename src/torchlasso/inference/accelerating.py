@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from torchlasso._core.arguments import check_inputs, check_model
+from torchlasso._core.copying import without_graph
 from torchlasso._core.running import ExampleInputs
 from torchlasso._core.text import first_line
 from torchlasso.compaction import compacted
@@ -119,7 +120,7 @@ def accelerate(
 def _copied(model: nn.Module) -> nn.Module:
     """Copy a model; its parameters are leaves, even if a scripted module would make them anew."""
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, without_graph(model))
     except Exception as error:  # any exception: modules may define their own copying
         raise ValueError(f"model cannot be copied: {first_line(error)}") from error
 
