@@ -12,12 +12,13 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Two targets at once would install into one environment, and share the cores while tests run.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test test-fast demo docs wheel clean
+.PHONY: help setup lint test test-fast smoke demo docs wheel clean
 
 help:
 	@echo 'make setup   create .venv with torchlasso and all that its tests need'
 	@echo 'make test    setup, then lint, then the tests'
 	@echo 'make test-fast   setup, then the quick tests, each with two cases at most: no whole runs, no other processes'
+	@echo 'make smoke   setup, then each script of benchmarks/ on a hundredth of its data'
 	@echo 'make demo    setup, then train a network on handwritten digits to 98 % zeros, and draw its frontier'
 	@echo 'make docs    setup, then the documentation as a site, in build/site'
 	@echo 'make lint    setup, then ruff, mypy, the check of the layers and of spelling'
@@ -55,6 +56,9 @@ test: setup lint
 # processes.
 test-fast: setup
 	$(PYTEST) -m 'not slow' --few 2 $(addprefix --ignore=tests/,cases distributed)
+
+smoke: setup
+	$(PYTEST) benchmarks/test_scripts.py
 
 # Given to the torchlasso of .venv by `make demo`, and to that of the wheel by `make wheel`.
 DEMO := train --data digits --model lenet-5 --sparsity 0.98 --epochs 100 --batch-size 32 --overwrite

@@ -33,11 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with MNIST's train and test files")
     parser.add_argument("--out", default="runs/lenet", help="folder for the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--epochs", default=OPTIONS["--epochs"])
     arguments = parser.parse_args()
-    options = [word for pair in OPTIONS.items() for word in pair]
+    options = [word for pair in {**OPTIONS, "--epochs": arguments.epochs}.items() for word in pair]
     print("torchlasso train --data MNIST", *options, flush=True)
     rows = []
-    for seed in SEEDS:
+    for seed in arguments.seeds:
         out = Path(arguments.out) / f"seed-{seed}"
         command = [sys.executable, "-m", "torchlasso.cli.main", "train", "--data", arguments.data, *options]
         command += ["--seed", str(seed), "--out", str(out), "--overwrite"]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -97,7 +98,7 @@ class Reader:
             self.known = None
             inputs, rows = read_data(options)
             train, held = ((x[:n], y[:n]) for (x, y), n in ((rows.train, ROWS), (rows.validation, HELD)))
-            self.known = key, inputs, RowSplits(train, held, rows.test)
+            self.known = key, inputs, replace(rows, train=train, validation=held)
         return self.known[1], self.known[2]
 
 
@@ -130,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="with the data sets, besides digits")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--epochs", type=int, help="only the cases with so many")
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES), metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recipes.jsonl")
     args = parser.parse_args()
@@ -150,7 +152,7 @@ def main() -> None:
     print("|---|" + "---|" * len(names))
     table = []
     for case in cases():
-        if reader.source(case.data) is None:
+        if reader.source(case.data) is None or args.epochs not in (None, case.epochs):
             continue
         found = {(seed, name): error(case, name, seed) for seed in args.seeds for name in names}
         table.append([100 * mean(found[seed, name] for seed in args.seeds) for name in names])
