@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--reach", type=float, nargs="+", default=[0.0], help="t, in first steps; 0 for its own")
     parser.add_argument("--only", nargs="+", help="names of optimizers")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     for reach in arguments.reach:
         cases = {name: case for name, case in optimizers().items() if name in (arguments.only or [name])}
@@ -68,12 +69,12 @@ def main() -> None:
             kind = type(tl.proximal(base).metric)
             kind.reach_steps = reach
         for row in convex(cases) if arguments.part == "convex" else digits(cases, arguments.seeds):
-            keep({"part": arguments.part, "reach": reach, **row})
+            keep({"part": arguments.part, "reach": reach, **row}, arguments.out)
 
 
-def keep(row: dict[str, Any]) -> None:
+def keep(row: dict[str, Any], out: Path) -> None:
     print(row, flush=True)
-    with RESULTS.open("a", encoding="utf-8") as file:
+    with out.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 

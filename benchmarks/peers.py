@@ -1,6 +1,7 @@
 """LeNet-300-100 on MNIST: the error at a wanted share of exact zeros, of torchlasso and of its peers.
 
     latent         ProxAdam(form="latent") with L1(), TargetSparsity, Reweighted and Hold
+    latent-cubic   the same with another plan for what is left: share + (1 − share)·(1 − done)³, that of gradual pruning
     proximal       ProxAdam with L1(), TargetSparsity and Reweighted
     loss-term      Adam on loss + λ·Σ|w|; then a cut-off sets the smallest weights to zero, in all layers together, and
                    the last part of training goes on without the penalty and with the zeros held
@@ -41,6 +42,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +53,7 @@ from tuning import Bisection, Knobs, Run, Sweeps, error_at, is_near
 
 import torchlasso as tl
 from torchlasso import data, models
+from torchlasso.control import latent_search
 from torchlasso.training.evaluation import evaluate
 from torchlasso.training.input_dropout import InputDropout
 from torchlasso.training.schedules import rate
@@ -85,6 +88,19 @@ def by_latent(network: Network, zeros: float, steps: int, rate: float, scale: fl
     controls: list[tl.LambdaController] = [tl.TargetSparsity(optimizer, zeros, steps=held.start)]
     controls += [tl.Reweighted(optimizer, theta=THETA), held]
     return Hooks(optimizer, after=lambda done: [control.step() for control in controls])
+
+
+def by_latent_cubic(network: Network, zeros: float, steps: int, rate: float, scale: float, hold: float = HOLD) -> Hooks:
+    def cubic(share: float, done: float, start: float = 1.0) -> float:
+        return share + (start - share) * (1 - min(done, 1.0)) ** 3
+
+    hooks = by_latent(network, zeros, steps, rate, scale, hold)
+
+    def after(done: int) -> None:
+        with mock.patch.object(latent_search, "planned", cubic):
+            hooks.after(done)
+
+    return hooks._replace(after=after)
 
 
 def by_proximal(network: Network, zeros: float, steps: int, rate: float, theta: float) -> Hooks:
@@ -153,8 +169,10 @@ class Method(NamedTuple):
 
 
 COMMON: dict[str, Sequence[Any]] = {"dropout": (0.1, 0.2, 0.05), "schedule": ("wsd", "cosine")}
+LATENT: dict[str, Sequence[Any]] = {"rate": (5e-3, 3e-3), **COMMON, "scale": (1.0, 1.3), "hold": (HOLD, 0.4)}
 METHODS = {
-    "latent": Method(by_latent, Sweeps(rate=(5e-3, 3e-3), **COMMON, scale=(1.0, 1.3), hold=(HOLD, 0.4))),
+    "latent": Method(by_latent, Sweeps(**LATENT)),
+    "latent-cubic": Method(by_latent_cubic, Sweeps(**LATENT)),
     "proximal": Method(by_proximal, Sweeps(rate=RATES, **COMMON, theta=(0.05, 0.2))),
     "loss-term": Method(by_loss_term, Sweeps(lam=(3e-4, 1e-3), rate=RATES, **COMMON, tuning=(0.25, 0.5))),
     "pruning": Method(by_pruning, Sweeps(rate=RATES, **COMMON, end=(0.75, 0.6))),

@@ -32,13 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scales", type=float, nargs="+", default=[0.1, 1.0, 10.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     rows, held = activations()
     for seed in arguments.seeds:
         for scale in arguments.scales:
             row = {"scale": scale, "seed": seed, "wanted": WANTED, **run(scale * rows, scale * held, seed)}
             print(row, flush=True)
-            with RESULTS.open("a", encoding="utf-8") as file:
+            with arguments.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
 
 

@@ -140,16 +140,17 @@ def main() -> None:
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["networks", "linear", "ipss"])
     parser.add_argument("--table", action="store_true", help="only print the table of the results that are there")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     done = {(line["design"], line["way"], line["seed"]) for line in lines}
     for design in () if args.table else args.designs:
         for seed in range(args.sets):
             for way in args.ways:
                 if (design, way, seed) not in done:
                     lines.append(measure(design, way, seed))
-                    with RESULTS.open("a") as file:
+                    with args.out.open("a") as file:
                         file.write(json.dumps(lines[-1]) + "\n")
     table(lines)
 
