@@ -164,6 +164,32 @@ def test_a_search_resumes_to_the_bit():
         assert all(map(torch.equal, model.parameters(), again.parameters()))
 
 
+@pytest.mark.parametrize("lam", [1e-6, 1e-2, 1e3])
+def test_the_given_lam_may_be_far_too_large_or_small(lam):
+    """The first step would make a λ of 1e3 all weights zero, for good: thresholds never fall."""
+    model, x, y = problem()
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=lam), lr=1e-2, form="latent")
+    control = tl.TargetSparsity(optimizer, 0.8, steps=100)
+    seen = []
+    for step in range(100):
+        train(model, x, y, optimizer, [control], range(step, step + 1), 100)
+        seen.append(control.left[0])
+    assert min(seen) > 0.15
+    assert abs(seen[-1] - 0.2) < 0.01
+    assert error(model, x, y) < 0.2
+
+
+def test_a_target_that_zeros_do_not_come_back_to_says_so():
+    model, x, y = problem()
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight.zero_()  # behind a ReLU both have no gradient
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-3), lr=1e-2, form="latent")
+    control = tl.TargetSparsity(optimizer, 0.05, steps=20)
+    with pytest.warns(tl.TargetMissed, match="that were zero did not come back"):
+        train(model, x, y, optimizer, [control], range(20), 20)
+
+
 def test_groups_of_two_forms_are_refused():
     model, *_ = problem()
     groups = tl.param_groups(model, [tl.Rule("0.*", tl.L1()), tl.Rule("*", tl.L1())], lam=1e-3)

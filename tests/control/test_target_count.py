@@ -205,3 +205,16 @@ def test_blocks_that_cannot_be_counted_are_refused():
         tl.TargetSparsity(optimizer, 0.5, count="blocks", steps=10)
     with pytest.raises(ValueError, match="unknown count 'rows'"):
         tl.TargetSparsity(optimizer, 0.5, count="rows", steps=10)
+
+
+@pytest.mark.parametrize("over", [tl.FanIn(0.2), tl.NM(1, 4)], ids=str)
+def test_blocks_of_which_some_are_spared_are_counted(over: tl.Blocks) -> None:
+    model, (x, y) = network(0), data(0)
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=over), lam=1e-2), lr=0.01)
+    control = tl.TargetCount(optimizer, 150, steps=STEPS)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        (model(x) - y).square().mean().backward()
+        optimizer.step()
+        control.step()
+    assert sum(int(p.count_nonzero()) for p in model.parameters() if p.dim() > 1) == 150

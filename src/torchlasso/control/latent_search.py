@@ -44,6 +44,22 @@ def planned(share: float, done: float, start: float = 1.0) -> float:
     return 1 / (most + (1 / share - most) * min(done, 1.0))
 
 
+def gradual(share: float, done: float, start: float = 1.0) -> float:
+    """Return the share that is to be left at least after a cut: that of gradual magnitude pruning.
+
+    Where λ may not become as large as :func:`planned` needs, a cut would choose among weights that have hardly been
+    trained. So it waits: share + (start − share)·(1 − done)³, from Zhu and Gupta 2017.
+
+    Args:
+        share, done, start: as for :func:`planned`.
+
+    Examples:
+        >>> [round(gradual(0.1, done), 3) for done in (0.0, 0.1, 0.5, 1.0)]
+        [1.0, 0.756, 0.213, 0.1]
+    """
+    return share + (max(start, share) - share) * (1 - min(done, 1.0)) ** 3
+
+
 class Target(Protocol):
     """The part of a controller that a search needs; see :class:`torchlasso.control.steering.Steered`."""
 
@@ -72,20 +88,24 @@ class LatentSearch:
     def strengths(self, done: int, every: int) -> list[float]:
         """Choose λ and the cut for the next ``every`` steps, after ``done`` of them.
 
-        A factor f stands for both: λ is multiplied by f, but by 1 at most, and what is left has to be above f times its
-        threshold, but once at least. For λ shrinks what it keeps, and the λ of a short training would shrink it to
-        nothing.
+        λ is multiplied by a factor, but by 1 at most: it shrinks what it keeps, and the λ of a short training would
+        shrink it to nothing. Where that leaves too much, a cut does the rest, later: what is left has to be above so
+        many times its threshold.
 
         Returns:
             The logarithms of the factors on λ.
         """
         target = self.target
         share, steered = (done + every) / target.steps, target.steered()
-        wanted = [planned(aim, share, start) for aim, start in zip(target.shares, target.starts, strict=True)]
-        rises = [(growing(target.optimizer, group, every * lam), unit) for group, unit, lam in steered]
-        factors = solve(self._left(rises), wanted, self._starts(), NEAR)
+        pairs = list(zip(target.shares, target.starts, strict=True))
+        wanted = [planned(aim, share, start) for aim, start in pairs]
+        left = self._left([(growing(target.optimizer, group, every * lam), unit) for group, unit, lam in steered])
+        factors = cuts = solve(left, wanted, self._starts(), NEAR)
+        if max(factors) > 1:
+            kept = [max(least, gradual(aim, share, start)) for least, (aim, start) in zip(wanted, pairs, strict=True)]
+            cuts = solve(left, kept, self._starts(), NEAR)
         for group, unit, _ in steered:
-            group["cut"] = max(1.0, factors[unit])
+            group["cut"] = max(1.0, cuts[unit])
         return [math.log(min(factor, 1.0)) if factor else NONE for factor in factors]
 
     def land(self) -> None:

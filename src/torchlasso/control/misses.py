@@ -20,6 +20,7 @@ class Missed(Protocol):
 
     what: str
     exact: bool
+    block: float
     strengths: list[float]
     closing: Closing | None
 
@@ -31,15 +32,19 @@ class Missed(Protocol):
 def explanation(target: Missed, share: float, left: float) -> str:
     """Return a sentence that says how much is left instead of the target, and why."""
     ended = f"{type(target).__name__}: training ended with {100 * left:.2f} % of {target.what} left"
-    return f"{ended} instead of {100 * share:.2f} %; {_reason(target, left > share)}"
+    return f"{ended} instead of {100 * share:.2f} %; {_reason(target, left - share)}"
 
 
-def _reason(target: Missed, too_much: bool) -> str:
+def _reason(target: Missed, excess: float) -> str:
+    too_much = excess > 0
     scales = [scale for group, _, _ in target.steered() for scale in group["lam_scales"]]
     if too_much and min(scales, default=1.0) < 1:
         return "a layer that would have become empty was kept (allow_empty=False)"
     if target.exact:
-        return "no λ leaves so little" if too_much else "a block more would have been too much"
+        if too_much:
+            return "no λ leaves so little"
+        near = -excess <= target.block
+        return "a block more would have been too much" if near else "blocks that were zero did not come back"
     if target.closing is not None:
         if too_much:
             return "no more blocks can go"

@@ -164,6 +164,8 @@ class _View:
 
     def only(self, stays: Tensor) -> Tensor:
         """Return the view with zero for the blocks that do not stay, given by a mask."""
+        if self.penalty.over.single:
+            return torch.where(stays.reshape(self.w.shape), self.w, 0.0)
         rows, restore = self.penalty.over.rows(self.w)
         return restore(torch.where(stays[:, None], rows, 0.0))
 

@@ -113,6 +113,8 @@ class Steered(LambdaController):
         self.exact = forms == {"latent"}  # whether λ is found from the latent weights
         self._follow()
         self.starts = self._left_now() if self.exact else [1.0] * len(self.shares)
+        if self.exact:  # thresholds never fall, so the given λ waits for the search, which may find it too large
+            self.strengths = [-FURTHEST] * len(self.shares)
         self._set()
 
     @property
