@@ -201,7 +201,7 @@ def test_the_ending_of_a_program(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
-        raise ModuleNotFoundError(name)
+        raise ModuleNotFoundError(name, name=name)
 
     monkeypatch.setattr("torchlasso._core.extras.importlib.import_module", missing)
     for call in (lambda: to_onnx(nn.Linear(3, 2), torch.randn(2, 3), tmp_path / "m.onnx"), lambda: read_onnx("m.onnx")):

@@ -122,7 +122,7 @@ def test_what_is_not_an_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
             RandomCrop(torch.zeros(2, 1, 8, 8), padding)
 
     def missing(name: str) -> Any:
-        raise ModuleNotFoundError(name)
+        raise ModuleNotFoundError(name, name=name)
 
     monkeypatch.setattr("torchlasso._core.extras.importlib.import_module", missing)
     for make, name in ((lambda: RandomCrop(torch.zeros(2, 1, 8, 8)), "crop"), (RandomFlip, "flip")):

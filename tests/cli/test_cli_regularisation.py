@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_refused(
         assert not run.exists()
 
     def missing(name: str) -> Any:
-        raise ModuleNotFoundError(name)
+        raise ModuleNotFoundError(name, name=name)
 
     monkeypatch.setattr("torchlasso._core.extras.importlib.import_module", missing)
     cli.assert_refused(

@@ -69,6 +69,7 @@ class Target(Protocol):
     strengths: list[float]
     steps: int
     allow_empty: bool
+    stuck: bool
 
     def steered(self) -> list[tuple[Group, int, float]]: ...
     def left_under(self, trials: Sequence[Trial]) -> list[float]: ...
@@ -117,6 +118,7 @@ class LatentSearch:
         if caps and self._is_too_much(caps, factors):
             self._tighten(caps)
             factors = self._landed(caps, factors)
+        target.stuck = not all(factors)  # less was left than wanted before anything was taken
         for group, unit, _ in target.steered():
             group["cut"] = max(1.0, factors[unit])
             scale_thresholds(target.optimizer, group, factors_below(group, factors[unit], caps))

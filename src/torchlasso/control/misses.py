@@ -20,7 +20,7 @@ class Missed(Protocol):
 
     what: str
     exact: bool
-    block: float
+    stuck: bool
     strengths: list[float]
     closing: Closing | None
 
@@ -43,8 +43,7 @@ def _reason(target: Missed, excess: float) -> str:
     if target.exact:
         if too_much:
             return "no λ leaves so little"
-        near = -excess <= target.block
-        return "a block more would have been too much" if near else "blocks that were zero did not come back"
+        return "blocks that were zero did not come back" if target.stuck else "a block more would have been too much"
     if target.closing is not None:
         if too_much:
             return "no more blocks can go"

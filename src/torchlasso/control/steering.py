@@ -103,6 +103,7 @@ class Steered(LambdaController):
         self.unit: dict[Tensor, int | None] = {}  # of each parameter; None where it is not steered
         self.waiting: dict[Tensor, int] = {}  # the number of steps without a gradient
         self._told: set[Tensor] = set()
+        self.stuck = False  # whether blocks that were zero did not come back to a target that asks for more of them
         self.samples = min(SAMPLES, steps)
         self._forecast = Forecast([], max(1, math.ceil(WINDOW * self.samples)), STRIDE)
         self._search = LatentSearch(self)
