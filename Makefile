@@ -58,7 +58,7 @@ test-fast: setup
 	$(PYTEST) -m 'not slow' --few 2 $(addprefix --ignore=tests/,cases distributed)
 
 smoke: setup
-	$(PYTEST) benchmarks/test_scripts.py
+	$(PYTEST) --dist load benchmarks/test_scripts.py
 
 # Given to the torchlasso of .venv by `make demo`, and to that of the wheel by `make wheel`.
 DEMO := train --data digits --model lenet-5 --sparsity 0.98 --epochs 100 --batch-size 32 --overwrite
