@@ -99,7 +99,6 @@ class Steered(LambdaController):
         self.shares, self.steps, self.warmup = list(shares), steps, warmup
         self.allow_empty, self.tolerance = allow_empty, tolerance
         self.every = max(1, steps // SAMPLES)
-        self.strengths = [0.0] * len(self.shares)  # logarithms
         self.unit: dict[Tensor, int | None] = {}  # of each parameter; None where it is not steered
         self.waiting: dict[Tensor, int] = {}  # the number of steps without a gradient
         self._told: set[Tensor] = set()
@@ -112,10 +111,10 @@ class Steered(LambdaController):
         if len(forms) > 1:
             raise ValueError(f"{name}: the groups have the forms {' and '.join(sorted(forms))}; give all of them one")
         self.exact = forms == {"latent"}  # whether λ is found from the latent weights
+        # logarithms; thresholds never fall, so the given λ waits for the search, which may find it too large
+        self.strengths = [-FURTHEST if self.exact else 0.0] * len(self.shares)
         self._follow()
         self.starts = self._left_now() if self.exact else [1.0] * len(self.shares)
-        if self.exact:  # thresholds never fall, so the given λ waits for the search, which may find it too large
-            self.strengths = [-FURTHEST] * len(self.shares)
         self._set()
 
     @property
@@ -274,12 +273,12 @@ class Steered(LambdaController):
         self._forecast.resize(smaller)
 
     def state_dict(self) -> dict[str, Any]:
-        waiting = [self.waiting.get(p, 0) for p in self.params]
         return {
             **super().state_dict(),
             "strengths": list(self.strengths),
             "starts": list(self.starts),
-            "waiting": waiting,
+            "stuck": self.stuck,
+            "waiting": [self.waiting.get(p, 0) for p in self.params],
             **({} if self.closing is None else self.closing.state_dict()),
             **self._forecast.state_dict(),
         }
@@ -288,6 +287,7 @@ class Steered(LambdaController):
         super().load_state_dict(state)
         self._follow()
         self.strengths, self.starts = list(state["strengths"]), list(state.get("starts", self.starts))
+        self.stuck = bool(state.get("stuck"))
         self.waiting = dict(zip(self.params, state["waiting"], strict=True))
         self._told = {p for p in self.params if not self.counts(p)}
         self._forecast.load_state_dict(state)
