@@ -226,14 +226,8 @@ def _losses() -> tuple[type[Exception], ...]:
 def _without_warnings_of_cleaning() -> Iterator[None]:
     """Keep joblib's process that cleans up after an interruption from saying so on the screen."""
     known = os.environ.get("PYTHONWARNINGS")
-    os.environ["PYTHONWARNINGS"] = CLEANED if known is None else f"{known},{CLEANED}"
-    try:
+    with _environment("PYTHONWARNINGS", CLEANED if known is None else f"{known},{CLEANED}"):
         yield
-    finally:
-        if known is None:
-            del os.environ["PYTHONWARNINGS"]
-        else:
-            os.environ["PYTHONWARNINGS"] = known
 
 
 @contextmanager
@@ -257,15 +251,22 @@ def _on_ray(joblib: Any, jobs: int | None) -> Iterator[None]:
 @contextmanager
 def _modules_of_this_process() -> Iterator[None]:
     """Let processes that are started find the modules that this one finds."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    with _environment("PYTHONPATH", os.pathsep.join(filter(None, sys.path))):
+        yield
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Give a variable of the environment another value, which processes that are started have."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ["PYTHONPATH"]
+            del os.environ[name]
         else:
-            os.environ["PYTHONPATH"] = before
+            os.environ[name] = before
 
 
 def _cores(jobs: int | None) -> int:
