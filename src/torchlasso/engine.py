@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +16,15 @@ from torchlasso._core.arguments import check_whole
 from torchlasso._core.extras import require
 from torchlasso._core.specs import unknown
 from torchlasso._core.threads import in_threads
+from torchlasso.backends import on_ray, without_warnings_of_cleaning
+from torchlasso.kept_results import kept_calls
 from torchlasso.startup import leaving_interrupts_here
 
 JOBLIB, RAY = "joblib", "ray"
 ENGINES = (JOBLIB, RAY)
-STREAMING = "torchlasso-ray"  # the name under which joblib knows the backend
-CLEANED = "ignore:resource_tracker"  # the start of its warnings
 DEATHS = 3  # of workers, one after the other without any result in between, until trainings are given up
+
+_threads: ContextVar[int] = ContextVar("threads of the trainings of estimators", default=1)
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -68,12 +71,31 @@ class Engine:
     ) -> list[R]:
         """Return the results of a function for all keys, in their order; see :meth:`Workers.run`.
 
+        Under :func:`torchlasso.kept_results.keep_results`, each is kept as soon as it is there, and none is made twice.
+
         >>> Engine(jobs=1).results(pow, [3, 2], lambda base: (base, 2))
         [9, 4]
         """
+        called, given = kept_calls(function, arguments)
         with self.started() as workers:
-            found = dict(workers.run(function, keys, arguments))
+            found = dict(workers.run(called, keys, given))
         return [found[key] for key in keys]
+
+    @contextmanager
+    def for_estimators(self) -> Iterator[None]:
+        """Let this engine train the models of estimators whose ``n_jobs`` is None.
+
+        Raises:
+            ValueError: joblib or Ray is not installed.
+        """
+        joblib = require("joblib", "sklearn", "several trainings at once")
+        elsewhere = self.name == RAY and self.jobs != 1
+        token = _threads.set(self.threads)
+        try:
+            with on_ray(joblib, self.jobs) if elsewhere else joblib.parallel_config(n_jobs=self.jobs):
+                yield
+        finally:
+            _threads.reset(token)
 
     def check_installed(self) -> None:
         """Raise ``ValueError`` if the engine is not installed; without other processes, none is needed."""
@@ -96,14 +118,19 @@ class Engine:
         import joblib
 
         with ExitStack() as stack:
-            stack.enter_context(_without_warnings_of_cleaning())
+            stack.enter_context(without_warnings_of_cleaning())
             if self.name == RAY:
-                stack.enter_context(_on_ray(joblib, self.jobs))
+                stack.enter_context(on_ray(joblib, self.jobs))
             backend, _ = joblib.parallel.get_active_backend()
             how = "generator_unordered" if backend.supports_return_generator else "list"
             with leaving_interrupts_here():
                 parallel = stack.enter_context(joblib.Parallel(n_jobs=self.jobs, return_as=how))
             yield Workers(parallel, self.threads)
+
+
+def engine_of(n_jobs: int | None) -> Engine:
+    """Return the engine of an estimator: joblib, or what :meth:`Engine.for_estimators` or joblib's context gives."""
+    return Engine(jobs=n_jobs, threads=_threads.get())
 
 
 @dataclass(frozen=True)
@@ -220,61 +247,3 @@ def _losses() -> tuple[type[Exception], ...]:
     ray = sys.modules.get("ray")
     names = ("RayActorError", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError")
     return (BrokenProcessPool, *(getattr(ray.exceptions, name) for name in names if ray is not None))
-
-
-@contextmanager
-def _without_warnings_of_cleaning() -> Iterator[None]:
-    """Keep joblib's process that cleans up after an interruption from saying so on the screen."""
-    known = os.environ.get("PYTHONWARNINGS")
-    with _environment("PYTHONWARNINGS", CLEANED if known is None else f"{known},{CLEANED}"):
-        yield
-
-
-@contextmanager
-def _on_ray(joblib: Any, jobs: int | None) -> Iterator[None]:
-    """Make Ray the backend of joblib; a local cluster is started if there is none, and stopped at the end."""
-    ray = require("ray", "ray", "--engine ray")
-    own = not ray.is_initialized()
-    if own:
-        local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": _cores(jobs), "include_dashboard": False}
-        with leaving_interrupts_here(), _modules_of_this_process():
-            ray.init(log_to_driver=False, logging_level="ERROR", **local)
-    try:
-        joblib.register_parallel_backend(STREAMING, _streaming())
-        with joblib.parallel_config(STREAMING, n_jobs=jobs):
-            yield
-    finally:
-        if own:
-            ray.shutdown()
-
-
-@contextmanager
-def _modules_of_this_process() -> Iterator[None]:
-    """Let processes that are started find the modules that this one finds."""
-    with _environment("PYTHONPATH", os.pathsep.join(filter(None, sys.path))):
-        yield
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Give a variable of the environment another value, which processes that are started have."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def _cores(jobs: int | None) -> int:
-    return jobs if jobs is not None and jobs > 0 else os.cpu_count() or 1
-
-
-def _streaming() -> type:
-    """Return joblib's backend for Ray with results that are returned as they fall, which Ray's pool can do."""
-    from ray.util.joblib.ray_backend import RayBackend
-
-    return type("StreamingRay", (RayBackend,), {"supports_return_generator": True})

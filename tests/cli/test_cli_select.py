@@ -21,7 +21,7 @@ from torchlasso.runs.selecting import computing
 
 pytestmark = pytest.mark.slow
 
-FASTEST = ("--pairs", "2", "--folds", "2")
+FASTEST = ("--pairs", "2", "--folds", "2", "--jobs", "1")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -143,7 +143,7 @@ def test_a_network(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     columns: dict[str, Any] = {f"f{i}": [f"{value:.4f}" for value in x[:, i]] for i in range(6)}
     columns["label"] = (x[:, 1] * x[:, 4] > 0).astype(int).tolist()
     path = write(tmp_path / "product.csv", columns)
-    options = ("--hidden", "16", "--features", "2", "--pairs", "1", "--folds", "2")
+    options = ("--hidden", "16", "--features", "2", "--pairs", "1", "--folds", "2", "--jobs", "1")
     ended = cli("select", "--data", path, *options, "--out", tmp_path / "out")
     assert (ended.code, ended.err) == (0, "")
     found = json.loads((tmp_path / "out" / "selection.json").read_text())

@@ -80,7 +80,7 @@ def test_bad_survival(
         (["--fdr", "2"], ["--fdr must be a share", "got 2"]),
         (["--folds", "1"], ["--folds must be at least 2"]),
         (["--pairs", "0"], ["--pairs must be at least 1"]),
-        (["--jobs", "0"], ["--jobs must be at least 1, or -1"]),
+        (["--jobs", "0"], ["--jobs must be at least 1; got 0"]),
         (["--hidden", "0"], ["--hidden must be widths of at least 1"]),
         (["--hidden", "wide"], ["--hidden takes numbers separated by commas, as in 64,32"]),
         (["--seed", "-1"], ["--seed must be at least 0"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,19 +12,33 @@ from rich.table import Table
 from torchlasso._core import files
 from torchlasso._core.extras import require
 from torchlasso.cli import options, screen
+from torchlasso.cli.starting import is_given, resumable
+from torchlasso.distributed import processes
 from torchlasso.runs.declared import SELECT
+from torchlasso.runs.engine_options import EngineOptions
 from torchlasso.runs.page.reading import joined_names
-from torchlasso.runs.selecting.folder import FEATURES, PAGE, RECORD, check_folder
+from torchlasso.runs.selecting.folder import (
+    FEATURES,
+    PAGE,
+    RECORD,
+    check_folder,
+    is_begun,
+    read_options,
+    read_selection,
+)
 from torchlasso.runs.selecting.options import SelectOptions
 from torchlasso.runs.selecting.record import Selection
 
 SHOWN, NAMED = 50, 10  # features on the screen, and names of columns that were left out
 
 
-@options.takes(SelectOptions)
+@options.takes(SelectOptions, EngineOptions)
 def select(
+    context: typer.Context,
     out: Annotated[str, typer.Option(help="Folder of the selection.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the selection in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the selection in the folder.")] = False,
+    allow_code: options.AllowCode = None,
     as_json: options.AsJson = False,
     **values: Any,
 ) -> None:
@@ -32,22 +47,45 @@ def select(
     Example: torchlasso select --data patients.csv --label ill --fdr 0.1 --group person --out selected
     """
     given = options.parsed(SelectOptions, SELECT, values)
-    if given["data"] is None:
-        raise ValueError("--data is missing")
+    engine, path = EngineOptions(**options.parsed(EngineOptions, SELECT, values)), Path(out)
     if not out:
         raise ValueError("--out must name a folder; got an empty text")
-    chosen, folder = SelectOptions(**given), Path(out)
-    check_folder(folder, overwrite)
+    if resume and overwrite:
+        raise ValueError("--resume and --overwrite exclude each other")
+    if given["data"] is None and not resume:
+        raise ValueError("--data is missing")
+    if processes.size() > 1:
+        raise ValueError("torchlasso select starts its own processes: run it without torchrun")
+    allowed = options.allowed(given["data"], by=allow_code)
+    chosen = _taken(context, path, given, allowed) if resume else SelectOptions(**given)
+    if not resume:
+        check_folder(path, overwrite)
     require("sklearn", "sklearn", "selecting features")
+    started = engine.started_for(2 * chosen.pairs)
+    started.check_installed()
     # not before: the other commands do without scikit-learn, and start a second sooner
     from torchlasso.runs.selecting.running import run_selection
 
-    with screen.aside(as_json):
-        selection = run_selection(chosen, folder, screen.say)
+    consent = "".join(f" --allow-code {name}" for name in sorted(allowed))
+    command = f"torchlasso select --resume --out {shlex.quote(out)}{consent}"
+    with resumable(lambda: is_begun(path), command), screen.aside(as_json):
+        selection = read_selection(path) if resume else None
+        if selection is None:
+            selection = run_selection(chosen, path, started, screen.say, resume=resume)
         _show(selection)
-        screen.say(f"{folder}: {FEATURES}, {RECORD}, {PAGE}")
+        screen.say(f"{path}: {FEATURES}, {RECORD}, {PAGE}")
     if as_json:
         print(files.as_json(selection.to_dict()), end="")
+
+
+def _taken(context: typer.Context, path: Path, given: dict[str, Any], allowed: frozenset[str]) -> SelectOptions:
+    """Return the options of the selection in the folder, which those on the command line have to agree with."""
+    chosen = read_options(path, allowed)
+    for key, value in given.items():
+        if is_given(context, key) and value != getattr(chosen, key):
+            flag, was = f"--{key.replace('_', '-')}", getattr(chosen, key)
+            raise ValueError(f"{flag} {value} differs from the selection's {was}; a resumed one keeps its options")
+    return chosen
 
 
 def _show(result: Selection) -> None:

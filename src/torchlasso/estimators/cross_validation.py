@@ -13,7 +13,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
 from torchlasso._core.arguments import check_whole
 from torchlasso._core.specs import unknown
-from torchlasso.engine import Engine
+from torchlasso.engine import engine_of
 from torchlasso.estimators.base import SparseEstimator, Table, check_number
 from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.models import Fitted, ModelPath
@@ -56,10 +56,12 @@ class CrossValidatedStrength(SparseEstimator):
         given = self.lams
         lams = path.grid(int(given)) if isinstance(given, int | np.integer) else sorted(map(float, given))
         splitter = self._splitter(table, seed)
-        strata, scorer = self._strata(table), self._scorer()
+        own = copy(self)
+        own.n_jobs = None  # it changes no result, and kept ones do not depend on it
+        strata, scorer = self._strata(table), own._scorer()
         folds = [*splitter.split(table.x, table.y if strata is None else strata, table.groups)]
-        found = Engine(jobs=self.n_jobs).results(
-            _fold, range(len(folds)), lambda k: (self, table, groups, seed, lams, scorer, *folds[k])
+        found = engine_of(self.n_jobs).results(
+            _fold, range(len(folds)), lambda k: (own, table, groups, seed, lams, scorer, *folds[k])
         )
         self.lams_ = np.array(lams)
         self.scores_ = np.stack([scores for scores, _ in found], axis=1)  # (λ, folds)

@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from torchlasso._core.arguments import check_whole, is_number, shown
-from torchlasso.engine import Engine
+from torchlasso.engine import engine_of
 from torchlasso.estimators.base import DTYPES, SparseEstimator, as_dense, row_groups, row_weights
 from torchlasso.estimators.classifier import SparseClassifier
 from torchlasso.estimators.cox import SparseCox
@@ -216,7 +216,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     ) -> tuple[FeatureGroups, Numbers, float]:
         """Return the groups of features, the importance of each in each half, and the least that is known in all."""
         base, features = self.estimator_, x.shape[1]
-        engine, numbers = Engine(jobs=self.n_jobs), range(len(halves))
+        engine, numbers = engine_of(self.n_jobs), range(len(halves))
         seeds = random.randint(2**31 - 1, size=len(halves)).tolist()
         is_linear = isinstance(base, SparseEstimator) and not base.module and not len(base.hidden)
         if not is_linear and not isinstance(base, GivenStrength):

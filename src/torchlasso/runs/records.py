@@ -47,7 +47,11 @@ def _value(value: Any, hint: Any, name: str, origin: str) -> Any:
         if is_dataclass(arm) and isinstance(arm, type) and isinstance(value, dict):
             return parse_record(arm, value, origin)
         if get_origin(arm) is tuple and isinstance(value, list):
-            return tuple(_value(item, get_args(arm)[0], name, origin) for item in value)
+            first, *rest = get_args(arm)
+            kinds = [first] * len(value) if rest == [...] else [first, *rest]
+            if len(kinds) != len(value):
+                continue
+            return tuple(_value(item, kind, name, origin) for item, kind in zip(value, kinds, strict=True))
         if get_origin(arm) is dict and isinstance(value, dict):
             return {key: _value(item, get_args(arm)[1], name, origin) for key, item in value.items()}
         if type(value) is int and not -LARGEST <= value <= LARGEST:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import SelectFromModel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from torchlasso.estimators import FeatureSelector, StabilitySelection
 from torchlasso.estimators.points import Numbers
+from torchlasso.kept_results import call_kept
 from torchlasso.runs.selecting.candidates import Candidates
 from torchlasso.runs.selecting.options import SelectOptions
-from torchlasso.runs.selecting.record import CurvePoint, Partner, RankedFeature, Selection
-from torchlasso.runs.selecting.tasks import CLOSE, fit_weighted
+from torchlasso.runs.selecting.record import Partner, RankedFeature, Selection
+from torchlasso.runs.selecting.scoring import Splits, l1_scored, point, rising, scored
+from torchlasso.runs.selecting.tasks import CLOSE
 
-Splits = Sequence[tuple[Numbers, Numbers]]
 LAMS, THRESHOLDS = 25, 60  # values of λ of the cross-validation, and of the halves
 EACH = 3  # scikit-learn's model is trained for every third λ
 ALIKE, PARTNERS = 0.9, 10  # the least correlation of a partner, and the most of a feature
@@ -44,6 +42,25 @@ class Frequencies:
     shares: Numbers
     each: Numbers
     q_values: Numbers | None
+
+
+class Searched(NamedTuple):
+    """The search for λ by cross-validation: the attributes of an estimator with these names, and an underscore."""
+
+    lams: Numbers
+    scores: Numbers
+    features: Numbers
+    lam: float
+    support: Numbers
+    feature_importances: Numbers
+
+
+class Fitted(NamedTuple):
+    """A model of all rows: the attributes of an estimator with these names, and an underscore."""
+
+    lam: float
+    support: Numbers
+    feature_importances: Numbers
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,7 @@ class Models:
 
     def searching(self, splits: Splits) -> Any:
         """Return a model whose λ is found by cross-validation, each point trained on without the penalty."""
-        options = {"lams": LAMS, "cv": splits, "rule": "one-se", "n_jobs": self.options.jobs, "relaxed": True}
+        options = {"lams": LAMS, "cv": splits, "rule": "one-se", "relaxed": True}
         return self.task.searching(**self.common, **options)
 
     def of(self, number: int) -> Any:
@@ -116,18 +133,20 @@ def select_features(table: Candidates, options: SelectOptions, say: Callable[[st
     start, models = time.perf_counter(), Models(table, options)
     splits = table.folds(options.folds, options.seed)
     say(f"{len(splits)} folds: {table.task.measure} over the number of features")
-    searched = models.searching(splits).fit(table.x, table.y, sample_weight=table.weights)
-    path = zip(searched.features_[::-1], searched.scores_[::-1], strict=True)
-    curve = _rising(_point(float(features.mean()), scores) for features, scores in path)
-    one_se = searched.scores_[np.searchsorted(searched.lams_, searched.lam_)]
+    searched = Searched(*_kept_fit(models.searching(splits), table, Searched._fields))
+    path = zip(searched.features[::-1], searched.scores[::-1], strict=True)
+    curve = rising(point(float(features.mean()), scores) for features, scores in path)
+    one_se = searched.scores[np.searchsorted(searched.lams, searched.lam)]
     say(f"{2 * options.pairs} halves of the rows: how often each feature is selected")
     frequencies, support, lams = _chosen(models, searched)
     number = int(support.sum())
     say(f"the same folds: all features, the chosen number of them, and {table.task.peer}")
-    at = _scored(models.of(number), table, splits, number) if number else None
-    l1 = [_l1_scored(models, lam, table, splits) for lam in searched.lams_[::-EACH]]
-    lams_of_l1 = searched.lams_[::-EACH].tolist()
-    enough = next((lam for lam, point in zip(lams_of_l1, l1, strict=True) if point.features >= number), lams_of_l1[-1])
+    lams_of_l1 = searched.lams[::-EACH].tolist()
+    unselective = table.task.unselective(models.rows)
+    l1 = l1_scored([models.l1(lam) for lam in lams_of_l1], unselective, table, splits)
+    enough = next((lam for lam, each in zip(lams_of_l1, l1, strict=True) if each.features >= number), lams_of_l1[-1])
+    compared = [(models.of(number), number), (models.l1_of(number, enough), number)] if number else []
+    *at, everything = scored([*compared, (models.everything(), len(support))], table, splits)
     order = _order(support, frequencies, lams)
     partners = _partners(table, support)
     ranked = tuple(
@@ -156,90 +175,51 @@ def select_features(table: Candidates, options: SelectOptions, say: Callable[[st
         halves=2 * options.pairs,
         folds=len(splits),
         curve=curve,
-        l1=_rising(l1),
-        one_se=_point(float(searched.support_.sum()), one_se),
-        at=at,
-        l1_at=_scored(models.l1_of(number, enough), table, splits, number) if number else None,
-        everything=_scored(models.everything(), table, splits, len(support)),
+        l1=rising(l1),
+        one_se=point(float(searched.support.sum()), one_se),
+        at=at[0] if at else None,
+        l1_at=at[1] if at else None,
+        everything=everything,
         seconds=time.perf_counter() - start,
     )
     return Analysis(selection, frequencies, support)
 
 
-def _chosen(models: Models, searched: Any) -> tuple[Frequencies, Numbers, Numbers]:
+def _kept_fit(model: Any, table: Candidates, wanted: tuple[str, ...]) -> Any:
+    """Fit a model to all rows, unless this is kept, and return some of its attributes."""
+    return call_kept(_fit, model, table.x, table.y, table.weights, wanted)
+
+
+def _fit(model: Any, x: Numbers, y: Numbers, weights: Numbers | None, wanted: tuple[str, ...]) -> tuple[Any, ...]:
+    fitted = model.fit(x, y, sample_weight=weights)
+    return tuple(getattr(fitted, f"{name}_") for name in wanted)
+
+
+def _chosen(models: Models, searched: Searched) -> tuple[Frequencies, Numbers, Numbers]:
     """Return the stability of the features, a mask of the chosen ones, and the largest λ at which each is read."""
     options, table = models.options, models.table
-    halving: dict[str, Any] = {"pairs": options.pairs, "random_state": options.seed, "n_jobs": options.jobs}
+    halving: dict[str, Any] = {"pairs": options.pairs, "random_state": options.seed}
     if options.fdr is not None:
         stable = StabilitySelection(models.sparse(), fdr=options.fdr, **halving)
         stable.fit(table.x, table.y, sample_weight=table.weights, groups=table.groups)
         shares = stable.frequencies_
         found = Frequencies(stable.lams_, shares, shares.max(axis=0), stable.q_values_)
-        importances = searched.feature_importances_
-        return found, stable.support_, importances
-    number = options.features or int(searched.support_.sum())
-    if number == table.x.shape[1]:
-        model = models.sparse(lam=float(searched.lams_[0]), points=THRESHOLDS // 2)
-        model.fit(table.x, table.y, sample_weight=table.weights)
-        support = np.ones(number, dtype=bool)
-    else:
-        model = models.sparse(features=number, points=THRESHOLDS // 2)
-        model.fit(table.x, table.y, sample_weight=table.weights)
-        support = model.support_
-    high = float(searched.lams_[-1])
+        return found, stable.support_, searched.feature_importances
+    number = options.features or int(searched.support.sum())
+    takes_all = number == table.x.shape[1]
+    given = {"lam": float(searched.lams[0])} if takes_all else {"features": number}
+    model = Fitted(*_kept_fit(models.sparse(**given, points=THRESHOLDS // 2), table, Fitted._fields))
+    support = np.ones(number, dtype=bool) if takes_all else model.support
+    high = float(searched.lams[-1])
     # of linear models λ, of networks the sensitivity to a feature
-    largest, least = (10.0, 1e-4) if options.hidden else (1.2 * high, 0.5 * float(model.lam_))
+    largest, least = (10.0, 1e-4) if options.hidden else (1.2 * high, 0.5 * model.lam)
     lams = np.geomspace(largest, least, THRESHOLDS)
-    base = models.sparse(lam=model.lam_)
+    base = models.sparse(lam=model.lam)
     stable = StabilitySelection(base, lams=lams, **halving)
     stable.fit(table.x, table.y, sample_weight=table.weights, groups=table.groups)
     nearest = int(np.abs(stable.frequencies_.sum(axis=1) - number).argmin())
     found = Frequencies(stable.lams_, stable.frequencies_, stable.frequencies_[nearest], None)
-    return found, support, model.feature_importances_
-
-
-def _rising(points: Iterable[CurvePoint]) -> tuple[CurvePoint, ...]:
-    """Return the points of falling λ by their number of features, the last of each number and none without any."""
-    found: list[CurvePoint] = []
-    for point in points:
-        while found and found[-1].features >= point.features:
-            found.pop()
-        found += [point] if point.features else []
-    return tuple(found)
-
-
-def _point(features: float, scores: Numbers) -> CurvePoint:
-    return CurvePoint(features, float(scores.mean()), float(scores.std(ddof=1)) / len(scores) ** 0.5)
-
-
-def _scored(model: Any, table: Candidates, splits: Splits, features: int) -> CurvePoint:
-    """Train a model of so many features on each fold, and score it on the other rows."""
-    scores = []
-    for training, held_out in splits:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = fit_weighted(clone(model), table.x[training], table.y[training], table.own(training))
-        scores.append(table.task.score(fitted, table.x[held_out], table.y[held_out], table.own(held_out)))
-    return _point(features, np.array(scores))
-
-
-def _l1_scored(models: Models, lam: float, table: Candidates, splits: Splits) -> CurvePoint:
-    """Score the L1 model for λ, refitted on the features that it reads; without any if a fold reads none."""
-    scores, counts = [], []
-    for training, held_out in splits:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            weights = table.own(training)
-            scale = StandardScaler().fit(table.x[training], sample_weight=weights)
-            x, y = scale.transform(table.x[training]), table.y[training]
-            read = (np.atleast_2d(fit_weighted(models.l1(lam), x, y, weights).coef_) != 0).any(axis=0)
-            if not read.any():
-                return CurvePoint(0.0, 0.0, 0.0)
-            fitted = fit_weighted(table.task.unselective(models.rows), x[:, read], y, weights)
-        rows = scale.transform(table.x[held_out])[:, read]
-        scores.append(table.task.score(fitted, rows, table.y[held_out], table.own(held_out)))
-        counts.append(int(read.sum()))
-    return _point(float(np.mean(counts)), np.array(scores))
+    return found, support, model.feature_importances
 
 
 def _order(support: Numbers, frequencies: Frequencies, lams: Numbers) -> list[int]:

@@ -39,7 +39,6 @@ class SelectOptions:
     pairs: Annotated[int, Option("Pairs of halves of the rows, without a common row, to which models are fitted.")] = 25
     folds: Annotated[int, Option("Folds of the cross-validation.")] = 5
     seed: Annotated[int, Option("Seed of the splits and of networks.")] = 0
-    jobs: Annotated[int, Option("Models that are trained at the same time; -1 for one on each processor.")] = 1
 
     def __post_init__(self) -> None:
         refuse_large_numbers(self)
@@ -60,5 +59,3 @@ class SelectOptions:
             raise ValueError(f"--hidden must be widths of at least 1; got {','.join(map(str, self.hidden))}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed must be at least 0 and below 2^32; got {self.seed}")
-        if self.jobs == 0 or self.jobs < -1:
-            raise ValueError(f"--jobs must be at least 1, or -1; got {self.jobs}")

@@ -10,34 +10,53 @@ from pathlib import Path
 import numpy as np
 
 from torchlasso._core.files import write_json, write_text
+from torchlasso._core.locks import held
+from torchlasso.engine import Engine, WorkersDiedError
+from torchlasso.kept_results import keep_results
 from torchlasso.runs.selecting.candidates import Candidates, read_candidates
 from torchlasso.runs.selecting.computing import Analysis, select_features
-from torchlasso.runs.selecting.folder import FEATURES, PAGE, RECORD
+from torchlasso.runs.selecting.folder import FEATURES, PAGE, PARTS, RECORD, begin, end
 from torchlasso.runs.selecting.options import SelectOptions
 from torchlasso.runs.selecting.page import selection_page
 from torchlasso.runs.selecting.record import Selection
 
 
-def run_selection(options: SelectOptions, folder: Path, say: Callable[[str], None]) -> Selection:
+def run_selection(
+    options: SelectOptions, folder: Path, engine: Engine, say: Callable[[str], None], *, resume: bool = False
+) -> Selection:
     """Select the features of a table, and write the record, a table of all features and the page into a folder.
+
+    The results of trainings are kept in the folder as they fall, and a resumed selection repeats none of them.
 
     Args:
         options: the table, and the number of features or the rate of false ones.
         folder: made if it does not exist.
+        engine: trains the models.
         say: prints a line about the next step.
+        resume: whether to go on with the selection in the folder, which has these options.
 
     Raises:
         ValueError: the table cannot be used, or no λ leaves so many features.
+        OSError: the processes died again and again, or a file cannot be written.
     """
     table = read_candidates(options)
-    found = select_features(table, options, say)
-    _write(folder, found, table, options)
+    table.folds(options.folds, options.seed)  # an error comes before anything is written
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / ".lock", f"{folder} is in use: another selection writes into it"):
+        if not resume:
+            begin(folder, options)
+        try:
+            with keep_results(folder / PARTS), engine.for_estimators():
+                found = select_features(table, options, say)
+        except WorkersDiedError as error:
+            raise OSError(f"{error}; resume with: torchlasso select --resume --out {folder}") from error
+        _write(folder, found, table, options)
+        end(folder)
     return found.selection
 
 
 def _write(path: Path, found: Analysis, table: Candidates, options: SelectOptions) -> None:
     """Write the files of a selection into a folder, the record last."""
-    path.mkdir(parents=True, exist_ok=True)
     write_text(path / FEATURES, _features(found, table))
     title = f"Features of {Path(options.data).name}"
     write_text(path / PAGE, selection_page(found, table.names, options, title))
