@@ -141,6 +141,51 @@ def test_removed_units_count_as_saved_for_a_budget():
     assert control.left[0] < 0.7
 
 
+def test_several_optimizers_of_one_model():
+    """The dead units take no part in any step, so the losses stay the same."""
+
+    def trained(shrinks: bool) -> list[float]:
+        model = network()
+        optimizers = [
+            tl.ProxAdam(tl.param_groups(model[:4], tl.L1(over=tl.Filters()), lam=1e-4), lr=0.01),
+            torch.optim.SGD(model[4].parameters(), lr=0.05, momentum=0.9),
+            torch.optim.Adam(model[6].parameters(), lr=0.01, amsgrad=True),
+        ]
+        controls = [tl.Reweighted(optimizers[0], theta=0.1), tl.Warmup(optimizers[0], steps=6)]
+        losses = []
+        for i in range(8):
+            for other in optimizers[1:]:
+                other.zero_grad()
+            losses.append(step(model, optimizers[0], *controls))
+            for other in optimizers[1:]:
+                other.step()
+            if i == 3 and shrinks:
+                assert tl.shrink_(model, optimizers, X[:2], controllers=controls).removed == 4
+                assert model[4].weight.shape == (5, 80)
+        return losses
+
+    assert trained(True) == pytest.approx(trained(False), rel=1e-10)
+
+
+@pytest.mark.parametrize("over", [tl.Rows(), tl.Elements()])
+def test_a_part_of_a_model_whose_groups_reach_beyond_it(over):
+    model = network()
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=over), lam=1e-4), lr=0.01)
+    step(model, optimizer)
+    for i in DEAD["4"]:
+        assert not model[4].weight[i].any()
+    body = model[:5]
+    assert tl.shrink_(body, optimizer, X[:2]).removed == 3  # its outputs stay
+    assert model[4].weight.shape == (6, 80)
+    step(model, optimizer)
+
+
+def test_optimizers_are_a_list_of_optimizers():
+    model = network()
+    with pytest.raises(TypeError, match="shrink_: optimizer must be the optimizer of the model, or a list of several"):
+        tl.shrink_(model, [torch.optim.SGD(model.parameters()), "adam"], X[:2])
+
+
 @pytest.mark.parametrize("blocks", [tl.Heads(n=2), tl.Chunks(n=2), tl.SingularValues()])
 def test_blocks_that_would_become_others_are_refused(blocks):
     model = network()

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
+import torchlasso as tl
 from tests.support.cluster import Cluster
 from tests.support.loops import (
     EPOCHS,
@@ -133,6 +134,19 @@ def fsdp() -> None:
     again = fit(Sharded(False), strategy(), SparseTraining(controllers), ckpt_path=file)
     for p, q in zip(again.parameters(), module.parameters(), strict=True):
         assert torch.equal(local(p.detach()), local(q.detach()))
+
+
+@CLUSTER.scenario("FSDP2, the model cannot become smaller")
+def refused() -> None:
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    options = {"example_inputs": EXAMPLE.double(), "submodule": "net"}
+    with pytest.raises(ValueError, match=r"a sharded model cannot become smaller, since FSDP divides the"):
+        fit(Sharded(False), strategy, SparseTraining(controllers, shrink_every=1, **options))
+    net = network().double()
+    fully_shard(net)
+    for act in (tl.compact, lambda model, x: tl.shrink_(model, torch.optim.Adam(model.parameters()), x)):
+        with pytest.raises(ValueError, match=r"FSDPSequential cannot be exported.*: it is sharded, and its parts have"):
+            act(net, EXAMPLE.double())
 
 
 @pytest.mark.parametrize("name", CLUSTER.scenarios)

@@ -40,26 +40,33 @@ def check_optimizer(optimizer: Optimizer) -> None:
             )
 
 
-def apply_with_optimizer_(
-    compaction: Compaction, model: nn.Module, optimizer: Optimizer, controllers: Iterable[LambdaController]
+def apply_with_optimizers_(
+    compaction: Compaction, model: nn.Module, optimizers: Sequence[Optimizer], controllers: Iterable[LambdaController]
 ) -> None:
-    """Apply a compaction to a model, and to its optimizer, penalties and controllers."""
-    check_optimizer(optimizer)
+    """Apply a compaction to a model, and to its optimizers, penalties and controllers."""
+    for optimizer in optimizers:
+        check_optimizer(optimizer)
     slicing = Slicing(compaction.removal, compaction.apply_(model))
+    owners: Owners = {p: (module, name.rpartition(".")[2]) for name, module, p in named_parameters(model)}
+    for optimizer in optimizers:
+        _apply(slicing, optimizer, owners)
+    for control in controllers:
+        control.resize(slicing.sliced)
+
+
+def _apply(slicing: Slicing, optimizer: Optimizer, owners: Owners) -> None:
+    """Make the state and the penalties of an optimizer as small as its parameters."""
     for p, state in optimizer.state.items():
         for key, value in state.items():
             if key != THRESHOLD:
                 state[key] = slicing.sliced(p, value)
     if isinstance(optimizer, Proximal):
-        owners: Owners = {p: (module, name.rpartition(".")[2]) for name, module, p in named_parameters(model)}
         for i, group in enumerate(optimizer.param_groups):
             old = optimizer.penalties[i]
             if old is not None:
                 optimizer.penalties[i] = new = slicing.penalty(group, old, owners)
                 slicing.weights(optimizer.weights, group["params"], old.over, new.over)
                 slicing.thresholds(group, optimizer.state, old.over, new.over)
-    for control in controllers:
-        control.resize(slicing.sliced)
 
 
 class Slicing:
@@ -92,7 +99,7 @@ class Slicing:
         changed = [i for i, p in enumerate(params) if p in self.dims]
         if not changed:
             return penalty
-        fitted = [penalty.fit(*owners[p]) for p in params]
+        fitted = [penalty.fit(*owners[p]) for p in params if p in owners]  # others are not in this part of the model
         if any(other != fitted[0] for other in fitted):
             raise RuntimeError(f"the layers of one group no longer have the same layout, which {penalty} needs")
         before = [self._in_old_shape(p) for p in params]

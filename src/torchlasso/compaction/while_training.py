@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
-from torchlasso._core.arguments import check_kind, check_model, check_sequence
+from torchlasso._core.arguments import check_model, check_sequence
 from torchlasso._core.running import ExampleInputs, as_arguments
 from torchlasso._core.wrappers import unwrapped_optimizer
 from torchlasso.compaction.api import report_of
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.config import update_config_
 from torchlasso.compaction.operations import multiplications
-from torchlasso.compaction.optimizer_state import apply_with_optimizer_, check_optimizer
+from torchlasso.compaction.optimizer_state import apply_with_optimizers_, check_optimizer
 from torchlasso.compaction.pipeline import find_compaction
 from torchlasso.compaction.plan import plan_removal
 from torchlasso.compaction.removal import Removal
@@ -34,7 +34,7 @@ PASSES = 3  # a training step takes three times the multiplications of a forward
 
 def shrink_(
     model: nn.Module,
-    optimizer: Optimizer,
+    optimizer: Optimizer | Sequence[Optimizer],
     example_inputs: ExampleInputs,
     *,
     controllers: Iterable[LambdaController] = (),
@@ -59,7 +59,7 @@ def shrink_(
 
     Args:
         model: a model in training.
-        optimizer: the optimizer of the model: any of torch's, proximal or not.
+        optimizer: the optimizer of the model: any of torch's, proximal or not. Give all of them if several train it.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. A small batch is enough.
         controllers: the controllers of the optimizer's λ.
         multiple_of: see :func:`torchlasso.compact`.
@@ -89,14 +89,16 @@ def shrink_(
     """
     controllers = [controllers] if isinstance(controllers, LambdaController) else list(controllers)
     check_model("shrink_: model", model)
-    check_kind("shrink_: optimizer", optimizer, Optimizer, "the optimizer of the model")
-    optimizer = unwrapped_optimizer(optimizer)
+    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
+    check_sequence("shrink_: optimizer", optimizers, Optimizer, "the optimizer of the model, or a list of several")
+    optimizers = [unwrapped_optimizer(each) for each in optimizers]
     check_sequence("shrink_: controllers", controllers, LambdaController, "controllers of λ, such as torchlasso.Warmup")
-    check_optimizer(optimizer)
+    for each in optimizers:
+        check_optimizer(each)
     compaction = find_compaction(model, example_inputs, multiple_of)
     check_agreement(compaction)
     before = Totals.of(model, example_inputs)
-    apply_with_optimizer_(compaction, model, optimizer, controllers)
+    apply_with_optimizers_(compaction, model, optimizers, controllers)
     config = update_config_(model, example_inputs)
     return report_of(compaction, before, Totals.of(model, example_inputs), config)
 
@@ -140,12 +142,16 @@ class Shrinker:
         self._rows = len(first)
 
     def consider(
-        self, model: nn.Module, optimizer: Optimizer, controllers: Iterable[LambdaController], rows_left: int
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        controllers: Iterable[LambdaController],
+        rows_left: int,
     ) -> float | None:
         """Make the model smaller, if that saves time.
 
         Args:
-            model, optimizer, controllers: see :func:`torchlasso.shrink_`.
+            model, optimizers, controllers: see :func:`torchlasso.shrink_`.
             rows_left: the number of rows that the model is still to be trained on, counted in every epoch.
 
         Returns:
@@ -161,7 +167,7 @@ class Shrinker:
             return None
         compaction = find_compaction(model, self.example_inputs, self.multiple_of, units)
         check_agreement(compaction)
-        apply_with_optimizer_(compaction, model, optimizer, controllers)
+        apply_with_optimizers_(compaction, model, optimizers, controllers)
         self.records.append(compaction.to_dict())
         self._units = find_units(model, self.example_inputs)
         return after / before
@@ -170,13 +176,13 @@ class Shrinker:
         self,
         records: Iterable[Mapping[str, Any]],
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizers: Sequence[Optimizer],
         controllers: Iterable[LambdaController],
     ) -> None:
-        """Repeat recorded compactions on a model, its optimizer and controllers; load the weights afterwards."""
+        """Repeat recorded compactions on a model, its optimizers and controllers; load the weights afterwards."""
         for record in records:
             units = find_units(model, self.example_inputs)
-            apply_with_optimizer_(Compaction.from_dict(record, units), model, optimizer, controllers)
+            apply_with_optimizers_(Compaction.from_dict(record, units), model, optimizers, controllers)
             self.records.append(dict(record))
         self._units = find_units(model, self.example_inputs)
 

@@ -17,10 +17,16 @@ from torch.fx import config
 
 from torchlasso._core.running import ExampleInputs, as_arguments, as_tree, quietly, repeatable
 from torchlasso._core.text import first_line
+from torchlasso.distributed.sharding import any_sharded
 from torchlasso.graph.operators import arguments
 from torchlasso.graph.outputs import run
 from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
 from torchlasso.graph.recurrent_layers import STATES, divide_recurrent_layers_
+
+SHARDED = (
+    "it is sharded, and its parts have the sizes that the parameters had then; find units before it is sharded, and "
+    "compact the whole model, from a full state dict, in one process"
+)
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -81,7 +87,8 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, known: Callable[[Any]
             alike = divide_recurrent_layers_(program.graph)
     except Exception as error:  # of many kinds, from Dynamo to the model's own code
         raise ValueError(
-            f"{type(model).__name__} cannot be exported, so its units are unknown: {_why(error)}"
+            f"{type(model).__name__} cannot be exported, so its units are unknown: "
+            f"{SHARDED if any_sharded(model.parameters()) else _why(error)}"
         ) from error
     return replace(_read(model, program, args, kwargs, precision), single=single, outputs=outputs, alike=alike)
 

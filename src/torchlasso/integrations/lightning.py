@@ -13,10 +13,11 @@ from torch.utils.hooks import RemovableHandle
 from torchlasso._core.arguments import check_whole
 from torchlasso._core.extras import require
 from torchlasso._core.running import ExampleInputs
+from torchlasso._core.wrappers import unwrapped_optimizer
 from torchlasso.compaction import CompactionReport, Shrinker, compact
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.integrations.averaged_weights import AveragedWeights
-from torchlasso.integrations.loop_control import LoopControl, MakeControllers, only_one
+from torchlasso.integrations.loop_control import LoopControl, MakeControllers
 
 try:
     from lightning.pytorch import LightningModule, Trainer
@@ -57,8 +58,8 @@ class SparseTraining(Callback):
         report: the report of that compaction; None otherwise.
 
     Raises:
-        ValueError: an argument is wrong; or, when training begins, no optimizer is proximal, or a model that is sharded
-            or has several optimizers is to become smaller.
+        ValueError: an argument is wrong; or, when training begins, no optimizer is proximal, or a sharded model is to
+            become smaller.
 
     Examples:
         >>> import torchlasso as tl
@@ -107,11 +108,11 @@ class SparseTraining(Callback):
             return
         if any_sharded(pl_module.parameters()):
             raise ValueError(
-                "SparseTraining: a sharded model cannot become smaller; compact it after training, in one process"
+                "SparseTraining: a sharded model cannot become smaller, since FSDP divides the parameters once, with "
+                "the sizes that they have then; compact the whole model after training, in one process"
             )
         model = self._model(pl_module)
         if self.shrink_every is not None:
-            only_one(trainer.optimizers, "SparseTraining")
             self._shrinker = Shrinker(model, self._inputs(pl_module))
         if self._weights is not None:
             self._replay(trainer, pl_module)
@@ -133,11 +134,11 @@ class SparseTraining(Callback):
         # the hooks of epochs are not called by a training that goes on from the last batch of one
         epoch = trainer.current_epoch if batch_idx == 0 else 0
         if self._shrinker is not None and self.shrink_every and epoch and epoch % self.shrink_every == 0:
-            optimizer = only_one(trainer.optimizers, "SparseTraining")
+            optimizers = [unwrapped_optimizer(optimizer) for optimizer in trainer.optimizers]
             self._averaged.use()
             with _unwrapped(trainer):
                 model = self._model(pl_module)
-                self._shrinker.consider(model, optimizer, self._control.controllers, ALWAYS)
+                self._shrinker.consider(model, optimizers, self._control.controllers, ALWAYS)
         self._averaged.begin_step()
 
     def on_train_batch_end(
@@ -219,10 +220,10 @@ class SparseTraining(Callback):
         """Make the full model as small as that of the checkpoint, and load the weights."""
         loaded = self._loaded or {"shrinks": [], "steps": 1}
         if self._shrinker is not None and loaded["shrinks"]:
-            optimizer = only_one(trainer.optimizers, "SparseTraining")
-            self._control.begin([optimizer], loaded["steps"])  # of the full model, before it becomes smaller
+            optimizers = [unwrapped_optimizer(optimizer) for optimizer in trainer.optimizers]
+            self._control.begin(optimizers, loaded["steps"])  # of the full model, before it becomes smaller
             with _unwrapped(trainer):
-                self._shrinker.replay(loaded["shrinks"], self._model(pl_module), optimizer, self._control.controllers)
+                self._shrinker.replay(loaded["shrinks"], self._model(pl_module), optimizers, self._control.controllers)
         pl_module.load_state_dict(self._weights or {})  # whose error says which sizes differ
         self._weights = None
 

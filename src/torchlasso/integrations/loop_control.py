@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from torchlasso._core.arguments import shown
@@ -175,17 +174,3 @@ class LoopControl:
 
     def _params(self) -> list[Tensor]:
         return [p for group in self._groups() for p in group["params"]]
-
-
-def only_one(optimizers: Sequence[Any], name: str) -> Optimizer:
-    """Return the optimizer of a model that is to become smaller.
-
-    Raises:
-        ValueError: there are several, whose states would have to become smaller, too.
-    """
-    if len(optimizers) != 1:
-        raise ValueError(
-            f"{name}: a model can become smaller while one optimizer trains it; here are {len(optimizers)}"
-        )
-    found: Optimizer = unwrapped_optimizer(optimizers[0])
-    return found

@@ -149,7 +149,7 @@ class Trainer:
         if self.shrinker is None or not togo:
             return None
         start = time.perf_counter()
-        left = self.shrinker.consider(self.model, self.optimizer, self.controls, togo * len(self.x))
+        left = self.shrinker.consider(self.model, [self.optimizer], self.controls, togo * len(self.x))
         self.seconds += time.perf_counter() - start
         return left
 
@@ -208,7 +208,7 @@ class Trainer:
         that of a shorter plan: the learning rate is what this plan has at the step.
         """
         if self.shrinker is not None:
-            self.shrinker.replay(state["shrinks"], self.model, self.optimizer, self.controls)
+            self.shrinker.replay(state["shrinks"], self.model, [self.optimizer], self.controls)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict({**state["scheduler"], "lr_lambdas": [None] * len(self.optimizer.param_groups)})
