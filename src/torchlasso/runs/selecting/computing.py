@@ -55,7 +55,7 @@ class Searched(NamedTuple):
     feature_importances: Numbers
 
 
-class Fitted(NamedTuple):
+class ChosenModel(NamedTuple):
     """A model of all rows: the attributes of an estimator with these names, and an underscore."""
 
     lam: float
@@ -208,7 +208,7 @@ def _chosen(models: Models, searched: Searched) -> tuple[Frequencies, Numbers, N
     number = options.features or int(searched.support.sum())
     takes_all = number == table.x.shape[1]
     given = {"lam": float(searched.lams[0])} if takes_all else {"features": number}
-    model = Fitted(*_kept_fit(models.sparse(**given, points=THRESHOLDS // 2), table, Fitted._fields))
+    model = ChosenModel(*_kept_fit(models.sparse(**given, points=THRESHOLDS // 2), table, ChosenModel._fields))
     support = np.ones(number, dtype=bool) if takes_all else model.support
     high = float(searched.lams[-1])
     # of linear models λ, of networks the sensitivity to a feature
