@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchlasso.data import class_indices, holdout
+from torchlasso.data import class_indices, holdout, splits
+from torchlasso.data.labels import distinct, distinct_values, narrowed
 
 seeded = settings(derandomize=True, deadline=None)
 classes = st.lists(st.integers(0, 6), max_size=60).map(lambda y: torch.tensor(y, dtype=torch.int64))
@@ -98,3 +99,25 @@ def test_class_indices_name_the_first_unknown_label() -> None:
         class_indices(np.array(["a", "z", "c"]), ["a", "b"])
     with pytest.raises(ValueError, match=r"class labels must have the shape \(n,\), not \(1, 2\)"):
         class_indices(np.zeros((1, 2)), ["a"])
+
+
+@seeded
+@given(st.lists(st.sampled_from([-(2**40), -129, -1, 0, 1, 127, 128, 2**31]), max_size=30), st.integers(0, 5))
+def test_distinct_labels_are_those_of_numpy(y, shift) -> None:
+    labels = np.array(y, dtype=np.int64) + shift
+    values, places = distinct(labels)
+    wanted, inverse = np.unique(labels, return_inverse=True)
+    assert values.tolist() == distinct_values(labels).tolist() == wanted.tolist()
+    assert places.tolist() == inverse.reshape(-1).tolist()
+    small = narrowed(labels)
+    assert small.tolist() == labels.tolist()
+    assert distinct(small)[1].tolist() == places.tolist()
+
+
+def test_holdout_takes_the_first_rows_of_each_class_of_a_random_order(monkeypatch) -> None:
+    y = torch.arange(1400) % 7
+    order = torch.randperm(1400, generator=torch.Generator().manual_seed(3)).tolist()
+    wanted = sorted(row for k in range(7) for row in [i for i in order if y[i] == k][:50])
+    for at_once in (1, 13, 1400):
+        monkeypatch.setattr(splits, "AT_ONCE", at_once)
+        assert holdout(y, 0.25, seed=3)[1].tolist() == wanted

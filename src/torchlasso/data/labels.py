@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torchlasso.data.text_options import TextOptions
 LABEL_NAMES = ("label", "class", "target", "y")
 CLASSIFICATION, REGRESSION = TASKS = ("classification", "regression")
 SPAN = 1 << 20  # between the least and the largest of whole numbers that are counted
+AT_ONCE = 1 << 18  # labels that are looked up at a time
 MANY = 20  # different whole numbers as labels; more need about as many rows squared to be taken as classes
 
 
@@ -167,14 +168,14 @@ def raw_labels(y: Labels, origin: str, task: str | None = None) -> Labels:
     if task is None:
         _refuse_rows(y < 0, y, "of classes must be 0 or more, or text, unless task= is given", origin)
         _refuse_many_values(y, origin)
-    return y.astype(np.int64)
+    return y.astype(np.int64, copy=False)
 
 
 def _refuse_many_values(y: Labels, origin: str) -> None:
     """Refuse whole numbers of which there are many for the rows: they may be classes or measurements."""
     if y.dtype.kind == "b" or len(y) < MANY:
         return
-    values, _ = distinct(y)
+    values = distinct_values(y)
     if len(values) > max(MANY, len(y) ** 0.5) and values[-1] - values[0] >= len(values):
         raise ValueError(
             f"{origin}: labels have {len(values)} different whole numbers in {len(y)} rows, from {values[0]} to "
@@ -189,20 +190,64 @@ def _refuse_rows(bad: Any, y: Labels, demand: str, origin: str) -> None:
 
 
 def distinct(y: Labels) -> tuple[Labels, Labels]:
-    """Return the sorted distinct labels, and the place of each label among them, int64 (n,).
+    """Return the sorted distinct labels, and the place of each label among them, (n,), in the least type of integers.
 
     Whole numbers that are close together are counted, which takes less time and memory than to sort them.
 
     >>> [each.tolist() for each in distinct(np.array([7, 5, 7]))]
     [[5, 7], [1, 0, 1]]
     """
-    if y.dtype.kind == "i" and len(y) and int(y.max()) - int(y.min()) <= SPAN:
-        low = y.min()
-        there = np.bincount(y - low) > 0
-        places = np.cumsum(there) - 1
-        return np.flatnonzero(there) + low, places[y - low]
-    values, places = np.unique(y, return_inverse=True)
-    return values, places.reshape(-1)
+    if not _are_close(y):
+        values, places = np.unique(y, return_inverse=True)
+        return values, places.reshape(-1).astype(_least_type(0, len(values)))
+    values = distinct_values(y)
+    low = int(values[0])
+    table = np.zeros(int(values[-1]) - low + 1, dtype=_least_type(0, len(values)))
+    table[values - low] = np.arange(len(values))
+    found = np.empty(len(y), dtype=table.dtype)
+    for some in _slices(y):
+        found[some] = table[y[some].astype(np.int64) - low]
+    return values, found
+
+
+def distinct_values(y: Labels) -> Labels:
+    """Return the sorted distinct labels.
+
+    >>> distinct_values(np.array([7, 5, 7])).tolist()
+    [5, 7]
+    """
+    if not _are_close(y):
+        return np.asarray(np.unique(y))
+    low = int(y.min())
+    is_there = np.zeros(int(y.max()) - low + 1, dtype=np.bool_)
+    for some in _slices(y):
+        is_there[y[some].astype(np.int64) - low] = True
+    return np.flatnonzero(is_there) + low
+
+
+def narrowed(y: Labels) -> Labels:
+    """Return whole numbers in the least type of integers that holds them, and other labels as they are.
+
+    >>> narrowed(np.array([0, 300])).dtype
+    dtype('int16')
+    """
+    if y.dtype.kind != "i" or not len(y):
+        return y
+    return y.astype(_least_type(int(y.min()), int(y.max())))
+
+
+def _are_close(y: Labels) -> bool:
+    return y.dtype.kind == "i" and len(y) > 0 and int(y.max()) - int(y.min()) <= SPAN
+
+
+def _least_type(least: int, largest: int) -> Any:
+    """Return the least type of integers that holds all from ``least`` to ``largest``."""
+    types = (np.int8, np.int16, np.int32, np.int64)
+    return next(each for each in types if np.iinfo(each).min <= least and largest <= np.iinfo(each).max)
+
+
+def _slices(y: Labels) -> Iterator[slice]:
+    return (slice(start, start + AT_ONCE) for start in range(0, len(y), AT_ONCE))
 
 
 def class_names(y: Labels) -> tuple[str, ...]:
@@ -211,7 +256,7 @@ def class_names(y: Labels) -> tuple[str, ...]:
     >>> class_names(np.array([10, 2, 2]))
     ('2', '10')
     """
-    return tuple(str(value) for value in distinct(y)[0])
+    return tuple(str(value) for value in distinct_values(y))
 
 
 def class_indices(y: Labels, classes: Sequence[str]) -> Tensor:

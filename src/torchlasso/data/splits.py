@@ -8,8 +8,10 @@ from torch import Tensor
 
 from torchlasso.data.labels import distinct
 from torchlasso.data.records import Labels, Part
+from torchlasso.data.stored.rows import FEW
 
 TEST_FRACTION = 0.2
+AT_ONCE = 1 << 18  # rows of an order that are looked at together
 TEST_SEED = 0  # fixed, so that every run compares on the same test rows
 
 
@@ -40,20 +42,30 @@ def holdout(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     if y.dim() != 1 and not (y.is_floating_point() and y.dim() > 1):
         raise ValueError(f"y must have the shape (n,) for classes, got {tuple(y.shape)}")
     generator = torch.Generator().manual_seed(seed)
-    n = len(y)
-    order = torch.randperm(n, generator=generator)
-    if y.is_floating_point():
-        sizes, by_group = torch.tensor([n]), order
-    else:
-        codes = torch.from_numpy(distinct(y.cpu().numpy())[1]).int()  # half of the memory
-        sizes = torch.bincount(codes)
-        by_group = order[torch.argsort(codes[order], stable=True)]  # shuffled within each group
-    quota = _quotas(sizes, fraction, generator)
-    start = torch.cumsum(sizes, 0) - sizes
-    held = torch.zeros(n, dtype=torch.bool)
-    for first, count in zip(start.tolist(), quota.tolist(), strict=True):
-        held[by_group[first : first + count]] = True
+    order = torch.randperm(len(y), generator=generator, dtype=torch.int32 if len(y) < FEW else torch.int64)
+    codes = np.zeros(len(y), dtype=np.int8) if y.is_floating_point() else distinct(y.cpu().numpy())[1]
+    sizes = torch.from_numpy(np.bincount(codes)) if len(y) else torch.tensor([0])
+    held = _first_of_each(order.numpy(), codes, _quotas(sizes, fraction, generator).numpy())
     return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def _first_of_each(order: Labels, codes: Labels, quota: Labels) -> Tensor:
+    """Return a mask of the first rows of each class in a random order of all rows, as many as ``quota`` says.
+
+    A few rows of the order are taken at a time: sorting all by their class would take several times their memory.
+    """
+    found, taken = np.zeros(len(order), dtype=np.bool_), np.zeros_like(quota)
+    for start in range(0, len(order), AT_ONCE):
+        rows = order[start : start + AT_ONCE]
+        of = codes[rows].astype(np.int64)
+        by_class, counts = np.argsort(of, kind="stable"), np.bincount(of, minlength=len(quota))
+        place = np.empty_like(of)  # of each row among those of its class
+        place[by_class] = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        found[rows[place + taken[of] < quota[of]]] = True
+        taken += counts
+        if (taken >= quota).all():
+            break
+    return torch.from_numpy(found)
 
 
 def _quotas(sizes: Tensor, fraction: float, generator: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Array, Category, Frame, TableColumns
 from torchlasso.data.stored.cache import kept_file, key_of
 from torchlasso.data.stored.columnar import Columnar
+from torchlasso.data.stored.rows import row_numbers
 from torchlasso.data.stored.values import StoredNumbers, write_numbers
 from torchlasso.data.tables import table_frame
 
@@ -58,7 +59,7 @@ class StoredFrame(TableColumns):
     def rows(self, index: Array) -> StoredFrame:
         """Select rows by their numbers; nothing is read."""
         found = copy(self)
-        found.index = index if self.index is None else self.index[index]
+        found.index = row_numbers(index, len(self)) if self.index is None else self.index[index]
         found.categories = _Lazily(self._of_categories, found.category)
         return found
 

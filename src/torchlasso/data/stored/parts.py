@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torchlasso._core.extras import require
 from torchlasso.data.image_decoding import ImageDecoder
 from torchlasso.data.image_part import part_of_kept
 from torchlasso.data.images import BYTES
-from torchlasso.data.labels import ColumnSelection
+from torchlasso.data.labels import ColumnSelection, narrowed
 from torchlasso.data.records import Labels, Part
 from torchlasso.data.roles import Roles, part_of, roles_of
 from torchlasso.data.stored.cache import kept_file, key_of
@@ -36,6 +37,8 @@ def stored_table_part(table: Columnar, columns: ColumnSelection, stream: StreamO
     if not table.count:
         raise ValueError(f"{origin}: no rows; at least one is needed")
     roles = roles_of(pa, table.select, table.names, columns, origin)
+    roles = roles if roles.y is None else replace(roles, y=narrowed(roles.y))
+    pa.default_memory_pool().release_unused()  # what whole columns took
     if pictures := image_columns(pa, table.schema, roles.inputs, origin):
         source = _images_of(table, pictures[0])
         return stored_images_part(source, columns, stream, roles)
@@ -45,6 +48,7 @@ def stored_table_part(table: Columnar, columns: ColumnSelection, stream: StreamO
         known = {*table.names}
         return text_part(pa, table.select([name for name in read if name in known]), read, roles, origin)
     frame = StoredFrame(table, roles.inputs, tuple(name for name in columns.categories if name in roles.inputs))
+    pa.default_memory_pool().release_unused()
     return part_of(frame, roles, frame.names)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchlasso.data.frame import Array
 
+FEW = 1 << 31  # rows whose numbers 32 bits hold
 S = TypeVar("S", bound="StoredRows")
 
 
@@ -58,7 +59,7 @@ class StoredRows(ABC):
     def rows(self: S, index: Array | Tensor) -> S:
         """Select rows by their numbers; nothing is read."""
         found = copy(self)
-        found.index = self.places(torch.as_tensor(index))
+        found.index = row_numbers(self.places(torch.as_tensor(index)), self.count)
         return found
 
     def widened(self: S, channels: int) -> S:
@@ -71,3 +72,8 @@ class StoredRows(ABC):
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         return self.read(self.places(rows))
+
+
+def row_numbers(index: Array, count: int) -> Array:
+    """Return numbers of rows, of which there are ``count``, as 32 bits if these suffice: half of the memory."""
+    return index.astype(np.int32 if count < FEW else np.int64, copy=False)
