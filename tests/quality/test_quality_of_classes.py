@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchlasso.runs.quality import Judge, Quality
+from torchlasso.runs.quality import Judge, Quality, intervals
 from torchlasso.runs.quality.classes import calibration_error
 from torchlasso.training.evaluation import balanced_error_of_one_answer, evaluate_outputs
 from torchlasso.training.losses import LOSSES
@@ -162,7 +162,7 @@ def test_intervals_hold_the_figure_of_the_population(classes: int) -> None:
     """Of 200 samples from a large population, about 95 % have the population's figures in their intervals."""
     outputs, y = sample(rows=100_000, classes=classes)
     whole = judged(outputs, y)
-    keys = ("error", "balanced_accuracy", "log_loss", *(("macro_f1", "auc") if classes == 2 else ()))
+    keys = ("error", "balanced_accuracy", "log_loss", "auc", *(("macro_f1",) if classes == 2 else ()))
     held = dict.fromkeys(keys, 0)
     for rows in torch.randperm(len(y), generator=torch.Generator().manual_seed(1))[: 200 * 150].view(200, 150):
         found = judged(outputs[rows], y[rows], y)
@@ -181,3 +181,37 @@ def test_an_interval_holds_its_value_at_the_ends_of_the_scale() -> None:
     right = judged(nn.functional.one_hot(y).float(), y).scores
     assert right["error"].low == 0 < right["error"].high < 0.07  # not one of no width
     assert 0.85 < right["balanced_accuracy"].low < 1 == right["balanced_accuracy"].high
+
+
+def test_the_interval_of_an_auc_is_that_of_delong() -> None:
+    """For two classes, of the sum over pairs as it is written in the paper; for more, of rows left out."""
+    generator = np.random.default_rng(0)
+    truth = np.repeat([0, 1], [30, 50])
+    scores = np.round(generator.normal(size=80) + truth, 1)  # with ties
+    kernel = (scores[30:, None] > scores[:30]) + 0.5 * (scores[30:, None] == scores[:30])
+    area, of_rows = kernel.mean(), kernel.mean(axis=1).var(ddof=1) / 50 + kernel.mean(axis=0).var(ddof=1) / 30
+    low, high = intervals.of_mean_auc(truth, np.stack([-scores, scores], axis=1))
+    assert (low + high) / 2 == pytest.approx(area)
+    assert (high - low) / 2 == pytest.approx(1.959964 * math.sqrt(of_rows))
+
+    outputs, y = sample(rows=300, classes=4)
+    likely = outputs.double().softmax(dim=1).numpy()
+    score = judged(outputs, y).scores["auc"]
+    without = np.array([judged(outputs[rows], y[rows]).scores["auc"].value for rows in leave_one_out(300)])
+    variance = 299 / 300 * np.square(without - without.mean()).sum()
+    assert (score.high - score.low) / 2 == pytest.approx(1.96 * math.sqrt(variance), rel=0.05)
+    assert (score.low + score.high) / 2 == pytest.approx(score.value)
+    assert intervals.of_mean_auc(y.numpy(), likely) == (score.low, score.high)
+
+
+def leave_one_out(rows: int) -> list[list[int]]:
+    return [[i for i in range(rows) if i != left] for left in range(rows)]
+
+
+def test_an_auc_without_an_interval() -> None:
+    y = torch.arange(60) % 3
+    assert judged(nn.functional.one_hot(y).float(), y).scores["auc"].low is None  # no pair is wrong
+    assert judged(nn.functional.one_hot(y % 2).float(), y % 2).scores["auc"].low is None
+    outputs, _ = sample(rows=21, classes=3)
+    y = torch.tensor([*[0, 1] * 10, 2])
+    assert judged(outputs, y).scores["auc"].low is None  # a class of one row

@@ -26,7 +26,7 @@ def scores_of(outputs: Tensor, y: Tensor, wanted: Sequence[str], *, sampled: boo
         outputs: the logits of the classes, (n, classes).
         y: class indices, (n,).
         wanted: keys of measures of classes.
-        sampled: whether to compute the interval that needs random samples, of the macro F1.
+        sampled: whether to compute the intervals that take long: of the macro F1, and of the AUC of several classes.
     """
     truth, guess = y.cpu().numpy(), outputs.argmax(dim=1).cpu().numpy()
     likely = outputs.detach().double().softmax(dim=1).cpu().numpy()
@@ -35,7 +35,7 @@ def scores_of(outputs: Tensor, y: Tensor, wanted: Sequence[str], *, sampled: boo
         "error": lambda: _error(table),
         "balanced_accuracy": lambda: _balanced(truth, guess, table),
         "macro_f1": lambda: _macro_f1(truth, guess, table if sampled else None),
-        "auc": lambda: _auc(truth, likely),
+        "auc": lambda: _auc(truth, likely, sampled),
         "log_loss": lambda: _log_loss(outputs, y),
         "calibration_error": lambda: Score(calibration_error(truth == guess, likely.max(axis=1))),
     }
@@ -108,15 +108,16 @@ def _macro_f1(truth: NDArray[np.int64], guess: NDArray[np.int64], table: Counts 
     return Score(value, *(limits or ()))
 
 
-def _auc(truth: NDArray[np.int64], likely: Figures) -> Score:
+def _auc(truth: NDArray[np.int64], likely: Figures, with_interval: bool) -> Score:
     """Return the area under the ROC curve; for more than two classes, the mean of each against the rest."""
     counts = np.bincount(truth, minlength=likely.shape[1])
     if not counts.all() or not 1 < len(counts) <= MOST:
         return Score(None)
     if len(counts) > 2:
-        return Score(float(metrics.roc_auc_score(truth, likely, multi_class="ovr", labels=range(len(counts)))))
+        value = float(metrics.roc_auc_score(truth, likely, multi_class="ovr", labels=range(len(counts))))
+        return Score(value, *((with_interval and intervals.of_mean_auc(truth, likely)) or ()))
     value = float(metrics.roc_auc_score(truth, likely[:, 1]))
-    return Score(value, *intervals.of_auc(value, int(counts[1]), int(counts[0])))
+    return Score(value, *(intervals.of_auc(value, int(counts[1]), int(counts[0])) or ()))
 
 
 def _log_loss(outputs: Tensor, y: Tensor) -> Score:

@@ -12,6 +12,7 @@ CONFIDENCE = 0.95
 LIMITS = (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2)
 NORMAL = float(stats.norm.ppf(LIMITS[1]))
 RESAMPLES = 500  # of the rows
+ROUNDING = 1e-12  # of a half width, where all rows have the same part in a figure
 TOGETHER = 50  # of them, as 40,000 cells of 200 classes would need much memory at once
 
 Counts = NDArray[np.int64]
@@ -59,13 +60,46 @@ def of_macro_f1(confusion: Counts) -> Interval | None:
     return (float(low), float(high)) if low < high else None
 
 
-def of_auc(value: float, positive: int, negative: int) -> Interval:
-    """Return the interval of an AUC for two classes with so many rows (Hanley and McNeil 1982)."""
+def of_auc(value: float, positive: int, negative: int) -> Interval | None:
+    """Return the interval of an AUC for two classes with so many rows (Hanley and McNeil 1982).
+
+    None where no pair is wrong, or all are: the interval would have no width.
+    """
     both = value * value
     of_positive, of_negative = value / (2 - value), 2 * both / (1 + value)
     variance = value * (1 - value) + (positive - 1) * (of_positive - both) + (negative - 1) * (of_negative - both)
     half = NORMAL * math.sqrt(max(0.0, variance) / (positive * negative))
-    return max(0.0, value - half), min(1.0, value + half)
+    return (max(0.0, value - half), min(1.0, value + half)) if half else None
+
+
+def of_mean_auc(truth: NDArray[np.int64], likely: Figures) -> Interval | None:
+    """Return the interval of the mean AUC of each class against the rest (DeLong, DeLong and Clarke-Pearson 1988).
+
+    Each AUC is a mean over pairs of rows. A row's part in it is the mean over its pairs; the mean AUC is about the sum
+    of the parts of the rows, and the classes are strata, whose variances add up.
+
+    Args:
+        truth: class indices, (n,).
+        likely: the probabilities of the classes, (n, classes).
+
+    Returns:
+        None where a class has fewer than two rows, or where all rows have the same part, as without a wrong pair.
+    """
+    classes, counts = likely.shape[1], np.bincount(truth, minlength=likely.shape[1])
+    if counts.min() < 2:
+        return None
+    part, value = np.zeros(len(truth)), 0.0
+    for k, (column, count) in enumerate(zip(likely.T, counts, strict=True)):
+        mine, ranks = truth == k, stats.rankdata(column)
+        # the share of the rest below a row of the class, and the share of the class above a row of the rest
+        below = (ranks[mine] - stats.rankdata(column[mine])) / (len(truth) - count)
+        above = 1 - (ranks[~mine] - stats.rankdata(column[~mine])) / count
+        value += below.mean() / classes
+        part[mine] += below / count
+        part[~mine] += above / (len(truth) - count)
+    spread = sum(count * part[truth == k].var(ddof=1) for k, count in enumerate(counts)) / classes**2
+    half = NORMAL * math.sqrt(spread)
+    return (max(0.0, value - half), min(1.0, value + half)) if half > ROUNDING else None
 
 
 def of_mean(values: Figures) -> Interval | None:
