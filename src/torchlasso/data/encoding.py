@@ -1,4 +1,4 @@
-"""Columns of a table as numbers: categories one-hot, gaps filled and marked."""
+"""Columns of a table as numbers: categories one-hot or as the rows of embeddings, gaps filled and marked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from torchlasso.data.stored.rows import StoredRows
 
 SHOWN = 5  # the most columns that are named in a note
 MOST = 100  # categories of a column with an input of their own; rarer ones share one
+MOST_ROWS = 10_000  # categories with a row of an embedding of their own
+ONE_HOT, EMBEDDING = ENCODINGS = ("one-hot", "embedding")  # of categories
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Encoding:
     ones if there are more than 100, and one for gaps if the training rows have any. A category that the training rows
     do not have is as a rare one, or is 0 in all inputs of the column.
 
+    For embeddings, a column of categories is one input: the number of a row of its embedding. Row 0 is for categories
+    with a single training row, for all that are rarer than the 10,000 most frequent, and for those that the training
+    rows do not have; the categories follow, and a row for gaps if the training rows have any.
+
     Attributes:
         columns: the columns that are read, in their order.
         medians: those of the numeric columns.
@@ -34,6 +40,7 @@ class Encoding:
         rare: the columns with an input for rare categories.
         left_out: the columns that are not read, and why.
         origins: the column of the file that a column was made of; others are their own.
+        embedded: whether categories are numbers of rows of embeddings.
 
     >>> colours = Category(np.array([0, 1, -1]), ("red", "blue"))
     >>> frame = Frame(("age", "colour"), np.array([[20.0], [np.nan], [40.0]], dtype=np.float32), {"colour": colours})
@@ -44,6 +51,11 @@ class Encoding:
     tensor([[20.,  0.,  0.,  1.,  0.],
             [30.,  1.,  1.,  0.,  0.],
             [40.,  0.,  0.,  0.,  1.]])
+    >>> colours = Category(np.array([0, 1, 1, 2, 2, -1]), ("red", "blue", "green"))
+    >>> frame = Frame(("colour",), np.zeros((6, 0), dtype=np.float32), {"colour": colours})
+    >>> encoding = Encoding.fit(frame, "a table", embedded=True)
+    >>> encoding(frame).flatten().tolist(), encoding.rows
+    ([0.0, 1.0, 1.0, 2.0, 2.0, 3.0], {0: 4})
     """
 
     columns: tuple[str, ...]
@@ -53,9 +65,10 @@ class Encoding:
     rare: tuple[str, ...]
     left_out: dict[str, str]
     origins: dict[str, str]
+    embedded: bool = False
 
     @classmethod
-    def fit(cls, frame: TableColumns, origin: str) -> Encoding:
+    def fit(cls, frame: TableColumns, origin: str, *, embedded: bool = False) -> Encoding:
         """Learn the encoding from training rows.
 
         Columns that are empty, that have one category only, or of whose categories most have a single row, are left
@@ -64,6 +77,7 @@ class Encoding:
         Args:
             frame: the training rows.
             origin: the name of the data in messages.
+            embedded: whether categories are for embeddings.
 
         Raises:
             ValueError: no column is left.
@@ -86,15 +100,20 @@ class Encoding:
             if (column.codes < 0).any():
                 gaps.add(name)
             there = np.flatnonzero(counts)
-            often = there[np.argsort(-counts[there], kind="stable")][:MOST]
-            if len(there) > MOST:
+            often = there[np.argsort(-counts[there], kind="stable")][: MOST_ROWS if embedded else MOST]
+            if embedded:  # nothing can be learned from a single row; together they say what unseen values are like
+                often = often[counts[often] > 1]
+            if not len(often):
+                left_out[name] = "each of its values has a single row"
+                continue
+            if len(there) > len(often):
                 rare.append(name)
             categories[name] = tuple(sorted(column.values[i] for i in often.tolist()))
         kept = [name for name in frame.names if name not in left_out]
         if not kept:
             raise ValueError(f"{origin}: no column can be used: {_reasons(left_out)}")
         in_order = tuple(name for name in kept if name in gaps)
-        return cls(tuple(kept), medians, in_order, categories, tuple(rare), left_out, dict(frame.origins))
+        return cls(tuple(kept), medians, in_order, categories, tuple(rare), left_out, dict(frame.origins), embedded)
 
     @classmethod
     def of_numbers(cls, means: dict[str, float]) -> Encoding:
@@ -127,11 +146,24 @@ class Encoding:
         kinds = {self.origins.get(name, name) for name in self.categories}
         return {name: len(inputs) for name, inputs in self.groups.items() if name in kinds}
 
+    @property
+    def rows(self) -> dict[int, int]:
+        """The rows of the embedding of each input that holds their numbers, by its place; none if one-hot."""
+        found, gaps, at = dict[int, int](), {*self.gaps}, 0
+        for column, features in self._by_column().items():
+            if self.embedded and column in self.categories:
+                found[at] = 1 + len(self.categories[column]) + (column in gaps)
+            at += len(features)
+        return found
+
     def _by_column(self) -> dict[str, list[str]]:
         """Return the names of the inputs of each column that is read."""
         gaps, rare, found = {*self.gaps}, {*self.rare}, dict[str, list[str]]()
         for column in self.columns:
             values = self.categories.get(column)
+            if self.embedded and values is not None:
+                found[column] = [column]
+                continue
             named = [column] if values is None else [f"{column}={value}" for value in values]
             named += [f"{column}: others"] * (column in rare) + [f"{column} is missing"] * (column in gaps)
             found[column] = named
@@ -151,6 +183,10 @@ class Encoding:
                 is_gap = np.isnan(numbers)
                 x[:, at] = np.where(is_gap, np.float32(self.medians[name]), numbers)
                 at += 1
+            elif self.embedded:
+                x[:, at] = self._row_numbers(frame.category(name), values, name in gaps)
+                at += 1
+                continue
             else:
                 column, others = frame.category(name), name in rare
                 codes = column.recoded(values, otherwise=len(values) if others else -1)
@@ -162,6 +198,11 @@ class Encoding:
                 x[:, at] = is_gap
                 at += 1
         return torch.from_numpy(x)
+
+    def _row_numbers(self, column: Category, values: tuple[str, ...], with_gaps: bool) -> Array:
+        """Return the rows of an embedding: 0 for other values, then those of the values, then that of gaps."""
+        rows = column.recoded(values) + 1
+        return np.where(column.codes < 0, len(values) + 1, rows) if with_gaps else rows
 
     def aligned(self, frame: Frame, origin: str) -> Frame:
         """Return the columns that the encoding reads, of the kinds that it knows.
@@ -222,7 +263,7 @@ class Encoding:
         return found
 
     def standardizer(self, x: Tensor | StoredRows) -> Standardizer:
-        """Compute the scaling of encoded rows: that of numbers, and none of the inputs that are 0 or 1."""
+        """Compute the scaling of encoded rows: that of numbers, and none of the inputs that are 0 or 1, or rows."""
         scale = Standardizer.fit(x)
         is_number = [feature in self.medians for feature in self.features]
         mean = tuple(value if number else 0.0 for value, number in zip(scale.mean, is_number, strict=True))

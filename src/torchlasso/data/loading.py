@@ -90,14 +90,14 @@ def load(
     return Dataset(found.card.name, x, y, test_x, test_y, found.classes, found.features, found.text)
 
 
-def load_splits(spec: str, columns: ColumnSelection, division: SplitOptions) -> PreparedData:
-    """Read training, validation and test rows, as numbers.
+def load_splits(spec: str, columns: ColumnSelection, division: SplitOptions, *, embedded: bool = False) -> PreparedData:
+    """Read training, validation and test rows, as numbers; if ``embedded``, categories as rows of embeddings.
 
     Raises:
         FileNotFoundError: a path does not exist.
         ValueError: the data cannot be used.
     """
-    return prepare(split_data(spec, columns, division), columns.texts)
+    return prepare(split_data(spec, columns, division), columns.texts, embedded=embedded)
 
 
 def load_part(

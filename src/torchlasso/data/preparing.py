@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -12,13 +11,14 @@ from torch import Tensor
 
 from torchlasso.data.card import DataCard, PartCard
 from torchlasso.data.dividing import DataSplit, SplitData
-from torchlasso.data.encoding import Encoding
+from torchlasso.data.encoding import SHOWN, Encoding
 from torchlasso.data.frame import Frame, TableColumns, refuse_other_columns
 from torchlasso.data.labels import class_indices, class_names
 from torchlasso.data.records import Labels, Part, alike, kind_of, order_like, widen
 from torchlasso.data.splits import codes_of
 from torchlasso.data.stored.frame import StoredFrame
 from torchlasso.data.stored.rows import StoredRows
+from torchlasso.data.suspicions import suspicions
 from torchlasso.data.text_options import TextOptions
 from torchlasso.data.texts import Texts
 from torchlasso.data.tokenised import described, tokenised
@@ -27,8 +27,6 @@ from torchlasso.training.token_rows import TokenRows
 
 SplitInputs = Tensor | StoredRows | TokenRows
 Pair = tuple[SplitInputs, Tensor]
-IDENTITY = re.compile(r"(?i:(^|[^a-z])id$)|[a-z]I[Dd]$")  # such as id, user_id or MouseID, but not fluid
-STEM = re.compile(r"^[^_/ ]+(?=[_/ ])")  # of an identity such as 309_1
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,16 @@ class PreparedData:
     weights: Tensor | None = None
 
 
-def prepare(divided: SplitData, texts: TextOptions | None = None) -> PreparedData:
+def prepare(divided: SplitData, texts: TextOptions | None = None, *, embedded: bool = False) -> PreparedData:
     """Encode the parts of the data as the training rows ask for.
 
     Args:
         divided: the parts.
         texts: how texts become numbers.
+        embedded: whether categories are for embeddings.
 
     Raises:
-        ValueError: a part does not fit the training part; the message names it.
+        ValueError: a part does not fit the training part, the message names it; there are no categories to embed.
     """
     train, origin = divided.train.rows, divided.train.origin
     encoding: Encoding | None = None
@@ -78,7 +77,9 @@ def prepare(divided: SplitData, texts: TextOptions | None = None) -> PreparedDat
     if isinstance(train.x, Texts):
         xs, text, notes = tokenised(divided, train.x, texts or TextOptions())
     else:
-        xs, encoding, notes = _numbers(divided)
+        xs, encoding, notes = _numbers(divided, embedded)
+    if embedded and (encoding is None or not encoding.rows):
+        raise ValueError(f"{origin}: there are no columns of categories, of which embeddings could be learned")
     y = required_labels(train.y, origin)
     classes = () if y.dtype.kind == "f" else class_names(y)
     if y.dtype.kind != "f" and len(classes) < 2:
@@ -99,9 +100,9 @@ def prepare(divided: SplitData, texts: TextOptions | None = None) -> PreparedDat
             for name, split in divided.parts.items()
         ),
         gaps={} if encoding is None else _filled(train.columns, encoding),
-        encoded={} if encoding is None else encoding.expanded,
+        encoded={} if encoding is None or embedded else encoding.expanded,
         left_out={} if encoding is None else encoding.left_out,
-        notes=(*divided.notes, *_of_reading(divided), *notes, *_suspicions(train)),
+        notes=(*divided.notes, *_of_reading(divided), *notes, *_of_embeddings(encoding), *suspicions(train)),
     )
     return PreparedData(
         pairs["train"],
@@ -147,9 +148,9 @@ def encoded_rows(part: Part, encoding: Encoding, origin: str) -> tuple[Part, lis
     return replace(part, x=encoding(frame), features=encoding.features), encoding.notes(frame)
 
 
-def _numbers(divided: SplitData) -> tuple[Mapping[str, SplitInputs], Encoding | None, list[str]]:
+def _numbers(divided: SplitData, embedded: bool) -> tuple[Mapping[str, SplitInputs], Encoding | None, list[str]]:
     """Return the parts of a table or of images as rows of one shape."""
-    parts, encoding, notes = _encoded(divided)
+    parts, encoding, notes = _encoded(divided, embedded)
     channels = max(part.inputs.shape[1] for part in parts.values())
     xs = {name: widened(part.inputs, channels) for name, part in parts.items()}
     for name, x in xs.items():
@@ -162,7 +163,7 @@ def _numbers(divided: SplitData) -> tuple[Mapping[str, SplitInputs], Encoding | 
     return xs, encoding, notes
 
 
-def _encoded(divided: SplitData) -> tuple[dict[str, Part], Encoding | None, list[str]]:
+def _encoded(divided: SplitData, embedded: bool) -> tuple[dict[str, Part], Encoding | None, list[str]]:
     """Return the parts as numbers with the same columns, and the encoding if one is needed."""
     splits, train = divided.parts, divided.train
     for split in splits.values():
@@ -171,7 +172,7 @@ def _encoded(divided: SplitData) -> tuple[dict[str, Part], Encoding | None, list
     if all(_is_plain(split.rows) for split in splits.values()):
         ordered = {name: _plain(s.rows, train.rows.features, s.origin) for name, s in splits.items()}
         return dict(zip(ordered, alike(list(ordered.values())), strict=True)), None, []
-    encoding = Encoding.fit(train.rows.columns, train.origin)
+    encoding = Encoding.fit(train.rows.columns, train.origin, embedded=embedded)
     found, notes = dict[str, Part](), list[str]()
     for name, split in splits.items():
         found[name], said = encoded_rows(split.rows, encoding, split.origin)
@@ -272,23 +273,10 @@ def _of_reading(divided: SplitData) -> list[str]:
     return list(dict.fromkeys(note for split in divided.parts.values() for note in split.rows.notes))
 
 
-def _suspicions(train: Part) -> list[str]:
-    """Name columns that look like the identity of rows, or of what several rows are of."""
-    if not train.is_table or train.groups is not None or train.times is not None:
+def _of_embeddings(encoding: Encoding | None) -> list[str]:
+    if encoding is None or not encoding.embedded:
         return []
-    frame, found = train.columns, list[str]()
-    for name in filter(IDENTITY.search, frame.names):
-        column = frame.category(name)
-        counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values))
-        values = [column.values[i] for i in np.flatnonzero(counts).tolist()]
-        stems = {match[0] for value in values if (match := STEM.match(value))}
-        divided = "rows of one are in several parts, unless"
-        if 1 < len(values) <= len(frame) / 2:
-            found.append(f"{name!r} looks like an identity: {divided} group={name!r} is given.")
-        elif 1 < len(stems) <= len(frame) / 2:
-            found.append(
-                f"{name!r} looks like an identity and a number: {divided} group='{name}:{STEM.pattern}' is given."
-            )
-        elif len(values) == len(frame) and name not in frame.categories:
-            found.append(f"{name!r} is different in each row; if it says nothing, leave it out with ignore=.")
-    return found
+    rows = encoding.rows
+    named = [f"{encoding.features[place]} {count:,}" for place, count in rows.items()]
+    shown = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")
+    return [f"Categories become embeddings, with a first row for values without one of their own. Rows: {shown}."]

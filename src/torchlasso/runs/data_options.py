@@ -7,6 +7,7 @@ from typing import Annotated
 
 from torchlasso._core.specs import unknown
 from torchlasso.data.dividing import VALIDATION_FRACTION
+from torchlasso.data.encoding import ENCODINGS, ONE_HOT
 from torchlasso.data.image_decoding import PAD, RESIZES, ImageOptions
 from torchlasso.data.labels import TASKS, ColumnSelection
 from torchlasso.data.splits import TEST_FRACTION
@@ -28,6 +29,10 @@ class DataOptions:
     categories: Annotated[
         tuple[str, ...], Option("Columns of categories that are written as numbers, separated by commas.")
     ] = field(default=(), metadata=NEWER)
+    encoding: Annotated[
+        str,
+        Option(f"How categories become inputs: {' or '.join(ENCODINGS)}, learned for each column."),
+    ] = field(default=ONE_HOT, metadata=NEWER)
     task: Annotated[
         str | None, Option(f"What whole numbers as labels are: {' or '.join(TASKS)}; if not given, judged by them.")
     ] = None
@@ -115,6 +120,8 @@ class DataOptions:
             raise ValueError(
                 "--group and --time-order exclude each other: the last rows of every group are in two parts"
             )
+        if self.encoding not in ENCODINGS:
+            raise unknown("encoding", self.encoding, ENCODINGS)
         if self.task not in (None, *TASKS):
             raise unknown("task", str(self.task), TASKS)
 

@@ -12,6 +12,7 @@ from torch import nn
 from torchlasso.diagnostics.report import report
 from torchlasso.diagnostics.stationarity import is_penalised, stationarity
 from torchlasso.distributed.sharding import whole
+from torchlasso.graph import inputs_read
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.quality import Judge, names_of_targets
 from torchlasso.runs.rows import RowSplits
@@ -47,6 +48,7 @@ def summarise(
     full_gradient(model, experiment.loss, *rows.train, regularisation)
     record, lam = report(model, groups), max(group["lam"] for group in groups if group["penalty"] is not None)
     layers = [layer for layer in record.layers if layer.penalised]
+    inputs, live_inputs = _inputs_read(experiment, model) or (layers[0].inputs, layers[0].live_inputs)
     return Summary(
         **judged,
         sparsity=1 - record.nonzero / penalised if penalised else record.sparsity,
@@ -56,13 +58,24 @@ def summarise(
         bytes=record.bytes,
         units=sum(layer.units for layer in layers),
         live_units=sum(layer.live_units for layer in layers),
-        inputs=layers[0].inputs,
-        live_inputs=layers[0].live_inputs,
+        inputs=inputs,
+        live_inputs=live_inputs,
         lam=lam,
         epochs=epochs,
         seconds=seconds,
         stationarity=stationarity(groups) if is_penalised(groups) else None,
     )
+
+
+def _inputs_read(experiment: Experiment, model: nn.Module) -> tuple[int, int] | None:
+    """Return the number of columns, and of those that a model with embeddings of categories reads; None for others."""
+    if not experiment.inputs.embedded:
+        return None
+    try:
+        read = inputs_read(model, experiment.example)
+    except ValueError:  # it cannot be followed
+        return None
+    return read.numel(), int(read.sum())
 
 
 def judge_of(experiment: Experiment, rows: RowSplits) -> Judge:

@@ -19,6 +19,7 @@ from torchlasso.compaction import Shrinker
 from torchlasso.control import Hold, Reweighted, TargetBudget, TargetCount, TargetSparsity
 from torchlasso.control.live_blocks import count_all
 from torchlasso.integrations.pretrained import build_network
+from torchlasso.models.categories import EmbeddedCategories
 from torchlasso.optim import Proximal, proximal
 from torchlasso.path import Recipe
 from torchlasso.penalties import L1
@@ -79,7 +80,14 @@ class Experiment:
             return network.to(choices.parse_device(self.options.device))
         name, model_options = (text, {}) if is_function_name(text) else parse_spec(text)
         torch.manual_seed(self.options.seed)
-        model = models.build(name, self.inputs.shape, self.inputs.outputs, **model_options)
+
+        def build(shape: tuple[int, ...]) -> nn.Module:
+            return models.build(name, shape, self.inputs.outputs, **model_options)
+
+        if rows := self.inputs.embedded:
+            model: nn.Module = EmbeddedCategories(self.inputs.shape[0], rows, lambda inputs: build((inputs,)))
+        else:
+            model = build(self.inputs.shape)
         return model.to(choices.parse_device(self.options.device))
 
     @property
@@ -89,7 +97,10 @@ class Experiment:
             return self._random_texts(*self.inputs.shape)
         shape = (2, *self.inputs.shape)
         need_memory(4 * ACTIVATIONS * math.prod(shape), f"running a model on inputs of shape {shape}")
-        rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randn(shape, generator=generator)
+        for place, count in self.inputs.embedded.items():
+            rows[:, place] = torch.randint(count, (len(rows),), generator=generator).float()
         return rows.to(choices.parse_device(self.options.device))
 
     def _random_texts(self, length: int, words: int) -> Tensor:
@@ -230,6 +241,8 @@ class Experiment:
         options, (x, y) = self.options, rows
         transforms = [choices.parse_augmentation(text, x) for text in options.augment]
         if options.input_dropout:
+            if self.inputs.embedded:
+                raise ValueError("--input-dropout does not go with --encoding embedding: categories have no background")
             is_text = self.inputs.text is not None
             dropout = WordDropout if is_text else partial(InputDropout.fit, x)
             transforms.append(dropout(options.input_dropout))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchlasso import data
 from torchlasso.data.card import DataCard
 from torchlasso.data.dividing import SplitOptions
-from torchlasso.data.encoding import Encoding
+from torchlasso.data.encoding import EMBEDDING, Encoding
 from torchlasso.data.frame import Frame, TableColumns
 from torchlasso.data.loading import load_splits
 from torchlasso.data.preparing import SplitInputs, encoded_rows, widened
@@ -90,6 +90,11 @@ class InputSpec:
         return self.standardizer(x) if isinstance(x, Tensor) else ScaledRows(x, self.standardizer, workers=workers)
 
     @property
+    def embedded(self) -> dict[int, int]:
+        """The rows of the embedding of each input that holds their numbers, by its place."""
+        return {} if self.encoding is None else self.encoding.rows
+
+    @property
     def _encoding(self) -> Encoding:
         """The encoding of columns; gaps become the means of the training rows if those have none."""
         means = dict(zip(self.features, self.standardizer.mean, strict=True))
@@ -151,7 +156,7 @@ class RowSplits:
 def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     """Read the data of the options, and divide them into training, validation and test rows."""
     division = SplitOptions(options.validation, options.test, options.seed, options.stratify, options.streaming)
-    found = load_splits(options.data, options.columns, division)
+    found = load_splits(options.data, options.columns, division, embedded=options.encoding == EMBEDDING)
     x, y = found.train
     fitted, notes = (None, ()) if options.pretrained is None else fit(options.pretrained, found, options.data)
     is_survival = options.survival is not None
