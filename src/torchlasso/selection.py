@@ -115,6 +115,7 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
     taken = [0] * len(rules)
     groups: dict[GroupKey, Group] = {}
     computed, left_out = computed_from(model), _LeftOut()
+    parents = {child: module for module in model.modules() for child in module.children()}
     others: list[tuple[str, nn.Parameter]] = []  # the weights that no rule matches
     for name, module, parameter in named_parameters(model):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -125,7 +126,8 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
                 taken[index] += 1
                 if rule.penalty is None or left_out.is_for(rule.penalty, parameter, computed.get(parameter)):
                     break
-                key = (index, rule.penalty.fit(module, name.rpartition(".")[2]))
+                located = rule.penalty.within((module, parents.get(module, module)), parameter, name)
+                key = (index, located.fit(module, name.rpartition(".")[2]))
                 strength = lam * rule.scale
                 break
         else:

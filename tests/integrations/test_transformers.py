@@ -199,10 +199,6 @@ def test_mistakes_are_one_line(tmp_path):
         sparsify(in_order(tmp_path), tl.L1(), lam=0.1)
     with pytest.raises(TypeError, match=r"^sparsify: controllers must be a function of the optimizer and the number"):
         in_order(tmp_path, make=0.9)
-    model = network()
-    units = tl.L1(over=tl.Units(model, {"input_ids": Texts().tokens[:2]}))
-    with pytest.raises(ValueError, match=r"reach over parameters with and without weight decay, which have to be one"):
-        in_order(tmp_path, model=model, rules=units).train()
     with pytest.raises(TypeError, match=r"^save_small: model must be a PreTrainedModel of transformers; got a Linear"):
         save_small(nn.Linear(2, 1), tmp_path, torch.zeros(1, 2))
 
@@ -215,8 +211,30 @@ def test_without_transformers_a_line_says_how_to_install_it(monkeypatch):
         importlib.import_module("torchlasso.integrations.transformers")
 
 
-def test_units_are_penalised_without_weight_decay(tmp_path):
-    model = network()
-    units = tl.L1(over=tl.Units(model, {"input_ids": Texts().tokens[:2]}))
-    in_order(tmp_path, model=model, rules=units, make=None, weight_decay=0.0).train()
+@pytest.mark.parametrize("decay", [0.0, DECAY])
+def test_units_are_those_of_a_loop_by_hand_with_the_weight_decay_of_each_parameter(decay, tmp_path):
+    def made():
+        model = network()
+        return model, tl.L1(over=tl.Units(model, {"input_ids": Texts().tokens[:2]}))
+
+    model, units = made()
+    trainer = in_order(tmp_path, model=model, rules=units, make=None, weight_decay=decay)
+    trainer.train()
     assert (model.bert.encoder.layer[0].intermediate.dense.weight == 0).all(dim=1).any()
+    plain, units = made()
+    optimizer = tl.ProxAdamW(tl.param_groups(plain, units, lam=0.02), lr=0.01, weight_decay=0.0)
+    decayed = [p for name, p in plain.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, (STEPS - step) / STEPS))
+    for _ in range(EPOCHS):
+        for batch in torch.utils.data.DataLoader(Texts(), batch_size=SIZE):
+            plain(**batch).loss.backward()
+            nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+            with torch.no_grad():  # the decay of AdamW, before its update
+                for p in decayed:
+                    p.mul_(1 - scheduler.get_last_lr()[0] * decay)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-5)
+        assert torch.equal(p == 0, q == 0)

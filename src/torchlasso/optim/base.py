@@ -12,7 +12,7 @@ from torch._compile import _disable_dynamo
 
 from torchlasso.optim import forms
 from torchlasso.optim.averaging import averaged, peak_of, share_of
-from torchlasso.optim.buckets import Bucket, buckets_of, store_gains
+from torchlasso.optim.buckets import DECAY_SCALES, Bucket, buckets_of, decayed, store_gains
 from torchlasso.optim.form import Form, Updated
 from torchlasso.optim.fused import device, updates
 from torchlasso.optim.fused.cpu import Launch, launches_of
@@ -36,7 +36,8 @@ class Proximal(PenalisedOptimizer):
     The penalties are in the list ``penalties``, parallel to ``param_groups``. Groups come from
     :func:`torchlasso.param_groups`, or get ``penalty`` and ``lam`` from the arguments of the same name. λ is also
     multiplied by ``lam_scales`` of the group, a number for each parameter, and by ``weights``, which has a tensor with
-    a weight for every block of some parameters; controllers write both (:mod:`torchlasso.control`).
+    a weight for every block of some parameters; controllers write both (:mod:`torchlasso.control`). Groups with
+    ``decay_scales``, a number for each parameter, multiply their weight decay by these.
 
     With ``averaging``, the optimizer averages gradients over a window that grows as the learning rate falls,
     1 − β_t = (1 − β)·(lr_t/lr_peak)², lr_peak the largest rate so far, and the update under a constant gradient keeps
@@ -108,7 +109,8 @@ class Proximal(PenalisedOptimizer):
                     if p.grad is None:
                         continue
                     age = age_of(self.state.get(p, {}))
-                    now = averaged(self.metric, group, share, age, group["gains"][i], group["plain_gains"][i])
+                    own = decayed(group, group[DECAY_SCALES][i] if DECAY_SCALES in group else 1.0)
+                    now = averaged(self.metric, own, share, age, group["gains"][i], group["plain_gains"][i])
                     # w ← the update of torch's optimizer with these options
                     self._update([{**now.options, "params": [p]}], [group])
                     # τ: how far that update moves a weight under a constant gradient of 1

@@ -14,6 +14,8 @@ from torchlasso.optim.unseen import State, age_of
 from torchlasso.penalties import Penalty, check_strength
 from torchlasso.selection import Group
 
+DECAY_SCALES = "decay_scales"  # the key of a group whose parameters have other shares of its weight decay: one for each
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -79,8 +81,9 @@ def buckets_of(
         group["lr_peak"] = peak_of(group["lr_peak"], float(group["lr"]))
         share = share_of(float(group["lr"]), group["lr_peak"])
         ages = [age_of(states.get(params[i], {})) for i in members] if metric.aged else [0] * len(members)
-        alike: dict[tuple[int, float, float, float, float], list[int]] = {}
-        each = (gains, plain_gains, group["lam_scales"], group["thresholds"])
+        alike: dict[tuple[int, float, float, float, float, float], list[int]] = {}
+        decays = group.get(DECAY_SCALES) or [1.0] * len(params)
+        each = (gains, plain_gains, group["lam_scales"], group["thresholds"], decays)
         columns = ([values[i] for i in members] for values in each)
         keys = list(zip(ages, *columns, strict=True))
         if len(set(keys)) == 1:
@@ -88,13 +91,18 @@ def buckets_of(
         else:
             for key, i in zip(keys, members, strict=True):
                 alike.setdefault(key, []).append(i)
-        for (age, before, plain, scale, threshold), some in alike.items():
-            step = averaged(metric, plainly, share, age, before, plain)
+        for (age, before, plain, scale, threshold, decay), some in alike.items():
+            step = averaged(metric, decayed(plainly, decay), share, age, before, plain)
             step.options["params"] = [params[i] for i in some]
             own, lam = [grads[i] for i in some], plainly["lam"] * scale
             numbers = (age, before, step.gain, step.plain, threshold)
             buckets.append(Bucket(index, some, own, ours, lam, step.options, *numbers))
     return buckets
+
+
+def decayed(options: Group, scale: float) -> Group:
+    """Return the options of a group for a parameter with another share of its weight decay."""
+    return options if scale == 1 else {**options, "weight_decay": options["weight_decay"] * scale}
 
 
 def _plain(value: Any) -> Any:

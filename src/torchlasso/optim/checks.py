@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from torchlasso._core.arguments import check_kind, shown
+from torchlasso.optim.buckets import DECAY_SCALES
 from torchlasso.optim.forms import check_form
 from torchlasso.optim.fused import updates
 from torchlasso.optim.metric import Metric
-from torchlasso.penalties import Penalty, Separable
+from torchlasso.penalties import Penalty, Separable, check_strength
 from torchlasso.selection import Group
 
 FEW = 10_000  # numbers of a view
@@ -28,6 +29,8 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
             f"fused=True: {base.__name__} has no fused step on the meta device; leave it out, or give the "
             "optimizer parameters on the CPU or a GPU"
         )
+    if DECAY_SCALES in group:
+        _check_decay(group, base)
     check_kind("averaging", group["averaging"], bool, "True or False")
     check_kind("form", group["form"], str, "'proximal', 'latent' or 'normal-map'")
     if penalty is None:
@@ -45,6 +48,17 @@ def check_group(group: Group, penalty: Penalty | None, base: type[Optimizer], me
         device = "cpu" if is_here and view.numel() <= FEW else "meta"
         w = torch.ones(view.shape, dtype=view.dtype, device=device)  # plain, also where the parameter is sharded
         each.prox(w, 1.0, w if metric.diagonal and group["form"] == "proximal" else 1.0)
+
+
+def _check_decay(group: Group, base: type[Optimizer]) -> None:
+    """Raise ``ValueError`` unless a group has a weight decay, and the share of each parameter."""
+    scales = group[DECAY_SCALES]
+    if "weight_decay" not in group:
+        raise ValueError(f"{DECAY_SCALES}: {base.__name__} has no weight decay")
+    if not isinstance(scales, list) or len(scales) != len(group["params"]):
+        raise ValueError(f"{DECAY_SCALES} must be a list of a number for each parameter; got {shown(scales)}")
+    for scale in scales:
+        check_strength(scale, DECAY_SCALES)
 
 
 def _check_complex(group: Group, penalty: Penalty, base: type[Optimizer], metric: Metric) -> None:

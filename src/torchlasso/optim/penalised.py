@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from torchlasso.optim.buckets import DECAY_SCALES
 from torchlasso.optim.checks import check_group, check_state
 from torchlasso.optim.latent_form import LATENT, THRESHOLD, factors_of
 from torchlasso.optim.metric import Metric
@@ -168,6 +169,7 @@ class PenalisedOptimizer(Optimizer):
         for group in shown:
             for name in ("gains", "plain_gains", "lam_scales", "thresholds", "reaches"):
                 del group[name]  # a number for each parameter
+            group.pop(DECAY_SCALES, None)
         with self._groups_replaced(shown):
             return super().__repr__()
 
@@ -277,6 +279,8 @@ class PenalisedOptimizer(Optimizer):
         for new, old in zip(state["param_groups"], self.__dict__.get("param_groups", []), strict=False):
             for key in OWN:
                 new.setdefault(key, old[key])
+            if DECAY_SCALES in old:
+                new.setdefault(DECAY_SCALES, old[DECAY_SCALES])
             if "gains" not in new:
                 states = [state["state"].get(p) for p in new["params"]]
                 new["gains"] = [self.metric.first_gain(new, s) if s else 0.0 for s in states]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -128,6 +128,10 @@ class Penalty(ABC):
     def fit(self, module: nn.Module, name: str) -> Penalty:
         """Return the same penalty for the layout in which ``module`` keeps its parameter ``name``."""
         return self.with_blocks(self.over.fit(module, name))
+
+    def within(self, modules: Sequence[nn.Module], parameter: Tensor, name: str) -> Penalty:
+        """Return the same penalty with what the modules around a parameter say about its blocks."""
+        return self.with_blocks(self.over.within(modules, parameter, name))
 
     def as_view(self) -> Penalty:
         """Return the penalty of each view of the blocks: for most kinds of blocks the penalty itself.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from torchlasso.optim.buckets import DECAY_SCALES
 from torchlasso.penalties import Penalty
 from torchlasso.selection import LATER, Group, Rule, param_groups
 
@@ -16,15 +17,12 @@ def decayed_groups(
     """Return the groups of :func:`torchlasso.param_groups`, divided by the weight decay of the parameters.
 
     Parameters without a weight decay in ``decays`` are not trained and left out. The blocks of a penalty over several
-    parameters stay in one group, so these need the same.
+    parameters stay in one group, with the share of the weight decay that each of them has.
 
     Args:
         model: the model that is trained.
         penalty, lam: see :func:`torchlasso.param_groups`.
         decays: the weight decay of each parameter that is trained.
-
-    Raises:
-        ValueError: the parameters of a block have different ones.
     """
     found: list[Group] = []
     for group in param_groups(model, penalty, lam=lam):
@@ -36,12 +34,10 @@ def decayed_groups(
                 part["params"].append(p)
                 part["names"].append(name)
         if group["penalty"] is not None and group["penalty"].over.joint:
-            if len(parts) > 1:
-                raise ValueError(
-                    f"the blocks of {group['penalty']} reach over parameters with and without weight decay, which have "
-                    "to be one group: set weight_decay to 0, or penalise rows or columns"
-                )
-            found += [{**group, "weight_decay": decay} for decay in parts]
+            most = max(parts, default=0.0)
+            shares = [decays.get(p, 0.0) / most if most else 0.0 for p in group["params"]]
+            scales = {DECAY_SCALES: shares} if len(parts) > 1 else {}
+            found += [{**group, "weight_decay": most, **scales}] if parts else []
         elif LATER in group:  # their decay follows from λ
             found.append(group)
         else:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim.averaging import averaged, averages, peak_of, share_of
+from torchlasso.optim.buckets import DECAY_SCALES
 from torchlasso.optim.fused.program import FusedStep, Template, has_template
 from torchlasso.optim.fused.updates import Update
 from torchlasso.optim.metric import Metric
@@ -99,6 +100,7 @@ def _compiled(step: GroupStep, shapes: tuple[torch.Size, ...]) -> Callable[..., 
 def is_for(group: Group, penalty: Penalty | None, weighted: bool) -> bool:
     """Return whether the step of a group is done here: requested, on a device, with a penalty that can be compiled."""
     wanted = (group.get("fused") or group.get("capturable")) and group["form"] == "proximal" and not group["held"]
+    wanted = wanted and DECAY_SCALES not in group
     fits = penalty is None or (has_template(penalty) and not weighted and not penalty.over.joint)
     return bool(wanted) and _are_on_device(group["params"]) and fits
 

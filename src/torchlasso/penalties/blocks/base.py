@@ -233,6 +233,16 @@ class Blocks(ABC):
         """Return the same blocks for the layout in which ``module`` keeps its parameter ``name``."""
         return self
 
+    def within(self, modules: Sequence[nn.Module], parameter: Tensor, name: str) -> Blocks:
+        """Return the same blocks with what the modules around a parameter say about them.
+
+        Args:
+            modules: the module that has the parameter, and the one around it, if there is one.
+            parameter: the parameter.
+            name: its full name, for errors.
+        """
+        return self
+
     def whole_along(self, w: Tensor) -> tuple[int, ...]:
         """Return the dimensions of ``w`` along which every slice consists of whole blocks.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_kind
+from torchlasso.penalties.blocks.attention_layers import output_projections, projections
 from torchlasso.penalties.blocks.base import Blocks, Rebuild, need, need_whole, register
 from torchlasso.penalties.magnitudes import computed, divide, norms
 
@@ -178,32 +179,55 @@ class InputChannels(_Channels):
 class Heads(Partition):
     """Attention heads: equal runs of the rows of a projection, each by itself.
 
-    :func:`torchlasso.attention_heads` finds the number of heads, and has one block for all projections of a head.
+    :func:`torchlasso.attention_heads` has one block for all projections of a head.
 
     Args:
-        n: the number of heads; it must divide the dimension.
+        n: the number of heads; it must divide the dimension. None: ``param_groups`` finds it, ``dim`` and ``parts`` in
+            the attention that has the projection, an ``nn.MultiheadAttention`` or one with the names of transformers.
         dim: the dimension that is divided: 0 for the projections into the heads, 1 for the one out of them.
         parts: how many projections the dimension holds one after the other, 3 for a joint query, key and value weight;
             ``param_groups`` reads it from a ``MultiheadAttention``.
+
+    Examples:
+        >>> import torchlasso as tl
+        >>> model = nn.TransformerEncoderLayer(d_model=12, nhead=3)
+        >>> rule = tl.Rule("self_attn.*", tl.L1(over=Heads()))
+        >>> [(g["names"], g["penalty"].over.n) for g in tl.param_groups(model, rule, lam=0.1) if g["penalty"]]
+        [(['self_attn.in_proj_weight'], 3), (['self_attn.out_proj.weight'], 3)]
     """
 
     noun: ClassVar[str] = "heads"
-    n: int = 1
+    n: int | None = None
     dim: int = 0
     parts: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        need_whole(self, 1, n=self.n, parts=self.parts)
+        need_whole(self, 1, parts=self.parts, **({} if self.n is None else {"n": self.n}))
         need_whole(self, 0, dim=self.dim)
 
     def rows(self, w: Tensor) -> tuple[Tensor, Rebuild]:
+        if self.n is None:
+            raise ValueError("Heads: give n, the number of heads, or let torchlasso.param_groups find it in the model")
         need(self, w, self.dim + 1)
         shape, length = tuple(w.shape), w.shape[self.dim]
         if length % (self.n * self.parts):
             raise ValueError(f"{self}: dimension {self.dim} of {shape} does not divide into {self.parts} × {self.n}")
         inner = (self.parts, self.n, length // (self.n * self.parts))
         return _split(w, (*shape[: self.dim], *inner, *shape[self.dim + 1 :]), (self.dim + 1,))
+
+    def within(self, modules: Sequence[nn.Module], parameter: Tensor, name: str) -> Blocks:
+        if self.n is not None:
+            return self
+        for module in modules:
+            for found in (*projections(module), *output_projections(module)):
+                if found.parameter is parameter:
+                    return replace(self, n=found.heads, dim=found.dim, parts=found.parts)
+        raise ValueError(
+            f"Heads: the number of heads of {name} is not known. It is found for projections of an "
+            "nn.MultiheadAttention, and of attention with the names of transformers (q_proj, query, c_attn, out_proj, "
+            "…): let the rule match only these, or give n, as in Heads(n=8)"
+        )
 
     def fit(self, module: nn.Module, name: str) -> Blocks:
         joint = isinstance(module, nn.MultiheadAttention) and name.startswith("in_proj")
