@@ -76,6 +76,7 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     feature_groups: Mapping[str, Any] | Sequence[Sequence[Any]] | None = None
     keep: Sequence[Any] = ()
     fit_intercept: bool = True
+    positive: bool = False
     standardize: bool = False
     relaxed: bool = False
     points: int = 10
@@ -133,6 +134,8 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             raise TypeError(f"hidden must be a list of the widths of hidden layers; got {self.hidden!r}")
         for width in self.hidden:
             check_whole("a width of hidden", width)
+        if self.positive and (self.module is not None or len(self.hidden)):
+            raise ValueError("positive=True is for linear models: give hidden=()")
 
     def _train(self: Self, table: Table) -> Self:
         """Train the model on checked rows."""
@@ -169,7 +172,7 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         """Return the models of rows with weights above 0, the columns as they are."""
         if self.module is None and not len(self.hidden):
             rows, targets = torch.from_numpy(np.array(table.x, dtype=np.float64)), table.targets.to(torch.float64)
-            return LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol)
+            return LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol, self.positive)
         training, held_out = self._parts(table, seed) if self.early_stopping else (table, None)
         length = TrainingLength(self.epochs, self.batch_size, self.lr, seed, self.n_iter_no_change)
         features, outputs = table.x.shape[1], table.targets.outputs

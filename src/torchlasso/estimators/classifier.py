@@ -129,6 +129,7 @@ class SparseClassifier(SparseClassification, GivenStrength):
         keep: columns, names of groups or patterns that are not penalised.
         class_weight: as in scikit-learn: None, "balanced", or class ↦ weight.
         fit_intercept: whether a linear model has a constant term.
+        positive: whether the weights of a linear model, with two classes are at least 0, each feature by itself.
         standardize: whether columns are scaled to mean 0 and variance 1 on the training rows, of each fold its own.
             ``coef_`` is for the columns as they are, λ for the scaled ones.
         relaxed: whether the model is trained on without the penalty on the features that it reads (the relaxed lasso of

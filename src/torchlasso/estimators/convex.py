@@ -2,8 +2,8 @@
 
 minimise over B (p × q) and b (q):  ℓ(X·B + b) + λ·Σ_g (α_g·‖B_g‖ + β_g/2·‖B_g‖²)
 
-with B_g the rows of B that belong to group g of the inputs. With one output and one input in each group it is the
-elastic net, and for β = 0 the lasso.
+with B_g the rows of B that belong to group g of the inputs, some of which may have to be at least 0. With one output
+and one input in each group it is the elastic net, and for β = 0 the lasso.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class LinearProblem:
         tolerance: the largest distance of a solution from stationarity, relative to the largest gradient of a group at
             B = 0.
 
+    Raises:
+        ValueError: inputs have to be at least 0, and there are several outputs.
+
     Examples:
         >>> from torchlasso.estimators.losses import SQUARED, Targets
         >>> x, y = torch.tensor([[1.0], [-1.0]]).double(), torch.tensor([[3.0], [1.0]]).double()
@@ -72,6 +75,10 @@ class LinearProblem:
     intercept: bool = True
     tolerance: float = 1e-9
 
+    def __post_init__(self) -> None:
+        if self.groups.positive is not None and self.outputs > 1:
+            raise ValueError(f"positive=True is for a model with one output; this one has {self.outputs}")
+
     @cached_property
     def lambda_max(self) -> float:
         """The least λ for which all penalised groups are zero."""
@@ -85,7 +92,7 @@ class LinearProblem:
     def lambdas_max(self, slopes: Tensor) -> Tensor:
         """Return the least λ for which all penalised groups are zero, for k gradients by the outputs, (n, k, q)."""
         gradients = (self.x.mT @ slopes.flatten(1)).reshape(-1, *slopes.shape[1:])  # (p, k, q)
-        squares: Tensor = gradients.square().sum(dim=2)  # (p, k)
+        squares: Tensor = self.groups.pulls(gradients).square().sum(dim=2)  # (p, k)
         norms = (
             squares.new_zeros(len(self.groups.l1), squares.shape[1]).index_add(0, self.groups.numbers, squares).sqrt()
         )
@@ -173,10 +180,8 @@ class LinearProblem:
             x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
             free = start.intercept + centre @ start.coef[rows]
             coef = torch.cat([coef, free[None]])
-            numbers = torch.cat([groups.numbers, groups.numbers.new_tensor([len(groups.l1)])])
-            nothing = groups.l1.new_zeros(1)
-            groups = InputGroups(numbers, torch.cat([groups.l1, nothing]), torch.cat([groups.l2, nothing]))
-            nears = torch.cat([nears, nothing + near])
+            groups = groups.with_free()
+            nears = torch.cat([nears, nears.new_full((1,), near)])
         coef = ScaledProblem(x, self.loss, groups, lam).minimum(coef, nears)
         found = torch.zeros_like(start.coef)
         found[rows] = coef[: len(rows)] / sizes[groups.numbers[: len(rows)], None]

@@ -30,6 +30,7 @@ class LinearEntries:
         l1_ratio, intercept, tolerance: of the models, see :class:`~torchlasso.estimators.convex.LinearProblem`.
         lams: the λ of the path, falling; None for powers of one number, from the λ at which the first group enters.
         most: the number of groups at which a path ends, if the λ are not given.
+        positive: whether all weights are at least 0.
     """
 
     groups: FeatureGroups
@@ -38,11 +39,12 @@ class LinearEntries:
     tolerance: float
     lams: Numbers | None
     most: int
+    positive: bool = False
 
     def problem(self, x: Numbers, targets: TrainingLoss) -> LinearProblem:
         """Return the convex problem of some rows."""
         rows, targets = torch.from_numpy(np.array(x, dtype=np.float64)), targets.to(torch.float64)
-        groups = self.groups.for_linear(self.l1_ratio)
+        groups = self.groups.for_linear(self.l1_ratio, positive=self.positive)
         return LinearProblem(rows, targets, groups, targets.outputs, self.intercept, self.tolerance)
 
     def __call__(self, x: Numbers, targets: TrainingLoss) -> tuple[Numbers, float]:

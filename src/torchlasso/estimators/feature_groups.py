@@ -52,10 +52,17 @@ class FeatureGroups:
         """Return the number of groups of which a feature is live, given by a mask of the features."""
         return len(np.unique(self.numbers[live]))
 
-    def for_linear(self, l1_ratio: float) -> InputGroups:
-        """Return the groups for a linear model, with the shares of the elastic net."""
+    def for_linear(self, l1_ratio: float, *, positive: bool = False) -> InputGroups:
+        """Return the groups for a linear model, with the shares of the elastic net.
+
+        Raises:
+            ValueError: weights are to be at least 0, and a group has several features.
+        """
         strengths = torch.from_numpy(self.strengths)
-        return InputGroups(torch.from_numpy(self.numbers), l1_ratio * strengths, (1 - l1_ratio) * strengths)
+        if positive and len(self.members) < self.features:
+            raise ValueError("positive=True is for single features, and feature_groups has groups of several")
+        mask = torch.ones(len(strengths), dtype=torch.bool) if positive else None
+        return InputGroups(torch.from_numpy(self.numbers), l1_ratio * strengths, (1 - l1_ratio) * strengths, mask)
 
 
 def groups_of_features(groups: Any, keep: Any, features: int, names: Sequence[str] | None) -> FeatureGroups:

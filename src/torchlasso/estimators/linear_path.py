@@ -34,6 +34,10 @@ class LinearPath:
         l1_ratio: the share of L1 in the elastic net.
         intercept: whether there is a constant term.
         tolerance: see :class:`~torchlasso.estimators.convex.LinearProblem`.
+        positive: whether all weights are at least 0.
+
+    Raises:
+        ValueError: weights are to be at least 0, and there are several outputs, or groups of several features.
     """
 
     x: Tensor
@@ -42,9 +46,10 @@ class LinearPath:
     l1_ratio: float
     intercept: bool
     tolerance: float
+    positive: bool = False
 
     def __post_init__(self) -> None:
-        groups = self.groups.for_linear(self.l1_ratio)
+        groups = self.groups.for_linear(self.l1_ratio, positive=self.positive)
         self.problem = LinearProblem(self.x, self.targets, groups, self.targets.outputs, self.intercept, self.tolerance)
 
     @property
@@ -90,6 +95,8 @@ class LinearPath:
                 break
             high, above = low, below
             low, below = low / 2, self.solution(low / 2, below)
+        if (most := self._count(below)) < count:
+            raise ValueError(f"no λ leaves {count} features: at λ = {low:.2g} the model reads {most}")
         for _ in range(HALVINGS):
             if self._count(below) == count:
                 copies = self._copies(_live(below))

@@ -34,7 +34,7 @@ class ScaledProblem:
         groups zero as the one before.
         """
         lowest, idle, live = float("inf"), 0, self._live(coef)
-        has_vectors = bool((~self._numbers(coef) & (self.groups.l1 > 0)[self.groups.numbers]).any())
+        has_vectors = bool((~self._numbers(coef) & ~self.groups.are_free[self.groups.numbers]).any())
         is_settled = not has_vectors
         for _ in range(SWEEPS):
             coef = self._newton(coef, near) if is_settled else coef
@@ -52,12 +52,11 @@ class ScaledProblem:
         return coef
 
     def _numbers(self, coef: Tensor) -> Tensor:
-        """Return a mask of the rows that are penalised groups of a single number."""
-        sizes = self.groups.norms(torch.ones_like(coef)).square()[self.groups.numbers]
-        return (sizes < 1.5) & (self.groups.l1[self.groups.numbers] > 0)
+        """Return a mask of the rows that are groups of a single number, which can become zero."""
+        return (self.groups.are_single[self.groups.numbers]) & (coef.shape[1] == 1)
 
     def _live(self, coef: Tensor) -> Tensor:
-        return (self.groups.norms(coef) > 0) | (self.groups.l1 == 0)
+        return (self.groups.norms(coef) > 0) | self.groups.are_free
 
     def _accelerated(self, coef: Tensor) -> Tensor:
         """Take accelerated proximal gradient steps (Beck and Teboulle 2009), with restarts."""

@@ -236,14 +236,9 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         groups = groups_of_features(base.feature_groups, base.keep, features, getattr(self, "feature_names_in_", None))
         if is_linear:
             bounds = null_bound(np.arange(features + 1), features, self.pairs, self.power)
-            linear = LinearEntries(
-                groups,
-                base.l1_ratio,
-                base.fit_intercept,
-                base.tol,
-                self._thresholds,
-                most=int((bounds <= DEEP * self.cutoff).sum()),
-            )
+            most = int((bounds <= DEEP * self.cutoff).sum())
+            options = base.l1_ratio, base.fit_intercept, base.tol, self._thresholds, most, base.positive
+            linear = LinearEntries(groups, *options)
             table = base._table(x, y, weights)
             found = engine.results(linear, numbers, lambda i: ((some := table.some(halves[i])).x, some.targets))
             entries, ends = zip(*found, strict=True)
