@@ -267,7 +267,7 @@ def test_a_controller_of_another_class_than_that_of_the_checkpoint_is_refused(tm
 
 def test_a_target_without_an_end_of_the_training_is_refused(tmp_path):
     target = SparseTraining(lambda optimizer, steps: tl.TargetSparsity(optimizer, 0.5, steps=steps))
-    with pytest.raises(ValueError, match=r"^SparseTraining: the training has no end, .* set max_steps or max_epochs"):
+    with pytest.raises(ValueError, match=r"^SparseTraining: the number of steps .* is not known, .* set max_steps"):
         trainer(tmp_path, target, max_epochs=-1).fit(Regression(), loader())
 
 

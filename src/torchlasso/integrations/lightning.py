@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from torchlasso.integrations.loop_control import LoopControl, MakeControllers
 
 try:
     from lightning.pytorch import LightningModule, Trainer
-    from lightning.pytorch.callbacks import Callback
+    from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging, WeightAveraging
     from lightning.pytorch.strategies import DDPStrategy
 except ModuleNotFoundError:
     require("lightning", "lightning", "torchlasso.integrations.lightning")
@@ -104,6 +106,13 @@ class SparseTraining(Callback):
         """Find the units of a model that is to become smaller, and make it as small as that of the checkpoint."""
         if self._handle is not None:
             self._handle.remove()
+        for each in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+            if isinstance(each, StochasticWeightAveraging | WeightAveraging):
+                warnings.warn(
+                    f"{type(each).__name__} averages the weights of many steps, which are zero only where all of these "
+                    "were: use a schedule-free optimizer, whose averages are sparse, or leave the callback out",
+                    stacklevel=2,
+                )
         if not self.compact and self.shrink_every is None:
             return
         if any_sharded(pl_module.parameters()):
@@ -121,6 +130,10 @@ class SparseTraining(Callback):
         """Make the controllers, and load their state, now that the optimizers have theirs."""
         # only now: before, this would load the loader of a resumed training without its state
         steps: Any = trainer.estimated_stepping_batches
+        if steps < 0:  # of a loader without a length
+            steps = math.inf
+        elif self._loaded is None:  # of an earlier fit, or a checkpoint without controllers
+            steps -= trainer.global_step // len(trainer.optimizers)
         if not self._control.optimizers:
             self._control.begin(trainer.optimizers, steps, self._loaded)
         elif self._loaded is not None:  # the model became smaller with them
@@ -187,7 +200,9 @@ class SparseTraining(Callback):
             self._handle.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the controllers, and the compactions so far."""
+        """Return the state of the controllers, and the compactions so far; nothing before training begins."""
+        if not self._control.optimizers:
+            return {}
         shrinks = [] if self._shrinker is None else self._shrinker.records
         return {**self._control.state_dict(), "shrinks": list(shrinks)}
 

@@ -141,8 +141,8 @@ class LoopControl:
             if not math.isinf(steps):
                 raise
             raise ValueError(
-                f"{self.name}: the training has no end, and its controllers need the number of its steps; set "
-                "max_steps or max_epochs of the Trainer"
+                f"{self.name}: the number of steps of the training is not known, and its controllers need it; set "
+                "max_steps of the Trainer, or max_epochs if its loader has a length"
             ) from error
         found = [] if made is None else [made] if isinstance(made, LambdaController) else made
         controllers = list(found) if isinstance(found, Iterable) else [found]
