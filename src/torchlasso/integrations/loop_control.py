@@ -70,6 +70,8 @@ class LoopControl:
                 f"zero; got {', '.join(type(optimizer).__name__ for optimizer in every) or 'no optimizer'}"
             )
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        if self.controllers and resumed is None:
+            self._forget()
         loaded = [dict(group) for group in groups]
         for group, kept in self._pairs(groups, resumed):
             group["lam"] = kept.get("initial_lam", kept["lam"])  # as it was before the controllers
@@ -84,6 +86,15 @@ class LoopControl:
         if resumed is None:
             self.weights = sum(p.numel() for p in self._params())
         self._handles = [control.attach() for control in self.controllers]
+
+    def _forget(self) -> None:
+        """Give λ the values that it had before the controllers of an earlier training with the same optimizers."""
+        for optimizer in self.optimizers:
+            optimizer.hold(held=False)
+            optimizer.weights.clear()
+            for group in optimizer.param_groups:
+                group["lam"] = group.pop("initial_lam", group["lam"])
+                group.pop("lam_factors", None)
 
     def end(self) -> None:
         """Let the controllers no longer step with their optimizers."""

@@ -198,6 +198,10 @@ class PenalisedOptimizer(Optimizer):
             >>> [int(optimizer.state[p]["step"]) for p in model.parameters()]
             [1, 1, 1, 1]
         """
+        self.load_state_dict(self.regrouped(state_dict, params))
+
+    def regrouped(self, state_dict: Mapping[str, Any], params: nn.Module | Iterable[Tensor]) -> dict[str, Any]:
+        """Return the state of a plain optimizer in the groups of this one; see :meth:`load_plain_state_dict`."""
         given = list(params.parameters() if isinstance(params, nn.Module) else params)
         order = [i for group in state_dict["param_groups"] for i in group["params"]]
         own = [p for group in self.param_groups for p in group["params"]]
@@ -213,7 +217,7 @@ class PenalisedOptimizer(Optimizer):
         for group in new["param_groups"]:
             del group["gains"], group["plain_gains"]  # they follow from the state
         new["state"] = {i: states[p] for i, p in enumerate(own) if states[p]}
-        self.load_state_dict(new)
+        return new
 
     def set_penalty(self, group: int, penalty: Penalty | None, lam: float = 0.0) -> None:
         """Give a group another penalty, its first, or none, in the middle of training.

@@ -127,11 +127,26 @@ class SparseTrainingCallback(TrainerCallback):
         """Make the controllers, and load their state, now that the optimizer has its own."""
         optimizer: Any = self.trainer.optimizer
         model: Any = self.trainer.model
-        if state.global_step and self._is_sharded():
-            self._loaded = load_state(_file(args, state))
-        self._control.begin([optimizer], state.max_steps, self._loaded if state.global_step else None)
+        if not state.global_step:
+            self._loaded = None
+        elif self._is_sharded():
+            file = _file(args, state)
+            self._loaded = load_state(file) if file.exists() else None
+        steps = state.max_steps
+        if self._loaded is None:  # also with a checkpoint of a dense training: the controllers have the steps left
+            steps -= state.global_step
+            self._give_rates()
+        self._control.begin([optimizer], steps, self._loaded)
         self._loaded, self._training = None, True
         self._averaged.begin(unwrapped(model), [optimizer])
+
+    def _give_rates(self) -> None:
+        """Give the scheduler of a dense training, with the one rate of the Trainer, the number of groups here."""
+        scheduler: Any = self.trainer.lr_scheduler
+        count = len(unwrapped_optimizer(self.trainer.optimizer).param_groups)
+        for name in {"base_lrs", "_last_lr"} & vars(scheduler).keys():
+            rates = getattr(scheduler, name)
+            setattr(scheduler, name, rates if len(rates) == count else rates[:1] * count)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Give the model the weights of the training."""
@@ -175,8 +190,15 @@ class SparseTrainingCallback(TrainerCallback):
         if self._training and not self._is_sharded():
             state[KEY] = self._control.state_dict()
 
-    def _take(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+    def _take(self, optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
         self._loaded = state.get(KEY)
+        if self._loaded is not None or self._is_sharded() or not isinstance(optimizer, Proximal):
+            return None
+        # that of a dense training: the Trainer's groups are the parameters with weight decay, and those without
+        model: Any = self.trainer.model
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        decayed = set(self.trainer.get_decay_parameter_names(model))
+        return optimizer.regrouped(state, [p for _, p in sorted(named, key=lambda each: each[0] not in decayed)])
 
 
 def _file(args: TrainingArguments, state: TrainerState) -> Path:
