@@ -104,6 +104,10 @@ def test_folds_of_a_path_have_whole_groups(cli: Any, people: Path, tmp_path: Pat
         (("--label", "price"), ("classification", "regression")),
         (("--label", "ill,price"), ("'ill'",)),
         (("--categories", "towns"), ("'towns'",)),
+        (("--ignore", "name,persons"), ("'persons' to ignore", "'age'")),
+        (("--size", "8"), ("--size is for images",)),
+        (("--skip-corrupt", "0.1"), ("--skip-corrupt is for images",)),
+        (("--max-length", "5"), ("--max-length is for texts",)),
     ],
 )
 def test_bad_options(cli: Any, people: Path, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:

@@ -13,11 +13,14 @@ from torchlasso.data.dividing import SplitData, SplitOptions, split_data
 from torchlasso.data.loading import selected
 from torchlasso.data.preparing import prepare
 from torchlasso.data.splits import holdout_groups, holdout_last
+from torchlasso.data.stored.options import StreamOptions
 
 
-def write(path: Path, rows: int, start: int = 0, header: str = "x,who,when,label") -> str:
+def write(path: Path, rows: int, start: int = 0, header: str = "x,who,when,label", when: str | None = None) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{i},p{i // 5},2020-01-{1 + i % 28:02},{'ab'[i // 5 % 2]}" for i in range(start, start + rows)]
+    lines = [
+        f"{i},p{i // 5},{when or f'2020-01-{1 + i % 28:02}'},{'ab'[i // 5 % 2]}" for i in range(start, start + rows)
+    ]
     path.write_text("\n".join([header, *lines, ""]))
     return str(path)
 
@@ -40,6 +43,19 @@ def test_files_are_what_their_names_say(tmp_path: Path, name: str) -> None:
     without = divided(tmp_path, SplitOptions(validation=0.25))
     assert sizes(without) == {"train": 30, "validation": 10, "test": 9}
     assert name in without.notes[0]
+
+
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_columns_of_one_part_only_can_be_left_out(tmp_path: Path, stream: str) -> None:
+    write(tmp_path / "train.csv", 40, header="x,who,here,label", when="2")
+    write(tmp_path / "test.csv", 9, start=40, header="x,who,there,label", when="3")
+    division = SplitOptions(validation=None, stream=StreamOptions(stream))
+    with pytest.raises(ValueError, match="missing: 'here'; only here: 'there'"):
+        prepare(divided(tmp_path, division, group="who"))
+    found = divided(tmp_path, division, group="who", ignore=("here", "there"))
+    assert [split.rows.features for split in found.parts.values()] == [("x",)] * 3
+    with pytest.raises(ValueError, match=r"no column 'nowhere' to ignore; its inputs are 'x'"):
+        divided(tmp_path, division, ignore=("here", "there", "nowhere", "who"))
 
 
 def test_without_parts_there_are_shares(tmp_path: Path) -> None:

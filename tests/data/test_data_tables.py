@@ -25,7 +25,7 @@ MIXED = "a,y\n" + "".join(f"{i},{i % 2}\n" for i in range(29)) + "forty,1\n"
             {"label": "kind"},
             "no column 'kind'; choose one with label=; there are 'a', 'label'",
         ),
-        ("a,label\n1,2\n", {"ignore": ["id"]}, "no column 'id' to ignore; there are 'a', 'label'"),
+        ("a,label\n1,2\n2,3\n1,2\n2,3\n", {"ignore": ["id"]}, "no column 'id' to ignore; its inputs are 'a'"),
         ("a,y\n1,2\n", {"label": "y", "ignore": ["y"]}, "'y' cannot be both the label and ignored"),
         ("a,a,y\n1,1,2\n", {}, "more than one column 'a'; names must be unique"),
         ("y\n1\n0\n", {}, "there are no columns besides the label"),

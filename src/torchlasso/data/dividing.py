@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from torchlasso.data.labels import ColumnSelection
+from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Source, find_reader
 from torchlasso.data.roles import required_weights
@@ -97,6 +98,7 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
         FileNotFoundError: a path does not exist.
         ValueError: the data cannot be used, or there are too few rows to divide.
     """
+    columns = replace(columns, of_a_part=True)
     source = find_reader(spec).open(spec, columns)
     portion = source.training(spec)
     stream, notes = choose_stream(
@@ -126,6 +128,7 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
         validation = _own("validation", division.validation, source.validation, columns, stream)
     held = validation if validation and len(validation.rows.x) else None
     found = SplitData(source.name, train, test, held, tuple(notes), columns.survival is not None)
+    _refuse_absent(found)
     _refuse_shared_groups(found)
     return found
 
@@ -171,6 +174,17 @@ def _share(train: DataSplit, fraction: float, seed: int, stratify: bool, name: s
 def _unused(name: str, portion: Portion | None) -> Iterator[str]:
     if portion is not None:
         yield f"The {name} part of the data ({portion.origin}) is not used, since a share of the training rows is."
+
+
+def _refuse_absent(divided: SplitData) -> None:
+    """Refuse columns to leave out that no part has, such as misspelt ones."""
+    parts = [split.rows.absent for split in divided.parts.values()]
+    if absent := [name for name in parts[0] if all(name in other for other in parts[1:])]:
+        there = divided.train.rows.features
+        raise ValueError(
+            f"{divided.train.origin}: no column {listed(absent)} to ignore"
+            + (f"; its inputs are {listed(there)}" if there else "")
+        )
 
 
 def _refuse_shared_groups(divided: SplitData) -> None:

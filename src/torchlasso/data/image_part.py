@@ -58,4 +58,4 @@ def part_of_kept(found: KeptImages, x: Tensor | StoredRows, roles: Roles | None,
     held = (None,) * 4 if roles is None else (roles.y, roles.groups, roles.times, roles.weights)
     y, groups, times, weights = (None if values is None else values[found.kept] for values in held)
     names = tuple(names[i] for i in found.kept.tolist()) if names else ()
-    return Part(x, y, (), names, groups, times, found.notes, weights)
+    return Part(x, y, (), names, groups, times, found.notes, weights, () if roles is None else roles.absent)

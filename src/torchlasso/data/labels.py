@@ -35,6 +35,7 @@ class ColumnSelection:
             text that a regular expression matches, or its first parenthesis.
         time: the column of the time of each row, numbers or dates.
         weight: the column of the weight of each row in training; other rows need none.
+        of_a_part: whether the table is one of several parts, some of which may not have the columns to leave out.
         categories: columns of categories that are written as numbers, such as postcodes.
         task: ``"classification"`` or ``"regression"``, for labels that are whole numbers; None to judge by them.
         images: how images are read.
@@ -55,6 +56,7 @@ class ColumnSelection:
     text: tuple[str, ...] = ()
     texts: TextOptions = TextOptions()
     weight: str | None = None
+    of_a_part: bool = False
 
     def find_labels(self, names: Sequence[str], origin: str) -> tuple[str, ...]:
         """Return the label columns among ``names``; none if there are none and none are required.
@@ -67,7 +69,7 @@ class ColumnSelection:
             raise ValueError(f"{origin}: more than one column {listed(duplicates)}; names must be unique")
         here = set(names)
         unknown = [name for name in self.ignore if name not in here]
-        if unknown and self.required:
+        if unknown and self.required and not self.of_a_part:
             raise ValueError(f"{origin}: no column {listed(unknown)} to ignore; there are {listed(names)}")
         group, _ = self.group_column(names)
         for name, what in (

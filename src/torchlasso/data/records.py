@@ -33,6 +33,7 @@ class Part:
         times: the time of each row, (n,); None if there are none.
         weights: the weight of each row in training, float64 (n,); None if there are none.
         notes: what a person should know about the reading, a sentence each.
+        absent: columns to leave out that a table does not have.
 
     >>> Part(torch.zeros(2, 3), np.array(["cat", "dog"]), ("a", "b", "c")).x.shape
     torch.Size([2, 3])
@@ -46,6 +47,7 @@ class Part:
     times: Labels | None = None
     notes: tuple[str, ...] = ()
     weights: Labels | None = None
+    absent: tuple[str, ...] = ()
 
     def rows(self, index: Tensor) -> Part:
         """Select the rows of ``index``."""
@@ -54,7 +56,7 @@ class Part:
         held = (self.y, self.groups, self.times, self.weights)
         y, groups, times, weights = (None if values is None else values[places] for values in held)
         x = self.x[index] if isinstance(self.x, Tensor) else self.x.rows(places)
-        return Part(x, y, self.features, names, groups, times, self.notes, weights)
+        return Part(x, y, self.features, names, groups, times, self.notes, weights, self.absent)
 
     @property
     def is_table(self) -> bool:

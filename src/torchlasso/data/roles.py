@@ -27,6 +27,7 @@ class Roles:
     Attributes:
         y, groups, times, weights: as those of a :class:`~torchlasso.data.records.Part`.
         inputs: the names of the other columns.
+        absent: the columns to leave out that are not there.
     """
 
     y: Labels | None
@@ -34,6 +35,7 @@ class Roles:
     times: Labels | None = None
     weights: Labels | None = None
     inputs: list[str] = field(default_factory=list)
+    absent: tuple[str, ...] = ()
 
 
 def part_of(
@@ -43,7 +45,7 @@ def part_of(
     notes: tuple[str, ...] = (),
 ) -> Part:
     """Make a part of inputs and of the other columns."""
-    return Part(x, roles.y, features, (), roles.groups, roles.times, notes, roles.weights)
+    return Part(x, roles.y, features, (), roles.groups, roles.times, notes, roles.weights, roles.absent)
 
 
 def roles_of(
@@ -72,7 +74,9 @@ def roles_of(
     if columns.weight is not None and columns.weight in names:
         weights = _weights(pa, select([columns.weight]).column(0), columns.weight, origin)
     others = {*labels, group, columns.time, columns.weight, *columns.ignore}
-    return Roles(y, groups, times, weights, [name for name in names if name not in others])
+    here = {*names}
+    absent = tuple(name for name in columns.ignore if name not in here)
+    return Roles(y, groups, times, weights, [name for name in names if name not in others], absent)
 
 
 def _labels(pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelection, origin: str) -> Labels | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torchlasso.data.dividing import SplitOptions
 from torchlasso.data.encoding import EMBEDDING, Encoding
 from torchlasso.data.frame import Frame, TableColumns
 from torchlasso.data.loading import load_splits
-from torchlasso.data.preparing import SplitInputs, encoded_rows, widened
+from torchlasso.data.preparing import PreparedData, SplitInputs, encoded_rows, widened
 from torchlasso.data.records import order_like
 from torchlasso.data.scaled import ScaledRows, scale_of_bytes
 from torchlasso.data.stored.images import EncodedImages
@@ -22,6 +22,7 @@ from torchlasso.data.texts import Texts
 from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.path import folds_of
 from torchlasso.runs import choices
+from torchlasso.runs.data_options import DataOptions
 from torchlasso.runs.options import Options
 from torchlasso.runs.pretraining import fit
 from torchlasso.training.rows import InputRows
@@ -159,6 +160,7 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     found = load_splits(options.data, options.columns, division, embedded=options.encoding == EMBEDDING)
     x, y = found.train
     fitted, notes = (None, ()) if options.pretrained is None else fit(options.pretrained, found, options.data)
+    _refuse_unused(options, found)
     is_survival = options.survival is not None
     is_scaled = y.is_floating_point() and options.loss in (None, "mse") and not is_survival
     scale = data.Standardizer.fit(y) if is_scaled else None
@@ -190,6 +192,19 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
     weights = None if found.weights is None else found.weights.to(device)
     card = replace(found.card, notes=(*found.card.notes, *notes))
     return inputs, RowSplits(train, validation, test, card, found.groups, found.held_groups, weights)
+
+
+def _refuse_unused(options: Options, found: PreparedData) -> None:
+    """Refuse options of images and of texts for other rows, which would change nothing."""
+    of_images, of_texts = ("size", "resize", "skip_corrupt"), ("tokenizer", "max_length", "vocabulary")
+    for kind, names, suits in (
+        ("images", of_images, len(found.train[0].shape) == 4),
+        ("texts", of_texts, found.text is not None),
+    ):
+        given = [each.name for each in fields(DataOptions) if getattr(options, each.name) != each.default]
+        for name in given:
+            if name in names and not suits:
+                raise ValueError(f"--{name.replace('_', '-')} is for {kind}, and {options.data} has other rows")
 
 
 def _scale_of(x: SplitInputs, encoding: Encoding | None) -> data.Standardizer:

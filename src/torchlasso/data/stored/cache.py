@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from torchlasso._core.extras import require
 from torchlasso._core.files import read_json, replacing, write_json
+from torchlasso._core.readable import byte_size
 from torchlasso._core.text import first_line
 from torchlasso.data.stored.unused import forget, make_space, remove_unused, use
 from torchlasso.distributed.processes import is_first, wait
@@ -123,5 +124,5 @@ def _need_space(size: int, what: str) -> None:
     make_space(folder(), size)
     free = shutil.disk_usage(folder()).free
     if size > free:
-        needs = f"{what}: the cache needs {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free"
+        needs = f"{what}: the cache needs {byte_size(size)}, and {byte_size(free)} are free"
         raise OSError(errno.ENOSPC, f"{needs}; set {VARIABLE} to a folder with more", str(folder()))
