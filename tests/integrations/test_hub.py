@@ -57,6 +57,15 @@ def test_a_model_comes_back_from_a_folder(compacted, tmp_path):
     assert again == first
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_of_another_precision_comes_back_in_it(dtype, tmp_path):
+    net = sparse().to(dtype)
+    net.save_pretrained(tmp_path)
+    found = Net.from_pretrained(tmp_path)
+    assert {p.dtype for p in found.parameters()} == {dtype}
+    assert all(map(torch.equal, found.parameters(), net.parameters()))
+
+
 def test_the_card_says_what_was_measured(tmp_path):
     (tmp_path / "drawn.png").write_bytes(b"a picture")
     measured = {"test error": 0.0182, "a|b": "two\nlines"}

@@ -16,6 +16,7 @@ from torchlasso._core.text import first_line
 from torchlasso.integrations.hub_config import CONFIG, check_config
 from torchlasso.integrations.model_cards import TEMPLATE, card_fields, check_measured, take_picture
 from torchlasso.storage import load, save
+from torchlasso.storage.container import Stored
 
 try:
     from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
@@ -191,6 +192,7 @@ class SparseHubMixin(PyTorchModelHubMixin, library_name="torchlasso", tags=["spa
                 f"{cls.__name__}({given}) cannot be made, with the arguments of {CONFIG} and of the call: "
                 f"{first_line(error)}"
             ) from error
+        _cast_as_stored(_module(model), file)
         load(file, into=_module(model))
         _module(model).to(map_location).eval()
         return model
@@ -206,6 +208,14 @@ def _downloaded(name: str, file: str, options: Mapping[str, Any]) -> Path | None
         raise FileNotFoundError(
             f"there is no folder {name!r}, nor a repository of this name: {first_line(error)}"
         ) from error
+
+
+def _cast_as_stored(module: nn.Module, file: Path) -> None:
+    """Give a model that its class makes in one precision the one in which it was saved, such as bfloat16."""
+    stored = {outline.dtype for outline in Stored.open(file).outlines.values() if outline.dtype.is_floating_point}
+    own = {w.dtype for w in module.state_dict().values() if w.dtype.is_floating_point}
+    if len(stored) == len(own) == 1:
+        module.to(stored.pop())
 
 
 def _module(model: Any) -> nn.Module:
