@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchlasso._core.arguments import check_kind, check_whole
+from torchlasso._core.arguments import check_kind, check_whole, shown
 from torchlasso.penalties import check_strength
 
 # λ begins at this share of the root mean square of the loss's gradient with respect to an activation.
@@ -43,7 +43,8 @@ class Activity:
 class ActivationL1:
     """The loss term λ·Σ|a| of activations a, per example: with it few units are active for each, as in an autoencoder.
 
-    For the outputs a of modules, (examples, …, units), and the columns v_i of the layers that read them, it is
+    For the outputs a of modules, (examples, …, units) or with the units in dimension ``dim``, and the columns v_i of
+    the layers that read them, it is
 
         λ · (1/examples) · Σ |a_i|·‖v_i‖₂          ‖v_i‖ = 1 without readers
 
@@ -61,6 +62,8 @@ class ActivationL1:
         readers: for each of them the ``nn.Linear`` that reads its output; None for none.
         lam: λ; None to choose it at the first backward pass, as a tenth of the root mean square of the gradient of
             the loss, which makes it independent of the scales of activations and loss.
+        dim: the dimension of the units: −1 for linear layers, 1 for convolutions, whose units are channels. All other
+            dimensions count as examples.
         window: a unit is dead that was not active in so many examples.
         revive: whether dead units are drawn back, where the modules are activation functions that keep their inputs,
             such as ``nn.ReLU()``.
@@ -92,6 +95,7 @@ class ActivationL1:
         readers: nn.Linear | Iterable[nn.Linear | None] | None = None,
         *,
         lam: float | None = None,
+        dim: int = -1,
         window: int = 10_000,
         revive: bool = True,
     ) -> None:
@@ -114,9 +118,11 @@ class ActivationL1:
             )
         if lam is not None:
             check_strength(lam, "ActivationL1: lam")
+        if type(dim) is not int:
+            raise TypeError(f"ActivationL1: dim must be a whole number; got {shown(dim)}")
         check_whole("ActivationL1: window", window)
         self.readers: Sequence[nn.Linear | None] = given
-        self.lam, self.window, self.revive = lam, window, revive
+        self.lam, self.dim, self.window, self.revive = lam, dim, window, revive
         self.l0 = math.nan
         self.value: Tensor | None = None
         self._silent: list[Tensor | None] = [None] * len(self.modules)  # examples since each unit was active
@@ -136,13 +142,13 @@ class ActivationL1:
         recorded, self._recorded = self._recorded, []
         active, terms = 0.0, []
         for i, output, before in recorded:
-            rows = output.reshape(-1, output.shape[-1])  # (examples, units)
+            rows = self._rows(output)
             self._check_width(i, rows.shape[1])
             active += self._count(i, rows.detach())
             if self.lam is None:
                 output.register_hook(self._choose(i, len(rows)))  # type: ignore[no-untyped-call]
             if before is not None:
-                rows = torch.where(self.dead()[i], before.reshape(rows.shape), rows)
+                rows = torch.where(self.dead()[i], self._rows(before), rows)
             terms.append((rows.abs() * self._norms(i, rows)).sum() / len(rows))
         self.l0 = active / (len(recorded) / len({i for i, *_ in recorded}))
         self.value = (0.0 if self.lam is None else self.lam) * torch.stack(terms).sum()
@@ -187,6 +193,13 @@ class ActivationL1:
             alike = before is not None and before.shape == output.shape
             self._recorded.append((i, output, before if alike else None))
 
+    def _rows(self, output: Tensor) -> Tensor:
+        """Return an output with all examples in one dimension, (examples, units)."""
+        if not -output.dim() <= self.dim < output.dim():
+            raise ValueError(f"ActivationL1: an output of shape {tuple(output.shape)} has no dimension {self.dim}")
+        rows = output.movedim(self.dim, -1)
+        return rows.reshape(-1, rows.shape[-1])
+
     def _check_width(self, i: int, width: int) -> None:
         """Raise ``ValueError`` if an output has another width than its reader, or than the outputs before."""
         reader, silent = self.readers[i], self._silent[i]
@@ -221,7 +234,7 @@ class ActivationL1:
         def choose(grad: Tensor) -> None:
             if self.lam is None:
                 size = grad.detach().double().square().mean().sqrt().item() * examples
-                norm = self._norms(i, grad.reshape(-1, grad.shape[-1])).detach().mean().item()
+                norm = self._norms(i, self._rows(grad)).detach().mean().item()
                 self.lam = SHARE * size / norm if norm else SHARE * size
 
         return choose

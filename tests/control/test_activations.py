@@ -57,6 +57,32 @@ def test_several_modules_and_tokens():
     assert term.l0 == pytest.approx(((first != 0).sum() + (second != 0).sum()).item() / 21)
 
 
+def test_the_units_of_a_convolution_are_its_channels():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 1, 3))
+    with torch.no_grad():
+        model[0].weight[4], model[0].bias[4] = 0.0, -1.0
+    x = torch.randn(3, 2, 8, 7)
+    term = tl.ActivationL1(model[1], lam=0.5, dim=1, window=90, revive=False)
+    with torch.no_grad():
+        a = model[:2](x)
+    assert a.shape == (3, 6, 6, 5)
+    model(x)
+    torch.testing.assert_close(term(), 0.5 * a.sum() / 90)
+    assert term.l0 == pytest.approx((a != 0).sum().item() / 90)
+    assert term.dead()[0].tolist() == [False] * 4 + [True, False]
+    assert str(term.activity()).endswith("of 6 units active per example, 1 dead (17 %), λ 0.5")
+    chosen = tl.ActivationL1(model[1], dim=1)
+    (model(x).square().mean() + chosen()).backward()
+    assert chosen.lam > 0
+    wrong = tl.ActivationL1(model[1], dim=4)
+    model(x)
+    with pytest.raises(ValueError, match=r"an output of shape \(3, 6, 6, 5\) has no dimension 4"):
+        wrong()
+    with pytest.raises(TypeError, match="ActivationL1: dim must be a whole number; got 'channels'"):
+        tl.ActivationL1(model[1], dim="channels")
+
+
 def test_scaling_a_unit_against_its_reader_changes_nothing():
     """What a network does under a plain L1 on activations, so that λ has no effect."""
     model, x = coder(), rows()
