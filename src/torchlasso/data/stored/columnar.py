@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
 from torchlasso.data.joining import common_schema, origin_of, with_schema
 from torchlasso.data.stored.cache import state_of
+from torchlasso.data.stored.footers import Footer
 
 AT_ONCE = 1 << 24  # bytes of a table that are read at a time, about
 BUFFER = 1 << 16  # bytes of a column of a Parquet file that are read at a time
@@ -80,45 +82,51 @@ class ParquetFiles(Columnar):
         self.paths, origins = list(paths), origins or [str(path) for path in paths]
         self.origin = origin_of(origins)
         self.state = [state_of(path) for path in paths]
-        self.count = self.size = 0
-        self._metadata: dict[Path, Any] = {}  # of wide tables it takes long to read
-        pa, schemas = require("pyarrow", "data", f"{self.origin}: reading Parquet"), []
-        for path in self.paths:
-            with opened_parquet(path) as file:
-                schemas.append(file.schema_arrow)
-                self._metadata[path] = file.metadata
-                groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-                self.count += file.metadata.num_rows
-                self.size += sum(group.total_byte_size for group in groups)
-        self.schema = common_schema(pa, schemas, origins)
+        pa = require("pyarrow", "data", f"{self.origin}: reading Parquet")
+        self._footers = {path: _footer(pa, path) for path in self.paths}
+        self.count = sum(footer.rows for footer in self._footers.values())
+        self.size = sum(footer.size for footer in self._footers.values())
+        self.schema = common_schema(pa, [self._footers[path].schema for path in self.paths], origins)
 
     def select(self, names: list[str]) -> Any:
         pa = require("pyarrow", "data", f"{self.origin}: reading Parquet")
         need_memory(8 * self.count * len(names), self.origin)
         tables = []
         for path in self.paths:
-            with opened_parquet(path, self._metadata[path]) as file:
-                tables.append(with_schema(pa, file.read(columns=names), self._of(pa, names)))
+            with opened_parquet(path, partial(self._footers[path].metadata, names)) as file:
+                tables.append(with_schema(pa, file.read(), self._of(pa, names)))
         return pa.concat_tables(tables)
 
     def _some(self, names: list[str], rows: int) -> Iterator[Any]:
         pa = require("pyarrow", "data", f"{self.origin}: reading Parquet")
-        for path in self.paths:
-            with opened_parquet(path, self._metadata[path]) as file:
-                for batch in file.iter_batches(batch_size=rows, columns=names):
-                    yield with_schema(pa, pa.Table.from_batches([batch]), self._of(pa, names))
+        for path, footer in self._footers.items():
+            for groups in footer.runs(names):
+                with opened_parquet(path, partial(footer.metadata, names, groups)) as file:
+                    for batch in file.iter_batches(batch_size=rows):
+                        yield with_schema(pa, pa.Table.from_batches([batch]), self._of(pa, names))
 
     def _of(self, pa: Any, names: list[str]) -> Any:
         return pa.schema([self.schema.field(name) for name in names])
 
 
+def _footer(pa: Any, path: Path) -> Footer:
+    try:
+        return Footer(path)
+    except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})")
+
+
 @contextmanager
-def opened_parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
+def opened_parquet(path: Path, footer: Callable[[], Any] | None = None) -> Iterator[Any]:
     """Open a Parquet file, of which no more is held than is being read.
 
     Args:
         path: the file.
-        metadata: its footer, if it was read before.
+        footer: a function that returns its footer, or a part of it; None to read it.
 
     Yields:
         A ``pyarrow.parquet.ParquetFile``.
@@ -129,13 +137,14 @@ def opened_parquet(path: Path, metadata: Any = None) -> Iterator[Any]:
     pa = require("pyarrow", "data", f"{path}: reading Parquet")
     parquet = require("pyarrow.parquet", "data", f"{path}: reading Parquet")
     # without buffers Arrow holds whole row groups, such as a whole file; with pre_buffer, all that was read
-    how = {"metadata": metadata, "pre_buffer": False, "buffer_size": BUFFER}
+    how = {"pre_buffer": False, "buffer_size": BUFFER}
     try:
+        how |= {} if footer is None else {"metadata": footer()}
         # opened here, because Arrow requires file names in UTF-8
         with path.open("rb") as content, parquet.ParquetFile(content, **how) as file:
             yield file
     except (OSError, OverflowError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: not a Parquet file, or a damaged one ({first_line(error)})") from error
+        raise _damaged(path, error) from error
 
 
 class HubColumns(Columnar):
