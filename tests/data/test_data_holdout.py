@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchlasso.data import class_indices, holdout, splits
-from torchlasso.data.labels import distinct, distinct_values, narrowed
+from torchlasso.data.distinct import distinct, distinct_values, narrowed
 
 seeded = settings(derandomize=True, deadline=None)
 classes = st.lists(st.integers(0, 6), max_size=60).map(lambda y: torch.tensor(y, dtype=torch.int64))

@@ -46,6 +46,7 @@ MIXED = "a,y\n" + "".join(f"{i},{i % 2}\n" for i in range(29)) + "forty,1\n"
             {},
             r"column 'y': labels of classes must be 0 or more, or text, unless task= is given, but row 1 .* has -3",
         ),
+        ("a,y\n1,0.5\n2,b\n3,1\n", {"task": "regression"}, r"labels for regression must be numbers; row 1 .* has 'b'"),
         ("a,y\n1,0.5\n2,inf\n", {}, "column 'y': labels must be finite"),
         ("a,y\n1,red\n2,red\n3,red\n", {}, "all labels are 'red'; at least 2 classes|3 rows are too few"),
     ],

@@ -126,7 +126,10 @@ def _write(out: str | None, lines: list[list[str]]) -> None:
 
 def _targets(labels: Labels, inputs: InputSpec, origin: str) -> Tensor:
     if inputs.classes:
-        return datasets.class_indices(labels, inputs.classes)
+        try:
+            return datasets.class_indices(labels, inputs.classes)
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error} of the model") from error
     if inputs.is_survival:
         return torch.from_numpy(labels)
     if labels.dtype.kind not in "if":

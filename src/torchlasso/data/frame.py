@@ -186,5 +186,6 @@ def refuse_other_columns(names: Sequence[str], wanted: Sequence[str], origin: st
     if missing or extra:
         raise ValueError(
             f"{origin}: its columns differ from the columns of the training part "
-            f"(missing: {listed(missing)}; only here: {listed(extra)}); leave columns out with ignore="
+            f"(missing: {listed(missing)}; only here: {listed(extra)}); add or remove these, or leave "
+            "them out of training too, with ignore="
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchlasso.data.distinct import distinct, distinct_values
 from torchlasso.data.image_decoding import ImageOptions
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels
@@ -18,8 +19,6 @@ from torchlasso.data.text_options import TextOptions
 
 LABEL_NAMES = ("label", "class", "target", "y")
 CLASSIFICATION, REGRESSION = TASKS = ("classification", "regression")
-SPAN = 1 << 20  # between the least and the largest of whole numbers that are counted
-AT_ONCE = 1 << 18  # labels that are looked up at a time
 MANY = 20  # different whole numbers as labels; more need about as many rows squared to be taken as classes
 
 
@@ -150,8 +149,9 @@ def raw_labels(y: Labels, origin: str, task: str | None = None) -> Labels:
         raise ValueError(f"{origin}: labels must be whole numbers, decimal numbers or text, not {y.dtype}")
     if task == REGRESSION:
         if kind == "U":
+            first = next((i for i, text in enumerate(y.flat) if not _is_number(str(text))), 0)
             raise ValueError(
-                f"{origin}: labels for regression must be numbers; they are text, such as {str(y.flat[0])!r}"
+                f"{origin}: labels for regression must be numbers; {row(first)} has {str(y.flat[first])!r}"
             )
         y, kind = y.astype(np.float64), "f"
     if y.ndim != 1 and not (kind == "f" and y.ndim == 2 and y.shape[1] > 0):
@@ -170,7 +170,15 @@ def raw_labels(y: Labels, origin: str, task: str | None = None) -> Labels:
     if task is None:
         _refuse_rows(y < 0, y, "of classes must be 0 or more, or text, unless task= is given", origin)
         _refuse_many_values(y, origin)
-    return y.astype(np.int64, copy=False)
+    return y.astype(np.int64)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_many_values(y: Labels, origin: str) -> None:
@@ -189,67 +197,6 @@ def _refuse_rows(bad: Any, y: Labels, demand: str, origin: str) -> None:
     if bad.any():
         first, count = int(bad.argmax()), int(bad.sum())
         raise ValueError(f"{origin}: labels {demand}, but {row(first)} has {y[first]} ({count} such rows)")
-
-
-def distinct(y: Labels) -> tuple[Labels, Labels]:
-    """Return the sorted distinct labels, and the place of each label among them, (n,), in the least type of integers.
-
-    Whole numbers that are close together are counted, which takes less time and memory than to sort them.
-
-    >>> [each.tolist() for each in distinct(np.array([7, 5, 7]))]
-    [[5, 7], [1, 0, 1]]
-    """
-    if not _are_close(y):
-        values, places = np.unique(y, return_inverse=True)
-        return values, places.reshape(-1).astype(_least_type(0, len(values)))
-    values = distinct_values(y)
-    low = int(values[0])
-    table = np.zeros(int(values[-1]) - low + 1, dtype=_least_type(0, len(values)))
-    table[values - low] = np.arange(len(values))
-    found = np.empty(len(y), dtype=table.dtype)
-    for some in _slices(y):
-        found[some] = table[y[some].astype(np.int64) - low]
-    return values, found
-
-
-def distinct_values(y: Labels) -> Labels:
-    """Return the sorted distinct labels.
-
-    >>> distinct_values(np.array([7, 5, 7])).tolist()
-    [5, 7]
-    """
-    if not _are_close(y):
-        return np.asarray(np.unique(y))
-    low = int(y.min())
-    is_there = np.zeros(int(y.max()) - low + 1, dtype=np.bool_)
-    for some in _slices(y):
-        is_there[y[some].astype(np.int64) - low] = True
-    return np.flatnonzero(is_there) + low
-
-
-def narrowed(y: Labels) -> Labels:
-    """Return whole numbers in the least type of integers that holds them, and other labels as they are.
-
-    >>> narrowed(np.array([0, 300])).dtype
-    dtype('int16')
-    """
-    if y.dtype.kind != "i" or not len(y):
-        return y
-    return y.astype(_least_type(int(y.min()), int(y.max())))
-
-
-def _are_close(y: Labels) -> bool:
-    return y.dtype.kind == "i" and len(y) > 0 and int(y.max()) - int(y.min()) <= SPAN
-
-
-def _least_type(least: int, largest: int) -> Any:
-    """Return the least type of integers that holds all from ``least`` to ``largest``."""
-    types = (np.int8, np.int16, np.int32, np.int64)
-    return next(each for each in types if np.iinfo(each).min <= least and largest <= np.iinfo(each).max)
-
-
-def _slices(y: Labels) -> Iterator[slice]:
-    return (slice(start, start + AT_ONCE) for start in range(0, len(y), AT_ONCE))
 
 
 def class_names(y: Labels) -> tuple[str, ...]:

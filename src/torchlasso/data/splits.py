@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchlasso.data.labels import distinct
+from torchlasso.data.distinct import distinct
 from torchlasso.data.records import Labels, Part
 from torchlasso.data.stored.rows import FEW
 

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from torchlasso._core.extras import require
+from torchlasso.data.distinct import narrowed
 from torchlasso.data.image_decoding import ImageDecoder
 from torchlasso.data.image_part import part_of_kept
 from torchlasso.data.images import BYTES
-from torchlasso.data.labels import ColumnSelection, narrowed
+from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Labels, Part
 from torchlasso.data.roles import Roles, part_of, roles_of
 from torchlasso.data.stored.cache import kept_file, key_of
