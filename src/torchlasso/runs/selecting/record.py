@@ -75,7 +75,7 @@ class Selection:
             are.
         l1_at: with as many features, those of the largest weights in the L1 model, fitted in the same way.
         everything: with all features, by the model ``every``.
-        seconds: the time.
+        seconds: the time since the last start; a resumed selection reads what was kept.
     """
 
     measure: str
