@@ -175,10 +175,15 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             return LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol, self.positive)
         training, held_out = self._parts(table, seed) if self.early_stopping else (table, None)
         length = TrainingLength(self.epochs, self.batch_size, self.lr, seed, self.n_iter_no_change)
-        features, outputs = table.x.shape[1], table.targets.outputs
-        validation = None if held_out is None else _rows(held_out)
+        outputs, validation = table.targets.outputs, None if held_out is None else _rows(held_out)
         return NetworkPath(
-            lambda: self._network(features, outputs), _rows(training), groups, self._penalty, length, validation
+            lambda features: self._network(features, outputs),
+            _rows(training),
+            groups,
+            self._penalty,
+            length,
+            validation,
+            screens=self.module is None,  # another network may have a place for each feature
         )
 
     def _penalty(self, over: Blocks) -> Penalty:
@@ -234,7 +239,7 @@ def as_dense(x: Any) -> Numbers:
     return np.asarray(x.toarray() if issparse(x) else x)
 
 
-def row_weights(weights: Numbers) -> Tensor:
+def scaled_weights(weights: Numbers) -> Tensor:
     """Return the weights of rows, scaled to a mean of 1.
 
     Raises:

@@ -13,7 +13,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, row_weights
+from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, scaled_weights
 from torchlasso.estimators.cross_validation import CrossValidatedStrength
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.losses import LOGISTIC, MULTINOMIAL, Targets
@@ -61,7 +61,7 @@ class SparseClassification(ClassifierMixin, SparseEstimator):  # type: ignore[mi
             )
             weights = weights * own[codes]
         outputs, loss = (1, LOGISTIC) if len(self.classes_) == 2 else (len(self.classes_), MULTINOMIAL)
-        targets = Targets(torch.from_numpy(codes.astype(np.float64)[:, None]), row_weights(weights), outputs, loss)
+        targets = Targets(torch.from_numpy(codes.astype(np.float64)[:, None]), scaled_weights(weights), outputs, loss)
         return Table(as_dense(X), y, targets, row_groups(groups, len(y)))
 
     def _strata(self, table: Table) -> Numbers:

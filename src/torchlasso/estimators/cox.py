@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, validate_data
 
 from torchlasso._core.specs import unknown
-from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, row_weights
+from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, scaled_weights
 from torchlasso.estimators.concordance import concordance_index
 from torchlasso.estimators.cross_validation import FOLDS, CrossValidatedStrength, FoldScorer, held_out_score
 from torchlasso.estimators.events import events_and_times
@@ -58,7 +58,7 @@ class SparseSurvival(SparseEstimator):
         event, time = events_and_times(y)
         check_consistent_length(X, time)
         weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
-        rows = row_weights(weights)
+        rows = scaled_weights(weights)
         if not event[weights > 0].any():
             raise ValueError("y has no event, so its rows have no order: some of them need one")
         targets = SurvivalTargets(torch.from_numpy(time), torch.from_numpy(event), rows, self.ties)

@@ -52,6 +52,13 @@ class FeatureGroups:
         """Return the number of groups of which a feature is live, given by a mask of the features."""
         return len(np.unique(self.numbers[live]))
 
+    def only(self, columns: np.ndarray[Any, Any]) -> FeatureGroups:
+        """Return the groups of some columns, given by their rising numbers: whole groups only."""
+        new = {int(column): number for number, column in enumerate(columns)}
+        members = tuple(tuple(new[i] for i in group) for group in self.members if group[0] in new)
+        named = {name: tuple(new[i] for i in group) for name, group in self.named.items() if group[0] in new}
+        return FeatureGroups(members, named, frozenset(new[i] for i in self.kept if i in new), len(new))
+
     def for_linear(self, l1_ratio: float, *, positive: bool = False) -> InputGroups:
         """Return the groups for a linear model, with the shares of the elastic net.
 

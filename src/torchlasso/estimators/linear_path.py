@@ -18,7 +18,9 @@ from torchlasso.estimators.points import Numbers, PathPoint
 from torchlasso.estimators.smooth import TrainingLoss
 
 HALVINGS = 60  # of the interval of λ, on a logarithmic scale, in the search for a number of features
-SMALLEST = 1e-3  # the least λ of a grid relative to the largest one, as in scikit-learn
+# The least λ of a grid relative to the largest one. With more features than rows, a smaller one would only fit the rows
+# more closely, at great cost: glmnet has the same two kinds.
+SMALLEST, SMALLEST_WIDE = 1e-3, 1e-2
 COPY = 1e-9  # one minus the correlation of columns from which on they are copies of one another
 PERMUTATIONS, AT_ONCE = 1000, 100  # of the targets, in the search for the λ of pure noise
 
@@ -173,7 +175,8 @@ class LinearPath:
     def grid(self, number: int) -> list[float]:
         """Return rising values of λ up to the least one at which nothing lives that is not kept."""
         most = self.lambda_max or 1.0
-        return list(np.geomspace(SMALLEST * most, most, number).tolist())
+        n, p = self.x.shape
+        return list(np.geomspace((SMALLEST_WIDE if p > n else SMALLEST) * most, most, number).tolist())
 
     def null_lam(self, level: float, seed: int) -> float:
         """Return the λ at which no feature is read in this share of random orders of the targets.

@@ -43,15 +43,25 @@ class LinearModel(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkModel:
-    """A network in evaluation mode."""
+    """A network in evaluation mode.
+
+    Attributes:
+        network: the network.
+        columns: the numbers of the features that it sees, or None for all.
+    """
 
     network: nn.Module
+    columns: Numbers | None = None
     linear: ClassVar[None] = None
+
+    def seen(self, x: Numbers) -> Numbers:
+        """Return the columns that the network sees."""
+        return x if self.columns is None else x[:, self.columns]
 
     def outputs(self, x: Numbers) -> Numbers:
         """Return the outputs for rows, (n, outputs)."""
         dtype = next(self.network.parameters()).dtype
-        return outputs_of(self.network, torch.from_numpy(np.array(x)).to(dtype)).numpy()
+        return outputs_of(self.network, torch.from_numpy(np.array(self.seen(x))).to(dtype)).numpy()
 
 
 class Fitted(NamedTuple):

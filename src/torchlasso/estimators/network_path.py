@@ -17,11 +17,12 @@ from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.linear_path import LinearPath
 from torchlasso.estimators.models import Fitted, NetworkModel
 from torchlasso.estimators.network import feature_blocks
-from torchlasso.estimators.points import PathPoint
+from torchlasso.estimators.points import Numbers, PathPoint
+from torchlasso.estimators.screening import promising_columns
 from torchlasso.estimators.smooth import TrainingLoss
 from torchlasso.graph import Inputs
 from torchlasso.optim import ProxAdam
-from torchlasso.penalties import Penalty
+from torchlasso.penalties import ElasticNet, Penalty
 from torchlasso.selection import param_groups, penalised
 from torchlasso.training.evaluation import outputs_of
 from torchlasso.training.plan import Plan
@@ -30,8 +31,11 @@ from torchlasso.training.trainer import Trainer
 GROWTH = 1.5  # λ of a point of the path relative to the one before
 SHORT = 0.1  # the share of the epochs in which a point of the path after the first is trained
 REFIT = 0.5  # the share of the epochs in which a number of features is trained on without the penalty
-
-SMALLEST = 1e-3  # the least λ of a grid relative to the largest one of a linear model
+# With more features than rows, a network can learn the noise by heart. A penalty that is not convex leaves large
+# weights alone: while λ is small also those that learned noise, and they stay. So there the network is first trained
+# under L1, for this share of the epochs and to so many times the number of features, and then under its own penalty
+# (Zou and Li 2008; Mazumder, Friedman and Hastie 2011).
+CONVEX, WIDER = 0.5, 2
 STARTS, HALVINGS = 5, 3  # random orders of the targets in the search for the λ of noise, and of a factor of 2 in λ
 
 
@@ -65,12 +69,14 @@ class NetworkPath:
     """A network for one table, trained for one λ, and then for rising ones.
 
     Args:
-        make: makes the network, with random weights.
+        make: (features) ↦ a network with random weights.
         rows: the training rows.
         groups: the groups of the features.
         penalty: makes the penalty over the features.
         training: the length of the training.
         validation: rows whose objective ends the training early.
+        screens: whether the network sees only as many features as there are rows, if there are more, see
+            :func:`~torchlasso.estimators.screening.promising_columns`. All others count as features that it leaves out.
 
     Raises:
         ValueError: the network cannot be exported, or a feature reaches its outputs past all weights.
@@ -78,26 +84,45 @@ class NetworkPath:
 
     def __init__(
         self,
-        make: Callable[[], nn.Module],
+        make: Callable[[int], nn.Module],
         rows: TableRows,
         groups: FeatureGroups,
         penalty: Callable[[Inputs], Penalty],
         training: TrainingLength,
         validation: TableRows | None = None,
+        screens: bool = False,
     ) -> None:
         self.make, self.rows, self.groups, self.penalty_over = make, rows, groups, penalty
-        self.training, self.validation = training, validation
+        self.training, self.validation, self.screens = training, validation, screens
+        self._see(len(rows.x))
+
+    def _see(self, most: int) -> None:
+        """Make a network that sees about so many features, if they are screened."""
+        self.columns: Numbers | None = None
+        x, groups = self.rows.x, self.groups
+        if self.screens and most < groups.features:
+            self.columns = promising_columns(x, self.rows.targets, groups, most, self.training.seed)
+            groups = groups.only(self.columns)
+        self.seen_groups = len(groups.members)
+        self.x = self._seen(x)
         with torch.random.fork_rng():
-            seed_torch(training.seed)
-            self.network = make().to(rows.x.dtype)
+            seed_torch(self.training.seed)
+            self.network = self.make(groups.features).to(x.dtype)
         weights = groups.strengths[groups.numbers].clip(1.0)  # those of kept features count for nothing
         named, kept = [list(group) for group in groups.named.values()], sorted(groups.kept)
-        self.inputs = feature_blocks(self.network, rows.x[:2], named, weights.tolist(), kept)
-        self.penalty = penalty(self.inputs)
+        self.inputs = feature_blocks(self.network, self.x[:2], named, weights.tolist(), kept)
+        self.penalty = self.penalty_over(self.inputs)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        return x if self.columns is None else x[:, self.columns]
 
     def at(self, lam: float) -> Fitted:
         """Return the network trained for λ, from its current weights."""
-        return self._trained(lam, self.training.epochs)
+        epochs = self.training.epochs
+        if not self._starts_convex:
+            return self._trained(lam, epochs)
+        self._trained(lam, self._first, under=ElasticNet(over=self.inputs))
+        return self._trained(lam, max(1, epochs - self._first))
 
     def with_features(self, count: int, lam: float) -> Fitted:
         """Return a network of so many features, trained on without the penalty; a group counts once.
@@ -110,7 +135,15 @@ class NetworkPath:
             raise ValueError(
                 f"features must be above the number of kept ones, {kept}, and below that of all, {every}; got {count}"
             )
-        found = self._trained(lam, self.training.epochs, count - kept)
+        if count >= self.seen_groups:
+            self._see(2 * count * max(map(len, self.groups.members)))
+        epochs, groups = self.training.epochs, count - kept
+        if not self._starts_convex:
+            found = self._trained(lam, epochs, groups)
+        else:
+            wider = min(WIDER * groups, self.seen_groups - kept - 1)
+            first = self._trained(lam, self._first, wider, under=ElasticNet(over=self.inputs))
+            found = self._trained(first.point.lam, max(1, epochs - self._first), groups, warmup=0.0)
         refitted = self._trained(0.0, max(1, round(REFIT * self.training.epochs)), held=True)
         return Fitted(replace(refitted.point, lam=found.point.lam), refitted.model)
 
@@ -141,8 +174,7 @@ class NetworkPath:
 
     def grid(self, number: int) -> list[float]:
         """Return rising values of λ up to the least one at which a linear model reads nothing that is not kept."""
-        most = self._linear().lambda_max or 1.0
-        return list(np.geomspace(SMALLEST * most, most, number).tolist())
+        return self._linear().grid(number)
 
     def null_lam(self, level: float, seed: int) -> float:
         """Return the λ at which networks for random orders of the targets read no feature with this probability.
@@ -157,7 +189,7 @@ class NetworkPath:
             length = replace(self.training, seed=int(order.integers(2**31)))
 
             def reads_nothing(lam: float, rows: TableRows = permuted, length: TrainingLength = length) -> bool:
-                path = NetworkPath(self.make, rows, self.groups, self.penalty_over, length)
+                path = NetworkPath(self.make, rows, self.groups, self.penalty_over, length, screens=self.screens)
                 return path.at(lam).point.features <= len(self.groups.kept)
 
             low, high = near / 2, near
@@ -171,6 +203,14 @@ class NetworkPath:
         return float(np.exp(np.mean(found) + quantile * np.std(found, ddof=1)))
 
     @property
+    def _starts_convex(self) -> bool:
+        return not self.penalty.convex and self.groups.features > len(self.rows.x)
+
+    @property
+    def _first(self) -> int:
+        return max(1, round(CONVEX * self.training.epochs))
+
+    @property
     def _short(self) -> int:
         return max(1, round(SHORT * self.training.epochs))
 
@@ -180,16 +220,36 @@ class NetworkPath:
         has_constant = not targets.ignores_shifts
         return LinearPath(rows, targets, self.groups, 1.0, intercept=has_constant, tolerance=1e-6)
 
-    def _trained(self, lam: float, epochs: int, blocks: int | None = None, held: bool = False) -> Fitted:
+    def _trained(
+        self,
+        lam: float,
+        epochs: int,
+        blocks: int | None = None,
+        *,
+        under: Penalty | None = None,
+        warmup: float = 0.5,
+        held: bool = False,
+    ) -> Fitted:
+        """Train the network on, under its own penalty or another one, and return a copy.
+
+        Args:
+            lam: λ; with ``blocks`` the one that a search begins with.
+            epochs: the length of the training.
+            blocks: the number of groups to read.
+            under: another penalty.
+            warmup: of the search, see :class:`~torchlasso.control.TargetCount`.
+            held: whether features that are not read stay so, the others without a penalty.
+        """
         network, rows = self.network, self.rows
-        optimizer = ProxAdam(param_groups(network, self.penalty, lam=lam), lr=self.training.lr)
+        optimizer = ProxAdam(param_groups(network, under or self.penalty, lam=lam), lr=self.training.lr)
         plan = Plan(epochs, self.training.batch_size, self.training.seed)
-        trainer = Trainer(network, optimizer, rows.targets.packed_loss, (rows.x, rows.targets.packed), plan)
+        trainer = Trainer(network, optimizer, rows.targets.packed_loss, (self.x, rows.targets.packed), plan)
         if held:
             optimizer.hold()
         if blocks is not None:
-            trainer.controls.append(TargetCount(optimizer, blocks, steps=trainer.steps))
-        stopping = None if self.validation is None or blocks is not None else _Stopping(self.validation, network)
+            trainer.controls.append(TargetCount(optimizer, blocks, steps=trainer.steps, warmup=warmup))
+        held_out = None if self.validation is None else replace(self.validation, x=self._seen(self.validation.x))
+        stopping = None if held_out is None or blocks is not None else _Stopping(held_out, network)
         found = lam
         with torch.random.fork_rng():
             for _ in range(epochs):
@@ -199,9 +259,10 @@ class NetworkPath:
                     break
         if stopping is not None:
             network.load_state_dict(stopping.best)
-        loss = float(rows.targets.value(outputs_of(network, rows.x)))
-        point = PathPoint(found, self.inputs.live(network).numpy(), loss)
-        return Fitted(point, NetworkModel(deepcopy(network).eval()))
+        loss = float(rows.targets.value(outputs_of(network, self.x)))
+        live = np.zeros(self.groups.features, dtype=bool)
+        live[slice(None) if self.columns is None else self.columns] = self.inputs.live(network).numpy()
+        return Fitted(PathPoint(found, live, loss), NetworkModel(deepcopy(network).eval(), self.columns))
 
 
 class _Stopping:

@@ -10,7 +10,7 @@ import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, row_weights
+from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, scaled_weights
 from torchlasso.estimators.cross_validation import CrossValidatedStrength
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.losses import SQUARED, Targets
@@ -43,7 +43,7 @@ class SparseRegression(RegressorMixin, SparseEstimator):  # type: ignore[misc]  
         weights = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         self._is_flat = y.ndim == 1
         numbers = torch.from_numpy(np.array(y, dtype=np.float64).reshape(len(y), -1))
-        targets = Targets(numbers, row_weights(weights), numbers.shape[1], SQUARED)
+        targets = Targets(numbers, scaled_weights(weights), numbers.shape[1], SQUARED)
         return Table(as_dense(X), y, targets, row_groups(groups, len(y)))
 
     def _strata(self, table: Table) -> None:

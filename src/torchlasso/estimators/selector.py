@@ -73,7 +73,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
             X: (n, p) numbers, an array, a data frame or a sparse matrix.
             y: (n,) classes, (n,) or (n, targets) numbers, or events and times, as for :class:`SparseCox`. Without an
                 estimator these are a structured array.
-            sample_weight: (n,) weights.
+            sample_weight: (n,) weights; with ``fdr`` they are the ``row_weights`` of :class:`StabilitySelection`.
             groups: (n,) the group of each row; rows of a group stay together where rows are divided.
 
         Raises:
@@ -91,7 +91,7 @@ class FeatureSelector(SelectorMixin, BaseEstimator):  # type: ignore[misc]  # sc
             base = None if self.estimator is None else estimator
             options = {"pairs": self.pairs, "n_jobs": self.n_jobs, "random_state": self.random_state}
             stable = StabilitySelection(base, fdr=self.fdr, **options)
-            self.estimator_: Any = stable.fit(X, y, sample_weight=sample_weight, groups=groups)
+            self.estimator_: Any = stable.fit(X, y, groups=groups, row_weights=sample_weight)
             return self
         if isinstance(self.features, str):
             if self.features not in RULES:

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from torchlasso.estimators.base import SparseEstimator, Table
-from torchlasso.estimators.feature_groups import FeatureGroups
+from torchlasso.estimators.feature_groups import FeatureGroups, groups_of_features
 from torchlasso.estimators.losses import Targets
+from torchlasso.estimators.models import NetworkModel
 from torchlasso.estimators.network import SkipNetwork
 from torchlasso.estimators.points import Numbers
+from torchlasso.estimators.screening import promising_columns
 from torchlasso.optim import ProxAdam
 from torchlasso.penalties.blocks import Rows
 
@@ -68,9 +70,10 @@ class SingleNetworks:
 
     def _importances(self, table: Table, seed: int) -> Numbers:
         path = self.estimator._path(table, self.groups, seed)
-        network = path.at(self.lam).model.network  # type: ignore[attr-defined]  # it has hidden layers
-        x = torch.from_numpy(table.x)
-        found = sensitivities(network, x, _shares(table).to(x.dtype)).numpy()
+        model: NetworkModel = path.at(self.lam).model  # type: ignore[assignment]  # it has hidden layers
+        x, found = torch.from_numpy(model.seen(table.x)), np.zeros(table.x.shape[1])
+        every = slice(None) if model.columns is None else model.columns
+        found[every] = sensitivities(model.network, x, _shares(table).to(x.dtype)).numpy()
         return np.array([np.sqrt(np.square(found[list(group)]).mean()) for group in self.groups.members])
 
 
@@ -114,8 +117,22 @@ class NetworkStack:
 
     def __call__(self, tables: Sequence[Table], seeds: Sequence[int]) -> Numbers:
         """Return the importance of each feature in each table: its sensitivity."""
+        features, n = tables[0].x.shape[1], min(len(table.x) for table in tables)
+        if features <= n:
+            with torch.random.fork_rng():
+                return self._trained(tables, seeds)
+        found = np.zeros((len(tables), features))
+        groups = groups_of_features(None, (), features, None)
+        seen = [
+            promising_columns(torch.from_numpy(table.x), table.targets, groups, n, seed)  # type: ignore[arg-type]
+            for table, seed in zip(tables, seeds, strict=True)
+        ]
+        narrow = [table._replace(x=table.x[:, columns]) for table, columns in zip(tables, seen, strict=True)]
         with torch.random.fork_rng():
-            return self._trained(tables, seeds)
+            importances = self._trained(narrow, seeds)
+        for own, columns, values in zip(found, seen, importances, strict=True):
+            own[columns] = values
+        return found
 
     def _trained(self, tables: Sequence[Table], seeds: Sequence[int]) -> Numbers:
         rows = max(len(table.x) for table in tables)
@@ -173,7 +190,8 @@ def networks_of(estimator: Any, groups: FeatureGroups, table: Table) -> tuple[Si
     single = len(groups.members) == groups.features and not groups.kept
     if not is_plain or not single or not isinstance(table.targets, Targets):
         return SingleNetworks(estimator, groups, float(estimator.lam)), 1
-    return NetworkStack(estimator, float(estimator.lam)), max(1, min(STACK, NUMBERS // table.x.size))
+    size = len(table.x) * min(table.x.shape)  # a network sees at most as many features as rows
+    return NetworkStack(estimator, float(estimator.lam)), max(1, min(STACK, NUMBERS // size))
 
 
 def _weights(network: SkipNetwork) -> tuple[Tensor, Tensor, Tensor, Tensor]:

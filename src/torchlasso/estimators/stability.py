@@ -22,7 +22,7 @@ from sklearn.utils.validation import (
 
 from torchlasso._core.arguments import check_whole, is_number, shown
 from torchlasso.engine import engine_of
-from torchlasso.estimators.base import DTYPES, SparseEstimator, as_dense, row_groups, row_weights
+from torchlasso.estimators.base import DTYPES, SparseEstimator, as_dense, row_groups, scaled_weights
 from torchlasso.estimators.classifier import SparseClassifier
 from torchlasso.estimators.cox import SparseCox
 from torchlasso.estimators.entries import LinearEntries, fitted_importances
@@ -37,7 +37,6 @@ from torchlasso.estimators.standardized import ColumnScales
 from torchlasso.estimators.subsamples import LEAST, complementary_pairs
 
 DEEP = 20.0  # paths go on until the bound at their last point is so many times the cutoff of its mean
-
 # of the default estimator. Halves are small: few hidden units at a high rate, and all rows in a batch.
 NETWORK: dict[str, Any] = {
     "lam": 0.01,
@@ -121,17 +120,18 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     n_jobs: int | None = None
     random_state: Any = None
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> StabilitySelection:
+    def fit(self, X: Any, y: Any, groups: Any = None, row_weights: Any = None) -> StabilitySelection:
         """Select the features.
 
         Args:
             X: (n, p) numbers, an array, a data frame or a sparse matrix. Scale the features before.
             y: (n,) classes or numbers, (n, targets) numbers, or events and times, as for :class:`SparseCox`. Without an
                 estimator these are a structured array.
-            sample_weight: (n,) weights of the rows in each model; one of weight 0 is as none. Each half has half of the
-                rows, whatever their weights: the bounds need rows, each with its weight, that are drawn alike.
             groups: (n,) the group of each row, such as the animal that it was measured on: rows of one group are in the
                 same half.
+            row_weights: (n,) weights of the rows in each model; one of weight 0 is as none. Unlike scikit-learn's
+                ``sample_weight``, 2 does not stand for two rows, which could be in both halves: each half has half of
+                the rows, whatever their weights, since the bounds need rows that are drawn alike.
 
         Raises:
             ValueError: fewer than four rows or groups, fewer than two classes or events, numbers that are not finite,
@@ -148,11 +148,11 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         else:
             X, y = validate_data(self, X, y, **checks, multi_output=True)
         x, y, weights = as_dense(X), np.asarray(y), None
-        if sample_weight is not None:
-            given = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
-            kept = row_weights(given).numpy() > 0
+        if row_weights is not None:
+            given = _check_sample_weight(row_weights, X, ensure_non_negative=True)
+            kept = scaled_weights(given).numpy() > 0
             x, y = x[kept], y[kept]
-            weights = None if np.ptp(given[kept]) == 0 else row_weights(given[kept]).numpy()
+            weights = None if np.ptp(given[kept]) == 0 else scaled_weights(given[kept]).numpy()
             events = None if events is None else events[kept]
             groups = None if groups is None else row_groups(groups, len(kept))[kept]  # type: ignore[index]
         self.estimator_ = self._estimator(y, is_survival)
@@ -221,7 +221,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         is_linear = isinstance(base, SparseEstimator) and not base.module and not len(base.hidden)
         if not is_linear and not isinstance(base, GivenStrength):
             if weights is not None and not has_fit_parameter(base, "sample_weight"):
-                raise ValueError(f"sample_weight must be None: {type(base).__name__} takes no weights")
+                raise ValueError(f"row_weights must be None: {type(base).__name__} takes no weights")
 
             def arguments(i: int) -> tuple[Any, ...]:
                 own = None if weights is None else weights[halves[i]]
@@ -236,7 +236,8 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         groups = groups_of_features(base.feature_groups, base.keep, features, getattr(self, "feature_names_in_", None))
         if is_linear:
             bounds = null_bound(np.arange(features + 1), features, self.pairs, self.power)
-            most = int((bounds <= DEEP * self.cutoff).sum())
+            # a model with a feature for each two rows fits noise, and takes long
+            most = min(int((bounds <= DEEP * self.cutoff).sum()), max(1, min(map(len, halves)) // 2))
             options = base.l1_ratio, base.fit_intercept, base.tol, self._thresholds, most, base.positive
             linear = LinearEntries(groups, *options)
             table = base._table(x, y, weights)

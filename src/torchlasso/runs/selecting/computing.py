@@ -201,7 +201,7 @@ def _chosen(models: Models, searched: Searched) -> tuple[Frequencies, Numbers, N
     halving: dict[str, Any] = {"pairs": options.pairs, "random_state": options.seed}
     if options.fdr is not None:
         stable = StabilitySelection(models.sparse(), fdr=options.fdr, **halving)
-        stable.fit(table.x, table.y, sample_weight=table.weights, groups=table.groups)
+        stable.fit(table.x, table.y, groups=table.groups, row_weights=table.weights)
         shares = stable.frequencies_
         found = Frequencies(stable.lams_, shares, shares.max(axis=0), stable.q_values_)
         return found, stable.support_, searched.feature_importances
@@ -216,7 +216,7 @@ def _chosen(models: Models, searched: Searched) -> tuple[Frequencies, Numbers, N
     lams = np.geomspace(largest, least, THRESHOLDS)
     base = models.sparse(lam=model.lam)
     stable = StabilitySelection(base, lams=lams, **halving)
-    stable.fit(table.x, table.y, sample_weight=table.weights, groups=table.groups)
+    stable.fit(table.x, table.y, groups=table.groups, row_weights=table.weights)
     nearest = int(np.abs(stable.frequencies_.sum(axis=1) - number).argmin())
     found = Frequencies(stable.lams_, stable.frequencies_, stable.frequencies_[nearest], None)
     return found, support, model.feature_importances
