@@ -12,8 +12,8 @@ Standard normal features, of which 20 matter, with coefficients of ±1; the targ
 
     python benchmarks/growth.py --ways lasso network stability selector sklearn --sizes 1000x30000
     python benchmarks/growth.py --ways network lassonet --sizes 1000x1000
-    python benchmarks/growth.py --ways lasso network stability --sizes 1000x3750 1000x7500 1000x15000 1000x30000
-    python benchmarks/growth.py --ways lasso network stability --sizes 500x5000 1000x5000 2000x5000 4000x5000
+    python benchmarks/growth.py --ways lasso network --sizes 1000x15000 1000x30000 1000x60000 1000x120000 --repeats 3
+    python benchmarks/growth.py --ways lasso network --sizes 1000x5000 2000x5000 4000x5000 8000x5000 --repeats 3
 
 Every result is appended to --out: the seconds that passed, those of processors (of all threads together), and how many
 of the 20 features were found, and false ones. The exponents of the processor time over features and over rows are those
@@ -26,6 +26,7 @@ import argparse
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -89,13 +90,14 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["1000x30000"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=1, help="the number of tables of each size")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/growth.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     times: dict[str, list[tuple[int, int, float]]] = {}
-    for size in options.sizes:
+    for size, seed in product(options.sizes, range(options.seed, options.seed + options.repeats)):
         rows, features = map(int, size.split("x"))
-        x, y, matters = table(rows, features, options.seed)
+        x, y, matters = table(rows, features, seed)
         for way in options.ways:
             if find_spec(PACKAGES.get(way, "torchlasso")) is None:
                 print(f"{way} is not installed")
@@ -103,7 +105,7 @@ def main() -> None:
             start, processor = perf_counter(), process_time()
             support = WAYS[way](x, y)
             seconds, processor = perf_counter() - start, process_time() - processor
-            found = {"way": way, "rows": rows, "features": features, "seed": options.seed, "threads": options.threads}
+            found = {"way": way, "rows": rows, "features": features, "seed": seed, "threads": options.threads}
             found |= {"true": int(support[matters].sum()), "false": int(support[~matters].sum()), "seconds": seconds}
             found |= {"processor_seconds": processor}
             times.setdefault(way, []).append((rows, features, processor))
@@ -113,7 +115,7 @@ def main() -> None:
     for way, each in times.items():
         for axis, name in enumerate(("rows", "features")):
             sizes = [point[axis] for point in each]
-            if len(set(sizes)) == len(sizes) > 1:
+            if len(set(sizes)) == len(options.sizes) > 1:
                 exponent = np.polyfit(np.log(sizes), np.log([point[2] for point in each]), 1)[0]
                 print(f"{way}: time grows with {name} to the power {exponent:.2f}")
 

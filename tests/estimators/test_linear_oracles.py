@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression, MultiTaskLasso
 
-from torchlasso.estimators import SparseClassifier, SparseRegressor
+from torchlasso.estimators import (
+    FeatureSelector,
+    SparseClassifier,
+    SparseCox,
+    SparseRegressor,
+    SparseRegressorCV,
+    StabilitySelection,
+    base,
+)
 
 
 def table(n: int = 60, p: int = 20) -> tuple[np.ndarray, np.ndarray]:
@@ -37,12 +49,64 @@ def test_elastic_net(fit_intercept: bool) -> None:
     np.testing.assert_allclose(found.predict(x), wanted.predict(x), atol=1e-6)
 
 
-def test_several_targets() -> None:
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_several_targets(fit_intercept: bool) -> None:
     x, y = table()
     targets = np.stack([y, 2 - y + x[:, 0]], axis=1)
-    found = SparseRegressor(0.3, hidden=(), points=1).fit(x, targets)
-    wanted = MultiTaskLasso(0.3, tol=1e-12, max_iter=1_000_000).fit(x, targets)
+    found = SparseRegressor(0.3, hidden=(), points=1, fit_intercept=fit_intercept).fit(x, targets)
+    wanted = MultiTaskLasso(0.3, tol=1e-12, max_iter=1_000_000, fit_intercept=fit_intercept).fit(x, targets)
     np.testing.assert_allclose(found.coef_, wanted.coef_, atol=1e-7)
+    np.testing.assert_allclose(found.intercept_, wanted.intercept_ * np.ones(2), atol=1e-7)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("l1_ratio", [1.0, 0.5])
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_weights_of_rows(fit_intercept: bool, l1_ratio: float, is_sparse: bool) -> None:
+    x, y = table()
+    x[np.random.default_rng(2).random(x.shape) < 0.4] = 0.0
+    weights = np.random.default_rng(1).integers(0, 4, len(x)).astype(float)
+    options = {"l1_ratio": l1_ratio, "fit_intercept": fit_intercept}
+    rows = csr_array(x) if is_sparse else x
+    found = SparseRegressor(0.2, hidden=(), points=1, **options).fit(rows, y, sample_weight=weights)
+    wanted = ElasticNet(0.2, tol=1e-12, max_iter=1_000_000, **options).fit(x, y, sample_weight=weights)
+    assert 2 < found.support_.sum() < 20
+    np.testing.assert_allclose(found.coef_, wanted.coef_, atol=1e-7)
+    np.testing.assert_allclose(found.predict(rows), wanted.predict(x), atol=1e-6)
+    labels, lam = y > np.median(y), 0.05
+    found = SparseClassifier(lam, hidden=(), points=1, **options).fit(rows, labels, sample_weight=weights)
+    of_sums = {"C": 1 / (lam * weights.sum()), "solver": "saga", "tol": 1e-12, "max_iter": 100_000}
+    wanted = LogisticRegression(**of_sums, **options).fit(x, labels, sample_weight=weights)
+    np.testing.assert_allclose(found.coef_, wanted.coef_, atol=1e-6)
+    np.testing.assert_allclose(found.intercept_, wanted.intercept_, atol=1e-6)
+
+
+def test_sparse_matrices_are_not_made_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = table(100, 300)
+    x[np.random.default_rng(2).random(x.shape) < 0.7] = 0.0
+    monkeypatch.setattr(base, "LARGEST", x.size - 1)
+    fits: list[tuple[Any, Any]] = [
+        (SparseRegressor(0.1, hidden=(), relaxed=True), y),
+        (SparseRegressor(features=7, hidden=(), feature_groups=[[1, 2], [3, 4, 5]], keep=[9]), y),
+        (SparseRegressor("null", hidden=(), random_state=0), np.stack([y, -y + x[:, 3]], axis=1)),
+        (SparseClassifier(0.05, hidden=()), np.digitize(y, [-0.5, 0.5])),
+        (SparseRegressorCV(hidden=(), cv=3, lams=5, relaxed=True), y),
+        (SparseCox(0.05, hidden=()), np.stack([y > -1, y - y.min()], axis=1)),
+        (FeatureSelector(SparseRegressor(hidden=()), features=3), y),
+        (StabilitySelection(SparseRegressor(hidden=(), tol=1e-5), fdr=1.0, pairs=2, random_state=0), y),
+    ]
+    for estimator, targets in fits:
+        found, wanted = (clone(estimator).fit(rows, targets) for rows in (csr_array(x), x))
+        if isinstance(estimator, base.SparseEstimator):
+            np.testing.assert_array_equal(found.support_, wanted.support_)
+            for rows in (x, csr_array(x)):
+                np.testing.assert_allclose(found.predict(rows), wanted.predict(x), atol=1e-6)
+        else:
+            np.testing.assert_array_equal(found.get_support(), wanted.get_support())
+            np.testing.assert_array_equal(found.transform(csr_array(x)).toarray(), wanted.transform(x))
+    for dense in (SparseRegressor(epochs=2), SparseRegressor(hidden=(), standardize=True), StabilitySelection(pairs=1)):
+        with pytest.raises(ValueError, match=r"^X is sparse, 100 × 300, and is computed with as a dense matrix"):
+            dense.fit(csr_array(x), y)
 
 
 @pytest.mark.parametrize("lam", [0.1, 0.02])

@@ -25,9 +25,7 @@ def table(n: int, p: int, true: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
 def columns(x: np.ndarray, y: np.ndarray, most: int, groups: object = None, keep: tuple[int, ...] = ()) -> list[int]:
     """Return the columns that a network would see."""
     targets = SparseRegressor()._table(x, y).targets
-    found = promising_columns(
-        torch.from_numpy(x), targets, groups_of_features(groups, keep, x.shape[1], None), most, seed=0
-    )
+    found = promising_columns(torch.from_numpy(x), targets, groups_of_features(groups, keep, x.shape[1], None), most)
     assert (np.diff(found) > 0).all()
     return found.tolist()  # type: ignore[no-any-return]
 
@@ -118,3 +116,12 @@ def test_stability_selection_of_networks_ends_soon_and_finds_the_features() -> N
     x, y = table(200, 1000, 4)
     selector = StabilitySelection(pairs=20, random_state=0).fit(x, y)
     assert selector.get_support(indices=True).tolist() == [0, 1, 2, 3]
+
+
+def test_constant_features_cannot_be_asked_for() -> None:
+    x, y = table(40, 10, 3)
+    x[:, 4:] = 3.3
+    with pytest.raises(ValueError, match=r"^features must be at most the number of those that vary, 4; got 5$"):
+        SparseRegressor(features=5, epochs=2, **NETWORK).fit(x, y)
+    with pytest.raises(ValueError, match=r"^no λ leaves exactly 5 features: at λ = .* there are 4, and"):
+        SparseRegressor(features=5, hidden=()).fit(x, y)

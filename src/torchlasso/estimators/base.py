@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import check_random_state
@@ -26,6 +26,7 @@ from torchlasso.estimators.network import SkipNetwork
 from torchlasso.estimators.network_path import NetworkPath, TableRows, TrainingLength
 from torchlasso.estimators.points import Numbers, importances
 from torchlasso.estimators.smooth import TrainingLoss
+from torchlasso.estimators.sparse_rows import linear_rows
 from torchlasso.estimators.standardized import ColumnScales, StandardizedPath
 from torchlasso.penalties import MCP, SCAD, ElasticNet, Penalty
 from torchlasso.penalties.blocks import Blocks
@@ -41,7 +42,7 @@ class Table(NamedTuple):
     """Checked rows of a table.
 
     Attributes:
-        x: the features, (n, p).
+        x: the features, (n, p); sparse where a linear model takes them so.
         y: their targets, as they were given.
         targets: their targets, as the losses take them.
         groups: the group of each row, (n,), or None: rows of one group are never divided.
@@ -115,6 +116,15 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             raise AttributeError(f"a {type(self).__name__} with hidden layers has no coef_ and intercept_")
         return found
 
+    @property
+    def is_linear(self) -> bool:
+        """True if the model has no hidden layers."""
+        return self.module is None and not len(self.hidden)
+
+    def as_rows(self, x: Any) -> Any:
+        """Return a matrix as it is computed with: a sparse one stays so for a linear model of columns as they are."""
+        return csr_array(x) if issparse(x) and self.is_linear and not self.standardize else as_dense(x)
+
     def _check(self) -> None:
         """Raise ``ValueError`` or ``TypeError`` for a parameter that is of no use."""
         for name in ("lr", "tol", "l1_ratio"):
@@ -170,8 +180,8 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
 
     def _path_of(self, table: Table, groups: FeatureGroups, seed: int) -> ModelPath:
         """Return the models of rows with weights above 0, the columns as they are."""
-        if self.module is None and not len(self.hidden):
-            rows, targets = torch.from_numpy(np.array(table.x, dtype=np.float64)), table.targets.to(torch.float64)
+        if self.is_linear:
+            rows, targets = linear_rows(table.x), table.targets.to(torch.float64)
             return LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol, self.positive)
         training, held_out = self._parts(table, seed) if self.early_stopping else (table, None)
         length = TrainingLength(self.epochs, self.batch_size, self.lr, seed, self.n_iter_no_change)
@@ -216,7 +226,7 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     def _outputs(self, X: Any) -> Numbers:
         """Return the outputs for rows, (n, outputs)."""
         check_is_fitted(self)
-        return self._model.outputs(as_dense(validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)))
+        return self._model.outputs(self.as_rows(validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)))
 
 
 def _rows(table: Table) -> TableRows:
@@ -234,7 +244,7 @@ def as_dense(x: Any) -> Numbers:
         raise ValueError(
             f"X is sparse, {x.shape[0]:,} × {x.shape[1]:,}, and is computed with as a dense matrix, which would have "
             f"{x.shape[0] * x.shape[1]:,} numbers; at most {LARGEST:,} are possible. Leave columns out before, such as "
-            "by SelectKBest, or take fewer rows"
+            "by SelectKBest, take fewer rows, or a linear model (hidden=()) without standardize"
         )
     return np.asarray(x.toarray() if issparse(x) else x)
 

@@ -13,7 +13,7 @@ from sklearn.utils import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, scaled_weights
+from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, row_groups, scaled_weights
 from torchlasso.estimators.cross_validation import CrossValidatedStrength
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.losses import LOGISTIC, MULTINOMIAL, Targets
@@ -62,7 +62,7 @@ class SparseClassification(ClassifierMixin, SparseEstimator):  # type: ignore[mi
             weights = weights * own[codes]
         outputs, loss = (1, LOGISTIC) if len(self.classes_) == 2 else (len(self.classes_), MULTINOMIAL)
         targets = Targets(torch.from_numpy(codes.astype(np.float64)[:, None]), scaled_weights(weights), outputs, loss)
-        return Table(as_dense(X), y, targets, row_groups(groups, len(y)))
+        return Table(self.as_rows(X), y, targets, row_groups(groups, len(y)))
 
     def _strata(self, table: Table) -> Numbers:
         return table.y
@@ -115,8 +115,8 @@ class SparseClassifier(SparseClassification, GivenStrength):
 
     Args:
         lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing (the
-            quantile universal threshold of Giacobino and others 2017). Where ``features`` is given and there are
-            hidden layers, the λ to begin with.
+            quantile universal threshold of Giacobino and others 2017). Not used where ``features``
+            is given.
         features: the number of features to read, or of groups of them; λ is found. With hidden layers, the model is
             then trained on for half of the epochs without the penalty (the relaxed lasso).
         hidden: the widths of the hidden layers; empty for a linear model.

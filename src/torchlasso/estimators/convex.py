@@ -17,6 +17,7 @@ from torch import Tensor
 from torchlasso.estimators.input_groups import InputGroups
 from torchlasso.estimators.scaled import ScaledProblem
 from torchlasso.estimators.smooth import SmoothLoss
+from torchlasso.estimators.sparse_rows import LinearRows
 
 RIDGE = 1e-3  # of a refit without the penalty, for inputs of variance 1
 ROUGH = 0.03  # the precision over a working set, relative to the largest distance of a group from stationarity before
@@ -45,7 +46,7 @@ class LinearProblem:
     """A linear model with its loss and the groups of its inputs.
 
     Args:
-        x: X, (n, p), of double precision.
+        x: X, (n, p), of double precision, dense or sparse.
         loss: ℓ.
         groups: the groups of the inputs.
         outputs: q.
@@ -68,7 +69,7 @@ class LinearProblem:
         (tensor([[0.7500]], dtype=torch.float64), tensor([2.], dtype=torch.float64))
     """
 
-    x: Tensor
+    x: LinearRows
     loss: SmoothLoss
     groups: InputGroups
     outputs: int
@@ -139,9 +140,11 @@ class LinearProblem:
             weights: of the rows in the variances, (n,).
         """
         live = (self.groups.l1 == 0) | (self.groups.norms(found.coef) > 0)
-        shares = (weights / weights.sum())[:, None]
-        centre = (shares * self.x).sum(dim=0) if self.intercept or self.loss.ignores_shifts else 0.0
-        squares = self.groups.norms((shares * (self.x - centre).square()).sum(dim=0).sqrt()[:, None]).square()
+        shares, rows = weights / weights.sum(), live[self.groups.numbers].nonzero()[:, 0]
+        x = self.x[:, rows]
+        centre = shares @ x if self.intercept or self.loss.ignores_shifts else 0.0
+        spreads = shares.new_zeros(self.x.shape[1], 1).index_copy(0, rows, (shares @ (x - centre).square())[:, None])
+        squares = self.groups.norms(spreads.sqrt()).square()
         l2 = (RIDGE * squares).where(self.groups.l1 > 0, 0.0)
         free = replace(self, groups=replace(self.groups, l1=torch.zeros_like(self.groups.l1), l2=l2))
         return free._minimum_over(live, 1.0, found, self._near)
@@ -152,7 +155,8 @@ class LinearProblem:
     @cached_property
     def _at_zero(self) -> Solution:
         """The minimum while all penalised groups are zero."""
-        nothing = Solution(self.x.new_zeros(self.x.shape[1], self.outputs), self.x.new_zeros(self.outputs))
+        zeros = self.groups.l1.new_zeros
+        nothing = Solution(zeros(self.x.shape[1], self.outputs), zeros(self.outputs))
         always, scale = self.groups.l1 == 0, float(self.groups.norms(self._gradient(nothing)).max())
         return self._minimum_over(always, 0.0, nothing, self.tolerance * scale)
 

@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, validate_data
 
 from torchlasso._core.specs import unknown
-from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, scaled_weights
+from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, row_groups, scaled_weights
 from torchlasso.estimators.concordance import concordance_index
 from torchlasso.estimators.cross_validation import FOLDS, CrossValidatedStrength, FoldScorer, held_out_score
 from torchlasso.estimators.events import events_and_times
@@ -62,7 +62,7 @@ class SparseSurvival(SparseEstimator):
         if not event[weights > 0].any():
             raise ValueError("y has no event, so its rows have no order: some of them need one")
         targets = SurvivalTargets(torch.from_numpy(time), torch.from_numpy(event), rows, self.ties)
-        return Table(as_dense(X), np.stack([event, time], 1), targets, row_groups(groups, len(time)))
+        return Table(self.as_rows(X), np.stack([event, time], 1), targets, row_groups(groups, len(time)))
 
     def predict(self, X: Any) -> Numbers:
         """Return the risk of each row, (n,): the logarithm of a factor on the rate of events."""
@@ -108,8 +108,8 @@ class SparseCox(SparseSurvival, GivenStrength):
     choose ``batch_size`` as large as possible; and the penalty of a feature is MCP's by default.
 
     Args:
-        lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing. Where
-            ``features`` is given and there are hidden layers, the λ to begin with.
+        lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing. Not
+            used where ``features`` is given.
         features: the number of features to read, or of groups of them; λ is found. With hidden layers, the model is
             then trained on for half of the epochs without the penalty (the relaxed lasso).
         ties: the form of the likelihood for events at the same time: ``"breslow"``, or ``"efron"``, which is nearer to

@@ -15,6 +15,7 @@ from torchlasso.estimators.convex import LinearProblem
 from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.points import Numbers
 from torchlasso.estimators.smooth import TrainingLoss
+from torchlasso.estimators.sparse_rows import linear_rows
 
 RATIO = 0.86  # of a λ of the common grid to the one before
 ROUNDING = 1e-13  # of a sum, relative to that of its absolute terms
@@ -43,9 +44,9 @@ class LinearEntries:
 
     def problem(self, x: Numbers, targets: TrainingLoss) -> LinearProblem:
         """Return the convex problem of some rows."""
-        rows, targets = torch.from_numpy(np.array(x, dtype=np.float64)), targets.to(torch.float64)
+        targets = targets.to(torch.float64)
         groups = self.groups.for_linear(self.l1_ratio, positive=self.positive)
-        return LinearProblem(rows, targets, groups, targets.outputs, self.intercept, self.tolerance)
+        return LinearProblem(linear_rows(x), targets, groups, targets.outputs, self.intercept, self.tolerance)
 
     def __call__(self, x: Numbers, targets: TrainingLoss) -> tuple[Numbers, float]:
         """Return the largest λ at which each group lives, (groups,), and the λ below which this is not known."""

@@ -16,6 +16,7 @@ from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.models import Fitted, LinearModel
 from torchlasso.estimators.points import Numbers, PathPoint
 from torchlasso.estimators.smooth import TrainingLoss
+from torchlasso.estimators.sparse_rows import LinearRows
 
 HALVINGS = 60  # of the interval of λ, on a logarithmic scale, in the search for a number of features
 # The least λ of a grid relative to the largest one. With more features than rows, a smaller one would only fit the rows
@@ -30,28 +31,31 @@ class LinearPath:
     """Linear models of one table for several λ.
 
     Args:
-        x: the features, (n, p).
+        x: the features, (n, p), dense or sparse.
         targets: the targets of its rows.
         groups: the groups of the features.
         l1_ratio: the share of L1 in the elastic net.
         intercept: whether there is a constant term.
         tolerance: see :class:`~torchlasso.estimators.convex.LinearProblem`.
         positive: whether all weights are at least 0.
+        without: the numbers of groups that no model reads.
 
     Raises:
         ValueError: weights are to be at least 0, and there are several outputs, or groups of several features.
     """
 
-    x: Tensor
+    x: LinearRows
     targets: TrainingLoss
     groups: FeatureGroups
     l1_ratio: float
     intercept: bool
     tolerance: float
     positive: bool = False
+    without: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         groups = self.groups.for_linear(self.l1_ratio, positive=self.positive)
+        groups.l1[sorted(self.without)] = torch.inf
         self.problem = LinearProblem(self.x, self.targets, groups, self.targets.outputs, self.intercept, self.tolerance)
 
     @property
@@ -81,7 +85,7 @@ class LinearPath:
         coef = torch.where(free, found.coef - found.coef.mean(dim=1, keepdim=True), found.coef)
         return replace(found, coef=coef, intercept=found.intercept - found.intercept.mean())
 
-    def with_features(self, count: int, lam: float) -> Fitted:
+    def with_features(self, count: int) -> Fitted:
         """Return the model for the largest λ found at which so many features are read; a group counts once.
 
         Copies of a column that would be read are left out. If several features enter at the same λ, the first of them
@@ -102,7 +106,9 @@ class LinearPath:
         for _ in range(HALVINGS):
             if self._count(below) == count:
                 copies = self._copies(_live(below))
-                return self._fitted(low, below) if not len(copies) else self._without(copies, count, lam)
+                if not copies:
+                    return self._fitted(low, below)
+                return replace(self, without=self.without | copies).with_features(count)
             lam = (low * high) ** 0.5
             found = self.solution(lam, below)
             if self._count(found) >= count:
@@ -110,32 +116,29 @@ class LinearPath:
             else:
                 high, above = lam, found
         others = self._later_of(count, below, above)
-        if not bool(self.x[:, others].any()):
-            raise ValueError(f"no λ leaves exactly {count} features: several leave at λ = {low:.6g}")
-        return self._without(others, count, lam)
+        if self._count(below) < count or others <= self.without:
+            raise ValueError(
+                f"no λ leaves exactly {count} features: at λ = {low:.6g} there are {self._count(below)}, and "
+                f"{'none' if above is None else self._count(above)} above"
+            )
+        return replace(self, without=self.without | others).with_features(count)
 
-    def _without(self, columns: Numbers, count: int, lam: float) -> Fitted:
-        """Return the model of so many features, some columns left out."""
-        x = self.x.clone()
-        x[:, torch.from_numpy(columns)] = 0.0
-        return replace(self, x=x).with_features(count, lam)
-
-    def _later_of(self, count: int, below: Solution, above: Solution | None) -> Numbers:
-        """Return the columns but for those that are read above a λ, and the first of those that enter there."""
+    def _later_of(self, count: int, below: Solution, above: Solution | None) -> frozenset[int]:
+        """Return all groups but those that are read above a λ, and the first of those that enter there."""
         before = np.zeros_like(_live(below)) if above is None else _live(above)
         entering = np.unique(self.groups.numbers[_live(below) & ~before])
         allowed = np.union1d(self.groups.numbers[before], entering[: count - self.groups.count(before)])
-        return np.flatnonzero(~np.isin(self.groups.numbers, allowed))
+        return frozenset(range(len(self.groups.members))) - set(allowed.tolist())
 
-    def _copies(self, live: Numbers) -> Numbers:
-        """Return the live columns that are copies of earlier ones, up to scale and mean, and in no group."""
+    def _copies(self, live: Numbers) -> frozenset[int]:
+        """Return the groups of live columns that are copies of earlier ones, up to scale and mean: single columns."""
         single = np.bincount(self.groups.numbers)[self.groups.numbers] == 1
         columns = np.flatnonzero(live & single)
         x = self.x[:, torch.from_numpy(columns)]
         x = x - x.mean(dim=0) if self.intercept else x
         x = x / x.norm(dim=0)
         is_copy = ((x.mT @ x).abs() > 1 - COPY).triu(1).any(dim=0)
-        return np.asarray(columns[is_copy.numpy()])
+        return frozenset(self.groups.numbers[columns[is_copy.numpy()]].tolist())
 
     def _count(self, found: Solution) -> int:
         return self.groups.count(_live(found))
@@ -184,13 +187,16 @@ class LinearPath:
         The quantile universal threshold of Giacobino, Sardy, Diaz-Rodriguez and Hengartner (2017): a quantile of the
         least λ for which zero is the solution.
         """
+        return float(self.noise_lams(seed, PERMUTATIONS).quantile(level))
+
+    def noise_lams(self, seed: int, orders: int = AT_ONCE) -> Tensor:
+        """Return the least λ at which no feature is read for random orders of the targets, (orders,)."""
         slope, n = self.problem.slope_at_zero, len(self.x)
-        order = np.random.default_rng(seed)
-        found = []
-        for _ in range(PERMUTATIONS // AT_ONCE):
-            rows = torch.from_numpy(np.stack([order.permutation(n) for _ in range(AT_ONCE)], axis=1))  # (n, AT_ONCE)
+        random, found = np.random.default_rng(seed), []
+        for _ in range(orders // AT_ONCE):
+            rows = torch.from_numpy(np.stack([random.permutation(n) for _ in range(AT_ONCE)], axis=1))  # (n, AT_ONCE)
             found.append(self.problem.lambdas_max(slope[rows]))
-        return float(torch.cat(found).quantile(level))
+        return torch.cat(found)
 
 
 def _live(found: Solution) -> np.ndarray:

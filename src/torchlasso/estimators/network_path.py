@@ -18,7 +18,7 @@ from torchlasso.estimators.linear_path import LinearPath
 from torchlasso.estimators.models import Fitted, NetworkModel
 from torchlasso.estimators.network import feature_blocks
 from torchlasso.estimators.points import Numbers, PathPoint
-from torchlasso.estimators.screening import promising_columns
+from torchlasso.estimators.screening import distinct_rows, promising_columns
 from torchlasso.estimators.smooth import TrainingLoss
 from torchlasso.graph import Inputs
 from torchlasso.optim import ProxAdam
@@ -31,11 +31,13 @@ from torchlasso.training.trainer import Trainer
 GROWTH = 1.5  # λ of a point of the path relative to the one before
 SHORT = 0.1  # the share of the epochs in which a point of the path after the first is trained
 REFIT = 0.5  # the share of the epochs in which a number of features is trained on without the penalty
-# With more features than rows, a network can learn the noise by heart. A penalty that is not convex leaves large
-# weights alone: while λ is small also those that learned noise, and they stay. So there the network is first trained
-# under L1, for this share of the epochs and to so many times the number of features, and then under its own penalty
-# (Zou and Li 2008; Mazumder, Friedman and Hastie 2011).
-CONVEX, WIDER = 0.5, 2
+# A penalty that is not convex leaves large weights alone: while λ is small also those that learned the noise by heart,
+# and they stay. So the search for a number of features begins at the λ of noise; and where there are more features than
+# rows, a network is trained for this share of its epochs under L1 before (Zou and Li 2008).
+CONVEX = 0.5
+START_LEVEL = 0.95  # the share of random orders of the targets in which a linear model reads nothing at the first λ
+FIRST = 0.01  # the first λ where no feature varies
+
 STARTS, HALVINGS = 5, 3  # random orders of the targets in the search for the λ of noise, and of a factor of 2 in λ
 
 
@@ -75,7 +77,7 @@ class NetworkPath:
         penalty: makes the penalty over the features.
         training: the length of the training.
         validation: rows whose objective ends the training early.
-        screens: whether the network sees only as many features as there are rows, if there are more, see
+        screens: whether the network sees only as many features as there are different rows, if there are more, see
             :func:`~torchlasso.estimators.screening.promising_columns`. All others count as features that it leaves out.
 
     Raises:
@@ -94,17 +96,17 @@ class NetworkPath:
     ) -> None:
         self.make, self.rows, self.groups, self.penalty_over = make, rows, groups, penalty
         self.training, self.validation, self.screens = training, validation, screens
-        self._see(len(rows.x))
+        self.known = distinct_rows(rows.x, groups.features)
+        self._see(self.known)
 
     def _see(self, most: int) -> None:
         """Make a network that sees about so many features, if they are screened."""
         self.columns: Numbers | None = None
         x, groups = self.rows.x, self.groups
         if self.screens and most < groups.features:
-            self.columns = promising_columns(x, self.rows.targets, groups, most, self.training.seed)
+            self.columns = promising_columns(x, self.rows.targets, groups, most)
             groups = groups.only(self.columns)
-        self.seen_groups = len(groups.members)
-        self.x = self._seen(x)
+        self.seen, self.x = groups, self._seen(x)
         with torch.random.fork_rng():
             seed_torch(self.training.seed)
             self.network = self.make(groups.features).to(x.dtype)
@@ -119,31 +121,30 @@ class NetworkPath:
     def at(self, lam: float) -> Fitted:
         """Return the network trained for λ, from its current weights."""
         epochs = self.training.epochs
-        if not self._starts_convex:
+        if self.penalty.convex or self.groups.features <= self.known:
             return self._trained(lam, epochs)
-        self._trained(lam, self._first, under=ElasticNet(over=self.inputs))
-        return self._trained(lam, max(1, epochs - self._first))
+        first = max(1, round(CONVEX * epochs))
+        self._trained(lam, first, under=ElasticNet(over=self.inputs))
+        return self._trained(lam, max(1, epochs - first))
 
-    def with_features(self, count: int, lam: float) -> Fitted:
+    def with_features(self, count: int) -> Fitted:
         """Return a network of so many features, trained on without the penalty; a group counts once.
 
         Raises:
-            ValueError: there are not so many features, or more are kept.
+            ValueError: there are not so many features, or not so many that vary, or more are kept.
         """
         kept, every = int(self.groups.is_kept.sum()), len(self.groups.members)
         if not kept < count < every:
             raise ValueError(
                 f"features must be above the number of kept ones, {kept}, and below that of all, {every}; got {count}"
             )
-        if count >= self.seen_groups:
+        varying = self.groups.count((self.rows.x != self.rows.x[0]).any(dim=0).numpy())
+        if count > varying:
+            raise ValueError(f"features must be at most the number of those that vary, {varying}; got {count}")
+        if count >= len(self.seen.members):
             self._see(2 * count * max(map(len, self.groups.members)))
-        epochs, groups = self.training.epochs, count - kept
-        if not self._starts_convex:
-            found = self._trained(lam, epochs, groups)
-        else:
-            wider = min(WIDER * groups, self.seen_groups - kept - 1)
-            first = self._trained(lam, self._first, wider, under=ElasticNet(over=self.inputs))
-            found = self._trained(first.point.lam, max(1, epochs - self._first), groups, warmup=0.0)
+        noise = self._linear(self.x, self.seen).noise_lams(self.training.seed).quantile(START_LEVEL)
+        found = self._trained(float(noise) or FIRST, self.training.epochs, count - kept)
         refitted = self._trained(0.0, max(1, round(REFIT * self.training.epochs)), held=True)
         return Fitted(replace(refitted.point, lam=found.point.lam), refitted.model)
 
@@ -174,7 +175,7 @@ class NetworkPath:
 
     def grid(self, number: int) -> list[float]:
         """Return rising values of λ up to the least one at which a linear model reads nothing that is not kept."""
-        return self._linear().grid(number)
+        return self._linear(self.rows.x, self.groups).grid(number)
 
     def null_lam(self, level: float, seed: int) -> float:
         """Return the λ at which networks for random orders of the targets read no feature with this probability.
@@ -182,7 +183,11 @@ class NetworkPath:
         The least λ for which nothing is read is found for a few random orders, each time from new weights. Its
         logarithm is taken as normal, and the quantile is that of a prediction: Student's t.
         """
-        near, order, found = self._linear().null_lam(level, seed), np.random.default_rng(seed), []
+        near, order, found = (
+            self._linear(self.rows.x, self.groups).null_lam(level, seed),
+            np.random.default_rng(seed),
+            [],
+        )
         for _ in range(STARTS):
             rows = torch.from_numpy(order.permutation(len(self.rows.x)))
             permuted = TableRows(self.rows.x, self.rows.targets.some(rows))
@@ -203,22 +208,14 @@ class NetworkPath:
         return float(np.exp(np.mean(found) + quantile * np.std(found, ddof=1)))
 
     @property
-    def _starts_convex(self) -> bool:
-        return not self.penalty.convex and self.groups.features > len(self.rows.x)
-
-    @property
-    def _first(self) -> int:
-        return max(1, round(CONVEX * self.training.epochs))
-
-    @property
     def _short(self) -> int:
         return max(1, round(SHORT * self.training.epochs))
 
-    def _linear(self) -> LinearPath:
-        """Return the linear models of the same table, whose λ has the same scale."""
-        rows, targets = self.rows.x.to(torch.float64), self.rows.targets.to(torch.float64)
+    def _linear(self, x: Tensor, groups: FeatureGroups) -> LinearPath:
+        """Return the linear models of a table with the same targets, whose λ has the same scale."""
+        targets = self.rows.targets.to(torch.float64)
         has_constant = not targets.ignores_shifts
-        return LinearPath(rows, targets, self.groups, 1.0, intercept=has_constant, tolerance=1e-6)
+        return LinearPath(x.to(torch.float64), targets, groups, 1.0, intercept=has_constant, tolerance=1e-6)
 
     def _trained(
         self,
@@ -227,7 +224,6 @@ class NetworkPath:
         blocks: int | None = None,
         *,
         under: Penalty | None = None,
-        warmup: float = 0.5,
         held: bool = False,
     ) -> Fitted:
         """Train the network on, under its own penalty or another one, and return a copy.
@@ -237,7 +233,6 @@ class NetworkPath:
             epochs: the length of the training.
             blocks: the number of groups to read.
             under: another penalty.
-            warmup: of the search, see :class:`~torchlasso.control.TargetCount`.
             held: whether features that are not read stay so, the others without a penalty.
         """
         network, rows = self.network, self.rows
@@ -247,7 +242,7 @@ class NetworkPath:
         if held:
             optimizer.hold()
         if blocks is not None:
-            trainer.controls.append(TargetCount(optimizer, blocks, steps=trainer.steps, warmup=warmup))
+            trainer.controls.append(TargetCount(optimizer, blocks, steps=trainer.steps, warmup=0.0))
         held_out = None if self.validation is None else replace(self.validation, x=self._seen(self.validation.x))
         stopping = None if held_out is None or blocks is not None else _Stopping(held_out, network)
         found = lam

@@ -10,7 +10,7 @@ import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, as_dense, row_groups, scaled_weights
+from torchlasso.estimators.base import DTYPES, Self, SparseEstimator, Table, row_groups, scaled_weights
 from torchlasso.estimators.cross_validation import CrossValidatedStrength
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.losses import SQUARED, Targets
@@ -44,7 +44,7 @@ class SparseRegression(RegressorMixin, SparseEstimator):  # type: ignore[misc]  
         self._is_flat = y.ndim == 1
         numbers = torch.from_numpy(np.array(y, dtype=np.float64).reshape(len(y), -1))
         targets = Targets(numbers, scaled_weights(weights), numbers.shape[1], SQUARED)
-        return Table(as_dense(X), y, targets, row_groups(groups, len(y)))
+        return Table(self.as_rows(X), y, targets, row_groups(groups, len(y)))
 
     def _strata(self, table: Table) -> None:
         return None
@@ -88,8 +88,8 @@ class SparseRegressor(SparseRegression, GivenStrength):
 
     Args:
         lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing (the
-            quantile universal threshold of Giacobino and others 2017). Where ``features`` is given and there are
-            hidden layers, the λ to begin with.
+            quantile universal threshold of Giacobino and others 2017). Not used where ``features``
+            is given.
         features: the number of features to read, or of groups of them; λ is found. With hidden layers, the model is
             then trained on for half of the epochs without the penalty (the relaxed lasso).
         hidden: the widths of the hidden layers; empty for a linear model.

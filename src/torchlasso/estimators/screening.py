@@ -12,10 +12,27 @@ from torchlasso.estimators.points import Numbers
 from torchlasso.estimators.smooth import TrainingLoss
 
 AT_ONCE = 2**22  # numbers of a part of the columns
-LEVEL, TOLERANCE = 0.95, 1e-3  # of the linear model between the two rounds
+SHARE, TOLERANCE = 0.3, 1e-3  # of the linear model between the two rounds: its λ relative to the largest one
 
 
-def promising_columns(x: Tensor, targets: TrainingLoss, groups: FeatureGroups, most: int, seed: int) -> Numbers:
+def distinct_rows(x: Tensor, most: int) -> int:
+    """Return the number of different rows; above ``most``, only that it is more.
+
+    A row that is there twice tells no more about the features than one of weight 2.
+
+    Examples:
+        >>> distinct_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]]), most=10)
+        2
+    """
+    found = set[bytes]()
+    for row in x.numpy():
+        found.add(row.tobytes())
+        if len(found) > most:
+            break
+    return len(found)
+
+
+def promising_columns(x: Tensor, targets: TrainingLoss, groups: FeatureGroups, most: int) -> Numbers:
     """Return about so many columns of a table that say most about the targets, in order: whole groups, and kept ones.
 
     The first half are those with the largest score, given that nothing is known (sure independence screening of Fan
@@ -29,7 +46,6 @@ def promising_columns(x: Tensor, targets: TrainingLoss, groups: FeatureGroups, m
         targets: the targets of its rows.
         groups: the groups of the features; their score is the mean over the features.
         most: the number of columns, below p.
-        seed: of the random orders that choose the λ of the linear model.
     """
     targets, has_constant = targets.to(torch.float64), not targets.ignores_shifts
 
@@ -43,7 +59,7 @@ def promising_columns(x: Tensor, targets: TrainingLoss, groups: FeatureGroups, m
     nothing = start.problem.slope_at_zero
     first = _best(_scores(x, nothing, targets.weights), groups, kept, len(kept) + (most - len(kept) + 1) // 2)
     path = linear(first)
-    found = path.solution(path.null_lam(LEVEL, seed))
+    found = path.solution(SHARE * path.lambda_max)
     left = targets.slope(path.x @ found.coef + found.intercept)
     return _best(_scores(x, left, targets.weights), groups, first, most)
 
@@ -65,7 +81,7 @@ def _best(scores: Numbers, groups: FeatureGroups, given: Numbers, most: int) -> 
 def _scores(x: Tensor, slope: Tensor, weights: Tensor) -> Numbers:
     """Return the score of each column for the slope of a loss by the outputs, (n, q)."""
     shares, found = weights / weights.sum(), []
-    for part in x.split(max(1, AT_ONCE // len(x)), dim=1):
+    for part in torch.split(x, max(1, AT_ONCE // len(x)), dim=1):
         scaled = _scaled(part.double(), shares)
         folded = _scaled(scaled.abs(), shares)
         # of a column with two values, nothing but rounding is left here

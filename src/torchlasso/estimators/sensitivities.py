@@ -17,7 +17,7 @@ from torchlasso.estimators.losses import Targets
 from torchlasso.estimators.models import NetworkModel
 from torchlasso.estimators.network import SkipNetwork
 from torchlasso.estimators.points import Numbers
-from torchlasso.estimators.screening import promising_columns
+from torchlasso.estimators.screening import distinct_rows, promising_columns
 from torchlasso.optim import ProxAdam
 from torchlasso.penalties.blocks import Rows
 
@@ -117,16 +117,14 @@ class NetworkStack:
 
     def __call__(self, tables: Sequence[Table], seeds: Sequence[int]) -> Numbers:
         """Return the importance of each feature in each table: its sensitivity."""
-        features, n = tables[0].x.shape[1], min(len(table.x) for table in tables)
+        features = tables[0].x.shape[1]
+        n = min(distinct_rows(torch.from_numpy(table.x), features) for table in tables)
         if features <= n:
             with torch.random.fork_rng():
                 return self._trained(tables, seeds)
         found = np.zeros((len(tables), features))
         groups = groups_of_features(None, (), features, None)
-        seen = [
-            promising_columns(torch.from_numpy(table.x), table.targets, groups, n, seed)  # type: ignore[arg-type]
-            for table, seed in zip(tables, seeds, strict=True)
-        ]
+        seen = [promising_columns(torch.from_numpy(table.x), table.targets, groups, n) for table in tables]
         narrow = [table._replace(x=table.x[:, columns]) for table, columns in zip(tables, seen, strict=True)]
         with torch.random.fork_rng():
             importances = self._trained(narrow, seeds)

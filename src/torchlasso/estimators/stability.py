@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.feature_selection import SelectorMixin
 from sklearn.preprocessing import StandardScaler
@@ -38,14 +39,7 @@ from torchlasso.estimators.subsamples import LEAST, complementary_pairs
 
 DEEP = 20.0  # paths go on until the bound at their last point is so many times the cutoff of its mean
 # of the default estimator. Halves are small: few hidden units at a high rate, and all rows in a batch.
-NETWORK: dict[str, Any] = {
-    "lam": 0.01,
-    "penalty": "l1",
-    "hidden": (16,),
-    "lr": 0.03,
-    "epochs": 200,
-    "batch_size": 1000,
-}
+NETWORK: dict[str, Any] = {"lam": 0.01, "penalty": "l1", "hidden": (16,), "lr": 0.03, "epochs": 200, "batch_size": 1000}
 
 
 @dataclass(eq=False, repr=False)
@@ -147,7 +141,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             check_consistent_length(X, events)
         else:
             X, y = validate_data(self, X, y, **checks, multi_output=True)
-        x, y, weights = as_dense(X), np.asarray(y), None
+        x, y, weights = csr_array(X) if issparse(X) else X, np.asarray(y), None
         if row_weights is not None:
             given = _check_sample_weight(row_weights, X, ensure_non_negative=True)
             kept = scaled_weights(given).numpy() > 0
@@ -164,9 +158,9 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
                 raise ValueError(f"{type(self).__name__} needs rows of two classes at least; got one class, {only!r}")
         elif self.estimator is None and not is_survival:
             y = StandardScaler().fit_transform(y.reshape(len(y), -1), sample_weight=weights)
-        units = row_groups(groups, len(x))
+        units = row_groups(groups, len(y))
         random = check_random_state(self.random_state)
-        halves = complementary_pairs(np.arange(len(x)) if units is None else units, self.pairs, random, classes, events)
+        halves = complementary_pairs(np.arange(len(y)) if units is None else units, self.pairs, random, classes, events)
         partition, entries, lowest = self._entries(x, y, weights, halves, random)
         paths = stability_paths(
             entries[:, ~partition.is_kept],
@@ -179,7 +173,6 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         return self
 
     def _check(self) -> None:
-        """Raise ``ValueError`` for a parameter that is no use."""
         for name, most in (("fdr", 1.0), ("max_false", None), ("cutoff", None)):
             value = getattr(self, name)
             if name == "max_false" and value is None:
@@ -218,7 +211,8 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         base, features = self.estimator_, x.shape[1]
         engine, numbers = engine_of(self.n_jobs), range(len(halves))
         seeds = random.randint(2**31 - 1, size=len(halves)).tolist()
-        is_linear = isinstance(base, SparseEstimator) and not base.module and not len(base.hidden)
+        is_linear = isinstance(base, SparseEstimator) and base.is_linear
+        x = base.as_rows(x) if is_linear else as_dense(x)
         if not is_linear and not isinstance(base, GivenStrength):
             if weights is not None and not has_fit_parameter(base, "sample_weight"):
                 raise ValueError(f"row_weights must be None: {type(base).__name__} takes no weights")
@@ -231,7 +225,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             return groups_of_features(None, (), features, None), np.array(importances), 0.0
         base._check()
         if base.standardize:
-            scales = ColumnScales.of(x, np.ones(len(x)) if weights is None else weights)
+            scales = ColumnScales.of(x, np.ones(len(y)) if weights is None else weights)
             x, base = scales.scaled(x), clone(base).set_params(standardize=False)
         groups = groups_of_features(base.feature_groups, base.keep, features, getattr(self, "feature_names_in_", None))
         if is_linear:
