@@ -115,8 +115,8 @@ class SparseClassifier(SparseClassification, GivenStrength):
 
     Args:
         lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing (the
-            quantile universal threshold of Giacobino and others 2017). Not used where ``features``
-            is given.
+            quantile universal threshold of Giacobino and others 2017). Where ``features`` is given and there are
+            hidden layers, the λ to begin with.
         features: the number of features to read, or of groups of them; λ is found. With hidden layers, the model is
             then trained on for half of the epochs without the penalty (the relaxed lasso).
         hidden: the widths of the hidden layers; empty for a linear model.

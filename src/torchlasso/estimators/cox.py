@@ -108,8 +108,8 @@ class SparseCox(SparseSurvival, GivenStrength):
     choose ``batch_size`` as large as possible; and the penalty of a feature is MCP's by default.
 
     Args:
-        lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing. Not
-            used where ``features`` is given.
+        lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing. Where
+            ``features`` is given and there are hidden layers, the λ to begin with.
         features: the number of features to read, or of groups of them; λ is found. With hidden layers, the model is
             then trained on for half of the epochs without the penalty (the relaxed lasso).
         ties: the form of the likelihood for events at the same time: ``"breslow"``, or ``"efron"``, which is nearer to

@@ -10,6 +10,7 @@ from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.models import Fitted, ModelPath
 
 NULL_LEVEL = 0.95  # the probability that nothing is selected where nothing matters
+FIRST = 0.01  # the λ at which the search for a number of features begins, unless there is another
 
 
 @dataclass(eq=False, repr=False)
@@ -37,5 +38,5 @@ class GivenStrength(SparseEstimator):
             raise ValueError(f"features must be at most the number of {what}, {most}; got {self.features}")
         path = self._path(table, groups, seed)
         if self.features is not None:
-            return path, path.with_features(self.features)
+            return path, path.with_features(self.features, FIRST if isinstance(self.lam, str) else self.lam)
         return path, path.at(path.null_lam(NULL_LEVEL, seed) if isinstance(self.lam, str) else float(self.lam))

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
 
 from torchlasso.estimators.convex import LinearProblem, Solution
 from torchlasso.estimators.feature_groups import FeatureGroups
@@ -85,7 +84,7 @@ class LinearPath:
         coef = torch.where(free, found.coef - found.coef.mean(dim=1, keepdim=True), found.coef)
         return replace(found, coef=coef, intercept=found.intercept - found.intercept.mean())
 
-    def with_features(self, count: int) -> Fitted:
+    def with_features(self, count: int, lam: float) -> Fitted:
         """Return the model for the largest λ found at which so many features are read; a group counts once.
 
         Copies of a column that would be read are left out. If several features enter at the same λ, the first of them
@@ -108,7 +107,7 @@ class LinearPath:
                 copies = self._copies(_live(below))
                 if not copies:
                     return self._fitted(low, below)
-                return replace(self, without=self.without | copies).with_features(count)
+                return replace(self, without=self.without | copies).with_features(count, lam)
             lam = (low * high) ** 0.5
             found = self.solution(lam, below)
             if self._count(found) >= count:
@@ -116,12 +115,9 @@ class LinearPath:
             else:
                 high, above = lam, found
         others = self._later_of(count, below, above)
-        if self._count(below) < count or others <= self.without:
-            raise ValueError(
-                f"no λ leaves exactly {count} features: at λ = {low:.6g} there are {self._count(below)}, and "
-                f"{'none' if above is None else self._count(above)} above"
-            )
-        return replace(self, without=self.without | others).with_features(count)
+        if others <= self.without:
+            raise ValueError(f"no λ leaves exactly {count} features: several leave at λ = {low:.6g}")
+        return replace(self, without=self.without | others).with_features(count, lam)
 
     def _later_of(self, count: int, below: Solution, above: Solution | None) -> frozenset[int]:
         """Return all groups but those that are read above a λ, and the first of those that enter there."""
@@ -187,16 +183,13 @@ class LinearPath:
         The quantile universal threshold of Giacobino, Sardy, Diaz-Rodriguez and Hengartner (2017): a quantile of the
         least λ for which zero is the solution.
         """
-        return float(self.noise_lams(seed, PERMUTATIONS).quantile(level))
-
-    def noise_lams(self, seed: int, orders: int = AT_ONCE) -> Tensor:
-        """Return the least λ at which no feature is read for random orders of the targets, (orders,)."""
         slope, n = self.problem.slope_at_zero, len(self.x)
-        random, found = np.random.default_rng(seed), []
-        for _ in range(orders // AT_ONCE):
-            rows = torch.from_numpy(np.stack([random.permutation(n) for _ in range(AT_ONCE)], axis=1))  # (n, AT_ONCE)
+        order = np.random.default_rng(seed)
+        found = []
+        for _ in range(PERMUTATIONS // AT_ONCE):
+            rows = torch.from_numpy(np.stack([order.permutation(n) for _ in range(AT_ONCE)], axis=1))  # (n, AT_ONCE)
             found.append(self.problem.lambdas_max(slope[rows]))
-        return torch.cat(found)
+        return float(torch.cat(found).quantile(level))
 
 
 def _live(found: Solution) -> np.ndarray:

@@ -77,8 +77,8 @@ class ModelPath(Protocol):
     def at(self, lam: float) -> Fitted:
         """Return the model for one λ."""
 
-    def with_features(self, count: int) -> Fitted:
-        """Return a model that reads so many features."""
+    def with_features(self, count: int, lam: float) -> Fitted:
+        """Return a model that reads so many features; a search for λ that needs a first value begins at ``lam``."""
 
     def along(self, lams: Sequence[float]) -> list[Fitted]:
         """Return the models for rising λ, each from the one before or after it.

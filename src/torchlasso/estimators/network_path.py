@@ -31,12 +31,11 @@ from torchlasso.training.trainer import Trainer
 GROWTH = 1.5  # λ of a point of the path relative to the one before
 SHORT = 0.1  # the share of the epochs in which a point of the path after the first is trained
 REFIT = 0.5  # the share of the epochs in which a number of features is trained on without the penalty
-# A penalty that is not convex leaves large weights alone: while λ is small also those that learned the noise by heart,
-# and they stay. So the search for a number of features begins at the λ of noise; and where there are more features than
-# rows, a network is trained for this share of its epochs under L1 before (Zou and Li 2008).
-CONVEX = 0.5
-START_LEVEL = 0.95  # the share of random orders of the targets in which a linear model reads nothing at the first λ
-FIRST = 0.01  # the first λ where no feature varies
+# With more features than rows, a network can learn the noise by heart. A penalty that is not convex leaves large
+# weights alone: while λ is small also those that learned noise, and they stay. So there the network is first trained
+# under L1, for this share of the epochs and to so many times the number of features, and then under its own penalty
+# (Zou and Li 2008; Mazumder, Friedman and Hastie 2011).
+CONVEX, WIDER = 0.5, 2
 
 STARTS, HALVINGS = 5, 3  # random orders of the targets in the search for the λ of noise, and of a factor of 2 in λ
 
@@ -121,13 +120,12 @@ class NetworkPath:
     def at(self, lam: float) -> Fitted:
         """Return the network trained for λ, from its current weights."""
         epochs = self.training.epochs
-        if self.penalty.convex or self.groups.features <= self.known:
+        if not self._starts_convex:
             return self._trained(lam, epochs)
-        first = max(1, round(CONVEX * epochs))
-        self._trained(lam, first, under=ElasticNet(over=self.inputs))
-        return self._trained(lam, max(1, epochs - first))
+        self._trained(lam, self._first, under=ElasticNet(over=self.inputs))
+        return self._trained(lam, max(1, epochs - self._first))
 
-    def with_features(self, count: int) -> Fitted:
+    def with_features(self, count: int, lam: float) -> Fitted:
         """Return a network of so many features, trained on without the penalty; a group counts once.
 
         Raises:
@@ -143,8 +141,13 @@ class NetworkPath:
             raise ValueError(f"features must be at most the number of those that vary, {varying}; got {count}")
         if count >= len(self.seen.members):
             self._see(2 * count * max(map(len, self.groups.members)))
-        noise = self._linear(self.x, self.seen).noise_lams(self.training.seed).quantile(START_LEVEL)
-        found = self._trained(float(noise) or FIRST, self.training.epochs, count - kept)
+        epochs, groups = self.training.epochs, count - kept
+        if not self._starts_convex:
+            found = self._trained(lam, epochs, groups)
+        else:
+            wider = min(WIDER * groups, len(self.seen.members) - kept - 1)
+            first = self._trained(lam, self._first, wider, under=ElasticNet(over=self.inputs))
+            found = self._trained(first.point.lam, max(1, epochs - self._first), groups, warmup=0.0)
         refitted = self._trained(0.0, max(1, round(REFIT * self.training.epochs)), held=True)
         return Fitted(replace(refitted.point, lam=found.point.lam), refitted.model)
 
@@ -208,6 +211,14 @@ class NetworkPath:
         return float(np.exp(np.mean(found) + quantile * np.std(found, ddof=1)))
 
     @property
+    def _starts_convex(self) -> bool:
+        return not self.penalty.convex and self.groups.features > self.known
+
+    @property
+    def _first(self) -> int:
+        return max(1, round(CONVEX * self.training.epochs))
+
+    @property
     def _short(self) -> int:
         return max(1, round(SHORT * self.training.epochs))
 
@@ -224,6 +235,7 @@ class NetworkPath:
         blocks: int | None = None,
         *,
         under: Penalty | None = None,
+        warmup: float = 0.5,
         held: bool = False,
     ) -> Fitted:
         """Train the network on, under its own penalty or another one, and return a copy.
@@ -233,6 +245,7 @@ class NetworkPath:
             epochs: the length of the training.
             blocks: the number of groups to read.
             under: another penalty.
+            warmup: of the search, see :class:`~torchlasso.control.TargetCount`.
             held: whether features that are not read stay so, the others without a penalty.
         """
         network, rows = self.network, self.rows
@@ -242,7 +255,7 @@ class NetworkPath:
         if held:
             optimizer.hold()
         if blocks is not None:
-            trainer.controls.append(TargetCount(optimizer, blocks, steps=trainer.steps, warmup=0.0))
+            trainer.controls.append(TargetCount(optimizer, blocks, steps=trainer.steps, warmup=warmup))
         held_out = None if self.validation is None else replace(self.validation, x=self._seen(self.validation.x))
         stopping = None if held_out is None or blocks is not None else _Stopping(held_out, network)
         found = lam

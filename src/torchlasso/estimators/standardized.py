@@ -79,9 +79,9 @@ class StandardizedPath:
         """Return the model for one λ."""
         return self._outside(self.path.at(lam))
 
-    def with_features(self, count: int) -> Fitted:
+    def with_features(self, count: int, lam: float) -> Fitted:
         """Return a model that reads so many features."""
-        return self._outside(self.path.with_features(count))
+        return self._outside(self.path.with_features(count, lam))
 
     def along(self, lams: Sequence[float]) -> list[Fitted]:
         """Return the models for rising λ."""
