@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.extras import require
+from torchlasso._core.memory import trim
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Array, Category, Frame, TableColumns
 from torchlasso.data.stored.cache import kept_file, key_of
@@ -114,6 +115,8 @@ class StoredFrame(TableColumns):
         key = key_of("numbers", self.table.state, self.read, self.forced, how)
         write = partial(write_numbers, chunks, inputs)
         path = kept_file(key, ".arrow", write, 4 * self.table.count * inputs, self.table.origin)
+        require("pyarrow", "data", "reading tables").default_memory_pool().release_unused()  # pages of all columns
+        trim()
         found = StoredNumbers(path, self.table.count, inputs)
         return found if self.index is None else found.rows(self.index)
 
