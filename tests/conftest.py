@@ -73,7 +73,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector of reference cycles leave alone what stays, and look less often: it takes a 15th of the time."""
+    """Let the collector of cycles leave alone what stays, and look less often: it takes a 15th of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
