@@ -15,7 +15,7 @@ import pytest
 from torchlasso.data.stored import columnar, footers
 from torchlasso.data.stored.columnar import ParquetFiles
 from torchlasso.data.stored.footers import Footer
-from torchlasso.data.stored.thrift import Cursor, whole
+from torchlasso.data.stored.thrift import Cursor, integer
 
 ROWS = 100
 
@@ -114,4 +114,4 @@ def test_a_damaged_footer_is_refused(tmp_path: Path) -> None:
 
 def test_whole_numbers() -> None:
     for value in (0, 1, -1, 63, 64, -200, 2**31, -(2**40), 2**62):
-        assert Cursor(whole(value)).whole() == value
+        assert Cursor(integer(value)).integer() == value

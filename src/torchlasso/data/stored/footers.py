@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from torchlasso._core.extras import require
-from torchlasso.data.stored.thrift import STRUCT, Cursor, list_of, texts, whole
+from torchlasso.data.stored.thrift import STRUCT, Cursor, integer, list_of, texts
 
 MAGIC = b"PAR1"
 VERSION, SCHEMA, GROUPS, PAIRS, WRITER = 1, 2, 4, 5, 6  # the numbers of fields of a footer
@@ -82,7 +82,7 @@ class Footer:
         pairs = list_of(0, b"")
         for number, kind in cursor.fields():
             if number == VERSION:
-                self._version = cursor.whole()
+                self._version = cursor.integer()
             elif number == SCHEMA:
                 self._columns = list(_columns(cursor))
             elif number == GROUPS:
@@ -134,14 +134,14 @@ class Footer:
             return bytes(content.read(end - begin))
 
         chosen = [self._columns[i] for i in columns]
-        root = b"\x48" + texts(b"schema")[1:-1] + b"\x15" + whole(len(chosen)) + b"\x00"
+        root = b"\x48" + texts(b"schema")[1:-1] + b"\x15" + integer(len(chosen)) + b"\x00"
         elements = b"".join([root, *(taken(column.begin, column.end) for column in chosen)])
         described = [self._described(self._groups[g], chosen, taken) for g in groups]
         footer = b"".join(
             [
-                b"\x15" + whole(self._version),
+                b"\x15" + integer(self._version),
                 b"\x19" + list_of(1 + sum(column.elements for column in chosen), elements),
-                b"\x16" + whole(sum(self._groups[g].rows for g in groups)),
+                b"\x16" + integer(sum(self._groups[g].rows for g in groups)),
                 b"\x19" + list_of(len(described), b"".join(described)),
                 b"\x19" + pairs,
                 (b"\x18" + self._writer) if self._writer else b"",
@@ -155,7 +155,7 @@ class Footer:
         places = group.places
         spans = ((places[column.chunks[0]], places[column.chunks[-1] + 1]) for column in columns)
         chunks = list_of(sum(len(column.chunks) for column in columns), b"".join(taken(*span) for span in spans))
-        return b"\x19" + chunks + b"\x16" + whole(group.size) + b"\x16" + whole(group.rows) + b"\x00"
+        return b"\x19" + chunks + b"\x16" + integer(group.size) + b"\x16" + integer(group.rows) + b"\x00"
 
 
 def _columns(cursor: Cursor) -> Iterator[_Column]:
@@ -178,7 +178,7 @@ def _children(cursor: Cursor) -> int:
     children = 0
     for number, kind in cursor.fields():
         if number == CHILDREN:
-            children = cursor.whole()
+            children = cursor.integer()
         else:
             cursor.skip(kind)
     return children
@@ -193,9 +193,9 @@ def _row_group(cursor: Cursor) -> _RowGroup:
                 cursor.skip(STRUCT)
             places.append(cursor.at)
         elif number == BYTES:
-            size = cursor.whole()
+            size = cursor.integer()
         elif number == ROWS:
-            rows = cursor.whole()
+            rows = cursor.integer()
         else:
             cursor.skip(kind)
     return _RowGroup(places, size, rows)

@@ -19,7 +19,7 @@ class Cursor:
     >>> cursor = Cursor(bytes([0x15, 6, 0x18, 2, 97, 98, 0]))
     >>> for number, kind in cursor.fields():
     ...     if number == 1:
-    ...         print(cursor.whole())
+    ...         print(cursor.integer())
     ...     else:
     ...         cursor.skip(kind)
     3
@@ -33,11 +33,11 @@ class Cursor:
         number = 0
         while head := self.content[self.at]:
             self.at += 1
-            number = number + (head >> 4) if head >> 4 else self.whole()
+            number = number + (head >> 4) if head >> 4 else self.integer()
             yield number, head & 15
         self.at += 1
 
-    def whole(self) -> int:
+    def integer(self) -> int:
         """Read a whole number."""
         value = self._varint()
         return (value >> 1) ^ -(value & 1)
@@ -106,10 +106,10 @@ def _after(content: bytes, at: int, kind: int) -> int:
     raise ValueError(f"its footer has a value of an unknown type, {kind}")
 
 
-def whole(value: int) -> bytes:
+def integer(value: int) -> bytes:
     """Write a whole number.
 
-    >>> whole(3).hex(), whole(-200).hex()
+    >>> integer(3).hex(), integer(-200).hex()
     ('06', '8f03')
     """
     return _varint((value << 1) ^ (value >> 63))

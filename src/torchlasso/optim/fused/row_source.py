@@ -129,8 +129,10 @@ class _Translation:
 
     def _expression(self, node: Node) -> str:
         name, args = _name(node), node.args
-        if name == "pow.Tensor_Scalar" and args[1] in (2, 3):
-            return " * ".join(["{0}"] * int(args[1]))
+        if name == "pow.Tensor_Scalar" and args[1] == 2:
+            return "{0} * {0}"
+        if name == "pow.Tensor_Scalar" and args[1] == 3:
+            return "{0} * {0} * {0}"
         if name == "clamp.default":
             text = "{0}" if args[1] is None else "at_least({0}, {1})"
             return text if len(args) < 3 or args[2] is None else f"smaller({text}, {{2}})"
@@ -139,7 +141,8 @@ class _Translation:
         return EXPRESSIONS[name]
 
     def _sum(self, node: Node, start: str, term: str, together: str, total: str) -> None:
-        *order, dims = node.args[1:3] if "norm" in _name(node) else node.args[1:2]
+        given: Any = node.args
+        *order, dims = given[1:3] if "norm" in _name(node) else given[1:2]
         if list(dims) not in ([1], [-1]) or order not in ([], [2]):
             raise ValueError(f"{_name(node)} over these dimensions has no translation")
         loop, x = self.loop[node], self._vector(node.args[0], self.loop[node])
