@@ -103,7 +103,7 @@ def test_a_stopped_selection_resumes_to_the_bit_and_trains_nothing_twice(
 def test_a_killed_selection_in_two_processes_resumes_to_the_bit(cli: Any, table: Path, tmp_path: Path) -> None:
     """All of its processes are killed while it fits the halves."""
     command = [sys.executable, "-m", "torchlasso", "select", "--data", str(table), "--group", "animal", "--features"]
-    out, more = tmp_path / "out", ("2", "--folds", "2", "--jobs", "2", "--out")
+    out, more = tmp_path / "out", ("2", "--folds", "2", "--pairs", "4", "--jobs", "2", "--out")
     with subprocess.Popen([*command, *more, str(out)], start_new_session=True, stdout=subprocess.DEVNULL) as process:
         end = time.monotonic() + 120
         while not out.is_dir() or len(list(out.glob("parts/*.safetensors"))) < 8:
@@ -114,7 +114,7 @@ def test_a_killed_selection_in_two_processes_resumes_to_the_bit(cli: Any, table:
     assert not (out / "selection.json").exists()
     again = subprocess.run([*command[:4], "--resume", "--jobs", "1", "--out", out], capture_output=True, check=False)
     assert again.returncode == 0, again.stderr
-    whole = subprocess.run([*command, *more[:3], "--jobs", "1", "--out", tmp_path / "whole"], check=False)
+    whole = subprocess.run([*command, *more[:5], "--jobs", "1", "--out", tmp_path / "whole"], check=False)
     assert whole.returncode == 0
     assert same(out, tmp_path / "whole")
 

@@ -16,7 +16,7 @@ from torchlasso.penalties.kept import count_kept
 SHAPES = [(6, 4, 3), (6, 8)]
 FACTORS = [0.0, 0.2, 0.7, 1.0, 1.3, 2.0, 5.0, 1e6]
 OVER = [
-    *(cls() for cls in blocks.registry().values()),
+    *(Heads(n=1) if cls is Heads else cls() for cls in blocks.registry().values()),
     Rows(weighted=False),
     Filters(transposed=True, groups=2),
     InputChannels(groups=3),
