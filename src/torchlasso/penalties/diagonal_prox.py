@@ -59,12 +59,13 @@ def shrink_near(over: Tensor, under: Tensor, metric: Tensor, lam: Tensor, start:
     b, q = metric * (under * inverse), over * inverse
     a, square = b * guess[:, None], q * q
     total, first, second = (t.sum(dim=1) for t in (square, square * a, square * a * a))
-    mean = first / total
-    variance = torch.relu(second / first / mean - 1)
+    part = first.reciprocal()  # divisions one after the other would take longer than the sums of a short row
+    inverse_mean = total * part
+    variance = torch.relu(second * part * inverse_mean - 1)
     excess = total.sqrt() - 1  # h(0)⁻¹ − 1 = x − 3/2·v·x²
     x = 2 * excess / (1 + torch.relu(1 - 6 * variance * excess).sqrt())
-    next_term = 4 * variance * x.abs() ** 3 / mean
-    delta = x / mean
+    delta = x * inverse_mean
+    next_term = 4 * variance * x.abs() ** 3 * inverse_mean
     alive = (start > 0) & (delta > -0.5) & (x.abs() < 0.25) & (next_term <= 4 * torch.finfo(x.dtype).eps)
     dead = (start == 0) & (total <= 1)
     # θ q/(1 + (θ − start) b) is z in the limit of a large θ
