@@ -14,6 +14,8 @@ import torch
 from tests.support.command_line import succeed
 from torchlasso.runs.finished import open_run
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ("--model", "mlp:width=16,depth=1", "--encoding", "embedding", "--batch-size", "32", "--lr", "0.01")
 
 

@@ -25,7 +25,7 @@ from torchlasso.runs.rows import read_data_again
 from torchlasso.runs.word_effects import word_effects
 from torchlasso.runs.words import without_unread_words
 
-pytestmark = pytest.mark.usefixtures("one_registry")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_registry")]
 
 TOPICS = {"pump": "leaks drips pressure seal", "motor": "hums heat coil bearing", "door": "jams hinge lock creaks"}
 FILLER = ("the of our new on with and it is was in for a since week please", "check again machine hall")

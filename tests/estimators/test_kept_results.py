@@ -58,6 +58,7 @@ def test_a_second_fit_trains_nothing_and_is_the_same(
     assert kept == {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [

@@ -81,6 +81,7 @@ def test_weights_of_rows(fit_intercept: bool, l1_ratio: float, is_sparse: bool) 
     np.testing.assert_allclose(found.intercept_, wanted.intercept_, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sparse_matrices_are_not_made_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = table(100, 300)
     x[np.random.default_rng(2).random(x.shape) < 0.7] = 0.0
@@ -134,6 +135,7 @@ def test_a_multinomial_model_is_stationary_and_its_features_leave_all_classes_at
     np.testing.assert_allclose(found.intercept_.sum(), 0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_tolerance_beyond_all_precision_is_a_warning() -> None:
     x, y = table()
     with pytest.warns(ConvergenceWarning, match="the linear model for λ = 0.1 is not exact: its distance from"):

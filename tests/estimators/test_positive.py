@@ -106,6 +106,7 @@ def test_other_losses_of_one_output(kind: str) -> None:
     assert np.allclose(coef, found.x, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_stability_selection_selects_no_feature_with_a_negative_weight() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 10))

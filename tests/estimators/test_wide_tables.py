@@ -73,6 +73,7 @@ def test_a_network_finds_the_features_that_matter_among_many_more_than_rows(earl
     assert 0 < at.support_.sum() <= 200
 
 
+@pytest.mark.slow
 def test_more_features_than_rows_can_be_asked_for() -> None:
     x, y = table(40, 200, 3)
     options: dict[str, object] = {**NETWORK, "epochs": 50, "batch_size": 10}
@@ -112,6 +113,7 @@ def test_networks_that_are_trained_as_one_see_the_same_features_as_one_by_one() 
     np.testing.assert_allclose(together, single, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stability_selection_of_networks_ends_soon_and_finds_the_features() -> None:
     x, y = table(200, 1000, 4)
     selector = StabilitySelection(pairs=20, random_state=0).fit(x, y)

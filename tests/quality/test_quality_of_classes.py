@@ -183,6 +183,7 @@ def test_an_interval_holds_its_value_at_the_ends_of_the_scale() -> None:
     assert 0.85 < right["balanced_accuracy"].low < 1 == right["balanced_accuracy"].high
 
 
+@pytest.mark.slow
 def test_the_interval_of_an_auc_is_that_of_delong() -> None:
     """For two classes, of the sum over pairs as it is written in the paper; for more, of rows left out."""
     generator = np.random.default_rng(0)
