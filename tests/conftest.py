@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -70,13 +69,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             return "scenarios" if launched else file
 
     return Together(config, log) if config.getoption("dist") == "loadfile" else None
-
-
-def pytest_collection_finish() -> None:
-    """Let the collector of cycles leave alone what stays, and look less often: it takes a 15th of the time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,5 +1,6 @@
 """Where nothing can be compiled, one warning says so, and the fused step is torch's own and a prox after it."""
 
+import functools
 import sys
 import warnings
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch._inductor import config
 
 import torchlasso as tl
 from tests.support.implementations import random_gradients
-from torchlasso.optim.fused import inductor, rows
+from torchlasso.optim.fused import inductor
 
 # a compiler that is there and yet compiles nothing, as where its headers are missing
 BROKEN = """#!/bin/sh
@@ -38,8 +39,7 @@ def compiler(request, tmp_path, monkeypatch):
     if request.param is broken and sys.platform == "win32":
         pytest.skip("a shell script stands for the compiler")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(inductor, "_kernel", inductor.or_none(inductor.Kernel))
-    monkeypatch.setattr(rows, "_row_kernel", inductor.or_none(rows.RowKernel))
+    monkeypatch.setattr(inductor, "_kernel", functools.cache(inductor._kernel.__wrapped__))
     monkeypatch.setattr(inductor, "_SEEN", set())
     with config.patch({"cpp.cxx": (None, str(request.param(tmp_path)))}):
         yield

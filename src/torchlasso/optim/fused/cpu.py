@@ -15,11 +15,10 @@ from torchlasso.optim.buckets import Bucket
 from torchlasso.optim.fused.inductor import Kernel, kernel
 from torchlasso.optim.fused.memory import FlatViews, flat_views_of, row_views_of
 from torchlasso.optim.fused.program import FusedStep, RowStep, Template, is_elementwise, is_rowwise
-from torchlasso.optim.fused.rows import RowKernel, row_kernel
 from torchlasso.optim.fused.updates import Update
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Elements, Partition
-from torchlasso.penalties.magnitudes import computed, divide, scaled_norms
+from torchlasso.penalties.magnitudes import computed
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Launch:
 
     bucket: Bucket
     update: Update
-    kernel: Kernel | RowKernel
+    kernel: Kernel
     views: FlatViews
     numbers: list[float]
     counters: list[Tensor]
@@ -53,7 +52,7 @@ class Launch:
             self._solve_others(solved)
 
     def _solve_others(self, solved: Tensor) -> None:
-        """Do the prox of the rows that the kernel has not solved, with a search for the root where there is one."""
+        """Do the prox of the rows that the kernel has not solved, by the search for the root."""
         penalty: Any = self.bucket.penalty
         heights, widths = self.views.sizes
         done = torch.split(solved, list(heights))
@@ -64,13 +63,8 @@ class Launch:
             rows = (~flags).nonzero()[:, 0]
             w, _, *buffers = (t.view(-1, width) for t in tensors)
             tau = self.update.step_size(tuple(computed(b[rows]) for b in buffers), self.numbers)
-            z, lam = computed(w[rows]), self.numbers[0] * factor
-            if self.update.diagonal:
-                u = penalty.prox_rows(z, lam, tau)
-            else:
-                r = scaled_norms(z)
-                u = z * divide(penalty.prox_phi(r, lam, tau), r)[:, None]
-            w[rows] = u.to(w.dtype)
+            z = computed(w[rows])
+            w[rows] = penalty.prox_rows(z, self.numbers[0] * factor, tau).to(w.dtype)
 
 
 def launches_of(
@@ -106,8 +100,7 @@ def launches_of(
         options = bucket.options
         own = update.numbers(options, options["lam"], bucket.age + 1, bucket.before, bucket.gain)
         numbers = [*part.numbers, *own]
-        make = row_kernel if isinstance(part.step, RowStep) else kernel
-        compiled: Kernel | RowKernel | None = make(part.step, part.views, len(numbers))
+        compiled = kernel(part.step, part.views, len(numbers))
         if compiled is None:
             fallback.append(bucket.part(part.positions, **_unfused(foreach=True)))
             continue
