@@ -12,7 +12,7 @@ from rich.table import Table
 from torchlasso._core import files
 from torchlasso._core.extras import require
 from torchlasso.cli import options, screen
-from torchlasso.cli.starting import is_given, resumable
+from torchlasso.cli.starting import refuse_changes, resumable
 from torchlasso.distributed import processes
 from torchlasso.runs.declared import SELECT
 from torchlasso.runs.engine_options import EngineOptions
@@ -81,10 +81,7 @@ def select(
 def _taken(context: typer.Context, path: Path, given: dict[str, Any], allowed: frozenset[str]) -> SelectOptions:
     """Return the options of the selection in the folder, which those on the command line have to agree with."""
     chosen = read_options(path, allowed)
-    for key, value in given.items():
-        if is_given(context, key) and value != getattr(chosen, key):
-            flag, was = f"--{key.replace('_', '-')}", getattr(chosen, key)
-            raise ValueError(f"{flag} {value} differs from the selection's {was}; a resumed one keeps its options")
+    refuse_changes(context, given, vars(chosen), "selection")
     return chosen
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -118,7 +118,7 @@ def _taken(
     if (experiment.options.path is None) != ("path" not in given):
         command = "train" if experiment.options.path is None else "path"
         raise ValueError(f"{folder.path} holds a run of torchlasso {command}; resume it with torchlasso {command}")
-    _refuse_changes(context, given, experiment.options)
+    _refuse_changes_of_run(context, given, experiment.options)
     rows = read_data_again(experiment.options, experiment.inputs)
     if is_given(context, "log") and given["log"] != experiment.options.log:
         experiment = replace(experiment, options=replace(experiment.options, log=given["log"]))
@@ -169,14 +169,22 @@ def _prepare(options: Options, allowed: Collection[str]) -> tuple[Experiment, Ro
     return experiment, rows
 
 
-def _refuse_changes(context: typer.Context, given: dict[str, Any], options: Options) -> None:
-    pairs = [(key, value, getattr(options, key)) for key, value in given.items() if key != "path"]
-    if options.path is not None:
-        pairs += [(f.name, getattr(given["path"], f.name), getattr(options.path, f.name)) for f in fields(PathOptions)]
-    for key, value, kept in pairs:
-        if key != "log" and is_given(context, key) and value != kept:
+def _refuse_changes_of_run(context: typer.Context, given: dict[str, Any], options: Options) -> None:
+    path = given.get("path") if options.path is not None else None
+    new = {key: value for key, value in given.items() if key not in ("path", "log")}
+    kept = {key: getattr(options, key) for key in new}
+    for each in fields(PathOptions) if path is not None else ():
+        new[each.name], kept[each.name] = getattr(path, each.name), getattr(options.path, each.name)
+    refuse_changes(context, new, kept, "run")
+
+
+def refuse_changes(context: typer.Context, given: Mapping[str, Any], kept: Mapping[str, Any], what: str) -> None:
+    """Raise ``ValueError`` for an option on the command line with another value than what is resumed has."""
+    for key, value in given.items():
+        if is_given(context, key) and value != kept.get(key):
+            flag = f"--{key.replace('_', '-')}"
             raise ValueError(
-                f"--{key.replace('_', '-')} {value} differs from the run's {kept}; a resumed run keeps its options"
+                f"{flag} {value} differs from the {what}'s {kept.get(key)}; a resumed {what} keeps its options"
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from torchlasso._core.functions import need_consent
 from torchlasso._core.locks import held
 from torchlasso._core.readable import percent
 from torchlasso.cli import options, screen
-from torchlasso.cli.starting import is_given, resumable
+from torchlasso.cli.starting import is_given, refuse_changes, resumable
 from torchlasso.distributed import processes
 from torchlasso.runs.declared import SWEEP
 from torchlasso.runs.engine_options import EngineOptions
@@ -116,19 +115,12 @@ def _taken(
     names += [str(value) for trial in record.trials for value in trial.values.values()]
     need_consent(path / RECORD, names, allowed)
     kept: dict[str, Any] = {**record.given, **{name: getattr(record.options, name) for name in wanted}}
-    _refuse_others(context, {**given, **wanted}, kept)
+    refuse_changes(context, {**given, **wanted}, kept, "sweep")
     return record
 
 
 def _texts(value: Any) -> list[str]:
     return list(value) if isinstance(value, tuple) else [] if value is None else [str(value)]
-
-
-def _refuse_others(context: typer.Context, given: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
-    for key, value in given.items():
-        if is_given(context, key) and value != kept.get(key):
-            flag, was = f"--{key.replace('_', '-')}", kept.get(key)
-            raise ValueError(f"{flag} {value} differs from the sweep's {was}; a resumed sweep keeps its options")
 
 
 def _show(trial: SweepTrial, count: int) -> None:
