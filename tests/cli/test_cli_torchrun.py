@@ -43,6 +43,22 @@ def fails_in_the_second_process(outputs, y):
         raise ValueError("no more")
     return nn.functional.cross_entropy(outputs, y)
 """
+UNHURRIED = """
+import os
+import time
+
+import models_of_ones_own  # in the same folder
+
+
+def wait(*arguments):
+    time.sleep(float(os.environ.get("PAUSE", "0")))
+
+
+def noisy(input_shape, outputs):
+    model = models_of_ones_own.noisy(input_shape, outputs)
+    model.register_forward_pre_hook(wait)  # so that there is time to interrupt it
+    return model
+"""
 KILLED = """
 import os
 import signal
@@ -151,24 +167,26 @@ def test_an_interrupted_run_resumes_in_as_many_processes_and_in_one(
     cli: Any, start: Start, classes: Path, models: str, tmp_path: Path
 ) -> None:
     """To the last bit in as many, with dropout and a batch norm in the model, and dropout of inputs."""
-    options = ["--data", classes, "--model", f"{models}:noisy", "--lam", "0.01", "--lr", "0.01", "--batch-size", "9"]
+    (tmp_path / "unhurried_models.py").write_text(UNHURRIED)
+    code = "unhurried_models:noisy"  # of the module of the fixture
+    options = ["--data", classes, "--model", code, "--lam", "0.01", "--lr", "0.01", "--batch-size", "9"]
     options += ["--epochs", "12", "--input-dropout", "0.2", "--label-smoothing", "0.1"]
     assert [program.end().code for program in start(*options, "--out", tmp_path / "whole")] == [0, 0]
 
     run = tmp_path / "run"
-    programs = start(*options, "--out", run)
+    programs = start(*options, "--out", run, PAUSE="0.03")  # three seconds in all
     programs[0].wait_for(lambda: (run / "metrics.jsonl").exists() and len(cli.metrics(run)) > 1)
     for program in programs:
         program.send(signal.SIGINT)
     ended = [program.end() for program in programs]
     assert [each.code for each in ended] == [130, 130]
     errors = "".join(each.err for each in ended)
-    assert errors == f"interrupted; resume with: torchlasso train --resume --out {run} --allow-code {models}:noisy\n"
+    assert errors == f"interrupted; resume with: torchlasso train --resume --out {run} --allow-code {code}\n"
     assert 1 < len(cli.metrics(run)) < 12
     assert not list(run.rglob("*.part"))
 
     shutil.copytree(run, tmp_path / "in-one")
-    programs = start("--resume", "--out", run, "--allow-code", f"{models}:noisy")
+    programs = start("--resume", "--out", run, "--allow-code", code)
     assert [program.end().code for program in programs] == [0, 0]
     left, right = cli.contents(run), cli.contents(tmp_path / "whole")
     assert left.keys() == right.keys()
@@ -176,7 +194,7 @@ def test_an_interrupted_run_resumes_in_as_many_processes_and_in_one(
     assert cli.metrics(run, timed=False) == cli.metrics(tmp_path / "whole", timed=False)
     assert cli.summary(run, timed=False) == cli.summary(tmp_path / "whole", timed=False)
 
-    assert cli.resume(tmp_path / "in-one", "--model", f"{models}:noisy").code == 0
+    assert cli.resume(tmp_path / "in-one", "--model", code).code == 0
     assert len(cli.metrics(tmp_path / "in-one")) == 12
     assert math.isfinite(cli.summary(tmp_path / "in-one")["loss"])
 
