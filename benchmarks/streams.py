@@ -4,10 +4,10 @@
     python benchmarks/streams.py throughput --folder /tmp/streams --workers 0 1
     python benchmarks/streams.py equal --data cifar10 --folder /tmp/streams
 
-``memory`` writes a Parquet file of so many gigabytes (10⁹ bytes: 1,000 columns of random float32, or random colour
-JPEGs of 160 × 160 pixels), trains a small network on it for one epoch, and measures the most private memory (anonymous,
-of the process and its workers together) while it runs. Pages of the memory-mapped files are left out: the system takes
-them back when it needs memory. The files made of the data are removed after each run.
+``memory`` writes a Parquet file of so many gigabytes (10⁹ bytes: 1,000 columns of random float32, random colour
+JPEGs of 160 × 160 pixels, or texts of 500 random words), trains a small network on it for one epoch, and measures the
+most private memory (anonymous, of the process and its workers together) while it runs. Pages of the memory-mapped files
+are left out: the system takes them back when it needs memory. The files made of the data are removed after each run.
 
 ``throughput`` reads 5,000 images of 32 × 32 pixels, or 20,000 rows of 100 columns, in a random order and batches of
 128, scaled, once by our streams and once by torch's DataLoader with the same workers over a memory-mapped
@@ -86,6 +86,24 @@ def write_images(path: Path, size: float, pixels: int = PIXELS) -> None:
             left -= len(chosen)
 
 
+def write_texts(path: Path, size: float, words: int = 500) -> None:
+    """Write texts of random words and a label, ``size`` bytes of them; there are 10,000 different ones."""
+    rng = np.random.default_rng(0)
+    vocabulary = np.array(["".join(rng.choice([*"abcdefghijklmnoprstuvw"], n)) for n in rng.integers(2, 9, 50_000)])
+    shares = 1 / np.arange(10, 10 + len(vocabulary))
+    lengths = rng.integers(1, 2 * words, 10_000)
+    drawn = vocabulary[rng.choice(len(vocabulary), lengths.sum(), p=shares / shares.sum())].tolist()
+    ends = lengths.cumsum().tolist()
+    different = pa.array([" ".join(drawn[start:end]) for start, end in zip([0, *ends], ends, strict=False)])
+    each = different.nbytes / len(different)
+    schema, left = pa.schema([("text", pa.string()), ("label", pa.int64())]), int(size / each)
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        while left > 0:
+            chosen = rng.integers(0, len(different), min(left, 4096))
+            writer.write_table(pa.table([different.take(pa.array(chosen)), lengths[chosen] % 2], schema=schema))
+            left -= len(chosen)
+
+
 def private_memory(pid: int) -> int:
     """Return the anonymous memory of a process and its children, in bytes."""
     total = 0
@@ -113,11 +131,16 @@ def memory(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for kind in options.kinds:
         for size in options.gigabytes:
             data, cache, run = (options.folder / name for name in (f"{kind}.parquet", "cache", "run"))
+            model = ["mlp:width=16,depth=1"]
             if kind == "table":
                 write_table(data, size * 1e9, group=options.row_group)
-            else:
+            elif kind == "images":
                 write_images(data, size * 1e9)
-            command = [sys.executable, "-m", "torchlasso", "train", "--data", data, "--model", "mlp:width=16,depth=1"]
+            else:
+                write_texts(data, size * 1e9)
+                model = ["text-cnn:dim=4,filters=4", "--text", "text", "--tokenizer", options.tokenizer]
+                model += ["--max-length", "64"]
+            command = [sys.executable, "-m", "torchlasso", "train", "--data", data, "--model", *model]
             command += ["--epochs", "1", "--batch-size", "256", "--stream", "always", "--out", run, "--overwrite"]
             command += ["--workers", options.workers[0], "--lam", "1e-4"]
             start, peak = time.perf_counter(), 0
@@ -133,6 +156,7 @@ def memory(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "rows": pq.ParquetFile(data).metadata.num_rows,
                 "row_groups": pq.ParquetFile(data).metadata.num_row_groups,
                 "workers": options.workers[0],
+                **({"tokenizer": Path(options.tokenizer).name} if kind == "texts" else {}),
                 "code": program.returncode,
                 "peak_megabytes": peak / 1e6,
                 "seconds": time.perf_counter() - start,
@@ -254,10 +278,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("memory", "throughput", "equal"))
     parser.add_argument("--folder", type=Path, required=True, help="for the files that are made, which are large")
-    parser.add_argument("--kinds", nargs="+", choices=("table", "images"), default=["table", "images"])
+    parser.add_argument("--kinds", nargs="+", choices=("table", "images", "texts"), default=["table", "images"])
     parser.add_argument("--gigabytes", nargs="+", type=float, default=[1.0, 10.0])
     parser.add_argument("--workers", nargs="+", type=int, default=[0])
     parser.add_argument("--row-group", type=int, default=ROWS_AT_ONCE, help="rows of a row group of the tables")
+    parser.add_argument("--tokenizer", default="words", help="of the texts: words of the training rows, or a file")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", help="of equal")
     parser.add_argument("--seed", type=int, default=0)

@@ -202,14 +202,6 @@ def test_a_data_set_of_datasets(tmp_path: Path, rng: np.random.Generator, monkey
     assert_same(f"hf:{tmp_path / 'files'}", **COLUMNS)
 
 
-def test_texts_are_in_memory(tmp_path: Path) -> None:
-    texts = [f"The cat number {i} sat on the mat." for i in range(30)]
-    pq.write_table(pa.table({"text": texts, "other": range(30), "label": [0, 1] * 15}), tmp_path / "a.parquet")
-    memory, disk = (prepared(tmp_path / "a.parquet", stream, {}, {}) for stream in ("never", "always"))
-    assert torch.equal(disk.train[0][:], memory.train[0][:])
-    assert set(disk.card.notes) - set(memory.card.notes) == {"Texts are in memory, as the numbers of their words."}
-
-
 def test_errors_are_those_of_data_in_memory(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {
         "a": ["1"] * 30 + ["one", "two"] + [str(i) for i in range(30)],

@@ -16,7 +16,7 @@ from torchlasso.data.roles import required_weights
 from torchlasso.data.splits import TEST_FRACTION, TEST_SEED, hold_out
 from torchlasso.data.stored.options import StreamOptions
 from torchlasso.data.streaming import choose_stream, read_portion
-from torchlasso.data.texts import Texts
+from torchlasso.data.texts import TextRows
 
 VALIDATION_FRACTION = 0.1
 EARLIER = ", the earlier rows"
@@ -106,11 +106,9 @@ def split_data(spec: str, columns: ColumnSelection, division: SplitOptions) -> S
     )
     train = _whole(portion, stream)
     required_weights(train.rows, columns.weight, train.origin)
-    if isinstance(train.rows.x, Texts) and train.rows.x.columns != columns.text:
+    if isinstance(train.rows.x, TextRows) and train.rows.x.columns != columns.text:
         columns = replace(columns, text=train.rows.x.columns)  # of all parts
         source = find_reader(spec).open(spec, columns)
-    if isinstance(train.rows.x, Texts) and notes:
-        notes = ["Texts are in memory, as the numbers of their words."]
     if division.test is None and source.test is None:
         train, test = _share(train, TEST_FRACTION, TEST_SEED, division.stratify, "test")
     elif isinstance(division.test, float | int):

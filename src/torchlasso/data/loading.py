@@ -21,7 +21,7 @@ from torchlasso.data.roles import required_weights
 from torchlasso.data.stored.options import StreamOptions
 from torchlasso.data.streaming import choose_stream, read_portion
 from torchlasso.data.text_options import TextOptions
-from torchlasso.data.texts import Texts
+from torchlasso.data.texts import TextRows
 
 
 def load(
@@ -201,7 +201,7 @@ def load_rows(
         if not part.weights.any():
             raise ValueError(f"{portion.origin}: column {weight!r} is 0 everywhere; some rows need a weight")
         part = part.rows(torch.from_numpy(part.weights.nonzero()[0]))
-    if isinstance(part.x, Texts):
+    if isinstance(part.x, TextRows):
         raise ValueError(f"{portion.origin}: its rows are texts, and a table of numbers or categories is needed")
     if not isinstance(part.x, Frame):
         return part.with_floats()

@@ -20,8 +20,8 @@ from torchlasso.data.stored.frame import StoredFrame
 from torchlasso.data.stored.rows import StoredRows
 from torchlasso.data.suspicions import suspicions
 from torchlasso.data.text_options import TextOptions
-from torchlasso.data.texts import Texts
-from torchlasso.data.tokenised import described, tokenised
+from torchlasso.data.texts import TextRows
+from torchlasso.data.tokenised import tokenised
 from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.training.token_rows import TokenRows
 
@@ -72,10 +72,10 @@ def prepare(divided: SplitData, texts: TextOptions | None = None, *, embedded: b
     """
     train, origin = divided.train.rows, divided.train.origin
     encoding: Encoding | None = None
-    text, notes = None, list[str]()
+    text, notes, inputs = None, list[str](), ""
     xs: Mapping[str, SplitInputs]
-    if isinstance(train.x, Texts):
-        xs, text, notes = tokenised(divided, train.x, texts or TextOptions())
+    if isinstance(train.x, TextRows):
+        xs, text, notes, inputs = tokenised(divided, train.x, texts or TextOptions())
     else:
         xs, encoding, notes = _numbers(divided, embedded)
     if embedded and (encoding is None or not encoding.rows):
@@ -93,7 +93,7 @@ def prepare(divided: SplitData, texts: TextOptions | None = None, *, embedded: b
     features = train.features if encoding is None else encoding.features
     card = DataCard(
         name=divided.name,
-        inputs=_inputs(train, xs["train"]) if text is None else described(text, xs["train"]),
+        inputs=inputs or _inputs(train, xs["train"]),
         targets=_kind_of_targets(y, classes, ys["train"], divided.is_survival),
         parts=tuple(
             PartCard(name, len(xs[name]), split.how, _counts(ys[name], classes))
@@ -167,7 +167,7 @@ def _encoded(divided: SplitData, embedded: bool) -> tuple[dict[str, Part], Encod
     """Return the parts as numbers with the same columns, and the encoding if one is needed."""
     splits, train = divided.parts, divided.train
     for split in splits.values():
-        if isinstance(split.rows.x, Texts):
+        if isinstance(split.rows.x, TextRows):
             raise ValueError(f"{split.origin}: its rows are texts, and those of the training part are not")
     if all(_is_plain(split.rows) for split in splits.values()):
         ordered = {name: _plain(s.rows, train.rows.features, s.origin) for name, s in splits.items()}

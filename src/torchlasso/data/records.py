@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchlasso.data.frame import Frame, TableColumns, join_frames, refuse_other_columns
 from torchlasso.data.stored.rows import StoredRows
-from torchlasso.data.texts import Texts, join_texts
+from torchlasso.data.texts import TextRows, join_texts
 from torchlasso.data.tokenizing import TextEncoding
 
 Labels = np.ndarray[Any, np.dtype[Any]]
@@ -25,7 +25,7 @@ class Part:
     Args:
         x: images (n, channels, height, width), float32 in [0, 1] or bytes; or a table (n, features), float32, or with
             categories or gaps a :class:`~torchlasso.data.frame.Frame`; or rows or columns on a disk; or
-            :class:`~torchlasso.data.texts.Texts`.
+            :class:`~torchlasso.data.texts.TextRows`.
         y: raw labels, int64 or str (n,), or float64 (n,) or (n, outputs); None if there are none.
         features: the column names of a table, () for images and for arrays without names.
         names: names of the rows, such as the files of images; () if they have no names.
@@ -39,7 +39,7 @@ class Part:
     torch.Size([2, 3])
     """
 
-    x: Tensor | TableColumns | StoredRows | Texts
+    x: Tensor | TableColumns | StoredRows | TextRows
     y: Labels | None
     features: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Part:
     @property
     def is_table(self) -> bool:
         """True for rows with columns of numbers or categories, false for images and texts."""
-        if isinstance(self.x, Texts):
+        if isinstance(self.x, TextRows):
             return False
         return isinstance(self.x, TableColumns) or len(self.x.shape) == 2
 
@@ -93,8 +93,8 @@ class Part:
         Raises:
             ValueError: there are categories, gaps or texts.
         """
-        if isinstance(self.x, TableColumns | Texts):
-            what = "rows are texts" if isinstance(self.x, Texts) else "table has categories or gaps"
+        if isinstance(self.x, TableColumns | TextRows):
+            what = "rows are texts" if isinstance(self.x, TextRows) else "table has categories or gaps"
             raise ValueError(f"the {what}; encode it")
         return self.x
 
@@ -191,11 +191,11 @@ def concatenate(parts: Sequence[Part], origins: Sequence[str]) -> Part:
     y, groups, times, weights = (_joined([getattr(part, name) for part in parts]) for name in held)
     names = tuple(name for part in parts for name in part.names)
     notes = tuple(note for part in parts for note in part.notes)
-    texts = [part.x for part in parts if isinstance(part.x, Texts)]
+    texts = [part.x for part in parts if isinstance(part.x, TextRows)]
     if texts:
         if len(texts) < len(parts):
-            other = next(origin for part, origin in zip(parts, origins, strict=True) if not isinstance(part.x, Texts))
-            raise ValueError(f"{other}: its rows are not texts, as those of other files of the split are")
+            other = next(i for i, part in enumerate(parts) if not isinstance(part.x, TextRows))
+            raise ValueError(f"{origins[other]}: its rows are not texts, as those of other files of the split are")
         return Part(join_texts(texts, origins), y, (), names, groups, times, notes, weights)
     if any(isinstance(part.x, TableColumns) for part in parts):
         frame = join_frames([part.frame for part in parts], origins)

@@ -17,7 +17,7 @@ from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels, Part
 from torchlasso.data.stored.rows import StoredRows
 from torchlasso.data.text_columns import typed
-from torchlasso.data.texts import Texts
+from torchlasso.data.texts import TextRows
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Roles:
 
 
 def part_of(
-    x: Tensor | TableColumns | StoredRows | Texts,
+    x: Tensor | TableColumns | StoredRows | TextRows,
     roles: Roles,
     features: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),

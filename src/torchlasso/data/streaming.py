@@ -19,7 +19,7 @@ def choose_stream(asked: StreamOptions, portions: Sequence[Portion]) -> tuple[St
     """
     known = all(portion.stored and portion.size for portion in portions)
     if asked.stream == ALWAYS and not known:
-        kinds = "Parquet and CSV files, hf: data sets and folders of images"
+        kinds = "Parquet, CSV and JSON lines files, hf: data sets and folders of images"
         raise ValueError(f"{portions[0].origin}: these data are read into memory; stream='{ALWAYS}' is for {kinds}")
     needed = sum(portion.size() for portion in portions if portion.size) if asked.stream == AUTO and known else 0
     if not (known and asked.asks_for(needed)):

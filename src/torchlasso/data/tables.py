@@ -21,7 +21,7 @@ from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Part
 from torchlasso.data.roles import Roles, part_of, roles_of
 from torchlasso.data.text_columns import DECIMAL, typed
-from torchlasso.data.texts import text_columns_in, texts_of
+from torchlasso.data.texts_in_tables import text_columns_in, texts_of
 
 FEW = 20  # distinct values that a column of numbers and text may have
 
@@ -67,10 +67,15 @@ def text_part(pa: Any, table: Any, read: tuple[str, ...], roles: Roles, origin: 
     Raises:
         ValueError: one of them has another role, or holds something else.
     """
-    if twice := [name for name in read if name not in roles.inputs]:
-        raise ValueError(f"{origin}: the column {listed(twice)} cannot be both the text and something else")
+    refuse_other_roles(read, roles, origin)
     texts, notes = texts_of(pa, table, read, roles.inputs, origin)
     return part_of(texts, roles, notes=tuple(notes))
+
+
+def refuse_other_roles(read: tuple[str, ...], roles: Roles, origin: str) -> None:
+    """Raise ``ValueError`` if a column of texts has another role."""
+    if twice := [name for name in read if name not in roles.inputs]:
+        raise ValueError(f"{origin}: the column {listed(twice)} cannot be both the text and something else")
 
 
 def image_columns(pa: Any, schema: Any, names: list[str], origin: str) -> list[str]:

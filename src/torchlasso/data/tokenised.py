@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from torchlasso.data.dividing import SplitData
-from torchlasso.data.frame import Array
+from torchlasso.data.stored.tokens import StoredTokens
 from torchlasso.data.text_options import TextOptions
-from torchlasso.data.texts import Texts
+from torchlasso.data.texts import TextRows
 from torchlasso.data.tokenizers_json import RARE
 from torchlasso.data.tokenizing import TextEncoding
+from torchlasso.data.tokens import TokenCounts
 from torchlasso.training.token_rows import TokenRows
 
 SAMPLE = 1000  # texts whose words are looked at
@@ -15,41 +16,41 @@ SPACELESS = 15  # letters of a word, on average; of text that is written with sp
 
 
 def tokenised(
-    divided: SplitData, train: Texts, options: TextOptions
-) -> tuple[dict[str, TokenRows], TextEncoding, list[str]]:
-    """Return the parts as numbers of words, the encoding that the training texts ask for, and notes.
+    divided: SplitData, train: TextRows, options: TextOptions
+) -> tuple[dict[str, TokenRows | StoredTokens], TextEncoding, list[str], str]:
+    """Return the parts as numbers of words, the encoding that the training texts ask for, notes, and a description.
 
     Raises:
         ValueError: a part has no texts, or the tokenizer cannot be used.
     """
-    writing = _of_the_writing(train.values) if options.file is None else []
+    writing = _of_the_writing(train.first(SAMPLE)) if options.file is None else []
     try:
         encoding = TextEncoding.fit(train, options)
     except ValueError as error:
         advice = "".join(f". {note}" for note in writing)
         where = "" if options.file is not None else f"{divided.train.origin}: "
         raise ValueError(f"{where}{error}{advice}") from error
-    rows, notes = dict[str, TokenRows](), list(writing)
+    rows, notes, description = dict[str, TokenRows | StoredTokens](), list(writing), ""
     for name, split in divided.parts.items():
-        if not isinstance(split.rows.x, Texts):
+        if not isinstance(split.rows.x, TextRows):
             raise ValueError(f"{split.origin}: its rows are not texts, as those of the training part are")
-        rows[name], said = encoding.described(split.rows.x)
-        notes += [f"In the {name} part, {each}." for each in said]
-    return rows, encoding, notes
+        rows[name], counts = split.rows.x.tokenised(encoding)
+        notes += [f"In the {name} part, {each}." for each in encoding.notes(counts)]
+        description = description or _described(encoding, counts)  # of the first part, for training
+    return rows, encoding, notes, description
 
 
-def described(encoding: TextEncoding, rows: object) -> str:
+def _described(encoding: TextEncoding, counts: TokenCounts) -> str:
     """Describe texts in words: their columns, their lengths and their vocabulary."""
     where = f" of column {' and '.join(map(repr, encoding.columns))}" if encoding.columns else ""
-    lengths = rows.lengths.double() if isinstance(rows, TokenRows) else None
-    long = "" if lengths is None else f" of which {lengths.mean():.0f} {encoding.noun} are read on average,"
+    long = f" of which {counts.read / counts.texts:.0f} {encoding.noun} are read on average,"
     which = f" that occur at least {RARE} times in training" if encoding.is_of_words else ""
     return f"texts{where},{long} and a vocabulary of {encoding.words - 1:,} {encoding.noun}{which}"
 
 
-def _of_the_writing(values: Array) -> list[str]:
+def _of_the_writing(texts: list[str]) -> list[str]:
     """Say what words are of text that is written without spaces."""
-    words = [word for text in values[:SAMPLE].tolist() for word in text.split()]
+    words = [word for text in texts for word in text.split()]
     letters = "".join(words)
     chinese = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
     if not letters:

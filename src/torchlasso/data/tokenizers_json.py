@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torchlasso._core.extras import require
 from torchlasso._core.text import first_line
-from torchlasso.data.frame import Array
 
 EXTRA = "text"
 PAD = "[PAD]"  # padding, and all words that are not in the vocabulary
@@ -18,7 +17,7 @@ RARE = 2  # a word of the vocabulary occurs at least so often in the training ro
 T = TypeVar("T")
 
 
-def trained_words(values: Array, most: int) -> str:
+def trained_words(values: Iterable[str], most: int) -> str:
     """Make a tokenizer of the words of texts, as JSON."""
     tokenizers = require("tokenizers", EXTRA, "reading texts")
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=PAD))
@@ -34,6 +33,11 @@ def trained_words(values: Array, most: int) -> str:
     content = json.loads(made.to_str())
     content["added_tokens"] = []  # else the text "[PAD]" would be padding
     return json.dumps(content, ensure_ascii=False)
+
+
+def library_version() -> str:
+    """Return the version of the tokenizers, which others may tell words apart in another way."""
+    return str(require("tokenizers", EXTRA, "reading texts").__version__)
 
 
 def guarded(what: str, function: Callable[[], T]) -> T:

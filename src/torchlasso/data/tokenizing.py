@@ -13,23 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchlasso._core.readable import percent
 from torchlasso.data.frame import Array
 from torchlasso.data.text_options import TextOptions
-from torchlasso.data.texts import Texts
+from torchlasso.data.texts import TextRows, Texts, as_array
 from torchlasso.data.tokenizers_json import (
     RARE,
     content_of,
     guarded,
+    library_version,
     loaded_tokenizer,
     padded_by_zero,
     read_tokenizer,
     trained_words,
 )
+from torchlasso.data.tokens import TokenCounts, Tokens
 from torchlasso.training.token_rows import TokenRows
 
 MOST_GAPS = 1000  # numbers without a token
-AT_ONCE = 4096  # texts that are tokenised at once
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TextEncoding:
     kept: tuple[int, ...] = ()
 
     @classmethod
-    def fit(cls, texts: Texts, options: TextOptions) -> TextEncoding:
+    def fit(cls, texts: TextRows, options: TextOptions) -> TextEncoding:
         """Learn the words of training texts, or read a tokenizer from its file.
 
         Raises:
@@ -71,8 +71,9 @@ class TextEncoding:
             return cls(
                 padded_by_zero(read_tokenizer(str(options.file)), str(options.file)), options.max_length, texts.columns
             )
-        made = trained_words(texts.values, options.vocabulary)
-        found = cls(made, options.max_length, texts.columns)
+        how = ["words", options.vocabulary, library_version()]
+        made = texts.learned(how, lambda: {"tokenizer": trained_words(texts, options.vocabulary)})
+        found = cls(made["tokenizer"], options.max_length, texts.columns)
         if found.words < 2:
             raise ValueError(f"no word occurs at least {RARE} times in the training texts, so nothing can be learned")
         return found
@@ -120,46 +121,51 @@ class TextEncoding:
         return self.longest, self.words
 
     def __call__(self, texts: Texts) -> TokenRows:
-        """Return the numbers of the words of texts.
+        """Return the numbers of the words of texts in memory.
 
         Raises:
             ValueError: the tokenizer fails, or returns numbers beyond its vocabulary.
         """
-        return self._encoded(texts.values)[0]
+        return texts.tokenised(self)[0]
 
-    def _encoded(self, values: Array) -> tuple[TokenRows, Array]:
-        """Return the numbers of the words, and the number of words of each text before it was cut."""
+    @property
+    def state(self) -> list[Any]:
+        """What changes when the numbers change, for keys of the cache."""
+        return [library_version(), self.tokenizer, self.longest, self.kept]
+
+    def tokenise(self, texts: list[str]) -> Tokens:
+        """Return the numbers of the words of some texts, which are tokenised at once.
+
+        Raises:
+            ValueError: the tokenizer fails, or returns numbers beyond its vocabulary.
+        """
         tokenizer = loaded_tokenizer(self.tokenizer)
-        parts, ends, lengths = list[Array](), list[int](), list[int]()
-        total = 0
         guarded("the tokenizer", partial(tokenizer.enable_truncation, self.longest))
-        for start in range(0, len(values), AT_ONCE):
-            texts = values[start : start + AT_ONCE].tolist()
-            for found in guarded("the tokenizer", partial(tokenizer.encode_batch, texts)):
-                ids = found.ids
-                parts.append(np.array(ids, dtype=np.int32))
-                total += len(ids)
-                ends.append(total)
-                more = (len(each.ids) - sum(each.special_tokens_mask) for each in found.overflowing)
-                lengths.append(len(ids) + sum(more))
-        joined = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-        if len(joined) and not 0 <= joined.min() <= joined.max() < len(self._every):
+        numbers, read, written = list[Array](), list[int](), list[int]()
+        for found in guarded("the tokenizer", partial(tokenizer.encode_batch_fast, texts)):
+            ids = found.ids
+            numbers.append(np.array(ids, dtype=np.int32))
+            more = (len(each.ids) - sum(each.special_tokens_mask) for each in found.overflowing)
+            read.append(len(ids))
+            written.append(len(ids) + sum(more))
+        values = np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int32)
+        if len(values) and not 0 <= values.min() <= values.max() < len(self._every):
             raise ValueError(
-                f"the tokenizer gives the number {joined.max()}, and its vocabulary has {len(self._every):,} tokens"
+                f"the tokenizer gives the number {values.max()}, and its vocabulary has {len(self._every):,} tokens"
             )
-        numbers = torch.from_numpy(joined)
-        rows = TokenRows(
-            self.renumbered[numbers.long()] if self.kept else numbers,
-            torch.tensor(ends, dtype=torch.int64),
-            self.longest,
-        )
-        return rows, np.array(lengths, dtype=np.int64)
+        if self.kept:
+            values = self.renumbered.numpy()[values]
+        of = np.repeat(np.arange(len(texts)), read)
+        known = np.bincount(of[values != 0], minlength=len(texts))
+        return Tokens(values, np.array(read, dtype=np.int64), known, np.array(written, dtype=np.int64))
+
+    def notes(self, counts: TokenCounts) -> list[str]:
+        """Say what is not read of texts."""
+        return counts.notes(self.longest, self.noun, of_words=self.is_of_words)
 
     def numbers_of(self, texts: Sequence[str]) -> list[int]:
         """Return the first number of each text, 0 for one without words."""
-        values = np.empty(len(texts), dtype=object)
-        values[:] = texts
-        rows = self(Texts(values))
+        rows = self(Texts(as_array([*texts])))
         first = rows.values[rows.starts.clamp_max(max(0, len(rows.values) - 1))] if len(rows.values) else rows.starts
         return torch.where(rows.lengths > 0, first, 0).tolist()
 
@@ -172,26 +178,6 @@ class TextEncoding:
         content["truncation"] = cut
         content["padding"] = {**pad, "pad_type_id": 0, "pad_token": self._every[0]}
         return json.dumps(content, ensure_ascii=False, indent=1)
-
-    def described(self, texts: Texts) -> tuple[TokenRows, list[str]]:
-        """Return the numbers of the words of texts, and say what is not read of them."""
-        rows, lengths = self._encoded(texts.values)
-        found = list[str]()
-        cut = int((lengths > self.longest).sum())
-        if cut:
-            which = "1 text has" if cut == 1 else f"{cut:,} texts have"
-            found.append(
-                f"{which} more than {self.longest:,} {self.noun}, at most {lengths.max():,}; the rest is not read"
-            )
-        unread = _unread(rows)
-        if self.is_of_words and len(rows.values):
-            share = float((rows.values == 0).float().mean())
-            if share:
-                found.append(f"{percent(share)} of the words are not in the vocabulary, and are not read")
-        if unread:
-            what = "1 text has" if unread == 1 else f"{unread:,} texts have"
-            found.append(f"{what} no word of the vocabulary; the prediction is that for an empty text")
-        return rows, found
 
     @property
     def noun(self) -> str:
@@ -223,11 +209,3 @@ class TextEncoding:
 
 def _is_increasing(numbers: Sequence[int]) -> bool:
     return all(one < other for one, other in pairwise(numbers))
-
-
-def _unread(rows: TokenRows) -> int:
-    """Return the number of rows without any word."""
-    read = torch.zeros(len(rows) + 1, dtype=torch.int64)
-    which = torch.arange(len(rows)).repeat_interleave(rows.lengths)
-    read.index_add_(0, which, (rows.values != 0).long())
-    return int((read[:-1] == 0).sum())

@@ -13,12 +13,14 @@ from torchlasso.data.dividing import SplitOptions
 from torchlasso.data.encoding import EMBEDDING, Encoding
 from torchlasso.data.frame import Frame, TableColumns
 from torchlasso.data.loading import load_splits
+from torchlasso.data.padded import PaddedRows
 from torchlasso.data.preparing import PreparedData, SplitInputs, encoded_rows, widened
 from torchlasso.data.records import order_like
 from torchlasso.data.scaled import ScaledRows, scale_of_bytes
 from torchlasso.data.stored.images import EncodedImages
 from torchlasso.data.stored.rows import StoredRows
-from torchlasso.data.texts import Texts
+from torchlasso.data.stored.tokens import StoredTokens
+from torchlasso.data.texts import TextRows
 from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.path import folds_of
 from torchlasso.runs import choices
@@ -79,8 +81,9 @@ class InputSpec:
         Raises:
             ValueError: the rows have another shape or other columns.
         """
-        if self.text is not None or isinstance(part.x, Texts):
-            return self._tokenised(part, origin)[0]
+        if self.text is not None or isinstance(part.x, TextRows):
+            rows, _ = self._tokenised(part, origin)
+            return PaddedRows(rows, workers=workers) if isinstance(rows, StoredTokens) else rows
         if self.encoding is not None or isinstance(part.x, TableColumns):
             part, _ = encoded_rows(part, self._encoding, origin)
         if self.features:
@@ -113,12 +116,13 @@ class InputSpec:
         found = ", ".join(f"{name} {count:,}" for name, count in gaps.items())
         return [f"gaps become the mean of training, since it has none there ({found})"] if gaps else []
 
-    def _tokenised(self, part: data.Part, origin: str) -> tuple[TokenRows, list[str]]:
+    def _tokenised(self, part: data.Part, origin: str) -> tuple[TokenRows | StoredTokens, list[str]]:
         if self.text is None:
             raise ValueError(f"{origin}: its rows are texts; the model expects inputs of shape {self.shape}")
-        if not isinstance(part.x, Texts):
+        if not isinstance(part.x, TextRows):
             raise ValueError(f"{origin}: its rows are not texts, which the model expects")
-        return self.text.described(part.x)
+        rows, counts = part.x.tokenised(self.text)
+        return rows, self.text.notes(counts)
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return outputs in the units of the targets; those for classes as they are."""
@@ -182,6 +186,8 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
         x, y = pair[0], inputs.scaled(pair[1]).to(device)
         if isinstance(x, TokenRows):
             return x.to(device), y
+        if isinstance(x, StoredTokens):
+            return PaddedRows(x, device, options.workers), y
         x = widened(x, inputs.shape[0])
         if isinstance(x, StoredRows):
             return ScaledRows(x, inputs.standardizer, device, options.workers), y
@@ -208,7 +214,7 @@ def _refuse_unused(options: Options, found: PreparedData) -> None:
 
 
 def _scale_of(x: SplitInputs, encoding: Encoding | None) -> data.Standardizer:
-    if isinstance(x, TokenRows):
+    if isinstance(x, TokenRows | StoredTokens):
         return data.Standardizer((), ())
     if encoding is not None:
         return encoding.standardizer(x)

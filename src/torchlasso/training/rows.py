@@ -8,8 +8,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from torchlasso.training.token_rows import TokenRows
-
 EVALUATION_BATCH, MOST_NUMBERS = 1024, 1 << 24  # rows, and numbers in them
 
 
@@ -48,6 +46,15 @@ class ReadAhead(Protocol):
 
 
 @runtime_checkable
+class OfLengths(Protocol):
+    """Rows of different lengths, such as texts."""
+
+    @property
+    def at_once(self) -> int:
+        """The rows that are evaluated at once."""
+
+
+@runtime_checkable
 class Selectable(Protocol):
     """Rows of which some are rows of the same kind."""
 
@@ -67,6 +74,6 @@ def some_rows(x: InputRows, rows: Tensor) -> InputRows:
 
 def evaluation_batches(x: InputRows) -> list[Tensor]:
     """Return the numbers of all rows in batches; large rows are in smaller ones, to save memory."""
-    most = x.at_once if isinstance(x, TokenRows) else MOST_NUMBERS // max(1, x.shape[1:].numel())
+    most = x.at_once if isinstance(x, OfLengths) else MOST_NUMBERS // max(1, x.shape[1:].numel())
     size = max(1, min(EVALUATION_BATCH, most))
     return list(torch.split(torch.arange(len(x), device=x.device), size))

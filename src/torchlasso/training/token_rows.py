@@ -46,8 +46,7 @@ class TokenRows:
     @property
     def at_once(self) -> int:
         """The rows that are evaluated at once."""
-        widest = int(self.lengths.max()) if len(self) else 1
-        return max(1, AT_ONCE // max(1, widest))
+        return rows_at_once(int(self.lengths.max()) if len(self) else 1)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -71,3 +70,8 @@ class TokenRows:
         ends = lengths.cumsum(0)
         shift = (self.starts[index] - (ends - lengths)).repeat_interleave(lengths)
         return TokenRows(self.values[places + shift], ends, self.longest)
+
+
+def rows_at_once(widest: int) -> int:
+    """Return the rows of texts that are evaluated at once, by the most words of one."""
+    return max(1, AT_ONCE // max(1, widest))

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part, concatenate
 from torchlasso.data.registry import FileReader, register
-from torchlasso.data.texts import Texts
+from torchlasso.data.texts import Texts, as_array
 
 
 @register
@@ -34,6 +32,4 @@ class Lines(FileReader):
         if not content:
             raise ValueError(f"{path}: an empty file; a text in each line is needed")
         lines = content.removesuffix("\n").split("\n")
-        values = np.empty(len(lines), dtype=object)
-        values[:] = [line.strip() for line in lines]
-        return Part(Texts(values), None)
+        return Part(Texts(as_array([line.strip() for line in lines])), None)

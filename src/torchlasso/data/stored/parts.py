@@ -20,16 +20,18 @@ from torchlasso.data.stored.columnar import Columnar
 from torchlasso.data.stored.frame import StoredFrame
 from torchlasso.data.stored.images import ArrowImages, EncodedImages, ImageFiles, ImageSource, write_images
 from torchlasso.data.stored.options import StreamOptions
-from torchlasso.data.tables import encoded_images, image_columns, is_image, text_part
-from torchlasso.data.texts import named_as_texts, text_columns_in
+from torchlasso.data.stored.texts import StoredTexts, stored_text_columns
+from torchlasso.data.tables import encoded_images, image_columns, is_image, refuse_other_roles
+from torchlasso.data.texts_in_tables import is_text, notes_of, refuse_other_types
 
 VALUE = 20  # bytes of memory for a value of a table, with the copies that are made while it is read
+TEXT = 4  # bytes of memory for a byte of text: itself, a string of Python, and the numbers of its words, twice
 
 
 def stored_table_part(table: Columnar, columns: ColumnSelection, stream: StreamOptions) -> Part:
     """Make a part of a table on a disk, as :func:`~torchlasso.data.tables.table_part` does of one in memory.
 
-    Labels, groups and times are read into memory, and so are texts.
+    Labels, groups and times are read into memory.
 
     Raises:
         ValueError: the table cannot be used; the message says why.
@@ -45,12 +47,20 @@ def stored_table_part(table: Columnar, columns: ColumnSelection, stream: StreamO
         return stored_images_part(source, columns, stream, roles)
     if not roles.inputs:
         raise ValueError(f"{origin}: there are no columns besides the label; at least one is needed")
-    if read := columns.text or text_columns_in(pa, table.select(named_as_texts(roles.inputs))):
-        known = {*table.names}
-        return text_part(pa, table.select([name for name in read if name in known]), read, roles, origin)
+    if read := columns.text or stored_text_columns(table, roles.inputs):
+        return _text_part(table, read, roles)
     frame = StoredFrame(table, roles.inputs, tuple(name for name in columns.categories if name in roles.inputs))
     pa.default_memory_pool().release_unused()
     return part_of(frame, roles, frame.names)
+
+
+def _text_part(table: Columnar, read: tuple[str, ...], roles: Roles) -> Part:
+    """Make a part of columns of texts, as :func:`~torchlasso.data.tables.text_part` does of those in memory."""
+    refuse_other_roles(read, roles, table.origin)
+    refuse_other_types(require("pyarrow", "data", "reading texts"), table.schema, read, table.origin)
+    texts = StoredTexts(table, read)
+    notes = notes_of(texts.empty(), table.count, read, roles.inputs, table.origin)
+    return part_of(texts, roles, notes=tuple(notes))
 
 
 def stored_files_part(paths: Sequence[Path], columns: ColumnSelection, stream: StreamOptions, y: Labels | None) -> Part:
@@ -76,7 +86,8 @@ def memory_of(table: Columnar, columns: ColumnSelection) -> int:
     left = [name for name in table.names if name not in columns.ignore]
     pictures = [name for name in left if is_image(pa, table.schema.field(name).type)]
     if not pictures or not table.count:
-        return VALUE * table.count * len(left)
+        has_texts = any(is_text(pa, table.schema.field(name).type) for name in left)
+        return VALUE * table.count * len(left) + TEXT * table.size * has_texts
     column = next(table.batches(pictures[:1])).column(0)
     first = next(encoded_images(column, pictures[0], table.origin, table.has_paths))
     return table.size + memory_of_images(table.count, first, columns)
