@@ -51,6 +51,7 @@ def test_words_are_chosen_cut_and_predicted_as_in_memory(cli: Any, tickets: Path
         run = tmp_path / stream
         options = ("--model", MODELS["text-cnn"], "--features", "8", *OPTIONS[:4], "--stream", stream)
         assert cli.train(tickets, run, *options).code == 0
+        assert cli("compact", run).code == 0
         assert cli("export", run, "--compact", "--format", "pt2").code == 0
         for model in (run, run / "export" / "compact.pt2"):  # the second has fewer words, with other numbers
             ended = cli("predict", model, "--data", tickets, "--stream", stream, "--workers", "1")
