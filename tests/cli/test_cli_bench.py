@@ -11,24 +11,30 @@ import pytest
 import torch
 from torch import nn
 
+from torchlasso.cli.bench import Measured, _speed
 from torchlasso.runs import variants as forms
 from torchlasso.runs.measuring import latencies, peak_memory
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_registry")]
 
 FORMS = ["dense", "penalised", "compact", "accelerated", "dense, bfloat16", "dense, onnx", "compact, onnx"]
+BACKENDS = ["compact, inductor", "compact, int8"]
 
 
 def test_all_forms_are_measured_and_kept(cli: Any, copied: Callable[[str], Path], classes: Path) -> None:
     run = copied("classes")
     threads = torch.get_num_threads()
-    ended = cli("bench", run, "--batch", "3,1", "--threads", "1", "--seconds", "0.01")
+    ended = cli(
+        "bench", run, "--batch", "3,1", "--threads", "1", "--seconds", "0.01", "--backends", "folded,inductor,int8"
+    )
     assert (ended.code, ended.err) == (0, "")
     assert torch.get_num_threads() == threads
     record = json.loads((run / "bench.json").read_text())
     assert record["threads"] == 1
     assert record["missing"] == []
-    assert [(each["batch"], each["name"]) for each in record["variants"]] == [(b, n) for b in (1, 3) for n in FORMS]
+    assert [(each["batch"], each["name"]) for each in record["variants"]] == [
+        (b, n) for b in (1, 3) for n in FORMS + BACKENDS
+    ]
     lines = ended.out.splitlines()
     assert max(map(len, lines[:-1])) <= 80
     for each in record["variants"]:
@@ -42,6 +48,9 @@ def test_all_forms_are_measured_and_kept(cli: Any, copied: Callable[[str], Path]
     for same in ("compact", "accelerated", "compact, onnx"):
         assert by_name[same]["error"] == pytest.approx(summary["error"])
         assert by_name[same]["loss"] == pytest.approx(summary["loss"], rel=1e-4)
+    assert by_name["compact, inductor"]["loss"] == pytest.approx(summary["loss"], rel=1e-4)
+    assert by_name["compact, int8"]["loss"] == pytest.approx(summary["loss"], rel=0.1)
+    assert by_name["compact, int8"]["file_bytes"] is by_name["compact, inductor"]["peak_memory"] is None
     assert by_name["dense, bfloat16"]["file_bytes"] < by_name["dense"]["file_bytes"]
 
 
@@ -55,7 +64,7 @@ def test_a_regression_without_a_dense_run_as_json(
 
     monkeypatch.setattr(forms, "to_onnx", cannot)
     run = copied("amounts")
-    ended = cli("bench", run, "--batch", "2", "--seconds", "0.01", "--json")
+    ended = cli("bench", run, "--batch", "2", "--seconds", "0.01", "--json", "--backends", "none")
     assert ended.code == 0
     record = json.loads((run / "bench.json").read_text())
     assert json.loads(ended.out) == record
@@ -72,6 +81,7 @@ def test_bad_input(cli: Any, copied: Callable[[str], Path], tmp_path: Path) -> N
     cli.assert_refused(cli("bench", run, "--batch", "1,many"), "--batch", "'1,many'")
     cli.assert_refused(cli("bench", run, "--batch", "0"), "--batch", "above 0")
     cli.assert_refused(cli("bench", run, "--seconds", "0"), "--seconds must be above 0")
+    cli.assert_refused(cli("bench", run, "--backends", "int8,tpu"), "--backends must be all, none", "'int8,tpu'")
     for threads in ("0", "100000000"):  # with this many threads, OpenMP ends the process
         cli.assert_refused(cli("bench", run, "--threads", threads), "--threads must be from 1 to 1,024", threads)
     cli.assert_refused(cli("bench", tmp_path), "holds no run")
@@ -104,3 +114,8 @@ def test_memory_is_the_size_of_the_largest_values() -> None:
 
     found = peak_memory(Large, torch.ones(1))
     assert found is None or found == pytest.approx(400e6, rel=0.1)
+
+
+def test_a_difference_inside_the_noise_is_no_gain() -> None:
+    dense, near, far = (Measured("a", 1, ms, 0.4, 1.0, None, None, None, None) for ms in (2.0, 1.7, 1.5))
+    assert [_speed(dense, each) for each in (dense, near, far)] == ["1.00×", "≈ 1×", "1.33×"]

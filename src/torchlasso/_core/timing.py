@@ -13,6 +13,7 @@ import torch
 
 LEAST, MOST = 3, 25  # rounds
 SLOW = 1.5  # functions slower than the fastest by this factor are not timed any further
+SOON = 5  # times this factor, they are not timed again after the first round
 
 
 def interleaved(
@@ -32,11 +33,15 @@ def interleaved(
         seconds: the approximate time for everything.
         now: the clock, such as :func:`clock`.
         rounds: the least and the largest number of rounds.
-        slow: a function drops out after the least rounds if its median is more than this factor above the fastest one.
+        slow: a function drops out after the least rounds if its median is more than this factor above the fastest one,
+            and after the first round if it takes ``SOON`` times as much.
     """
     end = time.perf_counter() + seconds
-    for function in functions.values():
+    warm_up: dict[str, float] = {}
+    for name, function in functions.items():
+        start = now()
         function()
+        warm_up[name] = now() - start
     times: dict[str, list[float]] = {name: [] for name in functions}
     running, (least, most) = list(functions), rounds
     for turn in count():
@@ -49,6 +54,9 @@ def interleaved(
         if turn + 1 >= least:
             medians = {name: statistics.median(times[name]) for name in running}
             running = [name for name in running if medians[name] <= slow * min(medians.values())]
+        elif turn == 0:
+            first = {name: min(warm_up[name], times[name][0]) for name in running}  # one may have been held up
+            running = [name for name in running if first[name] <= SOON * slow * min(first.values())]
     return times
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,10 @@ from torchlasso.runs.variants import Variant, variants
 from torchlasso.training.evaluation import Evaluation, evaluate_outputs, outputs_of
 from torchlasso.training.rows import InputRows, evaluation_batches
 
+# onnxruntime and bfloat16 are among the forms anyway
+WAYS = ("folded", "channels-last", "openvino", "int8", "inductor")
+QUICK = ",".join(way for way in WAYS if way != "inductor")
+CALIBRATION = 256  # training rows
 MOST_THREADS = 1024  # with too many, OpenMP ends the process
 
 
@@ -37,8 +42,8 @@ class Measured:
         batch: rows per batch.
         median_ms, spread_ms: the median of the milliseconds per batch, and their interquartile range.
         rows_per_second: rows per batch over the median.
-        peak_memory: bytes; None if the system does not report it.
-        file_bytes: the size of the file.
+        peak_memory: bytes; None if the system does not report it, and for backends.
+        file_bytes: the size of the file; None for backends.
         error, loss: on the test rows; None for a form that was not trained.
     """
 
@@ -48,7 +53,7 @@ class Measured:
     spread_ms: float
     rows_per_second: float
     peak_memory: int | None
-    file_bytes: int
+    file_bytes: int | None
     error: float | None
     loss: float | None
 
@@ -60,10 +65,14 @@ def bench(
     seconds: Annotated[
         float, typer.Option(help="Seconds to measure each batch size, and to choose the fastest way to run the layers.")
     ] = 5.0,
+    backends: Annotated[
+        str,
+        typer.Option(help="Ways to run the whole compacted model as well; all adds inductor, which compiles. Or none."),
+    ] = QUICK,
     allow_code: options.AllowCode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON.")] = False,
 ) -> None:
-    """Measure a run's model on this machine: dense, penalised, compacted, accelerated, in bfloat16 and in ONNX.
+    """Measure a run's model on this machine: dense, penalised, compacted, accelerated, and by other backends.
 
     Example: torchlasso bench runs/a --threads 1
 
@@ -74,14 +83,16 @@ def bench(
         raise ValueError(f"--seconds must be above 0; got {seconds:g}")
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"--threads must be from 1 to {MOST_THREADS:,}; got {threads}")
+    ways = _ways(backends)
     finished = open_run(run, options.allowed(by=allow_code), uses=CODE)
     rows = read_data_again(finished.experiment.options, finished.experiment.inputs)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            x = rows.test[0]
-            found = list(variants(finished, Path(folder), _rows(x, max(sizes)), seconds))
+            x, trained_on = rows.test[0], rows.train[0]
+            calibration = _rows(trained_on, min(CALIBRATION, len(trained_on)))
+            found = list(variants(finished, Path(folder), _rows(x, max(sizes)), calibration, seconds, ways))
             forms = [form for form in found if isinstance(form, Variant)]
             missing = [form for form in found if isinstance(form, str)]
             measured = _measure(forms, finished.experiment, rows.test, sizes, seconds)
@@ -111,6 +122,17 @@ def _sizes(text: str) -> list[int]:
     return sorted(set(sizes))
 
 
+def _ways(text: str) -> Sequence[str]:
+    if text in ("all", "none"):
+        return WAYS if text == "all" else ()
+    ways = split_list(text)
+    if text == QUICK:  # nobody asked for one that is not installed
+        return [way for way in ways if way != "openvino" or find_spec("openvino")]
+    if not ways or not set(ways) <= set(WAYS):
+        raise ValueError(f"--backends must be all, none, or names among {', '.join(WAYS)}; got {text!r}")
+    return ways
+
+
 def _rows(x: InputRows, count: int) -> Tensor:
     return x[torch.arange(count, device=x.device) % len(x)]
 
@@ -137,7 +159,7 @@ def _measure(
                     median_ms=1e3 * took.median,
                     spread_ms=1e3 * took.spread,
                     rows_per_second=count / took.median,
-                    peak_memory=peak_memory(form.build, inputs[form.name]),
+                    peak_memory=None if form.bytes is None else peak_memory(form.build, inputs[form.name]),
                     file_bytes=form.bytes,
                     error=None if quality is None else quality.error,
                     loss=None if quality is None else quality.loss,
@@ -164,7 +186,7 @@ def _show(measured: Sequence[Measured], record: dict[str, Any]) -> None:
     last = sizes[-1]
     speed = []
     for name, own in forms.items():
-        pairs = ((_time(own[count]), f"{dense[count].median_ms / own[count].median_ms:.2f}×") for count in sizes)
+        pairs = ((_time(own[count]), _speed(dense[count], own[count])) for count in sizes)
         speed.append([name, *(cell for pair in pairs for cell in pair), f"{own[last].rows_per_second:,.0f}"])
     heads = [head for count in sizes for head in (f"batch {count}, ms", "speed")]
     screen.console.print(screen.columns(["", *heads, "rows/s"], speed))
@@ -176,7 +198,7 @@ def _show(measured: Sequence[Measured], record: dict[str, Any]) -> None:
     threads = f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
     screen.say(
         f"\nMedians on {record['device']} with {threads}, ± half of the interquartile range. The speed is relative to "
-        f"dense. Rows per second and peak memory are for batch {last}."
+        f"dense; ≈ 1 is a difference inside the noise. Rows per second and peak memory are for batch {last}."
     )
     for why in record["missing"]:
         screen.say(f"not measured: {why}")
@@ -189,6 +211,14 @@ def _bytes(count: int | None) -> str:
 def _time(each: Measured) -> str:
     digits = 3 if each.median_ms < 1 else 2 if each.median_ms < 10 else 1
     return f"{each.median_ms:.{digits}f} ± {each.spread_ms / 2:.{digits}f}"
+
+
+def _speed(dense: Measured, each: Measured) -> str:
+    """Return the speed relative to dense; a difference inside the noise is not a number."""
+    noise = (dense.spread_ms + each.spread_ms) / 2
+    if each is not dense and abs(dense.median_ms - each.median_ms) <= noise:
+        return "≈ 1×"
+    return f"{dense.median_ms / each.median_ms:.2f}×"
 
 
 def _quality(each: Measured) -> str:

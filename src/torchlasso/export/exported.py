@@ -57,6 +57,12 @@ def batch_of(inputs: ExampleInputs, size: int) -> ExampleInputs:
     return tree_map(taken, inputs)  # type: ignore[no-any-return]
 
 
+def rows_between(inputs: ExampleInputs, start: int, stop: int) -> ExampleInputs:
+    """Return the rows of inputs from one to before another."""
+    rows = rows_of(inputs)
+    return tree_map(lambda leaf: leaf[start:stop] if has_rows(leaf, rows) else leaf, inputs)  # type: ignore[no-any-return]
+
+
 def rows_of(inputs: ExampleInputs) -> int:
     """Return the number of rows of inputs: the size of the first dimension of the first tensor.
 

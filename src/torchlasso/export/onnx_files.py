@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import ConstantArgument, TensorArgument
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
+from torch.utils._pytree import tree_leaves
 
 from torchlasso._core.extras import require
 from torchlasso._core.files import write_bytes
@@ -19,6 +19,7 @@ from torchlasso._core.running import ExampleInputs, as_arguments, quietly
 from torchlasso._core.text import first_line
 from torchlasso.export.exported import KEY, Exported, check, program_of
 from torchlasso.export.onnx_content import EXTRA, make_outputs_unique_, name_batch, seal_onnx, strip, unseal_onnx
+from torchlasso.export.onnx_sessions import arrays_by_name, session_of, tensors_by_name
 
 MOST_BYTES = (1 << 31) - 1  # the largest file of the format
 
@@ -60,6 +61,17 @@ def to_onnx(
         >>> loaded.metadata["classes"], torch.allclose(loaded(x), net(x), atol=1e-6)
         (['cat', 'dog'], True)
     """
+    write_bytes(path, onnx_bytes(model, example_inputs, metadata=metadata, longest=longest))
+
+
+def onnx_bytes(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    longest: int | None = None,
+) -> bytes:
+    """Return the content of the ONNX file that :func:`to_onnx` writes, after the same checks, with the same errors."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
         require(name, EXTRA, "ONNX")
     content = _converted(program_of(model, example_inputs, longest), example_inputs, json.dumps(dict(metadata or {})))
@@ -71,7 +83,7 @@ def to_onnx(
         narrow = any(tensor.dtype == torch.bfloat16 for tensor in _tensors_of(model, example_inputs))
         hint = "; it is in bfloat16: convert the model and its inputs with .float()" if narrow else ""
         raise ValueError(f"the model cannot be run by onnxruntime{hint}: {first_line(error)}") from error
-    write_bytes(path, content)
+    return content
 
 
 def _tensors_of(model: nn.Module, inputs: ExampleInputs) -> Iterator[Tensor]:
@@ -80,7 +92,7 @@ def _tensors_of(model: nn.Module, inputs: ExampleInputs) -> Iterator[Tensor]:
 
 def _converted(program: torch.export.ExportedProgram, inputs: ExampleInputs, metadata: str) -> bytes:
     """Convert a program to the content of an ONNX file."""
-    names, outputs = list(_named(*as_arguments(inputs))), list[str]()
+    names, outputs = list(tensors_by_name(*as_arguments(inputs))), list[str]()
     for i, each in enumerate(program.graph_signature.output_specs):
         if isinstance(each.arg, TensorArgument):
             name = each.arg.name  # names must be unique, but an input may be an output, or two outputs the same
@@ -109,17 +121,6 @@ def _reason(error: BaseException) -> str:
     return first_line(error) if isinstance(error, Exception) else type(error).__name__
 
 
-def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors among arguments, by their names in the file."""
-    given = {"input" if len(args) == 1 else f"input_{i}": value for i, value in enumerate(args)} | dict(kwargs)
-    return {
-        ".".join([name, *(keystr((key,)).strip("[].'\"") for key in keys)]): leaf
-        for name, value in given.items()
-        for keys, leaf in tree_flatten_with_path(value)[0]
-        if isinstance(leaf, Tensor)
-    }
-
-
 def read_onnx(path: str | Path) -> Exported:
     """Read a model from an ONNX file, to be run by onnxruntime on the CPU.
 
@@ -144,7 +145,6 @@ def read_onnx(path: str | Path) -> Exported:
 
 
 def _read(content: bytes) -> Exported:
-    runtime = require("onnxruntime", EXTRA, "running an ONNX file")
     model, content = unseal_onnx(content)
     try:
         metadata = json.loads(next((entry.value for entry in model.metadata_props if entry.key == KEY), "{}"))
@@ -152,28 +152,11 @@ def _read(content: bytes) -> Exported:
         raise ValueError("its metadata are nested too deeply") from error
     if not isinstance(metadata, dict):
         raise ValueError("its metadata are not an object")
-    settings = runtime.SessionOptions()
-    settings.log_severity_level = 4  # errors are raised anyway
-    settings.intra_op_num_threads = torch.get_num_threads()
-    settings.add_session_config_entry("session.load_model_format", "ONNX")  # not guessed from the content
-    try:
-        session = runtime.InferenceSession(
-            content,
-            settings,
-            providers=["CPUExecutionProvider"],
-            enable_fallback=False,  # a fallback would print, and try the same again
-        )
-    except Exception as error:  # of any kind: onnxruntime has a class for each kind of damage
-        raise ValueError(first_line(error)) from error
+    session = session_of(content)
     names = [each.name for each in session.get_inputs()]
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        given = _named(args, kwargs)
-        if not kwargs and len(given) == len(names):
-            given = dict(zip(names, given.values(), strict=True))  # files from other software have other names
-        if set(given) != set(names):
-            raise ValueError(f"its inputs are {', '.join(names)}; got {', '.join(given)}")
-        outputs = session.run(None, {name: value.detach().cpu().numpy() for name, value in given.items()})
+        outputs = session.run(None, arrays_by_name(names, args, kwargs))
         tensors = tuple(torch.from_numpy(output) for output in outputs)
         return tensors[0] if len(tensors) == 1 else tensors
 

@@ -1,6 +1,6 @@
 """Faster inference with models that have zeros."""
 
 from torchlasso.inference.accelerating import accelerate
-from torchlasso.inference.record import AccelerationReport, LayerAcceleration
+from torchlasso.inference.record import AccelerationReport, BackendTiming, LayerAcceleration
 
-__all__ = ["AccelerationReport", "LayerAcceleration", "accelerate"]
+__all__ = ["AccelerationReport", "BackendTiming", "LayerAcceleration", "accelerate"]

@@ -32,19 +32,47 @@ class LayerAcceleration:
 
 
 @dataclass(frozen=True)
+class BackendTiming:
+    """A way to run the whole model on batches of one size.
+
+    Attributes:
+        name: of the way; ``dense`` is the original, and ``layers`` has the chosen way for each layer.
+        batch: rows per batch.
+        milliseconds: the median time of a batch; None if it was not timed.
+        speed: relative to the original, the median over rounds in which both ran; None if it was not timed.
+        difference: of its outputs from the original's, as a share of their size (root mean squares).
+        error: on the rows of the user's judge; None without one.
+        chosen: whether it runs batches of this size.
+        why: the reason if it was not timed.
+    """
+
+    name: str
+    batch: int
+    milliseconds: float | None
+    speed: float | None
+    difference: float | None
+    error: float | None
+    chosen: bool
+    why: str
+
+
+@dataclass(frozen=True)
 class AccelerationReport:
     """The ways to run the layers of a model, and the gain.
 
     Attributes:
-        layers: linear layers and convolutions, in the model's order.
+        layers: linear layers and convolutions, in the model's order; with several batch sizes, for the first of them.
         compaction: the outcome of the compaction.
-        before, after: milliseconds of one run on the example inputs, for the original and for the new model.
+        before, after: milliseconds of one run on the example inputs, or on batches of the first size, for the original
+            and for the new model.
+        backends: the ways to run the whole model, for each batch size; empty if only layers were tried.
     """
 
     layers: tuple[LayerAcceleration, ...]
     compaction: str
     before: float
     after: float
+    backends: tuple[BackendTiming, ...] = ()
 
     @property
     def speedup(self) -> float:
@@ -72,4 +100,24 @@ class AccelerationReport:
         width = max(map(len, lines))
         notes = ["", *(layer.why for layer in self.layers)]
         lines = [f"{line:{width}}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
-        return "\n".join([*lines, "", self.compaction, self.verdict])
+        return "\n".join([*lines, "", *self._of_backends(), self.compaction, self.verdict])
+
+    def _of_backends(self) -> list[str]:
+        """The table of the ways to run the whole model; without them, no line."""
+        if not self.backends:
+            return []
+        judged = any(each.error is not None for each in self.backends)
+        rows = [["backend", "batch", "ms", "speed", "difference", *(["error"] if judged else [])]]
+        for each in self.backends:
+            cells = [
+                each.name + " ←" * each.chosen,
+                str(each.batch),
+                "–" if each.milliseconds is None else f"{each.milliseconds:.3g}",
+                "–" if each.speed is None else f"{each.speed:.2f}",
+                "–" if each.difference is None else f"{each.difference:.1e}",
+            ]
+            rows.append([*cells, *(["–" if each.error is None else f"{each.error:.4g}"] if judged else [])])
+        lines = aligned(rows, left=1)
+        width = max(map(len, lines))
+        notes = ["", *(each.why for each in self.backends)]
+        return [*(f"{line:{width}}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)), ""]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torchlasso._core.text import first_line
 from torchlasso.compaction import compact
 from torchlasso.export import read_onnx, to_onnx
 from torchlasso.inference import accelerate
+from torchlasso.inference.backends import ModelToRun, backends
 from torchlasso.runs.finished import FinishedRun, open_run
 from torchlasso.runs.options import DENSE
 from torchlasso.runs.words import without_unread_words
@@ -27,7 +28,7 @@ class Variant:
     Attributes:
         name: the name of the form.
         build: a function that builds the model.
-        bytes: the size of its file.
+        bytes: the size of its file; None for a backend, which has no file, and whose memory is not measured.
         dtype: the dtype of its inputs.
         judged: whether to report its error, which means something only for a trained model.
         numbers: the numbers that the words of texts have in the form; None for those of the run.
@@ -35,7 +36,7 @@ class Variant:
 
     name: str
     build: Callable[[], nn.Module]
-    bytes: int
+    bytes: int | None
     dtype: torch.dtype = torch.float32
     judged: bool = True
     numbers: Tensor | None = None
@@ -46,14 +47,18 @@ class Variant:
         return x.to(self.dtype) if x.is_floating_point() else x
 
 
-def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) -> Iterator[Variant | str]:
+def variants(
+    run: FinishedRun, folder: Path, example: Tensor, calibration: Tensor, seconds: float, ways: Sequence[str]
+) -> Iterator[Variant | str]:
     """Yield the forms of a run's model; for a form that cannot be made, a text with the reason.
 
     Args:
         run: a finished run.
         folder: a folder for the files of the forms.
         example: inputs on which the fastest way to run each layer is measured.
+        calibration: training inputs, of which int8 takes the ranges of its numbers.
         seconds: the time for these measurements.
+        ways: the names of the backends by which the compacted model runs as a whole, if it could be compacted.
     """
     model = run.model.eval()
     dense, learned = _dense(run)
@@ -84,6 +89,21 @@ def variants(run: FinishedRun, folder: Path, example: Tensor, seconds: float) ->
     yield _onnx("dense, onnx", dense, example, folder / "dense.onnx", learned, longest=longest)
     if small is not None:
         yield _onnx("compact, onnx", small, inputs, folder / "compact.onnx", numbers=numbers, longest=longest)
+    kind = "penalised" if small is None else "compact"
+    given = ModelToRun(base, inputs, calibration if numbers is None else numbers[calibration], longest)
+    for way in ways:
+        yield from _whole(f"{kind}, {way}", way, given, numbers)
+
+
+def _whole(name: str, way: str, given: ModelToRun, numbers: Tensor | None) -> Iterator[Variant | str]:
+    """Yield a model that a backend runs, or why it cannot; nothing if the backend would not change it."""
+    try:
+        model = backends()[way].build(given)
+    except Exception as error:  # of any kind: exporters, compilers and runtimes have their own classes
+        yield f"{name}: {first_line(error)}"
+        return
+    if model is not None:
+        yield Variant(name, lambda: model, None, numbers=numbers)
 
 
 def _dense(run: FinishedRun) -> tuple[nn.Module, bool]:
