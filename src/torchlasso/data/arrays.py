@@ -76,7 +76,7 @@ def refuse_infinite(x: Array, features: Sequence[str], origin: str, gaps: bool =
     raise ValueError(f"{origin}: {values}, {where}; {how}")
 
 
-def as_array(value: object, what: str, origin: str) -> Labels:
+def array_from(value: object, what: str, origin: str) -> Labels:
     """Convert a tensor, an array or nested lists to an array.
 
     Raises:

@@ -22,7 +22,7 @@ from torchlasso.inference.backends import ModelToRun
 from torchlasso.inference.backends import backends as known_backends
 from torchlasso.inference.by_batch_size import ByBatchSize
 from torchlasso.inference.choosing import ChosenExecution, choose_execution
-from torchlasso.inference.choosing_backend import DENSE, BuiltModel, ErrorFunction, Limits, choose_backend
+from torchlasso.inference.choosing_backend import DENSE, Contender, ErrorFunction, Limits, choose_backend
 from torchlasso.inference.layers import find_layers, record
 from torchlasso.inference.record import AccelerationReport, BackendTiming, LayerAcceleration
 from torchlasso.inference.whole import TimedModel, quickest, working
@@ -151,7 +151,7 @@ def accelerate(
         context = ModelToRun(base, inputs, inputs if calibration is None else calibration)
         built = {name: _built(name, context) for name in wanted}
         for n, given in batches.items():
-            layers = {} if found[n].model is original else {"layers": BuiltModel(found[n].model)}
+            layers = {} if found[n].model is original else {"layers": Contender(found[n].model)}
             chosen, rows = choose_backend(original, layers | built, given, n, limits, share)
             models[n] = original if chosen == DENSE else (layers | built)[chosen].module or original
             timings += rows
@@ -200,14 +200,14 @@ def _batches(inputs: ExampleInputs, sizes: Sequence[int]) -> dict[int, ExampleIn
     return {size: batch_of(inputs, size) for size in sizes or (rows_of(inputs),)}
 
 
-def _built(name: str, given: ModelToRun) -> BuiltModel:
+def _built(name: str, given: ModelToRun) -> Contender:
     """Make a whole model in one way, or say why it cannot be made."""
     way = known_backends()[name]
     try:
         module = way.build(given)
     except Exception as error:  # of any kind: exporters, compilers and runtimes have their own classes
-        return BuiltModel(None, way.exact, first_line(error))
-    return BuiltModel(module, way.exact, "" if module is not None else "nothing in the model that it would change")
+        return Contender(None, way.exact, first_line(error))
+    return Contender(module, way.exact, "" if module is not None else "nothing in the model that it would change")
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class BuiltModel:
+class Contender:
     """A module that may take the place of a model; without a module, ``why`` says why there is none."""
 
     module: nn.Module | None
@@ -50,7 +50,7 @@ class BuiltModel:
 @torch.no_grad()
 def choose_backend(
     original: nn.Module,
-    candidates: Mapping[str, BuiltModel],
+    candidates: Mapping[str, Contender],
     inputs: ExampleInputs,
     batch: int,
     limits: Limits,
@@ -117,7 +117,7 @@ def _ratio(took: list[float], dense: list[float]) -> tuple[float, float]:
 
 
 def _too_far(
-    candidate: BuiltModel,
+    candidate: Contender,
     found: list[Tensor],
     wanted: list[Tensor],
     rms: float | None,

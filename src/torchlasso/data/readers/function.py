@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from torchlasso._core.functions import import_function, is_function_name
-from torchlasso.data.arrays import array_part, as_array
+from torchlasso.data.arrays import array_from, array_part
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import Portion, Reader, Source, register
@@ -62,4 +62,4 @@ def _shape(value: Any) -> str:
 
 
 def _part(pair: tuple[Any, Any], origin: str, task: str | None) -> Part:
-    return array_part(as_array(pair[0], "x", origin), as_array(pair[1], "y", origin), origin, task)
+    return array_part(array_from(pair[0], "x", origin), array_from(pair[1], "y", origin), origin, task)
