@@ -10,6 +10,10 @@ blocks of 16×16. Models have random weights with single zeros in all their laye
     python benchmarks/inference.py convolution
     python benchmarks/inference.py models --zeros 0.95
 
+Whole models by all backends, exact ones and int8, for each batch size, half of the units gone and compacted:
+
+    python benchmarks/inference.py backends --batches 1 16
+
 On a GPU that multiplies by two of each four weights, what that brings to linear layers in float16 and bfloat16:
 
     python benchmarks/inference.py two-of-four
@@ -24,6 +28,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from compaction import zero_units_
 from networks import resnet_50
 from torch import Tensor, nn
 
@@ -31,6 +36,7 @@ import torchlasso as tl
 from torchlasso import models as zoo
 from torchlasso._core.running import as_arguments
 from torchlasso._core.timing import clock
+from torchlasso.inference.backends import backends as known_backends
 
 ROUNDS = 15
 CALLS = 20  # in a row on a GPU, which is not waited for after each
@@ -40,7 +46,8 @@ CONVOLUTIONS = [(256, 256, 14, 3), (512, 512, 7, 3), (128, 128, 28, 3), (64, 64,
 
 
 def main() -> None:
-    parts = {"linear": linear, "convolution": convolution, "models": models, "two-of-four": two_of_four}
+    parts = {"linear": linear, "convolution": convolution, "models": models, "backends": backends}
+    parts["two-of-four"] = two_of_four
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     parser.add_argument("--threads", type=int, default=1)
@@ -89,6 +96,32 @@ def models(shares: list[float], batches: list[int] | None) -> None:
                 zeroed(module, "single weights", share)
             for batch in batches or (1, 8):
                 show(name, share, model, inputs(batch))
+
+
+def backends(shares: list[float], batches: list[int] | None) -> None:
+    """Print the speed of each backend; the shares are not used, since half of the units are gone."""
+    cases: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+        "LeNet-300-100": (lambda: zoo.build("lenet-300-100", (1, 28, 28), 10), torch.randn(64, 1, 28, 28)),
+        "cnn": (lambda: zoo.build("cnn", (1, 28, 28), 10), torch.randn(64, 1, 28, 28)),
+        "resnet-20": (lambda: zoo.build("resnet-20", (3, 32, 32), 10), torch.randn(64, 3, 32, 32)),
+        "ResNet-50": (resnet_50, torch.randn(8, 3, 224, 224)),
+    }
+    print("| model | batch | backend | ms | times as fast | difference | |\n|---|---|---|---|---|---|---|")
+    for name, (build, x) in cases.items():
+        model = build().eval()
+        with torch.no_grad():
+            zero_units_(model, x[:2], 0.5)
+        tried = [each for each in known_backends() if each != "bfloat16" or torch.cpu._is_avx512_bf16_supported()]
+        sizes = [n for n in batches or (1, 16) if n <= len(x)]
+        _, report = tl.accelerate(
+            model, x, seconds=20, backends=tried, batch_sizes=sizes, tolerance=1, return_report=True
+        )
+        for each in report.backends:
+            ms = "–" if each.milliseconds is None else f"{each.milliseconds:.3g}"
+            speed = "–" if each.speed is None else f"{each.speed:.2f}"
+            off = "–" if each.difference is None else f"{each.difference:.0e}"
+            note = "chosen" if each.chosen else each.why
+            print(f"| {name} | {each.batch} | {each.name} | {ms} | {speed} | {off} | {note} |", flush=True)
 
 
 def two_of_four(shares: list[float], batches: list[int] | None) -> None:

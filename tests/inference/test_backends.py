@@ -74,6 +74,23 @@ def test_the_call_and_the_structure_of_the_outputs_stay(name: str) -> None:
     assert relative(found["parts"][0], wanted["parts"][0]) <= NEAR.get(name, 1e-5)
 
 
+@pytest.mark.usefixtures("one_registry")
+def test_another_length_than_the_examples_is_refused_in_one_line() -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x).mean(dim=1)
+
+    x = torch.randn(2, 5, 3)
+    made = backends()["onnxruntime"].build(ModelToRun(Mean(), x, x))
+    assert made is not None
+    with pytest.raises(ValueError, match="the model was exported for inputs of other sizes: "):
+        made(torch.randn(2, 6, 3))
+
+
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Replace the times of the backends: one number, or one for each round, for each batch size in turn."""

@@ -105,8 +105,9 @@ def accelerate(
         A copy of the model in evaluation mode, with plain modules in the place of layers and without gradients; it
         cannot be trained. Each new module was checked against its layer up to the rounding of a sum, and the whole
         model against the original, in float64. If the whole model does not gain at least 3 %, fewer layers are
-        replaced, or none. A chosen backend is a module around its runtime, which cannot be copied or pickled, and
-        several batch sizes give a module that picks by size. With ``return_report``, also the report.
+        replaced, or none. A chosen backend is a module around its runtime, which cannot be copied or pickled;
+        onnxruntime, OpenVINO and int8 take batches of any size, but all other sizes are those of the example. Several
+        batch sizes give a module that picks by size. With ``return_report``, also the report.
 
         A layer stays unchanged, and the report says why, if the model does not call it, as with the projections of
         ``nn.MultiheadAttention``; if the model needs its weight, as the fast path of ``nn.TransformerEncoderLayer``

@@ -16,6 +16,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from torchlasso._core.extras import require
 from torchlasso._core.running import ExampleInputs, as_arguments
+from torchlasso._core.text import first_line
 from torchlasso.export.exported import batch_of, rows_between, rows_of
 from torchlasso.export.onnx_content import EXTRA, unseal_onnx
 from torchlasso.export.onnx_sessions import arrays_by_name, session_of
@@ -47,9 +48,13 @@ class RuntimeModel(nn.Module):
         """Compute the outputs.
 
         Raises:
-            ValueError: these are other inputs than the model's.
+            ValueError: the runtime cannot compute the model for these inputs, such as texts of another length.
         """
-        found = iter(self._run(arrays_by_name(self._names, args, kwargs)))
+        arrays = arrays_by_name(self._names, args, kwargs)
+        try:
+            found = iter(self._run(arrays))
+        except Exception as error:  # of any kind: runtimes have their own classes
+            raise ValueError(f"the model was exported for inputs of other sizes: {first_line(error)}") from error
         leaves = [torch.from_numpy(next(found)) if there else None for there in self._places]
         return tree_unflatten(leaves, self._structure)
 
