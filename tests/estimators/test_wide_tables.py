@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from torchlasso.estimators import SparseClassifier, SparseRegressor, StabilitySelection
+from torchlasso.estimators.convex import LinearProblem, Solution
 from torchlasso.estimators.feature_groups import groups_of_features
+from torchlasso.estimators.linear_path import LinearPath
 from torchlasso.estimators.screening import promising_columns
 from torchlasso.estimators.sensitivities import NetworkStack, SingleNetworks
 
@@ -127,3 +129,23 @@ def test_constant_features_cannot_be_asked_for() -> None:
         SparseRegressor(features=5, epochs=2, **NETWORK).fit(x, y)
     with pytest.raises(ValueError, match=r"^no λ leaves 5 features: at λ = .* the model reads 4$"):
         SparseRegressor(features=5, hidden=()).fit(x, y)
+
+
+def test_the_search_for_a_number_of_features_solves_the_whole_table_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(200, 2000))
+    y = x[:, :8].sum(axis=1) + 2 * rng.normal(size=200) > 0
+    solved, solution = [], LinearPath.solution
+
+    def counted(path: LinearPath, lam: float, start: Solution | None = None) -> Solution:
+        solved.append(lam)
+        return solution(path, lam, start)
+
+    monkeypatch.setattr(LinearPath, "solution", counted)
+    found = SparseClassifier(features=8, hidden=(), points=1).fit(x, y)
+    assert len(solved) == 2
+    monkeypatch.setattr(LinearProblem, "near", lambda *given: None)  # every λ is solved with the whole table
+    plain = SparseClassifier(features=8, hidden=(), points=1).fit(x, y)
+    assert len(solved) > 2 + 4
+    assert found.lam_ == plain.lam_
+    np.testing.assert_array_equal(found.support_, plain.support_)

@@ -172,7 +172,8 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
 
     def _path(self, table: Table, groups: FeatureGroups, seed: int) -> ModelPath:
         """Return the models of a table for any λ; rows of weight 0 are left out."""
-        table = table.some(np.flatnonzero(table.targets.weights.numpy() > 0))
+        counts = table.targets.weights.numpy() > 0
+        table = table if counts.all() else table.some(np.flatnonzero(counts))
         if not self.standardize:
             return self._path_of(table, groups, seed)
         scales = ColumnScales.of(table.x, table.targets.weights.numpy())

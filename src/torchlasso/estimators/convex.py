@@ -22,6 +22,8 @@ from torchlasso.estimators.sparse_rows import LinearRows
 RIDGE = 1e-3  # of a refit without the penalty, for inputs of variance 1
 ROUGH = 0.03  # the precision over a working set, relative to the largest distance of a group from stationarity before
 FIRST, GROWTH = 100, 2  # the most groups that join the first working set, and the growth of the next ones
+# The gradient of an input that may soon be read, relative to λ, and the most of these, relative to a first working set.
+LIKELY, FEW = 0.9, 5
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Solution:
         intercept: b, (q,).
         distance: the largest distance of −∇ℓ from the subdifferential of the penalty, over the groups.
         is_exact: whether the distance is as small as it was to be.
+        gradient: ∇ℓ by B, (p, q), if it is known. It costs a pass over the table, and the next λ begins with it.
     """
 
     coef: Tensor
     intercept: Tensor
     distance: float = float("inf")
     is_exact: bool = False
+    gradient: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class LinearProblem:
 
         Args:
             lam: λ, at least 0.
-            start: the solution for another λ, to begin with.
+            start: the solution of this problem for another λ, to begin with.
         """
         found, near = start or self._at_zero, self._near
         working = (self.groups.l1 == 0) | (self.groups.norms(found.coef) > 0)
@@ -122,10 +126,25 @@ class LinearProblem:
             most = max(most, (GROWTH - 1) * int(working.sum()))
             rough = max(near, ROUGH * min(rough, float(away.max())))
             found = self._minimum_over(working, lam, found, rough)
-            away = self.groups.distances(found.coef, self._gradient(found), lam)
+            gradient = self._gradient(found)
+            away = self.groups.distances(found.coef, gradient, lam)
             if rough == near and not bool((away.masked_fill(working, 0.0) > near).any()):
                 distance = float(away.max())
-                return replace(found, distance=distance, is_exact=distance <= 2 * near)
+                return replace(found, distance=distance, is_exact=distance <= 2 * near, gradient=gradient)
+
+    def near(self, found: Solution, lam: float) -> LinearProblem | None:
+        """Return the problem of the inputs that solutions for somewhat larger λ are likely to read; None if many are.
+
+        A search for λ needs no pass over the whole table then; the λ that it finds does.
+
+        Args:
+            found: the solution for λ.
+            lam: λ.
+        """
+        pulls = self.groups.norms(self.groups.pulls(self._gradient(found)))
+        likely = (pulls >= LIKELY * lam * self.groups.l1) | (self.groups.norms(found.coef) > 0)
+        rows, groups = self.groups.only(likely)
+        return replace(self, x=self.x[:, rows], groups=groups) if len(rows) <= FEW * FIRST else None
 
     def refitted(self, found: Solution, weights: Tensor) -> Solution:
         """Return the minimum over the groups of a solution that are not zero, without their penalty.
@@ -150,6 +169,8 @@ class LinearProblem:
         return free._minimum_over(live, 1.0, found, self._near)
 
     def _gradient(self, at: Solution) -> Tensor:
+        if at.gradient is not None:
+            return at.gradient
         return self.x.mT @ self.loss.slope(self.x @ at.coef + at.intercept)
 
     @cached_property
@@ -158,7 +179,8 @@ class LinearProblem:
         zeros = self.groups.l1.new_zeros
         nothing = Solution(zeros(self.x.shape[1], self.outputs), zeros(self.outputs))
         always, scale = self.groups.l1 == 0, float(self.groups.norms(self._gradient(nothing)).max())
-        return self._minimum_over(always, 0.0, nothing, self.tolerance * scale)
+        found = self._minimum_over(always, 0.0, nothing, self.tolerance * scale)
+        return replace(found, gradient=self._gradient(found))
 
     @cached_property
     def _near(self) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,20 +32,21 @@ class FeatureGroups:
     kept: frozenset[int]
     features: int
 
-    @property
+    @cached_property  # a table may have 100,000 of them, and a search for λ reads them at each step
     def numbers(self) -> np.ndarray[Any, Any]:
         """The number of the group of each feature."""
         found = np.empty(self.features, dtype=np.int64)
-        for number, group in enumerate(self.members):
-            found[list(group)] = number
+        sizes = np.fromiter(map(len, self.members), dtype=np.int64, count=len(self.members))
+        columns = np.fromiter(chain.from_iterable(self.members), dtype=np.int64, count=self.features)
+        found[columns] = np.repeat(np.arange(len(sizes)), sizes)
         return found
 
-    @property
+    @cached_property
     def is_kept(self) -> np.ndarray[Any, Any]:
         """A mask of the groups that are not penalised."""
         return np.array([group[0] in self.kept for group in self.members])
 
-    @property
+    @cached_property
     def strengths(self) -> np.ndarray[Any, Any]:
         """The factor on λ of each group, the root of its number of features; 0 for those that are not penalised."""
         return np.sqrt([0.0 if group[0] in self.kept else len(group) for group in self.members])

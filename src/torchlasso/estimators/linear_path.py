@@ -102,18 +102,22 @@ class LinearPath:
             low, below = low / 2, self.solution(low / 2, below)
         if (most := self._count(below)) < count:
             raise ValueError(f"no λ leaves {count} features: at λ = {low:.2g} the model reads {most}")
+        likely = self.problem.near(below, low) if most > count else None
+        tries = [] if likely is None else _around(likely, count, low, high)
         for _ in range(HALVINGS):
             if self._count(below) == count:
                 copies = self._copies(_live(below))
                 if not copies:
                     return self._fitted(low, below)
                 return replace(self, without=self.without | copies).with_features(count, lam)
-            lam = (low * high) ** 0.5
-            found = self.solution(lam, below)
+            middle = tries.pop() if tries else (low * high) ** 0.5
+            if not low < middle < high:
+                break
+            found = self.solution(middle, below)
             if self._count(found) >= count:
-                low, below = lam, found
+                low, below = middle, found
             else:
-                high, above = lam, found
+                high, above = middle, found
         others = self._later_of(count, below, above)
         if others <= self.without:
             raise ValueError(f"no λ leaves exactly {count} features: several leave at λ = {low:.6g}")
@@ -190,6 +194,22 @@ class LinearPath:
             rows = torch.from_numpy(np.stack([order.permutation(n) for _ in range(AT_ONCE)], axis=1))  # (n, AT_ONCE)
             found.append(self.problem.lambdas_max(slope[rows]))
         return float(torch.cat(found).quantile(level))
+
+
+def _around(problem: LinearProblem, count: int, low: float, high: float) -> list[float]:
+    """Return the values of λ, close together, between which so many groups are read for the first time."""
+    for _ in range(HALVINGS):
+        middle = (low * high) ** 0.5
+        if not low < middle < high:
+            break
+        reads = int((problem.groups.norms(problem.minimum(middle).coef) > 0).sum())
+        if reads >= count:
+            low = middle
+        else:
+            high = middle
+        if reads == count:
+            break
+    return [high, low]
 
 
 def _live(found: Solution) -> np.ndarray:
