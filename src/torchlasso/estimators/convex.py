@@ -132,10 +132,10 @@ class LinearProblem:
                 distance = float(away.max())
                 return replace(found, distance=distance, is_exact=distance <= 2 * near, gradient=gradient)
 
-    def near(self, found: Solution, lam: float) -> LinearProblem | None:
-        """Return the problem of the inputs that solutions for somewhat larger λ are likely to read; None if many are.
+    def near(self, found: Solution, lam: float) -> tuple[LinearProblem, Tensor] | None:
+        """Return the problem of the inputs that solutions for somewhat larger λ are likely to read, and their numbers.
 
-        A search for λ needs no pass over the whole table then; the λ that it finds does.
+        A search for λ needs no pass over the whole table then; the λ that it finds does. None if these inputs are many.
 
         Args:
             found: the solution for λ.
@@ -144,7 +144,7 @@ class LinearProblem:
         pulls = self.groups.norms(self.groups.pulls(self._gradient(found)))
         likely = (pulls >= LIKELY * lam * self.groups.l1) | (self.groups.norms(found.coef) > 0)
         rows, groups = self.groups.only(likely)
-        return replace(self, x=self.x[:, rows], groups=groups) if len(rows) <= FEW * FIRST else None
+        return (replace(self, x=self.x[:, rows], groups=groups), rows) if len(rows) <= FEW * FIRST else None
 
     def refitted(self, found: Solution, weights: Tensor) -> Solution:
         """Return the minimum over the groups of a solution that are not zero, without their penalty.

@@ -18,6 +18,7 @@ from torchlasso.estimators.smooth import TrainingLoss
 from torchlasso.estimators.sparse_rows import LinearRows
 
 HALVINGS = 60  # of the interval of λ, on a logarithmic scale, in the search for a number of features
+CLOSE = 1e-6  # relative distance of two λ, below which groups enter at the same one, or nearly so
 # The least λ of a grid relative to the largest one. With more features than rows, a smaller one would only fit the rows
 # more closely, at great cost: glmnet has the same two kinds.
 SMALLEST, SMALLEST_WIDE = 1e-3, 1e-2
@@ -102,18 +103,17 @@ class LinearPath:
             low, below = low / 2, self.solution(low / 2, below)
         if (most := self._count(below)) < count:
             raise ValueError(f"no λ leaves {count} features: at λ = {low:.2g} the model reads {most}")
-        likely = self.problem.near(below, low) if most > count else None
-        tries = [] if likely is None else _around(likely, count, low, high)
+        tries = [] if most == count else self._around(below, count, low, high)
         for _ in range(HALVINGS):
             if self._count(below) == count:
                 copies = self._copies(_live(below))
                 if not copies:
                     return self._fitted(low, below)
                 return replace(self, without=self.without | copies).with_features(count, lam)
-            middle = tries.pop() if tries else (low * high) ** 0.5
+            middle, start = tries.pop() if tries else ((low * high) ** 0.5, below)
             if not low < middle < high:
                 break
-            found = self.solution(middle, below)
+            found = self.solution(middle, start)
             if self._count(found) >= count:
                 low, below = middle, found
             else:
@@ -122,6 +122,35 @@ class LinearPath:
         if others <= self.without:
             raise ValueError(f"no λ leaves exactly {count} features: several leave at λ = {low:.6g}")
         return replace(self, without=self.without | others).with_features(count, lam)
+
+    def _around(self, found: Solution, count: int, low: float, high: float) -> list[tuple[float, Solution]]:
+        """Return two λ close together, and solutions to begin with: the groups that are read reach a number there.
+
+        Only features that are nearly read are looked at, so that this costs no pass over the table.
+
+        Args:
+            found: the solution for ``low``, of more groups.
+            count: the number of groups.
+            low, high: the λ between which the number is reached.
+        """
+        likely = self.problem.near(found, low)
+        if likely is None:
+            return []
+        problem, rows = likely
+        starts = [below := Solution(found.coef[rows], found.intercept)] * 2
+        while high / low > 1 + CLOSE:
+            middle = (low * high) ** 0.5
+            below = problem.minimum(middle, below)
+            reads = int((problem.groups.norms(below.coef) > 0).sum())
+            if reads >= count:
+                low, starts[0] = middle, below
+            else:
+                high, starts[1] = middle, below
+            if reads == count:
+                break
+        empty = torch.zeros_like(found.coef)
+        wholes = [Solution(empty.index_copy(0, rows, each.coef), each.intercept) for each in starts]
+        return [(high, wholes[1]), (low, wholes[0])]
 
     def _later_of(self, count: int, below: Solution, above: Solution | None) -> frozenset[int]:
         """Return all groups but those that are read above a λ, and the first of those that enter there."""
@@ -194,22 +223,6 @@ class LinearPath:
             rows = torch.from_numpy(np.stack([order.permutation(n) for _ in range(AT_ONCE)], axis=1))  # (n, AT_ONCE)
             found.append(self.problem.lambdas_max(slope[rows]))
         return float(torch.cat(found).quantile(level))
-
-
-def _around(problem: LinearProblem, count: int, low: float, high: float) -> list[float]:
-    """Return the values of λ, close together, between which so many groups are read for the first time."""
-    for _ in range(HALVINGS):
-        middle = (low * high) ** 0.5
-        if not low < middle < high:
-            break
-        reads = int((problem.groups.norms(problem.minimum(middle).coef) > 0).sum())
-        if reads >= count:
-            low = middle
-        else:
-            high = middle
-        if reads == count:
-            break
-    return [high, low]
 
 
 def _live(found: Solution) -> np.ndarray:
