@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,25 @@ def test_a_network_by_batches(cli: Any, patients: Path, tmp_path: Path) -> None:
     assert summary["test"]["scores"]["concordance"]["value"] > 0.7
 
 
+def test_a_path_chooses_among_its_points_by_the_loss(cli: Any, patients: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    lengths = ("--epochs", "20", "--epochs-each", "3", "--points", "4", "--batch-size", "50", "--lr", "0.02")
+    ended = cli("path", "--data", patients, *TARGETS, "--model", "mlp:depth=0", *lengths, "--out", run)
+    assert ended.code == 0
+    points = [json.loads(line) for line in (run / "path.jsonl").read_text().splitlines()]
+    assert [point["sparsity"] for point in points] == sorted(point["sparsity"] for point in points)
+    found = cli.summary(run)["test"]["scores"]["concordance"]["value"]
+    x, y = part_of(patients / "test.csv")
+    weights = load_file(run / "model.safetensors")["head.weight"].flatten()
+    assert (weights[2:] == 0).sum() >= 2
+    scale = data.Standardizer.fit(part_of(patients / "train.csv")[0])
+    risk = (scale(x) @ weights).numpy()
+    assert found == pytest.approx(concordance_index(y[:, 0], y[:, 1] > 0, risk), abs=0.01)
+    assert found > 0.7
+    predicted = cli("predict", run, "--data", patients / "test.csv")
+    assert (predicted.code, f"{found:.3f}" in predicted.err) == (0, True)
+
+
 def test_the_gradient_is_that_of_all_rows_at_risk_together() -> None:
     torch.manual_seed(0)
     x, model = torch.randn(2500, 3), nn.Linear(3, 1)
@@ -122,6 +142,7 @@ def test_the_gradient_is_that_of_all_rows_at_risk_together() -> None:
     torch.testing.assert_close(model.weight.grad, wanted)
 
 
+@pytest.mark.parametrize("command", ["train", "path"])
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -134,9 +155,9 @@ def test_the_gradient_is_that_of_all_rows_at_risk_together() -> None:
     ],
 )
 def test_targets_that_are_refused(
-    cli: Any, patients: Path, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
+    cli: Any, patients: Path, tmp_path: Path, command: str, options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    ended = cli("train", "--data", patients, *options, "--model", "mlp", "--epochs", "1", "--out", tmp_path / "run")
+    ended = cli(command, "--data", patients, *options, "--model", "mlp", "--epochs", "1", "--out", tmp_path / "run")
     cli.assert_refused(ended, *words)
 
 

@@ -36,12 +36,10 @@ class DataOptions:
     task: Annotated[
         str | None, Option(f"What whole numbers as labels are: {' or '.join(TASKS)}; if not given, judged by them.")
     ] = None
-    time: Annotated[
-        str | None, Option("Column of the times, for survival: the loss is Cox's partial likelihood.", TRAIN)
-    ] = None
-    event: Annotated[str | None, Option("Column of the events, for survival: 1, or 0 for a row that left.", TRAIN)] = (
+    time: Annotated[str | None, Option("Column of the times, for survival: the loss is Cox's partial likelihood.")] = (
         None
     )
+    event: Annotated[str | None, Option("Column of the events, for survival: 1, or 0 for a row that left.")] = None
     sparsity: Annotated[
         float | None, Option("Target share of zeros, such as 0.95: λ is found, starting at --lam.", TRAIN)
     ] = None
