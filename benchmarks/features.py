@@ -1,6 +1,7 @@
 """Features that other classifiers can use: accuracy with k features, chosen by torchlasso and by its peers.
 
     torchlasso  SparseClassifier(features=k), with MCP or L1 and 60 or 200 epochs
+    default     SparseClassifier(features=k) with 60 epochs, nothing else chosen
     lassonet    LassoNetClassifier (Lemhadri et al. 2021): the point of its path with k features, M = 10 or 3, one
                 hidden layer of 64 or 32 neurons
     stog        stochastic gates (Yamada et al. 2020): the k most open ones, of trainings with four strengths
@@ -172,6 +173,7 @@ def _all_of(**values: Sequence[Any]) -> list[dict[str, Any]]:
 
 METHODS = {
     "torchlasso": Method(torchlasso_, _all_of(penalty=["mcp", "l1"], epochs=[60, 200])),
+    "default": Method(torchlasso_, _all_of(penalty=["auto"], epochs=[60])),
     "lassonet": Method(lassonet, _all_of(M=[10.0, 3.0], neurons=[64, 32]), "lassonet"),
     "stog": Method(stog, _all_of(strength=[0.1, 0.5, 2.0, 8.0])),
     "trees": Method(trees, _all_of(number=[300, 1000], leaf=[1, 5])),

@@ -5,6 +5,7 @@ Standard normal features, of which 20 matter, with coefficients of ±1; the targ
 
     lasso       SparseRegressor and SparseClassifier without hidden layers, for exactly 20 features
     network     the same with 16 hidden units, 30 epochs
+    default     SparseRegressor(features=20), and the same under MCP
     stability   StabilitySelection of linear models with a false discovery rate of 0.1, 25 pairs of halves
     selector    FeatureSelector by five-fold cross-validation, linear, the rule of one standard error
     lassonet    LassoNetRegressor.path (Lemhadri et al. 2021), M = 10, 16 hidden units, its other defaults
@@ -12,6 +13,7 @@ Standard normal features, of which 20 matter, with coefficients of ±1; the targ
 
     python benchmarks/growth.py --ways lasso network stability selector sklearn --sizes 1000x30000
     python benchmarks/growth.py --ways network lassonet --sizes 1000x1000
+    python benchmarks/growth.py --ways default "default, mcp" --sizes 1000x300 --repeats 3
     python benchmarks/growth.py --ways lasso network --sizes 1000x15000 1000x30000 1000x60000 1000x120000 --repeats 3
     python benchmarks/growth.py --ways lasso network --sizes 1000x5000 2000x5000 4000x5000 8000x5000 --repeats 3
 
@@ -72,6 +74,10 @@ WAYS: dict[str, Callable[[Numbers, Numbers], Numbers]] = {
     "lasso, classes": lambda x, y: _support(SparseClassifier(**LINEAR), x, y > 0),
     "network": lambda x, y: _support(SparseRegressor(**NETWORK), x, y / y.std()),
     "network, classes": lambda x, y: _support(SparseClassifier(**NETWORK), x, y > 0),
+    "default": lambda x, y: _support(SparseRegressor(features=TRUE, points=1, random_state=0), x, y / y.std()),
+    "default, mcp": lambda x, y: _support(
+        SparseRegressor(features=TRUE, penalty="mcp", points=1, random_state=0), x, y / y.std()
+    ),
     "stability": lambda x, y: _support(
         StabilitySelection(SparseRegressor(hidden=(), tol=1e-4), pairs=25, random_state=0), x, y
     ),

@@ -33,7 +33,7 @@ from torchlasso.penalties.blocks import Blocks
 
 Self = TypeVar("Self", bound="SparseEstimator")
 Factory = Callable[[int, int], nn.Module]  # (features, outputs) ↦ a network
-PENALTIES: Mapping[str, Callable[..., Penalty]] = {"mcp": MCP, "scad": SCAD, "l1": ElasticNet}
+PENALTIES: Mapping[str, Callable[..., Penalty]] = {"auto": MCP, "mcp": MCP, "scad": SCAD, "l1": ElasticNet}
 DTYPES = [np.float64, np.float32]
 LARGEST = 10**9  # the most numbers of a sparse matrix that is made dense: 8 gigabytes
 
@@ -72,7 +72,7 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     _: KW_ONLY
     hidden: Sequence[int] = (64,)
     module: Factory | None = None
-    penalty: str = "mcp"
+    penalty: str = "auto"
     l1_ratio: float = 1.0
     feature_groups: Mapping[str, Any] | Sequence[Sequence[Any]] | None = None
     keep: Sequence[Any] = ()
@@ -170,21 +170,30 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     def _strata(self, table: Table) -> Numbers | None:
         """Return the kind of each row, (n,), of which every part of the rows is to have its share, if there are any."""
 
-    def _path(self, table: Table, groups: FeatureGroups, seed: int) -> ModelPath:
-        """Return the models of a table for any λ; rows of weight 0 are left out."""
+    def _path(self, table: Table, groups: FeatureGroups, seed: int, starts_convex: bool = False) -> ModelPath:
+        """Return the models of a table for any λ; rows of weight 0 are left out.
+
+        Args:
+            table: the training rows.
+            groups: the groups of the features.
+            seed: of the weights, the order of the rows and their parts.
+            starts_convex: see :class:`~torchlasso.estimators.network_path.NetworkPath`.
+        """
         counts = table.targets.weights.numpy() > 0
         table = table if counts.all() else table.some(np.flatnonzero(counts))
         if not self.standardize:
-            return self._path_of(table, groups, seed)
+            return self._path_of(table, groups, seed, starts_convex)
         scales = ColumnScales.of(table.x, table.targets.weights.numpy())
-        return StandardizedPath(self._path_of(table._replace(x=scales.scaled(table.x)), groups, seed), scales)
+        scaled = table._replace(x=scales.scaled(table.x))
+        return StandardizedPath(self._path_of(scaled, groups, seed, starts_convex), scales)
 
-    def _path_of(self, table: Table, groups: FeatureGroups, seed: int) -> ModelPath:
+    def _path_of(self, table: Table, groups: FeatureGroups, seed: int, starts_convex: bool) -> ModelPath:
         """Return the models of rows with weights above 0, the columns as they are."""
         if self.is_linear:
             rows, targets = linear_rows(table.x), table.targets.to(torch.float64)
             return LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol, self.positive)
-        training, held_out = self._parts(table, seed) if self.early_stopping else (table, None)
+        share = self.validation_fraction
+        training, held_out = self._parts(table, seed, share) if self.early_stopping else (table, None)
         length = TrainingLength(self.epochs, self.batch_size, self.lr, seed, self.n_iter_no_change)
         outputs, validation = table.targets.outputs, None if held_out is None else _rows(held_out)
         return NetworkPath(
@@ -195,6 +204,7 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             length,
             validation,
             screens=self.module is None,  # another network may have a place for each feature
+            starts_convex=starts_convex,
         )
 
     def _penalty(self, over: Blocks) -> Penalty:
@@ -202,15 +212,15 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         options = {"l1_ratio": self.l1_ratio} if self.penalty == "l1" else {}
         return PENALTIES[self.penalty](over=over, **options)
 
-    def _parts(self, table: Table, seed: int) -> tuple[Table, Table]:
-        """Divide the rows into those for training and those for validation."""
-        options = {"n_splits": 1, "test_size": self.validation_fraction, "random_state": seed}
+    def _parts(self, table: Table, seed: int, share: float) -> tuple[Table, Table]:
+        """Divide the rows into those for training and a share for validation."""
+        options = {"n_splits": 1, "test_size": share, "random_state": seed}
         splitter, strata = GroupShuffleSplit(**options), self._strata(table)
         if table.groups is None:
             splitter = ShuffleSplit(**options)
             if strata is not None:
                 counts = np.unique(strata, return_counts=True)[1]
-                if counts.min() > 1 and ceil(len(strata) * self.validation_fraction) >= len(counts):
+                if counts.min() > 1 and ceil(len(strata) * share) >= len(counts):
                     splitter = StratifiedShuffleSplit(**options)
         training, held_out = next(splitter.split(table.x, strata, table.groups))
         return table.some(training), table.some(held_out)

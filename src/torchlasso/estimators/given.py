@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 
+import numpy as np
+import torch
+
 from torchlasso._core.arguments import check_whole
 from torchlasso.estimators.base import SparseEstimator, Table, check_number
 from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.models import Fitted, ModelPath
 
+# The share of rows that tell whether networks are to start under L1, and the fewest rows, or groups of them, that can.
+HELD_OUT, FEWEST = 0.25, 20
+SCALES = 2.0 ** -np.arange(0, 3.5, 0.5)
 NULL_LEVEL = 0.95  # the probability that nothing is selected where nothing matters
 FIRST = 0.01  # the λ at which the search for a number of features begins, unless there is another
 
@@ -36,7 +42,36 @@ class GivenStrength(SparseEstimator):
         if self.features is not None and self.features > most:
             what = "features" if most == groups.features else "groups of features"
             raise ValueError(f"features must be at most the number of {what}, {most}; got {self.features}")
-        path = self._path(table, groups, seed)
+        path = self._path(table, groups, seed, self._finds_more_from_convex(table, groups, seed))
         if self.features is not None:
             return path, path.with_features(self.features, FIRST if isinstance(self.lam, str) else self.lam)
         return path, path.at(path.null_lam(NULL_LEVEL, seed) if isinstance(self.lam, str) else float(self.lam))
+
+    def _finds_more_from_convex(self, table: Table, groups: FeatureGroups, seed: int) -> bool:
+        """Return whether networks that start under L1 find features of a smaller loss on rows that are held out.
+
+        Under MCP from the start, networks keep features that learned noise by heart; from L1 on, they lose some of many
+        features that say nearly the same. The rows tell which of the two is the case. The losses are those of the
+        outputs at their best scale: a network without a penalty is too sure of its classes, with good features too.
+        """
+        count = self.features
+        if self.penalty != "auto" or count is None or self.is_linear:
+            return False
+        units = len(table.x) if table.groups is None else len(np.unique(table.groups))
+        if units < FEWEST or count >= len(groups.members):
+            return False
+        training, held_out = self._parts(table, seed, HELD_OUT)
+        if len(training.x) < groups.features:  # as with all rows, if these are fewer than the features
+            return True
+        varying = groups.count((training.x != training.x[0]).any(axis=0))
+        if count > varying or not held_out.targets.weights.any():
+            return False
+
+        def loss(starts_convex: bool) -> float:
+            path = self._path(training, groups, seed, starts_convex)
+            found = path.with_features(count, FIRST if isinstance(self.lam, str) else self.lam)
+            outputs = torch.from_numpy(found.model.outputs(held_out.x))
+            targets = held_out.targets.to(outputs.dtype)
+            return min(float(targets.value(scale * outputs)) for scale in SCALES)
+
+        return loss(True) < loss(False)

@@ -31,7 +31,7 @@ from torchlasso.training.trainer import Trainer
 GROWTH = 1.5  # λ of a point of the path relative to the one before
 SHORT = 0.1  # the share of the epochs in which a point of the path after the first is trained
 REFIT = 0.5  # the share of the epochs in which a number of features is trained on without the penalty
-# With more features than rows, a network can learn the noise by heart. A penalty that is not convex leaves large
+# A network can learn the noise by heart, always with more features than rows. A penalty that is not convex leaves large
 # weights alone: while λ is small also those that learned noise, and they stay. So there the network is first trained
 # under L1, for this share of the epochs and to so many times the number of features, and then under its own penalty
 # (Zou and Li 2008; Mazumder, Friedman and Hastie 2011).
@@ -78,6 +78,8 @@ class NetworkPath:
         validation: rows whose objective ends the training early.
         screens: whether the network sees only as many features as there are different rows, if there are more, see
             :func:`~torchlasso.estimators.screening.promising_columns`. All others count as features that it leaves out.
+        starts_convex: whether a network under a penalty that is not convex is first trained under L1. With more
+            features than rows it always is.
 
     Raises:
         ValueError: the network cannot be exported, or a feature reaches its outputs past all weights.
@@ -92,10 +94,12 @@ class NetworkPath:
         training: TrainingLength,
         validation: TableRows | None = None,
         screens: bool = False,
+        starts_convex: bool = False,
     ) -> None:
         self.make, self.rows, self.groups, self.penalty_over = make, rows, groups, penalty
         self.training, self.validation, self.screens = training, validation, screens
         self.known = distinct_rows(rows.x, groups.features)
+        self.starts_convex = starts_convex or groups.features > self.known
         self._see(self.known)
 
     def _see(self, most: int) -> None:
@@ -212,7 +216,7 @@ class NetworkPath:
 
     @property
     def _starts_convex(self) -> bool:
-        return not self.penalty.convex and self.groups.features > self.known
+        return not self.penalty.convex and self.starts_convex
 
     @property
     def _first(self) -> int:
