@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -83,12 +84,24 @@ def test_a_target_for_words_has_its_own_recipe() -> None:
     assert completed({**given, "model": "package.module:function"})["recipe"] == "latent"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["text-cnn:dim=16,filters=16", "transformer:dim=16,heads=2,layers=1"])
+def test_units_of_a_model_of_texts_to_a_budget(cli: Any, tickets: Path, tmp_path: Path, model: str) -> None:
+    options = ("--model", model, "--flops", "0.4", "--epochs", "30")
+    assert cli.train(tickets, tmp_path / "run", *options).code == 0
+    ended = cli("compact", tmp_path / "run")
+    left = float(re.search(r"([0-9.]+) % of the FLOPs are left", ended.out)[1])
+    assert 15 < left < 50  # few steps, on few rows
+    assert cli.summary(tmp_path / "run")["error"] < 0.2
+
+
 def test_words_are_chosen_and_listed(cli: Any, run: Path) -> None:
     summary = cli.summary(run)
     assert summary["error"] < 0.1
     assert summary["data"]["inputs"].startswith("texts of column 'text', of which 15 words are read on average")
     words = json.loads(cli("report", run, "--json").out)["features_read"]
     assert len(words) <= WORDS
+    assert (summary["inputs"], summary["live_inputs"]) == (32, len(words))
     topical = {word for text in TOPICS.values() for word in text.split()}
     assert len(topical & set(words)) >= 10
     assert f"{len(words)} of 32 words are read: " in cli("report", run).out

@@ -46,7 +46,8 @@ class Probe:
     also varies over the sample. Gradients that come back through a constant input do not count. So a channel is dead if
     its value is a constant or if nothing reads it, and channels that a residual connection ties together live and die
     together: a filter that adds zeros to a stream has to stay while others add values to it that are read. The inputs
-    and outputs of the model keep their channels, except for inputs without a weight.
+    and outputs of the model keep their channels, except for inputs without a weight. An embedding has no FLOPs: its
+    numbers only decide which inputs of other layers vary.
 
     This is an estimate of what compaction can remove. It does not see that a constant may not be foldable at the
     padding of a convolution, and it takes a unit for a constant if no sample activates it and the activation is flat
@@ -84,7 +85,7 @@ class Probe:
         ]
         traces = self._run(sites, {})
         for trace in traces:
-            if trace.trouble and trace.site.weight in chosen:
+            if trace.trouble and trace.site.weight in chosen and not trace.site.is_table:
                 way_out = "leave it alone with a Rule, or use TargetSparsity, or TargetCount(units=...) for units"
                 raise ValueError(f"{trace.site.name} is penalised, but {trace.trouble}; {way_out}")
         # a layer without a penalty shrinks with its neighbours, too, if it has channels

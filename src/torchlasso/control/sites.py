@@ -51,6 +51,11 @@ class Site:
         return 1 if self.weight.dim() > 2 else -1
 
     @property
+    def is_table(self) -> bool:
+        """True for an embedding, whose rows are looked up and not multiplied."""
+        return all(isinstance(owner, nn.Embedding) for owner in self.owners)
+
+    @property
     def groups(self) -> int:
         """The number of groups of channels: each input is read by the outputs of its group."""
         return self.outputs * self.inputs * self.weight[0, 0].numel() // self.weight.numel()

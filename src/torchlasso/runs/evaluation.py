@@ -17,6 +17,7 @@ from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.quality import Judge, names_of_targets
 from torchlasso.runs.rows import RowSplits
 from torchlasso.runs.summary import Summary
+from torchlasso.runs.words import words_read
 from torchlasso.selection import Group
 from torchlasso.training.evaluation import evaluate_outputs, full_gradient, outputs_of
 from torchlasso.training.regularisation import Regularisation
@@ -68,10 +69,13 @@ def summarise(
 
 
 def _inputs_read(experiment: Experiment, model: nn.Module) -> tuple[int, int] | None:
-    """Return the number of columns, and of those that a model with embeddings of categories reads; None for others."""
-    if not experiment.inputs.embedded:
+    """Return the number of columns or words, and of those that a model with embeddings reads; None for others."""
+    text = experiment.inputs.text
+    if text is None and not experiment.inputs.embedded:
         return None
     try:
+        if text is not None:
+            return text.words - 1, int((words_read(model, experiment)[1] > 0).sum())
         read = inputs_read(model, experiment.example)
     except ValueError:  # it cannot be followed
         return None

@@ -28,7 +28,8 @@ from torchlasso.training.schedules import SCHEDULES
 DENSE, LOSS_TERM = "dense", "loss-term"
 COMPARISONS = (DENSE, LOSS_TERM)
 FIGURES = tuple(each.option for each in (LOSS, *MEASURES.values()))
-TARGETS = ("sparsity", "flops", "bytes", "features")
+COSTS = ("flops", "bytes")
+TARGETS = ("sparsity", *COSTS, "features")
 RECIPES = ("latent", "proximal", "words")  # see :mod:`torchlasso.runs.recipes`
 
 

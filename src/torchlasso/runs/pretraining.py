@@ -22,10 +22,9 @@ from torchlasso.integrations.pretrained import (
 )
 from torchlasso.integrations.pretrained.folder import TOKENIZER
 from torchlasso.runs.model_blocks import UNITS
-from torchlasso.runs.options import Options
+from torchlasso.runs.options import COSTS, Options
 from torchlasso.runs.recipes import completed
 
-COSTS = ("flops", "bytes")
 RATE = 1e-3  # the highest learning rate, below that of a recipe, since the weights are trained already
 
 

@@ -11,8 +11,8 @@ from torchlasso._core.specs import parse_spec, unknown
 from torchlasso.integrations.pretrained import PREFIX
 from torchlasso.models import reads_texts
 from torchlasso.runs.choices import parse_blocks
-from torchlasso.runs.model_blocks import INPUTS, OF_MODELS
-from torchlasso.runs.options import LOSS_TERM, RECIPES, TARGETS, Options, is_by_recipe
+from torchlasso.runs.model_blocks import INPUTS, OF_MODELS, UNITS
+from torchlasso.runs.options import COSTS, LOSS_TERM, RECIPES, TARGETS, Options, is_by_recipe
 
 Given = dict[str, Any]
 
@@ -56,7 +56,7 @@ def completed(given: Mapping[str, Any]) -> Given:
     A target, or a path, has the recipe ``latent``, or ``words`` over the words of texts, unless it needs the λ of the
     objective: the recipe is ``proximal`` under an optimizer that does not adapt its steps, where a loss term or values
     of λ are to be compared, and over singular values. A target for the number of features has the blocks ``inputs``,
-    unless others are given.
+    unless others are given, and one for the cost of a model of texts the blocks ``units``.
 
     Args:
         given: field of :class:`~torchlasso.runs.options.Options` ↦ its value; None where the recipe decides.
@@ -66,6 +66,8 @@ def completed(given: Mapping[str, Any]) -> Given:
     """
     if given.get("features") is not None and given["over"] is None:
         given = {**given, "over": INPUTS}  # the blocks that are counted
+    if any(given.get(name) is not None for name in COSTS) and given["over"] is None and _is_of_texts(given):
+        given = {**given, "over": f"{UNITS}:by=size"}  # an embedding has no FLOPs to go by
     name = given["recipe"] or _default(given)
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
@@ -98,6 +100,9 @@ def _is_of_words(given: Mapping[str, Any]) -> bool:
     Most words are rare, and an optimizer that adapts its steps moves their embeddings as far as those of frequent ones.
     The latent form compares how far blocks are moved, so it would keep rare words.
     """
+    return _is_of_texts(given) and given["over"] is not None and parse_spec(given["over"])[0] == INPUTS
+
+
+def _is_of_texts(given: Mapping[str, Any]) -> bool:
     name = given["model"]
-    is_of_texts = not is_function_name(name) and not name.startswith(PREFIX) and reads_texts(parse_spec(name)[0])
-    return is_of_texts and given["over"] is not None and parse_spec(given["over"])[0] == INPUTS
+    return not is_function_name(name) and not name.startswith(PREFIX) and reads_texts(parse_spec(name)[0])

@@ -79,7 +79,7 @@ class Summary:
             all penalised weights.
         parameters, bytes: the size of the whole model.
         units, live_units: output units of the penalised layers, and the number with a nonzero incoming weight.
-        inputs, live_inputs: inputs of the first penalised layer, and the number that is read.
+        inputs, live_inputs: inputs of the first penalised layer, or the words of texts, and the number that is read.
         lam, epochs, seconds: λ at the end, the number of epochs and their time, without a refit.
         stationarity: on the whole training set, in units of λ; None if λ is 0.
         test, validation: all figures on these rows; None without scikit-learn, or without such rows.
