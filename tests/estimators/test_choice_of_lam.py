@@ -199,8 +199,8 @@ def test_early_stopping_keeps_groups_together() -> None:
     seen: list[set[int]] = []
 
     class Watching(SparseRegressor):
-        def _parts(self, table: Any, seed: int) -> Any:
-            parts = super()._parts(table, seed)
+        def _parts(self, table: Any, seed: int, share: float) -> Any:
+            parts = super()._parts(table, seed, share)
             seen.extend(set(part.groups.tolist()) for part in parts)
             return parts
 

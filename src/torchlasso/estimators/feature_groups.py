@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -31,6 +31,10 @@ class FeatureGroups:
     named: Mapping[str, tuple[int, ...]]
     kept: frozenset[int]
     features: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: kept results are found by the pickle, whatever was computed from them before."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @cached_property  # a table may have 100,000 of them, and a search for λ reads them at each step
     def numbers(self) -> np.ndarray[Any, Any]:
