@@ -46,18 +46,22 @@ CONVOLUTIONS = [(256, 256, 14, 3), (512, 512, 7, 3), (128, 128, 28, 3), (64, 64,
 
 
 def main() -> None:
-    parts = {"linear": linear, "convolution": convolution, "models": models, "backends": backends}
+    parts = {"linear": linear, "convolution": convolution, "models": models}
     parts["two-of-four"] = two_of_four
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=parts)
+    parser.add_argument("part", choices=[*parts, "backends"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--zeros", type=float, nargs="+", default=[0.9, 0.95, 0.98, 0.99], help="shares of the weights")
     parser.add_argument("--batches", type=int, nargs="+", help="1 and 64 for linear layers, else 1 and 8")
+    parser.add_argument("--only", nargs="+", default=[], help="the models of backends, all by default")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")
-    parts[arguments.part](arguments.zeros, arguments.batches)
+    if arguments.part == "backends":
+        backends(arguments.only, arguments.batches)
+    else:
+        parts[arguments.part](arguments.zeros, arguments.batches)
 
 
 def linear(shares: list[float], batches: list[int] | None) -> None:
@@ -98,23 +102,23 @@ def models(shares: list[float], batches: list[int] | None) -> None:
                 show(name, share, model, inputs(batch))
 
 
-def backends(shares: list[float], batches: list[int] | None) -> None:
-    """Print the speed of each backend; the shares are not used, since half of the units are gone."""
+def backends(only: list[str], batches: list[int] | None) -> None:
     cases: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         "LeNet-300-100": (lambda: zoo.build("lenet-300-100", (1, 28, 28), 10), torch.randn(64, 1, 28, 28)),
         "cnn": (lambda: zoo.build("cnn", (1, 28, 28), 10), torch.randn(64, 1, 28, 28)),
         "resnet-20": (lambda: zoo.build("resnet-20", (3, 32, 32), 10), torch.randn(64, 3, 32, 32)),
-        "ResNet-50": (resnet_50, torch.randn(8, 3, 224, 224)),
+        "ResNet-50": (resnet_50, torch.randn(16, 3, 224, 224)),
     }
     print("| model | batch | backend | ms | times as fast | difference | |\n|---|---|---|---|---|---|---|")
     for name, (build, x) in cases.items():
+        if only and name not in only:
+            continue
         model = build().eval()
         with torch.no_grad():
             zero_units_(model, x[:2], 0.5)
         tried = [each for each in known_backends() if each != "bfloat16" or torch.cpu._is_avx512_bf16_supported()]
-        sizes = [n for n in batches or (1, 16) if n <= len(x)]
         _, report = tl.accelerate(
-            model, x, seconds=20, backends=tried, batch_sizes=sizes, tolerance=1, return_report=True
+            model, x, seconds=20, backends=tried, batch_sizes=batches or (1, 16), tolerance=1, return_report=True
         )
         for each in report.backends:
             ms = "–" if each.milliseconds is None else f"{each.milliseconds:.3g}"
