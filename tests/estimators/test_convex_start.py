@@ -31,16 +31,24 @@ def test_the_default_keeps_no_features_that_learned_noise_by_heart_with_more_row
 
 
 def chosen(
-    monkeypatch: pytest.MonkeyPatch, models: dict[bool, Any], shape: tuple[int, int] = (200, 5), **options: Any
+    monkeypatch: pytest.MonkeyPatch,
+    models: dict[bool, Any],
+    shape: tuple[int, int] = (200, 5),
+    live: tuple[list[int], list[int]] = ([0, 1], [0, 2]),
+    **options: Any,
 ) -> tuple[bool, list[int]]:
-    """Return whether networks start under L1, and the rows of each trial, for models that are given for both ways."""
+    """Return whether networks start under L1, and the rows of each trial, for models that are given for both ways.
+
+    ``live`` has the features of the model under MCP from the start, and of the other one.
+    """
     rng = np.random.default_rng(0)
     x, sizes, groups = rng.normal(size=shape), list[int](), options.pop("groups", None)
     model = SparseClassifier(**{"features": 2, "random_state": 0, **options})
 
     def path(table: Table, groups: Any, seed: int, starts_convex: bool = False) -> Any:
         sizes.append(len(table.x))
-        fitted = SimpleNamespace(model=SimpleNamespace(outputs=models[starts_convex]))
+        point = SimpleNamespace(live=np.isin(np.arange(shape[1]), live[starts_convex]))
+        fitted = SimpleNamespace(model=SimpleNamespace(outputs=models[starts_convex]), point=point)
         return SimpleNamespace(with_features=lambda count, lam: fitted)
 
     monkeypatch.setattr(model, "_path", path)
@@ -62,6 +70,12 @@ def test_the_better_features_are_taken_even_if_their_network_is_too_sure(monkeyp
     assert chosen(monkeypatch, {False: right(0.95, 12.0), True: right(0.7, 1.0)}) == (False, [150, 150])
     assert chosen(monkeypatch, {False: right(0.7, 1.0), True: right(0.95, 12.0)}) == (True, [150, 150])
     assert chosen(monkeypatch, {False: right(0.9, 2.0), True: right(0.9, 2.0)})[0] is False
+
+
+def test_the_same_features_and_fewer_than_asked_for_are_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {False: right(0.7, 1.0), True: right(0.95, 1.0)}
+    for live, taken in ((([0, 1], [0, 2]), True), (([0, 1], [0, 1]), False), (([0, 1], [0]), False)):
+        assert chosen(monkeypatch, models, live=live)[0] is taken
 
 
 def test_there_is_no_trial_where_nothing_is_to_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
 
 from torchlasso._core.arguments import check_whole
+from torchlasso.control.misses import TargetMissed
 from torchlasso.estimators.base import SparseEstimator, Table, check_number
 from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.models import Fitted, ModelPath
+from torchlasso.estimators.points import Numbers
 
 # The share of rows that tell whether networks are to start under L1, and the fewest rows, or groups of them, that can.
 HELD_OUT, FEWEST = 0.25, 20
@@ -42,10 +45,19 @@ class GivenStrength(SparseEstimator):
         if self.features is not None and self.features > most:
             what = "features" if most == groups.features else "groups of features"
             raise ValueError(f"features must be at most the number of {what}, {most}; got {self.features}")
-        path = self._path(table, groups, seed, self._finds_more_from_convex(table, groups, seed))
-        if self.features is not None:
-            return path, path.with_features(self.features, FIRST if isinstance(self.lam, str) else self.lam)
-        return path, path.at(path.null_lam(NULL_LEVEL, seed) if isinstance(self.lam, str) else float(self.lam))
+        path = self._path(table, groups, seed)
+        if self.features is None:
+            return path, path.at(path.null_lam(NULL_LEVEL, seed) if isinstance(self.lam, str) else float(self.lam))
+        found = self._with_features(path, self.features)
+        if not self._finds_more_from_convex(table, groups, seed):
+            return path, found
+        other = self._path(table, groups, seed, starts_convex=True)
+        more = self._with_features(other, self.features)
+        # with the same features, networks under MCP from the start fit better: the others had a part of their epochs
+        return (path, found) if np.array_equal(found.point.live, more.point.live) else (other, more)
+
+    def _with_features(self, path: ModelPath, count: int) -> Fitted:
+        return path.with_features(count, FIRST if isinstance(self.lam, str) else self.lam)
 
     def _finds_more_from_convex(self, table: Table, groups: FeatureGroups, seed: int) -> bool:
         """Return whether networks that start under L1 find features of a smaller loss on rows that are held out.
@@ -67,11 +79,15 @@ class GivenStrength(SparseEstimator):
         if count > varying or not held_out.targets.weights.any():
             return False
 
-        def loss(starts_convex: bool) -> float:
+        def trial(starts_convex: bool) -> tuple[float, Numbers]:
             path = self._path(training, groups, seed, starts_convex)
-            found = path.with_features(count, FIRST if isinstance(self.lam, str) else self.lam)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", TargetMissed)  # it says nothing of the model that is returned
+                found = self._with_features(path, count)
             outputs = torch.from_numpy(found.model.outputs(held_out.x))
             targets = held_out.targets.to(outputs.dtype)
-            return min(float(targets.value(scale * outputs)) for scale in SCALES)
+            return min(float(targets.value(scale * outputs)) for scale in SCALES), found.point.live
 
-        return loss(True) < loss(False)
+        (convex, ours), (without, theirs) = trial(True), trial(False)
+        # the same features say nothing, and fewer than were asked for are no choice
+        return bool(ours.sum() >= theirs.sum()) and not np.array_equal(ours, theirs) and convex < without
