@@ -97,8 +97,8 @@ class SparseRegressor(SparseRegression, GivenStrength):
         penalty: of a model with hidden layers: ``"mcp"``, ``"scad"`` or ``"l1"``. MCP and SCAD shrink features less the
             stronger they are, and choose fewer that say the same. With ``"auto"`` it is MCP; where ``features`` is
             given, a quarter of the rows, held out, tell whether to train under L1 first, which keeps features from
-            learning noise by heart, and the model is then trained on all rows: two and a half times as long, or three and
-            a half with L1 first.
+            learning noise by heart, and the model is then trained on all rows: two and a half times as long, or three
+            and a half with L1 first.
         l1_ratio: ρ in (0, 1], as in scikit-learn: of a linear model, and under ``penalty="l1"``.
         feature_groups: features that are chosen together: lists of columns, or a mapping from names to lists of columns
             or to a pattern of their names, such as ``{"colour": "cat__colour_*"}`` after a ``ColumnTransformer``.
