@@ -29,7 +29,7 @@ class Tokeniser(Protocol):
 
     @property
     def state(self) -> list[Any]:
-        """What changes when the numbers change, for keys of the cache."""
+        """All that the numbers of words depend on, for keys of the cache."""
 
     def tokenise(self, texts: list[str], /) -> Tokens:
         """Return the numbers of the words of some texts."""

@@ -130,7 +130,7 @@ class TextEncoding:
 
     @property
     def state(self) -> list[Any]:
-        """What changes when the numbers change, for keys of the cache."""
+        """All that the numbers of words depend on, for keys of the cache."""
         return [library_version(), self.tokenizer, self.longest, self.kept]
 
     def tokenise(self, texts: list[str]) -> Tokens:
