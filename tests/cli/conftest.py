@@ -82,6 +82,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of stored rows of the test's own."""
+    monkeypatch.setenv("TORCHLASSO_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make the ``call``-th call of a function raise KeyboardInterrupt, before or after it runs."""
 

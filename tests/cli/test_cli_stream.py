@@ -14,12 +14,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tests.data.conftest import encode, save_images
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 IMAGES = ("--model", "mlp:width=8,depth=1", "--epochs", "2", "--batch-size", "10", "--lam", "0.01")
-
-
-@pytest.fixture(autouse=True)
-def cached(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHLASSO_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

@@ -11,13 +11,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from tests.cli.test_cli_stream import interrupted, weights
 from tests.cli.test_cli_texts import write_tickets
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 MODELS = {"text-cnn": "text-cnn:dim=8,filters=4", "transformer": "transformer:dim=8,heads=2,layers=1"}
 OPTIONS = ("--epochs", "2", "--batch-size", "16", "--lam", "0.001", "--max-length", "14")
-
-
-@pytest.fixture(autouse=True)
-def cached(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHLASSO_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils._pytree import tree_map
 
 import torchlasso as tl
-from tests.support.accelerated import assert_same, dense, mlp
+from tests.support.accelerated import Branching, assert_same, dense, mlp
 from tests.support.architectures import ARCHITECTURES
 from torchlasso import models
 from torchlasso.inference.convolution import SparseConvolution
@@ -66,14 +66,6 @@ def test_compaction_comes_first(prefer: Prefer, sparsified: Sparsified) -> None:
 
 
 def test_a_model_that_cannot_be_exported_is_not_compacted(prefer: Prefer, sparsified: Sparsified) -> None:
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(20, 20)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x) if x.sum() > 0 else self.layer(-x)
-
     prefer("csr")
     model, x = sparsified(Branching()), torch.randn(3, 20)
     fast, report = tl.accelerate(model, x, return_report=True)

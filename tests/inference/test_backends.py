@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import torchlasso as tl
+from tests.support.accelerated import Branching
 from torchlasso.inference.backends import ModelToRun, backends
 from torchlasso.inference.by_batch_size import ByBatchSize
 
@@ -195,15 +196,9 @@ def test_without_a_tolerance_all_are_the_exact_ones(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_model_that_cannot_be_exported_says_so_and_keeps_its_layers() -> None:
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(4, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x) if x.sum() > 0 else self.layer(-x)
-
-    _, report = tl.accelerate(Branching(), torch.ones(2, 4), seconds=0.01, backends=["onnxruntime"], return_report=True)
+    _, report = tl.accelerate(
+        Branching(), torch.ones(2, 20), seconds=0.01, backends=["onnxruntime"], return_report=True
+    )
     (why,) = (each.why for each in report.backends if each.name == "onnxruntime")
     assert why.startswith("the model cannot be exported")
 

@@ -23,6 +23,17 @@ def assert_same(model: nn.Module, fast: nn.Module, inputs: Any) -> None:
         torch.testing.assert_close(ours, wanted, atol=tolerance, rtol=tolerance)
 
 
+class Branching(nn.Module):
+    """A model that cannot be exported, since its inputs decide what it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(20, 20)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if x.sum() > 0 else self.layer(-x)
+
+
 def dense(report: AccelerationReport) -> dict[str, str]:
     return {layer.name: layer.why for layer in report.layers if layer.execution == "dense"}
 

@@ -69,6 +69,8 @@ class GivenStrength(SparseEstimator):
         count = self.features
         if self.penalty != "auto" or count is None or self.is_linear:
             return False
+        if len(table.x) < groups.features:  # all networks start so
+            return False
         units = len(table.x) if table.groups is None else len(np.unique(table.groups))
         if units < FEWEST or count >= len(groups.members):
             return False

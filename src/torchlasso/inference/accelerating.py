@@ -22,7 +22,8 @@ from torchlasso.inference.backends import ModelToRun
 from torchlasso.inference.backends import backends as known_backends
 from torchlasso.inference.by_batch_size import ByBatchSize
 from torchlasso.inference.choosing import ChosenExecution, choose_execution
-from torchlasso.inference.choosing_backend import DENSE, Contender, ErrorFunction, Limits, choose_backend
+from torchlasso.inference.choosing_backend import Contender, ErrorFunction, Limits, choose_backend
+from torchlasso.inference.executions import DENSE
 from torchlasso.inference.layers import find_layers, record
 from torchlasso.inference.record import AccelerationReport, BackendTiming, LayerAcceleration
 from torchlasso.inference.whole import TimedModel, quickest, working
@@ -160,9 +161,10 @@ def accelerate(
     if small is not None and all(each is original for each in models.values()):
         compaction += " The whole model is not faster with it, so no unit was removed."
     before, after = found[first].before, found[first].after
-    own = [row.milliseconds for row in timings if row.batch == first and (row.name == DENSE or row.chosen)]
-    if own:
-        before, after = own[0] or before, own[-1] or after
+    for row in timings:
+        if row.batch == first and row.milliseconds is not None:
+            before = row.milliseconds if row.name == DENSE else before
+            after = row.milliseconds if row.chosen else after
     report = AccelerationReport(tuple(map(_reported, found[first].choices)), compaction, before, after, tuple(timings))
     fast = (models[first] if len(set(models.values())) == 1 else ByBatchSize(models)).requires_grad_(False)
     return (fast, report) if return_report else fast

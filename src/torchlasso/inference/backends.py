@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,12 +34,14 @@ class ModelToRun:
         example_inputs: of the model.
         calibration: inputs on which 8-bit numbers get their ranges.
         longest: the largest size of dimension 1 of the inputs, if it is free.
+        file: the model as an ONNX file, if there is one already.
     """
 
     model: nn.Module
     example_inputs: ExampleInputs
     calibration: ExampleInputs
     longest: int | None = None
+    file: Path | None = None
 
     @cached_property
     def outputs(self) -> Any:
@@ -50,6 +53,8 @@ class ModelToRun:
         """The content of an ONNX file of the model; None for a model on another device than the CPU."""
         if any(p.device.type != "cpu" for p in self.model.parameters()):
             return None
+        if self.file is not None and self.file.exists():
+            return unseal_onnx(self.file.read_bytes())[1]
         return unseal_onnx(onnx_bytes(self.model, self.example_inputs, longest=self.longest))[1]
 
     @cached_property

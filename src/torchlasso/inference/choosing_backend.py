@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from torchlasso._core.running import ExampleInputs, as_arguments, tensors_in
 from torchlasso._core.text import first_line
 from torchlasso._core.timing import interleaved, wall_clock
-from torchlasso.compaction.verify import difference
-from torchlasso.export.exported import TOLERANCE, TOLERANCES
+from torchlasso.export.exported import beyond_rounding
+from torchlasso.inference.executions import DENSE
 from torchlasso.inference.record import BackendTiming
-
-DENSE = "dense"
-GAIN = 0.97  # the chosen way takes at most this share of the original's time
+from torchlasso.inference.whole import GAIN
 
 ErrorFunction = Callable[[nn.Module], float]
 
@@ -127,9 +125,8 @@ def _too_far(
 ) -> str:
     """Return why a candidate's outputs are too far from the wanted ones; an empty string if they are not."""
     if candidate.exact:
-        worst = difference([x.cpu() for x in wanted], [x.cpu() for x in found], [1.0] * len(wanted))
-        near = max(TOLERANCES.get(x.dtype, TOLERANCE) for x in (*wanted, torch.empty(0)))
-        return "" if worst <= near else f"its outputs differ by {worst:.1e}"
+        worst = beyond_rounding(wanted, found)
+        return f"its outputs differ by {worst:.1e}" if worst else ""
     if limits.judge is not None:
         more = judged[name] - judged[DENSE]
         return "" if more <= limits.tolerance else f"its error is higher by {more:.2g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,10 +97,7 @@ class AccelerationReport:
             times = (f"{layer.milliseconds[way]:.3g}" if way in layer.milliseconds else "–" for way in ways)
             shape = "×".join(map(str, layer.shape))
             rows.append([layer.name, shape, layer.execution, percent(layer.sparsity), *times])
-        lines = aligned(rows, left=3)
-        width = max(map(len, lines))
-        notes = ["", *(layer.why for layer in self.layers)]
-        lines = [f"{line:{width}}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)]
+        lines = _noted(rows, 3, [layer.why for layer in self.layers])
         return "\n".join([*lines, "", *self._of_backends(), self.compaction, self.verdict])
 
     def _of_backends(self) -> list[str]:
@@ -117,7 +115,11 @@ class AccelerationReport:
                 "–" if each.difference is None else f"{each.difference:.1e}",
             ]
             rows.append([*cells, *(["–" if each.error is None else f"{each.error:.4g}"] if judged else [])])
-        lines = aligned(rows, left=1)
-        width = max(map(len, lines))
-        notes = ["", *(each.why for each in self.backends)]
-        return [*(f"{line:{width}}  {note}".rstrip() for line, note in zip(lines, notes, strict=True)), ""]
+        return [*_noted(rows, 1, [each.why for each in self.backends]), ""]
+
+
+def _noted(rows: Sequence[Sequence[str]], left: int, notes: Sequence[str]) -> list[str]:
+    """Format rows of cells as lines of text, the first as a heading, each of the others with a note."""
+    lines = aligned(rows, left)
+    width = max(map(len, lines))
+    return [f"{line:{width}}  {note}".rstrip() for line, note in zip(lines, ["", *notes], strict=True)]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from torchlasso._core.extras import require
-from torchlasso._core.running import ExampleInputs, as_arguments
+from torchlasso._core.running import ExampleInputs, as_arguments, quietly
 from torchlasso._core.text import first_line
 from torchlasso.export.exported import batch_of, rows_between, rows_of
 from torchlasso.export.onnx_content import EXTRA, unseal_onnx
@@ -119,7 +117,7 @@ def in_8_bits(onnx: bytes, calibration: ExampleInputs) -> bytes:
     graph = unseal_onnx(onnx)[0].graph
     # without instructions for sums of 8-bit products, these are added up in 16 bits, and 8 bits would overflow
     settings = {"per_channel": True, "reduce_range": not torch.cpu._is_vnni_supported()}
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quietly(), tempfile.TemporaryDirectory() as folder:
         exact, prepared, made = (Path(folder) / f"{name}.onnx" for name in ("exact", "prepared", "int8"))
         exact.write_bytes(onnx)
         quantization.quant_pre_process(exact, prepared, skip_symbolic_shape=True)  # it folds batch norms, too
@@ -147,14 +145,3 @@ class _Batches:
     def get_next(self) -> Arrays | None:
         """Return the next batch, or None after the last one."""
         return next(self._arrays, None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let onnxruntime's quantization say nothing: it logs advice to the root logger."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

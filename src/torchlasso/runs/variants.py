@@ -87,10 +87,12 @@ def variants(
     text = run.experiment.inputs.text
     longest = None if text is None else text.longest
     yield _onnx("dense, onnx", dense, example, folder / "dense.onnx", learned, longest=longest)
+    path = folder / "compact.onnx"
     if small is not None:
-        yield _onnx("compact, onnx", small, inputs, folder / "compact.onnx", numbers=numbers, longest=longest)
+        yield _onnx("compact, onnx", small, inputs, path, numbers=numbers, longest=longest)
     kind = "penalised" if small is None else "compact"
-    given = ModelToRun(base, inputs, calibration if numbers is None else numbers[calibration], longest)
+    calibration = calibration if numbers is None else numbers[calibration]
+    given = ModelToRun(base, inputs, calibration, longest, path)
     for way in ways:
         yield from _whole(f"{kind}, {way}", way, given, numbers)
 
