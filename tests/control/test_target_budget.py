@@ -151,7 +151,7 @@ def test_the_remaining_cost_is_the_cost_of_a_network_without_the_dead_channels()
     left, _ = training.control.left[0], training.model.train()
     first, second, last = training.model[0], training.model[2], training.model.head
     lives = training.control._probe([p.detach() for p in training.control.params])
-    one, two = (live.outputs.nonzero().flatten().tolist() for live in lives[:2])
+    one, two = (live.outputs.nonzero().flatten().tolist() for live in lives.layers[:2])
     small = nn.Sequential(nn.Linear(12, len(one)), nn.ReLU(), nn.Linear(len(one), len(two)), nn.ReLU())
     small.append(nn.Linear(len(two), 3))
     x = training.x[:32]

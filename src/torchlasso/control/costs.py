@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from torchlasso._core.running import undisturbed
 from torchlasso._core.timing import clock, interleaved
-from torchlasso.control.live_channels import Probe
+from torchlasso.control.live_channels import Found, Probe
 from torchlasso.control.sites import ChannelTrace, Live, Site
 from torchlasso.distributed.processes import take_from_first_
 
@@ -81,10 +81,10 @@ class Cost(ABC):
         """The cost of the model with all its channels."""
         return self.fixed + sum(self.of(layer, 1.0, 1.0) for layer in self.layers)
 
-    def left(self, found: Iterable[Live], sites: Iterable[Site]) -> float:
+    def left(self, found: Found, sites: Iterable[Site]) -> float:
         """Return the cost with the live channels alone, at the sites of the model as it is now."""
         left = self.fixed
-        for layer, live, site in zip(self.layers, found, sites, strict=True):
+        for layer, live, site in zip(self.layers, found.layers, sites, strict=True):
             biases = live.biases * site.biases / layer.biases if layer.biases else 0.0
             left += self.of(layer, live.weights * site.weight.numel() / layer.weights, biases)
         return left
@@ -93,7 +93,7 @@ class Cost(ABC):
         """Return the cost of the model with one live input and one live output in each layer."""
         sites = list(sites)
         ends = [(torch.arange(site.outputs) == 0, torch.arange(site.inputs) == 0) for site in sites]
-        return self.left((Live(s.groups, *first) for s, first in zip(sites, ends, strict=True)), sites)
+        return self.left(Found([Live(s.groups, *first) for s, first in zip(sites, ends, strict=True)]), sites)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all numbers, since times would differ if they were taken again."""
@@ -102,20 +102,37 @@ class Cost(ABC):
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Cost:
         """Return the cost that the state was taken from."""
-        return cls(
-            tuple(LayerCost(**{**layer, "seconds": tuple(layer["seconds"])}) for layer in state["layers"]),
-            state["fixed"],
-        )
+        layers = (LayerCost(**{**layer, "seconds": tuple(layer["seconds"])}) for layer in state["layers"])
+        return cls(**{**state, "layers": tuple(layers)})
 
 
+@dataclass(frozen=True)
 class Flops(Cost):
-    """Floating-point operations of the layers, for one sample."""
+    """Floating-point operations, for one sample.
+
+    Attributes:
+        products: those of products of two activations, such as those of attention.
+        live: how many of them were live in the dense model. A run on a sample sees the others as dead, such as the
+            attention of tokens that nothing reads in the last layer, but compaction removes channels only.
+    """
 
     what = "the FLOPs"
+    products: float = 0.0
+    live: float = 0.0
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
-        return cls(tuple(map(LayerCost.of, probe.dense())))
+        layers, (products, live) = tuple(map(LayerCost.of, probe.dense())), probe.dense_products()
+        rest = probe.flops() - cls(layers, 0.0, products).dense
+        return cls(layers, max(0.0, rest), products, live)
+
+    @property
+    def dense(self) -> float:
+        return super().dense + self.products
+
+    def left(self, found: Found, sites: Iterable[Site]) -> float:
+        products = self.products * found.products / self.live if self.live else self.products
+        return super().left(found, sites) + products
 
     def of(self, layer: LayerCost, weights: float, biases: float) -> float:
         return layer.flops * weights

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +15,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from torchlasso._core.flops import counted_flops
 from torchlasso._core.running import undisturbed
 from torchlasso._core.text import first_line
+from torchlasso.control.products import Products
 from torchlasso.control.sites import ChannelTrace, Live, Site
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.weights import named_parameters, weights_of
@@ -39,6 +43,19 @@ class Awake(TorchFunctionMode):
         return F.leaky_relu(x, SLOPE, inplace=name.endswith("_") or kwargs.get("inplace", False))
 
 
+@dataclass(frozen=True)
+class Found:
+    """What lives in a model.
+
+    Attributes:
+        layers: the channels of each layer.
+        products: the operations of products of two activations, such as those of attention, for one sample.
+    """
+
+    layers: Sequence[Live]
+    products: float = 0.0
+
+
 class Probe:
     """A run of a model on a sample that finds the live channels, and leaves the model as it was.
 
@@ -46,8 +63,8 @@ class Probe:
     also varies over the sample. Gradients that come back through a constant input do not count. So a channel is dead if
     its value is a constant or if nothing reads it, and channels that a residual connection ties together live and die
     together: a filter that adds zeros to a stream has to stay while others add values to it that are read. The inputs
-    and outputs of the model keep their channels, except for inputs without a weight. An embedding has no FLOPs: its
-    numbers only decide which inputs of other layers vary.
+    and outputs of the model keep their channels, except for inputs without a weight. An embedding has no FLOPs: what it
+    looks up is an activation, whose channels are dead where they do not vary.
 
     This is an estimate of what compaction can remove. It does not see that a constant may not be foldable at the
     padding of a convolution, and it takes a unit for a constant if no sample activates it and the activation is flat
@@ -68,7 +85,7 @@ class Probe:
         >>> probe = Probe(model, params, torch.randn(16, 3))
         >>> weights = [p.detach().clone() for p in params]
         >>> weights[0][1], weights[1][:, 2] = 0, 0
-        >>> [live.weights for live in probe(weights)]
+        >>> [live.weights for live in probe(weights).layers]
         [0.5, 0.5]
     """
 
@@ -83,7 +100,7 @@ class Probe:
             for name, module, p in named_parameters(model)
             if (p in chosen or p in weights) and p.dim() > 1 and p.numel()
         ]
-        traces = self._run(sites, {})
+        traces, _ = self._run(sites, {})
         for trace in traces:
             if trace.trouble and trace.site.weight in chosen and not trace.site.is_table:
                 way_out = "leave it alone with a Rule, or use TargetSparsity, or TargetCount(units=...) for units"
@@ -103,10 +120,11 @@ class Probe:
         if len(tensors) < len(self.inputs) or not any(bool((x != x[:1]).any()) for x in tensors):
             raise ValueError("example_inputs must be a batch of varied samples, a tensor or a tuple of tensors")
 
-    def __call__(self, weights: Sequence[Tensor]) -> list[Live]:
-        """Return masks of the channels that live under these weights, in the order of params."""
-        traces = self._run(self.sites, dict(zip(self.params, weights, strict=True)))
-        return [Live(trace.site.groups, trace.outputs.cpu(), trace.inputs.cpu()) for trace in traces]
+    def __call__(self, weights: Sequence[Tensor]) -> Found:
+        """Return what lives under these weights, given in the order of params."""
+        traces, products = self._run(self.sites, dict(zip(self.params, weights, strict=True)))
+        layers = [Live(trace.site.groups, trace.outputs.cpu(), trace.inputs.cpu()) for trace in traces]
+        return Found(layers, products.live / len(self.inputs[0]))
 
     def follow(self, params: Sequence[Tensor]) -> None:
         """Take these as the penalised parameters from now on.
@@ -125,26 +143,42 @@ class Probe:
 
     def dense(self) -> list[ChannelTrace]:
         """Return the values that pass through the layers of the model as it is."""
-        return self._run(self.sites, {})
+        return self._run(self.sites, {})[0]
 
-    def _run(self, sites: Sequence[Site], given: Mapping[Tensor, Tensor]) -> list[ChannelTrace]:
-        traces = [ChannelTrace(site, len(self.inputs[0])) for site in sites]
+    def dense_products(self) -> tuple[float, float]:
+        """Return the operations of products of two activations for one sample: all, and the live ones."""
+        products = self._run(self.sites, {})[1]
+        return products.flops / len(self.inputs[0]), products.live / len(self.inputs[0])
+
+    def flops(self) -> float:
+        """Return the operations of the model as it is, for one sample."""
+        with undisturbed(self.model), torch.no_grad(), counted_flops() as counter:
+            self._forward({})
+        return counter.get_total_flops() / len(self.inputs[0])
+
+    def _run(self, sites: Sequence[Site], given: Mapping[Tensor, Tensor]) -> tuple[list[ChannelTrace], Products]:
+        traces, products = [ChannelTrace(site, len(self.inputs[0])) for site in sites], Products()
+        looked_up = list[Tensor]()
         with undisturbed(self.model), torch.enable_grad():
             with ExitStack() as stack:
+                for module in self.model.modules():
+                    if isinstance(module, nn.Embedding):
+                        stack.callback(module.register_forward_hook(partial(_as_activation, looked_up)).remove)
                 for trace in traces:
                     for module in trace.site.owners:
                         stack.callback(module.register_forward_pre_hook(trace.enter).remove)
                         stack.callback(module.register_forward_hook(trace.leave).remove)
-                outputs = self._forward(given)
+                with products:
+                    outputs = self._forward(given)
             ends = [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.requires_grad]
-            starts = [x for trace in traces for x in trace.starts]
+            starts = looked_up + [x for trace in traces for x in trace.starts]
             if starts and not ends:
                 raise ValueError("the model's outputs have no gradient, so that it cannot be seen what they depend on")
             if starts:
                 generator = torch.Generator().manual_seed(0)
                 directions = [torch.randn(x.shape, generator=generator).to(x) for x in ends]
                 torch.autograd.grad(ends, starts, directions, allow_unused=True)
-        return traces
+        return traces, products
 
     def _forward(self, given: Mapping[Tensor, Tensor]) -> Any:
         # detached: the gradients of weights are not needed, and the present ones have to stay
@@ -156,3 +190,11 @@ class Probe:
                 return functional_call(self.model, {**weights, **buffers}, inputs)
         except Exception as error:
             raise ValueError(f"the forward pass on example_inputs failed: {first_line(error)}") from error
+
+
+def _as_activation(looked_up: list[Tensor], module: nn.Module, args: Any, output: Any) -> Tensor | None:
+    """The hook behind an embedding: give what it looked up a gradient, as the values of other layers have one."""
+    if not isinstance(output, Tensor) or output.requires_grad:
+        return None
+    looked_up.append(output.detach().requires_grad_())
+    return looked_up[-1].clone()  # which the model may change in place

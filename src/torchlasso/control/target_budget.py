@@ -29,8 +29,8 @@ class TargetBudget(Steered):
     Use it with penalties of whole units, such as ``L1(over=Filters())`` or ``L1(over=Rows())``, and leave the last
     layer out with a :class:`~torchlasso.Rule`. The cost does not count zeros but live channels: cost = Σ over linear
     layers and convolutions of their dense cost times the share of their weights between live channels. A channel is
-    dead if its value does not vary or nothing reads it. Norms and everything else count in full in parameters, bytes
-    and latency, and not at all in FLOPs.
+    dead if its value does not vary or nothing reads it. Products of two activations, such as those of attention, count
+    by their live rows, columns and heads in FLOPs. Norms and everything else count in full; norms have no FLOPs.
 
     The live channels are estimated from a sample (:class:`~torchlasso.control.live_channels.Probe`) some 400 to 600
     times in the whole training, each time for little more than a forward and a backward pass of the sample. Train for

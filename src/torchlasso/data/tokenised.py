@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torchlasso.data.dividing import SplitData
 from torchlasso.data.stored.tokens import StoredTokens
 from torchlasso.data.text_options import TextOptions
@@ -36,7 +38,9 @@ def tokenised(
             raise ValueError(f"{split.origin}: its rows are not texts, as those of the training part are")
         rows[name], counts = split.rows.x.tokenised(encoding)
         notes += [f"In the {name} part, {each}." for each in encoding.notes(counts)]
-        description = description or _described(encoding, counts)  # of the first part, for training
+        if not description:  # of the first part, for training
+            description = _described(encoding, counts)
+            encoding = replace(encoding, typical=max(1, round(counts.read / counts.texts)))
     return rows, encoding, notes, description
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
@@ -46,6 +46,7 @@ class TextEncoding:
         columns: the columns of a table that hold the texts.
         kept: the numbers of the tokenizer that are read, increasing from 0 on, where it needs others too to divide a
             text, as one of pieces does; they are numbered anew, and others become 0. () if its numbers stay.
+        typical: the words of a training text that are read, on average; 0 if that is not known.
 
     >>> texts = Texts(np.array(["A cat, a dog.", "a cat"], dtype=object))
     >>> encoding = TextEncoding.fit(texts, TextOptions(max_length=5))
@@ -58,6 +59,7 @@ class TextEncoding:
     longest: int
     columns: tuple[str, ...] = ()
     kept: tuple[int, ...] = ()
+    typical: int = field(default=0, metadata={"newer": True})  # records of earlier versions do not have it
 
     @classmethod
     def fit(cls, texts: TextRows, options: TextOptions) -> TextEncoding:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 import torchlasso
 from torchlasso import models
@@ -48,7 +49,7 @@ OURS, REFIT = "torchlasso", "refit"
 PARTS = (*COMPARISONS, REFIT)  # folders inside the folder of a run
 REFIT_RATE = 0.3  # the initial learning rate of a refit, relative to that of the training
 ACTIVATIONS = 16  # a lower bound for the numbers that a model computes per input
-LENGTH = 32  # words of a random text
+LENGTH = 32  # words of a random text where the typical number is not known
 EXAMPLES = 64  # rows on which the cost of a model is measured
 
 
@@ -94,7 +95,8 @@ class Experiment:
     def example(self) -> Tensor:
         """Random rows on which the model can run."""
         if self.inputs.text is not None:
-            return self._random_texts(*self.inputs.shape)
+            length, words = self.inputs.shape
+            return self._random_texts(min(length, self.inputs.text.typical or LENGTH), words)
         shape = (2, *self.inputs.shape)
         need_memory(4 * ACTIVATIONS * math.prod(shape), f"running a model on inputs of shape {shape}")
         generator = torch.Generator().manual_seed(0)
@@ -104,8 +106,8 @@ class Experiment:
         return rows.to(choices.parse_device(self.options.device))
 
     def _random_texts(self, length: int, words: int) -> Tensor:
-        shape, generator = (2, min(length, LENGTH)), torch.Generator().manual_seed(0)
-        rows = torch.randint(min(1, words - 1), words, shape, generator=generator)
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randint(min(1, words - 1), words, (2, length), generator=generator)
         return rows.to(choices.parse_device(self.options.device))
 
     def groups(self, model: nn.Module, lam: float | None = None) -> list[Group]:
@@ -166,7 +168,7 @@ class Experiment:
             budget = TargetBudget(
                 optimizer,
                 model,
-                rows[0][:EXAMPLES],
+                self._costed(rows[0]),
                 flops=options.flops,
                 bytes=options.bytes,
                 steps=steps,
@@ -182,6 +184,11 @@ class Experiment:
             trainer.shrinker = Shrinker(model, self.example)
         is_settled = bool(options.extensions) and options.target is not None and hold is None
         return Training(trainer, optimizer.penalised_groups, options.epochs if is_settled else None)
+
+    def _costed(self, rows: InputRows) -> Tensor:
+        """Return some of the rows; texts have the length of the example on which a compacted model is measured, too."""
+        first = rows[:EXAMPLES]
+        return first if self.inputs.text is None else pad(first, (0, self.example.shape[1] - first.shape[1]))
 
     def _features(self, optimizer: Proximal) -> int:
         """Return the target for the number of features, which may be given as a share."""
