@@ -40,6 +40,7 @@ SMALL = {
     "recipes": "--seeds 0 --candidates latent --epochs 10 --out {out}",
     "shrinking": f"--data {MNIST} --model cnn --rows 500 --epochs 4 --seeds 0 --threads 1 --ways dense",
     "sparse_autoencoder": "--scales 1 --seeds 0 --out {out}",
+    "startup": "--rounds 1 --epochs 1 --runs plain",
     "stability": "--sets 1 --designs noise --ways linear --out {out}",
     "steering": f"--data {MNIST} --epochs 1 --seeds 0 --targets 0.9 --out {{out}}",
     "step": "--small --cases d --rounds 1",

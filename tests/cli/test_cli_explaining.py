@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,18 +22,20 @@ from torchlasso.cli.main import main
 try:
     main({arguments!r})
 finally:
-    print({module!r} in sys.modules)
+    print(*(name for name in {modules!r} if name in sys.modules))
 """
+SLOW = ("torch", "rich", "pydantic")  # without which a question is answered in a fifth of a second
+TRACING = ("sympy", "torch._dynamo", "torch._inductor")  # imported where a model's operators are followed
 
 
-def ended(module: str, *arguments: str, **environment: str) -> tuple[str, bool]:
-    """Return what the command line prints in a process of its own, and whether it imported a module."""
+def ended(modules: tuple[str, ...], *arguments: str, **environment: str) -> tuple[str, set[str]]:
+    """Return what the command line prints in a process of its own, and those of the modules that it imported."""
     # without arguments, as a program: they are those of sys.argv
-    code = PROGRAM.format(module=module, arguments=arguments).replace("main(())", "main()")
+    code = PROGRAM.format(modules=modules, arguments=arguments).replace("main(())", "main()")
     program = [sys.executable, "-c", code]
     done = subprocess.run(program, capture_output=True, text=True, check=False, env=os.environ | environment)
     *printed, found = done.stdout.splitlines()
-    return "\n".join(printed), found == "True"
+    return "\n".join(printed), set(found.split())
 
 
 @pytest.mark.slow
@@ -46,24 +50,55 @@ def ended(module: str, *arguments: str, **environment: str) -> tuple[str, bool]:
     ],
 )
 def test_help_needs_no_torch(arguments: tuple[str, ...], expected: str) -> None:
-    printed, has_torch = ended("torch", *arguments)
+    printed, found = ended(SLOW, *arguments)
     assert expected in printed
-    assert not has_torch
+    assert not found
 
 
 @pytest.mark.slow
 def test_completion_needs_no_torch() -> None:
     words = {"COMP_WORDS": "torchlasso train --spa", "COMP_CWORD": "2"}
-    printed, has_torch = ended("torch", _TORCHLASSO_COMPLETE="complete_bash", **words)
+    printed, found = ended(SLOW, _TORCHLASSO_COMPLETE="complete_bash", **words)
     assert printed == "--sparsity"
-    assert not has_torch
+    assert not found
 
 
 @pytest.mark.slow
 def test_a_command_imports_no_other() -> None:
-    printed, found = ended("torchlasso.cli.bench", "report", "nowhere")
+    printed, found = ended(("torchlasso.cli.bench",), "report", "nowhere")
     assert not found
     assert not printed
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("whole_pages")
+def test_a_report_follows_no_operators(cli: Any, classes: Path, tmp_path: Path) -> None:
+    """The parameters with a penalty, and the features that are read, are in the summary."""
+    run = tmp_path / "run"
+    assert cli.train(classes, run, "--flops", "0.6", "--over", "units").code == 0
+    printed, found = ended(TRACING, "report", str(run))
+    assert not found
+    assert printed
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary.pop("penalised_names") == ["fc1.weight", "fc1.bias"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert ended(TRACING, "report", str(run)) == (printed, set(TRACING))  # of an earlier version
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_is_that_of_the_group(cli: Any, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    found = cli(name, "--help").out
+    group_of(every_command())([name, "--help"], prog_name="torchlasso", standalone_mode=False)
+    assert found == capsys.readouterr().out
+    assert f"Usage: torchlasso {name}" in found
+
+
+def test_the_list_of_commands_cuts_no_sentence(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    words = cli("--help").out.split()
+    for command in every_command().values():
+        first = explaining.help_of(command).split("\n")[0].split()
+        assert first in [words[at : at + len(first)] for at in range(len(words))]
 
 
 def test_the_description_is_that_of_the_commands() -> None:

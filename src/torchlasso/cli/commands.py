@@ -12,6 +12,7 @@ import typer
 import torchlasso
 
 Command = Callable[..., Any]
+WIDEST = 120  # columns of a help text
 COMMANDS = (  # in the order of --help
     "train",
     "path",
@@ -38,10 +39,12 @@ def every_command() -> dict[str, Command]:
 
 def group_of(commands: Mapping[str, Command]) -> Any:
     """Build the commands with their options, as the group that ``torchlasso`` is."""
-    app = typer.Typer(name="torchlasso", rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.callback()(_options)
+    # without rich's panels and colours, which take longer than all the rest of --help
+    app = typer.Typer(name="torchlasso", rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback(context_settings={"max_content_width": WIDEST})(_options)
     for name, command in commands.items():
-        app.command(name, help=help_of(command))(command)
+        text = help_of(command)
+        app.command(name, help=text, short_help=text.partition("\n")[0])(command)
     return typer.main.get_command(app)
 
 

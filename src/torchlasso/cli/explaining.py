@@ -8,18 +8,19 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from torchlasso.cli.commands import Command, group_of, help_of
+from torchlasso.cli.commands import COMMANDS, Command, group_of, help_of
 
 DESCRIPTION = Path(__file__).with_name("commands.json")
 KINDS = {str(kind): kind for kind in (bool | None, float | None, int | None, str | None, list[str] | None)}
 KINDS |= {kind.__name__: kind for kind in (bool, float, int, str)}
-COMPLETING = "_TORCHLASSO_COMPLETE"  # set by the shell
+COMPLETING = "_TORCHLASSO_COMPLETE"  # set by the shell, with the words so far in one of
+WORDS = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
 STARTED_BY_TORCHRUN = "RANK"  # then only one process prints
 
 
@@ -39,11 +40,26 @@ def answer(arguments: Sequence[str]) -> bool:
     asks = not arguments or arguments[0].startswith("-") or "--help" in arguments or COMPLETING in os.environ
     if not asks or STARTED_BY_TORCHRUN in os.environ:
         return False
+    words = " ".join([*arguments, *(os.environ.get(name, "") for name in WORDS)])
+    group = group_of(read_description([name for name in COMMANDS if name in words]))
+    if COMPLETING in os.environ:
+        _leave_values(group)
     try:
-        group_of(read_description())(list(arguments) or ["--help"], standalone_mode=False)
+        if arguments and (command := group.commands.get(arguments[0])) and COMPLETING not in os.environ:
+            # not through the group: to parse its options, typer imports pydantic
+            command(list(arguments[1:]), prog_name=f"torchlasso {command.name}", standalone_mode=False)
+        else:
+            group(list(arguments) or ["--help"], standalone_mode=False)
     except (typer.TyperException, _NotAnswered):
         return False
     return True
+
+
+def _leave_values(group: Any) -> None:
+    """Let no value on the command line be converted: completion reads none, and typer imports pydantic for it."""
+    for command in (group, *group.commands.values()):
+        for parameter in command.get_params(typer.Context(command)):  # with --help
+            parameter.process_value = lambda _context, value: value
 
 
 def describe(commands: Mapping[str, Command]) -> str:
@@ -55,10 +71,14 @@ def describe(commands: Mapping[str, Command]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def read_description() -> dict[str, Command]:
-    """Return functions with the help and the parameters of the commands, which run nothing."""
+def read_description(explained: Collection[str] = COMMANDS) -> dict[str, Command]:
+    """Return functions that stand for the commands, with their help, and run nothing.
+
+    Args:
+        explained: names of commands whose functions have the parameters as well.
+    """
     found = json.loads(DESCRIPTION.read_text(encoding="utf-8"))
-    return {name: _stand_in(each) for name, each in found.items()}
+    return {name: _stand_in(each, with_parameters=name in explained) for name, each in found.items()}
 
 
 def _parameters(command: Command) -> list[dict[str, Any]]:
@@ -85,12 +105,12 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _stand_in(described: Mapping[str, Any]) -> Command:
+def _stand_in(described: Mapping[str, Any], *, with_parameters: bool) -> Command:
     def command(**_: Any) -> None:
         raise _NotAnswered
 
     parameters = []
-    for each in described["parameters"]:
+    for each in described["parameters"] if with_parameters else ():
         make = typer.Option if each["is"] == "OptionInfo" else typer.Argument
         annotation: Any = Annotated[KINDS[each["kind"]], make(*each["names"], help=each["help"])]
         default = each.get("default", inspect.Parameter.empty)

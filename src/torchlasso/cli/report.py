@@ -31,9 +31,9 @@ def report(
         write_page(folder, experiment, model, summary)
         screen.say(f"{folder.report}")
         return
-    record = sparsity_report(model, experiment.marked(model))
-    known = summary.features_read
-    names = names_read(Shown(folder, experiment, model, summary)) if known is None else list(known)
+    shown = Shown(folder, experiment, model, summary)
+    record = sparsity_report(model, shown.marked(model))
+    names = names_read(shown) if summary.features_read is None else list(summary.features_read)
     if as_json:
         print(files.as_json({**summary.to_dict(), "features_read": names, "report": record.to_dict()}), end="")
     else:

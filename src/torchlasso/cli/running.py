@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> int | None:
 @cache
 def _group(name: str | None) -> Any:
     """Build a command and stand-ins of the others, once for a process that calls it more than once."""
-    commands = read_description()
+    commands = read_description(())
     return group_of(commands if name is None else commands | {name: command_named(name)})
 
 

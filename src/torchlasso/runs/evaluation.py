@@ -65,6 +65,7 @@ def summarise(
         epochs=epochs,
         seconds=seconds,
         stationarity=stationarity(groups) if is_penalised(groups) else None,
+        penalised_names=tuple(layer.name for layer in layers),
     )
 
 

@@ -93,6 +93,7 @@ class Summary:
         data: what was read; None for a comparison.
         features_read: the names of the features that are read, strongest first; None for other rows than those of
             tables, for a comparison, and if it is not known.
+        penalised_names: the names of the parameters with a penalty; None in files of earlier versions.
         dense, loss_term: the comparison runs, if there were any.
     """
 
@@ -123,13 +124,14 @@ class Summary:
     regularisation: tuple[str, ...] = field(default=(), metadata=NEWER)
     data: DataCard | None = None
     features_read: tuple[str, ...] | None = None
+    penalised_names: tuple[str, ...] | None = None
     dense: Summary | None = None
     loss_term: Summary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of ``summary.json``: without the parts that there are not, such as a refit."""
         entries = asdict(self)
-        for key in ("refit", "kept", "data", "features_read"):
+        for key in ("refit", "kept", "data", "features_read", "penalised_names"):
             if entries[key] is None:
                 del entries[key]
         for key in ("dense", "loss_term"):

@@ -56,19 +56,25 @@ class Shown:
 
     def reported(self, model: nn.Module) -> SparsityReport:
         """Make the report on a model of this run, with FLOPs for one row if the model runs on random rows."""
-        chosen = [p for name, p in model.named_parameters() if name in self._penalised]
-        groups: list[Group] = [{"params": chosen, "penalty": L1(), "lam": 0.0}]
+        groups = self.marked(model)
         try:
             return report(model, groups, self.experiment.example[:1])
         except ValueError:
             return report(model, groups)
 
+    def marked(self, model: nn.Module) -> list[Group]:
+        """Return a group of the parameters of a model of this run that have a penalty."""
+        chosen = [p for name, p in model.named_parameters() if name in self._penalised]
+        return [{"params": chosen, "penalty": L1(), "lam": 0.0}]
+
     @cached_property
-    def _penalised(self) -> set[str]:
+    def _penalised(self) -> frozenset[str]:
         """The names of the parameters that have a penalty."""
-        groups = self.experiment.marked(self.start)
+        if (names := self.summary.penalised_names) is not None:
+            return frozenset(names)
+        groups = self.experiment.marked(self.model)  # to find units again takes seconds
         chosen = {p for group in groups if group["penalty"] is not None for p in group["params"]}
-        return {name for name, p in self.start.named_parameters() if p in chosen}
+        return frozenset(name for name, p in self.model.named_parameters() if p in chosen)
 
     @cached_property
     def start(self) -> nn.Module:
