@@ -311,6 +311,17 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, rng: np.random.Generator, mo
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
 
 
+def test_what_a_killed_process_left_is_removed_before_space_is_measured(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = save_images(tmp_path / "a.parquet", [encode(rng.integers(0, 256, (4, 5), dtype=np.uint8))] * 30, [0, 1] * 15)
+    usage, left = cache.shutil.disk_usage(tmp_path), tmp_path / "cache" / f".torchlasso-{'0' * 16}.part"
+    left.parent.mkdir()
+    left.write_bytes(bytes(100))  # nobody has a lock on it
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=10 if left.exists() else usage.free))
+    assert prepared(spec, "always", {}, {}).train[0][:1].numel() == 20
+
+
 def _full(replacing: Callable[..., Any]) -> Callable[..., Any]:
     """Make a file that takes a few bytes only."""
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -285,6 +288,24 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(
             load_splits(str(spec), selected(text=("text",)), SplitOptions(stream=StreamOptions("always")))
     assert not [*(tmp_path / "cache").glob("*.arrow*"), *(tmp_path / "cache").glob(".torchlasso*")]
     assert_same(spec, text=("text",))
+
+
+def killed(spec: Path) -> None:
+    """Read texts onto the disk, in a process that is killed when it begins to tokenise them."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(TextEncoding, "tokenise", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        load_splits(str(spec), selected(text=("text",)), SplitOptions(stream=StreamOptions("always")))
+
+
+def test_nothing_is_left_of_a_killed_process(tmp_path: Path, rng: np.random.Generator) -> None:
+    spec, folder = written(tmp_path / "a.parquet", drawn(rng)), tmp_path / "cache"
+    process = multiprocessing.get_context("spawn").Process(target=killed, args=(spec,))
+    process.start()
+    process.join(100)
+    assert process.exitcode == -signal.SIGKILL
+    assert [*folder.glob(".torchlasso*")]
+    assert_same(spec, text=("text",))
+    assert not [*folder.glob(".torchlasso*")]
 
 
 def test_a_disk_that_is_too_small_is_said_before(

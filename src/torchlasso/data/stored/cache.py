@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from torchlasso._core.extras import require
-from torchlasso._core.files import read_json, replacing, write_json
+from torchlasso._core.files import read_json, replacing, sweep, write_json
 from torchlasso._core.readable import byte_size
 from torchlasso._core.text import first_line
 from torchlasso.data.stored.unused import forget, make_space, remove_unused, use
@@ -121,6 +121,7 @@ def _make_folder(what: str) -> None:
 
 
 def _need_space(size: int, what: str) -> None:
+    sweep(folder())  # parts of files that killed processes left behind take space
     make_space(folder(), size)
     free = shutil.disk_usage(folder()).free
     if size > free:
