@@ -1,4 +1,4 @@
-"""Tables of many columns, and tables with a column of groups."""
+"""Tables of many columns or long ones, and tables with a column of groups."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -89,3 +91,16 @@ def test_an_array_without_names_has_no_column_of_groups(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.eye(4), y=np.arange(4) % 2)
     with pytest.raises(ValueError, match="group=, time=, categories=, text= and weight= do not apply"):
         load_rows(str(tmp_path / "a.npz"), group="mouse")
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_long_columns_of_text_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Arrow refuses a chunk of text whose result might have 2 GB or more."""
+    columns = {"a": ["Red", " red", "", "BLUE "] * 5, "b": ["u", "na", "v", "x"] * 5, "c": ["1", "2.5", "?", ""] * 5}
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({**columns, "label": ["no", "yes"] * 10}), path, row_group_size=rows)
+    whole = load_rows(str(path))
+    monkeypatch.setattr(text_columns, "LARGEST", 8)
+    pieces = load_rows(str(path))
+    assert pieces.features == whole.features
+    assert torch.equal(pieces.x, whole.x)

@@ -193,8 +193,8 @@ def _numbers(pa: Any, column: Any, name: str, origin: str) -> Array:
 
 
 def _category(pa: Any, column: Any) -> Category:
-    coded = trimmed(pa, column).combine_chunks()
-    coded = (coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded).dictionary_encode()
+    coded = trimmed(pa, column).dictionary_encode().combine_chunks()  # encoded first: a chunk of text has at most 2 GB
+    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return Category(codes.astype(np.int32), tuple(coded.dictionary.to_pylist()))
 

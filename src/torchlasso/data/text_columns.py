@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +17,7 @@ DECIMAL = re.compile(NUMBER)
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?)?$"
 ZONED = DATE.removesuffix(")?$") + "(Z|[+-][0-9]{2}:?[0-9]{2}))$"
 AT_ONCE = 1_000_000  # values whose type is found in one call
+LARGEST = 1 << 28  # bytes of a chunk of text
 
 
 def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING) -> list[Any]:
@@ -44,7 +45,8 @@ def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING) -> 
 def _typed_together(pa: Any, columns: Sequence[Any], missing: Sequence[str]) -> list[Any]:
     compute = require("pyarrow.compute", "data", "reading tables")
     rows = len(columns[0])
-    text = pa.chunked_array([chunk for column in columns for chunk in column.iterchunks()], pa.string())
+    chunks = (chunk for column in columns for chunk in column.iterchunks())
+    text = pa.chunked_array([piece for chunk in chunks for piece in _pieces(chunk)], pa.string())
     trimmed = compute.utf8_trim_whitespace(text)
     blank = compute.is_in(compute.utf8_lower(trimmed), value_set=pa.array(missing))
     filled = compute.if_else(blank, pa.scalar(None, pa.string()), trimmed)
@@ -71,6 +73,16 @@ def _typed_together(pa: Any, columns: Sequence[Any], missing: Sequence[str]) -> 
         found += [values.slice(i * rows, rows) for i in range(count)]
         start += count
     return found
+
+
+def _pieces(chunk: Any) -> Iterator[Any]:
+    """Yield a chunk in parts: arrow refuses a chunk whose result might have 2 GB or more, such as in lower case."""
+    if chunk.nbytes > LARGEST and len(chunk) > 1:
+        half = len(chunk) // 2
+        yield from _pieces(chunk[:half])
+        yield from _pieces(chunk[half:])
+    else:
+        yield chunk
 
 
 def _dates(pa: Any, text: Any, kind: Any) -> Any:
