@@ -36,7 +36,7 @@ def one_registry() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def operators_listed_once() -> Iterator[None]:
     """Let torch list its operators once, and again when there are more: each decomposition would list them 50 times."""
     from torch._export import utils
@@ -52,6 +52,21 @@ def operators_listed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, "_materialize_cpp_cia_ops", list_new_ones)
         yield
+
+
+@pytest.fixture
+def forked_workers() -> Iterator[None]:
+    """Workers of joblib that are forked from the server of tests/support/programs.py, which has imported all."""
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.backend.context import set_start_method
+
+    import tests.support.programs  # noqa: F401  it sets the server up
+
+    set_start_method("forkserver", force=True)
+    get_reusable_executor(max_workers=1).shutdown(kill_workers=True)  # the next one is made anew
+    yield
+    set_start_method(None, force=True)
+    get_reusable_executor(max_workers=1).shutdown(kill_workers=True)
 
 
 @pytest.hookimpl(optionalhook=True)  # without xdist nobody asks

@@ -20,10 +20,10 @@ import pytest
 
 import torchlasso
 from tests.support.pages import short_pages
+from tests.support.selecting import few_points
 from torchlasso.cli.main import main
 from torchlasso.optim import Proximal
 from torchlasso.penalties import MCP
-from torchlasso.runs.selecting import computing
 
 pytestmark = pytest.mark.slow
 
@@ -54,8 +54,7 @@ def test_every_block_of_code_runs_in_the_order_of_the_page(
     page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space: dict[str, object] = {"__name__": page.stem}
-    monkeypatch.setattr(computing, "LAMS", 10)
-    monkeypatch.setattr(computing, "THRESHOLDS", 20)
+    few_points(monkeypatch)
     for kind, code in blocks(page):
         if kind == "python":
             with joblib.parallel_config("sequential"):  # in processes, everything would be imported again

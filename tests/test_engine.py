@@ -1,4 +1,4 @@
-"""Many trainings in processes: the same results, to the bit, with workers that are killed, by joblib and on Ray."""
+"""Many trainings in processes: the same results, to the bit, with workers that are killed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 
 from tests.support import workers as work
 from torchlasso.engine import Engine
-
-NUMBERS = range(4)
 
 
 def test_one_job_runs_in_this_process_and_lazily() -> None:
@@ -29,23 +27,14 @@ def test_one_job_runs_in_this_process_and_lazily() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")  # of loky
-@pytest.mark.parametrize("name", ["joblib", "ray"])
-def test_a_killed_worker_changes_no_bit(name: str, tmp_path: Path) -> None:
-    """Two threads would change the last bits of the sums."""
-    wanted = Engine(jobs=1).results(work.squared, NUMBERS, lambda number: (number, number))
-    assert {threads for _, _, threads in wanted} == {1}
-    with Engine(name, jobs=2).started() as workers:
-        found = dict(
-            workers.run(work.squared_once_killed, NUMBERS, lambda number: (number, number, tmp_path / "killed"))
-        )
-        assert [found[number] for number in NUMBERS] == wanted
-        assert (tmp_path / "killed").exists()
-        with pytest.raises(ValueError, match="1 is refused"):
-            dict(workers.run(work.refused, NUMBERS, lambda number: (number,)))
+def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
+    work.check_that_a_killed_worker_changes_no_bit(Engine("joblib", jobs=2), tmp_path / "killed")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 def test_a_training_that_always_kills_its_worker_is_found_and_the_others_are_done() -> None:
     with Engine(jobs=2).started() as workers:
         keys = [0, 2, 1, 3]

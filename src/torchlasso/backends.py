@@ -11,7 +11,6 @@ from typing import Any
 from torchlasso._core.extras import require
 from torchlasso.startup import leaving_interrupts_here
 
-STREAMING = "torchlasso-ray"  # the name under which joblib knows the backend
 CLEANED = "ignore:resource_tracker"  # the start of its warnings
 
 
@@ -25,18 +24,22 @@ def without_warnings_of_cleaning() -> Iterator[None]:
 
 @contextmanager
 def on_ray(joblib: Any, jobs: int | None) -> Iterator[None]:
-    """Make Ray the backend of joblib; a local cluster is started if there is none, and stopped at the end."""
+    """Make Ray the backend of joblib; a local cluster is started if there is none, and stopped at the end.
+
+    Its workers stay for all calls of joblib until then.
+    """
     ray = require("ray", "ray", "--engine ray")
     own = not ray.is_initialized()
     if own:
         local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": _cores(jobs), "include_dashboard": False}
         with leaving_interrupts_here(), _modules_of_this_process():
             ray.init(log_to_driver=False, logging_level="ERROR", **local)
+    workers = _streaming()()
     try:
-        joblib.register_parallel_backend(STREAMING, _streaming())
-        with joblib.parallel_config(STREAMING, n_jobs=jobs):
+        with joblib.parallel_config(workers, n_jobs=jobs):
             yield
     finally:
+        workers.end()
         if own:
             ray.shutdown()
 
@@ -67,7 +70,35 @@ def _cores(jobs: int | None) -> int:
 
 
 def _streaming() -> type:
-    """Return joblib's backend for Ray with results that are returned as they fall, which Ray's pool can do."""
+    """Return joblib's backend for Ray with results that are returned as they fall, and with workers that stay.
+
+    That of Ray starts its workers anew in each call of joblib, and each of them imports torch for seconds.
+    """
     from ray.util.joblib.ray_backend import RayBackend
 
-    return type("StreamingRay", (RayBackend,), {"supports_return_generator": True})
+    class StreamingRay(RayBackend):
+        supports_return_generator = True
+        started = size = 0  # the number of workers that was asked for, and that there is
+
+        def configure(self, n_jobs: int = 1, parallel: Any = None, *args: Any, **options: Any) -> int:
+            if self._pool is None or self.started != n_jobs:
+                self.end()
+                self.size = super().configure(n_jobs, parallel, *args, **options)
+                self.started = n_jobs
+            self.parallel = parallel
+            return self.size
+
+        def terminate(self) -> None:  # after each call
+            self.reset_batch_stats()
+            if self._pool is not None:  # the arguments of the call may go
+                self._pool._registry.clear()
+                self._pool._registry_hashable.clear()
+
+        def abort_everything(self, ensure_ready: bool = True) -> None:
+            self.end()
+            super().abort_everything(ensure_ready)
+
+        def end(self) -> None:
+            super().terminate()
+
+    return StreamingRay

@@ -27,8 +27,3 @@ def small() -> nn.Module:
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``.pt2`` file that our own export wrote."""
     return good_file(tmp_path_factory.mktemp("good"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_exports(operators_listed_once: None) -> None:
-    pass

@@ -120,19 +120,6 @@ def amounts(tables: Path) -> Path:
 
 
 @pytest.fixture
-def forked_workers() -> Iterator[None]:
-    """Workers of joblib that are forked from the server of imported programs, for tests in which they die."""
-    from joblib.externals.loky import get_reusable_executor
-    from joblib.externals.loky.backend.context import set_start_method
-
-    set_start_method("forkserver", force=True)
-    get_reusable_executor(max_workers=1).shutdown(kill_workers=True)  # the next one is made anew
-    yield
-    set_start_method(None, force=True)
-    get_reusable_executor(max_workers=1).shutdown(kill_workers=True)
-
-
-@pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a module with a user's models, in the current folder."""
     name = "models_of_ones_own"

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from tests.support.command_line import succeed
-from tests.support.selecting import FAST, NAMES, made_genes, made_patients, write
+from tests.support.selecting import FAST, NAMES, few_points, made_genes, made_patients, write
 from torchlasso.cli.main import main
 from torchlasso.estimators import base
 from torchlasso.estimators.network_path import TrainingLength
 from torchlasso.figures import _style
-from torchlasso.runs.selecting import computing
 
 pytestmark = pytest.mark.slow
 
@@ -26,10 +25,8 @@ FASTEST = ("--pairs", "2", "--folds", "2", "--jobs", "1")
 
 @pytest.fixture(scope="module", autouse=True)
 def fewer_points() -> Iterator[None]:
-    """Solve for fewer values of λ than a user's selection, whose number changes only how fine its curves are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(computing, "LAMS", 10)
-        patch.setattr(computing, "THRESHOLDS", 20)
+        few_points(patch)
         yield
 
 
@@ -137,7 +134,7 @@ def test_numbers_and_the_rule_of_one_standard_error(cli: Any, genes: dict[str, A
 
 def test_a_network(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the product of two features says anything, which no linear model sees."""
-    monkeypatch.setattr(base, "TrainingLength", lambda epochs, *rest: TrainingLength(epochs // 2, *rest))
+    monkeypatch.setattr(base, "TrainingLength", lambda epochs, *rest: TrainingLength(epochs // 4, *rest))
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 6))
     columns: dict[str, Any] = {f"f{i}": [f"{value:.4f}" for value in x[:, i]] for i in range(6)}

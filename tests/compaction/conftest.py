@@ -14,8 +14,3 @@ def seeded() -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_exports(operators_listed_once: None) -> None:
-    pass

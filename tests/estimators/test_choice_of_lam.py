@@ -32,10 +32,10 @@ SHORT: dict[str, Any] = {"hidden": (8,), "epochs": 60, "points": 2, "random_stat
 @pytest.mark.parametrize(
     "estimator",
     [
-        FeatureSelector(SparseClassifier(hidden=(), points=1), features="best", lams=[0.1, 0.3], cv=2),
+        FeatureSelector(SparseClassifier(hidden=(), points=1, tol=1e-5), features="best", lams=[0.1, 0.3], cv=2),
         FeatureSelector(SparseRegressor(hidden=(), points=1), features=1),
-        SparseClassifierCV(hidden=(), points=1, lams=[0.1, 0.3], cv=2),
-        SparseRegressorCV(hidden=(), points=1, lams=[0.1, 0.3], cv=2),
+        SparseClassifierCV(hidden=(), points=1, lams=[0.1, 0.3], cv=2, tol=1e-5),
+        SparseRegressorCV(hidden=(), points=1, lams=[0.1, 0.3], cv=2, tol=1e-5),
     ],
     ids=["selector by cross-validation", "selector of one", "classifier", "regressor"],
 )
@@ -76,6 +76,7 @@ def test_one_standard_error_is_sparser_and_hardly_worse() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("hidden", [(), (8,)])
 def test_folds_in_several_processes_give_the_same_to_the_bit(hidden: tuple[int, ...]) -> None:
     x, y = make_classification(90, 8, random_state=0)

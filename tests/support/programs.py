@@ -28,6 +28,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _IMPORTS = ["torchlasso.cli.main", "torchlasso.cli.train", "torchlasso.cli.path", "tests.support.pages"]
 _IMPORTS += ["torch.distributed.nn", "torch._dynamo", "torch._inductor.compile_fx", "torch._export"]
 _IMPORTS += ["torch.export._trace", "pandas", "pyarrow.csv", "scipy.stats", "matplotlib.backends.backend_agg"]
+_IMPORTS += ["torchlasso.estimators"]
 _CONTEXT.set_forkserver_preload(_IMPORTS)
 
 

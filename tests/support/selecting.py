@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+
+from torchlasso.runs.selecting import computing
 
 NAMES = [f"gene {i}" for i in range(12)]
 FAST = ("--pairs", "3", "--folds", "3", "--jobs", "1")
+
+
+def few_points(patch: pytest.MonkeyPatch) -> None:
+    """Solve for fewer values of λ, and less closely, than a user's selection: only its curves are finer."""
+    patch.setattr(computing, "LAMS", 8)
+    patch.setattr(computing, "THRESHOLDS", 12)
+    patch.setattr(computing, "CLOSE", 1e-3)
 
 
 def write(path: Path, columns: dict[str, Any]) -> Path:
@@ -41,3 +52,10 @@ def made_patients() -> dict[str, Any]:
     columns["months"] = [f"{value:.2f}" for value in months.clip(max=24)]
     columns["relapse"] = (months < 24).astype(int).tolist()
     return columns
+
+
+def same_selection(folder: Path, other: Path) -> bool:
+    """Return whether two selections are the same to the bit, the page with its pictures included."""
+    records = [json.loads((path / "selection.json").read_text()) | {"seconds": 0} for path in (folder, other)]
+    features = [(path / "features.csv").read_bytes() for path in (folder, other)]
+    return records[0] == records[1] and features[0] == features[1]

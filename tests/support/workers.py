@@ -6,7 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import torch
+
+from torchlasso.engine import Engine
 
 
 def squared(number: int, seed: int) -> tuple[int, float, int]:
@@ -45,3 +48,16 @@ def given(value: object) -> object:
 def first_number(layer: torch.nn.Module, numbers: torch.Tensor) -> float:
     """The first of the numbers."""
     return float(numbers[0, 0])
+
+
+def check_that_a_killed_worker_changes_no_bit(engine: Engine, mark: Path) -> None:
+    """Run :func:`squared` in the workers of an engine; two threads would change the last bits of the sums."""
+    numbers = range(4)
+    wanted = Engine(jobs=1).results(squared, numbers, lambda number: (number, number))
+    assert {threads for _, _, threads in wanted} == {1}
+    with engine.started() as workers:
+        found = dict(workers.run(squared_once_killed, numbers, lambda number: (number, number, mark)))
+        assert [found[number] for number in numbers] == wanted
+        assert mark.exists()
+        with pytest.raises(ValueError, match="1 is refused"):
+            dict(workers.run(refused, numbers, lambda number: (number,)))
