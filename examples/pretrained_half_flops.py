@@ -15,12 +15,12 @@ from transformers import AutoModelForSequenceClassification, BertConfig, Trainer
 import torchlasso as tl
 from torchlasso.integrations.transformers import save_small, sparsify
 
-WORDS, LENGTH, EPOCHS = 100, 16, 8
+WORDS, LENGTH, ROWS, EPOCHS = 100, 16, 1000, 8
 
 
 def texts(seed: int) -> list[dict[str, torch.Tensor]]:
     """Make texts up; the class is whether one of seven words is there."""
-    tokens = torch.randint(1, WORDS, (1000, LENGTH), generator=torch.Generator().manual_seed(seed))
+    tokens = torch.randint(1, WORDS, (ROWS, LENGTH), generator=torch.Generator().manual_seed(seed))
     return [{"input_ids": text, "labels": (text < 8).any().long()} for text in tokens]
 
 

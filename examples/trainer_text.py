@@ -13,12 +13,12 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 import torchlasso as tl
 from torchlasso.integrations.transformers import save_small, sparsify
 
-WORDS, LENGTH, EPOCHS = 100, 16, 10
+WORDS, LENGTH, ROWS, EPOCHS = 100, 16, 1000, 10
 
 
 def main() -> None:
     torch.manual_seed(0)
-    tokens = torch.randint(1, WORDS, (1200, LENGTH))
+    tokens = torch.randint(1, WORDS, (ROWS + 200, LENGTH))
     labels = (tokens < 8).any(dim=1).long()  # whether one of seven words is there
     rows = [{"input_ids": text, "labels": label} for text, label in zip(tokens, labels, strict=True)]
     config = BertConfig(
@@ -33,7 +33,7 @@ def main() -> None:
     args = TrainingArguments(
         "trainer-text", num_train_epochs=EPOCHS, per_device_train_batch_size=32, learning_rate=2e-3, report_to="none"
     )
-    trainer = Trainer(model, args, train_dataset=rows[:1000], eval_dataset=rows[1000:])
+    trainer = Trainer(model, args, train_dataset=rows[:ROWS], eval_dataset=rows[ROWS:])
 
     # the lines that make it sparse
     units = tl.Units(model, {"input_ids": tokens[:2]})
@@ -44,8 +44,8 @@ def main() -> None:
     trainer.train()
     small, report = tl.compact(model, {"input_ids": tokens[:2]}, return_report=True)
     print(report)
-    answers = small.eval()(input_ids=tokens[1000:]).logits.argmax(dim=1)
-    print(f"test accuracy {(answers == labels[1000:]).float().mean():.1%}")
+    answers = small.eval()(input_ids=tokens[ROWS:]).logits.argmax(dim=1)
+    print(f"test accuracy {(answers == labels[ROWS:]).float().mean():.1%}")
     print(save_small(small, "trainer-text-small", {"input_ids": tokens[:2]}))
 
 

@@ -16,7 +16,7 @@ from torchlasso.runs.finished import open_run
 
 pytestmark = pytest.mark.slow
 
-TRAIN = ("--model", "mlp:width=16,depth=1", "--encoding", "embedding", "--batch-size", "32", "--lr", "0.01")
+TRAIN = ("--model", "mlp:width=16,depth=1", "--encoding", "embedding", "--batch-size", "32", "--lr", "0.02")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def shops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(shops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
-    succeed("train", "--data", shops, *TRAIN, "--epochs", "30", "--features", "2", "--over", "inputs", "--out", run)
+    succeed("train", "--data", shops, *TRAIN, "--epochs", "15", "--features", "2", "--over", "inputs", "--out", run)
     return run
 
 

@@ -134,7 +134,7 @@ def test_numbers_and_the_rule_of_one_standard_error(cli: Any, genes: dict[str, A
 
 def test_a_network(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the product of two features says anything, which no linear model sees."""
-    monkeypatch.setattr(base, "TrainingLength", lambda epochs, *rest: TrainingLength(epochs // 4, *rest))
+    monkeypatch.setattr(base, "TrainingLength", lambda epochs, *rest: TrainingLength(epochs // 2, *rest))
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 6))
     columns: dict[str, Any] = {f"f{i}": [f"{value:.4f}" for value in x[:, i]] for i in range(6)}

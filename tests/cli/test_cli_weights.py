@@ -99,6 +99,8 @@ def test_the_folds_of_a_path_have_their_weights(cli: Any, table: Path, tmp_path:
         "3",
         "--epochs",
         "1",
+        "--epochs-each",
+        "1",
         "--folds",
         "2",
         "--jobs",

@@ -68,7 +68,7 @@ def networks(draw: Callable[..., Any]) -> Network:
 
 
 @given(networks(), st.integers(0, 2**20), st.booleans())
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_outputs_stay_and_a_compacted_model_stays_the_same(network: Network, seed: int, wholly: bool):
     with torch.random.fork_rng():
         torch.manual_seed(seed)

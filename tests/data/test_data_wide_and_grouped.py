@@ -33,7 +33,7 @@ def test_a_header_longer_than_a_block_of_arrow(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_time_grows_with_the_columns_only_linearly(tmp_path: Path) -> None:
     seconds = []  # of processor time, which other programs hardly change
-    for count in (5_000, 5_000, 20_000):  # the first one imports the readers
+    for count in (50, 5_000, 20_000):  # the first one imports the readers
         rows = [[f"{i % 7}.5" for i in range(count)] + [str(k % 2)] for k in range(10)]
         path = write(tmp_path / f"{count}.csv", [*map(str, range(count)), "y"], rows)
         start = time.process_time()

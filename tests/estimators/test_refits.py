@@ -145,7 +145,7 @@ def test_relaxed_scores_choose_fewer_features() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100, 30))
     y = x[:, :4] @ [3, -3, 2, 2] + rng.normal(size=100)
-    options: dict[str, Any] = {"hidden": (), "lams": 12, "cv": 4, "tol": 1e-5}
+    options: dict[str, Any] = {"hidden": (), "lams": 12, "cv": 4, "tol": 1e-4}
     plain, relaxed = (SparseRegressorCV(relaxed=each, **options).fit(x, y) for each in (False, True))
     assert relaxed.support_.nonzero()[0].tolist() == [0, 1, 2, 3]
     assert plain.support_.sum() > 4

@@ -29,6 +29,7 @@ def test_an_example_runs(name, tmp_path, monkeypatch, capsys):
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     monkeypatch.setattr(example, "EPOCHS", 1)
+    monkeypatch.setattr(example, "ROWS", 160, raising=False)
     example.main()
     assert capsys.readouterr().out
 

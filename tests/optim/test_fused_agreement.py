@@ -13,6 +13,7 @@ from torchlasso.optim.fused import inductor, memory
 pytestmark = pytest.mark.slow
 
 STEPS = 200
+HALF = 100  # of them, enough where no block has to come back
 OPTIMIZERS = {
     "SGD": (tl.ProxSGD, {"lr": 0.4}),
     "SGD momentum": (tl.ProxSGD, {"lr": 0.04, "momentum": 0.9}),
@@ -135,10 +136,10 @@ def events(zeros: torch.Tensor, over) -> tuple[int, int, int]:
 @pytest.mark.parametrize("case", FULLEST)
 def test_single_weights(case):
     penalised = third(case)
-    theirs, ours = both(case, penalised, 1.2)
+    theirs, ours = both(case, penalised, 1.2, steps=HALF)
     assert_same_training(theirs, ours, penalised)
     for name, zeros in zip(penalised, theirs[1], strict=True):
-        assert zeros[STEPS // 2 :].any(), name
+        assert zeros[HALF // 2 :].any(), name
         assert not zeros[-1].all(), name
 
 
@@ -201,7 +202,7 @@ def test_the_size_of_the_pieces_is_nothing_to_the_result(case, monkeypatch):
 def test_single_precision(case, name, pieces):
     # a zero may come a step sooner or later, and later weights may differ
     penalised, swing = (third(case), 1.2) if name == "single weights" else (over_blocks(name), 0.9)
-    theirs, ours = both(case, penalised, swing, torch.float32)
+    theirs, ours = both(case, penalised, swing, torch.float32, steps=HALF)
     zeros, found = (torch.cat([each.flatten() for each in result[1]]) for result in (theirs, ours))
     assert (zeros != found).sum() <= 0.001 * zeros.sum()
     weights, fused = (torch.cat([w.flatten() for w in result[0]]) for result in (theirs, ours))

@@ -180,7 +180,7 @@ class SparseCoxCV(SparseSurvival, CrossValidatedStrength):
         >>> x = rng.normal(size=(200, 20))
         >>> time = rng.exponential(np.exp(-x[:, 3] + x[:, 7]))
         >>> survived = np.stack([time < 2, time.clip(max=2)], axis=1)  # observed until 2
-        >>> SparseCoxCV(hidden=(), rule="one-se").fit(x, survived).support_.nonzero()[0]
+        >>> SparseCoxCV(hidden=(), rule="one-se", lams=10).fit(x, survived).support_.nonzero()[0]
         array([3, 7])
     """
 

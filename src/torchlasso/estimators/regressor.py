@@ -164,6 +164,6 @@ class SparseRegressorCV(SparseRegression, CrossValidatedStrength):
     Examples:
         >>> x = np.random.default_rng(0).normal(size=(100, 20))
         >>> y = x[:, 3] - 2 * x[:, 7] + 0.5 * np.random.default_rng(1).normal(size=100)
-        >>> SparseRegressorCV(hidden=(), rule="one-se").fit(x, y).support_.nonzero()[0]
+        >>> SparseRegressorCV(hidden=(), rule="one-se", lams=10).fit(x, y).support_.nonzero()[0]
         array([3, 7])
     """

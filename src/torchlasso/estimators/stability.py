@@ -94,9 +94,9 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
     q-values).
 
     Examples:
-        >>> x = np.random.default_rng(0).normal(size=(200, 40))
+        >>> x = np.random.default_rng(0).normal(size=(200, 20))
         >>> y = x[:, 3] - x[:, 7] + np.random.default_rng(1).normal(size=200)
-        >>> selector = StabilitySelection(SparseRegressor(hidden=()), fdr=0.1, pairs=10, random_state=0).fit(x, y)
+        >>> selector = StabilitySelection(SparseRegressor(hidden=()), fdr=0.1, pairs=5, random_state=0).fit(x, y)
         >>> selector.get_support(indices=True)
         array([3, 7])
         >>> selector.transform(x).shape
