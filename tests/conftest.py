@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import torch
 from tests.support.kernels import read_headers_once
 
 read_headers_once()
+# pytest gives its handlers to loggers that do not propagate, and torch describes each graph while this one has any
+logging.getLogger("torch.__trace").propagate = True
 
 
 @pytest.fixture(scope="session", autouse=True)
