@@ -93,6 +93,16 @@ def test_rows_on_the_disk_give_the_same_weights(cli: Any, shops: Path, tmp_path:
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_a_sweep_trains_as_train_does(cli: Any, shops: Path, tmp_path: Path, stream: str) -> None:
+    options = ("--data", shops, *TRAIN, "--epochs", "1", "--stream", stream)
+    swept = cli("sweep", *options, "--vary", "lam=1e-3,1e-2", "--jobs", "1", "--keep-all", "--out", tmp_path / "sweep")
+    assert swept.code == 0, swept.err
+    assert cli("train", *options, "--lam", "1e-2", "--out", tmp_path / "run").code == 0
+    files = (tmp_path / "run", tmp_path / "sweep" / "trials" / "0002")
+    assert len({(folder / "model.safetensors").read_bytes() for folder in files}) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [

@@ -57,6 +57,31 @@ def test_a_model_comes_back_from_a_folder(compacted, tmp_path):
     assert again == first
 
 
+class Words(nn.Module, SparseHubMixin):
+    """Looked up words, of which the third number is not used."""
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.layer = nn.Embedding(9, width, padding_idx=0), nn.Linear(width, 3)
+        with torch.no_grad():
+            self.words.weight[:, 2] = 0
+
+    def forward(self, x):
+        return self.layer(self.words(x).mean(1))
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_embeddings_come_back_from_a_folder(compacted, tmp_path):
+    net, x = Words(), torch.randint(9, (5, 4))
+    saved = tl.compact(net, x) if compacted else net
+    saved.save_pretrained(tmp_path)
+    found = Words.from_pretrained(tmp_path)
+    assert found.words.embedding_dim == (7 if compacted else 8)
+    assert found.words.padding_idx == 0
+    assert torch.equal(found(x), saved.eval()(x))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_a_model_of_another_precision_comes_back_in_it(dtype, tmp_path):
     net = sparse().to(dtype)
