@@ -73,6 +73,17 @@ def test_the_code_is_never_much_longer_than_the_entropy(density: float, arrangem
     assert used + 16 * size * share <= 1.024 * size * (16 * share + entropy) + 7
 
 
+@pytest.mark.parametrize("low_bits", range(7, 13))
+def test_far_apart_positions_are_read_back(low_bits: int) -> None:
+    """Low bits that fill a byte, and more of them."""
+    rng = np.random.default_rng(low_bits)
+    marked = rng.random(40 << low_bits) < 0.7 / (1 << low_bits)
+    code, best = encode(marked)
+    assert low_bits - 1 <= best <= low_bits + 1
+    places = np.concatenate([*decode(code, best, marked.size, int(marked.sum()))])
+    assert np.array_equal(places, np.flatnonzero(marked))
+
+
 CODE, LOW_BITS = encode(np.arange(1000) % 17 == 3)
 COUNT = 59
 

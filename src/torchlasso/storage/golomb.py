@@ -113,26 +113,43 @@ def _places_of_mask(code: ByteArray, size: int, count: int) -> Iterator[Integers
 
 
 def _coded_places(code: ByteArray, low_bits: int, size: int, count: int) -> Iterator[Integers]:
-    done, place, end = 0, -1, -1  # the number of marks, the position of the last one, and the end of its unary part
+    # Up to mark i there are i marks, and the elements of all gaps: 2ᵏ for each 0 of the unary part, and the low bits.
+    done, low, end = (
+        0,
+        0,
+        -1,
+    )  # the number of marks, the sum of their low bits, and the end of the last in the unary part
     unary = 8 * code.size - low_bits * count
     for start in range(0, unary, PIECE):
-        ends = start + np.flatnonzero(_bits(code, low_bits * count + start, min(PIECE, unary - start)))
-        if not ends.size:
+        bits = _bits(code, low_bits * count + start, min(PIECE, unary - start))
+        places = np.flatnonzero(bits.view(bool))  # much faster than of integers
+        if not places.size:
             continue
-        if done + ends.size > count:
+        if done + places.size > count:
             raise ValueError(f"it has more than {count} positions")
-        gaps = (np.diff(ends, prepend=end) - 1) << low_bits
-        for bit in range(low_bits):
-            gaps |= _bits(code, bit * count + done, ends.size).astype(np.int64) << bit
-        gaps += 1
-        places = np.cumsum(gaps, out=gaps)
-        places += place
-        done, place, end = done + ends.size, int(places[-1]), int(ends[-1])
-        if place >= size:
-            raise ValueError(f"it has a position of {place} in {size} places")
+        end = start + int(places[-1])
+        marks = np.arange(done, done + places.size)
+        places += start
+        places -= marks
+        places <<= low_bits
+        places += marks
+        sums = np.cumsum(_low(code, low_bits, count, done, places.size), dtype=places.dtype)
+        sums += low
+        places += sums
+        done, low = done + places.size, int(sums[-1])
+        if places[-1] >= size:
+            raise ValueError(f"it has a position of {places[-1]} in {size} places")
         yield places
     if done < count or unary - (end + 1) > 7:
         raise ValueError(f"it has {done} positions instead of {count}")
+
+
+def _low(code: ByteArray, low_bits: int, count: int, start: int, number: int) -> Integers:
+    """Return the low bits of some gaps, as bytes if they fit, which is faster."""
+    found: Integers = np.zeros(number, np.uint8 if low_bits <= 8 else np.int64)
+    for bit in range(low_bits):
+        found |= _bits(code, bit * count + start, number).astype(found.dtype) << bit
+    return found
 
 
 def _bits(code: ByteArray, start: int, count: int) -> ByteArray:
