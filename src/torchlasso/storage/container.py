@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchlasso._core.files import replacing
 from torchlasso.compaction.resizing import Resizing
-from torchlasso.storage.records import DTYPES, Record
+from torchlasso.storage.records import DTYPES, Nonzeros, Record
 
 METADATA = "__metadata__"
 KEY = "torchlasso.storage"  # the key of the metadata, and of the version in their text
@@ -153,6 +153,15 @@ class Stored:
             if tensor.dtype == torch.bool and tensor.numel() and tensor.view(torch.uint8).max() > 1:
                 raise ValueError("it is bool and has other values than 0 and 1")
             return tensor
+
+    def nonzeros(self, name: str) -> Nonzeros:
+        """Read the nonzeros of one of the sparse tensors.
+
+        Raises:
+            ValueError: the stored bytes are not such a tensor; the message names the file.
+        """
+        with _refusing(self.path, f"{name!r:.80}: "):
+            return self.sparse[name].nonzeros_of(self.file.get_tensor(name).numpy())
 
 
 @contextmanager

@@ -24,7 +24,8 @@ def load(path: str | Path, *, into: nn.Module) -> None:
 
     Names, shapes and dtypes have to match ``into.state_dict()``; for a tensor with several names there, one is enough.
     The whole file is checked before the first tensor changes, and sizes are checked before anything is allocated: at
-    most another copy of the sparse tensors of ``into``. Nothing is unpickled.
+    most another copy of the sparse tensors of ``into``, and less for plain parameters, into which the nonzeros are
+    written. Nothing is unpickled.
 
     If the saved model was made smaller by :func:`torchlasso.compact` or :func:`torchlasso.shrink_`, ``into`` may be a
     fresh model of the full size. The same units are removed from it first: its parameters stay the same objects, and
@@ -71,16 +72,33 @@ def _load(path: str | Path, stored: Stored, into: nn.Module) -> None:
         if name not in found:
             raise ValueError(f"{name!r} of into has no values yet, and {path} has none for it")
         changes.tensors[name] = members[name]
-    tensors = {name: stored.tensor(name) for name in stored.outlines}
-    values = {name: tensors[found[name]] for name in (*ours, *aside)}
+    elsewhere = {*changes.tensors, *aside, *(name for group in groups for name in group)}
+    places = {
+        name: members[name]
+        for name, w in ours.items()
+        if found[name] in stored.sparse and name not in elsewhere and _is_memory_of(members.get(name), w)
+    }
+    nonzeros = {name: stored.nonzeros(found[name]) for name in places}
+    whole = dict.fromkeys(found[name] for name in (*ours, *aside) if name not in places)
+    tensors = {name: stored.tensor(name) for name in whole}
+    values = {name: places[name] if name in places else tensors[found[name]] for name in (*ours, *aside)}
     for first, *others in groups:
         for other in others:
             if not np.array_equal(as_bytes(values[first]), as_bytes(values[other])):
                 raise ValueError(f"{path} does not fit the model, where {first!r} and {other!r} are one tensor")
     with changes.applied(model, values), torch.no_grad():
+        for name, w in places.items():  # into the model's own memory, so that nothing is left to copy
+            nonzeros[name].write_to(w)
         model.load_state_dict({name: values[plain_name(name)] for name in model.state_dict()})
         for name, w in aside.items():
             w.copy_(values[name])
+
+
+def _is_memory_of(w: Tensor | None, state: Tensor) -> bool:
+    """True if an entry of the state is a plain parameter or buffer of numbers, on the CPU and without gaps."""
+    if w is None or type(w) not in (Tensor, nn.Parameter) or w.device.type != "cpu" or w.dtype == torch.bool:
+        return False
+    return w.is_contiguous() and w.data_ptr() == state.data_ptr() and not (w.is_conj() or w.is_neg())
 
 
 def _layers_as_two(stored: Stored) -> dict[str, tuple[int, int, int]]:

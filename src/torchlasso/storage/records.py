@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchlasso.storage.golomb import ByteArray, decode, encode, marked_places
+from torchlasso.storage.golomb import ByteArray, Integers, decode, encode, marked_places
 
 DTYPES = {
     "F64": torch.float64,
@@ -72,16 +72,45 @@ class Record:
         Raises:
             ValueError: the bytes do not fit the record.
         """
+        found = self.nonzeros_of(data)
+        w = torch.empty(self.shape, dtype=self.dtype)
+        found.write_to(w)
+        return w
+
+    def nonzeros_of(self, data: ByteArray) -> Nonzeros:
+        """Decode the values and their positions.
+
+        Raises:
+            ValueError: the bytes do not fit the record.
+        """
         size, end = math.prod(self.shape), self.nonzeros * self.values.itemsize
         if not 0 <= end <= data.size:
             raise ValueError(f"it has {data.size} bytes and {self.nonzeros} values of {self.values.itemsize}")
         stored = torch.from_numpy(data[:end].copy().view(f"u{self.values.itemsize}")).view(self.values)
-        values, done = _bits(stored.to(self.dtype)), 0
-        whole = np.zeros(size, f"u{self.dtype.itemsize}")
-        for places in decode(data[end:], self.low_bits, size, self.nonzeros):
-            whole[places] = values[done : done + places.size]
-            done += places.size
-        return torch.from_numpy(whole).view(self.dtype).reshape(self.shape)
+        small = np.int32 if size < 1 << 31 else np.int64
+        places: list[Integers] = [
+            some.astype(small) for some in decode(data[end:], self.low_bits, size, self.nonzeros) if some.size
+        ]
+        return Nonzeros(_bits(stored.to(self.dtype)), places)
+
+
+@dataclass(frozen=True)
+class Nonzeros:
+    """The bits of the values of a tensor that are not zero, and their positions, in order and in pieces."""
+
+    values: NDArray[Any]
+    places: list[Integers]
+
+    def write_to(self, w: Tensor) -> None:
+        """Write the whole tensor into a contiguous one of its size and dtype, piece by piece while a cache holds it."""
+        bits: NDArray[Any] = w.detach().view(-1).view(INTEGERS[w.itemsize]).numpy()
+        done, start = 0, 0
+        for places in self.places:
+            end = int(places[-1]) + 1
+            bits[start:end] = 0
+            bits[places] = self.values[done : done + places.size]
+            done, start = done + places.size, end
+        bits[start:] = 0
 
 
 def pack(w: Tensor, values: torch.dtype | None = None) -> tuple[Record, ByteArray]:
