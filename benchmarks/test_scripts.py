@@ -38,6 +38,7 @@ SMALL = {
     "peers": f"--data {MNIST} --methods latent pruning --sparsities 90 --epochs 4 --trials 1 --seeds 0 --out {{out}}",
     "short": "--models mlp --steps 100 --zeros 0.9 --methods latent pruning --out {out}",
     "recipes": "--seeds 0 --candidates latent --epochs 10 --out {out}",
+    "scaling": "--stages report-by-tensors --scale 0.01 --rounds 1",
     "shrinking": f"--data {MNIST} --model cnn --rows 500 --epochs 4 --seeds 0 --threads 1 --ways dense",
     "sparse_autoencoder": "--scales 1 --seeds 0 --out {out}",
     "startup": "--rounds 1 --epochs 1 --runs plain",

@@ -103,3 +103,15 @@ def test_pieces_of_equal_size_keep_equally_many():
     same_count([a, b])
     same_count([b, c])
     assert count_of(a) is count_of(c)
+
+
+def test_axes_that_are_bound_one_to_the_other_thousands_of_times_are_resolved():
+    """As in a model that adds a value in each of its layers; at first each axis knows the next one only."""
+    axes = [Axis(3) for _ in range(5_000)]
+    for axis, following in itertools.pairwise(axes):
+        axis.bound = following
+    assert resolve(axes[0]) is axes[-1]
+    assert all(axis.bound is axes[-1] for axis in axes[:-1])  # directly, so that it is not searched for again
+    end = product((Axis(1), Axis(3)))
+    axes[-1].bound = end
+    assert all(resolve(axis) is resolve(end) for axis in axes)

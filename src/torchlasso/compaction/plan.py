@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
@@ -247,10 +248,12 @@ class Folding:
 
     def _agree(self) -> None:
         """Record a shift if every user of the bias or running mean asks for the same one; otherwise refuse."""
+        uses: Counter[str] = Counter()
+        for node, name in self.trace.names.items():
+            uses[name] += len(node.users)
         for name, several in self._wanted.items():
             first = several[0][1]
-            uses = sum(len(node.users) for node, of in self.trace.names.items() if of == name)
-            if uses == len(several) and all(self._close(change, first) for _, change in several):
+            if uses[name] == len(several) and all(self._close(change, first) for _, change in several):
                 if first.any():
                     self.shifts[name] = first
                 continue

@@ -83,11 +83,22 @@ def parts_of(dim: Dim, kind: type[Product] | type[Sum]) -> tuple[Dim, ...]:
 def resolve(dim: Dim) -> Dim:
     """Return the current structure of a dimension."""
     if isinstance(dim, Axis):
-        if dim.bound is None:
-            return dim
-        dim.bound = resolve(dim.bound)
-        return dim.bound
+        return dim if dim.bound is None else _end_of_bounds(dim)
     return product(dim.parts) if isinstance(dim, Product) else concatenated(dim.parts)
+
+
+def _end_of_bounds(axis: Axis) -> Dim:
+    """Return the structure that a bound axis has, and bind all axes on the way to it directly."""
+    passed, found = [], axis.bound
+    while isinstance(found, Axis) and found.bound is not None:  # thousands of axes, where a model adds as many values
+        passed.append(found)
+        found = found.bound
+    if found is None:
+        raise ValueError("the axis is free")
+    found = resolve(found)
+    for each in (axis, *passed):
+        each.bound = found
+    return found
 
 
 def axes_of(dim: Dim) -> Iterator[Axis]:

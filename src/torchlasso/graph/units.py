@@ -78,9 +78,11 @@ class UnitMap:
             known, shape = self.flows[node], self.structure.shapes.get(node)
             where = unexpanded(known.kept) != 0
             where = where | unexpanded(known.depends) if varying else where
-            found = {axis: torch.zeros(axis.size, dtype=torch.bool) for axis in self._idle}
-            met = _note(found, shape.dims if isinstance(shape, Shaped) else (), where)
-            self._nonzero[node, varying] = {axis: found[axis] for axis in met}
+            dims = shape.dims if isinstance(shape, Shaped) else []
+            axes = dict.fromkeys(axis for dim in dims for axis in axes_of(dim) if axis in self._idle)
+            found = {axis: torch.zeros(axis.size, dtype=torch.bool) for axis in axes}
+            _note(found, dims, where)
+            self._nonzero[node, varying] = found
         return self._nonzero[node, varying]
 
     @cached_property
@@ -216,15 +218,14 @@ def _pin_together(axes: Iterable[Axis]) -> None:
                     pin(axis, AS_LARGE)
 
 
-def _note(found: dict[Axis, Tensor], dims: Sequence[Dim], where: Tensor) -> dict[Axis, None]:
-    """Add to the masks of axes the units that have an element where a mask is true; return the axes of the value.
+def _note(found: dict[Axis, Tensor], dims: Sequence[Dim], where: Tensor) -> None:
+    """Add to the masks of axes the units that have an element where a mask is true.
 
     Args:
         found: the masks by axis; they are changed.
         dims: the dimensions of the value.
         where: the mask of its elements, with size 1 along dimensions in which all elements are equal.
     """
-    met: dict[Axis, None] = {}
     for place, dim in enumerate(dims):
         axes = [axis for axis in dict.fromkeys(axes_of(dim)) if axis in found]
         if axes and where.numel():
@@ -233,5 +234,3 @@ def _note(found: dict[Axis, Tensor], dims: Sequence[Dim], where: Tensor) -> dict
             for axis in axes:
                 units = units_in(dim, axis)
                 found[axis][units[here & (units >= 0)]] = True
-        met |= dict.fromkeys(axes)
-    return met
