@@ -9,8 +9,14 @@ Speed: ResNet-50 with half of the units of every family set to zero: how long co
 it gives, to that of the whole model, beside the share of the operations. Torch-Pruning, which has no zeros to go by,
 removes half of the channels with the smallest weights.
 
+Transformers: BERT and ViT of the shapes of BERT-base and ViT-B, with random weights and fewer layers, which are all
+alike; half of the heads and of the neurons of each MLP are zero. The time of a batch of 16, to that of the dense model,
+beside the share of the operations. ``odd`` has 5 neurons fewer, so that no vector is filled, and is compacted with
+``multiple_of="auto"`` as well. Times are those of the thread, in turns.
+
     python benchmarks/compaction.py breadth
     python benchmarks/compaction.py speed --threads 2
+    python benchmarks/compaction.py transformers --layers 4
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +39,7 @@ from torch.utils._pytree import tree_leaves
 
 import torchlasso as tl
 from torchlasso._core.running import as_arguments
+from torchlasso._core.timing import clock, interleaved
 from torchlasso.graph import find_units
 from torchlasso.graph.axes import units_in
 from torchlasso.graph.precision import DOUBLE
@@ -43,15 +51,22 @@ RUNS = 15
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("breadth", "speed"))
+    parser.add_argument("part", choices=("breadth", "speed", "transformers"))
     parser.add_argument("--only", default="", help="breadth of the architectures with this in their names")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pixels", type=int, default=224, help="height and width of ResNet-50's images")
+    parser.add_argument("--layers", type=int, default=4, help="of the transformers")
+    parser.add_argument("--batch", type=int, default=16, help="of the transformers")
     parser.add_argument("--channels-last", action="store_true", help="all models and images in that layout")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
-    breadth(arguments.only) if arguments.part == "breadth" else speed(arguments.pixels, arguments.channels_last)
+    if arguments.part == "breadth":
+        breadth(arguments.only)
+    elif arguments.part == "speed":
+        speed(arguments.pixels, arguments.channels_last)
+    else:
+        transformers(arguments.layers, arguments.batch)
 
 
 @torch.no_grad()
@@ -197,6 +212,58 @@ def latencies(models: dict[str, nn.Module], x: Tensor) -> dict[str, float]:
             if run >= 2:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(found) for name, found in times.items()}
+
+
+def bert(layers: int) -> tuple[nn.Module, Callable[[int], dict[str, Tensor]]]:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(num_hidden_layers=layers)
+    model = BertForSequenceClassification(config)
+    return model, lambda rows: {"input_ids": torch.randint(0, config.vocab_size, (rows, 128))}
+
+
+def vit(layers: int) -> tuple[nn.Module, Callable[[int], dict[str, Tensor]]]:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    model = ViTForImageClassification(ViTConfig(num_hidden_layers=layers, num_labels=1000))
+    return model, lambda rows: {"pixel_values": torch.randn(rows, 3, 224, 224)}
+
+
+@torch.no_grad()
+def halve_(model: nn.Module, more: int) -> None:
+    """Make half of the heads zero, and half of the neurons of each MLP with some more."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.in_features == 768 and module.out_features in (768, 3072):
+            is_mlp = module.out_features == 3072
+            gone = module.out_features // 2 + more * is_mlp
+            module.weight[:gone] = 0
+            module.bias[:gone] = 0
+
+
+def transformers(layers: int, batch: int) -> None:
+    print("| model | | neurons | share of the FLOPs | ms | to the dense model | FLOPs share to time share |")
+    print("|---|---|---|---|---|---|---|")
+    for name, build in (("BERT-base", bert), ("ViT-B", vit)):
+        torch.manual_seed(0)
+        models: dict[str, nn.Module] = {}
+        for way, more, multiple in (("half", 0, 1), ("odd", 5, 1), ("odd, auto", 5, "auto")):
+            model, rows = build(layers)
+            x = rows(batch)
+            models.setdefault("dense", model.eval())
+            model = copy.deepcopy(model).eval()
+            halve_(model, more)
+            models[way] = tl.compact(model, x if multiple == "auto" else rows(2), multiple_of=multiple)
+        flops = {way: flops_of(model, x) for way, model in models.items()}
+        with torch.inference_mode():
+            runs = {way: partial(model, **x) for way, model in models.items()}
+            times = interleaved(runs, 600, clock(torch.device("cpu")), rounds=(5, 7), slow=9)
+        seconds = {way: statistics.median(each) for way, each in times.items()}
+        for way, model in models.items():
+            share, ratio = flops[way] / flops["dense"], seconds[way] / seconds["dense"]
+            sizes = {layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear)}
+            neurons = max(sizes - {768, 1000})
+            cells = f"{neurons} | {share:.3f} | {1000 * seconds[way]:.0f} | {ratio:.3f} | {share / ratio:.2f} |"
+            print(f"| {name} | {way} | {cells}", flush=True)
 
 
 if __name__ == "__main__":

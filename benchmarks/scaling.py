@@ -137,8 +137,10 @@ STAGES = {
     "report-by-tensors": Stage(many_tensors, (100, 300, 1_000, 3_000)),
     "csv-by-rows": Stage(lambda n: _table(max(20, n), COLUMNS, "csv"), (10_000, 30_000, 100_000, 300_000)),
     "csv-by-columns": Stage(lambda n: _table(ROWS, max(1, n), "csv"), (300, 1_000, 3_000, 10_000)),
-    "parquet-by-rows": Stage(lambda n: _table(max(20, n), COLUMNS, "parquet"), (10_000, 30_000, 100_000, 300_000)),
-    "parquet-by-columns": Stage(lambda n: _table(ROWS, max(1, n), "parquet"), (300, 1_000, 3_000, 10_000)),
+    "parquet-by-rows": Stage(
+        lambda n: _table(max(20, n), COLUMNS, "parquet"), (100_000, 300_000, 1_000_000, 2_000_000)
+    ),
+    "parquet-by-columns": Stage(lambda n: _table(ROWS, max(1, n), "parquet"), (1_000, 3_000, 10_000, 30_000)),
 }
 
 

@@ -22,7 +22,7 @@ def compact(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
-    multiple_of: int = 1,
+    multiple_of: int | Literal["auto"] = 1,
     low_rank: bool = False,
     return_report: Literal[False] = False,
 ) -> nn.Module: ...
@@ -31,7 +31,7 @@ def compact(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
-    multiple_of: int = 1,
+    multiple_of: int | Literal["auto"] = 1,
     low_rank: bool = False,
     return_report: Literal[True],
 ) -> tuple[nn.Module, CompactionReport]: ...
@@ -39,7 +39,7 @@ def compact(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
-    multiple_of: int = 1,
+    multiple_of: int | Literal["auto"] = 1,
     low_rank: bool = False,
     return_report: bool = False,
 ) -> nn.Module | tuple[nn.Module, CompactionReport]:
@@ -53,7 +53,10 @@ def compact(
         model: any model that ``torch.export`` can export; it is not changed. Of a compiled model, the original is used.
         example_inputs: a tensor, a tuple of arguments or a dict of keyword arguments. A small batch is enough. Give all
             arguments that the model will be called with: a missing argument counts as never given.
-        multiple_of: the number of units in each family stays a multiple of this, which some hardware prefers.
+        multiple_of: the number of units in each family stays a multiple of this, which some hardware prefers. With
+            ``"auto"``, the layers of each family are timed with the exact number and with the next multiples of 8, 16
+            and 32, on this machine, with its present number of threads and the rows of ``example_inputs``; units
+            without effect stay where that is faster by at least 7 %. Give a batch as large as the model will run on.
         low_rank: also replace linear layers and convolutions of low rank, as :class:`~torchlasso.SingularValues` makes
             them, by two layers each, where these have fewer weights. Such a layer has other names in the
             ``state_dict``, ``NAME.0.weight`` and ``NAME.1.weight``, and the outputs are the same to 1e-5. Each layer
@@ -93,7 +96,7 @@ def compact(
 
 
 def compacted(
-    model: nn.Module, example_inputs: ExampleInputs, multiple_of: int = 1
+    model: nn.Module, example_inputs: ExampleInputs, multiple_of: int | Literal["auto"] = 1
 ) -> tuple[nn.Module, CompactionReport, Compaction]:
     """Return a smaller model with the same outputs, the report, and the compaction that makes it."""
     small, config, compaction = _small(model, example_inputs, multiple_of)
@@ -101,7 +104,9 @@ def compacted(
     return small, report_of(compaction, before, after, config), compaction
 
 
-def _small(model: nn.Module, example_inputs: ExampleInputs, multiple_of: int) -> tuple[nn.Module, str, Compaction]:
+def _small(
+    model: nn.Module, example_inputs: ExampleInputs, multiple_of: int | Literal["auto"]
+) -> tuple[nn.Module, str, Compaction]:
     """Return a smaller model, the change of its config in words, and the compaction."""
     check_model("compact: model", model)
     model = uncompiled(model)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.attempt import Attempt
 from torchlasso.compaction.coverage import missing_arguments, unread_parameters
 from torchlasso.compaction.layer_sizes import module_of
+from torchlasso.compaction.multiples import measured_multiples
 from torchlasso.compaction.plan import plan_removal
 from torchlasso.compaction.reads import numbers_read
 from torchlasso.compaction.report import Checked
@@ -33,14 +35,17 @@ Stays = dict[Axis, str]  # the axes whose units all stay, each with the reason
 
 @uncollected()
 def find_compaction(
-    model: nn.Module, example_inputs: ExampleInputs, multiple_of: int = 1, units: UnitMap | None = None
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    multiple_of: int | Literal["auto"] = 1,
+    units: UnitMap | None = None,
 ) -> Compaction:
     """Find the largest removal after which a copy of the model computes the same outputs.
 
     Args:
         model: it is not changed.
         example_inputs: example inputs of the model.
-        multiple_of: the number of units in each family stays a multiple of this.
+        multiple_of: the number of units in each family stays a multiple of this; ``"auto"``: of what is measured.
         units: the units of the model with its present values, if they are known.
 
     Raises:
@@ -48,8 +53,11 @@ def find_compaction(
     """
     check_model("model", model)
     check_inputs("example_inputs", example_inputs)
-    check_whole("multiple_of", multiple_of)
-    attempts = Attempts(model, example_inputs, multiple_of, units or find_units(model, example_inputs))
+    if multiple_of != "auto":
+        check_whole("multiple_of", multiple_of)
+    units = units or find_units(model, example_inputs)
+    multiples = measured_multiples(units) if multiple_of == "auto" else multiple_of
+    attempts = Attempts(model, example_inputs, multiples, units)
     stays, error = stays_for_outputs(attempts, stays_for_sizes(attempts))
     if error:
         raise ValueError(
@@ -76,7 +84,13 @@ class Attempts:
         reference: the model's outputs, with which those of the copies are compared.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: ExampleInputs, multiple_of: int, units: UnitMap) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: ExampleInputs,
+        multiple_of: int | Mapping[Axis, int],
+        units: UnitMap,
+    ) -> None:
         trace = units.structure.trace
         self.model, self.units, self._multiple_of = trace.precision.copied(model), units, multiple_of
         self.reference = Reference(self.model, example_inputs, trace.precision, trace.outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +26,9 @@ CUT_OFF = "the part of it that is read depends on the sizes of the inputs, such 
 Refused = list[tuple[Axis, Tensor, str]]  # units that cannot be removed, and why
 
 
-def plan_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] | None = None) -> Removal:
+def plan_removal(
+    units: UnitMap, multiple_of: int | Mapping[Axis, int] = 1, pinned: dict[Axis, str] | None = None
+) -> Removal:
     """Return the largest removal that changes no output.
 
     All idle units are removed, except those whose constant cannot be added to a bias: because its effect is not the
@@ -35,7 +37,8 @@ def plan_removal(units: UnitMap, multiple_of: int = 1, pinned: dict[Axis, str] |
 
     Args:
         units: the units of the model.
-        multiple_of: the number of units in each family stays a multiple of this, or the family stays whole.
+        multiple_of: the number of units in each family stays a multiple of this, or the family stays whole; one number
+            for all, or one for each axis.
         pinned: axes whose units all stay, and why.
     """
     idle = units.idle()

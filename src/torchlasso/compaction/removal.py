@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -70,20 +71,26 @@ class Removal:
                 reasons.append(reason)
 
 
-def even_out(removal: Removal, multiple_of: int) -> None:
-    """Keep idle units where at least one unit, a multiple, or the same number as on another axis has to stay."""
+def even_out(removal: Removal, multiple_of: int | Mapping[Axis, int]) -> None:
+    """Keep idle units where at least one unit, a multiple, or the same number as on another axis has to stay.
+
+    Args:
+        removal: the removal; it is changed.
+        multiple_of: the number of units of each family stays a multiple of this, one for all or by axis.
+    """
     together: dict[Axis, list[Axis]] = {}
     for axis in removal.gone:
         together.setdefault(count_of(axis), []).append(axis)
     for axes in together.values():
         kept = {axis: int((~removal.gone[axis]).sum()) for axis in axes}
         most = max(1, *kept.values())
-        wanted = min(axes[0].size, -(-most // multiple_of) * multiple_of)
+        every = multiple_of if isinstance(multiple_of, int) else max(multiple_of.get(axis, 1) for axis in axes)
+        wanted = min(axes[0].size, -(-most // every) * every)
         for axis in axes:
             if kept[axis] < wanted:
                 spare = torch.zeros(axis.size, dtype=torch.bool)
                 spare[removal.gone[axis].nonzero().flatten()[: wanted - kept[axis]]] = True
-                removal.keep(axis, spare, _why(most, wanted, max(kept.values()), multiple_of))
+                removal.keep(axis, spare, _why(most, wanted, max(kept.values()), every))
 
 
 def _why(most: int, wanted: int, kept: int, multiple_of: int) -> str:

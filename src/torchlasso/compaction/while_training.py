@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ def shrink_(
     example_inputs: ExampleInputs,
     *,
     controllers: Iterable[LambdaController] = (),
-    multiple_of: int = 1,
+    multiple_of: int | Literal["auto"] = 1,
 ) -> CompactionReport:
     """Remove the units that have no effect from a model in training, in place, between two steps.
 
