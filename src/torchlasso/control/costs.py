@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from torchlasso._core.running import undisturbed
 from torchlasso._core.timing import clock, interleaved
-from torchlasso.control.live_channels import Found, Probe
+from torchlasso.control.live_channels import LiveParts, Probe
 from torchlasso.control.sites import ChannelTrace, Live, Site
 from torchlasso.distributed.processes import take_from_first_
 
@@ -81,7 +81,7 @@ class Cost(ABC):
         """The cost of the model with all its channels."""
         return self.fixed + sum(self.of(layer, 1.0, 1.0) for layer in self.layers)
 
-    def left(self, found: Found, sites: Iterable[Site]) -> float:
+    def left(self, found: LiveParts, sites: Iterable[Site]) -> float:
         """Return the cost with the live channels alone, at the sites of the model as it is now."""
         left = self.fixed
         for layer, live, site in zip(self.layers, found.layers, sites, strict=True):
@@ -93,7 +93,7 @@ class Cost(ABC):
         """Return the cost of the model with one live input and one live output in each layer."""
         sites = list(sites)
         ends = [(torch.arange(site.outputs) == 0, torch.arange(site.inputs) == 0) for site in sites]
-        return self.left(Found([Live(s.groups, *first) for s, first in zip(sites, ends, strict=True)]), sites)
+        return self.left(LiveParts([Live(s.groups, *first) for s, first in zip(sites, ends, strict=True)]), sites)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all numbers, since times would differ if they were taken again."""
@@ -130,7 +130,7 @@ class Flops(Cost):
     def dense(self) -> float:
         return super().dense + self.products
 
-    def left(self, found: Found, sites: Iterable[Site]) -> float:
+    def left(self, found: LiveParts, sites: Iterable[Site]) -> float:
         products = self.products * found.products / self.live if self.live else self.products
         return super().left(found, sites) + products
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torchlasso._core.flops import counted_flops
 from torchlasso._core.running import undisturbed
 from torchlasso._core.text import first_line
-from torchlasso.control.products import Products
+from torchlasso.control.products import ActivationProducts
 from torchlasso.control.sites import ChannelTrace, Live, Site
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.weights import named_parameters, weights_of
@@ -44,8 +44,8 @@ class Awake(TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class Found:
-    """What lives in a model.
+class LiveParts:
+    """The channels and operations of a model that are live.
 
     Attributes:
         layers: the channels of each layer.
@@ -120,11 +120,11 @@ class Probe:
         if len(tensors) < len(self.inputs) or not any(bool((x != x[:1]).any()) for x in tensors):
             raise ValueError("example_inputs must be a batch of varied samples, a tensor or a tuple of tensors")
 
-    def __call__(self, weights: Sequence[Tensor]) -> Found:
+    def __call__(self, weights: Sequence[Tensor]) -> LiveParts:
         """Return what lives under these weights, given in the order of params."""
         traces, products = self._run(self.sites, dict(zip(self.params, weights, strict=True)))
         layers = [Live(trace.site.groups, trace.outputs.cpu(), trace.inputs.cpu()) for trace in traces]
-        return Found(layers, products.live / len(self.inputs[0]))
+        return LiveParts(layers, products.live / len(self.inputs[0]))
 
     def follow(self, params: Sequence[Tensor]) -> None:
         """Take these as the penalised parameters from now on.
@@ -156,8 +156,10 @@ class Probe:
             self._forward({})
         return counter.get_total_flops() / len(self.inputs[0])
 
-    def _run(self, sites: Sequence[Site], given: Mapping[Tensor, Tensor]) -> tuple[list[ChannelTrace], Products]:
-        traces, products = [ChannelTrace(site, len(self.inputs[0])) for site in sites], Products()
+    def _run(
+        self, sites: Sequence[Site], given: Mapping[Tensor, Tensor]
+    ) -> tuple[list[ChannelTrace], ActivationProducts]:
+        traces, products = [ChannelTrace(site, len(self.inputs[0])) for site in sites], ActivationProducts()
         looked_up = list[Tensor]()
         with undisturbed(self.model), torch.enable_grad():
             with ExitStack() as stack:

@@ -13,16 +13,16 @@ ATTENTION = "scaled_dot_product_attention"
 MATRICES = {"matmul": 0, "__matmul__": 0, "bmm": 0, "baddbmm": 1}  # where the first factor stands
 
 
-class Products(TorchFunctionMode):
+class ActivationProducts(TorchFunctionMode):
     """Notes each product of two activations while the model runs, and counts the live operations after the gradients.
 
     In a product of matrices, a row, a column, or a pair of a column and a row that are multiplied is live if a gradient
     comes through it. So the product of the queries and keys of a dead head, and that of its attention and values, count
-    nothing. Products that torch computes inside other functions, such as ``einsum``, are not seen.
+    nothing. ActivationProducts that torch computes inside other functions, such as ``einsum``, are not seen.
 
     Examples:
         >>> x = torch.ones(2, 3, 4, requires_grad=True)
-        >>> with Products() as products:
+        >>> with ActivationProducts() as products:
         ...     y = (x @ x.mT)[..., :2]  # 2 samples, 3 rows, 4 products each, 2 columns that are read
         >>> y.sum().backward()
         >>> products.flops, products.live
