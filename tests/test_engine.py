@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import joblib
 import pytest
 
 from tests.support import workers as work
-from torchlasso.engine import Engine
+from torchlasso.engine import Engine, Workers
 
 
 def test_one_job_runs_in_this_process_and_lazily() -> None:
@@ -61,3 +63,14 @@ def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, name: 
     with pytest.raises(ValueError, match=rf"needs {module}: pip install 'torchlasso\[{extra}\]'"):
         Engine(name, jobs=2).check_installed()
     Engine(name, jobs=1).check_installed()
+
+
+def test_a_result_that_comes_twice_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a worker is killed, joblib can hand on what was left of the calls before."""
+
+    def fallen(workers: Workers, task: object, keys: list[int], arguments: object) -> Iterator[tuple[int, int]]:
+        yield from ((keys[0], -keys[0]), (keys[0], -keys[0]), (7, -7))
+
+    monkeypatch.setattr(Workers, "_fallen", fallen)
+    workers = Workers(joblib.Parallel(n_jobs=2), threads=1)
+    assert list(workers.run(abs, [1, 2, 3], lambda key: (key,))) == [(1, -1), (2, -2), (3, -3)]

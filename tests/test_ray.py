@@ -45,10 +45,10 @@ def test_a_killed_worker_changes_no_bit(tmp_path: Path) -> None:
 
 def test_workers_stay_from_one_call_to_the_next() -> None:
     with Engine("ray", jobs=2).for_estimators():
-        first, second = (set(joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(8))) for _ in range(2))
-    assert len(first) == 2
-    assert second == first
-    assert os.getpid() not in first
+        calls = [set(joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(8))) for _ in range(3)]
+    found = set[int]().union(*calls)
+    assert len(found) <= 2  # one of the two may do all the work of a call
+    assert os.getpid() not in found
 
 
 def test_estimators_in_an_engine_and_by_joblibs_own_context(tmp_path: Path) -> None:

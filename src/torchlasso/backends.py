@@ -90,9 +90,8 @@ def _streaming() -> type:
 
         def terminate(self) -> None:  # after each call
             self.reset_batch_stats()
-            if self._pool is not None:  # the arguments of the call may go
-                self._pool._registry.clear()
-                self._pool._registry_hashable.clear()
+            for name in ("_registry", "_registry_hashable"):  # where the pool keeps the arguments of calls
+                getattr(self._pool, name, {}).clear()
 
         def abort_everything(self, ensure_ready: bool = True) -> None:
             self.end()

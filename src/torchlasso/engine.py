@@ -176,16 +176,18 @@ class Workers:
         while waiting:
             try:
                 for key, result in self._fallen(task, list(waiting), arguments):
-                    del waiting[key]
                     deaths = 0
-                    yield key, result
+                    if key in waiting:  # joblib can hand on what was left of the calls before
+                        del waiting[key]
+                        yield key, result
             except _losses():
                 deaths += 1
             if deaths == DEATHS:
                 deaths = 0
                 for key, result in self._alone(task, list(waiting), arguments, lost):
-                    del waiting[key]
-                    yield key, result
+                    if key in waiting:
+                        del waiting[key]
+                        yield key, result
 
     def _alone(
         self,

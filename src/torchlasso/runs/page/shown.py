@@ -16,6 +16,7 @@ from torchlasso.figures._style import can_draw
 from torchlasso.graph import UnitMap, find_units
 from torchlasso.path import Point, choose, pooled
 from torchlasso.penalties import L1
+from torchlasso.runs import choices
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.folder import RunFolder
 from torchlasso.runs.options import DENSE
@@ -71,6 +72,7 @@ class Shown:
     def _penalised(self) -> frozenset[str]:
         """The names of the parameters that have a penalty."""
         if (names := self.summary.penalised_names) is not None:
+            choices.parse_penalty(self.experiment.options.penalty, None)  # an unknown one is an error here, too
             return frozenset(names)
         groups = self.experiment.marked(self.model)  # to find units again takes seconds
         chosen = {p for group in groups if group["penalty"] is not None for p in group["params"]}
