@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections import defaultdict
@@ -63,7 +64,7 @@ def forked_workers() -> Iterator[None]:
     from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.backend.context import set_start_method
 
-    import tests.support.programs  # noqa: F401  it sets the server up
+    importlib.import_module("tests.support.programs")  # it sets the server up
 
     set_start_method("forkserver", force=True)
     get_reusable_executor(max_workers=1).shutdown(kill_workers=True)  # the next one is made anew

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ pq = pytest.importorskip("pyarrow.parquet")
 ROWS = 3 * parquet.MOST_ROWS + 5
 
 
-def batches_of(path: Path, **columns: object) -> int:
+def batches_of(path: Path, **columns: Sequence[object]) -> int:
     pq.write_table(pa.table(columns), path, row_group_size=ROWS)
     table = parquet.Parquet().table(path, [])
-    assert table.num_rows == len(next(iter(columns.values())))  # type: ignore[arg-type]
+    assert table.num_rows == len(next(iter(columns.values())))
     return table.column(0).num_chunks
 
 

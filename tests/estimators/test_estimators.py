@@ -52,13 +52,13 @@ def waves(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.slow
 def test_a_network_finds_the_features_that_matter_where_no_linear_model_could() -> None:
     x, y = waves()
-    model = SparseRegressor(0.02, features=3, points=3, epochs=120, random_state=0).fit(x, y)
+    model = SparseRegressor(0.02, features=3, points=3, random_state=0).fit(x, y)
     assert model.support_.nonzero()[0].tolist() == [0, 1, 2]
     assert set(np.argsort(-model.feature_importances_)[:3]) == {0, 1, 2}
     other = x.copy()
     other[:, ~model.support_] = 1e6  # what it does not read cannot change its outputs
     assert (model.predict(other) == model.predict(x)).all()
-    assert model.score(x, y) > 0.6
+    assert model.score(x, y) > 0.7
     assert SparseRegressor(hidden=()).fit(x, y).score(x, y) < 0.4
 
 

@@ -159,17 +159,17 @@ def test_calibration_error_by_bins() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 8])
 def test_intervals_hold_the_figure_of_the_population(classes: int) -> None:
-    """Of 120 samples from a large population, about 95 % have the population's figures in their intervals."""
-    outputs, y = sample(rows=60_000, classes=classes)
+    """Of 200 samples from a large population, about 95 % have the population's figures in their intervals."""
+    outputs, y = sample(rows=100_000, classes=classes)
     whole = judged(outputs, y)
     keys = ("error", "balanced_accuracy", "log_loss", "auc", *(("macro_f1",) if classes == 2 else ()))
     held = dict.fromkeys(keys, 0)
-    for rows in torch.randperm(len(y), generator=torch.Generator().manual_seed(1))[: 120 * 150].view(120, 150):
+    for rows in torch.randperm(len(y), generator=torch.Generator().manual_seed(1))[: 200 * 150].view(200, 150):
         found = judged(outputs[rows], y[rows], y)
         for key in keys:
             score, truth = found.scores[key], whole.scores[key].value or 0.0
             held[key] += (score.low or 0.0) <= truth <= (score.high or 0.0)
-    assert all(0.89 * 120 <= count <= 0.995 * 120 for count in held.values()), held
+    assert all(0.9 * 200 <= count <= 0.995 * 200 for count in held.values()), held
 
 
 def test_an_interval_holds_its_value_at_the_ends_of_the_scale() -> None:
@@ -195,11 +195,11 @@ def test_the_interval_of_an_auc_is_that_of_delong() -> None:
     assert (low + high) / 2 == pytest.approx(area)
     assert (high - low) / 2 == pytest.approx(1.959964 * math.sqrt(of_rows))
 
-    outputs, y = sample(rows=120, classes=4)
+    outputs, y = sample(rows=300, classes=4)
     likely = outputs.double().softmax(dim=1).numpy()
     score = judged(outputs, y).scores["auc"]
-    without = np.array([judged(outputs[rows], y[rows]).scores["auc"].value for rows in leave_one_out(120)])
-    variance = 119 / 120 * np.square(without - without.mean()).sum()
+    without = np.array([judged(outputs[rows], y[rows]).scores["auc"].value for rows in leave_one_out(300)])
+    variance = 299 / 300 * np.square(without - without.mean()).sum()
     assert (score.high - score.low) / 2 == pytest.approx(1.96 * math.sqrt(variance), rel=0.05)
     assert (score.low + score.high) / 2 == pytest.approx(score.value)
     assert intervals.of_mean_auc(y.numpy(), likely) == (score.low, score.high)

@@ -122,9 +122,11 @@ class Flops(Cost):
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
-        layers, (products, live) = tuple(map(LayerCost.of, probe.dense())), probe.dense_products()
+        traces, found = probe.dense()
+        layers, samples = tuple(map(LayerCost.of, traces)), len(probe.inputs[0])
+        products = found.flops / samples
         rest = probe.flops() - cls(layers, 0.0, products).dense
-        return cls(layers, max(0.0, rest), products, live)
+        return cls(layers, max(0.0, rest), products, found.live / samples)
 
     @property
     def dense(self) -> float:
@@ -145,7 +147,7 @@ class Parameters(Cost):
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
-        layers = tuple(map(LayerCost.of, probe.dense()))
+        layers = tuple(map(LayerCost.of, probe.dense()[0]))
         return cls(layers, sum(p.numel() for p in probe.model.parameters()) - cls(layers).dense)
 
     def of(self, layer: LayerCost, weights: float, biases: float) -> float:
@@ -159,7 +161,7 @@ class Bytes(Cost):
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
-        layers = tuple(map(LayerCost.of, probe.dense()))
+        layers = tuple(map(LayerCost.of, probe.dense()[0]))
         return cls(layers, sum(p.numel() * p.element_size() for p in probe.model.parameters()) - cls(layers).dense)
 
     def of(self, layer: LayerCost, weights: float, biases: float) -> float:
@@ -178,7 +180,7 @@ class Latency(Cost):
 
     @classmethod
     def measured(cls, probe: Probe) -> Cost:
-        traces = probe.dense()
+        traces, _ = probe.dense()
         with undisturbed(probe.model), torch.no_grad():
             whole = _seconds(probe.model, {}, probe.inputs)
             rows = [_curve(trace) for trace in traces]

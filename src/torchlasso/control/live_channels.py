@@ -141,14 +141,9 @@ class Probe:
         owners = {name: module for name, module, _ in named_parameters(self.model)}
         self.sites = [Site.of(self.model, site.name, owners[site.name], site.weight) for site in self.sites]
 
-    def dense(self) -> list[ChannelTrace]:
-        """Return the values that pass through the layers of the model as it is."""
-        return self._run(self.sites, {})[0]
-
-    def dense_products(self) -> tuple[float, float]:
-        """Return the operations of products of two activations for one sample: all, and the live ones."""
-        products = self._run(self.sites, {})[1]
-        return products.flops / len(self.inputs[0]), products.live / len(self.inputs[0])
+    def dense(self) -> tuple[list[ChannelTrace], ActivationProducts]:
+        """Return the values that pass through the layers of the model as it is, and its products of two activations."""
+        return self._run(self.sites, {})
 
     def flops(self) -> float:
         """Return the operations of the model as it is, for one sample."""

@@ -114,11 +114,7 @@ def _places_of_mask(code: ByteArray, size: int, count: int) -> Iterator[Integers
 
 def _coded_places(code: ByteArray, low_bits: int, size: int, count: int) -> Iterator[Integers]:
     # Up to mark i there are i marks, and the elements of all gaps: 2ᵏ for each 0 of the unary part, and the low bits.
-    done, low, end = (
-        0,
-        0,
-        -1,
-    )  # the number of marks, the sum of their low bits, and the end of the last in the unary part
+    done, low, end = 0, 0, -1  # the number of marks, the sum of their low bits, and the end of the last unary part
     unary = 8 * code.size - low_bits * count
     for start in range(0, unary, PIECE):
         bits = _bits(code, low_bits * count + start, min(PIECE, unary - start))
