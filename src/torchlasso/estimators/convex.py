@@ -16,11 +16,13 @@ from torch import Tensor
 
 from torchlasso.estimators.input_groups import InputGroups
 from torchlasso.estimators.scaled import ScaledProblem
+from torchlasso.estimators.scaled_inputs import ScaledInputs
 from torchlasso.estimators.smooth import SmoothLoss
 from torchlasso.estimators.sparse_rows import LinearRows
 
 RIDGE = 1e-3  # of a refit without the penalty, for inputs of variance 1
 ROUGH = 0.03  # the precision over a working set, relative to the largest distance of a group from stationarity before
+SMALL = 2**22  # the most numbers of a table of few groups whose inputs are all in the working set from the start
 FIRST, GROWTH = 100, 2  # the most groups that join the first working set, and the growth of the next ones
 # The gradient of an input that may soon be read, relative to λ, and the most of these, relative to a first working set.
 LIKELY, FEW = 0.9, 5
@@ -118,17 +120,19 @@ class LinearProblem:
         """
         found, near = start or self._at_zero, self._near
         working = (self.groups.l1 == 0) | (self.groups.norms(found.coef) > 0)
+        if len(working) <= FIRST and self.x.shape[0] * self.x.shape[1] <= SMALL:
+            working = self._selectable.clone()  # inputs that are scaled once for all λ
         away, most, rough = self.groups.distances(found.coef, self._gradient(found), lam), FIRST, float("inf")
         while True:
             outside = away.masked_fill(working, 0.0)
             joining = outside.topk(min(most, len(outside))).indices
             working[joining[outside[joining] > near]] = True
             most = max(most, (GROWTH - 1) * int(working.sum()))
-            rough = max(near, ROUGH * min(rough, float(away.max())))
+            rough = near if torch.equal(working, self._selectable) else max(near, ROUGH * min(rough, float(away.max())))
             found = self._minimum_over(working, lam, found, rough)
             gradient = self._gradient(found)
             away = self.groups.distances(found.coef, gradient, lam)
-            if rough == near and not bool((away.masked_fill(working, 0.0) > near).any()):
+            if float(away.max()) <= near or (rough == near and not bool((away.masked_fill(working, 0.0) > near).any())):
                 distance = float(away.max())
                 return replace(found, distance=distance, is_exact=distance <= 2 * near, gradient=gradient)
 
@@ -186,29 +190,22 @@ class LinearProblem:
     def _near(self) -> float:
         return self.tolerance * float(self.groups.norms(self._gradient(self._at_zero)).max())
 
-    def _minimum_over(self, working: Tensor, lam: float, start: Solution, near: float) -> Solution:
-        """Return the minimum over some groups, while the others are zero.
+    def _minimum_over(self, groups: Tensor, lam: float, start: Solution, near: float) -> Solution:
+        """Return the minimum over some groups, given by a mask, while the others are zero."""
+        some = self._all_inputs if torch.equal(groups, self._selectable) else self._scaled_inputs(groups)
+        coef = ScaledProblem(some, lam).minimum(some.inside(start.coef, start.intercept), near / some.sizes)
+        found, intercept = some.outside(coef, len(start.coef))
+        return Solution(found, start.intercept if intercept is None else intercept)
 
-        The inputs are centred and each group is scaled, which changes the minimum in a known way; the intercept is one
-        more input of a group without a penalty.
-        """
-        rows, groups = self.groups.only(working)
-        x, coef = self.x[:, rows], start.coef[rows]
-        centre = x.mean(dim=0) if self.intercept or self.loss.ignores_shifts else x.new_zeros(len(rows))
-        x = x - centre
-        sizes = groups.norms(x.square().mean(dim=0).sqrt()[:, None])
-        sizes = sizes.where(sizes > 0, 1.0)
-        x = x / sizes[groups.numbers]
-        groups = replace(groups, l1=groups.l1 / sizes, l2=groups.l2 / sizes.square())
-        coef = coef * sizes[groups.numbers, None]
-        nears = near / sizes
-        if self.intercept:
-            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-            free = start.intercept + centre @ start.coef[rows]
-            coef = torch.cat([coef, free[None]])
-            groups = groups.with_free()
-            nears = torch.cat([nears, nears.new_full((1,), near)])
-        coef = ScaledProblem(x, self.loss, groups, lam).minimum(coef, nears)
-        found = torch.zeros_like(start.coef)
-        found[rows] = coef[: len(rows)] / sizes[groups.numbers[: len(rows)], None]
-        return Solution(found, coef[-1] - centre @ found[rows] if self.intercept else start.intercept)
+    def _scaled_inputs(self, groups: Tensor) -> ScaledInputs:
+        is_centred = self.intercept or self.loss.ignores_shifts
+        return ScaledInputs.of(self.x, self.groups, groups, self.loss, self.intercept, is_centred)
+
+    @cached_property
+    def _all_inputs(self) -> ScaledInputs:
+        return self._scaled_inputs(self._selectable)
+
+    @cached_property
+    def _selectable(self) -> Tensor:
+        """A mask of the groups that some λ lets live."""
+        return self.groups.l1.isfinite()

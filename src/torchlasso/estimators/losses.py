@@ -25,6 +25,7 @@ class RowLoss:
         curvature: its second derivatives, (n, q, q).
         curved: (outputs, targets) ↦ a function: directions of the rows, (n, q) ↦ their product with these, (n, q).
         is_shift_invariant: whether it stays the same if a number is added to all outputs of a row.
+        is_quadratic: whether its second derivatives are the same for all outputs.
     """
 
     value: RowFunction
@@ -32,6 +33,7 @@ class RowLoss:
     curvature: RowFunction
     curved: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
     is_shift_invariant: bool = False
+    is_quadratic: bool = False
 
 
 def _one_hot(outputs: Tensor, y: Tensor) -> Tensor:
@@ -64,6 +66,7 @@ SQUARED = RowLoss(
     slope=lambda outputs, y: outputs - y,
     curvature=lambda outputs, y: torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1),
     curved=lambda outputs, y: lambda directions: directions,
+    is_quadratic=True,
 )
 # cross-entropy of one output, the log odds of class 1 against class 0
 LOGISTIC = RowLoss(
@@ -152,6 +155,11 @@ class Targets:
     def is_shift_invariant(self) -> bool:
         """True if the loss stays the same when a number is added to all outputs of a row."""
         return self.row_loss.is_shift_invariant
+
+    @property
+    def is_quadratic(self) -> bool:
+        """True if the second derivatives are the same for all outputs."""
+        return self.row_loss.is_quadratic
 
     @property
     def packed(self) -> Tensor:

@@ -1,4 +1,7 @@
-"""The minimum over a working set of inputs: Newton steps on a face, and proximal steps from one face to another."""
+"""The minimum over a working set of inputs: Newton steps on a face, and proximal steps from one face to another.
+
+Where each group is a single number, proximal Newton steps go from one face to another as well.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchlasso.estimators.face import Face
-from torchlasso.estimators.input_groups import InputGroups
-from torchlasso.estimators.smooth import SmoothLoss
+from torchlasso.estimators.face import LARGEST, Face
+from torchlasso.estimators.proximal_newton import ProximalNewton
+from torchlasso.estimators.scaled_inputs import ScaledInputs
 
 SWEEP, SWEEPS = 20, 500  # proximal steps between two rounds of Newton steps, and the most of these rounds
 PATIENCE = 5  # rounds without a smaller value, after which it is the smallest that the precision allows
@@ -19,13 +22,20 @@ SHORTEST = 2.0**-20  # the shortest Newton step, relative to the whole one
 
 @dataclass
 class ScaledProblem:
-    """Proximal and Newton steps for a model whose inputs have about the same scale."""
+    """Proximal and Newton steps for a model whose inputs have about the same scale.
 
-    x: Tensor
-    loss: SmoothLoss
-    groups: InputGroups
+    Args:
+        inputs: the inputs and their loss.
+        lam: λ.
+        steepness: an estimate of the Lipschitz constant of the gradient; it grows.
+    """
+
+    inputs: ScaledInputs
     lam: float
-    steepness: float = 1e-3  # an estimate of the Lipschitz constant of the gradient; it grows
+    steepness: float = 1e-3
+
+    def __post_init__(self) -> None:
+        self.x, self.groups, self.loss = self.inputs.x, self.inputs.groups, self.inputs.loss
 
     def minimum(self, coef: Tensor, near: Tensor) -> Tensor:
         """Return the minimum; its groups are at most ``near`` from stationarity, unless it takes too long.
@@ -36,9 +46,13 @@ class ScaledProblem:
         lowest, idle, live = float("inf"), 0, self._live(coef)
         has_vectors = bool((~self._numbers(coef) & ~self.groups.are_free[self.groups.numbers]).any())
         is_settled = not has_vectors
+        if is_settled and coef.shape[1] == 1 and len(coef) <= LARGEST:
+            coef, is_found = ProximalNewton(self.inputs, self.lam).minimum(coef, near)
+            if is_found:
+                return coef
         for _ in range(SWEEPS):
             coef = self._newton(coef, near) if is_settled else coef
-            value = float(self.loss.value(self.x @ coef) + self.groups.value(coef, self.lam))
+            value = float(self._value(coef))
             idle = 0 if value < lowest else idle + 1
             lowest = min(lowest, value)
             if idle == PATIENCE:  # no precision is left
@@ -111,3 +125,6 @@ class ScaledProblem:
             if length == 1 and not face.value(new) < value:
                 break
         return coef
+
+    def _value(self, coef: Tensor) -> Tensor:
+        return self.loss.value(self.x @ coef) + self.groups.value(coef, self.lam)

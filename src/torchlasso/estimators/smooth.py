@@ -25,6 +25,10 @@ class SmoothLoss(Protocol):
     def ignores_shifts(self) -> bool:
         """True if it stays the same when a number is added to the outputs of all rows."""
 
+    @property
+    def is_quadratic(self) -> bool:
+        """True if its second derivatives are the same for all outputs."""
+
     def value(self, outputs: Tensor) -> Tensor:
         """Return the loss, a scalar."""
 

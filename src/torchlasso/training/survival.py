@@ -76,6 +76,7 @@ class SurvivalTargets:
     outputs: ClassVar[int] = 1
     is_shift_invariant: ClassVar[bool] = False
     ignores_shifts: ClassVar[bool] = True
+    is_quadratic: ClassVar[bool] = False
 
     @cached_property
     def _order(self) -> EventOrder:
