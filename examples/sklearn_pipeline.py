@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from torchlasso.estimators import FeatureSelector, SparseClassifier
 
-NUMBERS = [2, 4, 8, 16]
+NUMBERS = [2, 4, 8, 12]
 
 
 def main() -> tuple[list[str], float, float]:

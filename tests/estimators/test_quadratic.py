@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_breast_cancer
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.preprocessing import StandardScaler
 
-from torchlasso.estimators import SparseRegressor, convex
+from torchlasso.estimators import SparseClassifier, SparseRegressor, convex
 from torchlasso.estimators.input_groups import InputGroups
 from torchlasso.estimators.losses import SQUARED, Targets
 from torchlasso.estimators.quadratic import NumberPenalty, QuadraticLasso
@@ -65,3 +68,14 @@ def test_small_tables_have_the_models_of_large_ones(positive: bool, monkeypatch:
         found.append(SparseRegressor(0.05, l1_ratio=0.9, hidden=(), points=5, positive=positive).fit(x, y))
     np.testing.assert_allclose(found[0].coef_, found[1].coef_, atol=1e-7)
     assert [point.features for point in found[0].path_] == [point.features for point in found[1].path_]
+
+
+@pytest.mark.parametrize("tol", [1e-9, 1e-12])
+def test_a_number_of_features_that_no_minimum_reads_is_refused_at_any_precision(tol: float) -> None:
+    """The classes can be told apart, so the model hardly changes as λ falls: rounding must not add features."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x, _, y, _ = train_test_split(x, y, stratify=y, random_state=0)
+    rows, _ = list(StratifiedKFold(5).split(x, y))[2]
+    selector = SparseClassifier(hidden=(), features=16, tol=tol)
+    with pytest.raises(ValueError, match="no λ leaves 16 features"):
+        selector.fit(StandardScaler().fit_transform(x[rows]), y[rows])
