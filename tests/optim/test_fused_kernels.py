@@ -10,7 +10,7 @@ from torch import nn
 import torchlasso as tl
 from tests.support.implementations import random_gradients
 from torchlasso.optim.fused import inductor
-from torchlasso.optim.fused.inductor import Scratch, kernel
+from torchlasso.optim.fused.inductor import KernelSource, Scratch, kernel
 from torchlasso.optim.fused.memory import FlatViews
 from torchlasso.optim.fused.program import FusedStep, RowStep, Template
 from torchlasso.optim.fused.updates import Adam, HeavyBall
@@ -114,6 +114,29 @@ def test_rows_are_written_and_nothing_else(update, dtype, scratch):
         step(source, [size], numbers, dtype)
     assert scratch
     assert all(is_untouched(memory, [view]) for memory, view in scratch)
+
+
+class EarlyWrites(KernelSource):
+    """A step that works in place on a copy of its gradient, and on its weights before its end."""
+
+    sizes = (8 * inductor.GRAIN + 1,)
+
+    def __call__(self, tensors, numbers):
+        w, grad = tensors
+        scaled = grad.clone().mul_(numbers[0])
+        w.sub_(scaled)
+        w.copy_(torch.where(w.abs() < 0.5, 0.0, w))
+        return []
+
+
+def test_a_function_may_write_before_its_end():
+    w, grad = torch.randn(2, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = w.clone()
+    EarlyWrites()([expected, grad], torch.tensor([0.3], dtype=torch.float64).unbind())
+    views = FlatViews([[w], [grad]], [[100]])
+    kernel(EarlyWrites(), views, 1)(views, [0.3])
+    torch.testing.assert_close(w, expected)
+    assert 0 < (w == 0).sum() < 100
 
 
 # --- when something is compiled ---
