@@ -53,9 +53,16 @@ from torch import nn
 from torchlasso.estimators import SparseClassifier
 
 Numbers = np.ndarray[Any, Any]
-Part = tuple[Numbers, Numbers]  # features and classes
 SEEDS, FIRST_WEIGHTS = range(5), range(3)
 NUMBERS = {"isolet": (50,), "coil20": (50,), "mnist": (50,), "mice": (10, 20)}
+
+
+class Part(NamedTuple):
+    """Features, classes, and the group of each row if its rows are not independent of each other."""
+
+    x: Numbers
+    y: Numbers
+    groups: Numbers | None = None
 
 
 class Split(NamedTuple):
@@ -66,9 +73,9 @@ class Split(NamedTuple):
 
 def isolet(folder: Path, seed: int) -> Split:
     parts = [pd.read_parquet(folder / "isolet" / f"isolet-{name}.parquet") for name in ("train", "test")]
-    train, test = ((part.drop(columns="label").to_numpy(np.float32), part["label"].to_numpy()) for part in parts)
-    kept = len(train[0]) * 3 // 4
-    return Split((train[0][:kept], train[1][:kept]), (train[0][kept:], train[1][kept:]), test)
+    train, test = (Part(part.drop(columns="label").to_numpy(np.float32), part["label"].to_numpy()) for part in parts)
+    kept = len(train.x) * 3 // 4
+    return Split(Part(train.x[:kept], train.y[:kept]), Part(train.x[kept:], train.y[kept:]), test)
 
 
 def coil20(folder: Path, seed: int) -> Split:
@@ -91,7 +98,7 @@ def mice(folder: Path, seed: int) -> Split:
     folds = [held for _, held in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(x, y, animal)]
     test, validation, train = folds[0], folds[1], np.concatenate(folds[2:])
     x = np.where(np.isnan(x), np.nanmedian(x[train], axis=0), x)
-    return Split(*((x[part], y[part]) for part in (train, validation, test)))
+    return Split(*(Part(x[part], y[part], animal[part]) for part in (train, validation, test)))
 
 
 def _in_three(x: Numbers, y: Numbers, seed: int) -> Split:
@@ -99,26 +106,26 @@ def _in_three(x: Numbers, y: Numbers, seed: int) -> Split:
     validation, test, y_validation, y_test = train_test_split(
         rest, y_rest, train_size=1 / 3, stratify=y_rest, random_state=seed
     )
-    return Split((train, y_train), (validation, y_validation), (test, y_test))
+    return Split(Part(train, y_train), Part(validation, y_validation), Part(test, y_test))
 
 
 def scaled(split: Split, images: bool) -> Split:
     """Scale by the mean and the spread of training rows: of each feature, or of images by one spread for all pixels."""
-    x = split.train[0]
+    x = split.train.x
     spread = np.full(x.shape[1], x.std()) if images else x.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
-    return Split(*(((part - x.mean(axis=0)) / spread, y) for part, y in split))
+    return Split(*(part._replace(x=(part.x - x.mean(axis=0)) / spread) for part in split))
 
 
 def torchlasso_(train: Part, k: int, seed: int, *, penalty: str, epochs: int) -> Numbers:
     model = SparseClassifier(features=k, penalty=penalty, epochs=epochs, points=1, random_state=seed)
-    return model.fit(*train).support_.nonzero()[0]
+    return model.fit(train.x, train.y, groups=train.groups).support_.nonzero()[0]
 
 
 def lassonet(train: Part, k: int, seed: int, *, M: float, neurons: int) -> Numbers:
     from lassonet import LassoNetClassifier
 
-    x, codes = train[0].astype(np.float32), np.unique(train[1], return_inverse=True)[1]
+    x, codes = train.x.astype(np.float32), np.unique(train.y, return_inverse=True)[1]
     model = LassoNetClassifier(hidden_dims=(neurons,), M=M, random_state=seed, torch_seed=seed, verbose=0)
     path = model.path(x, codes, return_state_dicts=False)
     entries = {int(point.selected.sum()): point.selected.cpu().numpy() for point in path}
@@ -130,7 +137,7 @@ def lassonet(train: Part, k: int, seed: int, *, M: float, neurons: int) -> Numbe
 def stog(train: Part, k: int, seed: int, *, strength: float) -> Numbers:
     """Stochastic gates, written after the paper: a Gaussian of spread 0.5 around the mean of each gate, clipped."""
     torch.manual_seed(seed)
-    x, codes = torch.from_numpy(train[0]), torch.from_numpy(np.unique(train[1], return_inverse=True)[1])
+    x, codes = torch.from_numpy(train.x), torch.from_numpy(np.unique(train.y, return_inverse=True)[1])
     gates = nn.Parameter(torch.full((x.shape[1],), 0.5))
     network = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Linear(64, int(codes.max()) + 1))
     optimizer = torch.optim.Adam([{"params": network.parameters(), "lr": 1e-3}, {"params": [gates], "lr": 1e-2}])
@@ -146,19 +153,19 @@ def stog(train: Part, k: int, seed: int, *, strength: float) -> Numbers:
 
 
 def trees(train: Part, k: int, seed: int, *, number: int, leaf: int) -> Numbers:
-    forest = ExtraTreesClassifier(number, min_samples_leaf=leaf, random_state=seed, n_jobs=1).fit(*train)
+    forest = ExtraTreesClassifier(number, min_samples_leaf=leaf, random_state=seed, n_jobs=1).fit(train.x, train.y)
     return np.argsort(-forest.feature_importances_, kind="stable")[:k]
 
 
 def f_test(train: Part, k: int, seed: int) -> Numbers:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant pixels
-        found = np.nan_to_num(f_classif(*train)[0], nan=-1.0)
+        found = np.nan_to_num(f_classif(train.x, train.y)[0], nan=-1.0)
     return np.argsort(-found, kind="stable")[:k]
 
 
 def all_features(train: Part, k: int, seed: int) -> Numbers:
-    return np.arange(train[0].shape[1])
+    return np.arange(train.x.shape[1])
 
 
 class Method(NamedTuple):
@@ -191,8 +198,8 @@ def scores(train: Part, held: Part, columns: Numbers) -> tuple[float, float]:
 def _score(train: Part, held: Part, columns: Numbers, seed: int) -> tuple[float, float]:
     """Train the network of the comparison on some columns, and return its accuracy and loss on held-out rows."""
     torch.manual_seed(seed)
-    classes, codes = np.unique(train[1], return_inverse=True)
-    x, y = torch.from_numpy(train[0][:, columns]).float(), torch.from_numpy(codes)
+    classes, codes = np.unique(train.y, return_inverse=True)
+    x, y = torch.from_numpy(train.x[:, columns]).float(), torch.from_numpy(codes)
     network = nn.Sequential(nn.Linear(x.shape[1], 256), nn.ReLU(), nn.Dropout(0.2), nn.Linear(256, len(classes)))
     batch = 128 if len(x) > 2000 else 32
     epochs, batches = 60, len(x) // batch
@@ -208,8 +215,8 @@ def _score(train: Part, held: Part, columns: Numbers, seed: int) -> tuple[float,
             schedule.step()
     network.eval()
     with torch.no_grad():
-        outputs = network(torch.from_numpy(held[0][:, columns]).float())
-    wanted = torch.from_numpy(np.searchsorted(classes, held[1]))
+        outputs = network(torch.from_numpy(held.x[:, columns]).float())
+    wanted = torch.from_numpy(np.searchsorted(classes, held.y))
     return float((outputs.argmax(dim=1) == wanted).float().mean()), float(nn.functional.cross_entropy(outputs, wanted))
 
 

@@ -12,9 +12,11 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso.path import Grid, Point, Recipe, choose, collapsed, folds_of, pooled
-from torchlasso.training.evaluation import Evaluation
+from torchlasso.path.spreads import standard_error
+from torchlasso.training.evaluation import Evaluation, evaluate
 from torchlasso.training.losses import Loss
 from torchlasso.training.plan import Plan
+from torchlasso.training.survival import cox
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +112,36 @@ def test_pooled_points_have_the_means_of_the_folds_and_their_standard_errors(los
         assert point.validation.loss == pytest.approx(np.mean(column) if loss else 9.0)
         assert point.validation.accuracy == (None if loss else pytest.approx(1 - np.mean(column)))
         assert {**asdict(point), "validation": 0, "spread": 0} == {**asdict(points[k]), "validation": 0, "spread": 0}
+
+
+def test_the_standard_error_of_folds_that_differ_in_their_events_is_that_of_independent_parts() -> None:
+    folds = [[made(0, value, 0.0, spread, loss=True)] for value, spread in ((1.0, 0.3), (2.0, 0.4), (3.0, 1.2))]
+    [found] = pooled([made(0, 9.0, 0.0, loss=True)], folds, folds_are_alike=False)
+    assert found.badness == pytest.approx(2.0)
+    assert found.spread == pytest.approx(1.3 / 3)
+
+
+def survival(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log risks that decide the times, (rows, 1), and the times and events, (rows, 2)."""
+    generator = torch.Generator().manual_seed(seed)
+    risk = torch.randn(rows, 1, generator=generator)
+    time = torch.rand(rows, generator=generator).log().neg() * (-risk[:, 0]).exp()
+    left = 2 * torch.rand(rows, generator=generator).log().neg()
+    return risk, torch.stack([torch.minimum(time, left), (time <= left).float()], dim=1)
+
+
+@pytest.mark.parametrize("rows", [20, 100])
+def test_the_standard_error_of_survival_is_the_one_of_a_bootstrap_of_its_gain(rows: int) -> None:
+    risk, y = survival(rows, seed=0)
+    generator, gains = torch.Generator().manual_seed(1), list[float]()
+    for _ in range(400):
+        some = torch.randint(rows, (rows,), generator=generator)
+        gains.append(float(cox(risk[some], y[some]) - cox(0 * risk[some], y[some])))
+    found = standard_error(nn.Identity(), cox, evaluate(nn.Identity(), cox, risk, y), risk, y)
+    assert found == pytest.approx(np.std(gains, ddof=1), rel=0.2)
+    order = torch.randperm(rows, generator=generator)
+    again = standard_error(nn.Identity(), cox, evaluate(nn.Identity(), cox, risk, y), risk[order], y[order])
+    assert again == pytest.approx(found)
 
 
 @pytest.mark.parametrize(("n", "k"), [(10, 2), (11, 3), (7, 7), (100, 8)])

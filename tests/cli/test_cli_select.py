@@ -148,6 +148,25 @@ def test_a_network(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert found["at"]["score"] > 0.8 > found["everything"]["score"]
 
 
+def test_rows_of_a_group_are_on_one_side_where_a_network_holds_some_out(
+    cli: Any, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default penalty of networks is chosen by rows that are held out, of all rows and of each fold."""
+    monkeypatch.setattr(base, "TrainingLength", lambda epochs, *rest: TrainingLength(2, *rest))
+    parts, divide = list[tuple[set[int], ...]](), base.SparseEstimator._parts
+
+    def divided(self: Any, rows: Any, seed: int, share: float) -> Any:
+        found = divide(self, rows, seed, share)
+        parts.append(tuple(set(part.groups.tolist()) for part in found))
+        return found
+
+    monkeypatch.setattr(base.SparseEstimator, "_parts", divided)
+    options = ("--hidden", "4", "--features", "2", "--pairs", "1", "--folds", "3", "--jobs", "1", "--group", "animal")
+    assert cli("select", "--data", table, *options, "--out", tmp_path).code == 0
+    assert [len(training | held_out) for training, held_out in parts] == [30, 20, 20, 20]
+    assert not any(training & held_out for training, held_out in parts)
+
+
 def test_nothing_is_selected_from_noise(cli: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     columns: dict[str, Any] = {f"f{i}": [f"{v:.4f}" for v in rng.normal(size=60)] for i in range(8)}

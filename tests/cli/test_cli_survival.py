@@ -133,6 +133,30 @@ def test_a_path_chooses_among_its_points_by_the_loss(cli: Any, patients: Path, t
     assert (predicted.code, f"{found:.3f}" in predicted.err) == (0, True)
 
 
+@pytest.mark.parametrize("folds", [(), ("--folds", "3")])
+def test_one_standard_error_is_sparser_than_the_best(
+    cli: Any, patients: Path, tmp_path: Path, folds: tuple[str, ...]
+) -> None:
+    """Two of six columns matter: what four others add to the likelihood of held-out rows is below its error."""
+    run = tmp_path / "run"
+    lengths = ("--epochs", "20", "--epochs-each", "10", "--points", "4", "--batch-size", "50", "--lr", "0.02")
+    options = ("--model", "mlp:depth=0", "--densest", "0.3", "--sparsest", "0.7", *lengths, *folds)
+    ended = cli("path", "--data", patients, *TARGETS, *options, "--choose", "one-se", "--out", run)
+    assert ended.code == 0
+    names = [f"fold-{k}.jsonl" for k in range(3)] if folds else ["path.jsonl"]
+    points = [[json.loads(line) for line in (run / name).read_text().splitlines()] for name in names]
+    losses = [np.mean([point["validation"]["loss"] for point in column]) for column in zip(*points, strict=False)]
+    errors = [
+        np.sqrt(np.mean([point["spread"] ** 2 for point in column]) / len(column))
+        for column in zip(*points, strict=False)
+    ]
+    assert min(errors) > 0.01
+    best = int(np.argmin(losses))
+    good = [i for i, loss in enumerate(losses) if loss <= losses[best] + errors[best]]
+    assert cli.summary(run)["nonzero"] == points[0][good[-1]]["nonzero"] <= 3
+    assert cli.summary(run)["test"]["scores"]["concordance"]["value"] > 0.7
+
+
 def test_the_gradient_is_that_of_all_rows_at_risk_together() -> None:
     torch.manual_seed(0)
     x, model = torch.randn(2500, 3), nn.Linear(3, 1)

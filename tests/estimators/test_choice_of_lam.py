@@ -185,6 +185,31 @@ def test_the_selector_takes_the_estimator_that_suits_the_targets() -> None:
 
 
 @pytest.mark.slow
+def test_the_folds_choose_the_penalty_of_a_network() -> None:
+    """Under noise, MCP keeps features that learned it by heart; without noise, L1 shrinks those that matter."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(240, 40)).astype(np.float32)
+    clean = x[:, :3] @ np.array([1.0, -1.0, 0.5])
+    noisy = clean + 2 * rng.normal(size=240)
+    options: dict[str, Any] = {
+        "epochs": 60,
+        "batch_size": 100,
+        "points": 1,
+        "cv": 2,
+        "lams": [0.15, 0.3],
+        "random_state": 0,
+    }
+    for y, wanted in ((noisy / noisy.std(), "l1"), (clean / clean.std(), "mcp")):
+        found = SparseRegressorCV(**options).fit(x, y)
+        ways = {penalty: SparseRegressorCV(penalty=penalty, **options).fit(x, y) for penalty in ("mcp", "l1")}
+        best = {penalty: way.scores_.mean(axis=1).max() for penalty, way in ways.items()}
+        assert found.penalty_ == wanted == max(best, key=lambda penalty: best[penalty])
+        np.testing.assert_array_equal(found.scores_, ways[wanted].scores_)
+        np.testing.assert_array_equal(found.predict(x), ways[wanted].predict(x))
+        assert found.get_params()["penalty"] == "auto"
+
+
+@pytest.mark.slow
 def test_early_stopping_ends_where_the_objective_on_validation_rows_rises() -> None:
     x, y = table(100)
     settings = {**SHORT, "epochs": 60, "batch_size": 25, "lr": 0.02}

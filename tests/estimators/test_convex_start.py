@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torchlasso.estimators import SparseClassifier, SparseRegressor
+from torchlasso.estimators import SparseClassifier, SparseCox, SparseRegressor
 from torchlasso.estimators.base import Table
 from torchlasso.estimators.feature_groups import groups_of_features
+from torchlasso.estimators.network_path import NetworkPath
 
 
 def noisy(n: int, p: int, true: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,3 +85,28 @@ def test_there_is_no_trial_where_nothing_is_to_be_chosen(monkeypatch: pytest.Mon
         assert chosen(monkeypatch, both, **options) == (False, [])
     assert chosen(monkeypatch, both, groups=np.arange(200) // 20) == (False, [])  # ten people
     assert chosen(monkeypatch, both, shape=(60, 50)) == (True, [])  # 45 rows would be left
+
+
+def test_the_rows_of_a_group_with_one_target_are_one_answer() -> None:
+    model, x = SparseClassifier(), np.random.default_rng(0).normal(size=(60, 3))
+    animals, classes = np.repeat(np.arange(12), 5), np.where(np.arange(60) % 10 < 5, "ill", "well")
+    assert model._table(x, classes).answers == 60
+    assert model._table(x, classes, groups=animals).answers == 12  # all rows of an animal are of one class
+    assert model._table(x, np.arange(60) % 5, groups=animals).answers == 60
+    numbers = SparseRegressor()._table(x, x[animals, :2], groups=animals)
+    assert numbers.answers == 12
+    times = np.stack([animals % 2, np.arange(60.0) % 5], axis=1)
+    assert SparseCox()._table(x, times, groups=animals).answers == 60
+
+
+@pytest.mark.parametrize("penalty", ["auto", "mcp"])
+def test_networks_start_under_l1_with_more_features_than_answers(penalty: str) -> None:
+    rng = np.random.default_rng(0)
+    x, animals = rng.normal(size=(120, 30)), np.repeat(np.arange(24), 5)
+    classes, groups = animals % 2, groups_of_features(None, (), 30, None)
+    model = SparseClassifier(features=3, penalty=penalty)
+    for given, starts in ((None, False), (animals, True), (np.arange(120) // 2, False)):
+        path = model._path(model._table(x, classes, groups=given), groups, seed=0)
+        assert isinstance(path, NetworkPath)
+        assert path._starts_convex is starts
+    assert not model._finds_more_from_convex(model._table(x, classes, groups=animals), groups, seed=0)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from math import ceil
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torchlasso._core.arguments import check_whole, is_number
 from torchlasso._core.specs import unknown
 from torchlasso.estimators.feature_groups import FeatureGroups, groups_of_features
+from torchlasso.estimators.held_out import held_out_part
 from torchlasso.estimators.linear_path import LinearPath
 from torchlasso.estimators.models import Fitted, LinearModel, ModelPath
 from torchlasso.estimators.network import SkipNetwork
@@ -52,6 +51,14 @@ class Table(NamedTuple):
     y: Numbers
     targets: TrainingLoss
     groups: Numbers | None
+
+    @property
+    def answers(self) -> int:
+        """The number of targets to learn: rows of one group with the same target are one, such as those of a person."""
+        if self.groups is None:
+            return len(self.y)
+        targets = np.unique(self.y, axis=0 if self.y.ndim > 1 else None, return_inverse=True)[1].reshape(-1)
+        return len(np.unique(np.stack([self.groups, targets], axis=1), axis=0))
 
     def some(self, rows: Numbers) -> Table:
         """Return some rows, given by their numbers."""
@@ -204,7 +211,7 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             length,
             validation,
             screens=self.module is None,  # another network may have a place for each feature
-            starts_convex=starts_convex,
+            starts_convex=starts_convex or table.answers < groups.features,
         )
 
     def _penalty(self, over: Blocks) -> Penalty:
@@ -213,16 +220,8 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         return PENALTIES[self.penalty](over=over, **options)
 
     def _parts(self, table: Table, seed: int, share: float) -> tuple[Table, Table]:
-        """Divide the rows into those for training and a share for validation."""
-        options = {"n_splits": 1, "test_size": share, "random_state": seed}
-        splitter, strata = GroupShuffleSplit(**options), self._strata(table)
-        if table.groups is None:
-            splitter = ShuffleSplit(**options)
-            if strata is not None:
-                counts = np.unique(strata, return_counts=True)[1]
-                if counts.min() > 1 and ceil(len(strata) * share) >= len(counts):
-                    splitter = StratifiedShuffleSplit(**options)
-        training, held_out = next(splitter.split(table.x, strata, table.groups))
+        """Divide the rows, in whole groups, into those for training and a share for validation."""
+        training, held_out = held_out_part(self._strata(table), table.groups, len(table.y), share, seed)
         return table.some(training), table.some(held_out)
 
     def _network(self, features: int, outputs: int) -> nn.Module:

@@ -35,7 +35,7 @@ class SparseClassification(ClassifierMixin, SparseEstimator):  # type: ignore[mi
             y: (n,) classes.
             sample_weight: (n,) weights; a row of weight 2 is as two rows, and one of weight 0 as none.
             groups: (n,) the group of each row, such as the person it is of. Rows of a group stay together where rows
-                are divided: into folds, and for early stopping.
+                are divided: into folds, for early stopping, and to choose how a network is trained.
 
         Raises:
             ValueError: fewer than two classes, numbers that are not finite, a parameter that is of no use; no λ leaves
@@ -122,10 +122,11 @@ class SparseClassifier(SparseClassification, GivenStrength):
         hidden: the widths of the hidden layers; empty for a linear model.
         module: another network than the default one: a function (features, outputs) ↦ a ``torch.nn.Module``.
         penalty: of a model with hidden layers: ``"mcp"``, ``"scad"`` or ``"l1"``. MCP and SCAD shrink features less the
-            stronger they are, and choose fewer that say the same. With ``"auto"`` it is MCP; where ``features`` is
-            given, a quarter of the rows, held out, tell whether to train under L1 first, which keeps features from
-            learning noise by heart, and the model is then trained on all rows: two and a half times as long, or three
-            and a half with L1 first.
+            stronger they are, and choose fewer that say the same. With ``"auto"`` and a given λ it is MCP. Where
+            ``features`` is given, it is MCP, too, and a quarter of the rows, held out, tell whether to train under L1
+            first, which keeps features from learning noise by heart; the model is then trained on all rows: two and a
+            half times as long, or three and a half with L1 first. With more features than rows, networks under MCP and
+            SCAD are always trained under L1 first; the rows of a group with the same target count as one.
         l1_ratio: ρ in (0, 1], as in scikit-learn: of a linear model, and under ``penalty="l1"``.
         feature_groups: features that are chosen together: lists of columns, or a mapping from names to lists of columns
             or to a pattern of their names, such as ``{"colour": "cat__colour_*"}`` after a ``ColumnTransformer``.
@@ -185,10 +186,13 @@ class SparseClassifierCV(SparseClassification, CrossValidatedStrength):
         rule: ``"best"``: the λ of the best mean score. ``"one-se"``: the largest one within one standard error of it.
         scoring: a name or a function of scikit-learn's; the accuracy by default.
         n_jobs: the number of folds that are trained at the same time, through joblib. The model is the same for all.
+        penalty: with ``"auto"`` and hidden layers, the folds are trained under MCP and under L1, and the penalty of the
+            best mean score is taken. Under noise it is L1's.
 
     The other parameters and attributes are those of :class:`SparseClassifier`.
 
     Attributes:
+        penalty_: the penalty.
         lams_: the values of λ, rising.
         scores_: the scores, (λ, folds).
         features_: the numbers of features, (λ, folds).

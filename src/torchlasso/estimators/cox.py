@@ -42,7 +42,7 @@ class SparseSurvival(SparseEstimator):
             sample_weight: (n,) weights; one of weight 0 is as none, and in Breslow's form one of weight 2 is as two
                 rows.
             groups: (n,) the group of each row, such as the person it is of. Rows of a group stay together where rows
-                are divided: into folds, and for early stopping.
+                are divided: into folds, for early stopping, and to choose how a network is trained.
 
         Raises:
             ValueError: no event, negative times, numbers that are not finite, a parameter that is of no use; no λ
@@ -166,10 +166,13 @@ class SparseCoxCV(SparseSurvival, CrossValidatedStrength):
             rows, divided by the number of held-out events: held-out rows are compared with all others (Verweij and Van
             Houwelingen 1993). Or a function of an estimator, X and y.
         n_jobs: the number of folds that are trained at the same time, through joblib. The model is the same for all.
+        penalty: with ``"auto"`` and hidden layers, the folds are trained under MCP and under L1, and the penalty of the
+            best mean score is taken.
 
     The other parameters and attributes are those of :class:`SparseCox`.
 
     Attributes:
+        penalty_: the penalty.
         lams_: the values of λ, rising.
         scores_: the scores, (λ, folds).
         features_: the numbers of features, (λ, folds).

@@ -29,7 +29,8 @@ FoldScorer = Callable[[SparseEstimator, Table, Numbers, Numbers], float]
 class CrossValidatedStrength(SparseEstimator):
     """An estimator that chooses λ by cross-validation.
 
-    Each fold follows the same λ along a path, as the model for all rows does in the end.
+    Each fold follows the same λ along a path, as the model for all rows does in the end. The same folds choose between
+    MCP and L1, unless a penalty is given.
     """
 
     _: KW_ONLY
@@ -52,21 +53,38 @@ class CrossValidatedStrength(SparseEstimator):
             raise unknown("rule", self.rule, RULES)
 
     def _chosen(self, table: Table, groups: FeatureGroups, seed: int) -> tuple[ModelPath, Fitted]:
-        path = self._path(table, groups, seed)
+        """Return the model of the chosen λ; where the penalty is to be chosen, the one of the best score."""
+        tried = [self._under(penalty) for penalty in self._penalties]
+        paths = [own._path(table, groups, seed) for own in tried]
         given = self.lams
-        lams = path.grid(int(given)) if isinstance(given, int | np.integer) else sorted(map(float, given))
-        splitter = self._splitter(table, seed)
-        own = copy(self)
-        own.n_jobs = None  # it changes no result, and kept ones do not depend on it
-        strata, scorer = self._strata(table), own._scorer()
+        lams = paths[0].grid(int(given)) if isinstance(given, int | np.integer) else sorted(map(float, given))
+        splitter, strata, scorer = self._splitter(table, seed), self._strata(table), tried[0]._scorer()
         folds = [*splitter.split(table.x, table.y if strata is None else strata, table.groups)]
         found = engine_of(self.n_jobs).results(
-            _fold, range(len(folds)), lambda k: (own, table, groups, seed, lams, scorer, *folds[k])
+            _fold,
+            [(i, k) for i in range(len(tried)) for k in range(len(folds))],
+            lambda key: (tried[key[0]], table, groups, seed, lams, scorer, *folds[key[1]]),
         )
-        self.lams_ = np.array(lams)
-        self.scores_ = np.stack([scores for scores, _ in found], axis=1)  # (λ, folds)
-        self.features_ = np.stack([features for _, features in found], axis=1)  # (λ, folds)
+        every = np.reshape([scores for scores, _ in found], (len(tried), len(folds), -1)).swapaxes(1, 2)
+        best = int(np.nan_to_num(every.mean(axis=2).max(axis=1), nan=-np.inf).argmax())
+        own = found[best * len(folds) : (best + 1) * len(folds)]
+        self.penalty_, self.lams_, self.scores_ = tried[best].penalty, np.array(lams), every[best]  # (λ, folds)
+        self.features_ = np.stack([features for _, features in own], axis=1)  # (λ, folds)
+        path = paths[best]
         return path, path.along(lams[: chosen_by(self.rule, self.scores_) + 1])[-1]
+
+    @property
+    def _penalties(self) -> tuple[str, ...]:
+        """The penalties that are tried; of equally good ones the first is taken."""
+        if self.is_linear:
+            return ("l1",)
+        return ("mcp", "l1") if self.penalty == "auto" else (self.penalty,)
+
+    def _under(self, penalty: str) -> CrossValidatedStrength:
+        """Return a copy with a penalty."""
+        own = copy(self)
+        own.penalty, own.n_jobs = penalty, None  # n_jobs changes no result, and kept ones do not depend on it
+        return own
 
     def _scorer(self) -> FoldScorer:
         """Return the score of a fold."""

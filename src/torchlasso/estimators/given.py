@@ -69,13 +69,13 @@ class GivenStrength(SparseEstimator):
         count = self.features
         if self.penalty != "auto" or count is None or self.is_linear:
             return False
-        if len(table.x) < groups.features:  # all networks start so
+        if table.answers < groups.features:  # all networks start so
             return False
         units = len(table.x) if table.groups is None else len(np.unique(table.groups))
         if units < FEWEST or count >= len(groups.members):
             return False
         training, held_out = self._parts(table, seed, HELD_OUT)
-        if len(training.x) < groups.features:  # as with all rows, if these are fewer than the features
+        if training.answers < groups.features:  # as with all rows, if these are fewer than the features
             return True
         varying = groups.count((training.x != training.x[0]).any(axis=0))
         if count > varying or not held_out.targets.weights.any():

@@ -79,7 +79,7 @@ class NetworkPath:
         screens: whether the network sees only as many features as there are different rows, if there are more, see
             :func:`~torchlasso.estimators.screening.promising_columns`. All others count as features that it leaves out.
         starts_convex: whether a network under a penalty that is not convex is first trained under L1. With more
-            features than rows it always is.
+            features than different rows it always is.
 
     Raises:
         ValueError: the network cannot be exported, or a feature reaches its outputs past all weights.

@@ -47,7 +47,7 @@ def complementary_pairs(
     if count < LEAST:
         raise ValueError(f"stability selection needs at least {LEAST} groups of rows; got {count}")
     kinds = classes if events is None else events.astype(int)
-    strata = np.zeros(count, dtype=int) if kinds is None else _most_frequent(units, kinds)
+    strata = np.zeros(count, dtype=int) if kinds is None else most_frequent(units, kinds)
     found: list[Numbers] = []
     for _ in range(pairs):
         found.extend(_pair(units, strata, random, classes, events))
@@ -81,8 +81,8 @@ def _halves_of(strata: Numbers, random: np.random.RandomState) -> Numbers:
     return np.where(swapped[:, None], twos[:, ::-1], twos).T
 
 
-def _most_frequent(units: Numbers, classes: Numbers) -> Numbers:
-    """Return the most frequent class of each unit."""
+def most_frequent(units: Numbers, classes: Numbers) -> Numbers:
+    """Return the most frequent class of each unit; both are numbers from 0 on, (n,)."""
     counts = np.zeros((int(units.max()) + 1, int(classes.max()) + 1), dtype=int)
     np.add.at(counts, (units, classes), 1)
     found: Numbers = counts.argmax(axis=1)

@@ -44,10 +44,16 @@ def choose(points: Sequence[Point], rule: str = "one-se", tolerance: float = 0.0
     return min(good, key=lambda entry: entry[:2])[-1]
 
 
-def pooled(points: Sequence[Point], folds: Sequence[Sequence[Point]]) -> list[Point]:
+def pooled(points: Sequence[Point], folds: Sequence[Sequence[Point]], *, folds_are_alike: bool = True) -> list[Point]:
     """Give the points the validation figures of cross-validation: means over the folds and their standard errors.
 
     Points that some fold did not reach, because its path ended earlier, are left out.
+
+    Args:
+        points: of all training rows.
+        folds: the points of each fold.
+        folds_are_alike: whether the loss of a fold estimates that of all. In survival it depends on the number of its
+            events: then the standard error follows from those of the folds, not from their differences.
     """
     found = []
     for point, *others in zip(points, *folds, strict=False):
@@ -63,7 +69,10 @@ def pooled(points: Sequence[Point], folds: Sequence[Sequence[Point]]) -> list[Po
             error,
             _mean(balanced) if len(balanced) == len(evaluations) else None,
         )
-        spread = float(torch.tensor(values, dtype=torch.float64).std() / math.sqrt(len(values)))
+        if folds_are_alike:
+            spread = float(torch.tensor(values, dtype=torch.float64).std() / math.sqrt(len(values)))
+        else:
+            spread = math.hypot(*(other.spread or 0.0 for other in others)) / len(others)
         found.append(replace(point, validation=mean, spread=spread))
     return found
 

@@ -58,7 +58,7 @@ def run_path(
         points, folds = train_path(experiment, path, rows, folder, engine, observer, tracking)
         if again := sum(point.tries - 1 for point in points):
             observer.say(f"To spread the points, {again} of {again + len(points)} trainings were made with another λ.")
-        judged = pooled(points, folds) if folds else points
+        judged = pooled(points, folds, folds_are_alike=not experiment.inputs.is_survival) if folds else points
         chosen = choose(judged, path.choose, path.tolerance)
         model = experiment.build_model()
         load_point(model, folder, chosen.index)

@@ -132,7 +132,9 @@ class Shown:
         if not points:
             raise ValueError(f"{self.folder.points} is missing or empty; it should have a line for every point")
         folds = [self.folder.read_points(k) for k in range(options.folds or 0)]
-        return pooled(points, folds) if folds else points
+        if not folds:
+            return points
+        return pooled(points, folds, folds_are_alike=not self.experiment.inputs.is_survival)
 
     @cached_property
     def chosen(self) -> Point:

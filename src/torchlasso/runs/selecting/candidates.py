@@ -48,6 +48,10 @@ class Candidates:
         """Return the weights of some rows, with the mean 1 among them; None if all are equal."""
         return None if self.weights is None else self.weights[rows] / self.weights[rows].mean()
 
+    def groups_of(self, rows: Numbers) -> Numbers | None:
+        """Return the groups of some rows, if they have any."""
+        return None if self.groups is None else self.groups[rows]
+
     @property
     def columns(self) -> int:
         """The number of all columns of the table."""

@@ -19,7 +19,7 @@ from torchlasso.runs.selecting.candidates import Candidates
 from torchlasso.runs.selecting.options import SelectOptions
 from torchlasso.runs.selecting.record import Partner, RankedFeature, Selection
 from torchlasso.runs.selecting.scoring import Splits, l1_scored, point, rising, scored
-from torchlasso.runs.selecting.tasks import CLOSE
+from torchlasso.runs.selecting.tasks import CLOSE, fit_rows
 
 LAMS, THRESHOLDS = 25, 60  # values of λ of the cross-validation, and of the halves
 EACH = 3  # scikit-learn's model is trained for every third λ
@@ -187,11 +187,13 @@ def select_features(table: Candidates, options: SelectOptions, say: Callable[[st
 
 def _kept_fit(model: Any, table: Candidates, wanted: tuple[str, ...]) -> Any:
     """Fit a model to all rows, unless this is kept, and return some of its attributes."""
-    return call_kept(_fit, model, table.x, table.y, table.weights, wanted)
+    return call_kept(_fit, model, table.x, table.y, table.weights, table.groups, wanted)
 
 
-def _fit(model: Any, x: Numbers, y: Numbers, weights: Numbers | None, wanted: tuple[str, ...]) -> tuple[Any, ...]:
-    fitted = model.fit(x, y, sample_weight=weights)
+def _fit(
+    model: Any, x: Numbers, y: Numbers, weights: Numbers | None, groups: Numbers | None, wanted: tuple[str, ...]
+) -> tuple[Any, ...]:
+    fitted = fit_rows(model, x, y, weights, groups)
     return tuple(getattr(fitted, f"{name}_") for name in wanted)
 
 

@@ -16,7 +16,7 @@ from torchlasso.engine import engine_of
 from torchlasso.estimators.points import Numbers
 from torchlasso.runs.selecting.candidates import Candidates
 from torchlasso.runs.selecting.record import CurvePoint
-from torchlasso.runs.selecting.tasks import fit_weighted
+from torchlasso.runs.selecting.tasks import fit_rows
 
 Splits = Sequence[tuple[Numbers, Numbers]]
 
@@ -70,7 +70,8 @@ def rising(points: Iterable[CurvePoint]) -> tuple[CurvePoint, ...]:
 def _score(model: Any, table: Candidates, training: Numbers, held_out: Numbers) -> float:
     with warnings.catch_warnings(), threadpool_limits(1):  # the same bits wherever it runs
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = fit_weighted(clone(model), table.x[training], table.y[training], table.own(training))
+        x, y, groups = table.x[training], table.y[training], table.groups_of(training)
+        fitted = fit_rows(clone(model), x, y, table.own(training), groups)
         return float(table.task.score(fitted, table.x[held_out], table.y[held_out], table.own(held_out)))
 
 
@@ -81,10 +82,10 @@ def _l1_score(model: Any, refitted: Any, table: Candidates, training: Numbers, h
         weights = table.own(training)
         scale = StandardScaler().fit(table.x[training], sample_weight=weights)
         x, y = scale.transform(table.x[training]), table.y[training]
-        read = (np.atleast_2d(fit_weighted(clone(model), x, y, weights).coef_) != 0).any(axis=0)
+        read = (np.atleast_2d(fit_rows(clone(model), x, y, weights).coef_) != 0).any(axis=0)
         if not read.any():
             return 0.0, 0
-        fitted = fit_weighted(clone(refitted), x[:, read], y, weights)
+        fitted = fit_rows(clone(refitted), x[:, read], y, weights)
         rows = scale.transform(table.x[held_out])[:, read]
         score = table.task.score(fitted, rows, table.y[held_out], table.own(held_out))
     return float(score), int(read.sum())

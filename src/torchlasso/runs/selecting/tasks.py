@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.linear_model import Lasso, LogisticRegression, RidgeCV
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import has_fit_parameter
 
 from torchlasso.estimators import (
     SparseClassifier,
@@ -55,18 +56,17 @@ class Task:
     unselective: Callable[[int], Any]
 
 
-def fit_weighted(model: Any, x: Numbers, y: Numbers, weights: Numbers | None) -> Any:
-    """Fit a model, or all steps of a pipeline, to rows with weights; without weights, as it is."""
-    if weights is None:
-        return model.fit(x, y)
-    return model.fit(x, y, **dict.fromkeys(_weight_names(model), weights))
+def fit_rows(model: Any, x: Numbers, y: Numbers, weights: Numbers | None = None, groups: Numbers | None = None) -> Any:
+    """Fit a model, or all steps of a pipeline, to rows with the weights and groups that it takes."""
+    return model.fit(x, y, **_arguments(model, {"sample_weight": weights, "groups": groups}))
 
 
-def _weight_names(model: Any) -> list[str]:
-    """Return the name of the argument of weights of each step, also of pipelines in pipelines."""
-    if not isinstance(model, Pipeline):
-        return ["sample_weight"]
-    return [f"{step}__{name}" for step, part in model.steps for name in _weight_names(part)]
+def _arguments(model: Any, given: Mapping[str, Numbers | None]) -> dict[str, Numbers]:
+    """Return the arguments of fit that are given, for each step by its name, also of pipelines in pipelines."""
+    if isinstance(model, Pipeline):
+        named = ((step, _arguments(part, given)) for step, part in model.steps)
+        return {f"{step}__{name}": value for step, own in named for name, value in own.items()}
+    return {name: own for name, own in given.items() if own is not None and has_fit_parameter(model, name)}
 
 
 def _own_score(model: Any, x: Numbers, y: Numbers, weights: Numbers | None) -> float:
