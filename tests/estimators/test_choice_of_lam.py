@@ -273,3 +273,13 @@ def test_parameters_of_no_use(estimator: Any, message: str) -> None:
 def test_groups_need_one_for_each_row() -> None:
     with pytest.raises(ValueError, match=r"groups must have the group of each of the 100 rows; got the shape \(3,\)"):
         SparseRegressor(hidden=()).fit(*table(), groups=[1, 2, 3])
+    animals = np.repeat(["m1", "m2", "m3", "m4"], 25).astype(object)
+    for missing in (None, float("nan"), pd.NA):
+        animals[30] = missing
+        with pytest.raises(ValueError, match=f"the group of each of the 100 rows; row 30 has {missing}"):
+            SparseRegressor(hidden=()).fit(*table(), groups=animals)
+    animals[30] = 7
+    with pytest.raises(ValueError, match="groups must be of one kind, such as numbers or text"):
+        SparseRegressor(hidden=()).fit(*table(), groups=animals)
+    with pytest.raises(ValueError, match="needs at least 2 groups; got 1"):
+        SparseRegressor(0.1, early_stopping=True, **SHORT).fit(*table(), groups=np.zeros(100))

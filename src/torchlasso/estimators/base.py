@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
@@ -271,7 +272,7 @@ def scaled_weights(weights: Numbers) -> Tensor:
 
 
 def row_groups(groups: Any, rows: int) -> Numbers | None:
-    """Return the group of each row.
+    """Return the number of the group of each row, from 0 on.
 
     Raises:
         ValueError: there is not one group for each row.
@@ -281,7 +282,13 @@ def row_groups(groups: Any, rows: int) -> Numbers | None:
     found = np.asarray(groups)
     if found.shape != (rows,):
         raise ValueError(f"groups must have the group of each of the {rows} rows; got the shape {found.shape}")
-    return np.asarray(np.unique(found, return_inverse=True)[1])
+    for row, group in enumerate(found if found.dtype.kind in "fO" else ()):
+        if group is None or is_pandas_na(group) or is_scalar_nan(group):
+            raise ValueError(f"groups must have the group of each of the {rows} rows; row {row} has {group}")
+    try:
+        return np.asarray(np.unique(found, return_inverse=True)[1])
+    except TypeError as error:
+        raise ValueError(f"groups must be of one kind, such as numbers or text: {error}") from error
 
 
 def check_number(name: str, value: Any, above: bool = False) -> None:

@@ -14,6 +14,7 @@ from torchlasso.estimators.base import SparseEstimator, Table, check_number
 from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.models import Fitted, ModelPath
 from torchlasso.estimators.points import Numbers
+from torchlasso.estimators.sparse_rows import varying_columns
 
 # The share of rows that tell whether networks are to start under L1, and the fewest rows, or groups of them, that can.
 HELD_OUT, FEWEST = 0.25, 20
@@ -45,6 +46,12 @@ class GivenStrength(SparseEstimator):
         if self.features is not None and self.features > most:
             what = "features" if most == groups.features else "groups of features"
             raise ValueError(f"features must be at most the number of {what}, {most}; got {self.features}")
+        if self.features is not None and self.is_linear and (self.fit_intercept or table.targets.ignores_shifts):
+            varying = groups.count(varying_columns(table.x))
+            if self.features > varying:
+                raise ValueError(
+                    f"features must be at most the number of those that vary, {varying}; got {self.features}"
+                )
         path = self._path(table, groups, seed)
         if self.features is None:
             return path, path.at(path.null_lam(NULL_LEVEL, seed) if isinstance(self.lam, str) else float(self.lam))

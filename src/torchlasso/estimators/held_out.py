@@ -25,6 +25,9 @@ def held_out_part(
         share: the share of the rows, or of the groups, that is held out.
         seed: of the division.
 
+    Raises:
+        ValueError: there are fewer than two rows, or groups.
+
     Examples:
         >>> training, held_out = held_out_part(None, np.arange(8) // 2, 8, 0.25, seed=0)
         >>> len(training), held_out
@@ -32,6 +35,10 @@ def held_out_part(
     """
     units = np.arange(rows) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = int(units.max()) + 1
+    if count < 2:
+        raise ValueError(
+            f"a part that is held out needs at least 2 {'rows' if groups is None else 'groups'}; got {count}"
+        )
     options: dict[str, Any] = {"n_splits": 1, "test_size": share, "random_state": seed}
     splitter, strata = ShuffleSplit(**options), None
     if kinds is not None:

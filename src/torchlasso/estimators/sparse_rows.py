@@ -75,3 +75,16 @@ def linear_rows(x: Any) -> LinearRows:
     if issparse(x):
         return SparseRows(csc_array(x, dtype=np.float64))
     return torch.from_numpy(np.array(x, dtype=np.float64))  # a copy: the rows may be read-only
+
+
+def varying_columns(x: Any) -> np.ndarray[Any, Any]:
+    """Return a mask of the columns of a matrix, dense or sparse, that have different values.
+
+    Examples:
+        >>> varying_columns(np.array([[1.0, 0.0], [1.0, 2.0]])), varying_columns(csc_array([[1.0, 0.0], [1.0, 2.0]]))
+        (array([False,  True]), array([False,  True]))
+    """
+    largest, least = x.max(axis=0), x.min(axis=0)
+    if issparse(x):
+        largest, least = (part.toarray().reshape(-1) for part in (largest, least))
+    return np.asarray(largest != least)
