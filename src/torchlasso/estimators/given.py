@@ -47,7 +47,9 @@ class GivenStrength(SparseEstimator):
             what = "features" if most == groups.features else "groups of features"
             raise ValueError(f"features must be at most the number of {what}, {most}; got {self.features}")
         if self.features is not None and self.is_linear and (self.fit_intercept or table.targets.ignores_shifts):
-            varying = groups.count(varying_columns(table.x))
+            varies = varying_columns(table.x)
+            varies[sorted(groups.kept)] = True
+            varying = groups.count(varies)
             if self.features > varying:
                 raise ValueError(
                     f"features must be at most the number of those that vary, {varying}; got {self.features}"
