@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics
 from torch import Tensor, nn
 
 from torchlasso.runs.quality import Judge, Quality, intervals
@@ -198,7 +199,12 @@ def test_the_interval_of_an_auc_is_that_of_delong() -> None:
     outputs, y = sample(rows=300, classes=4)
     likely = outputs.double().softmax(dim=1).numpy()
     score = judged(outputs, y).scores["auc"]
-    without = np.array([judged(outputs[rows], y[rows]).scores["auc"].value for rows in leave_one_out(300)])
+
+    def area_of(rows: list[int]) -> float:
+        return float(metrics.roc_auc_score(y[rows], likely[rows], multi_class="ovr"))
+
+    assert score.value == pytest.approx(area_of([*range(300)]), rel=1e-12)
+    without = np.array([area_of(rows) for rows in leave_one_out(300)])
     variance = 299 / 300 * np.square(without - without.mean()).sum()
     assert (score.high - score.low) / 2 == pytest.approx(1.96 * math.sqrt(variance), rel=0.05)
     assert (score.low + score.high) / 2 == pytest.approx(score.value)
