@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -46,7 +46,8 @@ def _typed_together(pa: Any, columns: Sequence[Any], missing: Sequence[str]) -> 
     compute = require("pyarrow.compute", "data", "reading tables")
     rows = len(columns[0])
     chunks = (chunk for column in columns for chunk in column.iterchunks())
-    text = pa.chunked_array([piece for chunk in chunks for piece in _pieces(chunk)], pa.string())
+    pieces = (piece for chunk in chunks for piece in _pieces(chunk))
+    text = pa.chunked_array([pa.concat_arrays(some) for some in _runs(pieces)], pa.string())
     trimmed = compute.utf8_trim_whitespace(text)
     blank = compute.is_in(compute.utf8_lower(trimmed), value_set=pa.array(missing))
     filled = compute.if_else(blank, pa.scalar(None, pa.string()), trimmed)
@@ -83,6 +84,19 @@ def _pieces(chunk: Any) -> Iterator[Any]:
         yield from _pieces(chunk[half:])
     else:
         yield chunk
+
+
+def _runs(pieces: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield successive pieces that together are not too large: each call of arrow has a price for each chunk."""
+    run, size = list[Any](), 0
+    for piece in pieces:
+        if run and size + piece.nbytes > LARGEST:
+            yield run
+            run, size = [], 0
+        run.append(piece)
+        size += piece.nbytes
+    if run:
+        yield run
 
 
 def _dates(pa: Any, text: Any, kind: Any) -> Any:
