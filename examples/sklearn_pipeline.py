@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from torchlasso.estimators import FeatureSelector, SparseClassifier
 
-NUMBERS = [2, 4, 8, 12]
+NUMBERS = [2, 4, 8, 14]  # on one fold, no model reads more: its classes can be told apart by 14
 
 
 def main() -> tuple[list[str], float, float]:
