@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from torchlasso.compaction import multiples
 from torchlasso.runs.folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,22 @@ def test_units_are_kept_for_multiples(cli: Any, run: Path) -> None:
     assert shapes(run / "compact.safetensors")["fc1.weight"][0] % 8 == 0
 
 
+def test_units_are_kept_for_what_is_measured(cli: Any, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def fastest(calls: dict[int, list[Any]], exact: int) -> int:
+        sizes.append({args[0].shape[0] for _, args, _ in calls[exact]})
+        return next(size for size in calls if size % 8 == 0)
+
+    monkeypatch.setattr(multiples, "_chosen", {})
+    monkeypatch.setattr(multiples, "_fastest", fastest)
+    ended = cli("compact", run, "--multiple-of", "auto", "--batch", "33")
+    assert (ended.code, ended.err) == (0, "")
+    assert {33} in sizes
+    assert all(size <= {33} for size in sizes)
+    assert shapes(run / "compact.safetensors")["fc1.weight"][0] % 8 == 0
+
+
 @pytest.mark.usefixtures("eager")
 def test_a_model_shrinks_while_it_trains(cli: Any, classes: Path, trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -132,7 +149,9 @@ def test_an_interrupted_run_resumes_in_its_present_shape(
 
 def test_bad_input(cli: Any, classes: Path, run: Path, tmp_path: Path) -> None:
     cli.assert_refused(cli("compact", tmp_path / "nowhere"), "nowhere", "holds no run")
-    cli.assert_refused(cli("compact", run, "--multiple-of", "0"), "multiple_of must be a whole number of at least 1")
+    cli.assert_refused(cli("compact", run, "--multiple-of", "0"), "--multiple-of must be a whole number of at least 1")
+    cli.assert_refused(cli("compact", run, "--multiple-of", "some"), "--multiple-of", "or auto; got 'some'")
+    cli.assert_refused(cli("compact", run, "--batch", "0"), "--batch must be a whole number of at least 1")
     assert not (run / "compact.safetensors").exists()
     other = tmp_path / "other"
     cli.assert_refused(cli.train(classes, other, "--over", "units:bye=size"), "did you mean 'by'")
