@@ -105,6 +105,40 @@ def test_a_cost_is_met_by_whole_units(cli: Any, wide: Path, tmp_path: Path, give
     assert cli("report", run).code == cli("predict", run, "--data", wide).code == 0
 
 
+FIXED = """
+from torch import nn
+
+
+class Pooled(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.wide, self.head = nn.Linear(inputs, 32), nn.Linear(8, outputs)
+
+    def forward(self, x):
+        return self.head(self.wide(x).relu().view(-1, 8, 4).mean(-1))
+
+
+def pooled(input_shape, outputs):
+    return Pooled(input_shape[0], outputs)
+"""
+
+
+def test_a_budget_that_compaction_cannot_keep_is_no_success(
+    cli: Any, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fixed_sizes.py").write_text(FIXED)
+    monkeypatch.syspath_prepend(tmp_path)
+    run, model = tmp_path / "run", ("--model", "fixed_sizes:pooled")
+    ended = cli("train", "--data", wide, "--out", run, *OPTIONS, *model, "--over", "rows", "--flops", "0.5", "--strict")
+    assert ended.code == 3
+    summary = cli.summary(run)
+    assert not (load_file(run / "model.safetensors")["wide.weight"] != 0).any(1).all()
+    assert summary["target_met"] is False
+    (sentence,) = [each for each in summary["warnings"] if "Compaction" in each]
+    assert sentence.startswith("Compaction leaves 100.0% of the FLOPs instead of 50.0%. Units that stay: wide.weight:0")
+    assert f"warning: {sentence}" in ended.out
+
+
 CONTROLS: dict[str, Callable[..., list[Any]]] = {
     "--sparsity 0.5": lambda optimizer, model, x, steps: [tl.TargetSparsity(optimizer, 0.5, steps=steps)],
     "--reweight 0.05": lambda optimizer, model, x, steps: [tl.Reweighted(optimizer, theta=0.05)],

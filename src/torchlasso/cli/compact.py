@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Annotated, Literal
 
-import torch
 import typer
 
 from torchlasso._core import files
 from torchlasso._core.arguments import check_whole
-from torchlasso._core.memory import need_memory
 from torchlasso.cli import options, screen
-from torchlasso.compaction import compacted
-from torchlasso.compaction.report import Totals
+from torchlasso.runs.compacting import without_dead_parts
 from torchlasso.runs.finished import open_run
-from torchlasso.runs.words import with_words, without_unread_words
 
 
 def compact(
@@ -38,17 +33,12 @@ def compact(
     check_whole("--batch", batch)
     folder, experiment, model, cuts = open_run(run, options.allowed(by=allow_code))
     start = time.perf_counter()
-    found = without_unread_words(model, experiment)
-    read, kept = (model, None) if found is None else found
-    example = experiment.example if kept is None else with_words(experiment, kept).example
-    if multiple == "auto":
-        need_memory(example.nbytes * batch, f"a batch of {batch:,} rows")
-        example = example[torch.arange(batch, device=example.device) % len(example)]
-    small, report, cut = compacted(read, example, multiple)
-    if kept is not None:
-        report = replace(report, before=Totals.of(model, experiment.example))
+    small = without_dead_parts(model, experiment, multiple, batch)
+    report, kept = small.report, small.words
     seconds = time.perf_counter() - start
-    folder.write_compact(small.state_dict(), [*cuts, cut.to_dict()], None if kept is None else kept.tolist())
+    folder.write_compact(
+        small.model.state_dict(), [*cuts, small.cut.to_dict()], None if kept is None else kept.tolist()
+    )
     words = {} if kept is None else {"words": {"before": experiment.inputs.shape[1] - 1, "after": len(kept) - 1}}
     if as_json:
         print(files.as_json({**report.to_dict(), **words, "seconds": seconds}), end="")

@@ -31,6 +31,8 @@ class TargetBudget(Steered):
     layers and convolutions of their dense cost times the share of their weights between live channels. A channel is
     dead if its value does not vary or nothing reads it. Products of two activations, such as those of attention, count
     by their live rows, columns and heads in FLOPs. Norms and everything else count in full; norms have no FLOPs.
+    Dead channels that the model's own code needs, as a size that it was written with, stay in compaction: the report of
+    :func:`~torchlasso.compact` names them, and what is left.
 
     The live channels are estimated from a sample (:class:`~torchlasso.control.live_channels.Probe`) some 400 to 600
     times in the whole training, each time for little more than a forward and a backward pass of the sample. Train for

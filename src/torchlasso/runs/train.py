@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from torchlasso.control import TargetMissed
 from torchlasso.runs.choices import BALANCED
+from torchlasso.runs.compacting import shortfall
 from torchlasso.runs.evaluation import judge_of, need_finite, summarise, weights_left
 from torchlasso.runs.experiment import OURS, REFIT, Experiment
 from torchlasso.runs.folder import RunFolder
@@ -72,11 +73,10 @@ def run_training(
         )
         tracking.result(summary)
     missed = [control.missed for control in training.trainer.controls]
-    summary = replace(
-        summary,
-        target_met=not any(missed) if options.target is not None else None,
-        warnings=warnings_of(training, summary, rows, metrics, balanced=options.class_weight == BALANCED),
-    )
+    found = warnings_of(training, summary, rows, metrics, balanced=options.class_weight == BALANCED)
+    if more := shortfall(model, experiment):
+        missed, found = [*missed, more], (*found, more)
+    summary = replace(summary, target_met=not any(missed) if options.target is not None else None, warnings=found)
     folder.write_model(model.state_dict(), training.cuts)
     for name in options.comparisons:
         if name not in compared:
