@@ -8,7 +8,6 @@ from torch import nn
 
 import torchlasso as tl
 from tests.support.implementations import assert_alike, by_reference
-from torchlasso.optim.fused import inductor, memory
 
 pytestmark = pytest.mark.slow
 
@@ -146,12 +145,6 @@ def test_single_weights(case):
 # --- groups ---
 
 
-@pytest.fixture
-def pieces(monkeypatch):
-    """Let the larger matrices be done in several pieces."""
-    monkeypatch.setattr(memory, "PIECE", 50)
-
-
 @pytest.mark.parametrize(
     ("case", "name"),
     [
@@ -162,7 +155,7 @@ def pieces(monkeypatch):
         ("AdamW", "L1"),
     ],
 )
-def test_groups(case, name, pieces):
+def test_groups(case, name):
     penalised = over_blocks(name)
     theirs, ours = both(case, penalised, 0.9)
     assert_same_training(theirs, ours, penalised)
@@ -174,32 +167,11 @@ def test_groups(case, name, pieces):
     assert counts["chunks.weight"][1] > 0
 
 
-@pytest.mark.parametrize("case", ["SGD momentum", "Adam"])
-def test_the_size_of_the_pieces_is_nothing_to_the_result(case, monkeypatch):
-    heights = []
-    call = inductor.Kernel.__call__
-
-    def watched(self, where, numbers):
-        if len(where.sizes) == 2:
-            heights[-1].update(where.sizes[0])
-        return call(self, where, numbers)
-
-    monkeypatch.setattr(inductor.Kernel, "__call__", watched)
-    penalised, results = over_blocks("L1"), []
-    for piece in (memory.PIECE, 30, 1):
-        monkeypatch.setattr(memory, "PIECE", piece)
-        heights.append(set())
-        results.append(train(case, penalised, 0.9, steps=20, fused=True))
-    assert heights == [{1, 8, 10, 24}, {1, 2, 3, 5, 7, 10}, {1}]
-    for result in results[1:]:
-        assert_same_training(results[0], result, penalised)
-
-
 # --- single precision ---
 
 
 @pytest.mark.parametrize(("case", "name"), [("SGD momentum", "L1"), ("Adam amsgrad", "single weights")])
-def test_single_precision(case, name, pieces):
+def test_single_precision(case, name):
     # a zero may come a step sooner or later, and later weights may differ
     penalised, swing = (third(case), 1.2) if name == "single weights" else (over_blocks(name), 0.9)
     theirs, ours = both(case, penalised, swing, torch.float32, steps=HALF)

@@ -9,7 +9,7 @@ from torch import nn
 import torchlasso as tl
 from tests.support.implementations import FEW, assert_alike, options_of, random_gradients
 from tests.support.optimizers import CASES
-from torchlasso.optim.fused import inductor
+from torchlasso.optim.fused import inductor, rows
 
 SHAPES = [(0,), (1,), (2,), (15,), (16,), (17,), (3, 5), (1000,), (4, 3, 3, 3)]
 
@@ -35,13 +35,13 @@ def train(optimizer, ws, steps=range(10)) -> torch.Tensor:
 def compiled(monkeypatch) -> list:
     """Record the kernels that are compiled from now on."""
     seen = []
-    make = inductor.Kernel.__init__
+    for kernel in (inductor.Kernel, rows.RowKernel):
 
-    def counted(self, *args):
-        seen.append(args)
-        make(self, *args)
+        def counted(self, *args, make=kernel.__init__):
+            seen.append(args)
+            make(self, *args)
 
-    monkeypatch.setattr(inductor.Kernel, "__init__", counted)
+        monkeypatch.setattr(kernel, "__init__", counted)
     return seen
 
 

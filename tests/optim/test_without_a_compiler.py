@@ -1,6 +1,5 @@
 """Where nothing can be compiled, one warning says so, and the fused step is torch's own and a prox after it."""
 
-import functools
 import sys
 import warnings
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch._inductor import config
 
 import torchlasso as tl
 from tests.support.implementations import random_gradients
-from torchlasso.optim.fused import inductor
+from torchlasso.optim.fused import inductor, rows
 
 # a compiler that is there and yet compiles nothing, as where its headers are missing
 BROKEN = """#!/bin/sh
@@ -39,7 +38,8 @@ def compiler(request, tmp_path, monkeypatch):
     if request.param is broken and sys.platform == "win32":
         pytest.skip("a shell script stands for the compiler")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(inductor, "_kernel", functools.cache(inductor._kernel.__wrapped__))
+    monkeypatch.setattr(inductor, "_kernel", inductor.or_none(inductor.Kernel))
+    monkeypatch.setattr(rows, "_row_kernel", inductor.or_none(rows.RowKernel))
     monkeypatch.setattr(inductor, "_SEEN", set())
     with config.patch({"cpp.cxx": (None, str(request.param(tmp_path)))}):
         yield

@@ -27,6 +27,12 @@ def rows(decades: float, size: int, dtype: torch.dtype) -> tuple[torch.Tensor, .
     return (metric * z).to(dtype), metric.to(dtype), lam.to(dtype), 2 * uniform[3][:, 0].to(dtype) - 1
 
 
+def quotient(scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """d·z as a quotient, whose denominators are powers of two so that nothing is rounded."""
+    under = 2.0 ** torch.arange(-3, 4, dtype=scaled.dtype)[torch.arange(scaled.shape[1]) % 7]
+    return scaled * under, under.expand_as(scaled)
+
+
 def error(u: torch.Tensor, expected: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """In units of rounding of the largest weight of a row before it is shrunk."""
     size = z.abs().amax(dim=1, keepdim=True) * torch.finfo(u.dtype).eps
@@ -49,7 +55,7 @@ def test_a_row_is_the_solution_or_is_left_alone(dtype, decades, size, name):
     z, expected, norm = solved(name, scaled, metric, lam)
     for off in (0.0, 1e-12, 1e-6, 1e-3, 0.03, 0.3, 3.0):  # of the guess from the norm
         start = (norm * (1 + off * random.double())).clamp_min(0).to(dtype)
-        u, near, _ = CASES[name].prox_near_rows(scaled, metric, lam, start)
+        u, near = CASES[name].prox_near_rows(*quotient(scaled), metric, lam, start)
         assert u.dtype == dtype
         assert (error(u, expected, z)[near] < 16).all(), off
         assert (error(u, z, z)[~near] < 16).all(), off
@@ -65,7 +71,7 @@ def test_a_row_that_is_alike_in_metric_is_solved_from_afar(dtype, size, name):
     scaled, metric, lam, random = rows(0.0, size, dtype)
     z, expected, norm = solved(name, scaled, metric, lam)
     start = (norm * (1 + 0.05 * random.double())).to(dtype)
-    u, near, _ = CASES[name].prox_near_rows(scaled, metric, lam, start)
+    u, near = CASES[name].prox_near_rows(*quotient(scaled), metric, lam, start)
     assert near[norm > 1e-2 * torch.linalg.vector_norm(z, dim=1)].all()
     assert (error(u, expected, z)[near] < 16).all()
 
@@ -80,7 +86,7 @@ def test_a_row_that_was_zero_stays_exactly_zero_up_to_its_threshold(dtype, decad
     lam = torch.tensor(0.03, dtype=dtype)
     for share, zero in ((1 - 1e-5, True), (0.5, True), (0.0, True), (1 + 1e-5, False)):
         given = (scaled.double() * (share * lam.double() / norm)[:, None]).to(dtype)
-        u, near, _ = shrink_near(given, metric, lam, start)
+        u, near = shrink_near(*quotient(given), metric, lam, start)
         assert torch.equal(near, torch.full((N,), zero))
         assert zero == (not u.any())
 
@@ -92,7 +98,7 @@ def test_nan_never_becomes_zero(dtype, name):
     for value in (float("nan"), float("inf")):
         scaled[:, 3] = value
         for start in (0.0, 1e-3, 1.0, float("nan")):
-            u, near, _ = CASES[name].prox_near_rows(scaled, metric, lam, torch.full((N,), start, dtype=dtype))
+            u, near = CASES[name].prox_near_rows(*quotient(scaled), metric, lam, torch.full((N,), start, dtype=dtype))
             assert not near.any(), (value, start)
             assert not u[:, 3].isfinite().any(), (value, start)
 
@@ -109,11 +115,11 @@ def test_a_row_that_dies_is_left_to_the_search():
     # one weight: its own norm, and a threshold beyond it
     z, start = torch.tensor([[0.05], [0.05], [0.5]]), torch.tensor([0.06, 0.02, 0.45])
     metric = 1 / torch.tensor([[0.1], [0.051], [0.1]])
-    u, near, _ = shrink_near(z * metric, metric, torch.tensor(1.0), start)
+    u, near = shrink_near(*quotient(z * metric), metric, torch.tensor(1.0), start)
     assert near.tolist() == [False, False, True]
     torch.testing.assert_close(u, torch.tensor([[0.05], [0.05], [0.4]]))
 
 
 def test_a_penalty_without_it_says_so():
     with pytest.raises(NotImplementedError):
-        tl.MCP().prox_near_rows(torch.ones(1, 1), torch.ones(1, 1), torch.ones(()), torch.ones(1))
+        tl.MCP().prox_near_rows(*[torch.ones(1, 1)] * 3, torch.ones(()), torch.ones(1))

@@ -17,7 +17,7 @@ from torchlasso.distributed.sharding import gathered, shardwise, shardwise_mask,
 from torchlasso.penalties.blocks import Blocks, Elements, Strength
 from torchlasso.penalties.magnitudes import as_complex, as_reals, divide
 
-Near = tuple[Tensor, Tensor, tuple[Tensor, ...]]
+Near = tuple[Tensor, Tensor]
 _REGISTRY: Registry[str, type[Penalty]] = Registry("penalty")
 P = TypeVar("P", bound="type[Penalty]")
 
@@ -211,19 +211,19 @@ class Separable(Penalty):
             "use ProxSGD, or a penalty that has one (l1, elastic-net, mcp, scad, sparse-group)"
         )
 
-    def prox_near_rows(self, scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
+    def prox_near_rows(self, over: Tensor, under: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
         """Return argmin_u Σ_i d_i(u_i − z_i)²/2 + φ_λ(‖u‖₂) for the rows whose norm is near ``start``, else z.
 
         Optional: the fused step of an optimizer with a per-coordinate step does most rows by it.
 
         Args:
-            scaled: d z, (n, size).
+            over, under: d z as a quotient that has not been computed, (n, size).
             metric: d, (n, size).
             lam: λ of the rows.
             start: the norms, (n,).
 
         Returns:
-            The solution, which rows are solved, (n,), and the other tensors with one number for each row.
+            The solution, and which rows are solved, (n,).
         """
         raise NotImplementedError
 

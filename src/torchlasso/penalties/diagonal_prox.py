@@ -33,9 +33,7 @@ def shrink(z: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     return _solve(z, threshold, 0.0, None)
 
 
-def shrink_near(
-    scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+def shrink_near(over: Tensor, under: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """Compute argmin_u Σ d_i (u_i − z_i)²/2 + λ‖u‖ per row, without a search, where its norm hardly changes.
 
     The solution is u_i = θ·d_i z_i/(d_i θ + λ), θ = ‖u‖. With θ = start·(1 + δ), q_i = d_i z_i/(d_i·start + λ) and
@@ -49,30 +47,31 @@ def shrink_near(
     zero stays zero where Σ q_i² ≤ 1.
 
     Args:
-        scaled: d z, (n, size).
+        over, under: d z as a quotient that has not been computed, (n, size).
         metric: d > 0, (n, size).
         start: a guess of the norms, such as those before the step, (n,).
 
     Returns:
-        The solution, z in the other rows; which rows are solved, (n,); and the other tensors with one number a row.
+        The solution, z in the other rows; and which rows are solved, (n,).
     """
     guess = torch.clamp_min(start, 1e-18)  # as good as zero, and yet to be divided by
-    inverse = (metric * guess[:, None] + lam).reciprocal()
-    b, q = metric * inverse, scaled * inverse
+    inverse = (under * (metric * guess[:, None] + lam)).reciprocal()
+    b, q = metric * (under * inverse), over * inverse
     a, square = b * guess[:, None], q * q
     total, first, second = (t.sum(dim=1) for t in (square, square * a, square * a * a))
-    mean = first / total
-    variance = torch.relu(second / first / mean - 1)
+    part = first.reciprocal()  # divisions one after the other would take longer than the sums of a short row
+    inverse_mean = total * part
+    variance = torch.relu(second * part * inverse_mean - 1)
     excess = total.sqrt() - 1  # h(0)⁻¹ − 1 = x − 3/2·v·x²
     x = 2 * excess / (1 + torch.relu(1 - 6 * variance * excess).sqrt())
-    next_term = 4 * variance * x.abs() ** 3 / mean
-    delta = x / mean
+    delta = x * inverse_mean
+    next_term = 4 * variance * x.abs() ** 3 * inverse_mean
     alive = (start > 0) & (delta > -0.5) & (x.abs() < 0.25) & (next_term <= 4 * torch.finfo(x.dtype).eps)
     dead = (start == 0) & (total <= 1)
     # θ q/(1 + (θ − start) b) is z in the limit of a large θ
     other = torch.where(dead, 0.0, torch.full_like(x, torch.finfo(x.dtype).max ** 0.5))
     theta, slope = torch.where(alive, guess * (1 + delta), other), torch.where(alive, guess * delta, other)
-    return theta[:, None] * q / (1 + slope[:, None] * b), alive | dead, (guess, theta, slope)
+    return theta[:, None] * q / (1 + slope[:, None] * b), alive | dead
 
 
 def shrink_flattening(

@@ -55,8 +55,8 @@ class L1(Separable):
     def prox_rows(self, z: Tensor, lam: Strength, step: Tensor) -> Tensor:
         return shrink(z, step * lam)[0]
 
-    def prox_near_rows(self, scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
-        return shrink_near(scaled, metric, lam, start)
+    def prox_near_rows(self, over: Tensor, under: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
+        return shrink_near(over, under, metric, lam, start)
 
 
 @register("elastic-net")
@@ -94,11 +94,11 @@ class ElasticNet(Separable):
         scale = 1 + step * lam * (1 - self.l1_ratio)
         return shrink(z / scale, step / scale * lam * self.l1_ratio)[0]
 
-    def prox_near_rows(self, scaled: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
+    def prox_near_rows(self, over: Tensor, under: Tensor, metric: Tensor, lam: Tensor, start: Tensor) -> Near:
         # The quadratic part adds to the metric; a row that is not solved has to come back as z in the original metric.
         quadratic = lam * (1 - self.l1_ratio)
-        u, near, more = shrink_near(scaled, metric + quadratic, lam * self.l1_ratio, start)
-        return torch.where(near[:, None], u, u * (1 + quadratic / metric)), near, more
+        u, near = shrink_near(over, under, metric + quadratic, lam * self.l1_ratio, start)
+        return torch.where(near[:, None], u, u * (1 + quadratic / metric)), near
 
 
 @register("mcp")

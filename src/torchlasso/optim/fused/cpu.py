@@ -15,10 +15,11 @@ from torchlasso.optim.buckets import Bucket
 from torchlasso.optim.fused.inductor import Kernel, kernel
 from torchlasso.optim.fused.memory import FlatViews, flat_views_of, row_views_of
 from torchlasso.optim.fused.program import FusedStep, RowStep, Template, is_elementwise, is_rowwise
+from torchlasso.optim.fused.rows import RowKernel, row_kernel
 from torchlasso.optim.fused.updates import Update
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Elements, Partition
-from torchlasso.penalties.magnitudes import computed
+from torchlasso.penalties.magnitudes import computed, divide, scaled_norms
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Launch:
 
     bucket: Bucket
     update: Update
-    kernel: Kernel
+    kernel: Kernel | RowKernel
     views: FlatViews
     numbers: list[float]
     counters: list[Tensor]
@@ -52,7 +53,7 @@ class Launch:
             self._solve_others(solved)
 
     def _solve_others(self, solved: Tensor) -> None:
-        """Do the prox of the rows that the kernel has not solved, by the search for the root."""
+        """Do the prox of the rows that the kernel has not solved, with a search for the root where there is one."""
         penalty: Any = self.bucket.penalty
         heights, widths = self.views.sizes
         done = torch.split(solved, list(heights))
@@ -63,8 +64,13 @@ class Launch:
             rows = (~flags).nonzero()[:, 0]
             w, _, *buffers = (t.view(-1, width) for t in tensors)
             tau = self.update.step_size(tuple(computed(b[rows]) for b in buffers), self.numbers)
-            z = computed(w[rows])
-            w[rows] = penalty.prox_rows(z, self.numbers[0] * factor, tau).to(w.dtype)
+            z, lam = computed(w[rows]), self.numbers[0] * factor
+            if self.update.diagonal:
+                u = penalty.prox_rows(z, lam, tau)
+            else:
+                r = scaled_norms(z)
+                u = z * divide(penalty.prox_phi(r, lam, tau), r)[:, None]
+            w[rows] = u.to(w.dtype)
 
 
 def launches_of(
@@ -100,7 +106,8 @@ def launches_of(
         options = bucket.options
         own = update.numbers(options, options["lam"], bucket.age + 1, bucket.before, bucket.gain)
         numbers = [*part.numbers, *own]
-        compiled = kernel(part.step, part.views, len(numbers))
+        make = row_kernel if isinstance(part.step, RowStep) else kernel
+        compiled: Kernel | RowKernel | None = make(part.step, part.views, len(numbers))
         if compiled is None:
             fallback.append(bucket.part(part.positions, **_unfused(foreach=True)))
             continue

@@ -7,14 +7,12 @@ since the checks around a call of a compiled function take longer than a small v
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -23,6 +21,7 @@ from torchlasso.optim.fused.memory import FlatViews
 
 # A thread is worth its start for so many weights, as in torch's own element-wise operations.
 GRAIN = 32768
+LENGTH = 8 * GRAIN + 1  # of the views that inductor is shown: large, so that it sees that threads pay
 
 # The options of inductor for every kernel.
 OPTIONS: dict[str, Any] = {
@@ -34,24 +33,14 @@ OPTIONS: dict[str, Any] = {
 
 
 class KernelSource(ABC):
-    """A function of flat views that a kernel can be made of. Hashable: equal ones share one kernel."""
-
-    @property
-    @abstractmethod
-    def sizes(self) -> tuple[int, ...]:
-        """The size of the view that inductor is shown: its length, or rows, columns and, for a gap, more than columns.
-
-        The numbers are unique, so that they can be told apart; large ones tell inductor that threads pay. Where a gap
-        separates the rows, inductor sees rows and does all that it can in one pass over them; rows without a gap it
-        takes for one long view where it can.
-        """
+    """A function of views of memory that a kernel can be made of. Hashable: equal ones share one kernel."""
 
     @abstractmethod
     def __call__(self, tensors: Sequence[Tensor], numbers: Sequence[Tensor]) -> list[Tensor]:
         """Write into tensors of one size.
 
         Returns:
-            For rows: the values that are computed once for each of them; a bool that comes first is handed on.
+            For rows: a bool for each of them, if the caller needs one.
         """
 
 
@@ -70,63 +59,23 @@ class Kernel:
 
     def __init__(self, source: KernelSource, dtypes: tuple[torch.dtype, ...], n_numbers: int, parallel: bool) -> None:
         self._dtype = torch.promote_types(dtypes[0], torch.float32)
-        height, *widths = source.sizes
-        samples = [torch.zeros(height, *widths[-1:], dtype=dtype) for dtype in dtypes]
-        samples = [sample[:, : widths[0]] if widths else sample for sample in samples]
+        samples = [torch.zeros(LENGTH, dtype=dtype) for dtype in dtypes]
         samples.append(torch.zeros(n_numbers, dtype=self._dtype))
-        self._call, arguments, returned = _compiled(lambda *t: source(t[:-1], t[-1].unbind()), samples, parallel)
-        self._places = [_place(argument, samples, source.sizes, returned) for argument in arguments]
+        self._call, arguments = _compiled(lambda *t: source(t[:-1], t[-1].unbind()), samples, parallel)
+        self._places = [_place(argument, samples) for argument in arguments]
 
-    def __call__(self, views: FlatViews, numbers: list[float]) -> Tensor | None:
-        """Do the step on every view, and return the bool of all rows in turn."""
-        first, last = views.sizes[0], views.sizes[-1]
-        known: dict[Any, Iterable[Any]] = dict(enumerate((*views.columns, self._given(views, numbers))))
-        known.update({"size 0": first, "size 1": last, "size 2": last})
-        flags = None
-        if _FLAGS in self._places:
-            flags = torch.empty(sum(first), dtype=torch.bool)
-            known[_FLAGS] = torch.split(flags, list(first))
-        for place in self._places:
-            if isinstance(place, Scratch):
-                known[place] = repeat(place.make(views.sizes))
+    def __call__(self, views: FlatViews, numbers: list[float]) -> None:
+        """Do the step on every view."""
+        (lengths,) = views.sizes
+        known = [*views.columns, repeat(torch.tensor(numbers, dtype=self._dtype)), lengths]
         # one call for each view
         deque(map(self._call, *[known[place] for place in self._places]), maxlen=0)
-        return flags
-
-    def _given(self, views: FlatViews, numbers: list[float]) -> Iterable[Tensor]:
-        if not views.factors:
-            return repeat(torch.tensor(numbers, dtype=self._dtype))
-        lam, *others = numbers
-        each = {factor: torch.tensor([lam * factor, *others], dtype=self._dtype) for factor in set(views.factors)}
-        return [each[factor] for factor in views.factors]
-
-
-_FLAGS = "flags"
-
-
-@dataclass(frozen=True)
-class Scratch:
-    """Memory that the function works in.
-
-    Attributes:
-        dtype: its precision.
-        dims: whether it is one number for each row or for each weight.
-        index: tells one from another.
-    """
-
-    dtype: torch.dtype
-    dims: int
-    index: int
-
-    def make(self, sizes: Sequence[Sequence[int]]) -> Tensor:
-        """Allocate enough of it for the largest of the views."""
-        return torch.empty(max(map(math.prod, zip(*sizes[: self.dims], strict=True))), dtype=self.dtype)
 
 
 def _compiled(
     function: Callable[..., list[Tensor]], samples: list[Tensor], parallel: bool
-) -> tuple[Callable[..., None], tuple[Any, ...], list[Tensor]]:
-    """Return the C++ function that inductor makes, its arguments for the samples, and the values that it returns."""
+) -> tuple[Callable[..., None], tuple[Any, ...]]:
+    """Return the C++ function that inductor makes, and its arguments for the samples."""
     # imported where it is needed: it takes seconds
     from torch._inductor import config
     from torch._inductor.codecache import PyCodeCache
@@ -149,9 +98,9 @@ def _compiled(
     (module,), (name,) = modules, names
     kernel = getattr(module, name)
     setattr(module, name, lambda *arguments: calls.append(arguments))
-    returned = module.call(list(samples))
+    module.call(list(samples))
     setattr(module, name, kernel)
-    return kernel, calls[0], list(returned)
+    return kernel, calls[0]
 
 
 def _compile(function: Callable[..., list[Tensor]], samples: list[Tensor]) -> None:
@@ -186,16 +135,11 @@ def _writes_only_at_its_end(graph: fx.Graph) -> bool:
     return into_inputs and copies and at_end and len(set(places)) == len(places)
 
 
-def _place(argument: Any, samples: list[Tensor], sizes: tuple[int, ...], returned: list[Tensor]) -> Any:
-    """Return the source of an argument: a tensor's number, the name of a size, the flags or scratch memory."""
+def _place(argument: Any, samples: list[Tensor]) -> int:
+    """Return the number of the sample that an argument is; the length of the views comes after the samples."""
     if isinstance(argument, int):
-        return f"size {sizes.index(argument)}"
-    for place, sample in enumerate(samples):
-        if argument is sample:
-            return place
-    if argument.dtype == torch.bool and argument is returned[0]:
-        return _FLAGS
-    return Scratch(argument.dtype, argument.dim(), id(argument))
+        return len(samples)
+    return next(place for place, sample in enumerate(samples) if argument is sample)
 
 
 def kernel(source: KernelSource, views: FlatViews, n_numbers: int) -> Kernel | None:
@@ -208,17 +152,28 @@ def kernel(source: KernelSource, views: FlatViews, n_numbers: int) -> Kernel | N
     return _kernel(source, dtypes, n_numbers, parallel)
 
 
-@functools.cache
-def _kernel(source: KernelSource, dtypes: tuple[torch.dtype, ...], n_numbers: int, parallel: bool) -> Kernel | None:
-    try:
-        return Kernel(source, dtypes, n_numbers, parallel)
-    except Exception as error:  # whatever keeps a compiler from working
-        if type(error) not in _SEEN:  # the message may name a file of its own for each kernel
-            _SEEN.add(type(error))
-            _warn(" ".join(f"{type(error).__name__}: {error}".split())[:200])
-        return None
+Made = TypeVar("Made")
 
 
+def or_none(make: Callable[..., Made]) -> Callable[..., Made | None]:
+    """Make a function compile once for the same arguments, and return None, with a warning once, where it cannot."""
+
+    @functools.cache
+    @functools.wraps(make)
+    def made(*arguments: Any) -> Made | None:
+        try:
+            return make(*arguments)
+        except Exception as raised:  # whatever keeps a compiler from working
+            error = getattr(raised, "inner_exception", raised)  # inductor wraps it
+            if type(error) not in _SEEN:  # the message may name a file of its own for each kernel
+                _SEEN.add(type(error))
+                _warn(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+            return None
+
+    return made
+
+
+_kernel = or_none(Kernel)
 _SEEN: set[type[Exception]] = set()
 
 

@@ -18,9 +18,6 @@ from torch import Tensor
 from torchlasso.distributed.sharding import any_sharded, is_sharded
 from torchlasso.penalties.blocks import Partition
 
-# Rows are worked on in pieces of so many weights, which the caches still hold when the second pass over them comes.
-PIECE = 131072
-
 
 @dataclass(frozen=True)
 class FlatViews:
@@ -133,26 +130,20 @@ def _is_dense(w: Tensor) -> bool:
 def row_views_of(
     positions: list[int], views: FlatViews, over: Partition
 ) -> tuple[tuple[list[int], FlatViews] | None, list[int], FlatViews]:
-    """Return the views whose blocks are rows, in pieces, with their positions; and the views whose blocks are not."""
+    """Return the views whose blocks are rows, with their positions; and the views whose blocks are not."""
     found, others = [], []
-    pieces: list[tuple[list[Tensor], int, int]] = []
+    rows: list[tuple[Sequence[Tensor], int, int]] = []
     for i, view in zip(positions, zip(*views.columns, strict=True), strict=True):
         size = over.in_memory(view[0]) if view[0].is_contiguous() else None
         if size is None:
             others.append((i, view))
-            continue
-        found.append(i)
-        n, width = size
-        height = max(1, PIECE // width)
-        if n <= height:
-            pieces.append((list(view), n, width))
-            continue
-        for piece in zip(*(t.view(n, width).split(height) for t in view), strict=True):
-            pieces.append((list(piece), len(piece[0]), width))
+        else:
+            found.append(i)
+            rows.append((view, *size))
     if not found:
         return None, positions, views
-    tensors, heights, widths = zip(*pieces, strict=True)
+    tensors, heights, widths = zip(*rows, strict=True)
     factors = [w**0.5 if over.weighted else 1.0 for w in widths]
-    rows = FlatViews(list(zip(*tensors, strict=True)), (heights, widths), factors)
     left = _flat([view for _, view in others])
-    return (found, rows), [i for i, _ in others], left
+    of_rows = FlatViews(list(zip(*tensors, strict=True)), (heights, widths), factors)
+    return (found, of_rows), [i for i, _ in others], left

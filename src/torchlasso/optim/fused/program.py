@@ -10,11 +10,11 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from torchlasso.optim.fused.inductor import GRAIN, KernelSource
+from torchlasso.optim.fused.inductor import KernelSource
 from torchlasso.optim.fused.updates import Buffers, Update
 from torchlasso.penalties import Penalty, Separable
 from torchlasso.penalties.blocks import Partition
-from torchlasso.penalties.magnitudes import computed, divide, scaled_norms
+from torchlasso.penalties.magnitudes import computed, divide
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,6 @@ class FusedStep(KernelSource):
     template: Template
     weighted: bool = False
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        return (8 * GRAIN + 1,)
-
     def __call__(self, tensors: Sequence[Tensor], numbers: Sequence[Tensor]) -> list[Tensor]:
         own = tensors[3:] if self.weighted else tensors[2:]
         w, grad, *buffers = (computed(t) for t in (*tensors[:2], *own))
@@ -98,26 +94,24 @@ class FusedStep(KernelSource):
 class RowStep(FusedStep):
     """A fused step for blocks that are rows: the penalty is that of a row's norm, and λ that of the row.
 
-    With a τ for each coordinate, the prox is done only for rows for which it is easy, and the step returns which.
+    The prox is done only for rows for which it is easy, and the step returns which: with a τ for each coordinate those
+    whose norm hardly changes, else those in whose norm no square overflows or is lost.
     """
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        return (67, 4003, 4007) if self.update.diagonal else (67, 4003)
 
     def _step(
         self, penalty: Any, lam: Tensor, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
     ) -> tuple[Tensor, Buffers, list[Tensor]]:
-        # a value for each row has to be an output, or inductor would compute it again for every weight
         if self.update.diagonal:
             start = torch.linalg.vector_norm(w, dim=1)
-            scaled, metric, reach, new = self.update.apply_scaled(w, grad, buffers, numbers)
-            u, near, more = penalty.prox_near_rows(scaled, metric, lam * reach, start)
-            return u, new, [near, start, *more]
+            over, under, metric, reach, new = self.update.apply_scaled(w, grad, buffers, numbers)
+            u, near = penalty.prox_near_rows(over, under, metric, lam * reach, start)
+            return u, new, [near]
         z, tau, new = self.update.apply(w, grad, buffers, numbers)
-        r = scaled_norms(z)
-        factor = divide(penalty.prox_phi(r, lam, tau), r)
-        return z * factor[:, None], new, [factor]
+        square, largest, limits = (z * z).sum(dim=1), z.abs().amax(dim=1), torch.finfo(z.dtype)
+        exact = (square > limits.tiny / limits.eps) & (square < limits.max * limits.eps)  # no square was lost
+        r = square.sqrt()
+        factor = torch.where(exact, divide(penalty.prox_phi(r, lam, tau), r), 1.0)
+        return z * factor[:, None], new, [exact | (largest == 0)]
 
 
 def is_elementwise(penalty: Penalty | None) -> TypeGuard[Separable]:

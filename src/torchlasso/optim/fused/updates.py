@@ -59,13 +59,17 @@ class Update(ABC):
 
     def apply_scaled(
         self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
-    ) -> tuple[Tensor, Tensor, Tensor, Buffers]:
-        """Do the same without a division where τ is c/d for a tensor d; return d·z, d, c and the new buffers."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Buffers]:
+        """Do the same without a division where τ is c/d for a tensor d.
+
+        Returns:
+            The numerator and the denominator of d·z; d, c and the new buffers.
+        """
         raise NotImplementedError
 
-    def step_size(self, buffers: Buffers, numbers: Sequence[float]) -> Tensor:
-        """Return τ, like the weights, from the buffers after an update."""
-        raise NotImplementedError
+    def step_size(self, buffers: Buffers, numbers: Sequence[float]) -> Tensor | float:
+        """Return τ from the buffers after an update: like the weights, or a number."""
+        return numbers[-1]
 
     @abstractmethod
     def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
@@ -168,12 +172,12 @@ class Adam(Update):
 
     def apply_scaled(
         self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers
-    ) -> tuple[Tensor, Tensor, Tensor, Buffers]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Buffers]:
         _, keep, _, _, eps, lr, reach, *_ = numbers
         new = self._averages(w, grad, buffers, numbers)
         root = new[-1].sqrt()
         metric = self._metric(root, numbers)
-        return ((keep * w) * (root + eps) - lr * new[0]) * (metric / (root + eps)), metric, reach, new
+        return ((keep * w) * (root + eps) - lr * new[0]) * metric, root + eps, metric, reach, new
 
     def _averages(self, w: Tensor, grad: Tensor, buffers: Buffers, numbers: Buffers) -> Buffers:
         decay, _, fresh, fresh_square, *_ = numbers
@@ -188,7 +192,7 @@ class Adam(Update):
         metric: Tensor = torch.where(root <= silent, root.clamp_min(least), root) + eps
         return metric
 
-    def step_size(self, buffers: Buffers, numbers: Sequence[float]) -> Tensor:
+    def step_size(self, buffers: Buffers, numbers: Sequence[float]) -> Tensor | float:
         reach: float = numbers[-3]
         return reach / self._metric(buffers[-1].sqrt(), numbers)
 
@@ -228,6 +232,9 @@ class Extended(Update):
 
     def start(self, p: Tensor) -> dict[str, Tensor]:
         return self.inner.start(p)
+
+    def step_size(self, buffers: Buffers, numbers: Sequence[float]) -> Tensor | float:
+        return 1.0
 
     def numbers(self, group: Group, lam: Number, age: Number, before: Number, gain: Number) -> list[Number]:
         return self.inner.numbers(group, lam, age, before, gain)
