@@ -4,6 +4,7 @@ import functools
 import itertools
 from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torchlasso.optim.fused import inductor
 from torchlasso.optim.fused.inductor import KernelSource, kernel
 from torchlasso.optim.fused.memory import FlatViews
 from torchlasso.optim.fused.program import FusedStep, RowStep, Template
-from torchlasso.optim.fused.rows import row_kernel
+from torchlasso.optim.fused.rows import RowKernel, row_kernel
 from torchlasso.optim.fused.updates import Adam, HeavyBall
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -173,6 +174,22 @@ def test_a_function_may_write_before_its_end():
     kernel(EarlyWrites(), views, 1)(views, [0.3])
     torch.testing.assert_close(w, expected)
     assert 0 < (w == 0).sum() < 100
+@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="not of this processor")
+def test_rows_run_the_same_code_with_wider_registers(monkeypatch):
+    from torch._inductor.codecache import CppCodeCache
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    widths = []
+
+    def compiled(text):
+        widths.append(pick_vec_isa().bit_width())
+        return SimpleNamespace(step=None)
+
+    monkeypatch.setattr(CppCodeCache, "load", compiled)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    mine, numbers = UPDATES["heavy ball"]
+    RowKernel(RowStep(mine, Template.of(tl.L1())[0]), torch.float32, 2 + len(mine.buffers), len(numbers))
+    assert widths == [256]
 
 
 # --- when something is compiled ---

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
 from torchlasso.compaction import compacted
+from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.report import CompactionReport, Totals
-from torchlasso.compaction.resizing import Resizing
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.words import with_words, without_unread_words
 
@@ -27,13 +27,13 @@ class Smaller:
     Attributes:
         model: without the units that have no effect.
         report: on the units.
-        cut: the record of the removed units.
+        cut: the removed units.
         words: the numbers of the words that stay, with the padding; None if all do, or if the run has no texts.
     """
 
     model: nn.Module
     report: CompactionReport
-    cut: Resizing
+    cut: Compaction
     words: Tensor | None
 
 
