@@ -174,6 +174,8 @@ def test_a_function_may_write_before_its_end():
     kernel(EarlyWrites(), views, 1)(views, [0.3])
     torch.testing.assert_close(w, expected)
     assert 0 < (w == 0).sum() < 100
+
+
 @pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="not of this processor")
 def test_rows_run_the_same_code_with_wider_registers(monkeypatch):
     from torch._inductor.codecache import CppCodeCache
