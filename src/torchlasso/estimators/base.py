@@ -282,7 +282,7 @@ def row_groups(groups: Any, rows: int) -> Numbers | None:
     found = np.asarray(groups)
     if found.shape != (rows,):
         raise ValueError(f"groups must have the group of each of the {rows} rows; got the shape {found.shape}")
-    for row, group in enumerate(found if found.dtype.kind in "fO" else ()):
+    for row, group in enumerate(found if found.dtype.kind in ("f", "O") else ()):
         if group is None or is_pandas_na(group) or is_scalar_nan(group):
             raise ValueError(f"groups must have the group of each of the {rows} rows; row {row} has {group}")
     try:
