@@ -176,7 +176,7 @@ def test_a_function_may_write_before_its_end():
     assert 0 < (w == 0).sum() < 100
 
 
-@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="not of this processor")
+@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="this processor has no AVX")
 def test_rows_run_the_same_code_with_wider_registers(monkeypatch):
     from torch._inductor.codecache import CppCodeCache
     from torch._inductor.cpu_vec_isa import pick_vec_isa

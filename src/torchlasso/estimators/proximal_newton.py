@@ -13,7 +13,7 @@ from torchlasso.estimators.quadratic import NumberPenalty, QuadraticLasso
 from torchlasso.estimators.scaled_inputs import ScaledInputs
 
 STEPS = 100  # the most steps
-PATIENCE = 5  # steps without any progress, after which there is no precision left
+PATIENCE = 5  # after so many steps without progress, rounding hides what is left to gain
 EXACT = 0.1  # the distance from stationarity of the minimum of a model, relative to the one that is asked for
 SHORTEST = 2.0**-20  # the shortest step, relative to the whole one
 ROUNDING = 1e-14  # of the value of the objective

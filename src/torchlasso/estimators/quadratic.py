@@ -10,7 +10,7 @@ from scipy.linalg import lapack
 from torchlasso.estimators.points import Numbers
 
 STEPS = 2000  # the most steps; few are needed, since most numbers have their sign from the start
-SINGULAR = 1e-13  # a pivot relative to the largest element, up to which it is no more than rounding
+SINGULAR = 1e-13  # a pivot this small, relative to the largest element, is a rounding error
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class QuadraticLasso:
             kept = moving[~against]
             if strongest >= 0 and not joining[kept].any():
                 if np.array_equal(joining[moving], moving == strongest):
-                    return moving[:0], direction[:0]  # it is alone already: its pull is no more than rounding
+                    return moving[:0], direction[:0]  # even alone it moves the wrong way: its pull is a rounding error
                 kept = np.flatnonzero(live | (np.arange(len(live)) == strongest))
             moving = kept
 

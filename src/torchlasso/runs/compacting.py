@@ -81,8 +81,8 @@ def shortfall(model: nn.Module, experiment: Experiment) -> str:
         return f"The model cannot be compacted, so that its dead channels save nothing: {first_line(error)}."
     full = experiment.build_model(weights=False)
     if options.flops is not None:
-        rows = len(experiment.example)
-        before, after = Totals.of(full, experiment.example).flops / rows, smaller.report.after.flops / rows
+        costs = Totals.of(full, experiment.example).flops, smaller.report.after.flops
+        before, after = (cost / len(experiment.example) for cost in costs)  # of one row, as the option counts
     else:
         before, after = _bytes(full), _bytes(smaller.model)
     share = wanted if wanted < 1 else wanted / before

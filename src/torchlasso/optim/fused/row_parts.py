@@ -105,16 +105,8 @@ EXPRESSIONS = {
         for kind in ("Tensor", "Scalar")
     },
 }
-SAME = (
-    "detach",
-    "unsqueeze",
-    "expand",
-    "lift_fresh_copy",
-    "view",
-    "squeeze",
-    "alias",
-    "clone",
-)  # other names of a value
+# Operators whose result is another name of their argument.
+SAME = ("detach", "unsqueeze", "expand", "lift_fresh_copy", "view", "squeeze", "alias", "clone")
 CONSTANTS: dict[str, Callable[[Any], float]] = {
     "scalar_tensor.default": lambda args: args[0],
     "full_like.default": lambda args: args[1],
