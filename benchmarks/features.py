@@ -118,7 +118,8 @@ def scaled(split: Split, images: bool) -> Split:
 
 
 def torchlasso_(train: Part, k: int, seed: int, *, penalty: str, epochs: int) -> Numbers:
-    model = SparseClassifier(features=k, penalty=penalty, epochs=epochs, points=1, random_state=seed)
+    options = {"standardize": False, "points": 1, "random_state": seed}  # they are scaled, the pixels of images as one
+    model = SparseClassifier(features=k, penalty=penalty, epochs=epochs, **options)
     return model.fit(train.x, train.y, groups=train.groups).support_.nonzero()[0]
 
 

@@ -16,8 +16,9 @@ All have the same network, batches and epochs, and leave biases alone; all can c
 to the value of an empty pixel with probability p, and what the others differ from it is scaled by 1/(1 − p)), their
 rate and its schedule (a cosine, or constant and then a cosine over the last quarter). For every share of zeros each
 method has the same number of trials: trainings on five sixths of the training images, judged on the others. Knobs are
-tried one after the other, each at its values with the best of those before it. PAT's ProxLasso has no target: its
-trials go to a search for λ, by bisection between what was found, and all of them count for all shares. The trainings
+tried one after the other, each at its values with the best of those before it. PAT's ProxLasso has no target: it is
+trained with every setting of its other knobs for the same λ, and its trials go to a search for λ, by bisection, for the
+settings that no other one beats in both zeros and error. All its runs count for all shares. The trainings
 with the chosen knobs are on all training images and judged on the test images, once.
 
 The table has medians over the seeds. Where the zeros that were reached differ by more than 2 % of the weights that were

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 Knobs = dict[str, Any]
@@ -52,23 +52,38 @@ class Sweeps:
 
 
 class Bisection:
-    """A bisection of λ for each setting of the other knobs in turn; its runs serve all shares of zeros."""
+    """A bisection of λ for settings of the other knobs; its runs serve all shares of zeros.
+
+    Every setting is trained with the first λ. Those that no other one beats, with as many zeros and as small an error,
+    go on to the bisection, in turn.
+    """
 
     def __init__(self, start: float, **knobs: Sequence[Any]) -> None:
         settings = [dict(zip(knobs, values, strict=True)) for values in itertools.product(*knobs.values())]
         self.start, self.found = start, [(setting, list[Run]()) for setting in settings]
-        self.turns = itertools.cycle(self.found)
+        self.turns: Iterator[tuple[Knobs, list[Run]]] | None = None
 
     def explore(self, train: Train, zeros: float, trials: int) -> None:
+        if self.turns is None:
+            for setting, found in self.found:
+                found.append(train({**setting, "lam": self.start}))
+            self.turns = itertools.cycle(self._unbeaten())
         for setting, found in itertools.islice(self.turns, trials):
             lam = self.guess(found, zeros)
             if all(lam != run["knobs"]["lam"] for run in found):
                 found.append(train({**setting, "lam": lam}))
 
+    def _unbeaten(self) -> list[tuple[Knobs, list[Run]]]:
+        """Return the settings that no other one beats."""
+        points = [(first["zeros"], -first["error"]) for _, (first, *_) in self.found]
+
+        def is_beaten(point: tuple[float, float]) -> bool:
+            return any(other != point and other[0] >= point[0] and other[1] >= point[1] for other in points)
+
+        return [each for each, point in zip(self.found, points, strict=True) if not is_beaten(point)]
+
     def guess(self, found: list[Run], zeros: float) -> float:
         """Return the λ to try next."""
-        if not found:
-            return self.start
         points = sorted((run["zeros"], run["knobs"]["lam"]) for run in found)
         near = [lam for reached, lam in points if is_near(reached, zeros)]
         if near:

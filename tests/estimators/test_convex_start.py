@@ -12,6 +12,7 @@ from torchlasso.estimators import SparseClassifier, SparseCox, SparseRegressor
 from torchlasso.estimators.base import Table
 from torchlasso.estimators.feature_groups import groups_of_features
 from torchlasso.estimators.network_path import NetworkPath
+from torchlasso.estimators.standardized import StandardizedPath
 
 
 def noisy(n: int, p: int, true: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,6 +108,7 @@ def test_networks_start_under_l1_with_more_features_than_answers(penalty: str) -
     model = SparseClassifier(features=3, penalty=penalty)
     for given, starts in ((None, False), (animals, True), (np.arange(120) // 2, False)):
         path = model._path(model._table(x, classes, groups=given), groups, seed=0)
-        assert isinstance(path, NetworkPath)
-        assert path._starts_convex is starts
+        assert isinstance(path, StandardizedPath)
+        assert isinstance(path.path, NetworkPath)
+        assert path.path._starts_convex is starts
     assert not model._finds_more_from_convex(model._table(x, classes, groups=animals), groups, seed=0)

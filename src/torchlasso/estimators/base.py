@@ -27,7 +27,7 @@ from torchlasso.estimators.network_path import NetworkPath, TableRows, TrainingL
 from torchlasso.estimators.points import Numbers, importances
 from torchlasso.estimators.smooth import TrainingLoss
 from torchlasso.estimators.sparse_rows import linear_rows
-from torchlasso.estimators.standardized import ColumnScales, StandardizedPath
+from torchlasso.estimators.standardized import ColumnScales, StandardizedPath, TargetScale
 from torchlasso.penalties import MCP, SCAD, ElasticNet, Penalty
 from torchlasso.penalties.blocks import Blocks
 
@@ -86,7 +86,7 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
     keep: Sequence[Any] = ()
     fit_intercept: bool = True
     positive: bool = False
-    standardize: bool = False
+    standardize: bool | str = "auto"
     relaxed: bool = False
     points: int = 10
     epochs: int = 200
@@ -129,9 +129,14 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         """True if the model has no hidden layers."""
         return self.module is None and not len(self.hidden)
 
+    @property
+    def standardizes(self) -> bool:
+        """True if columns are scaled before a model sees them."""
+        return self.module is None and not self.is_linear if self.standardize == "auto" else bool(self.standardize)
+
     def as_rows(self, x: Any) -> Any:
         """Return a matrix as it is computed with: a sparse one stays so for a linear model of columns as they are."""
-        return csr_array(x) if issparse(x) and self.is_linear and not self.standardize else as_dense(x)
+        return csr_array(x) if issparse(x) and self.is_linear and not self.standardizes else as_dense(x)
 
     def _check(self) -> None:
         """Raise ``ValueError`` or ``TypeError`` for a parameter that is of no use."""
@@ -139,6 +144,8 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             check_number(name, getattr(self, name), above=True)
         if self.l1_ratio > 1:
             raise ValueError(f"l1_ratio must be above 0 and at most 1; got {self.l1_ratio!r}")
+        if not isinstance(self.standardize, bool | np.bool_) and self.standardize != "auto":
+            raise ValueError(f'standardize must be True, False or "auto"; got {self.standardize!r}')
         if self.penalty not in PENALTIES:
             raise unknown("penalty", str(self.penalty), PENALTIES)
         if self.l1_ratio < 1 and self.penalty != "l1" and (self.module is not None or len(self.hidden)):
@@ -189,17 +196,28 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         """
         counts = table.targets.weights.numpy() > 0
         table = table if counts.all() else table.some(np.flatnonzero(counts))
-        if not self.standardize:
-            return self._path_of(table, groups, seed, starts_convex)
-        scales = ColumnScales.of(table.x, table.targets.weights.numpy())
-        scaled = table._replace(x=scales.scaled(table.x))
-        return StandardizedPath(self._path_of(scaled, groups, seed, starts_convex), scales)
+        columns, scale = None, self._target_scale(table)
+        if self.standardizes:
+            columns = ColumnScales.of(table.x, table.targets.weights.numpy())
+            table = table._replace(x=columns.scaled(table.x))
+        if scale is not None:
+            table = table._replace(targets=scale.scaled(table.targets))  # type: ignore[arg-type]  # they are numbers
+        # of a constant, a linear model says all that there is, and exactly
+        is_linear = self.is_linear or (scale is not None and not scale.spread)
+        path = self._linear_path(table, groups) if is_linear else self._networks(table, groups, seed, starts_convex)
+        return path if columns is None and scale is None else StandardizedPath(path, columns, scale)
 
-    def _path_of(self, table: Table, groups: FeatureGroups, seed: int, starts_convex: bool) -> ModelPath:
-        """Return the models of rows with weights above 0, the columns as they are."""
-        if self.is_linear:
-            rows, targets = linear_rows(table.x), table.targets.to(torch.float64)
-            return LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol, self.positive)
+    def _target_scale(self, table: Table) -> TargetScale | None:
+        """Return the scale of the targets of networks, if they are numbers."""
+        return None
+
+    def _linear_path(self, table: Table, groups: FeatureGroups) -> LinearPath:
+        """Return the linear models of rows with weights above 0, the table as it is."""
+        rows, targets = linear_rows(table.x), table.targets.to(torch.float64)
+        return LinearPath(rows, targets, groups, self.l1_ratio, self.fit_intercept, self.tol, self.positive)
+
+    def _networks(self, table: Table, groups: FeatureGroups, seed: int, starts_convex: bool = False) -> NetworkPath:
+        """Return the networks of rows with weights above 0, the table as it is."""
         share = self.validation_fraction
         training, held_out = self._parts(table, seed, share) if self.early_stopping else (table, None)
         length = TrainingLength(self.epochs, self.batch_size, self.lr, seed, self.n_iter_no_change)

@@ -111,7 +111,7 @@ class SparseClassifier(SparseClassification, GivenStrength):
     that of scikit-learn's ``LogisticRegression(l1_ratio=ρ, C=1/(λ·n))``. With more classes a feature leaves all of them
     at once. With hidden layers, all later weights have a weight decay tied to λ, without which they would grow and
     undo the penalty (:class:`torchlasso.Inputs`); and the penalty of a feature is MCP's by default. Scale the features
-    before, such as by ``StandardScaler``: the penalty is the same for all.
+    of a linear model before, or by ``standardize``: the penalty is the same for all.
 
     Args:
         lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing (the
@@ -135,7 +135,9 @@ class SparseClassifier(SparseClassification, GivenStrength):
         fit_intercept: whether a linear model has a constant term.
         positive: whether the weights of a linear model, with two classes are at least 0, each feature by itself.
         standardize: whether columns are scaled to mean 0 and variance 1 on the training rows, of each fold its own.
-            ``coef_`` is for the columns as they are, λ for the scaled ones.
+            ``coef_`` is for the columns as they are, λ for the scaled ones. ``"auto"`` scales those of the default
+            network, which learns little from columns of other sizes; but not those of a linear model, so that its λ is
+            scikit-learn's, nor those of a ``module``.
         relaxed: whether the model is trained on without the penalty on the features that it reads (the relaxed lasso of
             Meinshausen 2007): a linear one to the minimum, with a ridge of 0.001 for columns of variance 1, a network
             for a tenth of the epochs. In cross-validation each point of the path is.

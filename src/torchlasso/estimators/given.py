@@ -54,6 +54,8 @@ class GivenStrength(SparseEstimator):
                 raise ValueError(
                     f"features must be at most the number of those that vary, {varying}; got {self.features}"
                 )
+        if self.features is not None and (table.y == table.y[0]).all():
+            raise ValueError("no feature says anything about y, which is the same in all rows: leave features out")
         path = self._path(table, groups, seed)
         if self.features is None:
             return path, path.at(path.null_lam(NULL_LEVEL, seed) if isinstance(self.lam, str) else float(self.lam))
@@ -97,7 +99,10 @@ class GivenStrength(SparseEstimator):
                 found = self._with_features(path, count)
             outputs = torch.from_numpy(found.model.outputs(held_out.x))
             targets = held_out.targets.to(outputs.dtype)
-            return min(float(targets.value(scale * outputs)) for scale in SCALES), found.point.live
+            # a regression has no other middle than that of its targets
+            middle = outputs.mean(dim=0) if targets.is_quadratic else torch.zeros(())
+            losses = [float(targets.value(middle + scale * (outputs - middle))) for scale in SCALES]
+            return min(losses), found.point.live
 
         (convex, ours), (without, theirs) = trial(True), trial(False)
         # the same features say nothing, and fewer than were asked for are no choice

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class ProximalNewton:
         for _ in range(STEPS):
             outputs = self._outputs(u)
             gradient = (self.inputs.x.mT @ loss.slope(outputs))[:, 0].numpy()
-            away = float((self._penalty.distances(u, gradient) / limit).max(initial=0.0))
+            away = _farthest(self._penalty.distances(u, gradient), limit)
             if away <= 1:
                 return torch.from_numpy(u)[:, None], True
             value = self._value(u, outputs)
@@ -53,9 +54,8 @@ class ProximalNewton:
             if not loss.is_quadratic:
                 gain = float(gradient @ (new - u)) + self._penalty.value(new) - self._penalty.value(u)
                 length = 1.0
-                while self._value(moved := u + length * (new - u)) > value + 1e-4 * length * gain + ROUNDING * abs(
-                    value
-                ):
+                slack = ROUNDING * abs(value)
+                while self._value(moved := u + length * (new - u)) > value + 1e-4 * length * gain + slack:
                     length /= 2
                     if length < SHORTEST:
                         return torch.from_numpy(u)[:, None], False
@@ -93,3 +93,9 @@ class ProximalNewton:
         positive = torch.zeros_like(groups.l1, dtype=torch.bool) if groups.positive is None else groups.positive
         strengths, ridge = self.lam * groups.l1, self.lam * groups.l2
         return NumberPenalty(*(each[numbers].numpy() for each in (strengths, ridge, positive)))
+
+
+def _farthest(distances: Numbers, limit: Numbers) -> float:
+    """Return the largest distance in units of its limit; a limit is 0 where zero is exact, such as for y = 0."""
+    relative = np.divide(distances, limit, out=np.where(distances > 0, np.inf, 0.0), where=limit > 0)
+    return float(relative.max(initial=0.0))

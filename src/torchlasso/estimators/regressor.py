@@ -15,6 +15,7 @@ from torchlasso.estimators.cross_validation import CrossValidatedStrength
 from torchlasso.estimators.given import GivenStrength
 from torchlasso.estimators.losses import SQUARED, Targets
 from torchlasso.estimators.points import Numbers
+from torchlasso.estimators.standardized import TargetScale
 
 
 @dataclass(eq=False, repr=False)
@@ -48,6 +49,10 @@ class SparseRegression(RegressorMixin, SparseEstimator):  # type: ignore[misc]  
 
     def _strata(self, table: Table) -> None:
         return None
+
+    def _target_scale(self, table: Table) -> TargetScale | None:
+        targets: Targets = table.targets  # type: ignore[assignment]  # those of _table
+        return None if self.is_linear else TargetScale.of(targets)
 
     def predict(self, X: Any) -> Numbers:
         """Return the prediction for each row, (n,) or (n, targets)."""
@@ -83,13 +88,14 @@ class SparseRegressor(SparseRegression, GivenStrength):
     linear one plus a multilayer perceptron; with ``hidden=()`` it is linear, and the minimum is exact: that of
     scikit-learn's ``Lasso`` or ``ElasticNet``, and of ``MultiTaskLasso`` for several targets, with ``alpha=λ``. With
     hidden layers, all later weights have a weight decay tied to λ, without which they would grow and undo the penalty
-    (:class:`torchlasso.Inputs`); and the penalty of a feature is MCP's by default. Scale the features before, such as
-    by ``StandardScaler``, and with hidden layers the targets (``TransformedTargetRegressor``).
+    (:class:`torchlasso.Inputs`); the penalty of a feature is MCP's by default; and the model learns (y − mean)/s under
+    λ/s, with s the standard deviation of y, of all targets together, so that λ has the unit of y as in a linear model.
+    Scale the features of a linear model before, or by ``standardize``.
 
     Args:
         lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing (the
             quantile universal threshold of Giacobino and others 2017). Where ``features`` is given and there are
-            hidden layers, the λ to begin with.
+            hidden layers, the λ to begin with, for targets of variance 1.
         features: the number of features to read, or of groups of them; λ is found. With hidden layers, the model is
             then trained on for half of the epochs without the penalty (the relaxed lasso).
         hidden: the widths of the hidden layers; empty for a linear model.
@@ -107,7 +113,9 @@ class SparseRegressor(SparseRegression, GivenStrength):
         fit_intercept: whether a linear model has a constant term.
         positive: whether the weights of a linear model are at least 0, each feature by itself.
         standardize: whether columns are scaled to mean 0 and variance 1 on the training rows, of each fold its own.
-            ``coef_`` is for the columns as they are, λ for the scaled ones.
+            ``coef_`` is for the columns as they are, λ for the scaled ones. ``"auto"`` scales those of the default
+            network, which learns little from columns of other sizes; but not those of a linear model, so that its λ is
+            scikit-learn's, nor those of a ``module``.
         relaxed: whether the model is trained on without the penalty on the features that it reads (the relaxed lasso of
             Meinshausen 2007): a linear one to the minimum, with a ridge of 0.001 for columns of variance 1, a network
             for a tenth of the epochs. In cross-validation each point of the path is.

@@ -69,7 +69,7 @@ class SingleNetworks:
         return np.array([self._importances(table, seed) for table, seed in zip(tables, seeds, strict=True)])
 
     def _importances(self, table: Table, seed: int) -> Numbers:
-        path = self.estimator._path(table, self.groups, seed)
+        path = self.estimator._networks(table, self.groups, seed)
         model: NetworkModel = path.at(self.lam).model  # type: ignore[assignment]  # it has hidden layers
         x, found = torch.from_numpy(model.seen(table.x)), np.zeros(table.x.shape[1])
         every = slice(None) if model.columns is None else model.columns
@@ -173,8 +173,16 @@ class NetworkStack:
         ]
 
 
-def networks_of(estimator: Any, groups: FeatureGroups, table: Table) -> tuple[SingleNetworks | NetworkStack, int]:
+def networks_of(
+    estimator: Any, groups: FeatureGroups, table: Table, unit: float
+) -> tuple[SingleNetworks | NetworkStack, int]:
     """Return the faster way to train the networks of an estimator on halves of a table, and how many to train at once.
+
+    Args:
+        estimator: the estimator.
+        groups: the groups of the features.
+        table: the whole table, with its targets scaled.
+        unit: the λ of the estimator that is 1 for these targets.
 
     Raises:
         ValueError: λ is not a number, or features are counted.
@@ -187,9 +195,9 @@ def networks_of(estimator: Any, groups: FeatureGroups, table: Table) -> tuple[Si
     is_plain = not estimator.module and len(estimator.hidden) == 1 and not estimator.early_stopping
     single = len(groups.members) == groups.features and not groups.kept
     if not is_plain or not single or not isinstance(table.targets, Targets):
-        return SingleNetworks(estimator, groups, float(estimator.lam)), 1
+        return SingleNetworks(estimator, groups, estimator.lam / unit), 1
     size = len(table.x) * min(table.x.shape)  # a network sees at most as many features as rows
-    return NetworkStack(estimator, float(estimator.lam)), max(1, min(STACK, NUMBERS // size))
+    return NetworkStack(estimator, estimator.lam / unit), max(1, min(STACK, NUMBERS // size))
 
 
 def _weights(network: SkipNetwork) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -118,7 +118,8 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
         """Select the features.
 
         Args:
-            X: (n, p) numbers, an array, a data frame or a sparse matrix. Scale the features before.
+            X: (n, p) numbers, an array, a data frame or a sparse matrix. Scale the features before; networks of
+                this library do so by themselves.
             y: (n,) classes or numbers, (n, targets) numbers, or events and times, as for :class:`SparseCox`. Without an
                 estimator these are a structured array.
             groups: (n,) the group of each row, such as the animal that it was measured on: rows of one group are in the
@@ -224,7 +225,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             importances = engine.results(fitted_importances, numbers, arguments)
             return groups_of_features(None, (), features, None), np.array(importances), 0.0
         base._check()
-        if base.standardize:
+        if base.standardizes:
             scales = ColumnScales.of(x, np.ones(len(y)) if weights is None else weights)
             x, base = scales.scaled(x), clone(base).set_params(standardize=False)
         groups = groups_of_features(base.feature_groups, base.keep, features, getattr(self, "feature_names_in_", None))
@@ -239,11 +240,14 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             entries, ends = zip(*found, strict=True)
             return groups, np.array(entries), max(ends)
         table = base._table(x.astype(np.float32), y, weights)
-        networks, size = networks_of(base, groups, table)
+        scale = base._target_scale(table)
+        unit = 1.0 if scale is None else scale.unit
+        table = table if scale is None else table._replace(targets=scale.scaled(table.targets))
+        networks, size = networks_of(base, groups, table, unit)
         sensitive = engine.results(
             networks, numbers[::size], lambda i: ([*map(table.some, halves[i : i + size])], seeds[i : i + size])
         )
-        return groups, np.concatenate(sensitive), 0.0
+        return groups, unit * np.concatenate(sensitive), 0.0
 
     def _keep(self, paths: StabilityPaths, partition: FeatureGroups) -> None:
         """Set the attributes, for features instead of groups."""

@@ -1,12 +1,14 @@
-"""Models of columns that are scaled to mean 0 and variance 1 on the training rows."""
+"""Models of columns and targets that are scaled to mean 0 and variance 1 on the training rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
+from torchlasso.estimators.losses import Targets
 from torchlasso.estimators.models import Fitted, LinearModel, ModelPath, TableModel
 from torchlasso.estimators.points import Numbers, PathPoint
 
@@ -43,11 +45,56 @@ class ColumnScales:
 
 
 @dataclass(frozen=True)
+class TargetScale:
+    """The means of numeric targets, and one standard deviation for all of them, so that errors keep their weights.
+
+    Attributes:
+        centre: the means, (targets,).
+        spread: the root of the mean variance; 0 for constant targets.
+    """
+
+    centre: Numbers
+    spread: float
+
+    @classmethod
+    def of(cls, targets: Targets) -> TargetScale:
+        """Return that of rows with weights.
+
+        Examples:
+            >>> from torchlasso.estimators.losses import SQUARED
+            >>> TargetScale.of(Targets(torch.tensor([[200.0], [204.0]]), torch.ones(2), 1, SQUARED))
+            TargetScale(centre=array([202.]), spread=2.0)
+        """
+        y, weights = targets.y.double().numpy(), targets.weights.double().numpy()
+        shares = (weights / weights.sum())[:, None]
+        centre = np.where((y == y[0]).all(axis=0), y[0], (shares * y).sum(axis=0))  # a constant without its rounding
+        away = y - centre
+        largest = np.abs(away).max()
+        spread = largest * np.sqrt((shares * np.square(away / (largest or 1.0))).sum(axis=0).mean())
+        return cls(centre, float(spread))
+
+    @property
+    def unit(self) -> float:
+        """The number of the targets that is 1 after scaling."""
+        return self.spread or 1.0
+
+    def scaled(self, targets: Targets) -> Targets:
+        """Return targets with mean 0 and variance 1."""
+        y = (targets.y - torch.from_numpy(self.centre)) / self.unit
+        return replace(targets, y=y.to(targets.y.dtype))
+
+    def outputs(self, scaled: Numbers) -> Numbers:
+        """Return outputs for scaled targets as those for the targets as they are."""
+        return np.asarray(self.centre + self.spread * scaled)
+
+
+@dataclass(frozen=True)
 class StandardizedModel:
-    """A model of scaled columns that takes columns as they are."""
+    """A model of scaled columns or targets that takes and gives both as they are."""
 
     model: TableModel
-    scales: ColumnScales
+    columns: ColumnScales | None
+    targets: TargetScale | None
 
     @property
     def linear(self) -> LinearModel | None:
@@ -55,37 +102,48 @@ class StandardizedModel:
         inner = self.model.linear
         if inner is None:
             return None
-        coef = inner.coef / self.scales.spread[:, None]
-        return LinearModel(coef, inner.intercept - self.scales.centre @ coef)
+        coef, intercept = inner
+        if self.targets is not None:
+            coef, intercept = self.targets.spread * coef, self.targets.outputs(intercept)
+        if self.columns is not None:
+            coef = coef / self.columns.spread[:, None]
+            intercept = intercept - self.columns.centre @ coef
+        return LinearModel(coef, intercept)
 
     def outputs(self, x: Numbers) -> Numbers:
         """Return the outputs for rows, (n, outputs)."""
-        return self.model.outputs(self.scales.scaled(x))
+        found = self.model.outputs(x if self.columns is None else self.columns.scaled(x))
+        return found if self.targets is None else self.targets.outputs(found)
 
 
 @dataclass(frozen=True)
 class StandardizedPath:
-    """The path of models of scaled columns, as models of the columns as they are.
+    """The path of models of scaled columns or targets, as models of both as they are.
+
+    With targets in units of their standard deviation s, a penalty of λ becomes one of λ/s, and a squared loss is
+    smaller by s².
 
     Args:
-        path: the models of the scaled columns.
-        scales: the scales of the columns.
+        path: the models of what is scaled.
+        columns: the scales of the columns, or None.
+        targets: that of the targets, or None.
     """
 
     path: ModelPath
-    scales: ColumnScales
+    columns: ColumnScales | None
+    targets: TargetScale | None
 
     def at(self, lam: float) -> Fitted:
         """Return the model for one λ."""
-        return self._outside(self.path.at(lam))
+        return self._outside(self.path.at(lam / self._unit))
 
     def with_features(self, count: int, lam: float) -> Fitted:
-        """Return a model that reads so many features."""
+        """Return a model that reads so many features; a search begins with λ = ``lam`` for what is scaled."""
         return self._outside(self.path.with_features(count, lam))
 
     def along(self, lams: Sequence[float]) -> list[Fitted]:
         """Return the models for rising λ."""
-        return [self._outside(each) for each in self.path.along(lams)]
+        return [self._outside(each) for each in self.path.along([lam / self._unit for lam in lams])]
 
     def relaxed(self, found: Fitted) -> Fitted:
         """Return a model trained on from another one, without the penalty."""
@@ -93,19 +151,29 @@ class StandardizedPath:
 
     def rising(self, first: Fitted, points: int) -> list[PathPoint]:
         """Return points for rising λ."""
-        return self.path.rising(self._inside(first), points)
+        return [self._scaled(point, self._unit) for point in self.path.rising(self._inside(first), points)]
 
     def null_lam(self, level: float, seed: int) -> float:
         """Return the λ of pure noise."""
-        return self.path.null_lam(level, seed)
+        return self._unit * self.path.null_lam(level, seed)
 
     def grid(self, number: int) -> list[float]:
         """Return rising values of λ."""
-        return self.path.grid(number)
+        return [self._unit * lam for lam in self.path.grid(number)]
 
-    def _outside(self, found: Fitted) -> Fitted:
-        return found._replace(model=StandardizedModel(found.model, self.scales))
+    @property
+    def _unit(self) -> float:
+        """The λ that is 1 for what is scaled."""
+        return 1.0 if self.targets is None else self.targets.unit
 
     @staticmethod
-    def _inside(found: Fitted) -> Fitted:
-        return found._replace(model=found.model.model)  # type: ignore[attr-defined]  # it is of this path
+    def _scaled(point: PathPoint, unit: float) -> PathPoint:
+        return replace(point, lam=unit * point.lam, loss=unit**2 * point.loss)
+
+    def _outside(self, found: Fitted) -> Fitted:
+        model = StandardizedModel(found.model, self.columns, self.targets)
+        return Fitted(self._scaled(found.point, self._unit), model)
+
+    def _inside(self, found: Fitted) -> Fitted:
+        model: TableModel = found.model.model  # type: ignore[attr-defined]  # it is of this path
+        return Fitted(self._scaled(found.point, 1 / self._unit), model)
