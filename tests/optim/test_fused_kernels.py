@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 import torchlasso as tl
 from tests.support.implementations import random_gradients
@@ -212,3 +213,19 @@ def test_a_change_of_the_code_is_compiled_and_a_change_of_numbers_is_not(monkeyp
         optimizer.step()
         counts.append(len(made))
     assert counts == [1, 1, 1, 1, 2, 3]
+
+
+def test_a_later_process_finds_the_kernel_that_inductor_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    source = FusedStep(HeavyBall(), Template.of(tl.L1())[0])
+    numbers, results = UPDATES["heavy ball"][1], []
+    for found in (0, 1):
+        hits = counters["inductor"]["fxgraph_cache_hit"]
+        made = inductor.Kernel(source, (torch.float64,) * 3, len(numbers), False)
+        assert counters["inductor"]["fxgraph_cache_hit"] == hits + found
+        ts = [torch.linspace(-1, scale, 37, dtype=torch.float64) for scale in (1, 2, 3)]
+        made(FlatViews([[t] for t in ts], [[37]]), numbers)
+        results.append(torch.stack(ts))
+    assert torch.equal(*results)
+    assert (results[0][0] == 0).any()
+    assert results[0][0].any()

@@ -120,8 +120,9 @@ def _compile(function: Callable[..., list[Tensor]], samples: list[Tensor]) -> No
         standalone_compile(graph, [*samples])
         return
     fake = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    kept = fx.GraphModule({}, graph.graph)  # its environment of shapes would keep inductor from keeping it on the disk
     with tracing(TracingContext(fake[0].fake_mode)):
-        compile_fx_inner(graph, fake)
+        compile_fx_inner(kept, fake)
 
 
 def _writes_only_at_its_end(graph: fx.Graph) -> bool:
