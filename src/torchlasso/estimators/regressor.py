@@ -88,14 +88,14 @@ class SparseRegressor(SparseRegression, GivenStrength):
     linear one plus a multilayer perceptron; with ``hidden=()`` it is linear, and the minimum is exact: that of
     scikit-learn's ``Lasso`` or ``ElasticNet``, and of ``MultiTaskLasso`` for several targets, with ``alpha=λ``. With
     hidden layers, all later weights have a weight decay tied to λ, without which they would grow and undo the penalty
-    (:class:`torchlasso.Inputs`); the penalty of a feature is MCP's by default; and the model learns (y − mean)/s under
-    λ/s, with s the standard deviation of y, of all targets together, so that λ has the unit of y as in a linear model.
-    Scale the features of a linear model before, or by ``standardize``.
+    (:class:`torchlasso.Inputs`); the penalty of a feature is MCP's by default; and y is scaled for training to mean 0
+    and, all targets by one factor, variance 1, which λ is for. Scale the features of a linear model before, or by
+    ``standardize``.
 
     Args:
         lam: λ; or ``"null"`` for the λ at which 95 % of random orders of the targets would select nothing (the
             quantile universal threshold of Giacobino and others 2017). Where ``features`` is given and there are
-            hidden layers, the λ to begin with, for targets of variance 1.
+            hidden layers, the λ to begin with.
         features: the number of features to read, or of groups of them; λ is found. With hidden layers, the model is
             then trained on for half of the epochs without the penalty (the relaxed lasso).
         hidden: the widths of the hidden layers; empty for a linear model.

@@ -173,16 +173,8 @@ class NetworkStack:
         ]
 
 
-def networks_of(
-    estimator: Any, groups: FeatureGroups, table: Table, unit: float
-) -> tuple[SingleNetworks | NetworkStack, int]:
+def networks_of(estimator: Any, groups: FeatureGroups, table: Table) -> tuple[SingleNetworks | NetworkStack, int]:
     """Return the faster way to train the networks of an estimator on halves of a table, and how many to train at once.
-
-    Args:
-        estimator: the estimator.
-        groups: the groups of the features.
-        table: the whole table, with its targets scaled.
-        unit: the λ of the estimator that is 1 for these targets.
 
     Raises:
         ValueError: λ is not a number, or features are counted.
@@ -195,9 +187,9 @@ def networks_of(
     is_plain = not estimator.module and len(estimator.hidden) == 1 and not estimator.early_stopping
     single = len(groups.members) == groups.features and not groups.kept
     if not is_plain or not single or not isinstance(table.targets, Targets):
-        return SingleNetworks(estimator, groups, estimator.lam / unit), 1
+        return SingleNetworks(estimator, groups, float(estimator.lam)), 1
     size = len(table.x) * min(table.x.shape)  # a network sees at most as many features as rows
-    return NetworkStack(estimator, estimator.lam / unit), max(1, min(STACK, NUMBERS // size))
+    return NetworkStack(estimator, float(estimator.lam)), max(1, min(STACK, NUMBERS // size))
 
 
 def _weights(network: SkipNetwork) -> tuple[Tensor, Tensor, Tensor, Tensor]:

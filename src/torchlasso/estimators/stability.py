@@ -241,13 +241,12 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             return groups, np.array(entries), max(ends)
         table = base._table(x.astype(np.float32), y, weights)
         scale = base._target_scale(table)
-        unit = 1.0 if scale is None else scale.unit
         table = table if scale is None else table._replace(targets=scale.scaled(table.targets))
-        networks, size = networks_of(base, groups, table, unit)
+        networks, size = networks_of(base, groups, table)
         sensitive = engine.results(
             networks, numbers[::size], lambda i: ([*map(table.some, halves[i : i + size])], seeds[i : i + size])
         )
-        return groups, unit * np.concatenate(sensitive), 0.0
+        return groups, np.concatenate(sensitive), 0.0
 
     def _keep(self, paths: StabilityPaths, partition: FeatureGroups) -> None:
         """Set the attributes, for features instead of groups."""

@@ -120,8 +120,7 @@ class StandardizedModel:
 class StandardizedPath:
     """The path of models of scaled columns or targets, as models of both as they are.
 
-    With targets in units of their standard deviation s, a penalty of λ becomes one of λ/s, and a squared loss is
-    smaller by s².
+    λ is for what is scaled; losses are for the targets as they are.
 
     Args:
         path: the models of what is scaled.
@@ -135,15 +134,15 @@ class StandardizedPath:
 
     def at(self, lam: float) -> Fitted:
         """Return the model for one λ."""
-        return self._outside(self.path.at(lam / self._unit))
+        return self._outside(self.path.at(lam))
 
     def with_features(self, count: int, lam: float) -> Fitted:
-        """Return a model that reads so many features; a search begins with λ = ``lam`` for what is scaled."""
+        """Return a model that reads so many features."""
         return self._outside(self.path.with_features(count, lam))
 
     def along(self, lams: Sequence[float]) -> list[Fitted]:
         """Return the models for rising λ."""
-        return [self._outside(each) for each in self.path.along([lam / self._unit for lam in lams])]
+        return [self._outside(each) for each in self.path.along(lams)]
 
     def relaxed(self, found: Fitted) -> Fitted:
         """Return a model trained on from another one, without the penalty."""
@@ -151,29 +150,28 @@ class StandardizedPath:
 
     def rising(self, first: Fitted, points: int) -> list[PathPoint]:
         """Return points for rising λ."""
-        return [self._scaled(point, self._unit) for point in self.path.rising(self._inside(first), points)]
+        return [self._outside_point(point) for point in self.path.rising(self._inside(first), points)]
 
     def null_lam(self, level: float, seed: int) -> float:
         """Return the λ of pure noise."""
-        return self._unit * self.path.null_lam(level, seed)
+        return self.path.null_lam(level, seed)
 
     def grid(self, number: int) -> list[float]:
         """Return rising values of λ."""
-        return [self._unit * lam for lam in self.path.grid(number)]
+        return self.path.grid(number)
 
     @property
-    def _unit(self) -> float:
-        """The λ that is 1 for what is scaled."""
-        return 1.0 if self.targets is None else self.targets.unit
+    def _of_loss(self) -> float:
+        """The loss that is 1 for what is scaled."""
+        return 1.0 if self.targets is None else self.targets.unit**2
 
-    @staticmethod
-    def _scaled(point: PathPoint, unit: float) -> PathPoint:
-        return replace(point, lam=unit * point.lam, loss=unit**2 * point.loss)
+    def _outside_point(self, point: PathPoint) -> PathPoint:
+        return replace(point, loss=self._of_loss * point.loss)
 
     def _outside(self, found: Fitted) -> Fitted:
         model = StandardizedModel(found.model, self.columns, self.targets)
-        return Fitted(self._scaled(found.point, self._unit), model)
+        return Fitted(self._outside_point(found.point), model)
 
     def _inside(self, found: Fitted) -> Fitted:
         model: TableModel = found.model.model  # type: ignore[attr-defined]  # it is of this path
-        return Fitted(self._scaled(found.point, 1 / self._unit), model)
+        return Fitted(replace(found.point, loss=found.point.loss / self._of_loss), model)
