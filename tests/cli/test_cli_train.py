@@ -176,6 +176,9 @@ def test_regression_has_a_loss_and_no_error(cli: Any, finished: Path, amounts: P
     y = data.Standardizer(**inputs["scale"])(y)
     with torch.no_grad():
         assert summary["loss"] == pytest.approx(nn.functional.mse_loss(model(x), y).item(), rel=1e-6)
+    page = (finished / "amounts" / "report.html").read_text()
+    assert f"at a test R² of {summary['test']['scores']['r2']['value']:.3f}." in page
+    assert "test error" not in page
 
 
 def test_without_a_penalty_there_is_nothing_to_be_stationary_of(cli: Any, classes: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ FIGURES = """
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: .5rem 2rem; }
 .beside { display: flex; flex-wrap: wrap; align-items: start; gap: .5rem 2rem; }
 .beside > * { flex: 0 1 auto; min-width: 0; max-width: 100%; } .beside > :has(svg) { flex: 1 1 22rem; }
-.beside figcaption { max-width: 20rem; }
+.beside figcaption { max-width: 32rem; }
 figure { margin: 1rem 0; min-width: 0; } figcaption { color: var(--soft); font-size: .92rem; max-width: 46rem; }
 figure svg { display: block; width: 100%; height: auto; max-width: 32rem; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; } svg text { font-family: system-ui, sans-serif; }

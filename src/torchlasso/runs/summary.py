@@ -150,9 +150,10 @@ class Summary:
         """The gain, in one sentence."""
         zeros = f"{percent(self.sparsity)} of the weights are exactly zero"
         left = f"{self.nonzero:,} of {self.penalised:,} remain"
-        measure = "loss" if self.error is None else "error"
-        dense = f" (dense {_quality(self.dense)})" if self.dense else ""
-        found = f"{zeros}: {left}, at a test {measure} of {_quality(self)}{dense}."
+        key = "error" if self.error is not None else "r2" if self.test and "r2" in self.test.scores else LOSS.key
+        title = LOSS.title if key == LOSS.key else MEASURES[key].title
+        dense = f" (dense {_quality(self.dense, key)})" if self.dense else ""
+        found = f"{zeros}: {left}, at a test {title} of {_quality(self, key)}{dense}."
         return f"{found}{self._of_regularisation()}{self._of_kept()}{self._of_refit()}"
 
     def _of_regularisation(self) -> str:
@@ -181,8 +182,10 @@ class Summary:
         return f" The refit {outcome}: it changed the validation {measure} from {before} to {after}."
 
 
-def _quality(run: Summary) -> str:
-    return f"{run.loss:.4f}" if run.error is None else percent(run.error)
+def _quality(run: Summary, key: str) -> str:
+    if key == "error":
+        return percent(run.error or 0.0)
+    return f"{run.loss:.4f}" if key == LOSS.key or run.test is None else MEASURES[key].shown(run.test.scores[key].value)
 
 
 def _judged(runs: Sequence[Summary]) -> dict[str, list[str]]:
@@ -196,8 +199,9 @@ def _judged(runs: Sequence[Summary]) -> dict[str, list[str]]:
 
 def side_by_side(runs: Mapping[str, Summary]) -> list[list[str]]:
     """Make a table that compares runs: a row for each figure, with its name and a cell for each run."""
+    errors = {"test error": [percent(run.error) if run.error is not None else "–" for run in runs.values()]}
     figures = {
-        "test error": [percent(run.error) if run.error is not None else "–" for run in runs.values()],
+        **(errors if any(run.error is not None for run in runs.values()) else {}),  # of numbers there is none
         **_judged(list(runs.values())),
         "test loss": [f"{run.loss:.4f}" for run in runs.values()],
         "exact zeros": [percent(run.sparsity) for run in runs.values()],
