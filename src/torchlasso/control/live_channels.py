@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -163,8 +163,8 @@ class Probe:
                         stack.callback(module.register_forward_hook(partial(_as_activation, looked_up)).remove)
                 for trace in traces:
                     for module in trace.site.owners:
-                        stack.callback(module.register_forward_pre_hook(trace.enter).remove)
-                        stack.callback(module.register_forward_hook(trace.leave).remove)
+                        stack.callback(module.register_forward_pre_hook(_outside(trace.enter)).remove)
+                        stack.callback(module.register_forward_hook(_outside(trace.leave)).remove)
                 with products:
                     outputs = self._forward(given)
             ends = [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.requires_grad]
@@ -187,6 +187,16 @@ class Probe:
                 return functional_call(self.model, {**weights, **buffers}, inputs)
         except Exception as error:
             raise ValueError(f"the forward pass on example_inputs failed: {first_line(error)}") from error
+
+
+def _outside(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Take the tensors of a hook past the modes that watch the model's functions, which would take most of its time."""
+
+    def unwatched(*args: Any) -> Any:
+        with torch._C.DisableTorchFunction():
+            return hook(*args)
+
+    return unwatched
 
 
 def _as_activation(looked_up: list[Tensor], module: nn.Module, args: Any, output: Any) -> Tensor | None:
