@@ -87,7 +87,7 @@ def test_a_target_for_words_has_its_own_recipe() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["text-cnn:dim=16,filters=16", "transformer:dim=16,heads=2,layers=1"])
 def test_units_of_a_model_of_texts_to_a_budget(cli: Any, tickets: Path, tmp_path: Path, model: str) -> None:
-    options = ("--model", model, "--flops", "0.4", "--epochs", "30", "--batch-size", "32")
+    options = ("--model", model, "--flops", "0.4", "--epochs", "15", "--batch-size", "32")
     assert cli.train(tickets, tmp_path / "run", *options).code == 0
     ended = cli("compact", tmp_path / "run")
     left = float(re.search(r"([0-9.]+) % of the FLOPs are left", ended.out)[1])
