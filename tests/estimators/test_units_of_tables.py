@@ -93,6 +93,22 @@ def test_of_a_constant_target_nothing_is_read(hidden: tuple[int, ...], value: fl
         FeatureSelector(SparseRegressor(hidden=hidden), features=2).fit(x, y)
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e200])  # their squares are 0 and infinite
+def test_networks_learn_from_extreme_numbers(unit: float) -> None:
+    x, y = _table()
+    model = SparseRegressor(lam=0.05, points=2, **NETWORK).fit(unit * x, unit * y)
+    assert np.corrcoef(model.predict(unit * x) / unit, y)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("columns", [5, 100])  # few, and more than rows
+def test_all_features_may_be_asked_for(columns: int) -> None:
+    x = np.random.default_rng(0).normal(size=(20, columns))
+    found = SparseRegressor(features=columns, **NETWORK).fit(x, x[:, 1])
+    assert found.support_.sum() == columns
+    with pytest.raises(ValueError, match=f"at most the number of features, {columns}; got {columns + 1}"):
+        SparseRegressor(features=columns + 1, **NETWORK).fit(x, x[:, 1])
+
+
 def test_the_scale_counts_rows_by_their_weights() -> None:
     y = torch.tensor([[1.0, 5.0], [4.0, 5.0], [9.0, 7.0]], dtype=torch.float64)
     weighted = TargetScale.of(Targets(y, torch.tensor([2.0, 1.0, 0.0]), 2, SQUARED))

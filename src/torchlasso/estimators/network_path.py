@@ -136,15 +136,17 @@ class NetworkPath:
             ValueError: there are not so many features, or not so many that vary, or more are kept.
         """
         kept, every = int(self.groups.is_kept.sum()), len(self.groups.members)
-        if not kept < count < every:
+        if not kept < count <= every:
             raise ValueError(
-                f"features must be above the number of kept ones, {kept}, and below that of all, {every}; got {count}"
+                f"features must be above the number of kept ones, {kept}, and at most that of all, {every}; got {count}"
             )
         varying = self.groups.count((self.rows.x != self.rows.x[0]).any(dim=0).numpy())
         if count > varying:
             raise ValueError(f"features must be at most the number of those that vary, {varying}; got {count}")
         if count >= len(self.seen.members):
             self._see(2 * count * max(map(len, self.groups.members)))
+        if count == every:
+            return self._trained(0.0, self.training.epochs)
         epochs, groups = self.training.epochs, count - kept
         if not self._starts_convex:
             found = self._trained(lam, epochs, groups)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from torchlasso.estimators.losses import Targets
-from torchlasso.estimators.models import Fitted, LinearModel, ModelPath, TableModel
+from torchlasso.estimators.models import Fitted, LinearModel, ModelPath
 from torchlasso.estimators.points import Numbers, PathPoint
 
 
@@ -35,7 +35,7 @@ class ColumnScales:
         """
         shares = weights / weights.sum()
         centre = shares @ x
-        spread = np.sqrt(shares @ np.square(x - centre))
+        spread = _spreads(x - centre, shares)
         small = spread <= 1e-10 * np.abs(centre)  # of constant columns, only the rounding is left
         return cls(centre.astype(x.dtype), np.where(small, 1.0, spread).astype(x.dtype))
 
@@ -66,12 +66,10 @@ class TargetScale:
             TargetScale(centre=array([202.]), spread=2.0)
         """
         y, weights = targets.y.double().numpy(), targets.weights.double().numpy()
-        shares = (weights / weights.sum())[:, None]
-        centre = np.where((y == y[0]).all(axis=0), y[0], (shares * y).sum(axis=0))  # a constant without its rounding
-        away = y - centre
-        largest = np.abs(away).max()
-        spread = largest * np.sqrt((shares * np.square(away / (largest or 1.0))).sum(axis=0).mean())
-        return cls(centre, float(spread))
+        shares = weights / weights.sum()
+        centre = np.where((y == y[0]).all(axis=0), y[0], shares @ y)  # a constant without its rounding
+        spreads = _spreads(y - centre, shares)
+        return cls(centre, float(_spreads(spreads[:, None], np.full(len(spreads), 1 / len(spreads)))[0]))
 
     @property
     def unit(self) -> float:
@@ -92,14 +90,14 @@ class TargetScale:
 class StandardizedModel:
     """A model of scaled columns or targets that takes and gives both as they are."""
 
-    model: TableModel
+    inside: Fitted
     columns: ColumnScales | None
     targets: TargetScale | None
 
     @property
     def linear(self) -> LinearModel | None:
         """The same model as a matrix, if it is linear."""
-        inner = self.model.linear
+        inner = self.inside.model.linear
         if inner is None:
             return None
         coef, intercept = inner
@@ -112,7 +110,7 @@ class StandardizedModel:
 
     def outputs(self, x: Numbers) -> Numbers:
         """Return the outputs for rows, (n, outputs)."""
-        found = self.model.outputs(x if self.columns is None else self.columns.scaled(x))
+        found = self.inside.model.outputs(x if self.columns is None else self.columns.scaled(x))
         return found if self.targets is None else self.targets.outputs(found)
 
 
@@ -160,18 +158,21 @@ class StandardizedPath:
         """Return rising values of λ."""
         return self.path.grid(number)
 
-    @property
-    def _of_loss(self) -> float:
-        """The loss that is 1 for what is scaled."""
-        return 1.0 if self.targets is None else self.targets.unit**2
-
     def _outside_point(self, point: PathPoint) -> PathPoint:
-        return replace(point, loss=self._of_loss * point.loss)
+        unit = 1.0 if self.targets is None else self.targets.unit
+        return replace(point, loss=point.loss * unit * unit)
 
     def _outside(self, found: Fitted) -> Fitted:
-        model = StandardizedModel(found.model, self.columns, self.targets)
-        return Fitted(self._outside_point(found.point), model)
+        return Fitted(self._outside_point(found.point), StandardizedModel(found, self.columns, self.targets))
 
-    def _inside(self, found: Fitted) -> Fitted:
-        model: TableModel = found.model.model  # type: ignore[attr-defined]  # it is of this path
-        return Fitted(replace(found.point, loss=found.point.loss / self._of_loss), model)
+    @staticmethod
+    def _inside(found: Fitted) -> Fitted:
+        inside: Fitted = found.model.inside  # type: ignore[attr-defined]  # it is of this path
+        return inside
+
+
+def _spreads(away: Numbers, shares: Numbers) -> Numbers:
+    """Return the root mean square of columns, (n, k) ↦ (k,), also of numbers whose squares are too large or small."""
+    largest = np.abs(away).max(axis=0)
+    scaled = away / np.where(largest > 0, largest, 1.0)
+    return np.asarray(largest * np.sqrt(shares @ np.square(scaled)))
