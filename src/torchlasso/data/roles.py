@@ -11,13 +11,17 @@ import numpy as np
 from torch import Tensor
 
 from torchlasso.data.arrow_types import holds_numbers, is_date, plain_column, trimmed
+from torchlasso.data.distinct import distinct_values
 from torchlasso.data.frame import TableColumns
-from torchlasso.data.labels import CLASSIFICATION, REGRESSION, ColumnSelection, raw_labels
+from torchlasso.data.labels import CLASSIFICATION, MANY, REGRESSION, ColumnSelection, raw_labels
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels, Part
 from torchlasso.data.stored.rows import StoredRows
 from torchlasso.data.text_columns import typed
 from torchlasso.data.texts import TextRows
+
+# the names that pandas and R give to the index of a data frame
+INDEX = re.compile(r"^$|^Unnamed: 0(\.[0-9]+)?$|^__index_level_[0-9]+__$")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Roles:
         y, groups, times, weights: as those of a :class:`~torchlasso.data.records.Part`.
         inputs: the names of the other columns.
         absent: the columns to leave out that are not there.
+        notes: what a person should know, a sentence each.
     """
 
     y: Labels | None
@@ -36,6 +41,7 @@ class Roles:
     weights: Labels | None = None
     inputs: list[str] = field(default_factory=list)
     absent: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def part_of(
@@ -45,7 +51,9 @@ def part_of(
     notes: tuple[str, ...] = (),
 ) -> Part:
     """Make a part of inputs and of the other columns."""
-    return Part(x, roles.y, features, (), roles.groups, roles.times, notes, roles.weights, roles.absent)
+    return Part(
+        x, roles.y, features, (), roles.groups, roles.times, (*roles.notes, *notes), roles.weights, roles.absent
+    )
 
 
 def roles_of(
@@ -76,7 +84,40 @@ def roles_of(
     others = {*labels, group, columns.time, columns.weight, *columns.ignore}
     here = {*names}
     absent = tuple(name for name in columns.ignore if name not in here)
-    return Roles(y, groups, times, weights, [name for name in names if name not in others], absent)
+    inputs = [name for name in names if name not in others]
+    indices = _indices(pa, select, [name for name in inputs if name not in (*columns.categories, *columns.text)])
+    inputs = [name for name in inputs if name not in indices]
+    notes = (*map(_note_of_index, indices), *_notes_of_labels(y, labels, columns))
+    return Roles(y, groups, times, weights, inputs, absent, notes)
+
+
+def _indices(pa: Any, select: Callable[[list[str]], Any], names: list[str]) -> list[str]:
+    """Return the columns that are the index of a data frame: in sorted rows, it would give the label away."""
+    found = []
+    for name in filter(INDEX.search, names):
+        column = plain_column(pa, select([name]).column(0))
+        if pa.types.is_string(column.type):
+            [column] = typed(pa, [column])
+        if pa.types.is_integer(column.type) and not column.null_count:
+            found.append(name)
+    return found
+
+
+def _note_of_index(name: str) -> str:
+    which, remedy = (f"The column {name!r}", "rename") if name else ("The column without a name", "name")
+    held = "holds whole numbers, as the index of a data frame does, and is not read"
+    return f"{which} {held}; {remedy} it if it is an input."
+
+
+def _notes_of_labels(y: Labels | None, names: tuple[str, ...], columns: ColumnSelection) -> list[str]:
+    """Say that classes may be meant where pandas wrote whole numbers as decimal ones, as it does beside gaps."""
+    if y is None or y.ndim != 1 or y.dtype.kind != "f" or columns.task is not None or not columns.required:
+        return []
+    values = distinct_values(y)
+    if len(values) > MANY or 2 * len(values) > len(y) or (values != np.rint(values)).any():
+        return []
+    which = f"The {len(values)} different labels in column {names[0]!r} are whole, but written as decimals"
+    return [f"{which}, so they are numbers to predict; if they are classes, give task='classification'."]
 
 
 def _labels(pa: Any, table: Any, names: tuple[str, ...], columns: ColumnSelection, origin: str) -> Labels | None:
