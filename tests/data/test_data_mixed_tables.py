@@ -30,6 +30,14 @@ def split(path: Path, train: list[str], test: list[str], **options: object) -> P
     return load_splits(str(path), selected(**options), SplitOptions(validation=0.0))  # type: ignore[arg-type]
 
 
+def test_postcodes_are_codes_also_where_there_are_many(tmp_path: Path) -> None:
+    codes = [f"{1234 * (1 + i % 60):05}" for i in range(300)]  # from 01234 to 74040
+    rows = [f"{code},{i},{i % 2}" for i, code in enumerate(codes)]
+    found = load_rows(table(tmp_path / "a.csv", rows, header="zip,x,label\n"))
+    assert len(found.features) == 61
+    assert {"zip=01234", "zip=74040"} <= {*found.features}
+
+
 def test_every_kind_of_column(tmp_path: Path) -> None:
     part = load_rows(table(tmp_path / "a.csv", ROWS))
     x = dict(zip(part.features, part.tensor.T.tolist(), strict=True))

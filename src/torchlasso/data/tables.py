@@ -200,13 +200,13 @@ def _category(pa: Any, column: Any) -> Category:
 
 
 def _refuse_mixed(name: str, column: Category, origin: str) -> None:
-    """Refuse a column of which most values are numbers, and some are text."""
+    """Refuse a column of which most values are numbers, and some are text; postcodes are codes, and none of these."""
     counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values))
     there = np.flatnonzero(counts).tolist()
     if len(there) <= FEW:
         return
     text = [i for i in there if not DECIMAL.match(column.values[i])]
-    if 2 * counts[text].sum() < counts.sum():
+    if text and 2 * counts[text].sum() < counts.sum():
         first = int(np.isin(column.codes, text).argmax())
         value = column.values[column.codes[first]]
         raise ValueError(
