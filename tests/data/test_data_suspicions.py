@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from torchlasso.data.dividing import SplitOptions, split_data
-from torchlasso.data.loading import selected
+from torchlasso.data.loading import load_rows, selected
 from torchlasso.data.preparing import prepare
+from torchlasso.data.stored.options import StreamOptions
 
 
 def notes_of(tmp_path: Path, values: list[str], **columns: Any) -> list[str]:
@@ -72,3 +73,35 @@ def test_other_columns_are_not(tmp_path: Path, made: Callable[[int], str]) -> No
 
 def test_numbers_that_are_given_as_categories_are_not_named(tmp_path: Path) -> None:
     assert not notes_of(tmp_path, [str(i % 7) for i in range(200)], categories=("column",))
+
+
+@pytest.mark.parametrize(
+    ("made", "values"),
+    [
+        (lambda i: f"{i / 8:.3f}".replace(".", ","), [0.0, 0.125, 0.25]),
+        (lambda i: f"{i},125" if i % 2 else f"{i},5", [0.5, 1.125, 2.5]),
+        (lambda i: f"{i + 1:,}" if i < 3 else f"{i + 1}", [1.0, 2.0, 3.0]),  # without a comma
+    ],
+)
+def test_decimal_commas_are_read(tmp_path: Path, made: Callable[[int], str], values: list[float]) -> None:
+    (tmp_path / "rows.csv").write_text("x;label\n" + "".join(f"{made(i)};{i % 2}\n" for i in range(200)))
+    assert load_rows(str(tmp_path / "rows.csv")).tensor[:3, 0].tolist() == values
+
+
+@pytest.mark.parametrize("stream", ["never", "always"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda i: f"{7 * i + 800:,}",  # 800, 807 … 1,003: thousands
+        lambda i: f"{100.25 * i:,.2f}",
+        lambda i: f"{i / 8:.2f}".replace(".", "," if i % 2 else "."),
+    ],
+)
+def test_commas_with_two_meanings_are_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[int], str], stream: str
+) -> None:
+    monkeypatch.setenv("TORCHLASSO_CACHE", str(tmp_path / "cache"))
+    rows = "".join(f"{i / 4};{made(i)};{i % 2}\n" for i in range(200))
+    (tmp_path / "rows.csv").write_text("a;column;label\n" + rows)
+    found = prepare(split_data(str(tmp_path / "rows.csv"), selected(), SplitOptions(stream=StreamOptions(stream))))
+    assert any("'column' holds numbers such as" in note for note in found.card.notes)

@@ -28,6 +28,9 @@ MEMORY = 8  # bytes of memory per byte of text: itself, and a number of 64 bits 
 NOTES = "torchlasso.notes"
 DELIMITERS = (",", ";", "\t", "|")
 COMMA = r"^\s*([+-]?[0-9]*),([0-9]+([eE][+-]?[0-9]+)?)\s*$"  # a number with a decimal comma
+POINT = r"^\s*[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?\s*$"
+THOUSANDS = r"^\s*[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+\s*$"  # such as 1,250
+WHOLE = r"^\s*[+-]?[0-9]{1,3}\s*$"  # and such as 250
 OTHER_NOTE = "{} is not UTF-8; it is read as cp1252."
 OTHER = "cp1252"  # the encoding of text that is not UTF-8: of Windows, and nearly Latin-1
 
@@ -128,9 +131,27 @@ def delimiter_of(path: Path) -> str:
 
 
 def _with_points(pa: Any, table: Any) -> Any:
-    """Write numbers with decimal commas with points, as files with other delimiters have them in much of Europe."""
+    """Write numbers with decimal commas with points, as files with other delimiters have them in much of Europe.
+
+    A column in which commas divide thousands, or in which some numbers have points, stays as it is, and is text: a
+    guess would make other numbers of it without a word.
+    """
     compute = require("pyarrow.compute", "data", "reading CSV")
-    columns = [compute.replace_substring_regex(column, COMMA, r"\1.\2") for column in table.columns]
+
+    def some(column: Any, pattern: str) -> bool:
+        return bool(compute.any(compute.match_substring_regex(column, pattern)).as_py())
+
+    def is_decimal(column: Any) -> bool:
+        if not some(column, COMMA) or some(column, POINT):
+            return False
+        with_comma = column.filter(compute.match_substring_regex(column, ","))
+        are_thousands = compute.all(compute.match_substring_regex(with_comma, THOUSANDS)).as_py()
+        return not (are_thousands and some(column, WHOLE))
+
+    columns = [
+        compute.replace_substring_regex(column, COMMA, r"\1.\2") if is_decimal(column) else column
+        for column in table.columns
+    ]
     return pa.table(columns, names=table.column_names)
 
 
