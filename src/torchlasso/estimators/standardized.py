@@ -12,6 +12,8 @@ from torchlasso.estimators.losses import Targets
 from torchlasso.estimators.models import Fitted, LinearModel, ModelPath
 from torchlasso.estimators.points import Numbers, PathPoint
 
+DIGITS = 30  # binary ones of scales
+
 
 @dataclass(frozen=True)
 class ColumnScales:
@@ -37,7 +39,8 @@ class ColumnScales:
         centre = shares @ x
         spread = _spreads(x - centre, shares)
         small = spread <= 1e-10 * np.abs(centre)  # of constant columns, only the rounding is left
-        return cls(centre.astype(x.dtype), np.where(small, 1.0, spread).astype(x.dtype))
+        centre, spread = _rounded(centre, np.where(small, 1.0, spread))
+        return cls(centre.astype(x.dtype), spread.astype(x.dtype))
 
     def scaled(self, x: Numbers) -> Numbers:
         """Return rows with scaled columns."""
@@ -69,7 +72,10 @@ class TargetScale:
         shares = weights / weights.sum()
         centre = np.where((y == y[0]).all(axis=0), y[0], shares @ y)  # a constant without its rounding
         spreads = _spreads(y - centre, shares)
-        return cls(centre, float(_spreads(spreads[:, None], np.full(len(spreads), 1 / len(spreads)))[0]))
+        spread = _spreads(spreads[:, None], np.full(len(spreads), 1 / len(spreads)))
+        if spread[0]:
+            centre, spread = _rounded(centre, spread)
+        return cls(centre, float(spread[0]))
 
     @property
     def unit(self) -> float:
@@ -176,3 +182,13 @@ def _spreads(away: Numbers, shares: Numbers) -> Numbers:
     largest = np.abs(away).max(axis=0)
     scaled = away / np.where(largest > 0, largest, 1.0)
     return np.asarray(largest * np.sqrt(shares @ np.square(scaled)))
+
+
+def _rounded(centre: Numbers, spread: Numbers) -> tuple[Numbers, Numbers]:
+    """Round scales to some nine digits, so that a row of weight 2 gives those of two rows to the bit.
+
+    A sum with weights and one with rows twice differ in the last digits, which the training of a network would enlarge.
+    """
+    mantissa, exponent = np.frexp(spread)
+    spread = np.ldexp(np.round(mantissa * 2.0**DIGITS) / 2.0**DIGITS, exponent)
+    return np.round(centre / spread * 2.0**DIGITS) / 2.0**DIGITS * spread, spread
