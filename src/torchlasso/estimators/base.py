@@ -196,20 +196,18 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         """
         counts = table.targets.weights.numpy() > 0
         table = table if counts.all() else table.some(np.flatnonzero(counts))
-        columns, scale = None, self._target_scale(table)
+        columns, (table, scale) = None, self._with_scaled_targets(table)
         if self.standardizes:
             columns = ColumnScales.of(table.x, table.targets.weights.numpy())
             table = table._replace(x=columns.scaled(table.x))
-        if scale is not None:
-            table = table._replace(targets=scale.scaled(table.targets))  # type: ignore[arg-type]  # they are numbers
         # of a constant, a linear model says all that there is, and exactly
         is_linear = self.is_linear or (scale is not None and not scale.spread)
         path = self._linear_path(table, groups) if is_linear else self._networks(table, groups, seed, starts_convex)
         return path if columns is None and scale is None else StandardizedPath(path, columns, scale)
 
-    def _target_scale(self, table: Table) -> TargetScale | None:
-        """Return the scale of the targets of networks, if they are numbers."""
-        return None
+    def _with_scaled_targets(self, table: Table) -> tuple[Table, TargetScale | None]:
+        """Return the table as a model learns it, and the scale of its targets: that of numbers under a network."""
+        return table, None
 
     def _linear_path(self, table: Table, groups: FeatureGroups) -> LinearPath:
         """Return the linear models of rows with weights above 0, the table as it is."""

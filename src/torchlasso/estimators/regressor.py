@@ -50,9 +50,12 @@ class SparseRegression(RegressorMixin, SparseEstimator):  # type: ignore[misc]  
     def _strata(self, table: Table) -> None:
         return None
 
-    def _target_scale(self, table: Table) -> TargetScale | None:
-        targets: Targets = table.targets  # type: ignore[assignment]  # those of _table
-        return None if self.is_linear else TargetScale.of(targets)
+    def _with_scaled_targets(self, table: Table) -> tuple[Table, TargetScale | None]:
+        targets = table.targets
+        if self.is_linear or not isinstance(targets, Targets):
+            return table, None
+        scale = TargetScale.of(targets)
+        return table._replace(targets=scale.scaled(targets)), scale
 
     def predict(self, X: Any) -> Numbers:
         """Return the prediction for each row, (n,) or (n, targets)."""

@@ -239,9 +239,7 @@ class StabilitySelection(SelectorMixin, BaseEstimator):  # type: ignore[misc]  #
             found = engine.results(linear, numbers, lambda i: ((some := table.some(halves[i])).x, some.targets))
             entries, ends = zip(*found, strict=True)
             return groups, np.array(entries), max(ends)
-        table = base._table(x.astype(np.float32), y, weights)
-        scale = base._target_scale(table)
-        table = table if scale is None else table._replace(targets=scale.scaled(table.targets))
+        table, _ = base._with_scaled_targets(base._table(x.astype(np.float32), y, weights))
         networks, size = networks_of(base, groups, table)
         sensitive = engine.results(
             networks, numbers[::size], lambda i: ([*map(table.some, halves[i : i + size])], seeds[i : i + size])
