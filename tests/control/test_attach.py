@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import io
+
 import pytest
 import torch
 from torch import nn
@@ -39,6 +42,26 @@ def test_a_step_that_a_scaler_skips_does_not_count():
         scaler.update()
         optimizer.zero_grad()
     assert control.done == 2
+
+
+def through_a_file(whole):
+    file = io.BytesIO()
+    torch.save(whole, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, through_a_file])
+def test_a_copy_is_attached_to_the_copy_of_its_optimizer(copied):
+    _, optimizer = problem()
+    attached, alone, removed = (tl.Warmup(optimizer, steps=10) for _ in range(3))
+    attached.attach()
+    removed.attach().remove()
+    *copies, new = copied((attached, alone, removed, optimizer))
+    assert all(each.optimizer is new for each in copies)
+    new.step()
+    optimizer.step()
+    assert [each.done for each in (attached, alone, removed, *copies)] == [1, 0, 0, 1, 0, 0]
 
 
 @pytest.mark.slow

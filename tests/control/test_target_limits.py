@@ -200,6 +200,40 @@ def test_too_few_steps_are_reported():
         drive(control, 3)
 
 
+@pytest.mark.parametrize("form", ["proximal", "latent"])
+def test_a_training_that_ends_early_or_goes_on_is_told_apart_from_a_bad_start(form):
+    control = tl.TargetSparsity(optimizer_of(form=form), 0.9, steps=1000)
+    drive(control, 5)
+    assert control.missed.endswith("; there were only 5 of its 1,000 steps")
+    control = tl.TargetSparsity(optimizer_of(form=form, lr=1e-9), 0.5, steps=4, tolerance=0.51)
+    drive(control, 6)
+    control.tolerance = 0.01
+    with pytest.warns(tl.TargetMissed, match="training went on after its 4 steps") as told:
+        drive(control, 5)
+    assert len(told) == 1
+
+
+def test_nothing_is_told_after_the_end_while_zeros_are_held():
+    optimizer = optimizer_of()
+    hold, control = tl.Hold(optimizer, 8), tl.TargetSparsity(optimizer, 0.5, steps=6, tolerance=0.49)
+    for _ in range(6):
+        drive(control, 1)
+        hold.step()
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            group["params"][0].zero_()
+    drive(control, 2)
+
+
+@pytest.mark.parametrize("form", ["proximal", "latent"])
+def test_a_training_that_diverged_is_reported_as_that(form):
+    control = tl.TargetSparsity(optimizer_of(form=form), 0.9, steps=3)
+    with pytest.warns(
+        tl.TargetMissed, match=r"10\.00 %; training diverged: there are weights that are NaN or infinite$"
+    ):
+        drive(control, 3, grad=math.nan)
+
+
 def test_a_layer_that_was_kept_is_reported():
     optimizer = optimizer_of(lr=1e-9)
     with torch.no_grad():

@@ -239,3 +239,33 @@ def test_weights_replaced_by_others_of_another_precision_are_stepped(case, imple
     assert w.dtype == torch.float32
     assert w.isfinite().all()
     assert (w == 0).any()
+
+
+def stepped(groups, cls=tl.ProxAdam, **options) -> tl.Proximal:
+    optimizer = cls(groups, lr=0.1, **options)
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = torch.ones_like(p)
+    optimizer.step()
+    return optimizer
+
+
+def two_groups() -> list[dict]:
+    return [{"params": [torch.ones(2, n, requires_grad=True)], "penalty": tl.L1(), "lam": 0.1} for n in (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (lambda: stepped(two_groups()[::-1]), r"a parameter of shape \(2, 3\) has the shape \(2, 3\), and its state "),
+        (lambda: stepped(two_groups(), form="latent"), "form='latent', and this optimizer has form='proximal'"),
+        (lambda: stepped(two_groups(), tl.ProxSGD), "another optimizer, whose groups have no betas, eps"),
+    ],
+    ids=["other order", "other form", "other optimizer"],
+)
+def test_a_state_of_other_groups_is_refused_and_changes_nothing(saved, message):
+    optimizer = stepped(two_groups())
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=f"^load_state_dict: .*{message}"):
+        optimizer.load_state_dict(saved().state_dict())
+    assert str(optimizer.state_dict()) == str(before)

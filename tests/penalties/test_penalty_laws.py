@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import torchlasso as tl
 from tests.support.pairwise import pairwise
 from tests.support.penalty_laws import (
     CONVEX,
@@ -304,3 +305,15 @@ def test_nuclear_norm_prox_lowers_the_rank():
 def test_bad_shapes_of_penalties_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("penalty", [L1, tl.ElasticNet, MCP, tl.SCAD, SparseGroup])
+@pytest.mark.parametrize("tiny", [1e-30, 3e-19, 1e-6])
+def test_a_weight_with_a_step_of_zero_stays_however_small_it_is_beside_its_block(penalty, tiny):
+    # a part of a unit that had no gradient in this step, such as a block of layers that was skipped
+    w = torch.tensor([[2.9e-3, -1e-3, tiny, -tiny], [1.0, 2.0, tiny, 0.0]])
+    step = torch.tensor([[4.9, 0.02, 0.0, 0.0], [1e-3, 1e-3, 0.0, 0.0]])
+    for lam in (1e-3, 1.0, 100.0):
+        u = penalty(over=Rows()).prox(w, lam, step)
+        assert u.isfinite().all()
+        torch.testing.assert_close(u[:, 2:], w[:, 2:], rtol=1e-6, atol=0.0)

@@ -74,6 +74,7 @@ class LambdaController(ABC):
     def __init__(self, optimizer: Proximal) -> None:
         self.optimizer = proximal_of(optimizer, type(self).__name__)
         self.done = 0
+        self._handle: RemovableHandle | None = None  # of the optimizer's hook, while this is attached
         self._slot = max((len(group.get("lam_factors", ())) for group, _ in self._groups()), default=0)
 
     def step(self) -> None:
@@ -85,7 +86,9 @@ class LambdaController(ABC):
         """Call :meth:`step` from now on at the end of each ``optimizer.step()``, and so before a scheduler's step.
 
         Use it where the loop is not yours. A step that a gradient scaler skips, or that a wrapper leaves out to
-        accumulate gradients, does not count.
+        accumulate gradients, does not count: where a target would not get all its steps for that reason, call
+        :meth:`step` in every iteration instead. A copy that is made together with its optimizer, by ``deepcopy`` or
+        ``torch.save``, is attached as well.
 
         Returns:
             The handle whose ``remove()`` ends this.
@@ -99,7 +102,17 @@ class LambdaController(ABC):
             >>> control.lam
             [0.125]
         """
-        return self.optimizer.register_step_post_hook(lambda *_: self.step())
+        self._handle = self.optimizer.register_step_post_hook(lambda *_: self.step())
+        return self._handle
+
+    def __getstate__(self) -> dict[str, Any]:
+        handle = self._handle
+        return {**self.__dict__, "_handle": handle is not None and handle.id in (handle.hooks_dict_ref() or {})}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _handle=None)
+        if state["_handle"]:  # torch copies no hooks
+            self.attach()
 
     @abstractmethod
     def _control(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -103,3 +104,9 @@ class Forecast:
         for name in TENSORS:
             for p, tensor, kept in zip(self.params, getattr(self, name), state[name], strict=True):
                 tensor.copy_(part_like(p.detach(), kept))
+
+
+def bounded_log_odds(share: float) -> float:
+    """Return the log odds of a share, away from 0 and 1, where they are infinite."""
+    share = min(max(share, 1e-9), 1 - 1e-3)
+    return math.log(share / (1 - share))

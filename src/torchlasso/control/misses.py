@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from torchlasso.control.closing import Closing
+from torchlasso.distributed.sharding import local
 from torchlasso.selection import Group
 
 # λ may become this much larger or smaller than it was given (a logarithm).
@@ -19,6 +20,8 @@ class Missed(Protocol):
     """The part of a controller that an explanation needs; see :class:`torchlasso.control.steering.Steered`."""
 
     what: str
+    done: int
+    steps: int
     exact: bool
     stuck: bool
     strengths: list[float]
@@ -35,8 +38,20 @@ def explanation(target: Missed, share: float, left: float) -> str:
     return f"{ended} instead of {100 * share:.2f} %; {_reason(target, left - share)}"
 
 
+def of_the_steps(done: int, steps: int) -> str | None:
+    """Return the reason if the training of a controller had another number of steps than it was given."""
+    if done < steps:
+        return f"there were only {done:,} of its {steps:,} steps"
+    return f"training went on after its {steps:,} steps: make it with all of them" if done > steps else None
+
+
 def _reason(target: Missed, excess: float) -> str:
     too_much = excess > 0
+    params = [p for group, _, _ in target.steered() for p in group["params"]]
+    if not all(bool(local(p.detach()).isfinite().all()) for p in params):
+        return "training diverged: there are weights that are NaN or infinite"
+    if why := of_the_steps(target.done, target.steps):
+        return why
     scales = [scale for group, _, _ in target.steered() for scale in group["lam_scales"]]
     if too_much and min(scales, default=1.0) < 1:
         return "a layer that would have become empty was kept (allow_empty=False)"

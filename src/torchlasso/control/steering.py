@@ -13,7 +13,7 @@ from torch import Tensor
 from torchlasso._core.arguments import is_number, shown
 from torchlasso.control.base import LambdaController, check_steps, initial_lam
 from torchlasso.control.closing import Closing
-from torchlasso.control.forecast import Forecast
+from torchlasso.control.forecast import Forecast, bounded_log_odds
 from torchlasso.control.latent_search import LatentSearch
 from torchlasso.control.misses import FURTHEST, TargetMissed, explanation
 from torchlasso.control.protection import protect
@@ -102,6 +102,7 @@ class Steered(LambdaController):
         self.unit: dict[Tensor, int | None] = {}  # of each parameter; None where it is not steered
         self.waiting: dict[Tensor, int] = {}  # the number of steps without a gradient
         self._told: set[Tensor] = set()
+        self._has_missed = False  # whether a warning said that the target was missed
         self.stuck = False  # whether blocks that were zero did not come back to a target that asks for more of them
         self.samples = min(SAMPLES, steps)
         self._forecast = Forecast([], max(1, math.ceil(WINDOW * self.samples)), STRIDE)
@@ -193,6 +194,9 @@ class Steered(LambdaController):
 
     def _control(self) -> None:
         if self.done > self.steps:
+            held = all(group["held"] for group, _ in self._groups())
+            if not (held or self._has_missed) and self.done % self.every == 0:
+                self._look_back()
             return
         self._follow()
         self._watch()
@@ -230,7 +234,7 @@ class Steered(LambdaController):
             rising = 0.0 if group is None else min(1.0, self._ramp() * self._others(group))
             if not rising or math.isnan(left):
                 continue
-            error = _log_odds(left) + ELASTICITY * math.log(rising) - excess - _log_odds(aims[i])
+            error = bounded_log_odds(left) + ELASTICITY * math.log(rising) - excess - bounded_log_odds(aims[i])
             fastest = FASTEST if done < HORIZON else FASTEST_LATE
             pace = min(max(HASTE * error / ELASTICITY / togo, -FASTEST_DOWN), fastest)
             if self.for_good and left <= aims[i] and self.left[i] <= aims[i]:
@@ -248,7 +252,9 @@ class Steered(LambdaController):
                 self._write(group, math.exp(self.strengths[unit]) * self._ramp())
 
     def _look_back(self) -> None:
-        for sentence in self._misses():
+        found = self._misses()
+        self._has_missed = bool(found)
+        for sentence in found:
             warnings.warn(TargetMissed(sentence), stacklevel=4)
 
     @property
@@ -293,8 +299,3 @@ class Steered(LambdaController):
         self._forecast.load_state_dict(state)
         if self.closing is not None:
             self.closing.load_state_dict(state)
-
-
-def _log_odds(share: float) -> float:
-    share = min(max(share, 1e-9), 1 - 1e-3)
-    return math.log(share / (1 - share))

@@ -10,7 +10,7 @@ from typing import Any
 from torchlasso._core.arguments import check_kind, shown
 from torchlasso.activations import ActivationL1
 from torchlasso.control.base import check_owner, check_steps
-from torchlasso.control.misses import TargetMissed
+from torchlasso.control.misses import TargetMissed, of_the_steps
 
 # In so many steps of a training of 1,500, λ changes by a factor e if twice or half as many units are active as wanted.
 GAIN, LEAST, MOST = 15.0, 1e-3, 0.05
@@ -92,7 +92,9 @@ class TargetL0:
         if math.isnan(self.mean) or abs(self.mean - self.l0) <= TOLERANCE * self.l0:
             return None
         lam, units = self.term.lam or 0.0, self.term.activity().units
-        if self.mean > (1 - 1e-6) * units:
+        if early := of_the_steps(min(self.done, self.steps), self.steps):  # it goes on after its steps
+            why = early
+        elif self.mean > (1 - 1e-6) * units:
             why = "no unit is ever exactly zero: penalise the outputs of modules that give zeros, such as nn.ReLU"
         elif self.start is not None and not self.start / FURTHEST < lam < self.start * FURTHEST:
             why = f"λ reached {lam:.3g}, its limit for this start"

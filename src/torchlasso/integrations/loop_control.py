@@ -114,7 +114,7 @@ class LoopControl:
         """Warn of each target that is missed because training ended before its last step; every process has to call."""
         for control in self.controllers:
             if control.done < getattr(control, "steps", 0) and (missed := control.missed):
-                warnings.warn(TargetMissed(f"{missed} (stopped after step {control.done})"), stacklevel=2)
+                warnings.warn(TargetMissed(missed), stacklevel=2)
 
     def lams(self) -> dict[str, float]:
         """Return λ of the penalised groups: ``lam``, or ``lam/0`` and on where they differ."""

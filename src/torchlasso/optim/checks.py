@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -93,3 +93,33 @@ def check_state(name: str, p: Tensor, state: Mapping[str, Any]) -> None:
                 f"load_plain_state_dict: {key} of {name} has the shape {tuple(value.shape)}, and the parameter "
                 f"{tuple(p.shape)}; params must have the order of the plain optimizer"
             )
+
+
+def check_loaded(groups: Sequence[Group], before: Sequence[Group], defaults: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if groups whose options were loaded lack some, or ask for another form than before."""
+    for new, old in zip(groups, before, strict=True):
+        if missing := [name for name in defaults if name in old and name not in new]:
+            raise ValueError(
+                f"load_state_dict: the state is that of another optimizer, whose groups have no {', '.join(missing)}"
+            )
+        if new["form"] != old["form"]:
+            raise ValueError(
+                f"load_state_dict: the state is that of form='{new['form']}', and this optimizer has "
+                f"form='{old['form']}'; give the optimizer the same one"
+            )
+
+
+def check_order(name: str, p: Tensor, state: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if no tensor in the state of a parameter fits it, which then is that of another one."""
+    shapes = [value.shape for value in state.values() if isinstance(value, Tensor) and value.dim()]
+    if shapes and not any(_fits(shape, p) for shape in shapes):
+        raise ValueError(
+            f"load_state_dict: {name} has the shape {tuple(p.shape)}, and its state {tuple(shapes[0])}; make the "
+            "optimizer with the same parameters, groups and order as the one that was saved"
+        )
+
+
+def _fits(shape: torch.Size, p: Tensor) -> bool:
+    """Return True for the shape of the parameter, also with sizes of 1 or without its last dimension, or flattened."""
+    alike = len(shape) == p.dim() and all(a in (1, b) for a, b in zip(shape, p.shape, strict=True))
+    return alike or shape in (p.shape[:-1], p.shape[:-2] + p.shape[-1:]) or shape.numel() == p.numel()

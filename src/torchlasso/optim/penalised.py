@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchlasso.optim.buckets import DECAY_SCALES
-from torchlasso.optim.checks import check_group, check_state
+from torchlasso.optim.checks import check_group, check_loaded, check_order, check_state
 from torchlasso.optim.latent_form import LATENT, THRESHOLD, factors_of
 from torchlasso.optim.metric import Metric
 from torchlasso.optim.normal_form import OFFSET
@@ -260,8 +260,22 @@ class PenalisedOptimizer(Optimizer):
         self.penalties[group] = penalty
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of this class, or of the plain optimizer with the same groups."""
+        """Load the state of this class, or of the plain optimizer with the same groups.
+
+        Raises:
+            ValueError: the groups are other ones, or in another order; the state is that of another form, or of an
+                optimizer with other options. Then nothing is loaded.
+        """
+        own, groups = [p for group in self.param_groups for p in group["params"]], self.param_groups
+        present = {"state": self.state, "param_groups": groups}
         super().load_state_dict(state_dict)
+        try:
+            check_loaded(self.param_groups, groups, self.defaults)
+            for p in own:
+                check_order(self.name_of(p), p, self.state.get(p, {}))
+        except ValueError:
+            self.__dict__.update(present)
+            raise
         kept = (i for group in state_dict["param_groups"] for i in group["params"])
         for i, p in zip(kept, [p for group in self.param_groups for p in group["params"]], strict=True):
             threshold = state_dict["state"].get(i, {}).get(THRESHOLD)

@@ -120,8 +120,10 @@ def _solve(z: Tensor, threshold: Tensor, slope: Strength, start: Tensor | None) 
             break
     alive = ~(norm0 <= 1)  # u = 0 is stationary exactly where ‖z/threshold‖ ≤ 1; NaN stays NaN
     theta = torch.where(alive, theta, torch.zeros_like(theta))
-    # a multiple of the row as it was given, so that a threshold of zero leaves it as it is, to the last bit
-    u = torch.where(dead | ~alive, torch.zeros_like(z), given * (theta / (theta + threshold)))
+    # a multiple of the row as it was given, so that a threshold of zero leaves it as it is, to the last bit; also where
+    # what it leaves is too small beside the rest of the row for θ, which then is 0
+    factor = torch.where(threshold == 0, torch.ones_like(z), theta / (theta + threshold))
+    u = torch.where(dead | ~alive, torch.zeros_like(z), given * factor)
     return u, theta * scale
 
 
