@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,11 @@ import torch
 
 from torchlasso.data import load, load_part, load_rows
 from torchlasso.data.dividing import SplitOptions
+from torchlasso.data.encoding import Encoding
+from torchlasso.data.frame import Category, Frame
 from torchlasso.data.loading import load_splits, selected
 from torchlasso.data.preparing import PreparedData
+from torchlasso.data.tables import table_frame
 
 HEADER = "age,colour,joined,code,label\n"
 ROWS = ["30,red,2020-01-31,007,a", ",blue,2020-02-01,008,b", "50,,2021-03-05,007,a", "40,red,2020-01-31,009,b"]
@@ -108,6 +112,25 @@ def test_parquet_with_text_booleans_and_dates(tmp_path: Path) -> None:
     assert x["kind=v"] == [0, 1, 0, 0]
     assert x["wait"] == [1, 2, 3, 4]
     assert x["when"][1] - x["when"][0] == 1
+
+
+@pytest.mark.parametrize("written", [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
+def test_true_and_false_are_one_number_as_in_parquet(tmp_path: Path, written: tuple[str, str]) -> None:
+    path = table(tmp_path / "a.csv", [f"{written[i % 3 > 0]},{i},{'ab'[i % 2]}" for i in range(6)], "flag,n,label\n")
+    x = load_part(path)
+    assert (x.features, x.tensor[:, 0].tolist()) == (("flag", "n"), [1, 0, 0, 1, 0, 0])
+    gaps = load_rows(table(tmp_path / "b.csv", [f"{written[0]},0", ",1", f"{written[1]},1"], "flag,label\n"))
+    assert gaps.features == ("flag", "flag is missing")
+
+
+@pytest.mark.parametrize("others", [[True, False, None], ["true", "FALSE", None], [1, 0, None]])
+def test_categories_true_and_false_are_found_in_other_spellings(others: list[Any]) -> None:
+    known = Frame(
+        ("flag",), np.zeros((4, 0), np.float32), {"flag": Category(np.array([0, 1, 0, 1]), ("True", "False"))}
+    )
+    encoding = Encoding.fit(known, "known")
+    new = table_frame(pa, pa.table({"flag": pa.array(others)}), (), "new")
+    assert encoding(encoding.aligned(new, "new")).tolist() == [*encoding(known.rows(np.array([0, 1]))).tolist(), [0, 0]]
 
 
 def test_a_table_of_numbers_stays_as_it_is(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torchlasso.data.frame import Array
 from torchlasso.data.labels import raw_labels
 from torchlasso.data.messages import listed, row
+from torchlasso.data.precision import is_coarse, notes_of_coarse
 from torchlasso.data.records import Labels, Part
 
 
@@ -41,7 +42,8 @@ def array_part(x: Array, y: Array | None, origin: str, task: str | None = None) 
             raise ValueError(f"{origin}: x has {len(x)} rows and y has {len(y)}; they must be the same")
     if x.ndim == 3:
         x = x[:, None]
-    return Part(torch.from_numpy(_plain(x, origin)), y)
+    coarse = [f"column {i + 1}" for i, column in enumerate(x.T) if is_coarse(column)] if x.ndim == 2 else []
+    return Part(torch.from_numpy(_plain(x, origin)), y, notes=notes_of_coarse(coarse))
 
 
 def _plain(x: Array, origin: str) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchlasso.data.frame import Array, Category, Frame, TableColumns, refuse_other_columns
+from torchlasso.data.frame import Array, Category, Frame, TableColumns, refuse_other_columns, written_as
 from torchlasso.data.messages import listed, row
 from torchlasso.data.standardizer import Standardizer
 from torchlasso.data.stored.rows import StoredRows
@@ -216,7 +216,10 @@ class Encoding:
         numbers = [frame.numbers[:, place[name]] if name in place else blank for name in self.medians]
         nothing = Category(np.full(len(frame), -1, dtype=np.int32), ())
         there = {*frame.names}  # the parts of dates are not, where a column of dates is empty
-        categories = {name: frame.category(name) if name in there else nothing for name in self.categories}
+        categories = {
+            name: written_as(frame.category(name), known) if name in there else nothing
+            for name, known in self.categories.items()
+        }
         stacked = np.stack(numbers, axis=1) if numbers else np.zeros((len(frame), 0), dtype=np.float32)
         return Frame(self.columns, stacked, categories, self.origins)
 

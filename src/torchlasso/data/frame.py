@@ -51,6 +51,7 @@ class TableColumns(ABC):
         names: of all columns, in their order.
         categories: those that are no numbers, by name.
         origins: the column of the file that a column was made of, such as a month of a date; others are their own.
+        coarse: columns whose numbers float32 hardly tells apart (:mod:`~torchlasso.data.precision`).
     """
 
     names: tuple[str, ...]
@@ -93,12 +94,14 @@ class Frame(TableColumns):
         numbers: those of the numeric columns in their order, float32 (n, numeric columns); a gap is NaN.
         categories: the other columns, by name.
         origins: the column of the file that a column was made of, such as a month of a date; others are their own.
+        coarse: columns whose numbers float32 hardly tells apart (:mod:`~torchlasso.data.precision`).
     """
 
     names: tuple[str, ...]
     numbers: Array
     categories: Mapping[str, Category] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    coarse: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -140,6 +143,19 @@ def as_category(numbers: Array) -> Category:
     values = values[~np.isnan(values)]
     codes = np.where(np.isnan(numbers), -1, codes.reshape(-1)).astype(np.int32)
     return Category(codes, tuple(str(int(v)) if v == int(v) else f"{v:.7g}" for v in values.tolist()))
+
+
+def written_as(column: Category, known: Sequence[str]) -> Category:
+    """Return a column of true and false as ``known`` has them: files write them as ``True``, ``TRUE``, ``true`` or 1.
+
+    >>> written_as(Category(np.array([0, 1]), ("1", "false")), ("False", "True")).values
+    ('True', 'False')
+    """
+    spelling = {value.lower(): value for value in known}
+    if not spelling or not spelling.keys() <= {"true", "false"}:
+        return column
+    spelling |= {number: spelling[name] for number, name in (("1", "true"), ("0", "false")) if name in spelling}
+    return Category(column.codes, tuple(spelling.get(value.lower(), value) for value in column.values))
 
 
 def join_frames(frames: Sequence[Frame], origins: Sequence[str]) -> Frame:

@@ -14,6 +14,7 @@ from torchlasso.data.dividing import DataSplit, SplitData
 from torchlasso.data.encoding import SHOWN, Encoding
 from torchlasso.data.frame import Frame, TableColumns, refuse_other_columns
 from torchlasso.data.labels import class_indices, class_names
+from torchlasso.data.precision import is_coarse, notes_of_coarse
 from torchlasso.data.records import Labels, Part, alike, kind_of, order_like, widen
 from torchlasso.data.splits import codes_of
 from torchlasso.data.stored.frame import StoredFrame
@@ -102,7 +103,14 @@ def prepare(divided: SplitData, texts: TextOptions | None = None, *, embedded: b
         gaps={} if encoding is None else _filled(train.columns, encoding),
         encoded={} if encoding is None or embedded else encoding.expanded,
         left_out={} if encoding is None else encoding.left_out,
-        notes=(*divided.notes, *_of_reading(divided), *notes, *_of_embeddings(encoding), *suspicions(train)),
+        notes=(
+            *divided.notes,
+            *_of_reading(divided),
+            *notes,
+            *_of_embeddings(encoding),
+            *suspicions(train),
+            *([] if classes or divided.is_survival else _of_targets(y)),
+        ),
     )
     return PreparedData(
         pairs["train"],
@@ -271,6 +279,11 @@ def _filled(frame: TableColumns, encoding: Encoding) -> dict[str, int]:
 def _of_reading(divided: SplitData) -> list[str]:
     """Return what was said when the parts were read, each once."""
     return list(dict.fromkeys(note for split in divided.parts.values() for note in split.rows.notes))
+
+
+def _of_targets(y: Labels) -> tuple[str, ...]:
+    columns = y.reshape(len(y), -1).T
+    return notes_of_coarse([f"target {place}" for place, column in enumerate(columns, 1) if is_coarse(column)])
 
 
 def _of_embeddings(encoding: Encoding | None) -> list[str]:

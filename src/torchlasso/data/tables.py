@@ -18,6 +18,7 @@ from torchlasso.data.frame import Array, Category, Frame
 from torchlasso.data.image_part import image_part
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.messages import listed, row
+from torchlasso.data.precision import is_coarse, notes_of_coarse, whole_numbers
 from torchlasso.data.records import Part
 from torchlasso.data.roles import Roles, part_of, roles_of
 from torchlasso.data.text_columns import DECIMAL, typed
@@ -56,9 +57,9 @@ def table_part(table: Any, columns: ColumnSelection, origin: str, *, image_paths
     if read := columns.text or text_columns_in(pa, table.select(left)):
         return text_part(pa, table, read, roles, origin)
     frame = table_frame(pa, table.select(left), columns.categories, origin)
-    if not frame.categories and not np.isnan(frame.numbers).any():
-        return part_of(torch.from_numpy(frame.numbers), roles, frame.names)
-    return part_of(frame, roles, frame.names)
+    is_plain = not frame.categories and not np.isnan(frame.numbers).any()
+    x = torch.from_numpy(frame.numbers) if is_plain else frame
+    return part_of(x, roles, frame.names, notes_of_coarse(frame.coarse))
 
 
 def text_part(pa: Any, table: Any, read: tuple[str, ...], roles: Roles, origin: str) -> Part:
@@ -170,13 +171,18 @@ def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str, d
                 _refuse_mixed(name, found[name], origin)
     x = np.empty((table.num_rows, len(numeric)), dtype=np.float32)
     numeric_names = [name for name in names if name not in found]
+    coarse = list[str]()
     for index, column in enumerate(numeric):
         numeric[index] = None  # a column is freed as soon as it is copied
-        values = column if isinstance(column, np.ndarray) else _numbers(pa, column, numeric_names[index], origin)
+        name = numeric_names[index]
+        values = column if isinstance(column, np.ndarray) else _numbers(pa, column, name, origin)
+        exact = None if isinstance(column, np.ndarray) else whole_numbers(pa, column)
+        if is_coarse(values if exact is None else exact):
+            coarse.append(name)
         with np.errstate(over="ignore"):  # values too large for float32 become infinite and are found below
             x[:, index] = values
     refuse_infinite(x, numeric_names, origin, gaps=True)
-    return Frame(tuple(names), x, found, origins)
+    return Frame(tuple(names), x, found, origins, tuple(coarse))
 
 
 def _numbers(pa: Any, column: Any, name: str, origin: str) -> Array:

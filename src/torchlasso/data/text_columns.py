@@ -1,4 +1,4 @@
-"""Columns of text that hold something else: whole and decimal numbers, or dates."""
+"""Columns of text that hold something else: whole and decimal numbers, true and false, or dates."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from torchlasso._core.extras import require
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")  # in upper or lower case, in columns of numbers and dates
-INTEGER = r"^[+-]?[0-9]{1,18}$"
+INTEGER = r"^[+-]?[0-9]{1,19}$"
+LARGE = r"^[+-]?[0-9]{19}$"  # which 64 bits may not hold
 PADDED = r"^0[0-9]"  # such as a postcode, which is no number
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity|nan)$"
 DECIMAL = re.compile(NUMBER)
+BOOLEAN = r"^(?i:true|false)$"
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?)?$"
 ZONED = DATE.removesuffix(")?$") + "(Z|[+-][0-9]{2}:?[0-9]{2}))$"
 AT_ONCE = 1_000_000  # values whose type is found in one call
@@ -21,7 +25,7 @@ LARGEST = 1 << 28  # bytes of a chunk of text
 
 
 def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING) -> list[Any]:
-    """Convert columns of text to numbers or dates where all values of a column are written as such.
+    """Convert columns of text to numbers, true and false, or dates where all values of a column are written as such.
 
     Whole numbers with leading zeros, such as postcodes, stay text.
 
@@ -33,7 +37,7 @@ def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING) -> 
         missing: what stands for a gap, in lower case, in a column of numbers or dates. In others, only an empty text.
 
     Returns:
-        A chunked array for each: of whole numbers (64 bits), decimal ones, timestamps (microseconds), or text.
+        A chunked array for each: whole numbers (64 bits), decimal ones, booleans, timestamps (microseconds), or text.
     """
     found: list[Any] = []
     at_once = max(1, AT_ONCE // max(1, len(columns[0]))) if columns else 1
@@ -53,13 +57,17 @@ def _typed_together(pa: Any, columns: Sequence[Any], missing: Sequence[str]) -> 
     filled = compute.if_else(blank, pa.scalar(None, pa.string()), trimmed)
     kinds = [pa.string()] * len(columns)
     dates = ((DATE, pa.timestamp("us")), (ZONED, pa.timestamp("us", "UTC")))
-    for pattern, kind in (*dates, (NUMBER, pa.float64()), (INTEGER, pa.int64())):
+    for pattern, kind in (*dates, (BOOLEAN, pa.bool_()), (NUMBER, pa.float64()), (INTEGER, pa.int64())):
         matches = compute.fill_null(compute.match_substring_regex(filled, pattern), True)
         fits = matches.to_numpy().reshape(len(columns), rows).all(axis=1)
         kinds = [kind if is_fit else before for is_fit, before in zip(fits.tolist(), kinds, strict=True)]
     padded = compute.fill_null(compute.match_substring_regex(filled, PADDED), False)
     is_code = padded.to_numpy().reshape(len(columns), rows).any(axis=1)
     kinds = [pa.string() if code else kind for code, kind in zip(is_code.tolist(), kinds, strict=True)]
+    large = compute.fill_null(compute.match_substring_regex(filled, LARGE), False)
+    for i in np.flatnonzero(large.to_numpy().reshape(len(columns), rows).any(axis=1)).tolist():
+        if kinds[i] == pa.int64() and not _fit(pa, filled.slice(i * rows, rows)):
+            kinds[i] = pa.float64()
     gap = pa.scalar(None, pa.string())
     found, start = list[Any](), 0
     for kind, run in groupby(kinds):
@@ -70,10 +78,23 @@ def _typed_together(pa: Any, columns: Sequence[Any], missing: Sequence[str]) -> 
         elif pa.types.is_timestamp(kind):
             values = _dates(pa, each, kind)
         else:
-            values = compute.replace_substring_regex(each, r"^\+", "").cast(kind)
+            values = _without_plus(each).cast(kind)
         found += [values.slice(i * rows, rows) for i in range(count)]
         start += count
     return found
+
+
+def _without_plus(text: Any) -> Any:
+    return require("pyarrow.compute", "data", "reading tables").replace_substring_regex(text, r"^\+", "")
+
+
+def _fit(pa: Any, text: Any) -> bool:
+    """Return whether 64 bits hold whole numbers."""
+    try:
+        _without_plus(text).cast(pa.int64())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _pieces(chunk: Any) -> Iterator[Any]:

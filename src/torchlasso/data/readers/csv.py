@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from torchlasso._core.extras import require
 from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
+from torchlasso.data.decimals import PointedThousands, with_points
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.records import Part
 from torchlasso.data.registry import register
@@ -27,10 +28,6 @@ BLOCK = 2**26  # the same, for a file that stays on the disk
 MEMORY = 8  # bytes of memory per byte of text: itself, and a number of 64 bits for every two characters
 NOTES = "torchlasso.notes"
 DELIMITERS = (",", ";", "\t", "|")
-COMMA = r"^\s*([+-]?[0-9]*),([0-9]+([eE][+-]?[0-9]+)?)\s*$"  # a number with a decimal comma
-POINT = r"^\s*[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?\s*$"
-THOUSANDS = r"^\s*[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+\s*$"  # such as 1,250
-WHOLE = r"^\s*[+-]?[0-9]{1,3}\s*$"  # and such as 250
 OTHER_NOTE = "{} is not UTF-8; it is read as cp1252."
 OTHER = "cp1252"  # the encoding of text that is not UTF-8: of Windows, and nearly Latin-1
 
@@ -49,7 +46,12 @@ class Csv(TableReader):
         delimiter = delimiter_of(path)
         with _named(pa, path):
             table = _read_text(pa, csv, path, delimiter, notes)
-        return table if delimiter == "," else _with_points(pa, table)
+        if delimiter == ",":
+            return table
+        thousands = PointedThousands()
+        thousands.see(table)
+        notes += thousands.notes
+        return with_points(pa, table)
 
     def on_disk(self, paths: Sequence[Path], columns: ColumnSelection) -> dict[str, Any]:
         def stored(stream: StreamOptions) -> Part:
@@ -90,16 +92,20 @@ def _convert(pa: Any, path: Path, delimiter: str, encoding: str, file: BinaryIO,
     parquet = require("pyarrow.parquet", "data", f"{path}: reading CSV")
     options = _options(csv, BLOCK, delimiter, encoding)
     with path.open("rb") as text, csv.open_csv(text, convert_options=_as_text(csv, path, options), **options) as rows:
-        schema = rows.schema.with_metadata({NOTES: json.dumps(notes)})
-        with parquet.ParquetWriter(file, schema) as writer:
+        thousands = PointedThousands()
+        with parquet.ParquetWriter(file, rows.schema) as writer:
             for batch in rows:
                 table = pa.Table.from_batches([batch])
-                writer.write_table((table if delimiter == "," else _with_points(pa, table)).cast(schema))
+                if delimiter != ",":
+                    thousands.see(table)
+                    table = with_points(pa, table).cast(rows.schema)
+                writer.write_table(table)
+            writer.add_key_value_metadata({NOTES: json.dumps([*notes, *thousands.notes])})
 
 
 def _notes_in(file: Path) -> list[str]:
     parquet = require("pyarrow.parquet", "data", "reading CSV")
-    found: list[str] = json.loads(parquet.read_schema(file).metadata[NOTES.encode()])
+    found: list[str] = json.loads(parquet.read_metadata(file).metadata[NOTES.encode()])
     return found
 
 
@@ -128,31 +134,6 @@ def delimiter_of(path: Path) -> str:
         raise ValueError(f"{path}: not a CSV file: it is binary, not text in UTF-8")
     names = re.sub(r'"[^"]*"', "", head.decode("utf8", "replace").lstrip("\ufeff\r\n ").splitlines()[0])
     return max(DELIMITERS, key=names.count)
-
-
-def _with_points(pa: Any, table: Any) -> Any:
-    """Write numbers with decimal commas with points, as files with other delimiters have them in much of Europe.
-
-    A column in which commas divide thousands, or in which some numbers have points, stays as it is, and is text: a
-    guess would make other numbers of it without a word.
-    """
-    compute = require("pyarrow.compute", "data", "reading CSV")
-
-    def some(column: Any, pattern: str) -> bool:
-        return bool(compute.any(compute.match_substring_regex(column, pattern)).as_py())
-
-    def is_decimal(column: Any) -> bool:
-        if not some(column, COMMA) or some(column, POINT):
-            return False
-        with_comma = column.filter(compute.match_substring_regex(column, ","))
-        are_thousands = compute.all(compute.match_substring_regex(with_comma, THOUSANDS)).as_py()
-        return not (are_thousands and some(column, WHOLE))
-
-    columns = [
-        compute.replace_substring_regex(column, COMMA, r"\1.\2") if is_decimal(column) else column
-        for column in table.columns
-    ]
-    return pa.table(columns, names=table.column_names)
 
 
 def _read_text(pa: Any, csv: Any, path: Path, delimiter: str, notes: list[str]) -> Any:

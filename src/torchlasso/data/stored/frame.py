@@ -41,11 +41,13 @@ class StoredFrame(TableColumns):
         self.index: Array | None = None
         self._with_gaps, self._of_categories, self._dates = set[str](), list[str](), list[str]()
         self.origins: dict[str, str] = {}
+        self.coarse: tuple[str, ...] = ()
         self._of_column: dict[str, tuple[str, ...]] = {}
         self._last: tuple[str, Frame] | None = None
         for column, frame in self._each(read):
             self._of_column[column] = frame.names
             self.origins |= frame.origins
+            self.coarse += frame.coarse
             self._of_categories += frame.categories
             if len(frame.names) > 1:
                 self._dates.append(column)

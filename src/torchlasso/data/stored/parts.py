@@ -13,6 +13,7 @@ from torchlasso.data.image_decoding import ImageDecoder
 from torchlasso.data.image_part import part_of_kept
 from torchlasso.data.images import BYTES
 from torchlasso.data.labels import ColumnSelection
+from torchlasso.data.precision import notes_of_coarse
 from torchlasso.data.records import Labels, Part
 from torchlasso.data.roles import Roles, part_of, roles_of
 from torchlasso.data.stored.cache import kept_file, key_of
@@ -51,7 +52,7 @@ def stored_table_part(table: Columnar, columns: ColumnSelection, stream: StreamO
         return _text_part(table, read, roles)
     frame = StoredFrame(table, roles.inputs, tuple(name for name in columns.categories if name in roles.inputs))
     pa.default_memory_pool().release_unused()
-    return part_of(frame, roles, frame.names)
+    return part_of(frame, roles, frame.names, notes_of_coarse(frame.coarse))
 
 
 def _text_part(table: Columnar, read: tuple[str, ...], roles: Roles) -> Part:
