@@ -237,6 +237,16 @@ def test_selectors_of_survival() -> None:
     assert isinstance(FeatureSelector(short, features=2).fit(x, structured(y)).estimator_, SparseCox)
 
 
+def test_a_network_has_no_constant_that_the_likelihood_would_ignore() -> None:
+    network = SparseCox(hidden=(4,), epochs=1, points=1, random_state=0).fit(*patients())._model.inside.model.network
+    assert [name for name, _ in network.named_parameters()] == [
+        "skip.weight",
+        "layers.0.weight",
+        "layers.0.bias",
+        "layers.2.weight",
+    ]
+
+
 def test_each_half_has_its_share_of_the_events() -> None:
     event = np.arange(60) < 6
     for half in complementary_pairs(np.arange(60), 20, np.random.RandomState(0), events=event):

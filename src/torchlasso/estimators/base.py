@@ -219,9 +219,9 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         share = self.validation_fraction
         training, held_out = self._parts(table, seed, share) if self.early_stopping else (table, None)
         length = TrainingLength(self.epochs, self.batch_size, self.lr, seed, self.n_iter_no_change)
-        outputs, validation = table.targets.outputs, None if held_out is None else _rows(held_out)
+        validation = None if held_out is None else _rows(held_out)
         return NetworkPath(
-            lambda features: self._network(features, outputs),
+            lambda features: self._network(features, table.targets),
             _rows(training),
             groups,
             self._penalty,
@@ -241,11 +241,12 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         training, held_out = held_out_part(self._strata(table), table.groups, len(table.y), share, seed)
         return table.some(training), table.some(held_out)
 
-    def _network(self, features: int, outputs: int) -> nn.Module:
+    def _network(self, features: int, targets: TrainingLoss) -> nn.Module:
         """Make the network, with random weights."""
         if self.module is None:
-            return SkipNetwork(features, [int(width) for width in self.hidden], outputs)
-        network = self.module(features, outputs)
+            hidden = [int(width) for width in self.hidden]
+            return SkipNetwork(features, hidden, targets.outputs, not targets.ignores_shifts)
+        network = self.module(features, targets.outputs)
         if not isinstance(network, nn.Module):
             raise TypeError(f"module must return a torch.nn.Module for (features, outputs); got {network!r}")
         return network

@@ -21,6 +21,8 @@ class SkipNetwork(nn.Module):
         inputs: the number of features.
         hidden: the widths of the hidden layers; at least one.
         outputs: the number of outputs.
+        has_constant: whether there is b_k. A loss that ignores it would leave it to Adam, whose steps turn the rounding
+            of its gradient, which is 0, into a number.
 
     Examples:
         >>> import torch
@@ -28,14 +30,14 @@ class SkipNetwork(nn.Module):
         torch.Size([3, 2])
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, has_constant: bool = True) -> None:
         super().__init__()
-        self.sizes = (inputs, tuple(hidden), outputs)
+        self.sizes = (inputs, tuple(hidden), outputs, has_constant)
         layers: list[nn.Module] = []
         for before, after in zip((inputs, *hidden[:-1]), hidden, strict=True):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.skip = nn.Linear(inputs, outputs, bias=False)
-        self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], outputs))
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], outputs, has_constant))
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.skip(x) + self.layers(x)
@@ -62,7 +64,7 @@ def feature_blocks(
 
 @lru_cache(maxsize=8)
 def _blocks_of_sizes(
-    sizes: tuple[int, tuple[int, ...], int],
+    sizes: tuple[int, tuple[int, ...], int, bool],
     groups: tuple[tuple[int, ...], ...],
     weights: tuple[float, ...],
     keep: tuple[int, ...],

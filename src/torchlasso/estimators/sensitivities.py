@@ -160,7 +160,7 @@ class NetworkStack:
         made = []
         for seed in seeds:
             torch.manual_seed(seed)
-            made.append(self.estimator._network(table.x.shape[1], table.targets.outputs))
+            made.append(self.estimator._network(table.x.shape[1], table.targets))
         return StackedNetworks(made)  # type: ignore[arg-type]  # the estimator has no module of its own
 
     def _groups(self, network: StackedNetworks) -> list[dict[str, object]]:

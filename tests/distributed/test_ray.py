@@ -22,7 +22,7 @@ from torchlasso.kept_results import keep_results
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "ray_sweep.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_sweep.py"
 
 
 @pytest.fixture(scope="module")
