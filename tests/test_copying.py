@@ -100,3 +100,33 @@ def test_the_copy_is_as_deepcopy_makes_it(build: Callable[[], nn.Module]):
         assert torch.equal(found.state_dict()[name], value)
     ours = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     assert not ours & {id(tensor) for tensor in (*found.parameters(), *found.buffers())}
+
+
+class KeptPasses(nn.Module):
+    """A module of the user that keeps tensors of its last pass, with their graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.register_buffer("mean", torch.zeros(4))
+        self.hidden: dict[str, Any] = {}
+        self.hidden["self"] = self.hidden
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = self.layer(x)
+        self.hidden["states"] = [self.last.tanh()]
+        self.mean = 0.9 * self.mean + self.last.mean(dim=0)
+        return self.last
+
+
+def test_tensors_of_the_last_pass_are_copied_without_their_graph() -> None:
+    model, x = KeptPasses(), torch.randn(2, 3)
+    model(x).sum().backward()
+    found: Any = copied(model, {})
+    for new, old in ((found.last, model.last), (found.hidden["states"][0], model.hidden["states"][0])):
+        assert torch.equal(new, old)
+        assert new.grad_fn is None
+        assert old.grad_fn is not None
+    assert found.hidden["self"] is found.hidden
+    found(x)
+    assert not torch.equal(found.mean, model.mean)

@@ -125,6 +125,16 @@ def test_a_magnitude_of_zero_is_a_row_of_zeros(kind):
     assert (row.zeros, row.live_units) == (int(dead.sum()), int((~dead).sum()))
 
 
+@pytest.mark.parametrize("make", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_a_hook_of_the_older_kind_is_followed_after_a_backward_pass(make):
+    model = network(old(make))
+    model(X).sum().backward()  # the weight that the hook sets has a graph now
+    compacted, report = tl.compact(model, X, return_report=True)
+    assert report.after.parameters == report.before.parameters
+    torch.testing.assert_close(compacted(X), model(X))
+    tl.accelerate(model, X)
+
+
 @pytest.mark.parametrize("kind", LEFT_OUT)
 def test_weights_that_cannot_become_zero_are_left_out_by_name(kind):
     model = network(LEFT_OUT[kind])

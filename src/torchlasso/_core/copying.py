@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from types import FunctionType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 ATOMS = frozenset({type(None), bool, int, float, str, FunctionType})  # types that deepcopy returns unchanged
@@ -43,15 +43,28 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 
 def without_graph(model: nn.Module) -> dict[int, Any]:
-    """Return replacements, for a copy, of the weights that recurrent layers computed from parametrized ones.
+    """Return replacements, for a copy, of the tensors of the last pass that modules keep, without their graph.
 
-    Such a layer keeps the weights of its last pass, with their graph, which torch refuses to copy; it computes them
-    anew in the next pass. Its weak references would hold the parameters of the original.
+    Torch refuses to copy a tensor with a graph: a weight that a hook or a parametrized recurrent layer computes in each
+    pass, or whatever a module of the user keeps as an attribute, such as a state. The weak references of recurrent
+    layers would hold the parameters of the original.
     """
+    seen = set[int]()
+    kept = [tensor for module in model.modules() for tensor in _tensors(vars(module), seen) if not tensor.is_leaf]
     layers: list[Any] = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
-    kept = [weight for layer in layers for weight in layer._flat_weights if weight is not None and not weight.is_leaf]
     refs = [layer._flat_weight_refs for layer in layers if is_parametrized(layer)]
-    return {id(weight): weight.detach() for weight in kept} | {id(each): [_no_weight] * len(each) for each in refs}
+    return {id(tensor): tensor.detach() for tensor in kept} | {id(each): [_no_weight] * len(each) for each in refs}
+
+
+def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    """Find the tensors in an attribute, a container, or containers in it that were not seen before."""
+    kind = type(value)
+    if isinstance(value, Tensor):
+        yield value
+    elif kind in (dict, OrderedDict, list, tuple) and id(value) not in seen:
+        seen.add(id(value))
+        for part in value.values() if kind in (dict, OrderedDict) else value:
+            yield from _tensors(part, seen)
 
 
 def _no_weight() -> None:

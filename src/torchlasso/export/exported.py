@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from torchlasso._core.running import ExampleInputs, as_arguments, quietly, undisturbed
-from torchlasso._core.text import first_line
 from torchlasso.compaction.verify import difference
+from torchlasso.graph.unexported import reason_of
 
 KEY = "torchlasso"  # the key under which a file stores the metadata of a model, as JSON
 BATCHES = (1, 3)  # the batch sizes at which an exported model is compared
@@ -42,7 +42,7 @@ class Exported(nn.Module):
         try:
             return self._function(*args, **kwargs)
         except Exception as error:  # of any kind: the file defines the operators, and onnxruntime has its own classes
-            raise ValueError(f"the exported model cannot be run on these inputs: {first_line(error)}") from error
+            raise ValueError(f"the exported model cannot be run on these inputs: {reason_of(error)}") from error
 
 
 def batch_of(inputs: ExampleInputs, size: int) -> ExampleInputs:
@@ -91,7 +91,7 @@ def program_of(model: nn.Module, inputs: ExampleInputs, longest: int | None = No
         with quietly(), undisturbed(model), torch.no_grad():
             return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:  # of any kind: the model's own code runs
-        raise ValueError(f"the model cannot be exported: {first_line(error)}") from error
+        raise ValueError(f"the model cannot be exported: {reason_of(error)}") from error
 
 
 def for_any_batch(inputs: ExampleInputs, longest: int | None = None) -> tuple[tuple[Any, ...], dict[str, Any], Any]:

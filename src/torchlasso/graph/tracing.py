@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import operator
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +19,7 @@ from torchlasso.graph.operators import arguments
 from torchlasso.graph.outputs import run
 from torchlasso.graph.precision import DOUBLE, SINGLE, Precision
 from torchlasso.graph.recurrent_layers import STATES, divide_recurrent_layers_
+from torchlasso.graph.unexported import reason_of
 
 SHARDED = (
     "it is sharded, and its parts have the sizes that the parameters had then; find units before it is sharded, and "
@@ -88,7 +86,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, known: Callable[[Any]
     except Exception as error:  # of many kinds, from Dynamo to the model's own code
         raise ValueError(
             f"{type(model).__name__} cannot be exported, so its units are unknown: "
-            f"{SHARDED if any_sharded(model.parameters()) else _why(error)}"
+            f"{SHARDED if any_sharded(model.parameters()) else reason_of(error)}"
         ) from error
     return replace(_read(model, program, args, kwargs, precision), single=single, outputs=outputs, alike=alike)
 
@@ -101,7 +99,7 @@ def unexportable(model: nn.Module, example_inputs: ExampleInputs, precision: Pre
             with repeatable(), precision.running(), torch.enable_grad():
                 _exported(model, args, kwargs, precision)
     except Exception as error:  # of many kinds, from Dynamo to the model's own code
-        return _why(error)
+        return reason_of(error)
     return ""
 
 
@@ -132,33 +130,6 @@ def _precision(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Precisi
     except Exception as error:  # of any kind: it is the model's own code, and in float32 it may run
         return SINGLE, first_line(error), None
     return DOUBLE, "", outputs
-
-
-def _why(error: Exception) -> str:
-    """Return the reason why a model could not be exported, in one line."""
-    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-
-    if any(frame.f_locals.get("batch_sizes") is not None for frame in _frames_of(error, nn.modules.rnn.__file__)):
-        return (
-            "a recurrent layer gets a packed sequence, which torch.export cannot follow; let the forward pass take "
-            "padded sequences as well, such as where no lengths are given, and give such an example"
-        )
-    if not isinstance(error, GuardOnDataDependentSymNode):
-        return first_line(error)
-    ours = tuple(str(Path(file).parent) for file in (torch.__file__, Path(__file__).parent))
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return (
-        f"its forward pass needs a number that depends on the values of its inputs{place}, for a branch or a size; "
-        "write a branch with torch.where or torch.cond, and give a size as a number"
-    )
-
-
-def _frames_of(error: Exception, file: str) -> Iterator[FrameType]:
-    """Yield the frames in a file that an error passed through."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename == file:
-            yield frame
 
 
 def _is_final(node: fx.Node, known: Callable[[Any], bool]) -> bool:
