@@ -144,7 +144,7 @@ def test_images_of_any_size_are_trained_on_and_predicted(cli: Any, pictures: Pat
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), ("size=",)),
+        ((), ("with --size, such as --size 224",)),
         (("--size", "large"), ("--size", "224")),
         (("--size", "8", "--resize", "fold"), ("fold", "pad")),
         (("--size", "8"), ("bad.png", "not a readable image")),

@@ -239,7 +239,7 @@ REFUSED = [
     (["--max-length", "0"], ["--max-length must be from 1"]),
     (["--vocabulary", "0"], ["--vocabulary must be from 1"]),
     (["--features", "100%"], ["--features must be a whole number of at least 1, or a share; got 100%"]),
-    (["--features", "33"], ["features=33 leaves nothing to remove: there are 33"]),
+    (["--features", "33"], ["--features 33 leaves nothing to remove: there are 33"]),
 ]
 
 

@@ -17,6 +17,7 @@ from torchlasso._core.text import one_line
 from torchlasso.cli.commands import COMMANDS, command_named, group_of
 from torchlasso.cli.explaining import read_description
 from torchlasso.distributed import processes
+from torchlasso.runs.declared import with_flags
 
 ALLOCATOR = "can't allocate memory"  # part of the RuntimeError of torch's CPU allocator
 LONGEST = 399  # characters of an error, without the end of its line
@@ -24,17 +25,17 @@ LONGEST = 399  # characters of an error, without the end of its line
 
 def run(arguments: list[str]) -> int | None:
     """Run the command that the arguments name, and return its exit code."""
+    name = next((each for each in arguments if each in COMMANDS), None)
     with processes.joined(), _shown_once():
         try:
-            group = _group(next((each for each in arguments if each in COMMANDS), None))
-            return group(arguments, standalone_mode=False)  # type: ignore[no-any-return]
+            return _group(name)(arguments, standalone_mode=False)  # type: ignore[no-any-return]
         except typer.TyperException as error:
             return _fail(error.format_message())
         # any exception: mistakes in the user's files, options or models can raise all kinds, and each becomes one line
         except Exception as error:
             if os.environ.get("TORCHLASSO_TRACEBACK") == "1":
                 raise
-            return _fail(_what(error))
+            return _fail(with_flags(_what(error), _options_of(name)))
 
 
 @cache
@@ -42,6 +43,11 @@ def _group(name: str | None) -> Any:
     """Build a command and stand-ins of the others, once for a process that calls it more than once."""
     commands = read_description(())
     return group_of(commands if name is None else commands | {name: command_named(name)})
+
+
+def _options_of(name: str | None) -> list[str]:
+    """Return the names of the options of a command, as in Python."""
+    return [] if name is None else [each.name for each in _group(name).commands[name].params]
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, get_args, get_type_hints
@@ -11,6 +14,7 @@ from torchlasso.runs.records import LARGEST
 TRAIN, PATH, SELECT, SWEEP = "train", "path", "select", "sweep"
 LIKE = {SWEEP: TRAIN}  # a command with the options of another one
 NOTHING = "none"  # in the place of a list
+QUOTES = ("'", '"')
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,30 @@ def options_of(cls: type, command: str) -> tuple[tuple[str, Any, Option], ...]:
             continue
         found.append((each.name, kind, (option.on_path or option) if command == PATH else option))
     return tuple(found)
+
+
+def with_flags(text: str, names: Iterable[str]) -> str:
+    """Name options in a message of the library, which names arguments of Python, as the command line does.
+
+    Args:
+        text: the message; arguments in quotes or in a call stay.
+        names: of the options of the command, as in Python.
+
+    Examples:
+        >>> with_flags("leave it out with ignore=, or give task='classification'", ["ignore", "task"])
+        'leave it out with --ignore, or give --task classification'
+    """
+    if not (either := "|".join(names)):
+        return text
+    argument = re.compile(rf"(?:(?<!\S)|(?<=\s\())({either})=('[^']*'|\"[^\"]*\"|[\w.%]*\w%?)?(?![\w=])")
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = f"--{found[1].replace('_', '-')}", found[2]
+        if value is None or value == "True":
+            return name
+        return f"{name} {shlex.quote(value[1:-1]) if value[0] in QUOTES else value}"
+
+    return argument.sub(flag, text)
 
 
 def refuse_large_numbers(options: Any) -> None:

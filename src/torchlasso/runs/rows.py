@@ -25,6 +25,7 @@ from torchlasso.data.tokenizing import TextEncoding
 from torchlasso.path import folds_of
 from torchlasso.runs import choices
 from torchlasso.runs.data_options import DataOptions
+from torchlasso.runs.declared import with_flags
 from torchlasso.runs.options import Options
 from torchlasso.runs.pretraining import fit
 from torchlasso.training.rows import InputRows
@@ -196,7 +197,9 @@ def read_data(options: Options) -> tuple[InputSpec, RowSplits]:
 
     train, validation, test = map(ready, (found.train, found.validation, found.test))
     weights = None if found.weights is None else found.weights.to(device)
-    card = replace(found.card, notes=(*found.card.notes, *notes))
+    names = [each.name for each in fields(DataOptions)]
+    left_out = {column: with_flags(why, names) for column, why in found.card.left_out.items()}
+    card = replace(found.card, left_out=left_out, notes=(*(with_flags(one, names) for one in found.card.notes), *notes))
     return inputs, RowSplits(train, validation, test, card, found.groups, found.held_groups, weights)
 
 
