@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.removal import Removal
-from torchlasso.control import LambdaController
 from torchlasso.graph.axes import Dim
 from torchlasso.optim import Proximal
+from torchlasso.optim.controller import LambdaController
 from torchlasso.optim.latent_form import THRESHOLD
 from torchlasso.optim.modes import WithModes
 from torchlasso.penalties import Penalty

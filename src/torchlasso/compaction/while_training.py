@@ -22,9 +22,9 @@ from torchlasso.compaction.pipeline import find_compaction
 from torchlasso.compaction.plan import plan_removal
 from torchlasso.compaction.removal import Removal
 from torchlasso.compaction.report import CompactionReport, Totals
-from torchlasso.control import LambdaController
 from torchlasso.distributed import processes
 from torchlasso.graph import find_units
+from torchlasso.optim.controller import LambdaController
 
 # The cost of a compaction, a few seconds, in multiplications. It is counted and not timed, so that a repeated or
 # resumed run does the same.

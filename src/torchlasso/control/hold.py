@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchlasso._core.arguments import is_number, shown
-from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.optim import Proximal
+from torchlasso.optim.controller import LambdaController, check_steps
 
 
 def hold_start(steps: int, share: float) -> int:

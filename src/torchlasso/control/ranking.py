@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchlasso.control.base import initial_lam
 from torchlasso.optim import Proximal
+from torchlasso.optim.controller import initial_lam
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Strength
 from torchlasso.selection import Group

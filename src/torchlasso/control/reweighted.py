@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, check_positive
-from torchlasso.control.base import LambdaController
 from torchlasso.distributed.sharding import whole
 from torchlasso.optim import Proximal
+from torchlasso.optim.controller import LambdaController
 from torchlasso.optim.latent_form import factors_of
 from torchlasso.penalties import Penalty, Separable
 from torchlasso.penalties.reweighting import Reweighting

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 from torchlasso._core.arguments import shown
-from torchlasso.control.base import LambdaController, check_steps
 from torchlasso.optim import Proximal
+from torchlasso.optim.controller import LambdaController, check_steps
 
 
 class Warmup(LambdaController):

@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from torchlasso._core.arguments import is_number, shown
-from torchlasso.control.base import LambdaController, check_steps, initial_lam
 from torchlasso.control.closing import Closing
 from torchlasso.control.forecast import Forecast, bounded_log_odds
 from torchlasso.control.latent_search import LatentSearch
@@ -19,6 +18,7 @@ from torchlasso.control.misses import FURTHEST, TargetMissed, explanation
 from torchlasso.control.protection import protect
 from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
+from torchlasso.optim.controller import LambdaController, check_steps, initial_lam
 from torchlasso.optim.rising import Trial
 from torchlasso.selection import Group
 

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_model, check_positive, only_given
-from torchlasso.control.base import LambdaController
 from torchlasso.control.closing import MARGIN, Closing
 from torchlasso.control.costs import Bytes, Cost, Flops, Latency, Parameters
 from torchlasso.control.least_left import names_of_sparing
@@ -16,6 +15,7 @@ from torchlasso.control.live_channels import Probe
 from torchlasso.control.ranking import Ranking
 from torchlasso.control.steering import Steered
 from torchlasso.optim import Proximal
+from torchlasso.optim.controller import LambdaController
 from torchlasso.selection import Group
 
 COSTS: dict[str, type[Cost]] = {"flops": Flops, "parameters": Parameters, "bytes": Bytes, "latency": Latency}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from torchlasso._core.arguments import check_whole, only_given
-from torchlasso.control.base import proximal_of
 from torchlasso.control.least_left import count_layers, count_spared, names_of_sparing
 from torchlasso.control.live_blocks import count_all
 from torchlasso.control.target_sparsity import TargetSparsity
 from torchlasso.optim import Proximal
+from torchlasso.optim.controller import proximal_of
 
 
 class TargetCount(TargetSparsity):

@@ -9,8 +9,8 @@ from typing import Any
 
 from torchlasso._core.arguments import check_kind, shown
 from torchlasso.activations import ActivationL1
-from torchlasso.control.base import check_owner, check_steps
 from torchlasso.control.misses import TargetMissed, of_the_steps
+from torchlasso.optim.controller import check_owner, check_steps
 
 # In so many steps of a training of 1,500, λ changes by a factor e if twice or half as many units are active as wanted.
 GAIN, LEAST, MOST = 15.0, 1e-3, 0.05

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, is_number, shown
 from torchlasso._core.specs import unknown
-from torchlasso.control.base import proximal_of
 from torchlasso.control.closing import MARGIN, Closing
 from torchlasso.control.least_left import count_layers, count_spared, names_of_sparing
 from torchlasso.control.live_blocks import count_all, count_live
@@ -18,6 +17,7 @@ from torchlasso.control.ranking import Ranking
 from torchlasso.control.steering import Steered
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim import Proximal
+from torchlasso.optim.controller import proximal_of
 from torchlasso.optim.rising import Trial
 from torchlasso.penalties.kept import count_kept
 from torchlasso.selection import Group

@@ -20,8 +20,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from torchlasso._core.running import seed_torch
 from torchlasso.compaction import Shrinker
-from torchlasso.control import LambdaController
 from torchlasso.distributed import processes
+from torchlasso.optim.controller import LambdaController
 from torchlasso.selection import Group
 from torchlasso.training.losses import Loss
 from torchlasso.training.plan import BF16, Plan

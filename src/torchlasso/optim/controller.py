@@ -1,4 +1,4 @@
-"""The base of controllers: each of them multiplies ``lam`` of every penalised group by a factor of its own."""
+"""The base of controllers of λ: each of them multiplies ``lam`` of every penalised group by a factor of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from torchlasso._core.arguments import check_whole, shown
 from torchlasso._core.wrappers import unwrapped_optimizer
-from torchlasso.optim import Proximal
+from torchlasso.optim.base import Proximal
 from torchlasso.penalties import Penalty
 from torchlasso.selection import Group, balance
 
