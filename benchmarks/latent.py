@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from peers import TRIAL, TRIAL_SEED, Hooks, Method, Network, read, train
+from peers import TRIAL, TRIAL_SEEDS, Hooks, Method, Network, read, train
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from tuning import Sweeps
@@ -83,7 +83,7 @@ def main() -> None:
             return Hooks(Latent(network, zeros, steps, rate, lam))
 
         knobs = {"rate": arguments.rate, "schedule": "cosine", "dropout": 0.0}
-        found = train(Method(make, Sweeps()), zeros, knobs, rows, arguments.epochs, TRIAL_SEED)
+        found = train(Method(make, Sweeps()), zeros, knobs, rows, arguments.epochs, TRIAL_SEEDS[0])
         print(
             f"{arguments.threshold} {value:g}, rate {arguments.rate:g}: {100 * found['zeros']:.2f} % zeros, "
             f"{100 * found['error']:.2f} % error, {found['seconds']:.0f} s",

@@ -38,13 +38,17 @@ def resnet_50(classes: int = 1000) -> nn.Sequential:
 
 
 def vgg_mnist() -> nn.Sequential:
-    """Build a VGG with batch norm for images of 28 × 28: 32, 64 and 128 channels, two convolutions each."""
+    """Build a VGG with batch norm for images of 28 × 28."""
+    return vgg_of(32)
+
+
+def vgg_of(width: int, inputs: int = 1) -> nn.Sequential:
+    """Build a VGG with batch norm for images: width, 2·width and 4·width channels, two convolutions each."""
     layers: list[nn.Module] = []
-    inputs = 1
-    for width in (32, 64, 128):
+    for channels in (width, 2 * width, 4 * width):
         for _ in range(2):
-            layers += [conv_norm(inputs, width, 3), nn.ReLU()]
-            inputs = width
+            layers += [conv_norm(inputs, channels, 3), nn.ReLU()]
+            inputs = channels
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10))
 

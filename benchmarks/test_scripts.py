@@ -21,6 +21,8 @@ MNIST = "MNIST"  # stands for a folder with images like those of MNIST
 # script ↦ arguments with which it takes seconds; {out} is a file in an empty folder
 SMALL = {
     "averaging": f"--data {MNIST} --powers 2",
+    "cifar": f"--data {MNIST} --width 2 --methods latent pruning --sparsities 90 --epochs 25 --trials 1 --seeds 0 "
+    "--network vgg --out {out}",
     "compaction": "breadth --only LeNet",
     "compaction_memory": "--only ResNet-50 --here",
     "end_to_end": f"--data {MNIST} --model cnn --flops 0.5 --epochs 1 --refit 1",

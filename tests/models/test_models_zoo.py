@@ -135,6 +135,13 @@ def test_parameter_counts(name: str, shape: tuple[int, ...], outputs: int, param
     assert count(models.build(name, shape, outputs)) == parameters
 
 
+def test_a_narrower_resnet() -> None:
+    model = models.build("resnet-20", (3, 32, 32), 10, width=3)
+    channels = [w.shape[0] for name, w in model.named_parameters() if name.endswith("conv2.weight")]
+    assert channels == [3] * 3 + [6] * 3 + [12] * 3
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
 def test_lenet_5_pads_only_where_it_must() -> None:
     def padding(side: int) -> object:
         return models.build("lenet-5", (1, side, side), 10).get_submodule("conv1").padding
@@ -178,6 +185,7 @@ def test_the_options_of_mlp(depth: int) -> None:
         ),
         ("mlp", (3,), 10, {"depth": -1}, "depth must be a whole number of at least 0; got -1"),
         ("mlp", (3,), 10, {"depth": True}, "depth must be a whole number of at least 0; got True"),
+        ("resnet-20", (3, 8, 8), 10, {"width": 0}, "width must be a whole number of at least 1; got 0"),
         ("mlp", (3,), 10, {"width": 0}, "width must be a whole number of at least 1; got 0"),
         ("mlp", (3,), 10, {"width": "big"}, "width must be a whole number of at least 1; got 'big'"),
     ],

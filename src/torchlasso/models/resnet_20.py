@@ -6,8 +6,9 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from torchlasso._core.arguments import check_whole
 from torchlasso.models.parts import image_sizes
-from torchlasso.models.registry import register
+from torchlasso.models.registry import LARGEST, register
 
 
 class BasicBlock(nn.Module):
@@ -41,28 +42,32 @@ class BasicBlock(nn.Module):
 
 
 @register("resnet-20")
-def resnet_20(input_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """Build ResNet-20: 3 stages of 3 basic blocks with 16, 32 and 64 channels, then global average pooling.
+def resnet_20(input_shape: tuple[int, ...], outputs: int, *, width: int = 16) -> nn.Sequential:
+    """Build ResNet-20: 3 stages of 3 basic blocks with w, 2w and 4w channels, then global average pooling.
 
     The inputs are images (channels, height, width) of at least 4x4 pixels. Source: He, Zhang, Ren and Sun, Deep
     residual learning for image recognition, 2016, section 4.2, with 1x1 convolutions (option B) on the two
     shortcuts that change shape.
 
+    Options:
+        width: the channels of the first stage, w.
+
     >>> sum(w.numel() for w in resnet_20((3, 32, 32), 10).parameters())
     272474
     """
+    check_whole("model 'resnet-20': width", width, most=LARGEST)
     channels, _, _ = image_sizes("resnet-20", input_shape, at_least=4)
     model = nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(channels, 16, kernel_size=3, padding=1, bias=False),
-            bn1=nn.BatchNorm2d(16),
+            conv1=nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False),
+            bn1=nn.BatchNorm2d(width),
             relu=nn.ReLU(),
-            stage1=_stage(16, 16, stride=1),
-            stage2=_stage(16, 32, stride=2),
-            stage3=_stage(32, 64, stride=2),
+            stage1=_stage(width, width, stride=1),
+            stage2=_stage(width, 2 * width, stride=2),
+            stage3=_stage(2 * width, 4 * width, stride=2),
             pool=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
-            head=nn.Linear(64, outputs),
+            head=nn.Linear(4 * width, outputs),
         )
     )
     for module in model.modules():
