@@ -88,6 +88,15 @@ def test_bad_input(cli: Any, copied: Callable[[str], Path], tmp_path: Path) -> N
     assert not (run / "bench.json").exists()
 
 
+def test_measurements_are_shown_where_no_file_can_be_written(cli: Any, copied: Callable[[str], Path]) -> None:
+    run = copied("classes")
+    (run / "bench.json").mkdir()
+    ended = cli("bench", run, "--batch", "1", "--seconds", "0.001", "--backends", "none", "--json")
+    assert ended.code == 2
+    assert "bench.json" in ended.err
+    assert {each["name"] for each in json.loads(ended.out)["variants"]} >= {"dense", "penalised", "compact"}
+
+
 def test_models_run_in_turns_on_their_own_inputs() -> None:
     calls = []
 

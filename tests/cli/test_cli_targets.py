@@ -203,7 +203,7 @@ def test_less_than_a_channel_in_each_layer_takes_is_refused_before_training(
 ) -> None:
     """A target that no λ can reach is refused before the training."""
     ended = cli.train(classes, tmp_path / "run", "--bytes", target, "--over", "rows")
-    cli.assert_refused(ended, f"bytes={target} cannot be reached", "one channel in each layer")
+    cli.assert_refused(ended, f"--bytes {target} cannot be reached", "one channel in each layer")
     assert not (tmp_path / "run").exists()
 
 

@@ -105,11 +105,13 @@ def bench(
         }
     finally:
         torch.set_num_threads(before)
-    files.write_json(finished.folder.bench, record)
-    if as_json:
-        print(files.as_json(record), end="")
-        return
-    _show(measured, record)
+    try:
+        files.write_json(finished.folder.bench, record)
+    finally:  # also what took minutes to measure in a folder that cannot be written to
+        if as_json:
+            print(files.as_json(record), end="")
+        else:
+            _show(measured, record)
 
 
 def _sizes(text: str) -> list[int]:
@@ -189,12 +191,12 @@ def _show(measured: Sequence[Measured], record: dict[str, Any]) -> None:
         pairs = ((_time(own[count]), _speed(dense[count], own[count])) for count in sizes)
         speed.append([name, *(cell for pair in pairs for cell in pair), f"{own[last].rows_per_second:,.0f}"])
     heads = [head for count in sizes for head in (f"batch {count}, ms", "speed")]
-    screen.console.print(screen.columns(["", *heads, "rows/s"], speed))
+    screen.console.tabulate(screen.columns(["", *heads, "rows/s"], speed))
     screen.say("")
     quality = "test error" if any(each.error is not None for each in measured) else "test loss"
     taken = [[name, _bytes(own[last].peak_memory), _bytes(own[last].file_bytes), _quality(own[last])]
              for name, own in forms.items()]  # fmt: skip
-    screen.console.print(screen.columns(["", "peak memory", "file", quality], taken))
+    screen.console.tabulate(screen.columns(["", "peak memory", "file", quality], taken))
     threads = f"{record['threads']} thread{'s' * (record['threads'] > 1)}"
     screen.say(
         f"\nMedians on {record['device']} with {threads}, ± half of the interquartile range. The speed is relative to "

@@ -62,7 +62,7 @@ def predict(
         raise ValueError(f"--json prints figures, which need labels; {data} has none")
     x = inputs.prepare(part, data, workers)
     for note in (*part.notes, *inputs.notes(part, data)):
-        screen.errors.print(f"{data}: {note}")
+        screen.errors.print(f"{data}: {note}", soft_wrap=True)
     if (first := next(model.parameters(), None)) is not None:  # an exported model is on the CPU
         x = x.to(first.device)
     y = None if part.y is None else _targets(part.y, inputs, data)
@@ -72,7 +72,9 @@ def predict(
     if y is not None:
         groups = None if part.groups is None else codes_of(part.groups)
         if card.group is not None and groups is None:
-            screen.errors.print(f"{data}: without the groups of {card.group!r}, intervals take rows to be independent")
+            screen.errors.print(
+                f"{data}: without the groups of {card.group!r}, intervals take rows to be independent", soft_wrap=True
+            )
         _report(card, outputs, y, groups, as_json=as_json)
 
 
@@ -105,12 +107,12 @@ def _report(card: ModelCard, outputs: Tensor, y: Tensor, groups: Tensor | None, 
         print(files.as_json({"rows": len(y), **asdict(found), "quality": quality}), end="")
         return
     error = "" if found.error is None else f"error {percent(found.error)}, "
-    screen.errors.print(f"{len(y):,} rows: {error}loss {found.loss:.4f}")
+    screen.errors.print(f"{len(y):,} rows: {error}loss {found.loss:.4f}", soft_wrap=True)
     if judged is None:
         screen.errors.print(NO_FIGURES, soft_wrap=True)
         return
     head, *rows = figures_of(judged, "these rows", {})
-    screen.errors.print(screen.columns(head, rows))
+    screen.errors.tabulate(screen.columns(head, rows))
 
 
 @by_first

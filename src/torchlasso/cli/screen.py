@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -33,9 +34,15 @@ class PlainConsole(Console):
         """Render text, escaped. All text goes through this method, including the cells of tables."""
         return super().render_str(printable_lines(text), **style)
 
+    def tabulate(self, table: Table) -> None:
+        """Print a table with all its figures, however narrow the terminal is, which breaks long lines; or in a file."""
+        table.width = Measurement.get(self, self.options.update(width=WIDEST), table).maximum
+        self.print(table, soft_wrap=True)
+
 
 console = PlainConsole()
 errors = PlainConsole(stderr=True)
+WIDEST = 10_000  # characters of a line of a table
 REFRESH = 0.3  # seconds between two counts of zeros
 LINES = 20  # about this many epochs of a long training get a line
 
@@ -107,7 +114,7 @@ class Screen(Observer):
     def trained(self, summary: Summary) -> None:
         """Print a table of the run and its comparisons, the figures on the test rows, and the verdict."""
         console.print()
-        console.print(columns(["", *summary.runs], side_by_side(summary.runs)))
+        console.tabulate(columns(["", *summary.runs], side_by_side(summary.runs)))
         _figures(summary)
         say(f"\n{summary.verdict}")
         for sentence in summary.warnings:
@@ -159,7 +166,7 @@ class Screen(Observer):
             style = "bold" if mark else None
             table.add_row(mark, percent(point.sparsity), f"{point.nonzero:,}", f"{point.lam:.3g}", *cells, style=style)
         console.print()
-        console.print(table)
+        console.tabulate(table)
         say(
             f"\nChosen: point {chosen.index + 1}, {percent(chosen.sparsity)} zeros, {chosen.nonzero:,} weights left, "
             f"test {'loss' if chosen.test and chosen.test.error is None else 'error'} {_quality(chosen.test)}."
@@ -189,7 +196,7 @@ def _figures(summary: Summary) -> None:
         return
     head, *rows = figures_of(summary.test, "test", {"validation": summary.validation})
     console.print()
-    console.print(columns(head, rows))
+    console.tabulate(columns(head, rows))
 
 
 def say(line: str) -> None:

@@ -95,7 +95,7 @@ def _show(result: Selection) -> None:
         q_value = [f"{each.q_value:.3g}"] if with_q else []
         shown.add_row(f"{each.rank}", each.name, f"{100 * each.frequency:.0f} %", *q_value, partners)
     screen.console.print()
-    screen.console.print(shown)
+    screen.console.tabulate(shown)
     if len(result.chosen) > SHOWN:
         screen.say(f"and {len(result.chosen) - SHOWN:,} more, in {FEATURES}")
     for names, what in ((result.constant, "constant"), (result.copies, "copies of others")):

@@ -157,5 +157,5 @@ def _show_all(record: SweepRecord) -> None:
         values = [shown_value(trial.values[name]) for name in names]
         rows.append([f"{mark}{trial.number}", *values, *figures, state])
     screen.console.print()
-    screen.console.print(screen.columns(["trial", *names, "zeros", "weights left", "validation", ""], rows))
+    screen.console.tabulate(screen.columns(["trial", *names, "zeros", "weights left", "validation", ""], rows))
     screen.say(f"\n{sentence_of_choice(record)}")

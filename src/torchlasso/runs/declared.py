@@ -54,7 +54,7 @@ def with_flags(text: str, names: Iterable[str]) -> str:
     """Name options in a message of the library, which names arguments of Python, as the command line does.
 
     Args:
-        text: the message; arguments in quotes or in a call stay.
+        text: the message; arguments in quotes, in a call or after an option, such as --vary lr=1e-3, stay.
         names: of the options of the command, as in Python.
 
     Examples:
@@ -66,6 +66,8 @@ def with_flags(text: str, names: Iterable[str]) -> str:
     argument = re.compile(rf"(?:(?<!\S)|(?<=\s\())({either})=('[^']*'|\"[^\"]*\"|[\w.%]*\w%?)?(?![\w=])")
 
     def flag(found: re.Match[str]) -> str:
+        if re.search(r"--[\w-]+\s$", text[: found.start()]):
+            return found[0]
         name, value = f"--{found[1].replace('_', '-')}", found[2]
         if value is None or value == "True":
             return name
