@@ -27,6 +27,10 @@ help:
 
 setup: .venv/.stamp
 
+# Modules are compiled when they are first imported, and kept: pip would compile all 24,000, for half a minute.
+PIP_INSTALL := pip install --disable-pip-version-check --no-compile -c constraints.txt $(TORCH)
+export PYTHONDONTWRITEBYTECODE =
+
 # The stamp is the last thing written, so an installation that was cut off is begun again.
 .venv/.stamp: pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo 'torchlasso needs Python 3.10 or newer, and found no python3'; exit 1; }
@@ -34,21 +38,21 @@ setup: .venv/.stamp
 		|| { echo "torchlasso needs Python 3.10 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
 		          "name another one: make setup PYTHON=python3.12"; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[dev]'
+	$(BIN)/python -m $(PIP_INSTALL) -e '.[dev]'
 	@touch $@
 
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-# One thread each: the tensors of the tests are small, and threads that wait for each other make them slower. Bytecode is
-# kept, since the workers and the processes that tests start would each compile everything again. Files are run in their
-# order: by the number of their tests, files of few long tests would come last, and one worker would wait for the other.
+# One thread each: the tensors of the tests are small, and threads that wait for each other make them slower. Files are
+# run in their order: by the number of their tests, files of few long tests would come last, and one worker would wait
+# for the other.
 WORKERS ?= 2
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: setup lint
 	$(PYTEST)
 
@@ -73,8 +77,7 @@ wheel: setup
 	rm -rf build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel
 	$(BIN)/python -m venv build/wheel/env
-	build/wheel/env/bin/pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) \
-		"$$(echo build/wheel/*.whl)[sklearn]"
+	build/wheel/env/bin/python -m $(PIP_INSTALL) --quiet "$$(echo build/wheel/*.whl)[sklearn]"
 	cd build/wheel && OMP_NUM_THREADS=1 env/bin/torchlasso $(DEMO) --out run
 
 docs: setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -17,6 +18,12 @@ from tests.support.kernels import read_headers_once
 read_headers_once()
 # pytest gives its handlers to loggers that do not propagate, and torch describes each graph while this one has any
 logging.getLogger("torch.__trace").propagate = True
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over the modules of torch and all that is imported by now, which stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

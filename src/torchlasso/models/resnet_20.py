@@ -7,8 +7,8 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_whole
-from torchlasso.models.parts import image_sizes
-from torchlasso.models.registry import LARGEST, register
+from torchlasso.models.parts import LARGEST, image_sizes
+from torchlasso.models.registry import register
 
 
 class BasicBlock(nn.Module):
