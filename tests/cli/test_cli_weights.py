@@ -160,5 +160,7 @@ def test_weights_that_do_not_fit_are_refused(
         table.write_text(content)
         cli.assert_refused(cli.train(table, tmp_path / "run", *SMALL, *options), *names)
     cli.assert_refused(
-        cli.train("digits", tmp_path / "run", *SMALL, "--weight", "w"), "it has no named columns", "--weight do not apply"
+        cli.train("digits", tmp_path / "run", *SMALL, "--weight", "w"),
+        "it has no named columns",
+        "--weight do not apply",
     )
