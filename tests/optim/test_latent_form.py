@@ -260,3 +260,66 @@ def test_an_overflow_of_scaled_gradients_changes_nothing():
         scaler.update()
     assert torch.equal(w, torch.ones(3))
     assert optimizer.param_groups[0]["thresholds"] == [0.0]
+
+
+def steps_of(optimizer: tl.Proximal, ws: list[nn.Parameter], steps: range) -> None:
+    for t in steps:
+        generator = torch.Generator().manual_seed(t)
+        for w in ws:
+            w.grad = torch.randn(w.shape, generator=generator, dtype=w.dtype)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("way", ["one by one", "fused"])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_weights_that_are_loaded_are_those_of_the_next_step(way, penalty):
+    ws = weights()
+    optimizer = build("SGD momentum", ws, penalty, way, momentum=0.0)
+    optimizer.param_groups[0]["lam"] *= 3
+    steps_of(optimizer, ws, range(20))
+    assert any((w == 0).any() for w in ws)
+    loaded = [torch.linspace(-2, 3, w.numel(), dtype=w.dtype).reshape(w.shape) for w in ws]
+    for w, new in zip(ws, loaded, strict=True):
+        new.view(-1)[::3] = 0.0
+        with torch.no_grad():
+            w.copy_(new)
+        w.grad = torch.zeros_like(w)
+    optimizer.step()
+    growth = 2 * optimizer.param_groups[0]["lr"] * optimizer.param_groups[0]["lam"] * 8**0.5
+    for w, new in zip(ws, loaded, strict=True):
+        torch.testing.assert_close(w.detach(), new, rtol=0.05, atol=growth)
+        assert (w - new).abs().max() > 0  # the threshold grows on
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_weights_that_come_back_change_no_step(penalty):
+    kept, swapped = weights(), weights()
+    first, second = build("SGD momentum", kept, penalty), build("SGD momentum", swapped, penalty)
+    steps_of(first, kept, range(20))
+    steps_of(second, swapped, range(10))
+    before = [w.detach().clone() for w in swapped]
+    with torch.no_grad():  # such as averages, to evaluate them
+        for w, old in zip(swapped, before, strict=True):
+            w.mul_(0.5)
+            w.copy_(old)
+    steps_of(second, swapped, range(10, 20))
+    assert all(torch.equal(a, b) for a, b in zip(kept, swapped, strict=True))
+
+
+def test_a_state_that_is_loaded_with_its_weights_is_gone_on_from_exactly():
+    ws = weights()
+    optimizer = build("AdamW", ws)
+    steps_of(optimizer, ws, range(10))
+    best = [w.detach().clone() for w in ws], copy.deepcopy(optimizer.state_dict())
+    steps_of(optimizer, ws, range(10, 20))
+    wanted = [w.detach().clone() for w in ws]
+    for order in (0, 1):
+        if order:
+            optimizer.load_state_dict(copy.deepcopy(best[1]))
+        with torch.no_grad():
+            for w, old in zip(ws, best[0], strict=True):
+                w.copy_(old)
+        if not order:
+            optimizer.load_state_dict(copy.deepcopy(best[1]))
+        steps_of(optimizer, ws, range(10, 20))
+        assert all(torch.equal(w, a) for w, a in zip(ws, wanted, strict=True))

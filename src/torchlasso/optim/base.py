@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
+from torchlasso.distributed.sharding import any_sharded
 from torchlasso.optim import forms
 from torchlasso.optim.averaging import averaged, peak_of, share_of
 from torchlasso.optim.buckets import DECAY_SCALES, Bucket, buckets_of, decayed, store_gains
@@ -77,6 +78,7 @@ class Proximal(PenalisedOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._follow_written()
         on_device = self._advance_on_devices()
         buckets = buckets_of(self.param_groups, self.penalties, self.metric, self.state, on_device)
         launches, fallback = self._split(buckets)
@@ -95,10 +97,12 @@ class Proximal(PenalisedOptimizer):
                 self._finish_(group, penalty, self._length_of(own), before)
         store_gains(self.param_groups, buckets)
         self._seen.clear()
+        self._note_written()
         return loss
 
     def _reference_step(self) -> None:
         """Do what :meth:`step` does in the order of the formulas; every faster way is tested against it."""
+        self._follow_written()
         for index, (group, penalty) in enumerate(zip(self.param_groups, self.penalties, strict=True)):
             # 1 − β_t = (1 − β)·(lr/lr_peak)²: the window of the average grows as the learning rate falls
             group["lr_peak"] = peak_of(group["lr_peak"], group["lr"])
@@ -118,6 +122,26 @@ class Proximal(PenalisedOptimizer):
                     group["gains"][i], group["plain_gains"][i] = now.gain, now.plain
             # w ← prox_{τλΩ}(w), or what another form does in its place
             self._finish_(group, penalty, lengths.get, before)
+        self._note_written()
+
+    def _note_written(self) -> None:
+        """Note when the parameters with latent weights were last written to, by torch's count."""
+        self._versions = {
+            p: p._version
+            for group, penalty in zip(self.param_groups, self.penalties, strict=True)
+            if penalty is not None and forms.form_of(group) is forms.LATENT_FORM
+            for p in group["params"]
+        }
+
+    @torch.no_grad()
+    def _follow_written(self) -> None:
+        """Let latent weights follow parameters that were written to since the last step, such as by loading weights."""
+        written = {p for p, version in self._versions.items() if p._version != version}
+        for group, penalty in zip(self.param_groups, self.penalties, strict=True) if written else ():
+            own = written.intersection(group["params"])
+            if penalty is not None and own and forms.form_of(group) is forms.LATENT_FORM and not any_sharded(own):
+                updated = Updated(group, penalty, lambda i: None, {}, self.state, self.weights)
+                forms.LATENT_FORM.follow_(updated, own)
 
     def _update(self, steps: list[Group], groups: list[Group]) -> None:
         """Do the update of torch's optimizer with other options, and write into the groups what it changes in them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,8 @@ from torchlasso.selection import Group
 
 # The names of its tensors in the state of a parameter.
 LATENT, THRESHOLD = "latent", "threshold"
+# The most that a weight may differ from the prox of its latent weight, relative to it, by rounding.
+ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,26 @@ class LatentForm(Form):
             if _owner(updated, some.params) is not None:  # then they are parts of its state
                 for h, factor in zip(some.thresholds, own, strict=True):
                     h *= factor
+
+    def follow_(self, updated: Updated, written: Set[Tensor]) -> None:
+        """Let latent weights follow parameters that others wrote to since the last step.
+
+        In the blocks that are not the prox of their latent weights any more, z ← w + a subgradient of hΩ at w, of which
+        w is the prox.
+        """
+        over, each = updated.penalty.over, updated.penalty.as_view()
+        for some in self.sets(updated):
+            if written.isdisjoint(some.params):
+                continue
+            new = []
+            for z, w, h in zip(over.views(some.latents), over.views(some.params), some.thresholds, strict=True):
+                expected = cut_prox(each, z, h, updated.group["cut"]) if isinstance(h, Tensor) or h else z
+                moved = each.alive(~torch.isclose(w, expected, rtol=ROUNDING, atol=0.0))
+                with torch.enable_grad():
+                    leaf = w.detach().clone().requires_grad_()
+                    (slope,) = torch.autograd.grad(each.value(leaf, h), leaf)
+                new.append(torch.where(moved, w + slope, z))
+            over.put_([z.clone() if z is p else z for p, z in zip(some.params, some.latents, strict=True)], new)
 
     def sets(self, updated: Updated, lam: float = 0.0) -> Iterator[LatentSet]:
         """Yield each set of parameters that no block reaches beyond, with its latent weights and thresholds.

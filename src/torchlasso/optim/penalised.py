@@ -55,6 +55,7 @@ class PenalisedOptimizer(Optimizer):
         self.weights = {}
         self.names = {}
         self._seen: dict[Tensor, Any] = {}  # of the present step
+        self._versions: dict[Tensor, int] = {}  # of parameters with latent weights, after the last step
         self._given: Group = {"penalty": penalty, "lam": lam, "averaging": averaging, "form": form or self.metric.form}
         super().__init__(params, *args, **kwargs)
         # A fused base would skip its update after an overflow without telling the prox: the scaler has to.
@@ -269,6 +270,7 @@ class PenalisedOptimizer(Optimizer):
         own, groups = [p for group in self.param_groups for p in group["params"]], self.param_groups
         present = {"state": self.state, "param_groups": groups}
         super().load_state_dict(state_dict)
+        self._versions = {}  # the weights may be loaded before or after
         try:
             check_loaded(self.param_groups, groups, self.defaults)
             for p in own:
@@ -289,6 +291,7 @@ class PenalisedOptimizer(Optimizer):
             "names": self.names,
             "_given": self._given,
             "_seen": {},
+            "_versions": {},
         }
         return {**super().__getstate__(), **own}
 
