@@ -102,7 +102,6 @@ class Proximal(PenalisedOptimizer):
 
     def _reference_step(self) -> None:
         """Do what :meth:`step` does in the order of the formulas; every faster way is tested against it."""
-        self._follow_written()
         for index, (group, penalty) in enumerate(zip(self.param_groups, self.penalties, strict=True)):
             # 1 − β_t = (1 − β)·(lr/lr_peak)²: the window of the average grows as the learning rate falls
             group["lr_peak"] = peak_of(group["lr_peak"], group["lr"])
@@ -122,7 +121,6 @@ class Proximal(PenalisedOptimizer):
                     group["gains"][i], group["plain_gains"][i] = now.gain, now.plain
             # w ← prox_{τλΩ}(w), or what another form does in its place
             self._finish_(group, penalty, lengths.get, before)
-        self._note_written()
 
     def _note_written(self) -> None:
         """Note when the parameters with latent weights were last written to, by torch's count."""
