@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso._core.flops import counted_flops, flops_of_modules
-from torchlasso.compaction.operations import multiplications
+from torchlasso.compaction.operations import count, multiplications, products
 from torchlasso.compaction.removal import Removal
 from torchlasso.control.costs import Flops
 from torchlasso.control.live_channels import Probe
@@ -64,6 +64,18 @@ def test_all_counts_agree(name: str) -> None:
     if name not in ("attention", "recurrent"):  # a budget needs layers that turn channels into channels
         weights = [p for p in model.parameters() if p.dim() > 1]
         assert Flops.measured(Probe(model, weights, x)).dense * len(x) == whole
+
+
+class Squared(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = super().forward(x)
+        return x @ x  # one value is both factors
+
+
+def test_a_product_of_a_value_with_itself_is_counted() -> None:
+    units = find_units(Squared(3, 4), torch.randn(2, 4, 3))
+    assert multiplications(units.structure, Removal({})) == 2 * (4 * 4 * 3 + 4**3)
+    assert count(products(units.structure), Removal({})) == 2 * 4**3
 
 
 def test_recurrent_layers_of_a_gpu_are_counted() -> None:

@@ -136,7 +136,10 @@ WRONG = {
             (1.5, r"flops is a share of the dense model's, below 1, or a whole number above 1; got 1\.5"),
             (1.0, r"flops is a share .*; got 1\.0"),
             (1, "flops is a share .*; got 1$"),
-            (2, "flops=2 cannot be reached: the dense model has 30, and one channel in each layer 4"),
+            (
+                2,
+                r"flops=2 cannot be reached: the dense model has 30, and compact leaves 10 \(0\.3333\) at least, since",
+            ),
             (0, f"flops {NUMBER}"),
             (-0.5, f"flops {NUMBER}"),
             (math.nan, f"flops {NUMBER}"),

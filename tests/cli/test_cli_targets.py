@@ -120,22 +120,38 @@ class Pooled(nn.Module):
 
 def pooled(input_shape, outputs):
     return Pooled(input_shape[0], outputs)
+
+
+def shifted(input_shape, outputs):
+    return nn.Sequential(nn.Linear(input_shape[0], 32), nn.Tanh(), nn.Linear(32, outputs, bias=False))
 """
 
 
-def test_a_budget_that_compaction_cannot_keep_is_no_success(
+def test_a_budget_that_compaction_cannot_keep_is_refused_before_training(
     cli: Any, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "fixed_sizes.py").write_text(FIXED)
     monkeypatch.syspath_prepend(tmp_path)
     run, model = tmp_path / "run", ("--model", "fixed_sizes:pooled")
+    ended = cli("train", "--data", wide, "--out", run, *OPTIONS, *model, "--over", "rows", "--flops", "0.5")
+    cli.assert_refused(ended, "--flops 0.5 cannot be reached", "compact leaves 1,328 (1) at least", "wide.weight (")
+    assert not run.exists()
+
+
+def test_a_budget_that_constants_keep_compaction_from_is_no_success(
+    cli: Any, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Biases that are learnt become constants, which the head has no bias for."""
+    (tmp_path / "constants.py").write_text(FIXED)
+    monkeypatch.syspath_prepend(tmp_path)
+    run, model = tmp_path / "run", ("--model", "constants:shifted")
     ended = cli("train", "--data", wide, "--out", run, *OPTIONS, *model, "--over", "rows", "--flops", "0.5", "--strict")
     assert ended.code == 3
     summary = cli.summary(run)
-    assert not (load_file(run / "model.safetensors")["wide.weight"] != 0).any(1).all()
+    assert not (load_file(run / "model.safetensors")["0.weight"] != 0).any(1).all()
     assert summary["target_met"] is False
     (sentence,) = [each for each in summary["warnings"] if "Compaction" in each]
-    assert sentence.startswith("Compaction leaves 100.0% of the FLOPs instead of 50.0%. Units that stay: wide.weight:0")
+    assert sentence.startswith("Compaction leaves 100.0% of the FLOPs instead of 50.0%. Units that stay: 0.weight:0")
     assert f"warning: {sentence}" in ended.out
 
 
@@ -203,18 +219,15 @@ def test_less_than_a_channel_in_each_layer_takes_is_refused_before_training(
 ) -> None:
     """A target that no λ can reach is refused before the training."""
     ended = cli.train(classes, tmp_path / "run", "--bytes", target, "--over", "rows")
-    cli.assert_refused(ended, f"--bytes {target} cannot be reached", "one channel in each layer")
+    cli.assert_refused(ended, f"--bytes {target} cannot be reached", "compact leaves 48 (0.16) at least")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_target_that_would_empty_a_layer_is_missed_and_the_run_is_finished(
-    cli: Any, classes: Path, tmp_path: Path
-) -> None:
-    """λ is lowered, at last to nothing, where no weight is left."""
-    ended = cli.train(classes, tmp_path / "run", "--bytes", "24", "--over", "rows")
+def test_the_least_target_that_can_be_reached_leaves_one_unit(cli: Any, classes: Path, tmp_path: Path) -> None:
+    ended = cli.train(classes, tmp_path / "run", "--bytes", "48", "--over", "rows")
     assert (ended.code, ended.err) == (0, "")
-    assert "TargetBudget: training ended with" in ended.out
-    assert cli.summary(tmp_path / "run")["nonzero"] > 0
+    assert "TargetBudget" not in ended.out
+    assert cli.summary(tmp_path / "run")["live_units"] == 1
 
 
 BAD = [

@@ -17,8 +17,8 @@ from torch.func import functional_call
 
 from torchlasso._core.running import undisturbed
 from torchlasso._core.timing import clock, interleaved
-from torchlasso.control.live_channels import LiveParts, Probe
-from torchlasso.control.sites import ChannelTrace, Live, Site
+from torchlasso.control.live_channels import Probe
+from torchlasso.control.sites import ChannelTrace, LiveParts, Site
 from torchlasso.distributed.processes import take_from_first_
 
 # The widths at which a layer is timed, as shares of its channels on both sides, and the number of runs at each.
@@ -83,17 +83,15 @@ class Cost(ABC):
 
     def left(self, found: LiveParts, sites: Iterable[Site]) -> float:
         """Return the cost with the live channels alone, at the sites of the model as it is now."""
-        left = self.fixed
+        return self.fixed + sum(self.left_in_layers(found, sites))
+
+    def left_in_layers(self, found: LiveParts, sites: Iterable[Site]) -> list[float]:
+        """Return the cost of each layer with the live channels alone."""
+        left = []
         for layer, live, site in zip(self.layers, found.layers, sites, strict=True):
             biases = live.biases * site.biases / layer.biases if layer.biases else 0.0
-            left += self.of(layer, live.weights * site.weight.numel() / layer.weights, biases)
+            left.append(self.of(layer, live.weights * site.weight.numel() / layer.weights, biases))
         return left
-
-    def least(self, sites: Iterable[Site]) -> float:
-        """Return the cost of the model with one live input and one live output in each layer."""
-        sites = list(sites)
-        ends = [(torch.arange(site.outputs) == 0, torch.arange(site.inputs) == 0) for site in sites]
-        return self.left(LiveParts([Live(s.groups, *first) for s, first in zip(sites, ends, strict=True)]), sites)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all numbers, since times would differ if they were taken again."""
@@ -133,8 +131,10 @@ class Flops(Cost):
         return super().dense + self.products
 
     def left(self, found: LiveParts, sites: Iterable[Site]) -> float:
-        products = self.products * found.products / self.live if self.live else self.products
-        return super().left(found, sites) + products
+        share = found.share
+        if share is None:
+            share = found.products / self.live if self.live else 1.0
+        return super().left(found, sites) + self.products * share
 
     def of(self, layer: LayerCost, weights: float, biases: float) -> float:
         return layer.flops * weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from torchlasso._core.flops import counted_flops
 from torchlasso._core.running import undisturbed
 from torchlasso._core.text import first_line
 from torchlasso.control.products import ActivationProducts
-from torchlasso.control.sites import ChannelTrace, Live, Site
+from torchlasso.control.sites import ChannelTrace, Live, LiveParts, Site
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.weights import named_parameters, weights_of
 
@@ -43,19 +42,6 @@ class Awake(TorchFunctionMode):
         return F.leaky_relu(x, SLOPE, inplace=name.endswith("_") or kwargs.get("inplace", False))
 
 
-@dataclass(frozen=True)
-class LiveParts:
-    """The channels and operations of a model that are live.
-
-    Attributes:
-        layers: the channels of each layer.
-        products: the operations of products of two activations, such as those of attention, for one sample.
-    """
-
-    layers: Sequence[Live]
-    products: float = 0.0
-
-
 class Probe:
     """A run of a model on a sample that finds the live channels, and leaves the model as it was.
 
@@ -68,7 +54,7 @@ class Probe:
 
     This is an estimate of what compaction can remove. It does not see that a constant may not be foldable at the
     padding of a convolution, and it takes a unit for a constant if no sample activates it and the activation is flat
-    but not a ReLU.
+    but not a ReLU. See :class:`~torchlasso.control.removable.Removable` for units that have to stay.
 
     Args:
         model: the model.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -66,6 +66,10 @@ class Site:
         beside = [p for p in self.owners[0].parameters(recurse=False) if p.shape == (self.outputs,)]
         return len(beside) * self.outputs
 
+    def with_live(self, channels: int) -> Live:
+        """Return so many live channels at each side."""
+        return Live(self.groups, torch.arange(self.outputs) < channels, torch.arange(self.inputs) < channels)
+
 
 @dataclass(frozen=True, eq=False)
 class Live:
@@ -95,6 +99,21 @@ class Live:
     def biases(self) -> float:
         """The share of live outputs."""
         return int(self.outputs.sum()) / len(self.outputs)
+
+
+@dataclass(frozen=True)
+class LiveParts:
+    """The channels and operations of a model that are live.
+
+    Attributes:
+        layers: the channels of each layer.
+        products: the operations of products of two activations, such as those of attention, for one sample.
+        share: the share of these operations that compaction leaves, if it is known.
+    """
+
+    layers: Sequence[Live]
+    products: float = 0.0
+    share: float | None = None
 
 
 class ChannelTrace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,20 @@ from torchlasso.control.costs import Bytes, Cost, Flops, Latency, Parameters
 from torchlasso.control.least_left import names_of_sparing
 from torchlasso.control.live_channels import Probe
 from torchlasso.control.ranking import Ranking
+from torchlasso.control.removable import Removable
+from torchlasso.control.sites import LiveParts
 from torchlasso.control.steering import Steered
 from torchlasso.optim import Proximal
-from torchlasso.optim.controller import LambdaController
+from torchlasso.optim.controller import LambdaController, check_steps
 from torchlasso.selection import Group
 
 COSTS: dict[str, type[Cost]] = {"flops": Flops, "parameters": Parameters, "bytes": Bytes, "latency": Latency}
 TIMES = 100  # at which the gap to the target would be closed in all of training; it is in a part of it
 NEAR = 0.1  # the share of the tolerance that is near enough to the target for not trying other blocks
+
+
+class Uncounted(UserWarning):
+    """A warning: units that compaction cannot remove count as saved. The message says why they are not known."""
 
 
 class TargetBudget(Steered):
@@ -31,8 +38,9 @@ class TargetBudget(Steered):
     layers and convolutions of their dense cost times the share of their weights between live channels. A channel is
     dead if its value does not vary or nothing reads it. Products of two activations, such as those of attention, count
     by their live rows, columns and heads in FLOPs. Norms and everything else count in full; norms have no FLOPs.
-    Dead channels that the model's own code needs, as a size that it was written with, stay in compaction: the report of
-    :func:`~torchlasso.compact` names them, and what is left.
+    Channels that compaction cannot remove count in full, such as those of an output, or of a layer whose size is
+    written into the model's code. Where the graph of operators does not show them, they are found by an experiment when
+    the controller is made: units of a copy become zero, and the copy is compacted.
 
     The live channels are estimated from a sample (:class:`~torchlasso.control.live_channels.Probe`) some 400 to 600
     times in the whole training, each time for little more than a forward and a backward pass of the sample. Train for
@@ -63,11 +71,13 @@ class TargetBudget(Steered):
 
     Raises:
         ValueError: none or several of the four are given, or the target cannot be reached, as under penalties over
-            ``NM`` or ``FanIn`` alone, which remove no outputs; λ of a group is 0; the parameters are not the model's,
-            or are sharded; the model cannot be run on the sample, or a penalised weight does not take part in that run.
+            ``NM`` or ``FanIn`` alone, which remove no outputs, or where compaction leaves more; λ of a group is 0; the
+            parameters are not the model's, or are sharded; the model cannot be run on the sample, or a penalised weight
+            does not take part in that run.
 
     Warns:
         TargetMissed: at the end, if the share is more than a point away; it says why.
+        Uncounted: at once, if the model cannot be compacted, as where it cannot be exported.
         Idle: once, of a penalised parameter without a gradient, by its name.
 
     Examples:
@@ -111,6 +121,7 @@ class TargetBudget(Steered):
         check_model("TargetBudget: model", model)
         name, wanted = only_given("TargetBudget", asked)
         check_positive(f"TargetBudget: {name}", wanted)
+        check_steps(steps, "TargetBudget")  # before the units are searched, which takes seconds
         LambdaController.__init__(self, optimizer)  # raises an error if the optimizer is not a proximal one
         groups = self._groups()
         # behind a ReLU, a unit with a zero bias has no gradient
@@ -136,9 +147,10 @@ class TargetBudget(Steered):
             self._cost = kind.measured(self._probe)
         except ValueError as error:
             raise ValueError(f"TargetBudget: {error}") from error
+        self._removable = self._found(None)
         super().__init__(
             optimizer,
-            shares=[_share(name, wanted, self._cost, 0.0 if allow_empty else self._cost.least(self._probe.sites))],
+            shares=[self._share(name, wanted, 0 if allow_empty else 1)],
             steps=steps,
             warmup=warmup,
             allow_empty=allow_empty,
@@ -146,6 +158,41 @@ class TargetBudget(Steered):
         )
         if not self.exact and all(penalty.over.of_weights for _, penalty in groups):
             self.closing = Closing(self, every=max(1, steps // TIMES))
+
+    def _found(self, fixed: Mapping[str, str] | None) -> Removable | None:
+        """Return the units that compaction can remove; None after a warning if it cannot make the model smaller."""
+        probe = self._probe
+        try:
+            return Removable.of(probe.model, probe.inputs, probe.sites, fixed)
+        except ValueError as error:
+            why = f"TargetBudget: all dead channels count as saved, although compact will fail: {error}"
+            warnings.warn(Uncounted(why), stacklevel=3)
+            return None
+
+    def _kept(self, found: LiveParts) -> LiveParts:
+        return found if self._removable is None else self._removable.kept(found.layers)
+
+    def _share(self, name: str, wanted: float, channels: int) -> float:
+        """Return the target as a share, if it can be reached with so many live channels in each layer."""
+        cost, sites = self._cost, self._probe.sites
+        share = wanted / cost.dense if wanted >= 1 else wanted
+        if share >= 1:
+            raise ValueError(
+                f"TargetBudget: {name}={wanted:,g} leaves nothing to save: the dense model has {cost.dense:,g}"
+            )
+        if share <= (fixed := cost.fixed / cost.dense):
+            raise ValueError(
+                f"TargetBudget: {name}={wanted:,g} cannot be reached: {fixed:.4g} of it has no channels to lose"
+            )
+        least = self._kept(LiveParts([site.with_live(channels) for site in sites]))
+        if share * cost.dense < (left := cost.left(least, sites)):
+            costs = dict(zip((site.name for site in sites), cost.left_in_layers(least, sites), strict=True))
+            why = "" if self._removable is None else self._removable.reasons(costs)
+            raise ValueError(
+                f"TargetBudget: {name}={wanted:,g} cannot be reached: the dense model has {cost.dense:,g}, and compact "
+                f"leaves {left:,g} ({left / cost.dense:.4g}) at least, since it keeps one unit of each family{why}"
+            )
+        return share
 
     def _unit_of(self, group: Group) -> int:
         return 0
@@ -155,7 +202,7 @@ class TargetBudget(Steered):
             self._probe.follow(self.params)
         except ValueError as error:
             raise ValueError(f"TargetBudget: {error}") from error
-        return [self._cost.left(self._probe(weights), self._probe.sites) / self._cost.dense]
+        return [self._cost.left(self._kept(self._probe(weights)), self._probe.sites) / self._cost.dense]
 
     def _aims(self) -> Sequence[float]:
         if self.closing is None:
@@ -179,32 +226,23 @@ class TargetBudget(Steered):
     def resize(self, smaller: Callable[[Tensor, Any], Any]) -> None:
         super().resize(smaller)
         self._probe.refresh()
+        if self._removable is not None:
+            self._removable = self._found(self._removable.fixed)
 
     @property
     def described(self) -> str:
         return f"TargetBudget({self._wanted})"
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "cost": self._cost.state_dict()}
+        return {**super().state_dict(), "cost": self._cost.state_dict(), "fixed": self._fixed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._cost = type(self._cost).restored(state["cost"])
+        fixed = state.get("fixed")
+        if fixed is not None and fixed != self._fixed:
+            self._removable = self._found(fixed)
 
-
-def _share(name: str, wanted: float, cost: Cost, least: float) -> float:
-    share = wanted / cost.dense if wanted >= 1 else wanted
-    if share >= 1:
-        raise ValueError(
-            f"TargetBudget: {name}={wanted:,g} leaves nothing to save: the dense model has {cost.dense:,g}"
-        )
-    if share <= (fixed := cost.fixed / cost.dense):
-        raise ValueError(
-            f"TargetBudget: {name}={wanted:,g} cannot be reached: {fixed:.4g} of it has no channels to lose"
-        )
-    if share * cost.dense < least:
-        raise ValueError(
-            f"TargetBudget: {name}={wanted:,g} cannot be reached: the dense model has {cost.dense:,g}, and one channel "
-            f"in each layer {least:,g}"
-        )
-    return share
+    @property
+    def _fixed(self) -> dict[str, str] | None:
+        return None if self._removable is None else dict(self._removable.fixed)
