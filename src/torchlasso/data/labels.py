@@ -15,6 +15,7 @@ from torchlasso.data.distinct import distinct, distinct_values
 from torchlasso.data.image_decoding import ImageOptions
 from torchlasso.data.messages import listed, row
 from torchlasso.data.records import Labels
+from torchlasso.data.text_columns import are_values
 from torchlasso.data.text_options import TextOptions
 
 LABEL_NAMES = ("label", "class", "target", "y")
@@ -64,8 +65,9 @@ class ColumnSelection:
             ValueError: a column that was named does not exist, or has two roles.
         """
         duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
+        header = _header(names)
         if duplicates:
-            raise ValueError(f"{origin}: more than one column {listed(duplicates)}; names must be unique")
+            raise ValueError(f"{origin}: more than one column {listed(duplicates)}; names must be unique{header}")
         here = set(names)
         unknown = [name for name in self.ignore if name not in here]
         if unknown and self.required and not self.of_a_part:
@@ -97,7 +99,7 @@ class ColumnSelection:
         if not found and self.required:
             absent = [name for name in given if name not in here]
             what = f"column {listed(absent)}" if absent else f"label column ({', '.join(LABEL_NAMES)})"
-            raise ValueError(f"{origin}: no {what}; choose one with label=; there are {listed(names)}")
+            raise ValueError(f"{origin}: no {what}; choose one with label=; there are {listed(names)}{header}")
         return found
 
     def _check_roles(
@@ -129,6 +131,11 @@ class ColumnSelection:
         if self.required and any(named):
             options = "label=, ignore=, group=, time=, categories=, text= and weight="
             raise ValueError(f"{origin}: it has no named columns, so {options} do not apply")
+
+
+def _header(names: Sequence[str]) -> str:
+    """Return the remedy where names of columns are values of a row."""
+    return "; the first line looks like a row: put the names of the columns above it" if are_values(names) else ""
 
 
 def raw_labels(y: Labels, origin: str, task: str | None = None) -> Labels:

@@ -55,6 +55,17 @@ class Source:
         return self.train
 
 
+UNPACK, SAVE = "unpack it first", "save it as CSV or Parquet"
+REMEDIES = {
+    **dict.fromkeys((".zip", ".7z", ".rar", ".tar", ".tar.gz", ".tgz", ".gz", ".bz2", ".xz", ".zst"), UNPACK),
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".feather", ".arrow", ".h5", ".sav", ".dta", ".rds", ".rdata"), SAVE),
+    ".json": "write an object in each line, FILE.jsonl",
+    ".dat": "name it FILE.csv if it is text with a header",
+    ".data": "name it FILE.csv if it is text with a header",
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth", ".joblib"), f"it can run code when it is read; {SAVE}"),
+}
+
+
 class Reader(ABC):
     """One kind of data. A new one is a registered class in a file of ``torchlasso.data.readers``."""
 
@@ -143,7 +154,8 @@ def find_reader(spec: str) -> Reader:
             f"folder per class; it holds {listed(sorted(item.name for item in path.iterdir()))}"
         )
     if path.exists():
-        raise ValueError(f"{spec}: cannot be read as data; there are readers for {', '.join(sorted(forms))}")
+        remedy = next((f"; {what}" for ending, what in REMEDIES.items() if spec.lower().endswith(ending)), "")
+        raise ValueError(f"{spec}: cannot be read as data{remedy}; there are readers for {', '.join(sorted(forms))}")
     if path.suffix or os.sep in spec or "/" in spec:
         raise FileNotFoundError(f"{spec}: no such file or folder")
     raise unknown("dataset", spec, forms)

@@ -24,6 +24,9 @@ from torchlasso.data.texts import TextRows
 INDEX = re.compile(r"^$|^Unnamed: 0(\.[0-9]+)?$|^__index_level_[0-9]+__$")
 
 
+DIGITS = 10  # different whole numbers as labels; more may be amounts
+
+
 @dataclass(frozen=True)
 class Roles:
     """Labels, groups, times and weights of rows, beside their inputs.
@@ -110,10 +113,17 @@ def _note_of_index(name: str) -> str:
 
 
 def _notes_of_labels(y: Labels | None, names: tuple[str, ...], columns: ColumnSelection) -> list[str]:
-    """Say that classes may be meant where pandas wrote whole numbers as decimal ones, as it does beside gaps."""
-    if y is None or y.ndim != 1 or y.dtype.kind != "f" or columns.task is not None or not columns.required:
+    """Say how whole numbers are learned where it could be otherwise.
+
+    Many of them may be amounts, and pandas writes classes as decimal numbers beside gaps.
+    """
+    if y is None or y.ndim != 1 or y.dtype.kind not in "if" or columns.task is not None or not columns.required:
         return []
     values = distinct_values(y)
+    if y.dtype.kind == "i":
+        learned = f"are learned as {len(values)} classes, without an order; to predict them as numbers"
+        which = f"The whole numbers in column {names[0]!r} {learned}, give task='regression'."
+        return [which] if len(values) > DIGITS else []
     if len(values) > MANY or 2 * len(values) > len(y) or (values != np.rint(values)).any():
         return []
     which = f"The {len(values)} different labels in column {names[0]!r} are whole, but written as decimals"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,19 @@ DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6
 ZONED = DATE.removesuffix(")?$") + "(Z|[+-][0-9]{2}:?[0-9]{2}))$"
 AT_ONCE = 1_000_000  # values whose type is found in one call
 LARGEST = 1 << 28  # bytes of a chunk of text
+
+
+def are_values(names: Sequence[str]) -> bool:
+    """Return whether the names of columns look like a row of a file without a header.
+
+    Half of them are numbers, at least two; rising ones may be names, such as wavelengths.
+
+    >>> are_values(["5.1", "3.5", "setosa"]), are_values(["400", "402.5", "label"]), are_values(["a", "2020"])
+    (True, False, False)
+    """
+    numbers = [float(name) for name in names if DECIMAL.match(name)]
+    are_rising = all(before < after for before, after in pairwise(numbers))
+    return len(numbers) >= max(2, len(names) / 2) and not are_rising
 
 
 def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING) -> list[Any]:

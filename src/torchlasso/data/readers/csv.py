@@ -13,8 +13,10 @@ from typing import Any, BinaryIO
 from torchlasso._core.extras import require
 from torchlasso._core.memory import need_memory
 from torchlasso._core.text import first_line
+from torchlasso.data.compressed import either, open_unpacked, size_of
 from torchlasso.data.decimals import PointedThousands, with_points
 from torchlasso.data.labels import ColumnSelection
+from torchlasso.data.messages import listed
 from torchlasso.data.records import Part
 from torchlasso.data.registry import register
 from torchlasso.data.stored.cache import kept_file, key_of, state_of
@@ -22,6 +24,7 @@ from torchlasso.data.stored.columnar import ParquetFiles
 from torchlasso.data.stored.options import StreamOptions
 from torchlasso.data.stored.parts import stored_table_part
 from torchlasso.data.table_files import TableReader
+from torchlasso.data.text_columns import are_values
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 2**20, 2**28  # bytes of text that are read at once
 BLOCK = 2**26  # the same, for a file that stays on the disk
@@ -37,15 +40,16 @@ class Csv(TableReader):
     """Comma-separated (or by semicolons, tabs or bars), with names in the first line."""
 
     form = "FILE.csv"
-    suffix = (".csv", ".tsv")
+    suffix = either(".csv", ".tsv")
 
     def table(self, path: Path, notes: list[str]) -> Any:
         pa = require("pyarrow", "data", f"{path}: reading CSV")
         csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
-        need_memory(MEMORY * path.stat().st_size, str(path))
+        need_memory(MEMORY * size_of(path), str(path))
         delimiter = delimiter_of(path)
         with _named(pa, path):
             table = _read_text(pa, csv, path, delimiter, notes)
+        notes += _notes_of_header(path, table.column_names)
         if delimiter == ",":
             return table
         thousands = PointedThousands()
@@ -59,7 +63,7 @@ class Csv(TableReader):
             part = stored_table_part(ParquetFiles(files, [*map(str, paths)]), columns, stream)
             return replace(part, notes=(*part.notes, *(note for file in files for note in _notes_in(file))))
 
-        return {"size": lambda: sum(MEMORY * path.stat().st_size for path in paths), "stored": stored}
+        return {"size": lambda: sum(MEMORY * size_of(path) for path in paths), "stored": stored}
 
 
 def as_parquet(path: Path) -> Path:
@@ -83,7 +87,7 @@ def as_parquet(path: Path) -> Path:
             file.truncate()
             _convert(pa, path, delimiter, OTHER, file, (OTHER_NOTE.format(path),))
 
-    return kept_file(key_of("csv", state_of(path)), ".parquet", write, path.stat().st_size, str(path))
+    return kept_file(key_of("csv", state_of(path)), ".parquet", write, size_of(path), str(path))
 
 
 def _convert(pa: Any, path: Path, delimiter: str, encoding: str, file: BinaryIO, notes: tuple[str, ...]) -> None:
@@ -91,7 +95,10 @@ def _convert(pa: Any, path: Path, delimiter: str, encoding: str, file: BinaryIO,
     csv = require("pyarrow.csv", "data", f"{path}: reading CSV")
     parquet = require("pyarrow.parquet", "data", f"{path}: reading CSV")
     options = _options(csv, BLOCK, delimiter, encoding)
-    with path.open("rb") as text, csv.open_csv(text, convert_options=_as_text(csv, path, options), **options) as rows:
+    with (
+        open_unpacked(path) as text,
+        csv.open_csv(text, convert_options=_as_text(csv, path, options), **options) as rows,
+    ):
         thousands = PointedThousands()
         with parquet.ParquetWriter(file, rows.schema) as writer:
             for batch in rows:
@@ -100,7 +107,15 @@ def _convert(pa: Any, path: Path, delimiter: str, encoding: str, file: BinaryIO,
                     thousands.see(table)
                     table = with_points(pa, table).cast(rows.schema)
                 writer.write_table(table)
-            writer.add_key_value_metadata({NOTES: json.dumps([*notes, *thousands.notes])})
+            found = [*notes, *_notes_of_header(path, rows.schema.names), *thousands.notes]
+            writer.add_key_value_metadata({NOTES: json.dumps(found)})
+
+
+def _notes_of_header(path: Path, names: Sequence[str]) -> list[str]:
+    if not are_values(names):
+        return []
+    shown = f"looks like a row ({listed(names, most=3)}), and its values are the names of the columns"
+    return [f"The first line of {path} {shown}; put names above it."]
 
 
 def _notes_in(file: Path) -> list[str]:
@@ -115,9 +130,8 @@ def _named(pa: Any, path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, pa.ArrowException) as error:
-        raise ValueError(
-            f"{path}: not a CSV file with a header and rows of one length ({first_line(error)})"
-        ) from error
+        fault = first_line(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: not a CSV file with a header and rows of one length ({fault})") from error
 
 
 def delimiter_of(path: Path) -> str:
@@ -126,7 +140,7 @@ def delimiter_of(path: Path) -> str:
     Raises:
         ValueError: the file is empty or binary.
     """
-    with path.open("rb") as file:
+    with open_unpacked(path) as file:
         head = file.read(4096)
     if not head.strip():
         raise ValueError(f"{path}: an empty file; a header and rows are needed")
@@ -149,10 +163,10 @@ def _read_text(pa: Any, csv: Any, path: Path, delimiter: str, notes: list[str]) 
 
 def _read_in(csv: Any, path: Path, delimiter: str, encoding: str) -> Any:
     """Read all columns as text, so that all rows of a column determine its type."""
-    size = min(max(path.stat().st_size, SMALLEST_BLOCK), LARGEST_BLOCK)  # a block has to hold the header
+    size = min(max(size_of(path), SMALLEST_BLOCK), LARGEST_BLOCK)  # a block has to hold the header
     options = _options(csv, size, delimiter, encoding)
     convert = _as_text(csv, path, options)
-    with path.open("rb") as file:
+    with open_unpacked(path) as file:
         return csv.read_csv(file, convert_options=convert, **options)
 
 
@@ -166,7 +180,7 @@ def _options(csv: Any, size: int, delimiter: str, encoding: str) -> dict[str, An
 
 def _as_text(csv: Any, path: Path, options: dict[str, Any]) -> Any:
     # opened here, because Arrow requires file names in UTF-8
-    with path.open("rb") as file, csv.open_csv(file, **options) as reader:
+    with open_unpacked(path) as file, csv.open_csv(file, **options) as reader:
         return csv.ConvertOptions(column_types=dict.fromkeys(reader.schema.names, "string"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torchlasso._core.memory import need_memory
+from torchlasso.data.compressed import either, size_of
 from torchlasso.data.labels import ColumnSelection
 from torchlasso.data.registry import register
 from torchlasso.data.stored.columnar import ParquetFiles
@@ -22,15 +23,15 @@ class JsonLines(TableReader):
     """``{"text": "…", "label": "…"}`` in each line."""
 
     form = "FILE.jsonl"
-    suffix = (".jsonl", ".ndjson")
+    suffix = either(".jsonl", ".ndjson")
 
     def table(self, path: Path, notes: list[str]) -> Any:
-        need_memory(MEMORY * path.stat().st_size, str(path))
+        need_memory(MEMORY * size_of(path), str(path))
         return json_as_table(path)
 
     def on_disk(self, paths: Sequence[Path], columns: ColumnSelection) -> dict[str, Any]:
         return {
-            "size": lambda: sum(MEMORY * path.stat().st_size for path in paths),
+            "size": lambda: sum(MEMORY * size_of(path) for path in paths),
             "stored": lambda stream: stored_table_part(
                 ParquetFiles([*map(json_as_parquet, paths)], [*map(str, paths)]), columns, stream
             ),

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from torchlasso._core.extras import require
 from torchlasso._core.text import first_line
+from torchlasso.data.compressed import open_unpacked, size_of
 from torchlasso.data.stored.cache import kept_file, key_of, state_of
 
 BLOCK, LARGEST = 1 << 24, 1 << 30  # bytes that are read at once, about, of a file that stays on the disk, and of others
@@ -48,7 +49,7 @@ def json_as_parquet(path: Path) -> Path:
             for block in _blocks(path, BLOCK):
                 writer.write_table(_read(block, path, schema))
 
-    return kept_file(key_of("json", state_of(path)), ".parquet", write, path.stat().st_size, str(path))
+    return kept_file(key_of("json", state_of(path)), ".parquet", write, size_of(path), str(path))
 
 
 def json_as_table(path: Path) -> Any:
@@ -58,7 +59,7 @@ def json_as_table(path: Path) -> Any:
         ValueError: as of :func:`json_as_parquet`.
     """
     pa = require("pyarrow", "data", f"{path}: reading JSON lines")
-    if path.stat().st_size < LARGEST:
+    if size_of(path) < LARGEST:
         return _read(next(_blocks(path, LARGEST)), path)
     schema = _schema_of(pa, path, LARGEST)
     return pa.concat_tables([_read(block, path, schema) for block in _blocks(path, LARGEST)])
@@ -117,7 +118,7 @@ def _blocks(path: Path, size: int) -> Iterator[Block]:
         ValueError: there are none.
     """
     first, is_empty = 1, True
-    with path.open("rb") as file:
+    with open_unpacked(path) as file:
         held = file.read(len(MARK)).removeprefix(MARK)
         while content := file.read(size):
             held += content
