@@ -30,6 +30,24 @@ def test_an_attached_controller_steps_with_its_optimizer_until_it_is_removed():
     assert control.done == 3
 
 
+def test_no_step_counts_twice():
+    _, optimizer = problem()
+    control = tl.Warmup(optimizer, steps=10)
+    handle = control.attach()
+    assert control.attach() is handle
+    optimizer.step()
+    with pytest.raises(
+        ValueError, match=r"^Warmup is attached and steps with its optimizer: leave out the calls of step"
+    ):
+        control.step()
+    assert control.done == 1
+    handle.remove()
+    control.step()
+    control.attach()
+    optimizer.step()
+    assert control.done == 3
+
+
 def test_a_step_that_a_scaler_skips_does_not_count():
     w, optimizer = problem()
     control = tl.Warmup(optimizer, steps=10)

@@ -213,6 +213,17 @@ def test_a_training_that_ends_early_or_goes_on_is_told_apart_from_a_bad_start(fo
     assert len(told) == 1
 
 
+@pytest.mark.parametrize("form", ["proximal", "latent"])
+def test_a_hold_before_the_end_of_a_target_is_the_reason_of_its_miss(form):
+    optimizer = optimizer_of(form=form)
+    hold, control = tl.Hold(optimizer, 4), tl.TargetSparsity(optimizer, 0.9, steps=4)
+    for _ in range(3):
+        drive(control, 1)
+        hold.step()
+    with pytest.warns(tl.TargetMissed, match=r"the zeros were held before its last step: give it .* Hold\.start$"):
+        drive(control, 1)
+
+
 def test_nothing_is_told_after_the_end_while_zeros_are_held():
     optimizer = optimizer_of()
     hold, control = tl.Hold(optimizer, 8), tl.TargetSparsity(optimizer, 0.5, steps=6, tolerance=0.49)

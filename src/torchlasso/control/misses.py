@@ -52,6 +52,9 @@ def _reason(target: Missed, excess: float) -> str:
         return "training diverged: there are weights that are NaN or infinite"
     if why := of_the_steps(target.done, target.steps):
         return why
+    closed = target.closing is not None and target.closing.held
+    if not closed and any(group["held"] for group, _, _ in target.steered()):
+        return "the zeros were held before its last step: give it the number of steps before the hold, Hold.start"
     scales = [scale for group, _, _ in target.steered() for scale in group["lam_scales"]]
     if too_much and min(scales, default=1.0) < 1:
         return "a layer that would have become empty was kept (allow_empty=False)"

@@ -78,17 +78,33 @@ class LambdaController(ABC):
         self._slot = max((len(group.get("lam_factors", ())) for group, _ in self._groups()), default=0)
 
     def step(self) -> None:
-        """Set λ for the next step of the optimizer."""
+        """Set λ for the next step of the optimizer.
+
+        Raises:
+            ValueError: the controller is attached, so that this step would count twice.
+        """
+        if self._is_attached:
+            raise ValueError(
+                f"{type(self).__name__} is attached and steps with its optimizer: leave out the calls of step(), or "
+                "remove() the handle"
+            )
+        self._advance()
+
+    def _advance(self) -> None:
         self.done += 1
         self._control()
 
+    @property
+    def _is_attached(self) -> bool:
+        return self._handle is not None and self._handle.id in (self._handle.hooks_dict_ref() or {})
+
     def attach(self) -> RemovableHandle:
-        """Call :meth:`step` from now on at the end of each ``optimizer.step()``, and so before a scheduler's step.
+        """Step from now on at the end of each ``optimizer.step()``, and so before a scheduler's step.
 
         Use it where the loop is not yours. A step that a gradient scaler skips, or that a wrapper leaves out to
         accumulate gradients, does not count: where a target would not get all its steps for that reason, call
         :meth:`step` in every iteration instead. A copy that is made together with its optimizer, by ``deepcopy`` or
-        ``torch.save``, is attached as well.
+        ``torch.save``, is attached as well. A second call changes nothing.
 
         Returns:
             The handle whose ``remove()`` ends this.
@@ -102,16 +118,16 @@ class LambdaController(ABC):
             >>> control.lam
             [0.125]
         """
-        self._handle = self.optimizer.register_step_post_hook(lambda *_: self.step())
+        if self._handle is None or not self._is_attached:
+            self._handle = self.optimizer.register_step_post_hook(lambda *_: self._advance())
         return self._handle
 
     def __getstate__(self) -> dict[str, Any]:
-        handle = self._handle
-        return {**self.__dict__, "_handle": handle is not None and handle.id in (handle.hooks_dict_ref() or {})}
+        return {**self.__dict__, "_handle": self._is_attached}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _handle=None)
-        if state["_handle"]:  # torch copies no hooks
+        if state.get("_handle"):  # torch copies no hooks
             self.attach()
 
     @abstractmethod

@@ -307,3 +307,4 @@ class PenalisedOptimizer(Optimizer):
                 new["gains"] = [self.metric.first_gain(new, s) if s else 0.0 for s in states]
                 new["plain_gains"] = list(new["gains"])
         super().__setstate__(state)
+        self.__dict__.setdefault("_versions", {})  # of a copy from an earlier version
