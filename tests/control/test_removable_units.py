@@ -119,6 +119,44 @@ def test_the_cost_is_that_of_the_compacted_model(make, over, share):
     assert control.left[0] == pytest.approx(report.after.flops / report.before.flops)
 
 
+class Words(nn.Module):
+    """An embedding, a norm and a recurrent layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.conv, self.norm = nn.Embedding(50, 8), nn.Conv1d(8, 16, 3), nn.BatchNorm1d(16)
+        self.gru, self.head = nn.GRU(16, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.gru(F.relu(self.norm(self.conv(self.embed(x).mT))).mT)[0].mean(dim=1))
+
+
+@pytest.mark.parametrize("kind", ["parameters", "bytes"])
+def test_parameters_of_embeddings_and_norms_go_with_their_units(kind):
+    torch.manual_seed(0)
+    model, x = Words().eval(), torch.randint(50, (16, 6))
+    model.norm.double()
+    model.norm.register_forward_pre_hook(lambda module, args: args[0].double())
+    model.norm.register_forward_hook(lambda module, args, output: output.float())
+    rules = [tl.Rule("gru.*", None), tl.Rule("*", tl.L1(over=tl.Rows()))]
+    optimizer = tl.ProxSGD(tl.param_groups(model, rules, lam=1e-3), lr=0.1)
+    control = tl.TargetBudget(optimizer, model, x, steps=100, **{kind: 0.9})
+    with torch.no_grad():
+        model.embed.weight[:, :5] = 0.0
+        for tensor in (model.conv.weight, model.conv.bias, model.norm.weight, model.norm.bias):
+            tensor[:12] = 0.0
+    small = tl.compact(model, x[:2])
+    assert small.embed.embedding_dim == 3
+    assert small.norm.num_features == small.gru.input_size == 4
+
+    costs = [sum(p.nbytes if kind == "bytes" else p.numel() for p in each.parameters()) for each in (small, model)]
+    assert control.left[0] == pytest.approx(costs[0] / costs[1])
+    with torch.no_grad():
+        model.head.weight[:, 1:] = 0.0  # other units of the recurrent layer read these
+    assert control.left[0] == pytest.approx(costs[0] / costs[1])
+    assert tl.compact(model, x[:2]).gru.hidden_size == 4
+
+
 @pytest.mark.filterwarnings("ignore::torchlasso.TargetMissed")  # which comes at 1 point, and a unit is 2
 def test_a_budget_is_met_by_the_units_that_can_go():
     model, x, control = budget_of(Sorted, flops=0.5)

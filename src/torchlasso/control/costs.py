@@ -150,6 +150,10 @@ class Parameters(Cost):
         layers = tuple(map(LayerCost.of, probe.dense()[0]))
         return cls(layers, sum(p.numel() for p in probe.model.parameters()) - cls(layers).dense)
 
+    def left(self, found: LiveParts, sites: Iterable[Site]) -> float:
+        known = found.parameters
+        return super().left(found, sites) if known is None else sum(known.values())
+
     def of(self, layer: LayerCost, weights: float, biases: float) -> float:
         return layer.weights * weights + layer.biases * biases
 
@@ -163,6 +167,10 @@ class Bytes(Cost):
     def measured(cls, probe: Probe) -> Cost:
         layers = tuple(map(LayerCost.of, probe.dense()[0]))
         return cls(layers, sum(p.numel() * p.element_size() for p in probe.model.parameters()) - cls(layers).dense)
+
+    def left(self, found: LiveParts, sites: Iterable[Site]) -> float:
+        known = found.parameters
+        return super().left(found, sites) if known is None else sum(size * count for size, count in known.items())
 
     def of(self, layer: LayerCost, weights: float, biases: float) -> float:
         return layer.size * (layer.weights * weights + layer.biases * biases)

@@ -18,6 +18,7 @@ from torchlasso.graph import UnitMap, find_units
 from torchlasso.graph.axes import Axis, Dim, Product, Sum, axes_of, count_of, resolve, units_in
 from torchlasso.graph.operators import arguments, rule_of
 from torchlasso.graph.rules.contractions import Affine
+from torchlasso.graph.rules.recurrent import Recurrence
 from torchlasso.graph.structure import Structure
 
 SAMPLES = 2  # of the example inputs on which the units are searched
@@ -78,12 +79,14 @@ class Removable:
         sides: the outputs and the inputs of each layer.
         axes: the axes that can become smaller.
         products: the multiplications of products of two activations.
+        tensors: the numbers of elements of the parameters, by the bytes of each.
     """
 
     fixed: Mapping[str, str]
     sides: Sequence[tuple[Side, Side]]
     axes: Sequence[Axis]
     products: Sequence[Summand]
+    tensors: Mapping[int, Sequence[Summand]]
 
     @classmethod
     def of(
@@ -116,10 +119,13 @@ class Removable:
         why = {axis: reasons[0] for axis, reasons in pins.items() if reasons[0]}
         sides = [(Side.of(outputs, copies, why), Side.of(inputs, copies, why)) for outputs, inputs in ends]
         sums = [[_copied(dim, copies) for dim in term] for term in products(units.structure)]
-        return cls(fixed, sides, list(copies.values()), sums)
+        tensors: dict[int, list[Summand]] = {}
+        for p, dims in _parameters(model, units.structure):
+            tensors.setdefault(p.element_size(), []).append([_copied(dim, copies) for dim in dims])
+        return cls(fixed, sides, list(copies.values()), sums, tensors)
 
     def kept(self, layers: Sequence[Live]) -> LiveParts:
-        """Return the channels that compaction keeps, and the share of the products of two activations.
+        """Return the channels that compaction keeps, the share of the products of two activations, and the parameters.
 
         Args:
             layers: the channels of each layer that are live on a sample.
@@ -134,7 +140,9 @@ class Removable:
             for live, (outputs, inputs) in zip(layers, self.sides, strict=True)
         ]
         dense = count(self.products, Removal({}))
-        return LiveParts(kept, share=count(self.products, removal) / dense if dense else None)
+        share = count(self.products, removal) / dense if dense else None
+        left = {size: count(numbers, removal) for size, numbers in self.tensors.items()}
+        return LiveParts(kept, share=share, parameters=left)
 
     def reasons(self, costs: Mapping[str, float]) -> str:
         """Return a part of a sentence that names the layers of the highest cost that cannot become smaller, and why.
@@ -172,6 +180,14 @@ def _ends_of(model: nn.Module, structure: Structure, sites: Sequence[Site]) -> I
         yield _channels(structure, found[0], site) if found else (None, None)
 
 
+def _parameters(model: nn.Module, structure: Structure) -> Iterator[tuple[Tensor, list[Dim]]]:
+    """Yield all parameters of a model with their dimensions."""
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    known = {tensors[name]: dims for name, dims in structure.parameters.items() if name in tensors}
+    for p in model.parameters():
+        yield p, known.get(p) or [Axis(size) for size in p.shape]
+
+
 def _channels(structure: Structure, node: fx.Node, site: Site) -> Ends:
     """Return the dimensions of the channels of a layer: a convolution's input may be without a batch."""
     x, y = dims_of(structure, arguments(node)["input"]), dims_of(structure, node)
@@ -183,9 +199,13 @@ def _channels(structure: Structure, node: fx.Node, site: Site) -> Ends:
 def _copies(units: UnitMap, fixed: Mapping[str, str], dims: Sequence[Dim]) -> dict[Axis, Axis]:
     """Return the axes of some dimensions that can become smaller, each with a copy.
 
-    The axes of a graph are bound to thousands of others, which a controller need not keep.
+    The axes of a graph are bound to thousands of others, which a controller need not keep. Units of recurrent layers
+    stay: others of the layer may read a unit that no other layer reads.
     """
-    seen = {axis for dim in dims for axis in axes_of(dim)}
+    structure = units.structure
+    recurrent = [node for node in structure.trace.nodes if isinstance(rule_of(node.target), Recurrence)]
+    states = {axis for node in recurrent for dim in dims_of(structure, node) for axis in axes_of(dim)}
+    seen = {axis for dim in dims for axis in axes_of(dim)} - states
     whole = {count_of(f.axis) for f in units.families if f.pins or f.name in fixed or f.axis not in seen}
     copies, first = dict[Axis, Axis](), dict[Axis, Axis]()
     for axis in (family.axis for family in units.families if count_of(family.axis) not in whole):

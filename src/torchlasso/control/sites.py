@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -109,11 +109,13 @@ class LiveParts:
         layers: the channels of each layer.
         products: the operations of products of two activations, such as those of attention, for one sample.
         share: the share of these operations that compaction leaves, if it is known.
+        parameters: the number of parameters that compaction leaves, by the bytes of each, if it is known.
     """
 
     layers: Sequence[Live]
     products: float = 0.0
     share: float | None = None
+    parameters: Mapping[int, int] | None = None
 
 
 class ChannelTrace:

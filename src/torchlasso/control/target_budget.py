@@ -37,7 +37,9 @@ class TargetBudget(Steered):
     layer out with a :class:`~torchlasso.Rule`. The cost does not count zeros but live channels: cost = Σ over linear
     layers and convolutions of their dense cost times the share of their weights between live channels. A channel is
     dead if its value does not vary or nothing reads it. Products of two activations, such as those of attention, count
-    by their live rows, columns and heads in FLOPs. Norms and everything else count in full; norms have no FLOPs.
+    by their live rows, columns and heads in FLOPs. Norms have no FLOPs; their parameters and those of embeddings count
+    by their live channels. Everything else counts in full, such as recurrent layers.
+
     Channels that compaction cannot remove count in full, such as those of an output, or of a layer whose size is
     written into the model's code. Where the graph of operators does not show them, they are found by an experiment when
     the controller is made: units of a copy become zero, and the copy is compacted.
@@ -180,12 +182,14 @@ class TargetBudget(Steered):
             raise ValueError(
                 f"TargetBudget: {name}={wanted:,g} leaves nothing to save: the dense model has {cost.dense:,g}"
             )
-        if share <= (fixed := cost.fixed / cost.dense):
+        least = self._kept(LiveParts([site.with_live(channels) for site in sites]))
+        left = cost.left(least, sites)
+        if share * cost.dense <= cost.fixed <= left:
+            fixed = cost.fixed / cost.dense
             raise ValueError(
                 f"TargetBudget: {name}={wanted:,g} cannot be reached: {fixed:.4g} of it has no channels to lose"
             )
-        least = self._kept(LiveParts([site.with_live(channels) for site in sites]))
-        if share * cost.dense < (left := cost.left(least, sites)):
+        if share * cost.dense < left:
             costs = dict(zip((site.name for site in sites), cost.left_in_layers(least, sites), strict=True))
             why = "" if self._removable is None else self._removable.reasons(costs)
             raise ValueError(
