@@ -172,12 +172,11 @@ def test_tensors_that_are_attributes_are_read_in_the_precision_of_the_rest():
     assert small.basis.dtype == torch.float32
 
 
-def test_weights_that_cannot_be_copied_are_refused_in_one_line():
-    layer = nn.Linear(4, 7)
+def test_weights_under_a_pruning_mask_have_a_graph_and_are_compared_all_the_same():
+    layer, x = nn.Linear(4, 7), torch.randn(2, 4)
     prune.random_unstructured(layer, "weight", 0.5)
-    with pytest.raises(ValueError, match="Linear cannot be exported, so its units are unknown: Only Tensors") as caught:
-        compact(layer, torch.randn(2, 4))
-    assert "\n" not in str(caught.value)
+    assert not layer.weight.is_leaf
+    torch.testing.assert_close(compact(layer, x)(x), layer(x))
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -220,3 +219,14 @@ def test_a_model_is_read_with_arguments_of_any_kind():
     assert compact(net, {"x": both[0], "y": both[1]}).left.out_features == 6
     one = compact(net, both[0])  # the other branch does not run, so it is not analysed
     assert (one.left.out_features, one.right.out_features) == (6, 7)
+
+
+def test_the_inference_mode_of_the_caller_leaves_a_model_that_can_be_trained():
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(2, 3)
+    with torch.no_grad():
+        model[0].weight[0] = model[0].bias[0] = 0
+    with torch.inference_mode():
+        for example in (x, torch.ones(2, 3)):
+            small = tl.compact(model, example)
+            assert small[0].out_features == 3
+    small(x).sum().backward()

@@ -132,3 +132,16 @@ def test_a_plain_optimizer_is_refused():
     model = nn.Linear(3, 2)
     with pytest.raises(TypeError, match="TargetBudget controls the λ of a proximal optimizer"):
         tl.TargetBudget(torch.optim.Adam(model.parameters()), model, SAMPLE, flops=0.5, steps=10)
+
+
+def test_a_layer_that_the_model_had_not_when_the_controller_was_made_is_refused():
+    model, x = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(16, 3)
+    rule = tl.Rule("*.weight", tl.L1(over=tl.Rows()))
+    optimizer = tl.ProxSGD(tl.param_groups(model[:2], rule, lam=0.1), lr=0.1)
+    control = tl.TargetBudget(optimizer, model, x, flops=0.5, steps=100)
+    model.insert(2, nn.Linear(8, 8))
+    optimizer.add_param_group({"params": [model[2].weight], "penalty": tl.L1(over=tl.Rows()), "lam": 0.1})
+    with pytest.raises(
+        ValueError, match=r"^TargetBudget: the model has grown by 2\.weight, whose cost is not counted: make"
+    ):
+        control.step()

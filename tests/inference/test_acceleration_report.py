@@ -69,9 +69,15 @@ def test_no_inputs_are_refused() -> None:
 
 
 def test_a_model_that_cannot_be_copied_is_refused() -> None:
-    model = prune.l1_unstructured(nn.Linear(20, 20), "weight", 0.9)
-    with pytest.raises(ValueError, match="model cannot be copied: Only Tensors created explicitly"):
-        tl.accelerate(model, torch.randn(3, 20))
+    model = mlp()
+    model.lines = (line for line in "ab")  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="model cannot be copied: cannot pickle 'generator' object"):
+        tl.accelerate(model, torch.randn(3, 20), compact_first=False)
+
+
+def test_a_model_under_a_pruning_mask_gives_the_same_outputs() -> None:
+    model, x = prune.l1_unstructured(nn.Linear(20, 20), "weight", 0.9), torch.randn(3, 20)
+    torch.testing.assert_close(tl.accelerate(model, x)(x), model(x))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, overload
 
+import torch
 from torch import nn
 
 from torchlasso._core.arguments import check_model
@@ -35,6 +36,7 @@ def compact(
     low_rank: bool = False,
     return_report: Literal[True],
 ) -> tuple[nn.Module, CompactionReport]: ...
+@torch.inference_mode(mode=False)  # whose tensors cannot be trained, nor followed by gradients
 def compact(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -95,6 +97,7 @@ def compact(
     return small, replace(report_of(compaction, before, after, config), factored=tuple(ranks), whole=tuple(whole))
 
 
+@torch.inference_mode(mode=False)
 def compacted(
     model: nn.Module, example_inputs: ExampleInputs, multiple_of: int | Literal["auto"] = 1
 ) -> tuple[nn.Module, CompactionReport, Compaction]:

@@ -32,6 +32,7 @@ PRICE = 5e10
 PASSES = 3  # a training step takes three times the multiplications of a forward pass: the gradients take two
 
 
+@torch.inference_mode(mode=False)
 def shrink_(
     model: nn.Module,
     optimizer: Optimizer | Sequence[Optimizer],

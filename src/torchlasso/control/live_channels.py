@@ -78,6 +78,7 @@ class Probe:
     def __init__(self, model: nn.Module, params: Sequence[Tensor], example_inputs: Tensor | tuple[Tensor, ...]) -> None:
         self.model, self.params = model, list(params)
         self.inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+        self._known = set(model.parameters())
         self._check()
         chosen = set(self.params)
         weights = {p for _, _, p in weights_of(model)}
@@ -116,11 +117,17 @@ class Probe:
         """Take these as the penalised parameters from now on.
 
         Raises:
-            ValueError: one of them does not belong to the model.
+            ValueError: one of them does not belong to the model, or did not when the probe was made.
         """
         if len(params) != len(self.params) or any(a is not b for a, b in zip(params, self.params, strict=True)):
             self.params = list(params)
             self._check()
+            chosen = set(params) - self._known
+            if new := [name for name, p in self.model.named_parameters() if p in chosen]:
+                raise ValueError(
+                    f"the model has grown by {', '.join(new[:6])}, whose cost is not counted: make the controller anew "
+                    "after the model has grown"
+                )
 
     def refresh(self) -> None:
         """Read the layers again after the model became smaller."""
