@@ -211,6 +211,17 @@ def test_a_normalised_weight_fixes_the_units_that_it_reads_alone():
     assert [family.name for family in units.families if family.axis in fixed] == ["0.weight:0"]
 
 
+def test_weights_that_are_not_finite_at_zero_tell_nothing():
+    class Standardised(Sorted):
+        def forward(self, x):
+            w = self.b.weight
+            return self.c(F.relu(F.linear(F.relu(self.a(x)), w / w.std(dim=1, keepdim=True))))
+
+    torch.manual_seed(0)
+    model, x = Standardised(), torch.randn(4, 6)
+    assert fixed_units(model, x, find_units(model, x)) == {}
+
+
 def test_the_experiment_leaves_no_trace():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1)), torch.randn(4, 2, 4, 4)

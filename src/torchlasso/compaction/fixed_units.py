@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils._pytree import tree_leaves
 
 from torchlasso._core.copying import copied
 from torchlasso._core.parametrized import computed_from
-from torchlasso._core.running import ExampleInputs
+from torchlasso._core.running import ExampleInputs, run_once
 from torchlasso.compaction.pipeline import find_compaction
 from torchlasso.compaction.removal import Removal
 from torchlasso.graph import UnitMap
@@ -24,7 +25,8 @@ def fixed_units(model: nn.Module, example_inputs: ExampleInputs, units: UnitMap)
 
     In a copy of the model, about half of the units of each family become zero, in all weights, biases and running
     means, and compaction is tried. A family that loses none of them is fixed, as where code of the model needs its
-    size. A family whose units have an effect although they are zero is not known to be fixed.
+    size. A family whose units have an effect although they are zero is not known to be fixed, nor is any if the outputs
+    are no longer finite.
 
     Args:
         model: it is not changed.
@@ -53,6 +55,9 @@ def fixed_units(model: nn.Module, example_inputs: ExampleInputs, units: UnitMap)
     for number, family in enumerate(units.removable):
         going[family.axis] = torch.arange(family.size) < round(SHARES[number % len(SHARES)] * family.size)
     thinned = _without(model, units, Removal(going))
+    outputs = tree_leaves(run_once(thinned, example_inputs))
+    if not all(bool(x.isfinite().all()) for x in outputs if isinstance(x, Tensor)):
+        return {}  # such as weights that are divided by their norms, which training may not make zero either
     removal = find_compaction(thinned, example_inputs, units=units.now(thinned)).removal
     return {axis: why[0] for axis, why in removal.stays.items() if not removal.gone[axis].any()}
 
