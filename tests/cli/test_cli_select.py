@@ -223,7 +223,7 @@ def test_weights(cli: Any, genes: dict[str, Any], patients: dict[str, Any], tmp_
         path, out = write(tmp_path / f"{name}.csv", own), tmp_path / name
         ended = cli("select", "--data", path, *target, "--weight", "count", "--features", "1", *FASTEST, "--out", out)
         assert (ended.code, ended.err) == (0, "")
-        found.append({**json.loads((out / "selection.json").read_text()), "seconds": 0})
+        found.append({**json.loads((out / "selection.json").read_text()), "seconds": 0, "data": None})
         assert "count" in (out / "report.html").read_text()
     assert found[0] == found[1]
     assert found[0]["rows"] == int((weights > 0).sum())
@@ -238,7 +238,32 @@ def test_equal_weights_change_nothing(cli: Any, genes: dict[str, Any], selected:
     options = ("--group", "animal", "--features", "2", "--weight", "count", *FAST)
     assert cli("select", "--data", path, *options, "--out", tmp_path / "out").code == 0
     found, wanted = (json.loads((folder / "selection.json").read_text()) for folder in (tmp_path / "out", selected))
-    assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
+    assert {**found, "seconds": 0, "data": None} == {**wanted, "seconds": 0, "data": None}
+
+
+def test_what_was_read_is_said(cli: Any, genes: dict[str, Any], tmp_path: Path) -> None:
+    rows = len(genes["label"])
+    path = write(tmp_path / "genes.csv", {"": [*range(rows)], "name": [f"n {i}" for i in range(rows)], **genes})
+    ended = cli("select", "--data", path, "--features", "1", *FASTEST, "--out", tmp_path / "out")
+    assert (ended.code, ended.err) == (0, "")
+    assert "  left out: name (its text is different in most rows (120 values in 120 rows))" in ended.out.splitlines()
+    assert "  The column without a name holds whole numbers, as the index of a data frame does" in ended.out
+    assert "one answer for all rows 56.7 %" in ended.out
+    record = json.loads((tmp_path / "out" / "selection.json").read_text())
+    assert record["data"]["parts"][0]["classes"] == {"ill": 52, "well": 68}
+    assert "Columns that are not read: name" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_counts_are_numbers_where_they_are_said_to_be(cli: Any, genes: dict[str, Any], tmp_path: Path) -> None:
+    counts = [round(10 + 3 * float(value)) for value in genes["gene 5"]]
+    counts[0] = 40  # a class of one row
+    path, out = write(tmp_path / "genes.csv", {**genes, "label": counts}), tmp_path / "out"
+    cli.assert_refused(
+        cli("select", "--data", path, *FASTEST, "--out", out), "needs two rows of the class", "give --task regression"
+    )
+    ended = cli("select", "--data", path, "--task", "regression", "--features", "1", *FASTEST, "--out", out)
+    assert (ended.code, ended.err) == (0, "")
+    assert [each["name"] for each in json.loads((out / "selection.json").read_text())["chosen"]] == ["gene 5"]
 
 
 def test_a_folder_that_is_taken(cli: Any, selected: Path, finished: Path, table: Path) -> None:

@@ -121,6 +121,8 @@ def test_true_and_false_are_one_number_as_in_parquet(tmp_path: Path, written: tu
     assert (x.features, x.tensor[:, 0].tolist()) == (("flag", "n"), [1, 0, 0, 1, 0, 0])
     gaps = load_rows(table(tmp_path / "b.csv", [f"{written[0]},0", ",1", f"{written[1]},1"], "flag,label\n"))
     assert gaps.features == ("flag", "flag is missing")
+    classes = load(table(tmp_path / "c.csv", [f"{i},{written[i % 2]}" for i in range(20)], "n,label\n")).classes
+    assert set(classes) == {*written}  # of labels they are names
 
 
 @pytest.mark.parametrize("others", [[True, False, None], ["true", "FALSE", None], [1, 0, None]])

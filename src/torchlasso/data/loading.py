@@ -9,6 +9,8 @@ import torch
 
 import torchlasso.data.readers  # noqa: F401  (registers them)
 from torchlasso._core.specs import unknown
+from torchlasso.data.card import DataCard
+from torchlasso.data.describing import card_of_rows
 from torchlasso.data.dividing import SplitOptions, split_data
 from torchlasso.data.encoding import Encoding
 from torchlasso.data.frame import Frame
@@ -192,8 +194,18 @@ def load_rows(
     (torch.Size([1438, 1, 8, 8]), dtype('int64'))
     """
     columns = selected(label=label, ignore=ignore, group=group, categories=categories, task=task)
-    columns = replace(columns, weight=weight)
-    portion = find_reader(spec).open(spec, columns).training(spec)
+    return load_described(spec, replace(columns, weight=weight))[0]
+
+
+def load_described(spec: str, columns: ColumnSelection) -> tuple[Part, DataCard]:
+    """Read the rows of :func:`load_rows`, and describe them.
+
+    Raises:
+        FileNotFoundError: the path does not exist.
+        ValueError: the data cannot be used.
+    """
+    source = find_reader(spec).open(spec, columns)
+    portion, weight = source.training(spec), columns.weight
     part = portion.read()
     required_labels(part.y, portion.origin)
     required_weights(part, weight, portion.origin)
@@ -203,9 +215,9 @@ def load_rows(
         part = part.rows(torch.from_numpy(part.weights.nonzero()[0]))
     if isinstance(part.x, TextRows):
         raise ValueError(f"{portion.origin}: its rows are texts, and a table of numbers or categories is needed")
-    if not isinstance(part.x, Frame):
-        return part.with_floats()
-    return encoded_rows(part, Encoding.fit(part.x, portion.origin), portion.origin)[0]
+    encoding = Encoding.fit(part.x, portion.origin) if isinstance(part.x, Frame) else None
+    rows = part.with_floats() if encoding is None else encoded_rows(part, encoding, portion.origin)[0]
+    return rows, card_of_rows(source.name, portion.origin, part, tuple(rows.tensor.shape), encoding)
 
 
 def selected(

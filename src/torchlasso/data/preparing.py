@@ -10,11 +10,17 @@ import torch
 from torch import Tensor
 
 from torchlasso.data.card import DataCard, PartCard
+from torchlasso.data.describing import (
+    filled_gaps,
+    inputs_in_words,
+    notes_of_targets,
+    rows_of_classes,
+    targets_in_words,
+)
 from torchlasso.data.dividing import DataSplit, SplitData
 from torchlasso.data.encoding import SHOWN, Encoding
-from torchlasso.data.frame import Frame, TableColumns, refuse_other_columns
+from torchlasso.data.frame import Frame, refuse_other_columns
 from torchlasso.data.labels import class_indices, class_names
-from torchlasso.data.precision import is_coarse, notes_of_coarse
 from torchlasso.data.records import Labels, Part, alike, kind_of, order_like, widen
 from torchlasso.data.splits import codes_of
 from torchlasso.data.stored.frame import StoredFrame
@@ -94,13 +100,13 @@ def prepare(divided: SplitData, texts: TextOptions | None = None, *, embedded: b
     features = train.features if encoding is None else encoding.features
     card = DataCard(
         name=divided.name,
-        inputs=inputs or _inputs(train, xs["train"]),
-        targets=_kind_of_targets(y, classes, ys["train"], divided.is_survival),
+        inputs=inputs or inputs_in_words(train, tuple(xs["train"].shape)),
+        targets=targets_in_words(classes, ys["train"], divided.is_survival),
         parts=tuple(
-            PartCard(name, len(xs[name]), split.how, _counts(ys[name], classes))
+            PartCard(name, len(xs[name]), split.how, rows_of_classes(ys[name], classes))
             for name, split in divided.parts.items()
         ),
-        gaps={} if encoding is None else _filled(train.columns, encoding),
+        gaps={} if encoding is None else filled_gaps(train.columns, encoding),
         encoded={} if encoding is None or embedded else encoding.expanded,
         left_out={} if encoding is None else encoding.left_out,
         notes=(
@@ -109,7 +115,7 @@ def prepare(divided: SplitData, texts: TextOptions | None = None, *, embedded: b
             *notes,
             *_of_embeddings(encoding),
             *suspicions(train),
-            *([] if classes or divided.is_survival else _of_targets(y)),
+            *([] if classes or divided.is_survival else notes_of_targets(y)),
         ),
     )
     return PreparedData(
@@ -241,15 +247,6 @@ def _targets(split: DataSplit, trained: Labels, classes: tuple[str, ...], traini
     return targets
 
 
-def _inputs(train: Part, x: SplitInputs) -> str:
-    if train.is_table:
-        columns = len(train.columns.names) or x.shape[1]
-        same = columns == x.shape[1]
-        return f"{columns:,} column{'s' * (columns != 1)}" + ("" if same else f", {x.shape[1]:,} inputs")
-    channels, height, width = x.shape[1:]
-    return f"images of {height}×{width} pixels, {'grey' if channels == 1 else f'{channels} channels'}"
-
-
 def _ranked(split: DataSplit) -> Tensor:
     """Return the ranks of times, which single precision holds, beside the events, (n, 2)."""
     time, event = required_labels(split.rows.y, split.origin).T
@@ -258,32 +255,9 @@ def _ranked(split: DataSplit) -> Tensor:
     return torch.from_numpy(np.stack([np.unique(time, return_inverse=True)[1], event], axis=1).astype(np.float32))
 
 
-def _kind_of_targets(y: Labels, classes: tuple[str, ...], targets: Tensor, is_survival: bool) -> str:
-    if is_survival:
-        return f"times, {int(targets[:, 1].sum()):,} of them of events"
-    if classes:
-        return f"{len(classes)} classes"
-    return "a number to predict" if targets.shape[1] == 1 else f"{targets.shape[1]} numbers to predict"
-
-
-def _counts(y: Tensor, classes: tuple[str, ...]) -> dict[str, int]:
-    counts = torch.bincount(y, minlength=len(classes)).tolist() if classes else []
-    return dict(zip(classes, counts, strict=True))
-
-
-def _filled(frame: TableColumns, encoding: Encoding) -> dict[str, int]:
-    """Return the number of gaps of each column that is read."""
-    return {name: count for name, count in frame.gaps.items() if name not in encoding.left_out}
-
-
 def _of_reading(divided: SplitData) -> list[str]:
     """Return what was said when the parts were read, each once."""
     return list(dict.fromkeys(note for split in divided.parts.values() for note in split.rows.notes))
-
-
-def _of_targets(y: Labels) -> tuple[str, ...]:
-    columns = y.reshape(len(y), -1).T
-    return notes_of_coarse([f"target {place}" for place, column in enumerate(columns, 1) if is_coarse(column)])
 
 
 def _of_embeddings(encoding: Encoding | None) -> list[str]:

@@ -141,7 +141,7 @@ def table_frame(pa: Any, table: Any, categories: tuple[str, ...], origin: str, d
     """
     held = {name: plain_column(pa, table.column(name)) for name in table.column_names}
     as_text = [n for n, column in held.items() if pa.types.is_string(column.type) and n not in categories]
-    held.update(zip(as_text, typed(pa, [held[name] for name in as_text]), strict=True))
+    held.update(zip(as_text, typed(pa, [held[name] for name in as_text], booleans=True), strict=True))
     for name in dates:
         if not is_date(pa, held[name].type):
             held[name] = pa.chunked_array([pa.nulls(table.num_rows, pa.timestamp("us"))])

@@ -37,7 +37,7 @@ def are_values(names: Sequence[str]) -> bool:
     return len(numbers) >= max(2, len(names) / 2) and not are_rising
 
 
-def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING) -> list[Any]:
+def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING, *, booleans: bool = False) -> list[Any]:
     """Convert columns of text to numbers, true and false, or dates where all values of a column are written as such.
 
     Whole numbers with leading zeros, such as postcodes, stay text.
@@ -48,6 +48,7 @@ def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING) -> 
         pa: the module ``pyarrow``.
         columns: chunked arrays of text, of one length.
         missing: what stands for a gap, in lower case, in a column of numbers or dates. In others, only an empty text.
+        booleans: whether true and false become booleans; else they stay text.
 
     Returns:
         A chunked array for each: whole numbers (64 bits), decimal ones, booleans, timestamps (microseconds), or text.
@@ -55,11 +56,11 @@ def typed(pa: Any, columns: Sequence[Any], missing: Sequence[str] = MISSING) -> 
     found: list[Any] = []
     at_once = max(1, AT_ONCE // max(1, len(columns[0]))) if columns else 1
     for start in range(0, len(columns), at_once):
-        found += _typed_together(pa, columns[start : start + at_once], missing)
+        found += _typed_together(pa, columns[start : start + at_once], missing, booleans)
     return found
 
 
-def _typed_together(pa: Any, columns: Sequence[Any], missing: Sequence[str]) -> list[Any]:
+def _typed_together(pa: Any, columns: Sequence[Any], missing: Sequence[str], booleans: bool) -> list[Any]:
     compute = require("pyarrow.compute", "data", "reading tables")
     rows = len(columns[0])
     chunks = (chunk for column in columns for chunk in column.iterchunks())
@@ -70,7 +71,7 @@ def _typed_together(pa: Any, columns: Sequence[Any], missing: Sequence[str]) -> 
     filled = compute.if_else(blank, pa.scalar(None, pa.string()), trimmed)
     kinds = [pa.string()] * len(columns)
     dates = ((DATE, pa.timestamp("us")), (ZONED, pa.timestamp("us", "UTC")))
-    for pattern, kind in (*dates, (BOOLEAN, pa.bool_()), (NUMBER, pa.float64()), (INTEGER, pa.int64())):
+    for pattern, kind in (*dates, *[(BOOLEAN, pa.bool_())] * booleans, (NUMBER, pa.float64()), (INTEGER, pa.int64())):
         matches = compute.fill_null(compute.match_substring_regex(filled, pattern), True)
         fits = matches.to_numpy().reshape(len(columns), rows).all(axis=1)
         kinds = [kind if is_fit else before for is_fit, before in zip(fits.tolist(), kinds, strict=True)]

@@ -15,8 +15,11 @@ CLASSES = 50  # the most classes with a row of their own
 def data_section(run: Shown) -> str:
     """Show the data card of the run."""
     card = run.summary.data
-    if card is None:  # a run of an earlier version
-        return ""
+    return "" if card is None else described(card)  # None of a run of an earlier version
+
+
+def described(card: DataCard) -> str:
+    """Show a data card as a section of a page."""
     parts = [paragraph(f"{card.name}: {card.inputs}; {card.targets}."), table(*_parts(card), words=True)]
     if 0 < len(card.parts[0].classes) <= CLASSES:
         parts.append(table(*_classes(card)))
@@ -34,7 +37,7 @@ def data_section(run: Shown) -> str:
 
 def _parts(card: DataCard) -> tuple[tuple[str, ...], list[list[str]], str]:
     rows = [[part.name, f"{part.rows:,}", part.origin] for part in card.parts]
-    return ("part", "rows", "from"), rows, "Training, validation and test rows"
+    return ("part", "rows", "from"), rows, "Training, validation and test rows" if len(rows) > 1 else "Rows"
 
 
 def _classes(card: DataCard) -> tuple[tuple[str, ...], list[list[str]], str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from torchlasso.data import Part, load_rows
+from torchlasso.data import Part
+from torchlasso.data.card import DataCard
+from torchlasso.data.describing import targets_in_words
 from torchlasso.data.labels import REGRESSION
+from torchlasso.data.loading import load_described, selected
 from torchlasso.estimators.events import events_and_times
 from torchlasso.estimators.points import Numbers
+from torchlasso.runs.declared import with_flags
 from torchlasso.runs.selecting.options import SelectOptions
 from torchlasso.runs.selecting.tasks import CLASSES, NUMBERS, SURVIVAL, Task
 
@@ -33,6 +37,7 @@ class Candidates:
         names: the names of the columns.
         constant: the names of columns that have one value only.
         copies: the names of columns that are a copy of another one, or of its negative, with its name.
+        card: what was read.
     """
 
     x: Numbers
@@ -43,6 +48,7 @@ class Candidates:
     names: tuple[str, ...]
     constant: tuple[str, ...]
     copies: dict[str, str]
+    card: DataCard
 
     def own(self, rows: Numbers) -> Numbers | None:
         """Return the weights of some rows, with the mean 1 among them; None if all are equal."""
@@ -80,7 +86,8 @@ class Candidates:
         if sizes[fewest] < 2:
             what = "row" if self.groups is None else "group"
             of = self.task.needing(fewest)
-            raise ValueError(f"cross-validation needs two {what}s{of} at least; there is {sizes[fewest]}")
+            may_be = "; if the labels are numbers to predict, give --task regression" * (self.y.dtype.kind in "iu")
+            raise ValueError(f"cross-validation needs two {what}s{of} at least; there is {sizes[fewest]}{may_be}")
         return min(wanted, sizes[fewest])
 
 
@@ -90,7 +97,8 @@ def read_candidates(options: SelectOptions) -> Candidates:
     Raises:
         ValueError: the table cannot be used, has one class only, or fewer features than are wanted.
     """
-    part, y, task = _labelled(options) if options.time is None else _survival(options, options.time, options.event)
+    found = _labelled(options) if options.time is None else _survival(options, options.time, options.event)
+    part, y, task, card = found
     weights, rows = _unequal(part.weights), part.tensor
     if rows.dim() != 2:
         raise ValueError(f"{options.data}: its rows have the shape {tuple(rows.shape[1:])}; select needs a table")
@@ -109,13 +117,15 @@ def read_candidates(options: SelectOptions) -> Candidates:
     kept, x = kept[own], x[:, own]
     if options.features is not None and options.features > len(kept):
         gone = f" that are neither constant nor copies, of {len(names):,}" if len(kept) < len(names) else ""
-        raise ValueError(f"--features {options.features}: the table has {len(kept):,} features{gone}")
-    return Candidates(x, y, task, part.groups, weights, tuple(names[i] for i in kept), constant, copies)
+        raise ValueError(
+            f"--features {options.features}: the table has {len(kept):,} feature{'' if len(kept) == 1 else 's'}{gone}"
+        )
+    return Candidates(x, y, task, part.groups, weights, tuple(names[i] for i in kept), constant, copies, card)
 
 
-def _labelled(options: SelectOptions) -> tuple[Part, Numbers, Task]:
+def _labelled(options: SelectOptions) -> tuple[Part, Numbers, Task, DataCard]:
     """Read the rows with their labels."""
-    part = _read(options, options.label)
+    part, card = _read(options, options.label, task=options.task)
     y = np.asarray(part.y)
     if y.ndim > 1 and y.shape[1] > 1:
         raise ValueError(f"{options.data}: {y.shape[1]} targets for each row; select takes one")
@@ -123,25 +133,28 @@ def _labelled(options: SelectOptions) -> tuple[Part, Numbers, Task]:
     if y.dtype.kind != "f":
         if len(found := np.unique(y)) < 2:
             raise ValueError(f"{options.data}: all labels are {str(found[0])!r}; at least 2 classes are needed")
-        return part, y, CLASSES
+        return part, y, CLASSES, card
     if np.ptp(y) == 0:
         raise ValueError(f"{options.data}: all labels are {y[0]:g}; they say nothing about any feature")
     weights = _unequal(part.weights)
     y = y - np.average(y, weights=weights)
     # λ and networks need a scale; R² has none
-    return part, y / np.sqrt(np.average(y**2, weights=weights)), NUMBERS
+    return part, y / np.sqrt(np.average(y**2, weights=weights)), NUMBERS, card
 
 
-def _read(options: SelectOptions, label: str | None, *ignored: str, task: str | None = None) -> Part:
-    """Read the rows."""
-    return load_rows(
-        options.data,
+def _read(options: SelectOptions, label: str | None, *ignored: str, task: str | None) -> tuple[Part, DataCard]:
+    """Read the rows, and describe them."""
+    columns = selected(
         label=label,
         ignore=(*options.ignore, *ignored),
         group=options.group,
-        weight=options.weight,
+        categories=options.categories,
         task=task,
     )
+    part, card = load_described(options.data, replace(columns, weight=options.weight))
+    names = [each.name for each in fields(options)]
+    left_out = {name: why.partition("; text=")[0] for name, why in card.left_out.items()}  # here, nothing reads texts
+    return part, replace(card, left_out=left_out, notes=tuple(with_flags(note, names) for note in card.notes))
 
 
 def _unequal(weights: Numbers | None) -> Numbers | None:
@@ -149,9 +162,9 @@ def _unequal(weights: Numbers | None) -> Numbers | None:
     return None if weights is None or np.ptp(weights) == 0 else weights / weights.mean()
 
 
-def _survival(options: SelectOptions, time: str, event: str | None) -> tuple[Part, Numbers, Task]:
+def _survival(options: SelectOptions, time: str, event: str | None) -> tuple[Part, Numbers, Task, DataCard]:
     """Read the rows with their events and times: as labels, one after the other."""
-    of_events, part = _read(options, event), _read(options, time, str(event), task=REGRESSION)
+    (of_events, _), (part, card) = _read(options, event, task=None), _read(options, time, str(event), task=REGRESSION)
     columns = ((event, of_events.y, "0 or 1, an event"), (time, part.y, "numbers, the times"))
     for name, values, wanted in columns:
         if values is None or values.dtype.kind not in "biuf" or values.ndim > 1:
@@ -163,7 +176,8 @@ def _survival(options: SelectOptions, time: str, event: str | None) -> tuple[Par
         raise ValueError(f"{options.data}: columns {event!r} and {time!r}: {error}") from error
     if not events.any():
         raise ValueError(f"{options.data}: column {event!r} is 0 everywhere; some rows need an event")
-    return part, np.stack([events, times], axis=1), SURVIVAL
+    card = replace(card, targets=targets_in_words((), np.stack([times, events], axis=1), is_survival=True))
+    return part, np.stack([events, times], axis=1), SURVIVAL, card
 
 
 def _without_copies(x: Numbers, names: list[str]) -> tuple[list[int], dict[str, str]]:

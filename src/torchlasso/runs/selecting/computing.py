@@ -19,7 +19,7 @@ from torchlasso.runs.selecting.candidates import Candidates
 from torchlasso.runs.selecting.options import SelectOptions
 from torchlasso.runs.selecting.record import Partner, RankedFeature, Selection
 from torchlasso.runs.selecting.scoring import Splits, l1_scored, point, rising, scored
-from torchlasso.runs.selecting.tasks import CLOSE, fit_rows
+from torchlasso.runs.selecting.tasks import CLASSES, CLOSE, fit_rows
 
 LAMS, THRESHOLDS = 25, 60  # values of λ of the cross-validation, and of the halves
 EACH = 3  # scikit-learn's model is trained for every third λ
@@ -181,8 +181,16 @@ def select_features(table: Candidates, options: SelectOptions, say: Callable[[st
         l1_at=at[1] if at else None,
         everything=everything,
         seconds=time.perf_counter() - start,
+        constant_score=_share_of_largest(table) if table.task is CLASSES else None,
+        data=table.card,
     )
     return Analysis(selection, frequencies, support)
+
+
+def _share_of_largest(table: Candidates) -> float:
+    """Return the share of the rows of the most frequent class, by their weights."""
+    sums = np.bincount(np.unique(table.y, return_inverse=True)[1].reshape(-1), table.weights)
+    return float(sums.max() / sums.sum())
 
 
 def _kept_fit(model: Any, table: Candidates, wanted: tuple[str, ...]) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
+from torchlasso._core.specs import unknown
+from torchlasso.data.labels import TASKS
 from torchlasso.runs.declared import Option, refuse_large_numbers
+from torchlasso.runs.records import NEWER
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,12 @@ class SelectOptions:
     ] = None
     event: Annotated[str | None, Option("Column of 1 where the event happened at its time, and 0 elsewhere.")] = None
     ignore: Annotated[tuple[str, ...], Option("Columns to ignore, separated by commas.")] = ()
+    categories: Annotated[
+        tuple[str, ...], Option("Columns of categories that are written as numbers, separated by commas.")
+    ] = field(default=(), metadata=NEWER)
+    task: Annotated[
+        str | None, Option(f"What whole numbers as labels are: {' or '.join(TASKS)}; if not given, judged by them.")
+    ] = field(default=None, metadata=NEWER)
     group: Annotated[
         str | None, Option("Column that names the animal or person of each row; its rows stay together in every split.")
     ] = None
@@ -49,6 +58,10 @@ class SelectOptions:
             raise ValueError(f"--{given} needs --{missing}: survival is a time and an event")
         if self.time is not None and self.label is not None:
             raise ValueError("--label and --time exclude each other: the times and events are the target")
+        if self.task not in (None, *TASKS):
+            raise unknown("task", str(self.task), TASKS)
+        if self.time is not None and self.task is not None:
+            raise ValueError("--task and --time exclude each other: the times and events are the target")
         for name, least in (("features", 1), ("pairs", 1), ("folds", 2)):
             value = getattr(self, name)
             if value is not None and value < least:

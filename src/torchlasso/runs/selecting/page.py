@@ -11,6 +11,7 @@ from torchlasso.figures import Series, frequencies, numbers
 from torchlasso.figures._embedding import embedded, page_axes
 from torchlasso.figures._style import can_draw
 from torchlasso.html import Bar, beside, document, figure, paragraph, section, table, tiles
+from torchlasso.runs.page.data import described
 from torchlasso.runs.page.reading import joined_names
 from torchlasso.runs.selecting.computing import Analysis
 from torchlasso.runs.selecting.options import SelectOptions
@@ -39,6 +40,7 @@ def selection_page(found: Analysis, names: Sequence[str], options: SelectOptions
         _accuracy(result),
         _stability(found, names, options),
         _left_out(result),
+        *([described(result.data)] if result.data else []),
         _configuration(result, options),
     )
     return document(title, "".join(parts))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torchlasso._core.readable import percent
+from torchlasso.data.card import DataCard
+from torchlasso.runs.records import NEWER
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Selection:
         l1_at: with as many features, those of the largest weights in the L1 model, fitted in the same way.
         everything: with all features, by the model ``every``.
         seconds: the time since the last start; a resumed selection reads what was kept.
+        constant_score: the accuracy of the most frequent class as the answer for all rows; None for other scores.
+        data: what was read.
     """
 
     measure: str
@@ -97,6 +101,8 @@ class Selection:
     l1_at: CurvePoint | None
     everything: CurvePoint
     seconds: float
+    constant_score: float | None = field(default=None, metadata=NEWER)
+    data: DataCard | None = field(default=None, metadata=NEWER)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to numbers, strings and lists."""
@@ -111,12 +117,20 @@ class Selection:
     @property
     def verdict(self) -> str:
         """The result, in a few sentences."""
-        rest = f"all {self.columns - len(self.constant) - len(self.copies):,} features {self.shown(self.everything)}"
+        left = self.columns - len(self.constant) - len(self.copies)
+        rest = f"{'the only feature' if left == 1 else f'all {left:,} features'} {self.shown(self.everything)}"
+        if self.constant_score is not None:
+            rest += f"; one answer for all rows {percent(self.constant_score)}"
         if self.at is None or self.l1_at is None:
-            return f"No feature is selected. With {rest}."
-        count = f"{len(self.chosen):,} feature{'s' * (len(self.chosen) > 1)}"
+            return f"No feature is selected. {self.measure[0].upper()}{self.measure[1:]} with {rest}."
+        fewest = round(self.one_se.features)
+        enough = f"{_counted(fewest)} {'is' if fewest == 1 else 'are'} enough" if fewest else "A constant is enough"
         return (
-            f"{count} of {self.columns:,}: {self.measure} {self.shown(self.at)} on rows of other folds; as many by "
-            f"{self.peer} {self.shown(self.l1_at)}; {rest}. The fewest within one standard error of the best are "
-            f"{self.one_se.features:.0f}."
+            f"{_counted(len(self.chosen))} of {self.columns:,}: {self.measure} {self.shown(self.at)} on rows of other "
+            f"folds; as many by {self.peer} {self.shown(self.l1_at)}; {rest}. {enough} to be within one "
+            "standard error of the best."
         )
+
+
+def _counted(features: int) -> str:
+    return f"{features:,} feature{'' if features == 1 else 's'}"

@@ -41,6 +41,8 @@ def run_selection(
     """
     table = read_candidates(options)
     table.folds(options.folds, options.seed)  # an error comes before anything is written
+    for line in table.card.lines():
+        say(line)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder / ".lock", f"{folder} is in use: another selection writes into it"):
         if not resume:
