@@ -152,6 +152,9 @@ def test_a_budget_that_constants_keep_compaction_from_is_no_success(
     assert summary["target_met"] is False
     (sentence,) = [each for each in summary["warnings"] if "Compaction" in each]
     assert sentence.startswith("Compaction leaves 100.0% of the FLOPs instead of 50.0%. Units that stay: 0.weight:0")
+    assert sentence.endswith(
+        "Dead units with a bias or a shift are constants, which often have to stay; --over units makes both zero."
+    )
     assert f"warning: {sentence}" in ended.out
 
 

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from torchlasso._core.memory import need_memory
+from torchlasso._core.specs import parse_spec
 from torchlasso._core.text import first_line
 from torchlasso.compaction import compacted
 from torchlasso.compaction.apply import Compaction
 from torchlasso.compaction.report import CompactionReport, Totals
 from torchlasso.runs.experiment import Experiment
+from torchlasso.runs.model_blocks import UNITS
 from torchlasso.runs.words import with_words, without_unread_words
 
 TOLERANCE = 0.01  # of the full model's cost, as for the targets of budgets
@@ -66,7 +68,7 @@ def without_dead_parts(
 def shortfall(model: nn.Module, experiment: Experiment) -> str:
     """Compare what compaction leaves of a trained model with the budget of its run.
 
-    A budget counts live channels. The code of a model may need some of the sizes, and then dead channels stay.
+    A budget counts the units that compaction can remove, if the constants that dead units leave behind can be folded.
 
     Returns:
         A sentence that says what is left, and which units stay and why; empty if the budget is met, or without one.
@@ -91,6 +93,10 @@ def shortfall(model: nn.Module, experiment: Experiment) -> str:
     stay = [f"{family.name}: {family.why[0]}" for family in smaller.report.families if family.why]
     more = f"; and {len(stay) - NAMES} more" if len(stay) > NAMES else ""
     why = f" Units that stay: {'; '.join(stay[:NAMES])}{more}." if stay else ""
+    if parse_spec(options.over or "")[0] != UNITS:
+        why += (
+            " Dead units with a bias or a shift are constants, which often have to stay; --over units makes both zero."
+        )
     return f"Compaction leaves {after / before:.1%} of the {what} instead of {share:.1%}.{why}"
 
 
