@@ -143,8 +143,8 @@ def test_parameters_of_embeddings_and_norms_go_with_their_units(kind):
     control = tl.TargetBudget(optimizer, model, x, steps=100, **{kind: 0.9})
     with torch.no_grad():
         model.embed.weight[:, :5] = 0.0
-        for tensor in (model.conv.weight, model.conv.bias, model.norm.weight, model.norm.bias):
-            tensor[:12] = 0.0
+        model.conv.weight[:12], model.conv.bias[:12] = 0.0, 0.0
+        model.norm.bias[:12] = 1.0  # constants that the recurrent layer reads
     small = tl.compact(model, x[:2])
     assert small.embed.embedding_dim == 3
     assert small.norm.num_features == small.gru.input_size == 4

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from torchlasso._core.copying import copied
 from torchlasso._core.parametrized import computed_from
@@ -55,11 +57,15 @@ def fixed_units(model: nn.Module, example_inputs: ExampleInputs, units: UnitMap)
     for number, family in enumerate(units.removable):
         going[family.axis] = torch.arange(family.size) < round(SHARES[number % len(SHARES)] * family.size)
     thinned = _without(model, units, Removal(going))
-    outputs = tree_leaves(run_once(thinned, example_inputs))
+    outputs = tree_leaves(run_once(thinned, tree_map(_copy, example_inputs)))
     if not all(bool(x.isfinite().all()) for x in outputs if isinstance(x, Tensor)):
         return {}  # such as weights that are divided by their norms, which training may not make zero either
     removal = find_compaction(thinned, example_inputs, units=units.now(thinned)).removal
     return {axis: why[0] for axis, why in removal.stays.items() if not removal.gone[axis].any()}
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value  # which the model may change in place
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torchlasso._core.flops import counted_flops
 from torchlasso._core.running import undisturbed
 from torchlasso._core.text import first_line
 from torchlasso.control.products import ActivationProducts
-from torchlasso.control.sites import ChannelTrace, Live, LiveParts, Site
+from torchlasso.control.sites import ChannelTrace, Live, LiveParts, Site, passed, which_vary
 from torchlasso.distributed.sharding import any_sharded
 from torchlasso.weights import named_parameters, weights_of
 
@@ -154,6 +154,8 @@ class Probe:
                 for module in self.model.modules():
                     if isinstance(module, nn.Embedding):
                         stack.callback(module.register_forward_hook(partial(_as_activation, looked_up)).remove)
+                    if isinstance(module, nn.RNNBase):
+                        stack.callback(module.register_forward_pre_hook(_outside(_without_constants)).remove)
                 for trace in traces:
                     for module in trace.site.owners:
                         stack.callback(module.register_forward_pre_hook(_outside(trace.enter)).remove)
@@ -198,3 +200,11 @@ def _as_activation(looked_up: list[Tensor], module: nn.Module, args: Any, output
         return None
     looked_up.append(output.detach().requires_grad_())
     return looked_up[-1].clone()  # which the model may change in place
+
+
+def _without_constants(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The hook before a recurrent layer: a constant that it reads is part of its bias, as in other layers."""
+    if not args or not isinstance(args[0], Tensor) or not args[0].requires_grad:
+        return None
+    x: Tensor = args[0]
+    return passed(x, which_vary(x.detach(), -1), -1), *args[1:]

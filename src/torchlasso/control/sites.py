@@ -151,12 +151,9 @@ class ChannelTrace:
             _on_gradient(x, partial(self._note, self.inputs, None))
             self.starts.append(x)
             return (x,)
-        varies = _varies(x.detach(), dim)
+        varies = which_vary(x.detach(), dim)
         _on_gradient(x, partial(self._note, self.inputs, varies))  # from all readers, not from this module alone
-        passed = x.view_as(x)
-        shape = [-1 if d == dim % x.dim() else 1 for d in range(x.dim())]
-        _on_gradient(passed, lambda grad: torch.where(varies.view(shape), grad, 0.0))
-        return (passed,)
+        return (passed(x, varies, dim),)
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """The hook behind the module."""
@@ -173,6 +170,14 @@ class ChannelTrace:
         found |= read if varies is None else read & varies
 
 
+def passed(x: Tensor, varies: Tensor, dim: int) -> Tensor:
+    """Return a view of a value through which no gradient comes back to channels that do not vary."""
+    view = x.view_as(x)
+    shape = [-1 if d == dim % x.dim() else 1 for d in range(x.dim())]
+    _on_gradient(view, lambda grad: torch.where(varies.view(shape), grad, 0.0))
+    return view
+
+
 def _on_gradient(x: Any, hook: Callable[[Tensor], Tensor | None]) -> None:
     x.register_hook(hook)
 
@@ -185,7 +190,7 @@ def _others(x: Tensor, dim: int) -> tuple[int, ...]:
     return tuple(d for d in range(x.dim()) if d != dim % x.dim())
 
 
-def _varies(x: Tensor, dim: int) -> Tensor:
+def which_vary(x: Tensor, dim: int) -> Tensor:
     """Mark the channels of ``x`` that are not constant over everything else."""
     high, low = x.amax(_others(x, dim)), x.amin(_others(x, dim))
     return high - low > ROUNDING * torch.finfo(x.dtype).eps * torch.maximum(high.abs(), low.abs())
