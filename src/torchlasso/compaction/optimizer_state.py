@@ -61,6 +61,7 @@ def _apply(slicing: Slicing, optimizer: Optimizer, owners: Owners) -> None:
             if key != THRESHOLD:
                 state[key] = slicing.sliced(p, value)
     if isinstance(optimizer, Proximal):
+        optimizer.accept_written()
         for i, group in enumerate(optimizer.param_groups):
             old = optimizer.penalties[i]
             if old is not None:

@@ -54,6 +54,7 @@ def latent_weights(
 def scale_thresholds(optimizer: Proximal, group: Group, factors: Sequence[float]) -> None:
     """Multiply the thresholds of each parameter of a group in the latent form, and let the weights follow."""
     LATENT_FORM.rescaled_(updated_in(optimizer, group), factors)
+    optimizer.accept_written()
 
 
 def updated_in(optimizer: Proximal, group: Group) -> Updated:

@@ -106,6 +106,10 @@ class PenalisedOptimizer(Optimizer):
         for group, penalty in zip(self.param_groups, self.penalties, strict=True):
             group["held"] = held and penalty is not None
 
+    def accept_written(self) -> None:
+        """Leave latent weights as they are at the next step: the caller changed weights and latent weights alike."""
+        self._versions = {}
+
     def check_hold(self) -> None:
         """Raise ``ValueError`` if zeros cannot be held: those of singular values, and those of averaged weights."""
         if self.metric.averages_weights:
@@ -270,7 +274,7 @@ class PenalisedOptimizer(Optimizer):
         own, groups = [p for group in self.param_groups for p in group["params"]], self.param_groups
         present = {"state": self.state, "param_groups": groups}
         super().load_state_dict(state_dict)
-        self._versions = {}  # the weights may be loaded before or after
+        self.accept_written()  # the weights may be loaded before or after
         try:
             check_loaded(self.param_groups, groups, self.defaults)
             for p in own:
