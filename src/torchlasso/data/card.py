@@ -56,7 +56,7 @@ class DataCard:
         width = max(len(part.name) for part in self.parts)
         for part in self.parts:
             rows = f"{part.rows:,} row{'' if part.rows == 1 else 's'}"
-            counts = [f"{name} {count:,}" for name, count in part.classes.items()]
+            counts = [f"{name}: {count:,}" for name, count in part.classes.items()]
             shown = f" ({_some(counts, most)})" if counts else ""
             found.append(f"  {part.name:{width}}  {rows} of {part.origin}{shown}")
         columns = (
