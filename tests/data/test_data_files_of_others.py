@@ -1,4 +1,4 @@
-"""Files as strangers have them: compressed, without a header, or of a kind that there is no reader for."""
+"""Files of other people: compressed, without a header, or of a kind that cannot be read."""
 
 from __future__ import annotations
 
@@ -61,6 +61,18 @@ def test_one_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("torchlasso._core.memory.available", lambda: 2_000_000)
     with pytest.raises(MemoryError, match=r"a\.csv\.gz needs"):
         load_rows(str(tmp_path / "a.csv.gz"))
+
+
+def test_json_lines_that_hold_more_than_their_end_says_are_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed files may be joined, and then the end is that of the last one."""
+    half = len(VALUES) // 2
+    lines = ROWS["jsonl"].splitlines(keepends=True)
+    parts = ("".join(lines[:half]), "".join(lines[half:]))
+    (tmp_path / "a.jsonl.gz").write_bytes(b"".join(gzip.compress(part.encode()) for part in parts))
+    monkeypatch.setattr("torchlasso.data.stored.json_blocks.LARGEST", len(parts[0]) + len(parts[1]) // 2)
+    assert len(load_rows(str(tmp_path / "a.jsonl.gz")).tensor) == len(VALUES)
 
 
 @pytest.mark.parametrize("stream", ["never", "always"])

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from torchlasso._core.extras import require
 from torchlasso._core.text import first_line
-from torchlasso.data.compressed import open_unpacked, size_of
+from torchlasso.data.compressed import is_compressed, open_unpacked, size_of
 from torchlasso.data.stored.cache import kept_file, key_of, state_of
 
 BLOCK, LARGEST = 1 << 24, 1 << 30  # bytes that are read at once, about, of a file that stays on the disk, and of others
@@ -59,7 +59,7 @@ def json_as_table(path: Path) -> Any:
         ValueError: as of :func:`json_as_parquet`.
     """
     pa = require("pyarrow", "data", f"{path}: reading JSON lines")
-    if size_of(path) < LARGEST:
+    if not is_compressed(path) and size_of(path) < LARGEST:  # the size of a compressed one may be larger than it says
         return _read(next(_blocks(path, LARGEST)), path)
     schema = _schema_of(pa, path, LARGEST)
     return pa.concat_tables([_read(block, path, schema) for block in _blocks(path, LARGEST)])
