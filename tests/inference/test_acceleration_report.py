@@ -70,7 +70,7 @@ def test_no_inputs_are_refused() -> None:
 
 def test_a_model_that_cannot_be_copied_is_refused() -> None:
     model = mlp()
-    model.lines = (line for line in "ab")  # type: ignore[assignment]
+    model.lines = (line for line in "ab")
     with pytest.raises(ValueError, match="model cannot be copied: cannot pickle 'generator' object"):
         tl.accelerate(model, torch.randn(3, 20), compact_first=False)
 

@@ -28,7 +28,8 @@ def run(arguments: list[str]) -> int | None:
     name = next((each for each in arguments if each in COMMANDS), None)
     with processes.joined(), _shown_once():
         try:
-            return _group(name)(arguments, standalone_mode=False)  # type: ignore[no-any-return]
+            code: int | None = _group(name)(arguments, standalone_mode=False)
+            return code
         except typer.TyperException as error:
             return _fail(error.format_message())
         # any exception: mistakes in the user's files, options or models can raise all kinds, and each becomes one line

@@ -22,8 +22,6 @@ from torchlasso.data.texts import TextRows
 
 # the names that pandas and R give to the index of a data frame
 INDEX = re.compile(r"^$|^Unnamed: 0(\.[0-9]+)?$|^__index_level_[0-9]+__$")
-
-
 DIGITS = 10  # different whole numbers as labels; more may be amounts
 
 
