@@ -1,10 +1,11 @@
 """The best error at a high sparsity: LeNet-300-100 and LeNet-5 on MNIST, at most 100 epochs in all.
 
 Trains a recipe at a target sparsity: a dense teacher with dropout, the sparse network with λ steered to the target and
-reweighted, taught by it, and a refit on the frozen zeros. Without ``--final`` it trains on 50,000 training images and
-judges on the other 10,000, which is how the recipes were chosen; with it, on all 60,000, and judges on the test images.
-No image is ever altered. Each run is appended to ``--out``, and not made again; teachers are kept beside it, since one
-serves all targets of its seed.
+reweighted, taught by it, and a refit on the frozen zeros. In the latent form (``--set form=latent refit=0``), the zeros
+are held in the last part of its training instead, while the rate falls. Without ``--final`` it trains on 50,000
+training images and judges on the other 10,000, which is how the recipes were chosen; with it, on all 60,000, and judges
+on the test images. No image is ever altered, except that ``input_dropout`` hides pixels while training. Each run is
+appended to ``--out``, and not made again; teachers are kept beside it, since one serves all targets of its seed.
 
     python benchmarks/frontier.py --data FOLDER_WITH_MNIST --model lenet-300-100 --final
 """
@@ -26,11 +27,14 @@ import torchlasso as tl
 from torchlasso import data, models
 from torchlasso.training.distillation import Distillation
 from torchlasso.training.evaluation import evaluate, outputs_of
+from torchlasso.training.input_dropout import InputDropout
 from torchlasso.training.plan import Plan
 from torchlasso.training.refit import freeze_zeros
+from torchlasso.training.regularisation import Regularisation
 from torchlasso.training.trainer import Term, Trainer, sparsity
 
 HELD = 1 / 6  # of the training images, for validation
+WARMUP = 0.05  # of the rate, in the latent form
 Rows = tuple[Tensor, Tensor]
 
 
@@ -58,6 +62,9 @@ class Recipe:
     start: str = "new"  # or "teacher": from its weights
     bfloat16: bool = False
     optimizer: str = "adam"  # or "sgd", with momentum
+    form: str = "proximal"  # or "latent"
+    hold: float = 0.25  # in the latent form, the share of the epochs in which the zeros are held
+    input_dropout: float = 0.0
     seed: int = 0
 
     @property
@@ -161,13 +168,11 @@ def train(recipe: Recipe, rows: Rows, judge: Rows, folder: Path) -> dict:
     if recipe.optimizer == "sgd":
         optimizer = tl.ProxSGD(groups, lr=recipe.lr, momentum=0.9, fused=True)
     else:
-        optimizer = tl.ProxAdam(groups, lr=recipe.lr, fused=True)
+        optimizer = tl.ProxAdam(groups, lr=recipe.lr, form=recipe.form, fused=True)
     trainer = _trainer(recipe, model, optimizer, rows, recipe.epochs, recipe.dropout, term)
-    trainer.controls.append(
-        tl.TargetSparsity(optimizer, recipe.target, steps=trainer.steps, warmup=recipe.warmup, tolerance=1.0)
-    )
-    if recipe.theta:
-        trainer.controls.append(tl.Reweighted(optimizer, recipe.theta))
+    trainer.controls = _controls(recipe, optimizer, trainer.steps)
+    if recipe.input_dropout:
+        trainer.regularisation = Regularisation([InputDropout.fit(rows[0], recipe.input_dropout)])
     _run(trainer)
     before = evaluate(model, nn.functional.cross_entropy, *judge)
     lam = optimizer.param_groups[0]["lam"]
@@ -187,6 +192,15 @@ def train(recipe: Recipe, rows: Rows, judge: Rows, folder: Path) -> dict:
         "left": {name: int(p.count_nonzero()) for name, p in model.named_parameters() if p.dim() > 1},
         "seconds": time.perf_counter() - start,
     }
+
+
+def _controls(recipe: Recipe, optimizer: tl.ProxAdam | tl.ProxSGD, steps: int) -> list[tl.LambdaController]:
+    reweighted = [tl.Reweighted(optimizer, recipe.theta)] if recipe.theta else []
+    if recipe.form == "latent":
+        held = tl.Hold(optimizer, steps, recipe.hold)
+        return [tl.TargetSparsity(optimizer, recipe.target, steps=held.start), *reweighted, held]
+    target = tl.TargetSparsity(optimizer, recipe.target, steps=steps, warmup=recipe.warmup, tolerance=1.0)
+    return [target, *reweighted]
 
 
 def _teacher(recipe: Recipe, model: nn.Module, rows: Rows, folder: Path) -> Term:
@@ -214,6 +228,8 @@ def _trainer(
     dropout: float, term: Term | None, seed: int = 0,
 ) -> Trainer:  # fmt: skip
     plan = Plan(epochs, recipe.batch_size, seed=3 * recipe.seed + seed)
+    if isinstance(optimizer, tl.ProxAdam) and recipe.form == "latent":
+        plan = replace(plan, schedule="wsd", warmup=WARMUP, decay=recipe.hold)
     dressed = Dressed(model, dropout, recipe.bfloat16)
     return Trainer(dressed, optimizer, nn.functional.cross_entropy, rows, plan, term)
 

@@ -44,6 +44,9 @@ LENGTHS += [("mnist", "lenet-300-100", epochs) for epochs in (2, 6, 20)]
 LENGTHS += [("mnist", "mlp", epochs) for epochs in (2, 6)]
 LENGTHS += [("isolet", "mlp", epochs) for epochs in (4, 10, 40)]
 LENGTHS += [("coil20", "cnn", 10)]
+# 2,000 to 9,420 steps
+LENGTHS += [("digits", "lenet-5", 200), ("digits", "mlp", 600), ("mnist", "lenet-300-100", 60)]
+LENGTHS += [("mnist", "lenet-5", 20), ("isolet", "mlp", 150)]
 ZEROS = (0.9, 0.97)
 # (data, network, epochs, share of the FLOPs)
 UNITS = [("digits", "cnn", 40, 0.3), ("mnist", "cnn", 4, 0.3), ("coil20", "cnn", 10, 0.3), ("isolet", "mlp", 10, 0.2)]
@@ -62,6 +65,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "latent": LATENT,
     "rate 1e-2": {**LATENT, "lr": 1e-2},
     "rate 3e-3": {**LATENT, "lr": 3e-3},
+    "rate 3e-3, λ by density": {**LATENT, "lr": 3e-3, "lam": by_density},
     "rate 1e-2, λ 0.02": {**LATENT, "lr": 1e-2, "lam": 0.02},
     "rate 1e-2, λ by density": {**LATENT, "lr": 1e-2, "lam": by_density},
     "λ by density": {**LATENT, "lam": by_density},
@@ -131,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="with the data sets, besides digits")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--epochs", type=int, help="only the cases with so many")
+    parser.add_argument("--epochs", type=int, nargs="+", help="only the cases with so many")
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES), metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recipes.jsonl")
     args = parser.parse_args()
@@ -152,7 +156,7 @@ def main() -> None:
     print("|---|" + "---|" * len(names))
     table = []
     for case in cases():
-        if reader.source(case.data) is None or args.epochs not in (None, case.epochs):
+        if reader.source(case.data) is None or case.epochs not in (args.epochs or [case.epochs]):
             continue
         found = {(seed, name): error(case, name, seed) for seed in args.seeds for name in names}
         table.append([100 * mean(found[seed, name] for seed in args.seeds) for name in names])

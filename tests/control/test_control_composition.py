@@ -160,3 +160,23 @@ def test_a_state_from_before_there_were_controllers_is_a_start():
         found = train(fresh, other, controls, range(3))
         assert all(0 < large < 0.1 for large, _ in found)
         assert all(small == pytest.approx(0.25 * large) for large, small in found)
+
+
+@pytest.mark.parametrize("form", ["proximal", "latent"])
+def test_two_targets_at_once_are_refused(form):
+    model = network()
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=0.02), lr=0.02, form=form)
+    targets = [tl.TargetSparsity(optimizer, 0.5, steps=STEPS), tl.TargetCount(optimizer, blocks=9, steps=STEPS)]
+    with pytest.raises(ValueError, match=r"^TargetSparsity\(.*\) and TargetCount\(.*\) steer the λ of one optimizer"):
+        train(model, optimizer, targets)
+
+
+def test_a_target_may_follow_another():
+    model = network()
+    optimizer = optimizer_of(model)
+    train(model, optimizer, [CONTROLS["target"](optimizer)], range(STEPS // 2))  # given up half-way
+    train(model, optimizer, [CONTROLS["target"](optimizer)])
+    second = CONTROLS["target"](optimizer)
+    train(model, optimizer, [second])
+    third = tl.TargetSparsity(optimizer, 0.75, steps=STEPS, tolerance=1.0)
+    train(model, optimizer, [second, third])  # the second has no more steps to steer in

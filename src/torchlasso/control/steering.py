@@ -16,6 +16,7 @@ from torchlasso.control.forecast import Forecast, bounded_log_odds
 from torchlasso.control.latent_search import LatentSearch
 from torchlasso.control.misses import FURTHEST, TargetMissed, explanation
 from torchlasso.control.protection import protect
+from torchlasso.control.rivals import check_alone
 from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
 from torchlasso.optim.controller import LambdaController, check_steps, initial_lam
@@ -103,6 +104,7 @@ class Steered(LambdaController):
         self.waiting: dict[Tensor, int] = {}  # the number of steps without a gradient
         self._told: set[Tensor] = set()
         self._has_missed = False  # whether a warning said that the target was missed
+        self.acts = False  # whether it has steered since it was made
         self.stuck = False  # whether blocks that were zero did not come back to a target that asks for more of them
         self.samples = min(SAMPLES, steps)
         self._forecast = Forecast([], max(1, math.ceil(WINDOW * self.samples)), STRIDE)
@@ -198,6 +200,7 @@ class Steered(LambdaController):
             if not (held or self._has_missed) and self.done % self.every == 0:
                 self._look_back()
             return
+        check_alone(self)
         self._follow()
         self._watch()
         if self.done % self.every == 0:
