@@ -28,6 +28,22 @@ def zeroed(w: torch.Tensor, *places: object) -> None:
             w[place] = 0.0
 
 
+def test_units_of_a_network_with_transposed_convolutions_are_reported():
+    up = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, stride=2), nn.ReLU())
+    net, x = nn.Sequential(up, nn.Conv2d(4, 2, 1)), torch.randn(2, 3, 6, 6)
+    groups = tl.param_groups(net, tl.L1(over=tl.Units(net, x)), lam=0.1)
+    zeroed(up[2].weight, (slice(None), 1))
+    zeroed(up[2].bias, 1)
+    rows = {layer.name: (layer.units, layer.live_units) for layer in report(net, groups, x).layers}
+    assert rows == {
+        "0.0.weight": (8, 8),
+        "0.0.bias": (8, 8),
+        "0.2.weight": (4, 3),
+        "0.2.bias": (4, 3),
+        "1.weight": (2, 2),
+    }
+
+
 @pytest.fixture
 def model() -> nn.Module:
     model = nn.ModuleDict(

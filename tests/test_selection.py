@@ -287,6 +287,23 @@ def test_filters_are_fitted_to_a_transposed_convolution_with_groups():
     assert torch.equal(output[0, 4], layer.bias[4].expand_as(output[0, 4]))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("layer", [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d])
+def test_a_bias_of_a_transposed_convolution_has_a_number_for_each_filter(layer: type[nn.Module], groups: int):
+    model = layer(4, 6, 3, groups=groups)
+    found = tl.param_groups(model, tl.Rule("*", tl.L1(over=tl.Filters()), everything=True), lam=0.1)
+    optimizer = tl.ProxSGD(found, lr=1.0)
+    with torch.no_grad():
+        model.bias.copy_(torch.tensor([0.05, -0.05, 1.0, 0.0, 0.2, -0.2]))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert (model.bias == 0).tolist() == [True, True, False, True, False, False]
+    torch.testing.assert_close(model.bias[2], torch.tensor(0.9))
+    (_, bias) = tl.report(model, optimizer.penalised_groups()).layers
+    assert (bias.name, bias.units, bias.live_units) == ("bias", 6, 3)
+
+
 def test_heads_are_fitted_to_the_joint_projection():
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(6, 2)})
     found = chosen(model, tl.L1(over=tl.Heads(n=2)))

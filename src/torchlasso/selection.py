@@ -237,7 +237,7 @@ def _complain_of_idle_rules(model: nn.Module, rules: list[Rule], taken: list[int
         elif any(Rule(rule.where, None, everything=True).matches(*parameter) for parameter in parameters):
             why = "it matches only biases or normalisation layers; give everything=True to penalise these"
         else:
-            names = ", ".join(name for name, _, _ in parameters[:6])
+            names = ", ".join(name for name, _, _ in parameters[:6]) or "none"
             why = f"it matches no parameter; there are {names}{', …' if len(parameters) > 6 else ''}"
         raise ValueError(f"rule for {rule.where!r} has no effect: {why}")
 

@@ -161,6 +161,16 @@ def test_computations_in_a_lower_precision_are_compared_exactly(cast: Callable[[
     assert small.head.in_features == 40
 
 
+@pytest.mark.parametrize("turned", [lambda w: w.T, lambda w: w.mT, lambda w: w.adjoint(), Tensor.t])
+def test_turned_weights_are_compared_exactly(turned: Callable[[Tensor], Tensor]):
+    net = Function(lambda self, x: F.relu(x @ turned(self.code) + self.shift) @ self.code,
+                   code=nn.Parameter(torch.randn(9, 5)), shift=nn.Parameter(torch.zeros(9)))  # fmt: skip
+    zero(net.code, 1, 4)
+    small, found = compact(net, torch.randn(6, 5), return_report=True)
+    assert small.code.shape == (7, 5)
+    assert not any("float32" in note for note in str(found).splitlines())
+
+
 def test_tensors_that_are_attributes_are_read_in_the_precision_of_the_rest():
     net = Function(
         lambda self, x: self.head(F.relu(self.stem(x @ self.basis))),

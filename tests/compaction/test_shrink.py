@@ -141,6 +141,37 @@ def test_removed_units_count_as_saved_for_a_budget():
     assert control.left[0] < 0.7
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model, optimizer: tl.TargetSparsity(optimizer, 0.7, steps=40),
+        lambda model, optimizer: tl.TargetBudget(optimizer, model, X, flops=0.5, steps=40),
+        lambda model, optimizer: tl.TargetCount(optimizer, 6, steps=40),
+    ],
+)
+def test_a_controller_that_was_not_given_says_so(make: Callable[[nn.Module, tl.ProxAdam], tl.LambdaController]):
+    model = network()
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(over=units(model)), lam=1e-3), lr=1e-3)
+    control = make(model, optimizer)
+    step(model, optimizer, control)
+    before = control.state_dict()
+    assert tl.shrink_(model, optimizer, X[:2]).removed
+    with pytest.raises(RuntimeError, match=r"give its controllers as well, as in shrink_\(.*controllers=\[control\]"):
+        step(model, optimizer, control)
+    fresh = make(model, optimizer)
+    with pytest.raises(RuntimeError, match="give its controllers as well"):
+        fresh.load_state_dict(before)
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    model = network()
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=1e-3), lr=1e-3)
+    copied = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="ProxAdam has no parameter of the model"):
+        tl.shrink_(copied, optimizer, X[:2])
+    assert [p.shape for p in copied.parameters()] == [p.shape for p in model.parameters()]
+
+
 def test_several_optimizers_of_one_model():
     """The dead units take no part in any step, so the losses stay the same."""
 

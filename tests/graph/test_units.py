@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import torchlasso as tl
 from tests.support.units import slices_of
 from torchlasso.graph import find_units
 from torchlasso.graph.structure import structure
@@ -144,6 +145,42 @@ def test_an_unknown_operator_pins_its_dimensions_and_is_named():
     pinned = {family.size: family.pins for family in units.families if family.pins}
     assert f"{name} is not understood" in pinned[5]
     assert f"{name} is not understood" in pinned[6]
+
+
+def test_units_without_any_name_the_operators_that_are_not_understood():
+    with pytest.raises(ValueError, match=r"no removable unit.*operators that are not understood.*cdist"):
+        tl.Units(nn.Sequential(nn.Linear(4, 5), Distances()), torch.randn(3, 4))
+
+
+def changed(model: nn.Module, x: Tensor) -> None:
+    tl.shrink_(model, tl.ProxSGD(tl.param_groups(model, tl.L1(), lam=0.1), lr=0.1), x)
+
+
+CALLS = [tl.compact, tl.Units, find_units, tl.Inputs, changed, lambda model, x: tl.report(model, example_inputs=x),
+         lambda model, x: tl.accelerate(model, x, seconds=0.01)]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_inputs_without_rows_are_refused(call: Callable[[nn.Module, Tensor], object]):
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"at least one row"):
+        call(model, torch.randn(0, 4))
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_inputs_for_which_nothing_is_returned_are_refused():
+    class Selected(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+
+        def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.body(x) * scale
+            return y, y.relu()
+
+    with pytest.raises(ValueError, match=r"Selected returns no numbers .* at least one row.*\(0, 2\), \(0, 2\)"):
+        tl.compact(Selected(), (torch.randn(0, 4), torch.ones(1)))
 
 
 def test_a_model_that_cannot_be_exported_is_refused_with_a_reason():

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 T = TypeVar("T")
 LONGEST = 80  # the most characters of a value in a message
@@ -51,9 +52,17 @@ def check_model(name: str, value: Any) -> None:
 
 
 def check_inputs(name: str, value: Any) -> None:
-    """Raise ``TypeError`` unless a value can be the inputs of a model."""
+    """Raise ``TypeError`` unless a value can be the inputs of a model, ``ValueError`` if all its tensors are empty.
+
+    >>> check_inputs("report: example_inputs", Tensor(0, 3))
+    Traceback (most recent call last):
+    ValueError: report: example_inputs must have at least one row; got a tensor of the shape (0, 3)
+    """
     expected = "a tensor, a tuple of arguments or a dict of keyword arguments"
     check_kind(name, value, Tensor | tuple | list | dict, expected)
+    tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    if tensors and not any(tensor.numel() for tensor in tensors):
+        raise ValueError(f"{name} must have at least one row; got a tensor of the shape {tuple(tensors[0].shape)}")
 
 
 def check_sequence(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> None:

@@ -94,8 +94,14 @@ def shrink_(
     check_sequence("shrink_: optimizer", optimizers, Optimizer, "the optimizer of the model, or a list of several")
     optimizers = [unwrapped_optimizer(each) for each in optimizers]
     check_sequence("shrink_: controllers", controllers, LambdaController, "controllers of λ, such as torchlasso.Warmup")
+    own = set(model.parameters())
     for each in optimizers:
         check_optimizer(each)
+        if own.isdisjoint(p for group in each.param_groups for p in group["params"]):
+            raise ValueError(
+                f"shrink_: {type(each).__name__} has no parameter of the model; make it from the same model, "
+                "not from one of which the model is a copy"
+            )
     compaction = find_compaction(model, example_inputs, multiple_of)
     check_agreement(compaction)
     before = Totals.of(model, example_inputs)

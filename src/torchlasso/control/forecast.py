@@ -59,6 +59,7 @@ class Forecast:
         """Record the weights that are zero now, and the speed of the others."""
         shards = [local(p.detach()) for p in self.params]
         for age, w in zip(self.ages, shards, strict=True):
+            check_size(age, w)
             age.add_(1).clamp_(max=self.samples).mul_(w != 0)
         self.taken += 1
         if self.taken % self.stride == 0:
@@ -103,7 +104,19 @@ class Forecast:
         self.taken = int(state["taken"])
         for name in TENSORS:
             for p, tensor, kept in zip(self.params, getattr(self, name), state[name], strict=True):
-                tensor.copy_(part_like(p.detach(), kept))
+                found = part_like(p.detach(), kept)
+                check_size(found, tensor)
+                tensor.copy_(found)
+
+
+def check_size(kept: Tensor, w: Tensor) -> None:
+    """Raise ``RuntimeError`` if a record of a weight has another size than the weight."""
+    if kept.shape != w.shape:
+        raise RuntimeError(
+            f"a controller of λ follows a weight of the shape {tuple(kept.shape)}, which has the shape "
+            f"{tuple(w.shape)} now: where a model becomes smaller, give its controllers as well, as in "
+            "shrink_(model, optimizer, x, controllers=[control])"
+        )
 
 
 def bounded_log_odds(share: float) -> float:

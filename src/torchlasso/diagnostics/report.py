@@ -70,11 +70,11 @@ def report(
 
 
 def _layer(name: str, module: nn.Module, w: Tensor, penalised: bool, flops: float | None) -> LayerReport:
-    shape, w = tuple(w.shape), w if w.dim() else w.reshape(1)
-    units, live_units, made = _live(Filters().fit(module, name), w)
+    shape, w, short = tuple(w.shape), w if w.dim() else w.reshape(1), name.rpartition(".")[2]
+    units, live_units, made = _live(Filters().fit(module, short), w)
     inputs, live_inputs, read = 1, int(bool(w.any())), w.any().expand_as(w)
     if w.dim() > 1:
-        inputs, live_inputs, read = _live(InputChannels().fit(module, name), w)
+        inputs, live_inputs, read = _live(InputChannels().fit(module, short), w)
     if flops is not None:  # they are of the module's weights, each by its size, and not of its biases
         matrices = sum(p.numel() for p in module.parameters(recurse=False) if p.dim() > 1)
         flops = flops * w.numel() / matrices if w.dim() > 1 else 0.0

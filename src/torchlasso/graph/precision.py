@@ -120,8 +120,9 @@ class _Widened(TorchFunctionMode):
             return self.precision.widened(func(*args, **kwargs or {}))  # converts these rows, not the whole table
         if _writes(func, name):
             tree_map(self._own_, args)
-        elif name == "__get__":  # a property, such as the type
-            return self._wide(func(*args))
+        elif name == "__get__":  # a property, such as the type or the transpose
+            value = func(*args)
+            return self.precision.widened(value) if isinstance(value, Tensor) else self._wide(value)
         return func(*self._wide(args), **self._wide(kwargs or {}))
 
     def _wide(self, value: Any) -> Any:

@@ -88,7 +88,19 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, known: Callable[[Any]
             f"{type(model).__name__} cannot be exported, so its units are unknown: "
             f"{SHARDED if any_sharded(model.parameters()) else reason_of(error)}"
         ) from error
+    made = [value for value in _values(program) if isinstance(value, Tensor)]
+    if made and not any(value.numel() for value in made):  # then any two models compute the same
+        raise ValueError(
+            f"{type(model).__name__} returns no numbers for the example inputs: give at least one row, such as "
+            f"x[:2]; got {', '.join(str(tuple(value.shape)) for value in made)}"
+        )
     return replace(_read(model, program, args, kwargs, precision), single=single, outputs=outputs, alike=alike)
+
+
+def _values(program: ExportedProgram) -> list[Any]:
+    """Return the outputs of a program, without data."""
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    return [node.meta.get("val") for node in output.all_input_nodes]
 
 
 def unexportable(model: nn.Module, example_inputs: ExampleInputs, precision: Precision) -> str:

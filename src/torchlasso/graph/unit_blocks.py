@@ -89,6 +89,8 @@ class Units(Joint):
         if not made:
             among = ", ".join(family.name for family in units.removable[:6]) or "there is none"
             among += f"; {_computed(without)}" if any(without.values()) else ""
+            unknown = ", ".join(units.structure.unknown)
+            among += f"; operators that are not understood keep all units around them: {unknown}" if unknown else ""
             raise ValueError(f"Units: the model has no removable unit whose family matches {only!r}; {among}")
         if any(without.values()):
             warnings.warn(f"Units leaves units out: {_computed(without)}", stacklevel=2)

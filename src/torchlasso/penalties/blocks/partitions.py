@@ -118,7 +118,8 @@ class _Channels(Partition):
     def fit(self, module: nn.Module, name: str) -> Blocks:
         if not isinstance(module, nn.modules.conv._ConvNd):
             return self
-        return replace(self, transposed=module.transposed, groups=module.groups)
+        # only a kernel is transposed: a bias has a number for each filter
+        return replace(self, transposed=module.transposed and name != "bias", groups=module.groups)
 
     def _second(self, w: Tensor) -> tuple[Tensor, Rebuild]:
         # With groups, the second dimension counts within a group, and the first holds the groups one after the other.
