@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from torchlasso._core.arguments import check_whole, is_number
 from torchlasso._core.specs import unknown
+from torchlasso.estimators.convergence import warn_if_early
 from torchlasso.estimators.feature_groups import FeatureGroups, groups_of_features
 from torchlasso.estimators.held_out import held_out_part
 from torchlasso.estimators.linear_path import LinearPath
@@ -169,6 +170,7 @@ class SparseEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
         seed = int(check_random_state(self.random_state).randint(2**31))
         path, found = self._chosen(table, groups, seed)
         found = path.relaxed(found) if self.relaxed else found
+        warn_if_early(found, self.epochs, stacklevel=3)
         self.lam_, self._model = found.point.lam, found.model
         self.path_ = path.rising(found, self.points)
         return self

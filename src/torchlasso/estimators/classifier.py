@@ -143,7 +143,8 @@ class SparseClassifier(SparseClassification, GivenStrength):
             for a tenth of the epochs. In cross-validation each point of the path is.
         points: the most points of the path after ``lam``, from which the importances follow.
         epochs, batch_size, lr: the training of a model with hidden layers by Adam's proximal form; the rate falls along
-            a cosine. A point of the path is trained for a tenth of the epochs.
+            a cosine. A point of the path is trained for a tenth of the epochs. A training that was far too short
+            gives a ``ConvergenceWarning``: where the objective still falls, or weights are still on their way.
         early_stopping: whether the training of a model with hidden layers ends where its objective on validation rows
             rises, with the weights that it was least for.
         validation_fraction: the share of the rows, or of their groups, that are validation rows.

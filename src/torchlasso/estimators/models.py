@@ -65,10 +65,17 @@ class NetworkModel:
 
 
 class Fitted(NamedTuple):
-    """A model and its point on the path."""
+    """A model and its point on the path.
+
+    Attributes:
+        point: the point.
+        model: the model.
+        ended_early: the number of steps and the sign that they were too few; an empty string if there is none.
+    """
 
     point: PathPoint
     model: TableModel
+    ended_early: str = ""
 
 
 class ModelPath(Protocol):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from torchlasso._core.running import seed_torch
 from torchlasso.control import TargetCount
+from torchlasso.estimators.convergence import Course, regularisers
 from torchlasso.estimators.feature_groups import FeatureGroups
 from torchlasso.estimators.linear_path import LinearPath
 from torchlasso.estimators.models import Fitted, NetworkModel
@@ -23,7 +24,7 @@ from torchlasso.estimators.smooth import TrainingLoss
 from torchlasso.graph import Inputs
 from torchlasso.optim import ProxAdam
 from torchlasso.penalties import ElasticNet, Penalty
-from torchlasso.selection import param_groups, penalised
+from torchlasso.selection import param_groups
 from torchlasso.training.evaluation import outputs_of
 from torchlasso.training.plan import Plan
 from torchlasso.training.trainer import Trainer
@@ -155,7 +156,8 @@ class NetworkPath:
             first = self._trained(lam, self._first, wider, under=ElasticNet(over=self.inputs))
             found = self._trained(first.point.lam, max(1, epochs - self._first), groups, warmup=0.0)
         refitted = self._trained(0.0, max(1, round(REFIT * self.training.epochs)), held=True)
-        return Fitted(replace(refitted.point, lam=found.point.lam), refitted.model)
+        point = replace(refitted.point, lam=found.point.lam)
+        return refitted._replace(point=point, ended_early=refitted.ended_early or found.ended_early)
 
     def along(self, lams: Sequence[float]) -> list[Fitted]:
         """Return the networks for rising λ, each trained from the one before."""
@@ -163,7 +165,7 @@ class NetworkPath:
         for lam in lams[1:]:
             if found[-1].point.features <= len(self.groups.kept):
                 break
-            found.append(self._trained(lam, self._short))
+            found.append(self._trained(lam, self._short)._replace(ended_early=found[0].ended_early))
         return found
 
     def relaxed(self, found: Fitted) -> Fitted:
@@ -172,7 +174,7 @@ class NetworkPath:
         self.network.load_state_dict(found.model.network.state_dict())  # type: ignore[attr-defined]  # of this path
         after = self._trained(0.0, self._short, held=True)
         self.network.load_state_dict(weights)
-        return Fitted(replace(found.point, loss=after.point.loss), after.model)
+        return found._replace(point=replace(found.point, loss=after.point.loss), model=after.model)
 
     def rising(self, first: Fitted, points: int) -> list[PathPoint]:
         """Train on for rising λ until no feature lives, and return all points; leave the network as it is."""
@@ -264,19 +266,26 @@ class NetworkPath:
             trainer.controls.append(TargetCount(optimizer, blocks, steps=trainer.steps, warmup=warmup))
         held_out = None if self.validation is None else replace(self.validation, x=self._seen(self.validation.x))
         stopping = None if held_out is None or blocks is not None else _Stopping(held_out, network)
-        found = lam
+        constant = float(rows.targets.value(self.x.new_zeros(len(self.x), rows.targets.outputs)))
+        longest = self.training.lr * trainer.steps / 2  # along a cosine
+        course = Course(network, optimizer, constant, longest, searches=blocks is not None)
+        found, ended_early = lam, ""
         with torch.random.fork_rng():
             for _ in range(epochs):
-                trainer.run_epoch()
+                course.after_epoch(trainer.run_epoch())
                 found = max(group["lam"] for group in optimizer.penalised_groups()) or found  # 0 while zeros are held
                 if stopping is not None and stopping.idle_after(optimizer) == self.training.patience:
                     break
+            else:
+                sign = course.ended_early
+                ended_early = sign and f"after {trainer.steps:,} steps: {sign}"
         if stopping is not None:
             network.load_state_dict(stopping.best)
         loss = float(rows.targets.value(outputs_of(network, self.x)))
         live = np.zeros(self.groups.features, dtype=bool)
         live[slice(None) if self.columns is None else self.columns] = self.inputs.live(network).numpy()
-        return Fitted(PathPoint(found, live, loss), NetworkModel(deepcopy(network).eval(), self.columns))
+        model = NetworkModel(deepcopy(network).eval(), self.columns)
+        return Fitted(PathPoint(found, live, loss), model, ended_early)
 
 
 class _Stopping:
@@ -292,12 +301,7 @@ class _Stopping:
 
         The penalties belong to it: the loss alone is often least while a network still reads all features.
         """
-        decays = [
-            group["weight_decay"] / 2 * sum(float(p.square().sum()) for p in group["params"])
-            for group in optimizer.param_groups
-        ]
-        penalties = [float(rule.value(w, lam)) for w, rule, lam in penalised(optimizer.penalised_groups())]
-        value = float(self.rows.targets.value(outputs_of(self.network, self.rows.x))) + sum(penalties) + sum(decays)
+        value = float(self.rows.targets.value(outputs_of(self.network, self.rows.x))) + regularisers(optimizer)
         if value < self.least:
             self.least, self.idle, self.best = value, 0, deepcopy(self.network.state_dict())
         else:

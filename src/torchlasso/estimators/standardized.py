@@ -169,7 +169,8 @@ class StandardizedPath:
         return replace(point, loss=point.loss * unit * unit)
 
     def _outside(self, found: Fitted) -> Fitted:
-        return Fitted(self._outside_point(found.point), StandardizedModel(found, self.columns, self.targets))
+        model = StandardizedModel(found, self.columns, self.targets)
+        return Fitted(self._outside_point(found.point), model, found.ended_early)
 
     @staticmethod
     def _inside(found: Fitted) -> Fitted:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso, LogisticRegression, RidgeCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
@@ -57,8 +59,13 @@ class Task:
 
 
 def fit_rows(model: Any, x: Numbers, y: Numbers, weights: Numbers | None = None, groups: Numbers | None = None) -> Any:
-    """Fit a model, or all steps of a pipeline, to rows with the weights and groups that it takes."""
-    return model.fit(x, y, **_arguments(model, {"sample_weight": weights, "groups": groups}))
+    """Fit a model, or all steps of a pipeline, to rows with the weights and groups that it takes.
+
+    The length of a training is not an option of a selection, and its models are judged on other rows.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the training of the network ended too early", ConvergenceWarning)
+        return model.fit(x, y, **_arguments(model, {"sample_weight": weights, "groups": groups}))
 
 
 def _arguments(model: Any, given: Mapping[str, Numbers | None]) -> dict[str, Numbers]:
