@@ -219,6 +219,18 @@ def test_constants_of_the_inputs_are_folded_into_the_biases(cls: type[nn.RNNBase
 # Layers that keep equally many units, and states that pass from one to another
 
 
+@each_value(cls=GATES)
+def test_another_default_type_changes_nothing(cls: type[nn.RNNBase]):
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = read(cls)
+        kill(model.layer, 1, 3)
+        unread(model, 1, 3)
+        assert compacted(model, sequences().double())[0].layer.hidden_size == CELLS - 2
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_the_layers_and_directions_of_a_module_keep_equally_many_units():
     model, x = ready(used(nn.LSTM, "both directions", "all states")), sequences()
     kill(model.layer, 0, 1, 2)  # of all layers and directions

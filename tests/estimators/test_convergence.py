@@ -20,7 +20,7 @@ from torchlasso.estimators import (
     SparseRegressor,
     SparseRegressorCV,
 )
-from torchlasso.estimators.convergence import FALLS, LEFT, WAY, Course
+from torchlasso.estimators.convergence import FALLS, LEFT, REACH, WAY, Course
 from torchlasso.optim import ProxAdam
 from torchlasso.penalties import L1
 from torchlasso.selection import param_groups
@@ -32,7 +32,14 @@ def linear(noise: float = 0.1, rows: int = 200) -> Any:
     return x, x[:, 0] - 2 * x[:, 3] + noise * order.normal(size=rows)
 
 
+def product() -> Any:
+    order = np.random.default_rng(0)
+    x = order.normal(size=(600, 8))
+    return x, x[:, 0] * x[:, 1] + 0.1 * order.normal(size=600)
+
+
 REGRESSIONS = {
+    "product": product,
     "linear": linear,
     "noisy": lambda: linear(3.0),
     "diabetes": lambda: datasets.load_diabetes(return_X_y=True),
@@ -74,7 +81,7 @@ def test_the_default_length_is_enough(kind: Any, name: str, how: dict[str, Any])
     assert said(kind(**how, points=1, random_state=0), x, y) == []
 
 
-@pytest.mark.parametrize("name", ["linear", "friedman2", "friedman3", "make_regression", "swiss_roll", "iris"])
+@pytest.mark.parametrize("name", ["linear", "product", "friedman1", "friedman2", "friedman3", "swiss_roll", "iris"])
 def test_where_more_epochs_are_much_better_it_is_said(name: str):
     x, other, y, wanted = halves(name)
     kind = SparseClassifier if name in CLASSES else SparseRegressor
@@ -153,6 +160,16 @@ def test_the_way_counts_while_something_is_left(epochs: int, searches: bool):
     assert course([2 * LEFT] * epochs, WAY - 0.01, searches).ended_early == ""
     assert course([0.9 * 2 * LEFT] * epochs, WAY + 0.01, searches).ended_early == ""
     assert "at 100%" in course([0.6 * 2 * LEFT] * epochs, 1.0, searches).ended_early  # the longer, the less is enough
+
+
+def test_a_short_reach_counts_while_something_is_left():
+    """As for a product of two features, of which a network sees nothing for a long time."""
+    short = course([2 * LEFT, 2 * LEFT], 0.0)
+    assert short.ended_early == ""
+    short.longest = REACH
+    assert short.ended_early == "its learning rates add up to 0.35, and no weight goes further"
+    short.objectives = [0.9 * 2 * LEFT] * 3
+    assert short.ended_early == ""
 
 
 def test_without_weights_or_a_loss_nothing_is_early():

@@ -152,6 +152,22 @@ def test_units_without_any_name_the_operators_that_are_not_understood():
         tl.Units(nn.Sequential(nn.Linear(4, 5), Distances()), torch.randn(3, 4))
 
 
+@pytest.mark.parametrize(
+    ("mix", "reason"),
+    [
+        (lambda h: h + h.roll(1, -1), r"0\.weight:0 stays whole, since roll"),
+        (lambda h: h.cumsum(1), r"0\.weight:0 stays whole, since cumsum runs along it"),
+    ],
+)
+def test_units_without_any_say_why_they_stay(mix: Callable[[Tensor], Tensor], reason: str):
+    class Mixing(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[1](mix(self[0](x)))
+
+    with pytest.raises(ValueError, match=rf"no removable unit.*there is none: {reason}"):
+        tl.Units(Mixing(nn.Linear(4, 6), nn.Linear(6, 2)), torch.randn(3, 4))
+
+
 def changed(model: nn.Module, x: Tensor) -> None:
     tl.shrink_(model, tl.ProxSGD(tl.param_groups(model, tl.L1(), lam=0.1), lr=0.1), x)
 

@@ -12,11 +12,12 @@ from torchlasso.estimators.models import Fitted
 from torchlasso.optim import ProxAdam
 from torchlasso.selection import penalised
 
-# Two signs of a training that ended too early. More epochs always fit the training rows better, and may learn their
+# Signs of a training that ended too early. More epochs always fit the training rows better, and may learn their
 # noise: so the signs are for trainings far from their end. tests/estimators/test_convergence.py has both kinds.
 FALLS = 0.175  # a fall of the objective between two parts of the training, relative to the loss of a constant
 EARLY, LATE = (0.2, 0.35), (0.9, 1.0)  # the two parts
 WAY, LEFT = 0.5, 0.1  # the way of weights relative to the longest one, and the share of the objective that is left
+REACH = 0.35  # the longest way itself: weights of scaled columns are to become about 1; 70 steps of 0.01 on a cosine
 
 
 def regularisers(optimizer: ProxAdam) -> float:
@@ -65,6 +66,8 @@ class Course:
         way = self._way()
         if way >= WAY and way * end >= WAY * LEFT * self.constant:  # the longer the way, the less may be left
             return f"its weights were still on their way, at {way:.0%} of the longest one for this learning rate"
+        if self.longest <= REACH and end >= LEFT * self.constant:
+            return f"its learning rates add up to {self.longest:.2g}, and no weight goes further"
         return ""
 
     def _mean(self, part: tuple[float, float]) -> float:

@@ -18,7 +18,7 @@ from torchlasso.graph.flops import flops_of_units
 from torchlasso.graph.operators import Call, Shaped, arguments, found_in, name_of, rule_of
 from torchlasso.graph.rules.shapes import Permute
 from torchlasso.graph.structure import Structure
-from torchlasso.graph.units import find_units
+from torchlasso.graph.units import UnitMap, find_units
 from torchlasso.penalties.joint import Joint, Piece
 
 
@@ -87,7 +87,7 @@ class Units(Joint):
         chosen -= {axis for axes in without.values() for axis in axes}
         made = [(name, *slices) for name in parameters for slices in _made(units.structure, name, chosen, read)]
         if not made:
-            among = ", ".join(family.name for family in units.removable[:6]) or "there is none"
+            among = ", ".join(family.name for family in units.removable[:6]) or _pinned(units)
             among += f"; {_computed(without)}" if any(without.values()) else ""
             unknown = ", ".join(units.structure.unknown)
             among += f"; operators that are not understood keep all units around them: {unknown}" if unknown else ""
@@ -106,6 +106,13 @@ class Units(Joint):
 
     def __repr__(self) -> str:
         return f"Units({sum(len(pieces[0].indices) for pieces in self.families)} of {len(self.names)} parameters)"
+
+
+def _pinned(units: UnitMap) -> str:
+    """Return why a model has no units that can be removed, for the first of those that are no inputs or outputs."""
+    pinned = [f for f in units.families if f.pins and not any(why.startswith("it is a dimension of") for why in f.pins)]
+    reasons = ", ".join(f"{f.name} stays whole, since {f.pins[0]}" for f in pinned[:3])
+    return f"there is none: {reasons}" if reasons else "there is none"
 
 
 def _computed(without: Mapping[str, Collection[Axis]]) -> str:

@@ -82,7 +82,8 @@ class Recurrence(OperatorRule):
         gates, first, time = call["gates"], call["first"], call["time"]
         began = call.get("cells") or first  # the cells before the first step
         reads = self._by_gate(call["weight"].nonzero, 0)  # (gates, cells, states)
-        shows = call["projection"].nonzero if call.get("projection") else torch.eye(reads.shape[1])  # (states, cells)
+        every = torch.eye(reads.shape[1], dtype=reads.dtype)
+        shows = call["projection"].nonzero if call.get("projection") else every  # (states, cells)
         edges = [(some @ shows > 0).float() for some in (reads.sum(0), reads[self.candidate])]  # (cells, cells)
 
         bias = self._by_gate(call["bias"].nonzero, 0)[self.candidate] if call.get("bias") else 0
