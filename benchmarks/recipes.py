@@ -7,8 +7,8 @@ mean over all cases, and the mean rank. Nothing here looks at test rows.
 
     python benchmarks/recipes.py --folder FOLDER_WITH_DATA
 
-FOLDER has mnist-train.parquet and mnist-test.parquet, isolet/isolet-train.parquet and coil20/coil20.npz; data that
-are not there are left out. Every run is appended to --out, and started again
+FOLDER has mnist-train.parquet, isolet/isolet-train.parquet, coil20/coil20.npz, r8/r8-train.parquet and
+cifar10/cifar10-train.parquet; data that are not there are left out. Every run is appended to --out, and started again
 it goes on there.
 """
 
@@ -17,13 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 
+from torchlasso.control import steering
 from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.options import Options
 from torchlasso.runs.recipes import completed, nothing_given
@@ -36,7 +39,10 @@ FILES = {
     "mnist": "mnist-train.parquet",
     "isolet": "isolet/isolet-train.parquet",
     "coil20": "coil20/coil20.npz",
+    "r8": "r8/r8-train.parquet",
+    "cifar10": "cifar10/cifar10-train.parquet",
 }
+GIVEN = {"r8": {"max_length": 32}}  # options besides
 # (data, network, epochs): 100 to 1,650 steps
 LENGTHS = [("digits", "lenet-5", 10), ("digits", "lenet-5", 40)]
 LENGTHS += [("digits", "mlp", epochs) for epochs in (10, 40, 150)]
@@ -47,6 +53,9 @@ LENGTHS += [("coil20", "cnn", 10)]
 # 2,000 to 9,420 steps
 LENGTHS += [("digits", "lenet-5", 200), ("digits", "mlp", 600), ("mnist", "lenet-300-100", 60)]
 LENGTHS += [("mnist", "lenet-5", 20), ("isolet", "mlp", 150)]
+# other kinds of networks
+LENGTHS += [("r8", "transformer:dim=64", 6), ("r8", "text-cnn:dim=64,filters=50", 6)]
+LENGTHS += [("cifar10", "resnet-20:width=8", 6)]
 ZEROS = (0.9, 0.97)
 # (data, network, epochs, share of the FLOPs)
 UNITS = [("digits", "cnn", 40, 0.3), ("mnist", "cnn", 4, 0.3), ("coil20", "cnn", 10, 0.3), ("isolet", "mlp", 10, 0.2)]
@@ -59,6 +68,7 @@ def by_density(target: dict[str, Any]) -> float:
 
 
 LATENT: dict[str, Any] = {"recipe": "latent"}
+ONE_LAM = "one λ for all tensors"  # also for those whose weights start large
 CANDIDATES: dict[str, dict[str, Any]] = {
     "proximal": {"recipe": "proximal"},
     "proximal, 3e-3": {"recipe": "proximal", "lr": 3e-3},
@@ -73,6 +83,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "not reweighted": {**LATENT, "reweight": 0.0},
     "hold 0.4": {**LATENT, "hold": 0.4},
     "dropout 0.1": {**LATENT, "input_dropout": 0.1},
+    ONE_LAM: LATENT,
 }
 
 
@@ -114,15 +125,18 @@ def cases() -> Iterator[Case]:
         yield Case(data, model, epochs, {"flops": share, "over": "units"})
 
 
-def run(case: Case, candidate: dict[str, Any], seed: int, reader: Reader) -> float:
+def run(case: Case, name: str, seed: int, reader: Reader) -> float:
     """Train once, and return the error on the validation rows."""
+    candidate = CANDIDATES[name]
     given = {"data": reader.source(case.data), "model": case.model, "epochs": case.epochs, "seed": seed}
+    given |= GIVEN.get(case.data, {})
     chosen = {name: value(case.target) if callable(value) else value for name, value in candidate.items()}
     options = Options(**completed({**nothing_given(), **given, **case.target, **chosen}))
     inputs, rows = reader.rows(options, (case.data, seed))
     experiment = Experiment(options, inputs)
     model = experiment.build_model()
-    trainer = experiment.trainer(model, rows.train).trainer
+    with mock.patch.object(steering, "weigh_large_") if name == ONE_LAM else nullcontext():
+        trainer = experiment.trainer(model, rows.train).trainer
     try:
         for _ in range(case.epochs):
             trainer.run_epoch()
@@ -136,6 +150,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="with the data sets, besides digits")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, nargs="+", help="only the cases with so many")
+    parser.add_argument("--data", nargs="+", choices=FILES, default=list(FILES), metavar="DATA", help="only these")
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES), metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recipes.jsonl")
     args = parser.parse_args()
@@ -147,7 +162,7 @@ def main() -> None:
     def error(case: Case, name: str, seed: int) -> float:
         key = json.dumps([*case, name, seed], ensure_ascii=False)
         if key not in known:
-            known[key] = run(case, CANDIDATES[name], seed, reader)
+            known[key] = run(case, name, seed, reader)
             with args.out.open("a") as file:
                 file.write(json.dumps({"run": key, "error": known[key]}, ensure_ascii=False) + "\n")
         return known[key]
@@ -156,7 +171,9 @@ def main() -> None:
     print("|---|" + "---|" * len(names))
     table = []
     for case in cases():
-        if reader.source(case.data) is None or case.epochs not in (args.epochs or [case.epochs]):
+        if case.data not in args.data or reader.source(case.data) is None:
+            continue
+        if case.epochs not in (args.epochs or [case.epochs]):
             continue
         found = {(seed, name): error(case, name, seed) for seed in args.seeds for name in names}
         table.append([100 * mean(found[seed, name] for seed in args.seeds) for name in names])

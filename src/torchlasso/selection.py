@@ -77,6 +77,8 @@ _UNPENALISED: GroupKey = (-1, None)
 
 # The keys of a group whose λ a weight decay of other weights is tied to, for their ratio, and of these weights.
 RATIO, LATER = "decay_ratio", "decays"
+# The key of a group that has tables of embeddings among its parameters: for each of them, whether it is one.
+TABLES = "tables"
 
 
 def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, lam: float) -> list[Group]:
@@ -91,7 +93,8 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         lam: λ ≥ 0, the strength; the objective is mean loss + λ·penalty.
 
     Returns:
-        Groups ``{"params", "names", "penalty", "lam"}``, the penalised ones first, then one with ``penalty`` None.
+        Groups ``{"params", "names", "penalty", "lam"}``, the penalised ones first, then one with ``penalty`` None. A
+        penalised group with weights of ``nn.Embedding`` has ``tables``, too: for each parameter whether it is one.
         Under :class:`torchlasso.Inputs`, one more: all other weights that no rule matches, with a ``weight_decay`` tied
         to λ, without which they would grow and undo the penalty.
 
@@ -117,6 +120,7 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
     computed, left_out = computed_from(model), _LeftOut()
     parents = {child: module for module in model.modules() for child in module.children()}
     others: list[tuple[str, nn.Parameter]] = []  # the weights that no rule matches
+    tables: set[nn.Parameter] = set()
     for name, module, parameter in named_parameters(model):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run the model once on an input before param_groups")
@@ -138,6 +142,11 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         group = groups.setdefault(key, {"params": [], "names": [], "penalty": key[1], "lam": strength})
         group["params"].append(parameter)
         group["names"].append(name)
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            tables.add(parameter)
+    for group in groups.values():
+        if group["penalty"] is not None and not tables.isdisjoint(group["params"]):
+            group[TABLES] = [p in tables for p in group["params"]]
     _complain_of_idle_rules(model, rules, taken)
     for group in groups.values():
         over = None if group["penalty"] is None else group["penalty"].over

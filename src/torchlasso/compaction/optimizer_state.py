@@ -105,7 +105,7 @@ class Slicing:
             raise RuntimeError(f"the layers of one group no longer have the same layout, which {penalty} needs")
         before = [self._in_old_shape(p) for p in params]
         new = fitted[0].with_blocks(fitted[0].over.sliced(before, params, lambda i, dim: self._stays(params[i], dim)))
-        full = group.setdefault("full_scales", [1.0] * len(params))
+        full = group.setdefault("full_scales", [1.0] * len(params))  # as in control.protection
         for i in changed:
             ratio = float(penalty.over.weights(before[i])) / float(new.over.weights(params[i]))
             group["lam_scales"][i] *= ratio

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from torchlasso.control.closing import Closing
+from torchlasso.control.protection import is_protected
 from torchlasso.distributed.sharding import local
 from torchlasso.selection import Group
 
@@ -55,8 +56,7 @@ def _reason(target: Missed, excess: float) -> str:
     closed = target.closing is not None and target.closing.held
     if not closed and any(group["held"] for group, _, _ in target.steered()):
         return "the zeros were held before its last step: give it the number of steps before the hold, Hold.start"
-    scales = [scale for group, _, _ in target.steered() for scale in group["lam_scales"]]
-    if too_much and min(scales, default=1.0) < 1:
+    if too_much and any(is_protected(group) for group, _, _ in target.steered()):
         return "a layer that would have become empty was kept (allow_empty=False)"
     if target.exact:
         if too_much:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, check_positive
+from torchlasso.control.start_sizes import SIZES
 from torchlasso.distributed.sharding import whole
 from torchlasso.optim import Proximal
 from torchlasso.optim.controller import LambdaController
@@ -21,10 +23,11 @@ from torchlasso.selection import Group
 class Reweighted(LambdaController):
     """The reweighted lasso: λ of each block times (θ/(r+θ))^q, r the block's magnitude after the last step.
 
-    A zero has the whole λ and a large block hardly any, so large blocks are not shrunk as L1 would shrink them. With
-    q = 1 and L1 the stationary points are those of the log-sum penalty; each step is still convex (Candès, Wakin and
-    Boyd 2008). With a ``reference``, the weights come from its magnitudes instead and stay fixed: the adaptive lasso
-    (Zou 2006).
+    A zero has the whole λ and a large block hardly any, so large blocks are not shrunk as L1 would shrink them. With q
+    = 1 and L1 the stationary points are those of the log-sum penalty; each step is still convex (Candès, Wakin and Boyd
+    2008). With a ``reference``, the weights come from its magnitudes instead and stay fixed: the adaptive lasso (Zou
+    2006). Where a target in the latent form makes λ of a tensor larger, since its weights start unusually large, θ is
+    as many times larger.
 
     Args:
         optimizer: whose λ is controlled.
@@ -82,10 +85,12 @@ class Reweighted(LambdaController):
             self._known.update(group["params"])
         for group, penalty in groups if source is None else new:  # the weights of a reference hold once and for all
             over = penalty.over
+            sizes = dict(zip(group["params"], group.get(SIZES) or [1.0] * len(group["params"]), strict=True))
             for params in over.together(group["params"]):
                 if source is None or all(p in source for p in params):
                     if source is None and group["form"] == "latent":
-                        self.optimizer.weights[params[0]] = self.weighting  # computed in the step
+                        weighting = replace(self.weighting, theta=self.theta * sizes[params[0]])
+                        self.optimizer.weights[params[0]] = weighting  # computed in the step
                         continue
                     tensors = [p if source is None else source[p].to(p) for p in params]
                     # the weights of joint blocks are kept with their first parameter
@@ -98,6 +103,7 @@ class Reweighted(LambdaController):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._weigh(self.reference)  # θ follows the sizes, which are in the groups of the optimizer that was loaded
         params = [p for group, _ in self._groups() for p in group["params"]]
         for p, weights in zip(params, state["weights"], strict=True):
             if weights is not None:

@@ -1,0 +1,198 @@
+"""Tensors whose weights start unusually large: λ of a target in the latent form is as much larger there."""
+
+import io
+
+import pytest
+import torch
+from torch import nn
+
+import torchlasso as tl
+from torchlasso.control import steering
+from torchlasso.control.start_sizes import UNUSUAL, relative_size
+
+WORDS, SIZE, STEPS = 500, 32, 150
+LAYERS = [
+    nn.Linear(300, 20),
+    nn.Conv1d(20, 30, 5),
+    nn.Conv2d(20, 30, 3),
+    nn.Conv2d(32, 32, 3, groups=32),
+    nn.Conv3d(4, 8, 3),
+    nn.ConvTranspose2d(20, 30, 3),
+    nn.LSTM(20, 40, num_layers=2),
+    nn.GRU(20, 40),
+    nn.MultiheadAttention(32, 4),
+    nn.TransformerEncoderLayer(32, 4, 64),
+]
+INITIALISATIONS = {
+    "kaiming_normal_": lambda w: nn.init.kaiming_normal_(w),
+    "kaiming_uniform_": lambda w: nn.init.kaiming_uniform_(w),
+    "xavier_normal_": lambda w: nn.init.xavier_normal_(w, gain=5 / 3),
+    "orthogonal_": lambda w: nn.init.orthogonal_(w, gain=2**0.5),
+    "trunc_normal_": lambda w: nn.init.trunc_normal_(w, std=0.02),
+    "zeros_": nn.init.zeros_,
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_the_usual_layers_are_not_large(layer):
+    sizes = [relative_size(w) for w in layer.parameters() if w.dim() > 1]
+    assert sizes
+    assert max(sizes) < UNUSUAL
+
+
+@pytest.mark.parametrize("name", INITIALISATIONS)
+def test_the_usual_initialisations_are_not_large(name):
+    torch.manual_seed(0)
+    assert relative_size(INITIALISATIONS[name](torch.empty(256, 128))) < UNUSUAL
+
+
+@pytest.mark.parametrize("size", [4, 64, 512])
+def test_an_embedding_is_large(size):
+    torch.manual_seed(0)
+    found = relative_size(nn.Embedding(2000, size).weight)
+    assert found == pytest.approx((3 * size) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "w", [torch.ones(5), torch.ones(0, 3), torch.ones(3, 4, device="meta"), 0.02 * torch.randn(1, 197, 768)], ids=str
+)
+def test_vectors_empty_tensors_and_positions_are_not_large(w):
+    assert relative_size(w) < UNUSUAL
+
+
+class Texts(nn.Module):
+    """The mean of embedded words, and two layers behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(WORDS, SIZE)
+        self.layers = nn.Sequential(nn.Linear(SIZE, 64), nn.ReLU(), nn.Linear(64, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(self.embedding(x).mean(dim=1))
+
+
+def texts(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Texts of ten words, most of them rare, whose class is that of the words below 20: even or odd."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(2, (count,), generator=generator)
+    x = torch.randint(20, WORDS, (count, 10), generator=generator)
+    x[:, :4] = 2 * torch.randint(10, (count, 4), generator=generator) + y[:, None]
+    return x, y
+
+
+def optimizer_of(model: nn.Module, lam: float = 0.05) -> tl.ProxAdam:
+    return tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=lam), lr=5e-3, form="latent")
+
+
+def controls_of(optimizer: tl.ProxAdam, reweighted: bool = True) -> list[tl.LambdaController]:
+    held = tl.Hold(optimizer, STEPS, 0.25)
+    target = tl.TargetSparsity(optimizer, 0.97, steps=held.start)
+    return [target, *([tl.Reweighted(optimizer, theta=0.2)] if reweighted else []), held]
+
+
+def train(model, optimizer, controls, steps) -> None:
+    x, y = texts(1000, 1)
+    for step in steps:
+        rows = torch.arange(50 * step, 50 * step + 50) % len(x)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+        for control in controls:
+            control.step()
+
+
+def error_of(model: nn.Module) -> float:
+    x, y = texts(1000, 2)
+    return (model(x).argmax(dim=1) != y).float().mean().item()
+
+
+@pytest.mark.parametrize("reweighted", [True, False])
+def test_the_layers_behind_an_embedding_stay(reweighted):
+    torch.manual_seed(0)
+    model = Texts()
+    optimizer = optimizer_of(model)
+    train(model, optimizer, controls_of(optimizer, reweighted), range(STEPS))
+    left = {name: p.count_nonzero().item() / p.numel() for name, p in model.named_parameters() if p.dim() > 1}
+    assert error_of(model) < 0.1
+    assert left["layers.0.weight"] > left["embedding.weight"]
+    assert sum(p.count_nonzero().item() for p in model.parameters() if p.dim() > 1) == pytest.approx(
+        0.03 * 18_176, abs=2
+    )
+
+
+def test_a_resume_keeps_the_sizes():
+    torch.manual_seed(0)
+    model = Texts()
+    optimizer = optimizer_of(model)
+    controls = controls_of(optimizer)
+    train(model, optimizer, controls, range(60))
+    file = io.BytesIO()
+    torch.save([each.state_dict() for each in (model, optimizer, *controls)], file)
+    train(model, optimizer, controls, range(60, STEPS))
+
+    file.seek(0)
+    torch.manual_seed(1)
+    other = Texts()
+    with torch.no_grad():
+        other.embedding.weight.mul_(7)  # sizes are those of the start, whatever the weights are before a resume
+    again = optimizer_of(other)
+    controls = controls_of(again)
+    for each, state in zip((other, again, *controls), torch.load(file), strict=True):
+        each.load_state_dict(state)
+    train(other, again, controls, range(60, STEPS))
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+
+
+def test_a_second_target_and_new_groups():
+    model = Texts()
+    optimizer = tl.ProxAdam([model.layers[0].weight], penalty=tl.L1(), lam=0.05, lr=5e-3, form="latent")
+    controls_of(optimizer)
+    control = tl.TargetSparsity(optimizer, 0.9, steps=STEPS)
+    optimizer.add_param_group({"params": [model.embedding.weight], "penalty": tl.L1(), "lam": 0.05})
+    optimizer.step()
+    control.step()
+    size = relative_size(model.embedding.weight)  # nothing says that it is a table
+    assert [group["lam_scales"] for group in optimizer.param_groups] == [[1.0], [pytest.approx(size)]]
+
+
+@pytest.mark.parametrize("std", [1.0, 0.14, 0.01])
+def test_tables_are_relative_to_the_other_weights(std):
+    torch.manual_seed(0)
+    model = Texts()
+    nn.init.normal_(model.embedding.weight, std=std)
+    groups = tl.param_groups(model, [tl.Rule("embedding.*", tl.L1()), tl.Rule("*", tl.L1())], lam=0.05)
+    assert [group.get("tables") for group in groups] == [[True], None, None]
+    optimizer = tl.ProxAdam(groups, lr=5e-3, form="latent")
+    controls_of(optimizer)
+    others = torch.cat([model.layers[i].weight.detach().flatten() for i in (0, 2)]).square().mean().sqrt().item()
+    table = model.embedding.weight.detach().square().mean().sqrt().item()
+    assert optimizer.param_groups[0]["lam_scales"] == [pytest.approx(max(1.0, table / others))]
+    assert optimizer.param_groups[1]["lam_scales"] == [1.0, 1.0]
+    assert optimizer.weights[model.embedding.weight].theta == pytest.approx(0.2 * max(1.0, table / others))
+
+
+def test_a_table_alone_is_relative_to_nothing():
+    table = nn.EmbeddingBag(200, 8)
+    optimizer = tl.ProxAdam(tl.param_groups(table, tl.L1(), lam=0.05), form="latent")
+    tl.TargetSparsity(optimizer, 0.9, steps=STEPS)
+    assert optimizer.param_groups[0]["lam_scales"] == [pytest.approx(relative_size(table.weight))]
+
+
+@pytest.mark.parametrize("form", ["proximal", "latent"])
+def test_without_a_target_or_in_the_default_form_lam_is_as_given(form):
+    model = Texts()
+    optimizer = tl.ProxAdam(tl.param_groups(model, tl.L1(), lam=0.05), lr=5e-3, form=form)
+    tl.Reweighted(optimizer)
+    if form == "proximal":
+        tl.TargetSparsity(optimizer, 0.9, steps=STEPS)
+    assert {scale for group in optimizer.param_groups for scale in group["lam_scales"]} == {1.0}
+
+
+def test_with_one_lam_for_all_they_go(monkeypatch):
+    monkeypatch.setattr(steering, "weigh_large_", lambda groups: None)
+    torch.manual_seed(0)
+    model = Texts()
+    optimizer = optimizer_of(model)
+    train(model, optimizer, controls_of(optimizer), range(STEPS))
+    assert error_of(model) > 0.2
