@@ -60,6 +60,27 @@ def test_the_figures_are_those_of_their_definitions(classes: int) -> None:
     assert table.diag().sum() == (guess == y).sum()
 
 
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("digits", [0, 3])  # without any, most outputs are ties
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_the_figures_are_those_of_scikit_learn(classes: int, digits: int) -> None:
+    outputs, y = sample(60, classes, seed=classes)
+    outputs = outputs.round(decimals=digits).double()
+    outputs[:, 1] -= 3.0 * (classes > 3)  # a class that is hardly predicted
+    found, guess, likely = judged(outputs, y), outputs.argmax(dim=1), outputs.softmax(dim=1)
+    values = {key: score.value for key, score in found.scores.items()}
+    assert values["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(y, guess), rel=1e-12)
+    assert values["macro_f1"] == pytest.approx(metrics.f1_score(y, guess, average="macro"), rel=1e-12)
+    area = metrics.roc_auc_score(y, likely if classes > 2 else likely[:, 1], multi_class="ovr")
+    assert values["auc"] == pytest.approx(area, rel=1e-12)
+    assert found.confusion == tuple(map(tuple, metrics.confusion_matrix(y, guess).tolist()))
+    parts = metrics.precision_recall_fscore_support(y, guess, zero_division=math.nan)
+    for each, *theirs, support in zip(found.classes, *parts, strict=True):
+        ours = [math.nan if part is None else part for part in (each.precision, each.recall, each.f1)]
+        assert ours == pytest.approx(theirs, rel=1e-12, nan_ok=True)
+        assert each.support == support
+
+
 def test_the_balanced_error_of_each_epoch_is_that_of_the_figures() -> None:
     outputs, y = sample(classes=5)
     value = judged(outputs, y).scores["balanced_accuracy"].value

@@ -1,14 +1,17 @@
-"""The quality of a classifier, by scikit-learn."""
+"""The quality of a classifier.
+
+The figures are those of scikit-learn, which the tests compare them with. They are computed here from one matrix of
+counts and from ranks: scikit-learn checks its arguments in each call, for longer than a small part takes.
+"""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn import config_context, metrics
+from scipy import stats
 from torch import Tensor
 
 from torchlasso.runs.quality import intervals
@@ -33,37 +36,29 @@ def scores_of(outputs: Tensor, y: Tensor, wanted: Sequence[str], *, sampled: boo
     table = confusion_of(truth, guess, likely.shape[1])
     computed = {
         "error": lambda: _error(table),
-        "balanced_accuracy": lambda: _balanced(truth, guess, table),
-        "macro_f1": lambda: _macro_f1(truth, guess, table if sampled else None),
+        "balanced_accuracy": lambda: _balanced(table),
+        "macro_f1": lambda: _macro_f1(table, sampled),
         "auc": lambda: _auc(truth, likely, sampled),
         "log_loss": lambda: _log_loss(outputs, y),
         "calibration_error": lambda: Score(calibration_error(truth == guess, likely.max(axis=1))),
     }
-    with config_context(skip_parameter_validation=True):  # it would take longer than the figures of a small part
-        return {key: computed[key]() for key in wanted}
+    return {key: computed[key]() for key in wanted}
 
 
 def confusion_of(truth: NDArray[np.int64], guess: NDArray[np.int64], classes: int) -> Counts:
     """Return the number of rows by class and prediction, (classes, classes)."""
-    with warnings.catch_warnings():  # of data with a single class
-        warnings.simplefilter("ignore")
-        found: Counts = metrics.confusion_matrix(truth, guess, labels=range(classes))
-    return found
+    return np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
 
 
 def by_class(table: Counts, names: Sequence[str]) -> tuple[ClassScore, ...]:
     """Return precision, recall and F1 of each class, from its confusion matrix, (classes, classes)."""
-    cells = np.indices(table.shape).reshape(2, -1)
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        *cells, labels=range(len(table)), sample_weight=table.ravel(), zero_division=np.nan
-    )
-    guessed = table.sum(axis=0)
+    right, support, guessed = np.diag(table), table.sum(axis=1), table.sum(axis=0)
     return tuple(
         ClassScore(
             name,
-            _known(float(precision[k])),
-            _known(float(recall[k])),
-            _known(float(f1[k])),
+            _share(right[k], guessed[k]),
+            _share(right[k], support[k]),
+            _share(2 * right[k], support[k] + guessed[k]),
             support=int(support[k]),
             predicted=int(guessed[k]),
         )
@@ -85,8 +80,8 @@ def calibration_error(right: NDArray[np.bool_], confidence: Figures) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value
+def _share(count: int, of: int) -> float | None:
+    return float(count / of) if of else None
 
 
 def _error(table: Counts) -> Score:
@@ -95,16 +90,16 @@ def _error(table: Counts) -> Score:
     return Score(wrong / rows, *intervals.of_share(wrong, rows))
 
 
-def _balanced(truth: NDArray[np.int64], guess: NDArray[np.int64], table: Counts) -> Score:
-    with warnings.catch_warnings():  # of predicted classes without rows, which no recall is affected by
-        warnings.simplefilter("ignore")
-        value = float(metrics.balanced_accuracy_score(truth, guess))
+def _balanced(table: Counts) -> Score:
+    rows = table.sum(axis=1)
+    value = float((np.diag(table)[rows > 0] / rows[rows > 0]).mean())
     return Score(value, *intervals.of_balanced_accuracy(table))
 
 
-def _macro_f1(truth: NDArray[np.int64], guess: NDArray[np.int64], table: Counts | None) -> Score:
-    value = float(metrics.f1_score(truth, guess, average="macro", zero_division=0))
-    limits = None if table is None or len(table) > MOST else intervals.of_macro_f1(table)
+def _macro_f1(table: Counts, with_interval: bool) -> Score:
+    either = table.sum(axis=0) + table.sum(axis=1)  # a class without rows and predictions has no F1
+    value = float((2 * np.diag(table)[either > 0] / either[either > 0]).mean())
+    limits = intervals.of_macro_f1(table) if with_interval and len(table) <= MOST else None
     return Score(value, *(limits or ()))
 
 
@@ -114,10 +109,20 @@ def _auc(truth: NDArray[np.int64], likely: Figures, with_interval: bool) -> Scor
     if not counts.all() or not 1 < len(counts) <= MOST:
         return Score(None)
     if len(counts) > 2:
-        value = float(metrics.roc_auc_score(truth, likely, multi_class="ovr", labels=range(len(counts))))
+        value = float(np.mean([_area(truth == k, column) for k, column in enumerate(likely.T)]))
         return Score(value, *((with_interval and intervals.of_mean_auc(truth, likely)) or ()))
-    value = float(metrics.roc_auc_score(truth, likely[:, 1]))
+    value = _area(truth == 1, likely[:, 1])
     return Score(value, *(intervals.of_auc(value, int(counts[1]), int(counts[0])) or ()))
+
+
+def _area(positive: NDArray[np.bool_], values: Figures) -> float:
+    """Return the share of pairs of a positive and a negative row in which the positive one has the larger value.
+
+    Ties count half. The ranks of the positive rows add up to their number of pairs, among themselves too.
+    """
+    count = int(positive.sum())
+    pairs = float(stats.rankdata(values)[positive].sum()) - count * (count + 1) / 2
+    return pairs / (count * (len(values) - count))
 
 
 def _log_loss(outputs: Tensor, y: Tensor) -> Score:

@@ -1,4 +1,4 @@
-"""Judge a model by its outputs; scikit-learn is imported when there is something to judge."""
+"""Judge a model by its outputs; scikit-learn and scipy are imported when there is something to judge."""
 
 from __future__ import annotations
 
