@@ -10,6 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 LARGEST = 2**63 - 1  # of whole numbers
+_HINTS: dict[type, dict[str, Any]] = {}  # the types of the fields of each class
 NEWER = {"newer": True}  # the metadata of a field that files of earlier versions do not have
 
 
@@ -25,7 +26,9 @@ def parse_record(cls: type[T], entries: Any, origin: str) -> T:
     """
     if not isinstance(entries, dict):
         raise ValueError(f"{origin} is damaged: it has {briefly(entries)} in the place of an object")
-    hints = get_type_hints(cls)
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls)  # reads every annotation from its text
+    hints = _HINTS[cls]
     values = {}
     for field in fields(cls):  # type: ignore[arg-type]
         if field.name in entries:
