@@ -20,6 +20,7 @@ SIZE = (5.0, 3.2)  # inches: the width of a phone, so that the text is legible t
 WIDE, HIGH = 640, 560  # the most screen pixels for an image
 LARGEST = 8  # the most screen pixels for one pixel of an image
 VARIABLES = {light: variable(name) for name, (light, _) in PALETTE.items()}
+NO_LAYOUT = {"figure.autolayout": False, "figure.constrained_layout.use": False}
 CLEANING = (
     (r"^.*?(?=<svg)", ""),  # the XML declaration and the document type
     (r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>|<title>.*?</title>", ""),
@@ -47,7 +48,8 @@ def embedded(axes: Axes, name: str, label: str) -> str:
     """
     figure: Any = axes.figure
     buffer = io.StringIO()
-    with module().rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none"}):
+    with module().rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none", **NO_LAYOUT}):
+        _lay_out(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     for pattern, new in CLEANING:
@@ -55,6 +57,15 @@ def embedded(axes: Axes, name: str, label: str) -> str:
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub("#[0-9a-f]{6}", lambda found: VARIABLES.get(found[0], found[0]), text)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).strip()
+
+
+def _lay_out(figure: Any) -> None:
+    """Lay a figure out for SVG, so that it is drawn once: ``savefig`` would draw all of it first, to lay it out."""
+    module("matplotlib.backends.backend_svg").FigureCanvasSVG(figure)  # texts are measured as SVG draws them
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def places(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
