@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import joblib
@@ -126,11 +127,17 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert not [link for link in remote if not link.startswith("https://squidfunk.github.io")]  # "made with"
 
 
+@cache
+def sources() -> dict[Path, ast.Module]:
+    """Return the syntax trees of all files of the package."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "src").rglob("*.py"))}
+
+
 def test_docstrings_name_things_instead_of_asking() -> None:
     dialect = ("What", "Which", "How", "Whether", "Where", "When", "Who", "Those", "That")
     found = []
-    for path in sorted((ROOT / "src").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in sources().items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 first = (ast.get_docstring(node) or "-").split()[0].strip(",.:")
                 found += [f"{path.name}: {getattr(node, 'name', 'module')}"] if first in dialect else []
@@ -140,8 +147,7 @@ def test_docstrings_name_things_instead_of_asking() -> None:
 def test_no_two_classes_share_a_name() -> None:
     """Type aliases count as classes; names of one letter are type variables."""
     places: dict[str, set[str]] = {}
-    for path in sorted((ROOT / "src").rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for path, tree in sources().items():
         names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
         aliases = (node.targets[0] for node in tree.body if isinstance(node, ast.Assign))
         names += [target.id for target in aliases if isinstance(target, ast.Name) and not target.id.isupper()]
@@ -156,9 +162,9 @@ def test_no_two_functions_share_a_name() -> None:
     """A public name of a package is called through it, such as ``figures.save``; a command is a call."""
     public = {name for names in public_names().values() for name in names} | {"register"}  # one for each registry
     places: dict[str, set[str]] = {}
-    for path in sorted((ROOT / "src").rglob("*.py")):
+    for path, tree in sources().items():
         if path.parent.name != "cli":
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for node in tree.body:
                 if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                     places.setdefault(node.name, set()).add(path.relative_to(ROOT).as_posix())
     shared = {name: sorted(files) for name, files in places.items() if len(files) > 1}
