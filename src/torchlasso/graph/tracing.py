@@ -89,12 +89,17 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, known: Callable[[Any]
             f"{SHARDED if any_sharded(model.parameters()) else reason_of(error)}"
         ) from error
     made = [value for value in _values(program) if isinstance(value, Tensor)]
-    if made and not any(value.numel() for value in made):  # then any two models compute the same
+    if made and all(map(_is_empty, made)):  # then any two models compute the same
         raise ValueError(
             f"{type(model).__name__} returns no numbers for the example inputs: give at least one row, such as "
             f"x[:2]; got {', '.join(str(tuple(value.shape)) for value in made)}"
         )
     return replace(_read(model, program, args, kwargs, precision), single=single, outputs=outputs, alike=alike)
+
+
+def _is_empty(value: Tensor) -> bool:
+    """Return True if a size is zero; one that depends on the values of the inputs need not be."""
+    return any(isinstance(size, int) and size == 0 for size in value.shape)
 
 
 def _values(program: ExportedProgram) -> list[Any]:
