@@ -77,33 +77,19 @@ def one_registry() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def operators_listed_once() -> Iterator[None]:
-    """Let torch list its operators once, and again when there are more: each decomposition would list them 50 times.
-
-    It asks each operator of each library, too, if it can be kept whole.
-    """
+    """Let torch list its operators once, and again when there are more: each decomposition would list them 50 times."""
     from torch._export import utils
 
     listed, list_them = list[str](), utils._materialize_cpp_cia_ops
-    found, find_them = dict[str, tuple[int, set[object]]](), utils._collect_all_valid_cia_ops_for_namespace
 
     def list_new_ones() -> None:
         names = torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd")
         if names != listed:
             list_them()
             listed[:] = names
-            found.clear()
-
-    def find_new_ones(library: torch._ops._OpNamespace) -> set[object]:
-        list_new_ones()
-        size = len(vars(library))  # it grows with each operator that is used or defined
-        if library.name not in found or found[library.name][0] != size:
-            operators = find_them(library)
-            found[library.name] = len(vars(library)), operators
-        return found[library.name][1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, "_materialize_cpp_cia_ops", list_new_ones)
-        patch.setattr(utils, "_collect_all_valid_cia_ops_for_namespace", find_new_ones)
         yield
 
 
