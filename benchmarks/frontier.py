@@ -65,11 +65,12 @@ class Recipe:
     form: str = "proximal"  # or "latent"
     hold: float = 0.25  # in the latent form, the share of the epochs in which the zeros are held
     input_dropout: float = 0.0
+    sharpness: float = 0.0  # ρ of adaptive sharpness-aware minimisation, whose steps take two gradients; 0: without
     seed: int = 0
 
     @property
     def total(self) -> int:
-        return self.teacher + self.epochs + self.refit
+        return self.teacher + self.epochs * (2 if self.sharpness else 1) + self.refit
 
 
 # Chosen by trials on validation images, which docs/results describes.
@@ -98,6 +99,34 @@ class Dressed(nn.Module):
                     x = nn.functional.dropout(x, self.dropout, self.training)
                 x = module(x)
         return x.float()
+
+
+class SharpnessAware(Trainer):
+    """A trainer by adaptive SAM (Kwon et al. 2021), whose gradients are those at w + ρ·w²g/‖w·g‖, g that at w.
+
+    Zeros stay zeros there. Both gradients are of the same batch with the same dropout.
+    """
+
+    rho = 0.0
+
+    def _losses(self, inputs: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        weights = [p for p in self.model.parameters() if p.dim() > 1]
+        state = torch.get_rng_state()
+        grads = torch.autograd.grad(super()._losses(inputs, rows)[1], weights)
+        torch.set_rng_state(state)
+        with torch.no_grad():
+            norm = torch.stack([(w * g).square().sum() for w, g in zip(weights, grads, strict=True)]).sum().sqrt()
+            self.kept = [(w, w.clone()) for w in weights]
+            for w, g in zip(weights, grads, strict=True):
+                w += self.rho * w.square() * g / (norm + 1e-12)
+        return super()._losses(inputs, rows)
+
+    @torch.no_grad()
+    def go_back(self, optimizer: tl.ProxAdam, *_: object) -> None:
+        """Restore the weights, for the optimizer's step."""
+        for w, kept in self.kept:
+            w.copy_(kept)
+        optimizer.accept_written()
 
 
 def main() -> None:
@@ -170,6 +199,9 @@ def train(recipe: Recipe, rows: Rows, judge: Rows, folder: Path) -> dict:
     else:
         optimizer = tl.ProxAdam(groups, lr=recipe.lr, form=recipe.form, fused=True)
     trainer = _trainer(recipe, model, optimizer, rows, recipe.epochs, recipe.dropout, term)
+    if isinstance(trainer, SharpnessAware):
+        trainer.rho = recipe.sharpness
+        optimizer.register_step_pre_hook(trainer.go_back)
     trainer.controls = _controls(recipe, optimizer, trainer.steps)
     if recipe.input_dropout:
         trainer.regularisation = Regularisation([InputDropout.fit(rows[0], recipe.input_dropout)])
@@ -231,7 +263,9 @@ def _trainer(
     if isinstance(optimizer, tl.ProxAdam) and recipe.form == "latent":
         plan = replace(plan, schedule="wsd", warmup=WARMUP, decay=recipe.hold)
     dressed = Dressed(model, dropout, recipe.bfloat16)
-    return Trainer(dressed, optimizer, nn.functional.cross_entropy, rows, plan, term)
+    is_sharp = recipe.sharpness and isinstance(optimizer, tl.ProxAdam)
+    kind = SharpnessAware if is_sharp else Trainer
+    return kind(dressed, optimizer, nn.functional.cross_entropy, rows, plan, term)
 
 
 def _run(trainer: Trainer) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +79,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "rate 1e-2, λ 0.02": {**LATENT, "lr": 1e-2, "lam": 0.02},
     "rate 1e-2, λ by density": {**LATENT, "lr": 1e-2, "lam": by_density},
     "λ by density": {**LATENT, "lam": by_density},
+    "λ by density, at least 0.05": {**LATENT, "lam": lambda target: max(0.05, by_density(target))},
     "λ 0.1": {**LATENT, "lam": 0.1},
     "not reweighted": {**LATENT, "reweight": 0.0},
     "hold 0.4": {**LATENT, "hold": 0.4},
@@ -117,9 +118,9 @@ class Reader:
         return self.known[1], self.known[2]
 
 
-def cases() -> Iterator[Case]:
+def cases(shares: Sequence[float]) -> Iterator[Case]:
     for data, model, epochs in LENGTHS:
-        for zeros in ZEROS:
+        for zeros in shares:
             yield Case(data, model, epochs, {"sparsity": zeros})
     for data, model, epochs, share in UNITS:
         yield Case(data, model, epochs, {"flops": share, "over": "units"})
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, nargs="+", help="only the cases with so many")
     parser.add_argument("--data", nargs="+", choices=FILES, default=list(FILES), metavar="DATA", help="only these")
+    parser.add_argument("--zeros", nargs="+", type=float, default=ZEROS, help="shares of zeros that are wanted")
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES), metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recipes.jsonl")
     args = parser.parse_args()
@@ -170,7 +172,7 @@ def main() -> None:
     print("| |", " | ".join(names), "|")
     print("|---|" + "---|" * len(names))
     table = []
-    for case in cases():
+    for case in cases(args.zeros):
         if case.data not in args.data or reader.source(case.data) is None:
             continue
         if case.epochs not in (args.epochs or [case.epochs]):

@@ -103,10 +103,10 @@ def test_where_more_epochs_are_much_better_it_is_said(name: str):
         SparseRegressor(lam=0.01, epochs=10, relaxed=True),
         SparseRegressor(lam=0.01, epochs=10, early_stopping=True),
         SparseRegressor(lam=0.01, lr=1e-4),
-        SparseRegressor(lam=0.01, epochs=10, module=lambda features, outputs: nn.Linear(features, outputs)),
+        SparseRegressor(lam=0.01, epochs=10, module=nn.Linear),
         SparseRegressorCV(epochs=10, lams=3, cv=2),
     ],
-    ids=lambda model: str(model),
+    ids=str,
 )
 def test_it_is_said_once_however_the_network_is_trained(model: Any):
     assert len(said(model.set_params(random_state=0, points=1), *linear())) == 1
