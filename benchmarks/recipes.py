@@ -136,7 +136,7 @@ def run(case: Case, name: str, seed: int, reader: Reader) -> float:
     inputs, rows = reader.rows(options, (case.data, seed))
     experiment = Experiment(options, inputs)
     model = experiment.build_model()
-    with mock.patch.object(steering, "weigh_large_") if name == ONE_LAM else nullcontext():
+    with mock.patch.object(steering, "scale_tensors_") if name == ONE_LAM else nullcontext():
         trainer = experiment.trainer(model, rows.train).trainer
     try:
         for _ in range(case.epochs):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from torchlasso.control.start_sizes import FULL_SCALES, SCALES
+from torchlasso.control.tensor_scales import FULL_SCALES, SCALES
 from torchlasso.distributed.sharding import local, totals_over_shards
 from torchlasso.penalties import Penalty
 from torchlasso.selection import Group

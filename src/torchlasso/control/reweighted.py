@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, check_positive
-from torchlasso.control.start_sizes import SIZES
+from torchlasso.control.tensor_scales import SIZES
 from torchlasso.distributed.sharding import whole
 from torchlasso.optim import Proximal
 from torchlasso.optim.controller import LambdaController

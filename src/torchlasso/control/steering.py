@@ -17,7 +17,7 @@ from torchlasso.control.latent_search import LatentSearch
 from torchlasso.control.misses import FURTHEST, TargetMissed, explanation
 from torchlasso.control.protection import protect
 from torchlasso.control.rivals import check_alone
-from torchlasso.control.start_sizes import weigh_large_
+from torchlasso.control.tensor_scales import scale_tensors_
 from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
 from torchlasso.optim.controller import LambdaController, check_steps, initial_lam
@@ -170,7 +170,7 @@ class Steered(LambdaController):
         if len(params) == len(self.unit) and all(p in self.unit for p in params):
             return
         if self.exact:
-            weigh_large_(self._groups())
+            scale_tensors_(self._groups())
         for group, _ in self._groups():
             new = [p for p in group["params"] if p not in self.unit]
             if new and not initial_lam(group):

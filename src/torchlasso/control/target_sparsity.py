@@ -42,7 +42,8 @@ class TargetSparsity(Steered):
     In the latent form, λ of a tensor whose weights start unusually large is as many times larger: that of an
     ``nn.Embedding`` in groups of :func:`torchlasso.param_groups` by its size relative to the other weights, that of
     other tensors if they start at more than three times the usual size, √(1/(3·fan-in)). With one λ for all, short
-    trainings would keep them and lose the layers behind them.
+    trainings would keep them and lose the layers behind them. For the same reason λ of single weights is in inverse
+    proportion to the rates of the groups.
 
     Args:
         optimizer: the proximal optimizer.

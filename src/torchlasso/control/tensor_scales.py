@@ -1,4 +1,4 @@
-"""The size at which the weights of a tensor start, and a λ in proportion where it is far above the usual one."""
+"""Tensors whose weights start large or move slowly: a larger λ for them, so that a target compares all weights."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torchlasso.distributed.sharding import whole
 from torchlasso.penalties import Penalty
 from torchlasso.selection import TABLES, Group
 
-# The keys of a group, each with a number for each parameter: the factors on λ and on θ of a reweighting, and the
-# factors on λ that protection, or a removal of units, changes.
+# The keys of a group, each with a number for each parameter: the sizes of its weights at the start, by which θ of a
+# reweighting is multiplied; the factors on λ; and these without the protection of layers that are nearly empty.
 SIZES, SCALES, FULL_SCALES = "sizes", "lam_scales", "full_scales"
 # Weights start at √(1/(3·fan-in)) in torch's layers, and at 1 to 3 times that by the initialisations of torch.nn.init.
 UNUSUAL = 3.0
@@ -34,23 +34,35 @@ def relative_size(w: Tensor) -> float:
     return _size([w]) * math.sqrt(3 * fan_in)
 
 
-def weigh_large_(groups: Sequence[tuple[Group, Penalty]]) -> None:
-    """Make λ of tensors whose weights start unusually large as much larger, in groups that have no sizes yet.
+def scale_tensors_(groups: Sequence[tuple[Group, Penalty]]) -> None:
+    """Make λ larger where weights start unusually large or move slowly, in groups that have no sizes yet.
 
-    A target in the latent form compares how far weights are above their thresholds, in all tensors, and a step is as
-    long in all of them. An ``nn.Embedding`` starts at 1, where a layer of 128 inputs starts at 0.05. In a training too
-    short to move weights by 1 every layer behind the embedding would go, and words that hardly occur would stay.
+    A target in the latent form compares how far weights are above their thresholds, in all tensors, and a step is about
+    as long as the learning rate. An ``nn.Embedding`` starts at 1, where a layer of 128 inputs starts at 0.05. In a
+    training too short to move weights by 1 every layer behind the embedding would go, and words that hardly occur would
+    stay. Likewise, thresholds grow by λ times the rate, so that every layer with a high rate would go and those with a
+    low one stay: λ of single weights is in inverse proportion to the rate of their group. Blocks of several weights
+    differ less from each other, and were not better with it.
     """
-    new = [group for group, penalty in groups if SIZES not in group and not penalty.over.joint]
+    new = [(group, penalty) for group, penalty in groups if SIZES not in group]
     if not new:
         return
     others = _size([p for group, _ in groups for p, is_table in _with_kind(group) if not is_table])
-    for group in new:
-        sizes = group[SIZES] = [_factor(p, is_table, others) for p, is_table in _with_kind(group)]
-        if any(size != 1 for size in sizes):
+    fastest = max(map(_rate, (group for group, _ in groups)))
+    for group, penalty in new:
+        # a block of several tensors has one threshold
+        sizes = [1.0 if penalty.over.joint else _factor(p, is_table, others) for p, is_table in _with_kind(group)]
+        slow = fastest / _rate(group) if penalty.over.single and _rate(group) else 1.0
+        group[SIZES] = sizes
+        if slow != 1 or any(size != 1 for size in sizes):
             full = group.get(FULL_SCALES) or [1.0] * len(sizes)
-            group[FULL_SCALES] = [scale * size for scale, size in zip(full, sizes, strict=True)]
-            group[SCALES] = [scale * size for scale, size in zip(group[SCALES], sizes, strict=True)]
+            group[FULL_SCALES] = [slow * scale * size for scale, size in zip(full, sizes, strict=True)]
+            group[SCALES] = [slow * scale * size for scale, size in zip(group[SCALES], sizes, strict=True)]
+
+
+def _rate(group: Group) -> float:
+    """Return the learning rate of a group before any scheduler."""
+    return float(group.get("initial_lr") or group["lr"])
 
 
 def _with_kind(group: Group) -> list[tuple[Tensor, bool]]:
@@ -72,6 +84,5 @@ def _size(tensors: Sequence[Tensor]) -> float:
     """Return the root mean square of the numbers in some tensors; 0 if they have none."""
     known = [w for w in tensors if not w.is_meta]
     count = sum(w.numel() for w in known)
-    return (
-        math.sqrt(sum(float(whole(w.detach()).abs().double().square().sum()) for w in known) / count) if count else 0.0
-    )
+    squares = sum(float(whole(w.detach()).abs().double().square().sum()) for w in known)
+    return math.sqrt(squares / count) if count else 0.0

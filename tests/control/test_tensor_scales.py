@@ -1,14 +1,16 @@
-"""Tensors whose weights start unusually large: λ of a target in the latent form is as much larger there."""
+"""Tensors whose weights start unusually large or move slowly: λ of a target in the latent form is larger there."""
 
 import io
+from typing import Any
 
 import pytest
 import torch
+from sklearn import datasets
 from torch import nn
 
 import torchlasso as tl
 from torchlasso.control import steering
-from torchlasso.control.start_sizes import UNUSUAL, relative_size
+from torchlasso.control.tensor_scales import UNUSUAL, relative_size
 
 WORDS, SIZE, STEPS = 500, 32, 150
 LAYERS = [
@@ -182,6 +184,64 @@ def test_a_table_alone_is_relative_to_nothing():
     assert optimizer.param_groups[0]["lam_scales"] == [pytest.approx(relative_size(table.weight))]
 
 
+def layers_at(model: nn.Module, rates: list[float], **options: Any) -> tl.ProxAdam:
+    """Make an optimizer with another rate for each linear layer."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    groups = [
+        {"params": [layer.weight], "penalty": tl.L1(**options), "lam": 0.05, "lr": rate}
+        for layer, rate in zip(layers, rates, strict=True)
+    ]
+    return tl.ProxAdam([*groups, {"params": [layer.bias for layer in layers], "penalty": None}], lr=5e-3, form="latent")
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_lam_is_in_inverse_proportion_to_rates(scheduled):
+    model = nn.Sequential(nn.Linear(8, 9), nn.Linear(9, 9), nn.Linear(9, 2))
+    optimizer = layers_at(model, [5e-4, 2e-3, 5e-3])
+    if scheduled:  # and so at a rate of 0
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 10))
+    controls_of(optimizer)
+    found = [group["lam_scales"] for group in optimizer.param_groups[:3]]
+    assert found == [[pytest.approx(10)], [pytest.approx(2.5)], [1.0]]
+    assert [optimizer.weights[layer.weight].theta for layer in model] == [0.2] * 3  # rates say nothing of sizes
+
+
+def test_rates_do_not_matter_for_blocks():
+    model = nn.Sequential(nn.Linear(8, 9), nn.Linear(9, 9), nn.Linear(9, 2))
+    optimizer = layers_at(model, [5e-4, 2e-3, 5e-3], over=tl.Columns())
+    controls_of(optimizer)
+    assert [group["lam_scales"] for group in optimizer.param_groups[:3]] == [[1.0]] * 3
+
+
+def test_layers_with_higher_rates_stay(monkeypatch):
+    digits = datasets.load_digits()
+    x, y = torch.tensor(digits.data / 8 - 1, dtype=torch.float32), torch.tensor(digits.target)
+
+    def trained() -> tuple[float, float]:
+        """Return the error with rates that fall towards the first layer, and the share of the last one that is left."""
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10))
+        optimizer = layers_at(model, [6e-4, 2e-3, 6e-3])
+        held = tl.Hold(optimizer, STEPS, 0.25)
+        controls = [tl.TargetSparsity(optimizer, 0.9, steps=held.start), held]
+        for step in range(STEPS):
+            rows = torch.arange(128 * step, 128 * step + 128) % 1400
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+            for control in controls:
+                control.step()
+        wrong = model(x[1400:]).argmax(dim=1) != y[1400:]
+        return wrong.float().mean().item(), model[4].weight.count_nonzero().item() / model[4].weight.numel()
+
+    error, last = trained()
+    monkeypatch.setattr(steering, "scale_tensors_", lambda groups: None)
+    error_before, last_before = trained()
+    print(error, last, error_before, last_before)
+    assert error < 0.2 < error_before
+    assert last > 3 * last_before
+
+
 @pytest.mark.parametrize("form", ["proximal", "latent"])
 def test_without_a_target_or_in_the_default_form_lam_is_as_given(form):
     model = Texts()
@@ -193,7 +253,7 @@ def test_without_a_target_or_in_the_default_form_lam_is_as_given(form):
 
 
 def test_with_one_lam_for_all_they_go(monkeypatch):
-    monkeypatch.setattr(steering, "weigh_large_", lambda groups: None)
+    monkeypatch.setattr(steering, "scale_tensors_", lambda groups: None)
     torch.manual_seed(0)
     model = Texts()
     optimizer = optimizer_of(model)
