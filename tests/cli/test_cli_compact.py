@@ -152,6 +152,8 @@ def test_bad_input(cli: Any, classes: Path, run: Path, tmp_path: Path) -> None:
     cli.assert_refused(cli("compact", run, "--multiple-of", "0"), "--multiple-of must be a whole number of at least 1")
     cli.assert_refused(cli("compact", run, "--multiple-of", "some"), "--multiple-of", "or auto; got 'some'")
     cli.assert_refused(cli("compact", run, "--batch", "0"), "--batch must be a whole number of at least 1")
+    for given in ([], ["--multiple-of", "8"]):
+        cli.assert_refused(cli("compact", run, "--batch", "16", *given), "--batch is for --multiple-of auto")
     assert not (run / "compact.safetensors").exists()
     other = tmp_path / "other"
     cli.assert_refused(cli.train(classes, other, "--over", "units:bye=size"), "did you mean 'by'")

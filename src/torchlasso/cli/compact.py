@@ -10,7 +10,7 @@ import typer
 from torchlasso._core import files
 from torchlasso._core.arguments import check_whole
 from torchlasso.cli import options, screen
-from torchlasso.runs.compacting import without_dead_parts
+from torchlasso.runs.compacting import BATCH, without_dead_parts
 from torchlasso.runs.finished import open_run
 
 
@@ -19,7 +19,10 @@ def compact(
     multiple_of: Annotated[
         str, typer.Option(help="Keep numbers of units that are multiples of this; auto: of what is fastest here.")
     ] = "1",
-    batch: Annotated[int, typer.Option(help="Rows of the batches that auto measures on this machine.")] = 64,
+    batch: Annotated[
+        int | None,
+        typer.Option(help=f"Rows of the batches that --multiple-of auto measures here; {BATCH} if not given."),
+    ] = None,
     allow_code: options.AllowCode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the removed and the kept units as JSON.")] = False,
 ) -> None:
@@ -30,10 +33,13 @@ def compact(
     The outputs stay the same: both models run side by side, in float64, before a file is written.
     """
     multiple = _multiple(multiple_of)
-    check_whole("--batch", batch)
+    if batch is not None:
+        check_whole("--batch", batch)
+        if multiple != "auto":
+            raise ValueError("--batch is for --multiple-of auto, which measures: give both, or leave it out")
     folder, experiment, model, cuts = open_run(run, options.allowed(by=allow_code))
     start = time.perf_counter()
-    small = without_dead_parts(model, experiment, multiple, batch)
+    small = without_dead_parts(model, experiment, multiple, batch or BATCH)
     report, kept = small.report, small.words
     seconds = time.perf_counter() - start
     folder.write_compact(

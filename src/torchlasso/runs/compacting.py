@@ -18,6 +18,7 @@ from torchlasso.runs.experiment import Experiment
 from torchlasso.runs.model_blocks import UNITS
 from torchlasso.runs.words import with_words, without_unread_words
 
+BATCH = 64  # rows for which `multiple_of="auto"` measures
 TOLERANCE = 0.01  # of the full model's cost, as for the targets of budgets
 NAMES = 3  # at most so many families of units are named
 
@@ -40,7 +41,7 @@ class Smaller:
 
 
 def without_dead_parts(
-    model: nn.Module, experiment: Experiment, multiple_of: int | Literal["auto"] = 1, batch: int = 64
+    model: nn.Module, experiment: Experiment, multiple_of: int | Literal["auto"] = 1, batch: int = BATCH
 ) -> Smaller:
     """Return a copy of a run's model that computes the same outputs with what has an effect.
 
