@@ -79,6 +79,10 @@ _UNPENALISED: GroupKey = (-1, None)
 RATIO, LATER = "decay_ratio", "decays"
 # The key of a group that has tables of embeddings among its parameters: for each of them, whether it is one.
 TABLES = "tables"
+# The key of a group for the factors on λ of its parameters, ``lam_scales``, without a protection that lowers them.
+FULL_SCALES = "full_scales"
+# The key of a group for the sizes of its weights at the start, by which θ of a reweighting is multiplied.
+SIZES = "sizes"
 
 
 def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, lam: float) -> list[Group]:
@@ -194,6 +198,11 @@ def balance(group: Group, groups: Iterable[Group]) -> None:
     for other in groups if RATIO in group else ():
         if LATER in other:
             other["weight_decay"] = ratio * group["lam"]
+
+
+def full_scales(group: Group) -> list[float]:
+    """Return the factors on λ of the parameters of a group without protection."""
+    return list(group.get(FULL_SCALES) or [1.0] * len(group["params"]))
 
 
 class _LeftOut:

@@ -131,6 +131,7 @@ def test_a_resume_keeps_the_sizes():
     model = Texts()
     optimizer = optimizer_of(model)
     controls = controls_of(optimizer)
+    assert not any(name in repr(optimizer) for name in ("sizes", "scales", "tables"))  # numbers of each parameter
     train(model, optimizer, controls, range(60))
     file = io.BytesIO()
     torch.save([each.state_dict() for each in (model, optimizer, *controls)], file)

@@ -19,7 +19,7 @@ from torchlasso.optim.modes import WithModes
 from torchlasso.penalties import Penalty
 from torchlasso.penalties.blocks import Blocks
 from torchlasso.penalties.blocks.base import end_to_end
-from torchlasso.selection import Group
+from torchlasso.selection import FULL_SCALES, Group, full_scales
 from torchlasso.weights import named_parameters
 
 Owners = dict[Tensor, tuple[nn.Module, str]]  # the module that has a parameter, and its name there
@@ -105,7 +105,7 @@ class Slicing:
             raise RuntimeError(f"the layers of one group no longer have the same layout, which {penalty} needs")
         before = [self._in_old_shape(p) for p in params]
         new = fitted[0].with_blocks(fitted[0].over.sliced(before, params, lambda i, dim: self._stays(params[i], dim)))
-        full = group.setdefault("full_scales", [1.0] * len(params))  # as in control.protection
+        full = group[FULL_SCALES] = full_scales(group)
         for i in changed:
             ratio = float(penalty.over.weights(before[i])) / float(new.over.weights(params[i]))
             group["lam_scales"][i] *= ratio

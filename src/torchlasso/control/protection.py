@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from torchlasso.control.tensor_scales import FULL_SCALES, SCALES
 from torchlasso.distributed.sharding import local, totals_over_shards
 from torchlasso.penalties import Penalty
-from torchlasso.selection import Group
+from torchlasso.selection import Group, full_scales
 
 # A layer with fewer weights than this has its λ lowered with every sample, to nothing where one or none is left; with
 # more it is raised again.
@@ -20,19 +19,13 @@ def protect(group: Group, penalty: Penalty) -> None:
     """Lower λ of the layers of a group that have hardly any blocks left, and raise it again where there are more."""
     if not penalty.over.carry:
         return
-    scales = zip(_blocks_left(penalty, group["params"]), group[SCALES], _full(group), strict=True)
-    group[SCALES] = [_scale(*left, scale / most) * most for left, scale, most in scales]
+    scales = zip(_blocks_left(penalty, group["params"]), group["lam_scales"], full_scales(group), strict=True)
+    group["lam_scales"] = [_scale(*left, scale / most) * most for left, scale, most in scales]
 
 
 def is_protected(group: Group) -> bool:
     """Return whether λ of a layer of a group is lowered now."""
-    return any(scale < most for scale, most in zip(group[SCALES], _full(group), strict=True))
-
-
-def _full(group: Group) -> Sequence[float]:
-    """Return the factors on λ of the parameters of a group without protection."""
-    full: Sequence[float] = group.get(FULL_SCALES) or [1.0] * len(group["params"])
-    return full
+    return any(scale < most for scale, most in zip(group["lam_scales"], full_scales(group), strict=True))
 
 
 def _blocks_left(penalty: Penalty, params: Sequence[Tensor]) -> list[tuple[int, int]]:

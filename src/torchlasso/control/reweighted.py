@@ -10,24 +10,23 @@ import torch
 from torch import Tensor
 
 from torchlasso._core.arguments import check_kind, check_positive
-from torchlasso.control.tensor_scales import SIZES
 from torchlasso.distributed.sharding import whole
 from torchlasso.optim import Proximal
 from torchlasso.optim.controller import LambdaController
 from torchlasso.optim.latent_form import factors_of
 from torchlasso.penalties import Penalty, Separable
 from torchlasso.penalties.reweighting import Reweighting
-from torchlasso.selection import Group
+from torchlasso.selection import SIZES, Group
 
 
 class Reweighted(LambdaController):
     """The reweighted lasso: λ of each block times (θ/(r+θ))^q, r the block's magnitude after the last step.
 
-    A zero has the whole λ and a large block hardly any, so large blocks are not shrunk as L1 would shrink them. With q
-    = 1 and L1 the stationary points are those of the log-sum penalty; each step is still convex (Candès, Wakin and Boyd
-    2008). With a ``reference``, the weights come from its magnitudes instead and stay fixed: the adaptive lasso (Zou
-    2006). Where a target in the latent form makes λ of a tensor larger, since its weights start unusually large, θ is
-    as many times larger.
+    A zero has the whole λ and a large block hardly any, so large blocks are not shrunk as L1 would shrink them. With
+    q = 1 and L1 the stationary points are those of the log-sum penalty; each step is still convex (Candès, Wakin and
+    Boyd 2008). With a ``reference``, the weights come from its magnitudes instead and stay fixed: the adaptive lasso
+    (Zou 2006). Where a target in the latent form makes λ of a tensor larger, since its weights start unusually large,
+    θ is as many times larger.
 
     Args:
         optimizer: whose λ is controlled.

@@ -9,11 +9,8 @@ from torch import Tensor
 
 from torchlasso.distributed.sharding import whole
 from torchlasso.penalties import Penalty
-from torchlasso.selection import TABLES, Group
+from torchlasso.selection import FULL_SCALES, SIZES, TABLES, Group, full_scales
 
-# The keys of a group, each with a number for each parameter: the sizes of its weights at the start, by which θ of a
-# reweighting is multiplied; the factors on λ; and these without the protection of layers that are nearly empty.
-SIZES, SCALES, FULL_SCALES = "sizes", "lam_scales", "full_scales"
 # Weights start at √(1/(3·fan-in)) in torch's layers, and at 1 to 3 times that by the initialisations of torch.nn.init.
 UNUSUAL = 3.0
 
@@ -55,9 +52,8 @@ def scale_tensors_(groups: Sequence[tuple[Group, Penalty]]) -> None:
         slow = fastest / _rate(group) if penalty.over.single and _rate(group) else 1.0
         group[SIZES] = sizes
         if slow != 1 or any(size != 1 for size in sizes):
-            full = group.get(FULL_SCALES) or [1.0] * len(sizes)
-            group[FULL_SCALES] = [slow * scale * size for scale, size in zip(full, sizes, strict=True)]
-            group[SCALES] = [slow * scale * size for scale, size in zip(group[SCALES], sizes, strict=True)]
+            for key, scales in ((FULL_SCALES, full_scales(group)), ("lam_scales", group["lam_scales"])):
+                group[key] = [slow * scale * size for scale, size in zip(scales, sizes, strict=True)]
 
 
 def _rate(group: Group) -> float:
