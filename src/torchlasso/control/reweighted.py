@@ -84,12 +84,13 @@ class Reweighted(LambdaController):
             self._known.update(group["params"])
         for group, penalty in groups if source is None else new:  # the weights of a reference hold once and for all
             over = penalty.over
-            sizes = dict(zip(group["params"], group.get(SIZES) or [1.0] * len(group["params"]), strict=True))
+            sizes = dict(zip(group["params"], group[SIZES], strict=True)) if SIZES in group else {}
             for params in over.together(group["params"]):
                 if source is None or all(p in source for p in params):
                     if source is None and group["form"] == "latent":
-                        weighting = replace(self.weighting, theta=self.theta * sizes[params[0]])
-                        self.optimizer.weights[params[0]] = weighting  # computed in the step
+                        size = sizes.get(params[0], 1.0)
+                        rule = self.weighting if size == 1 else replace(self.weighting, theta=self.theta * size)
+                        self.optimizer.weights[params[0]] = rule  # computed in the step
                         continue
                     tensors = [p if source is None else source[p].to(p) for p in params]
                     # the weights of joint blocks are kept with their first parameter
