@@ -39,11 +39,10 @@ class TargetSparsity(Steered):
     A group that is added to the optimizer later is steered with the others, from its λ at that time. A parameter that
     is frozen, or has had no gradient for a twentieth of training, does not count until it has one.
 
-    In the latent form, λ of a tensor whose weights start unusually large is as many times larger: that of an
-    ``nn.Embedding`` in groups of :func:`torchlasso.param_groups` by its size relative to the other weights, that of
-    other tensors if they start at more than three times the usual size, √(1/(3·fan-in)). With one λ for all, short
-    trainings would keep them and lose the layers behind them. For the same reason λ of single weights is in inverse
-    proportion to the rates of the groups.
+    In the latent form, λ of an ``nn.Embedding`` in groups of :func:`torchlasso.param_groups` is as many times larger as
+    its weights start larger than those of the other layers. With one λ for all, short trainings would keep them and
+    lose the layers behind them. For the same reason λ of single weights is in inverse proportion to the rates of the
+    groups.
 
     Args:
         optimizer: the proximal optimizer.

@@ -1,4 +1,4 @@
-"""Tensors whose weights start large or move slowly: a larger λ for them, so that a target compares all weights."""
+"""Tables that start large and weights that move slowly: a larger λ for them, so that a target compares all weights."""
 
 from __future__ import annotations
 
@@ -11,28 +11,9 @@ from torchlasso.distributed.sharding import whole
 from torchlasso.penalties import Penalty
 from torchlasso.selection import FULL_SCALES, SIZES, TABLES, Group, full_scales
 
-# Weights start at √(1/(3·fan-in)) in torch's layers, and at 1 to 3 times that by the initialisations of torch.nn.init.
-UNUSUAL = 3.0
-
-
-def relative_size(w: Tensor) -> float:
-    """Return the root mean square of a tensor relative to that of torch's layers with as many inputs, √(1/(3·fan-in)).
-
-    Examples:
-        >>> import torch
-        >>> _ = torch.manual_seed(0)
-        >>> round(relative_size(torch.nn.Linear(100, 200).weight), 2), round(relative_size(torch.randn(1000, 100)), 1)
-        (1.0, 17.3)
-    """
-    if w.dim() < 2 or not w.numel():
-        return 1.0
-    # positions, (1, number, size), are read one by one, as the rows of a matrix are
-    fan_in = w.shape[-1] if w.shape[0] == 1 else w.numel() // w.shape[0]
-    return _size([w]) * math.sqrt(3 * fan_in)
-
 
 def scale_tensors_(groups: Sequence[tuple[Group, Penalty]]) -> None:
-    """Make λ larger where weights start unusually large or move slowly, in groups that have no sizes yet.
+    """Make λ larger where tables of embeddings start large or weights move slowly, in groups that have no sizes yet.
 
     A target in the latent form compares how far weights are above their thresholds, in all tensors, and a step is about
     as long as the learning rate. An ``nn.Embedding`` starts at 1, where a layer of 128 inputs starts at 0.05. In a
@@ -67,13 +48,12 @@ def _with_kind(group: Group) -> list[tuple[Tensor, bool]]:
 
 
 def _factor(p: Tensor, is_table: bool, others: float) -> float:
-    """Return the factor on λ of a parameter, given the size of the weights that are in no table."""
-    if is_table and others:  # a row has gradients only where it is read, so that its start counts for more
-        size = max(1.0, _size([p]) / others)
-    else:
-        size = relative_size(p)
-        size = size if size > UNUSUAL else 1.0
-    return size if math.isfinite(size) else 1.0
+    """Return the factor on λ of a parameter, given the size of the weights that are in no table.
+
+    Only tables have one: the weights of a trained layer may be large because they matter, as on a path.
+    """
+    size = _size([p]) / others if is_table and others else 1.0
+    return size if 1 < size < math.inf else 1.0
 
 
 def _size(tensors: Sequence[Tensor]) -> float:
