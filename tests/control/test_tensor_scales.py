@@ -10,8 +10,66 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso.control import steering
+from torchlasso.control.tensor_scales import POWER, starts_large
 
 WORDS, SIZE, STEPS = 500, 32, 150
+LAYERS = [
+    nn.Linear(300, 20),
+    nn.Linear(64, 1),
+    nn.Conv1d(20, 30, 5),
+    nn.Conv2d(20, 30, 3),
+    nn.Conv2d(32, 32, 3, groups=32),
+    nn.Conv3d(4, 8, 3),
+    nn.ConvTranspose2d(20, 30, 3),
+    nn.LSTM(20, 40, num_layers=2),
+    nn.GRU(20, 40),
+    nn.MultiheadAttention(32, 4),
+    nn.TransformerEncoderLayer(32, 4, 64),
+]
+INITIALISATIONS = {
+    "kaiming_normal_": nn.init.kaiming_normal_,
+    "kaiming_normal_ of outputs": lambda w: nn.init.kaiming_normal_(w, mode="fan_out"),
+    "kaiming_uniform_": nn.init.kaiming_uniform_,
+    "xavier_normal_": lambda w: nn.init.xavier_normal_(w, gain=5 / 3),
+    "orthogonal_": lambda w: nn.init.orthogonal_(w, gain=2**0.5),
+    "trunc_normal_": lambda w: nn.init.trunc_normal_(w, std=0.02),
+    "zeros_": nn.init.zeros_,
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_the_usual_layers_do_not_start_large(layer):
+    weights = [w for w in layer.parameters() if w.dim() > 1]
+    assert weights
+    assert not any(map(starts_large, weights))
+
+
+@pytest.mark.parametrize("shape", [(32, 512), (512, 32), (64, 3, 7, 7), (128, 512, 1, 1), (512, 1, 3, 3)], ids=str)
+@pytest.mark.parametrize("name", INITIALISATIONS)
+def test_the_usual_initialisations_do_not_start_large(name, shape):
+    torch.manual_seed(0)
+    assert not starts_large(INITIALISATIONS[name](torch.empty(shape)))
+
+
+@pytest.mark.parametrize(
+    "shape", [(2000, 16), (1, 197, 64), (1, 1, 64), (17, 64), (36, 9, 12), (64, 64, 3, 3)], ids=str
+)
+def test_parameters_from_randn_start_large(shape):
+    torch.manual_seed(0)
+    assert starts_large(torch.randn(shape))
+    assert starts_large(3 * torch.rand(shape) - 1.5)
+    assert not starts_large(torch.randn(shape) * (torch.rand(shape) < 0.5))  # a trained one with zeros
+    assert not starts_large(torch.ones(shape))  # factors, which start at 1
+
+
+@pytest.mark.parametrize("shape", [(5,), (0, 3), (3, 4), (1, 3, 3)], ids=str)
+def test_vectors_and_few_numbers_do_not_start_large(shape):
+    torch.manual_seed(0)
+    assert not starts_large(10 * torch.randn(shape))
+
+
+def test_weights_without_values_yet_do_not_start_large():
+    assert not starts_large(torch.ones(30, 40, device="meta"))
 
 
 class Texts(nn.Module):
@@ -107,7 +165,9 @@ def test_a_second_target_and_new_groups():
     optimizer.add_param_group({"params": [model.embedding.weight], "penalty": tl.L1(), "lam": 0.05})
     optimizer.step()
     control.step()
-    assert [group["lam_scales"] for group in optimizer.param_groups] == [[1.0], [1.0]]  # nothing says it is a table
+    size = model.embedding.weight.std().item() / model.layers[0].weight.std().item()
+    # nothing says that it is a table
+    assert [group["lam_scales"] for group in optimizer.param_groups] == [[1.0], [pytest.approx(size**POWER, rel=0.01)]]
 
 
 @pytest.mark.parametrize("std", [1.0, 0.14, 0.01])
@@ -135,12 +195,38 @@ def test_a_table_alone_is_relative_to_nothing():
 
 def test_trained_layers_that_are_large_have_no_factor():
     """As on a path, whose points start from trained weights."""
+    torch.manual_seed(0)
     model = Texts()
+    optimizer = optimizer_of(model)
+    train(model, optimizer, controls_of(optimizer), range(STEPS))
     with torch.no_grad():
         model.layers[0].weight.mul_(20)
     optimizer = optimizer_of(model)
     controls_of(optimizer)
     assert optimizer.param_groups[0]["lam_scales"][1:] == [1.0, 1.0]
+
+
+class Positions(nn.Module):
+    """Digits as rows of pixels with positions from ``torch.randn``, each read by its own layer, and a layer behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.randn(1, 8, 64))
+        self.local = nn.Parameter(torch.randn(8, 8, 64))
+        self.layers = nn.Sequential(nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.unflatten(1, (8, 8))
+        return self.layers(torch.einsum("bpi,pio->bpo", rows, self.local) + self.places)
+
+
+def test_the_layers_behind_parameters_from_randn_stay(monkeypatch):
+    error, last = trained_on_digits(Positions)
+    monkeypatch.setattr(steering, "scale_tensors_", lambda groups: None)
+    error_before, last_before = trained_on_digits(Positions)
+    print(error, last, error_before, last_before)
+    assert error < 0.2 < error_before
+    assert last > 3 * last_before
 
 
 def layers_at(model: nn.Module, rates: list[float], **options: Any) -> tl.ProxAdam:
@@ -172,30 +258,35 @@ def test_rates_do_not_matter_for_blocks():
     assert [group["lam_scales"] for group in optimizer.param_groups[:3]] == [[1.0]] * 3
 
 
-def test_layers_with_higher_rates_stay(monkeypatch):
+def trained_on_digits(build, rates: tuple[float, ...] = ()) -> tuple[float, float]:
+    """Return the error at 90 % zeros, and the share of the last layer that is left."""
     digits = datasets.load_digits()
     x, y = torch.tensor(digits.data / 8 - 1, dtype=torch.float32), torch.tensor(digits.target)
+    torch.manual_seed(0)
+    model = build()
+    optimizer = layers_at(model, [*rates]) if rates else optimizer_of(model)
+    held = tl.Hold(optimizer, STEPS, 0.25)
+    controls = [tl.TargetSparsity(optimizer, 0.9, steps=held.start), held]
+    for step in range(STEPS):
+        rows = torch.arange(128 * step, 128 * step + 128) % 1400
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+        for control in controls:
+            control.step()
+    wrong = model(x[1400:]).argmax(dim=1) != y[1400:]
+    *_, last = (layer.weight for layer in model.modules() if isinstance(layer, nn.Linear))
+    return wrong.float().mean().item(), last.count_nonzero().item() / last.numel()
 
-    def trained() -> tuple[float, float]:
-        """Return the error with rates that fall towards the first layer, and the share of the last one that is left."""
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10))
-        optimizer = layers_at(model, [6e-4, 2e-3, 6e-3])
-        held = tl.Hold(optimizer, STEPS, 0.25)
-        controls = [tl.TargetSparsity(optimizer, 0.9, steps=held.start), held]
-        for step in range(STEPS):
-            rows = torch.arange(128 * step, 128 * step + 128) % 1400
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
-            optimizer.step()
-            for control in controls:
-                control.step()
-        wrong = model(x[1400:]).argmax(dim=1) != y[1400:]
-        return wrong.float().mean().item(), model[4].weight.count_nonzero().item() / model[4].weight.numel()
 
-    error, last = trained()
+def test_layers_with_higher_rates_stay(monkeypatch):
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10))
+
+    rates = (6e-4, 2e-3, 6e-3)  # they fall towards the first layer
+    error, last = trained_on_digits(build, rates)
     monkeypatch.setattr(steering, "scale_tensors_", lambda groups: None)
-    error_before, last_before = trained()
+    error_before, last_before = trained_on_digits(build, rates)
     print(error, last, error_before, last_before)
     assert error < 0.2 < error_before
     assert last > 3 * last_before

@@ -1,4 +1,4 @@
-"""Tables that start large and weights that move slowly: a larger λ for them, so that a target compares all weights."""
+"""Tensors that start large or move slowly: a larger λ for them, so that a target compares all weights."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ from torchlasso.distributed.sharding import whole
 from torchlasso.penalties import Penalty
 from torchlasso.selection import FULL_SCALES, SIZES, TABLES, Group, full_scales
 
+# Layers start at √(1/(3·fan-in)) in torch, and at no more than 2.5 times √(1/(3·fan)) by Kaiming's and Xavier's rules,
+# whichever side their fan is of.
+UNUSUAL = 3.0
+# λ of a tensor other than a table grows by this power of its relative size: of 0, 0.5, 0.7 and 1 the best over networks
+# whose positions, tables, first layers or local connections start large.
+POWER = 0.7
+FEWEST = 16  # numbers whose distribution can be told
+
 
 def scale_tensors_(groups: Sequence[tuple[Group, Penalty]]) -> None:
-    """Make λ larger where tables of embeddings start large or weights move slowly, in groups that have no sizes yet.
+    """Make λ larger where tensors start large or weights move slowly, in groups that have no sizes yet.
 
     A target in the latent form compares how far weights are above their thresholds, in all tensors, and a step is about
-    as long as the learning rate. An ``nn.Embedding`` starts at 1, where a layer of 128 inputs starts at 0.05. In a
-    training too short to move weights by 1 every layer behind the embedding would go, and words that hardly occur would
-    stay. Likewise, thresholds grow by λ times the rate, so that every layer with a high rate would go and those with a
-    low one stay: λ of single weights is in inverse proportion to the rate of their group. Blocks of several weights
-    differ less from each other, and were not better with it.
+    as long as the learning rate. An ``nn.Embedding`` starts at 1, and so do positions and other parameters from
+    ``torch.randn``, where a layer of 128 inputs starts at 0.05. In a training too short to move weights by 1 every
+    layer behind the embedding would go, and words that hardly occur would stay. Likewise, thresholds grow by λ times
+    the rate, so that every layer with a high rate would go and those with a low one stay: λ of single weights is in
+    inverse proportion to the rate of their group. Blocks of several weights differ less from each other, and were not
+    better with it.
     """
     new = [(group, penalty) for group, penalty in groups if SIZES not in group]
     if not new:
         return
-    others = _size([p for group, _ in groups for p, is_table in _with_kind(group) if not is_table])
+    others = _size(
+        [p for group, _ in groups for p, is_table in _with_kind(group) if not is_table and not starts_large(p)]
+    )
     fastest = max(map(_rate, (group for group, _ in groups)))
     for group, penalty in new:
         # a block of several tensors has one threshold
@@ -48,12 +59,46 @@ def _with_kind(group: Group) -> list[tuple[Tensor, bool]]:
 
 
 def _factor(p: Tensor, is_table: bool, others: float) -> float:
-    """Return the factor on λ of a parameter, given the size of the weights that are in no table.
+    """Return the factor on λ of a parameter, given the size of the usual weights."""
+    if not others or not (is_table or starts_large(p)):
+        return 1.0
+    size = _size([p]) / others
+    if not 1 < size < math.inf:
+        return 1.0
+    return size if is_table else size**POWER  # a row of a table has gradients only where it is read
 
-    Only tables have one: the weights of a trained layer may be large because they matter, as on a path.
+
+def starts_large(w: Tensor) -> bool:
+    """Return whether a tensor has random numbers of an unusual size for its shape.
+
+    The weights of a trained layer may be large because they matter. Some of them are then zero, or a few much larger
+    than the others: their fourth moment, relative to the square of the second, is above that of a normal distribution,
+    3. That of a uniform one is 1.8, and that of a constant 1, within the noise of as many numbers.
+
+    Examples:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> starts_large(torch.randn(1, 65, 128)), starts_large(torch.nn.Linear(64, 128).weight)
+        (True, False)
+        >>> starts_large(torch.randn(128, 128) * (torch.rand(128, 128) < 0.5))
+        False
     """
-    size = _size([p]) / others if is_table and others else 1.0
-    return size if 1 < size < math.inf else 1.0
+    count, size = w.numel(), _size([w])
+    if count < FEWEST or not UNUSUAL < size * math.sqrt(3 * _fan(w)) < math.inf:
+        return False
+    numbers = whole(w.detach()).abs().double() / size
+    fourth, full = float(numbers.pow(4).mean()), int(numbers.count_nonzero()) >= 0.9 * count
+    return full and 1.5 < fourth < 3 + 4 * math.sqrt(24 / count)  # four standard errors
+
+
+def _fan(w: Tensor) -> float:
+    """Return the smaller one of the numbers of inputs and outputs, or the width of a row if it stands alone."""
+    if w.dim() < 2:
+        return 1.0
+    inputs, outputs = w.numel() / w.shape[0], w.numel() / w.shape[1]
+    if w.dim() > 2 and w.shape[0] == 1:  # positions, (1, number, width), or one token
+        inputs, outputs = w.numel() / w.shape[1], w.shape[1] if w.shape[1] > 1 else math.inf
+    return min(inputs, outputs)
 
 
 def _size(tensors: Sequence[Tensor]) -> float:
