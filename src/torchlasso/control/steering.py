@@ -18,6 +18,7 @@ from torchlasso.control.misses import FURTHEST, TargetMissed, explanation
 from torchlasso.control.protection import protect
 from torchlasso.control.rivals import check_alone
 from torchlasso.control.tensor_scales import scale_tensors_
+from torchlasso.control.unmoved import left_at_start
 from torchlasso.distributed.sharding import local
 from torchlasso.optim import Proximal
 from torchlasso.optim.controller import LambdaController, check_steps, initial_lam
@@ -118,7 +119,7 @@ class Steered(LambdaController):
         # logarithms; thresholds never fall, so the given λ waits for the search, which may find it too large
         self.strengths = [-FURTHEST if self.exact else 0.0] * len(self.shares)
         self._follow()
-        self.starts = self._left_now() if self.exact else [1.0] * len(self.shares)
+        self.starts = self._left(left_at_start(self.optimizer, self.params)) if self.exact else [1.0] * len(self.shares)
         self._set()
 
     @property
