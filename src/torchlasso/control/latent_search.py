@@ -17,6 +17,9 @@ from torchlasso.selection import Group
 
 NEAR = 0.01  # the distance of what is left from the plan, relative to it, that is near enough
 NONE = -60.0  # the logarithm that stands for no λ
+# There is no cut in this share of the search. A threshold is about as long as one step then, so that a rate that warms
+# up makes it much larger than foreseen, and units of a layer, which are about equally large at the start, all go at once.
+UNCUT = 0.05
 # A layer that would become empty gets a threshold that is smaller by this factor, so many times at most.
 SMALLER, TIMES = 0.8, 250
 HALVINGS = 20  # of the gap to the largest factor under which the layer keeps something
@@ -91,7 +94,7 @@ class LatentSearch:
 
         λ is multiplied by a factor, but by 1 at most: it shrinks what it keeps, and the λ of a short training would
         shrink it to nothing. Where that leaves too much, a cut does the rest, later: what is left has to be above so
-        many times its threshold.
+        many times its threshold. In the first steps there is no cut.
 
         Returns:
             The logarithms of the factors on λ.
@@ -102,7 +105,9 @@ class LatentSearch:
         wanted = [planned(aim, share, start) for aim, start in pairs]
         left = self._left([(growing(target.optimizer, group, every * lam), unit) for group, unit, lam in steered])
         factors = cuts = solve(left, wanted, self._starts(), NEAR)
-        if max(factors) > 1:
+        if max(factors) > 1 and share <= UNCUT:
+            cuts = [min(factor, 1.0) for factor in factors]
+        elif max(factors) > 1:
             kept = [max(least, gradual(aim, share, start)) for least, (aim, start) in zip(wanted, pairs, strict=True)]
             cuts = solve(left, kept, self._starts(), NEAR)
         for group, unit, _ in steered:
