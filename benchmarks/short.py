@@ -36,6 +36,7 @@ import torchlasso as tl
 from torchlasso import data, models
 from torchlasso.control import LambdaController
 from torchlasso.training.schedules import rate
+from torchlasso.weights import weights_of
 
 BATCH, ROWS, TRIAL_SEED, SEEDS = 128, 10_000, 1000, (0, 1, 2)
 HOLD, WARMUP = 0.25, 0.05
@@ -92,7 +93,7 @@ def proximal(model: nn.Module, case: Case, peak: float, schedule: str) -> Traini
 
 
 def pruning(model: nn.Module, case: Case, peak: float, schedule: str, *, by_layer: bool = False) -> Training:
-    weights = [p for p in model.parameters() if p.dim() > 1]
+    weights = [w for _, _, w in weights_of(model) if w.requires_grad]
     masks = [torch.ones_like(w, dtype=torch.bool) for w in weights]
     until = round((1 - HOLD) * case.steps)
 
@@ -135,7 +136,7 @@ def run(rows: Rows, case: Case, method: str, knobs: Sequence[Any], seed: int) ->
     model = models.build(case.model, rows.shape, rows.outputs)
     training = METHODS[method](model, case, *knobs)
     (peak, schedule, *_), (x, y) = knobs, rows.train
-    for done, batch in enumerate(_batches(len(x), case.steps), start=1):
+    for done, batch in enumerate(batches(len(x), case.steps), start=1):
         for group in training.optimizer.param_groups:
             group["lr"] = peak * rate(schedule, done - 1, case.steps, warmup=WARMUP, decay=HOLD)
         training.optimizer.zero_grad()
@@ -148,10 +149,11 @@ def run(rows: Rows, case: Case, method: str, knobs: Sequence[Any], seed: int) ->
     return {**found, "zeros": float((weights == 0).double().mean())}
 
 
-def _batches(n: int, steps: int) -> Iterator[Tensor]:
+def batches(n: int, steps: int, size: int = BATCH) -> Iterator[Tensor]:
+    """Yield the rows of as many batches as there are steps, in a new order for each epoch."""
     done = 0
     while done < steps:
-        for batch in torch.randperm(n).split(BATCH):
+        for batch in torch.randperm(n).split(size):
             if len(batch) > 1 and done < steps:
                 done += 1
                 yield batch

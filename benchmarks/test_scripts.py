@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent
 MNIST = "MNIST"  # stands for a folder with images like those of MNIST
 # script ↦ arguments with which it takes seconds; {out} is a file in an empty folder
 SMALL = {
+    "architectures": "--sparsities 90 --seeds 0 --steps 4 --out {out}",
     "averaging": f"--data {MNIST} --powers 2",
     "cifar": f"--data {MNIST} --width 2 --methods latent pruning --sparsities 90 --epochs 25 --trials 1 --seeds 0 "
     "--network vgg --out {out}",
