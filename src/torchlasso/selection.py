@@ -77,8 +77,9 @@ _UNPENALISED: GroupKey = (-1, None)
 
 # The keys of a group whose λ a weight decay of other weights is tied to, for their ratio, and of these weights.
 RATIO, LATER = "decay_ratio", "decays"
-# The key of a group that has tables of embeddings among its parameters: for each of them, whether it is one.
-TABLES = "tables"
+# The key of a group with parameters that start large by their kind, tables of embeddings and the magnitudes of a weight
+# normalisation: for each parameter, whether it is one.
+LARGE = "large"
 # The key of a group for the factors on λ of its parameters, ``lam_scales``, without a protection that lowers them.
 FULL_SCALES = "full_scales"
 # The key of a group for the sizes of its weights at the start, by which θ of a reweighting is multiplied.
@@ -98,7 +99,8 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
 
     Returns:
         Groups ``{"params", "names", "penalty", "lam"}``, the penalised ones first, then one with ``penalty`` None. A
-        penalised group with weights of ``nn.Embedding`` has ``tables``, too: for each parameter whether it is one.
+        penalised group with weights of ``nn.Embedding`` or magnitudes of a ``weight_norm``, which start larger than
+        layers do, has ``large``, too: for each parameter whether it is one.
         Under :class:`torchlasso.Inputs`, one more: all other weights that no rule matches, with a ``weight_decay`` tied
         to λ, without which they would grow and undo the penalty.
 
@@ -124,7 +126,7 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
     computed, left_out = computed_from(model), _LeftOut()
     parents = {child: module for module in model.modules() for child in module.children()}
     others: list[tuple[str, nn.Parameter]] = []  # the weights that no rule matches
-    tables: set[nn.Parameter] = set()
+    large: set[nn.Parameter] = set()
     for name, module, parameter in named_parameters(model):
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run the model once on an input before param_groups")
@@ -146,11 +148,11 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         group = groups.setdefault(key, {"params": [], "names": [], "penalty": key[1], "lam": strength})
         group["params"].append(parameter)
         group["names"].append(name)
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            tables.add(parameter)
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) or _is_magnitude(parameter, computed.get(parameter)):
+            large.add(parameter)
     for group in groups.values():
-        if group["penalty"] is not None and not tables.isdisjoint(group["params"]):
-            group[TABLES] = [p in tables for p in group["params"]]
+        if group["penalty"] is not None and not large.isdisjoint(group["params"]):
+            group[LARGE] = [p in large for p in group["params"]]
     _complain_of_idle_rules(model, rules, taken)
     for group in groups.values():
         over = None if group["penalty"] is None else group["penalty"].over
@@ -166,6 +168,11 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
         )
     left_out.warn()
     return _balanced(sorted(groups.values(), key=lambda group: group["penalty"] is None), others)
+
+
+def _is_magnitude(parameter: nn.Parameter, weight: ComputedWeight | None) -> bool:
+    """Return whether a parameter has one number for each row of a weight that is computed from it."""
+    return weight is not None and parameter in weight.penalisable and parameter.numel() == max(parameter.shape)
 
 
 def _balanced(groups: list[Group], others: list[tuple[str, nn.Parameter]]) -> list[Group]:

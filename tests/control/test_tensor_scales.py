@@ -10,7 +10,7 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso.control import steering
-from torchlasso.control.tensor_scales import POWER, starts_large
+from torchlasso.control.tensor_scales import GROWN, starts_large
 
 WORDS, SIZE, STEPS = 500, 32, 150
 LAYERS = [
@@ -138,7 +138,7 @@ def test_a_resume_keeps_the_sizes():
     model = Texts()
     optimizer = optimizer_of(model)
     controls = controls_of(optimizer)
-    assert not any(name in repr(optimizer) for name in ("sizes", "scales", "tables"))  # numbers of each parameter
+    assert not any(name in repr(optimizer) for name in ("sizes", "scales", "large"))  # numbers of each parameter
     train(model, optimizer, controls, range(60))
     file = io.BytesIO()
     torch.save([each.state_dict() for each in (model, optimizer, *controls)], file)
@@ -165,9 +165,10 @@ def test_a_second_target_and_new_groups():
     optimizer.add_param_group({"params": [model.embedding.weight], "penalty": tl.L1(), "lam": 0.05})
     optimizer.step()
     control.step()
-    size = model.embedding.weight.std().item() / model.layers[0].weight.std().item()
-    # nothing says that it is a table
-    assert [group["lam_scales"] for group in optimizer.param_groups] == [[1.0], [pytest.approx(size**POWER, rel=0.01)]]
+    grown = GROWN * 0.05 * 5e-3 * STEPS
+    size = (model.embedding.weight.std().item() + grown) / (model.layers[0].weight.std().item() + grown)
+    # nothing says that it is a table, but its numbers are unusual
+    assert [group["lam_scales"] for group in optimizer.param_groups] == [[1.0], [pytest.approx(size, rel=0.01)]]
 
 
 @pytest.mark.parametrize("std", [1.0, 0.14, 0.01])
@@ -176,14 +177,29 @@ def test_tables_are_relative_to_the_other_weights(std):
     model = Texts()
     nn.init.normal_(model.embedding.weight, std=std)
     groups = tl.param_groups(model, [tl.Rule("embedding.*", tl.L1()), tl.Rule("*", tl.L1())], lam=0.05)
-    assert [group.get("tables") for group in groups] == [[True], None, None]
+    assert [group.get("large") for group in groups] == [[True], None, None]
     optimizer = tl.ProxAdam(groups, lr=5e-3, form="latent")
-    controls_of(optimizer)
+    target, *_ = controls_of(optimizer)
+    grown = GROWN * 0.05 * 5e-3 * target.steps
     others = torch.cat([model.layers[i].weight.detach().flatten() for i in (0, 2)]).square().mean().sqrt().item()
     table = model.embedding.weight.detach().square().mean().sqrt().item()
-    assert optimizer.param_groups[0]["lam_scales"] == [pytest.approx(max(1.0, table / others))]
+    size = max(1.0, (table + grown) / (others + grown))
+    assert optimizer.param_groups[0]["lam_scales"] == [pytest.approx(size)]
     assert optimizer.param_groups[1]["lam_scales"] == [1.0, 1.0]
-    assert optimizer.weights[model.embedding.weight].theta == pytest.approx(0.2 * max(1.0, table / others))
+    assert optimizer.weights[model.embedding.weight].theta == pytest.approx(0.2 * size)
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_magnitudes_are_relative_to_the_other_weights(norm):
+    """Each has the norm of a row, and starts as many times above a weight as the square root of the row's length."""
+    model = nn.Sequential(norm(nn.Linear(100, 200)), nn.ReLU(), nn.Linear(200, 2))
+    optimizer = optimizer_of(model)
+    controls_of(optimizer)
+    group = optimizer.param_groups[0]
+    assert group["large"] == [True, False]
+    assert group["lam_scales"][0] > 3
+    assert group["lam_scales"][1] == 1.0
 
 
 def test_a_table_alone_is_relative_to_nothing():
@@ -222,7 +238,7 @@ class Positions(nn.Module):
 
 def test_the_layers_behind_parameters_from_randn_stay(monkeypatch):
     error, last = trained_on_digits(Positions)
-    monkeypatch.setattr(steering, "scale_tensors_", lambda groups: None)
+    monkeypatch.setattr(steering, "scale_tensors_", lambda groups, steps: None)
     error_before, last_before = trained_on_digits(Positions)
     print(error, last, error_before, last_before)
     assert error < 0.2 < error_before
@@ -285,7 +301,7 @@ def test_layers_with_higher_rates_stay(monkeypatch):
 
     rates = (6e-4, 2e-3, 6e-3)  # they fall towards the first layer
     error, last = trained_on_digits(build, rates)
-    monkeypatch.setattr(steering, "scale_tensors_", lambda groups: None)
+    monkeypatch.setattr(steering, "scale_tensors_", lambda groups, steps: None)
     error_before, last_before = trained_on_digits(build, rates)
     print(error, last, error_before, last_before)
     assert error < 0.2 < error_before
@@ -303,7 +319,7 @@ def test_without_a_target_or_in_the_default_form_lam_is_as_given(form):
 
 
 def test_with_one_lam_for_all_they_go(monkeypatch):
-    monkeypatch.setattr(steering, "scale_tensors_", lambda groups: None)
+    monkeypatch.setattr(steering, "scale_tensors_", lambda groups, steps: None)
     torch.manual_seed(0)
     model = Texts()
     optimizer = optimizer_of(model)

@@ -18,7 +18,7 @@ from torchlasso.optim.normal_form import OFFSET
 from torchlasso.penalties import Penalty, check_strength
 from torchlasso.penalties.blocks import Strength
 from torchlasso.penalties.reweighting import Reweighting
-from torchlasso.selection import FULL_SCALES, LATER, SIZES, TABLES, Group, balance
+from torchlasso.selection import FULL_SCALES, LARGE, LATER, SIZES, Group, balance
 
 # The options of a group that are not those of torch's optimizer, besides the gains of its averaging.
 OWN = ("lam", "lam_scales", "averaging", "lr_peak", "form", "held", "cut", "thresholds", "reaches", "reach_peak")
@@ -174,7 +174,7 @@ class PenalisedOptimizer(Optimizer):
         for group in shown:
             for name in ("gains", "plain_gains", "lam_scales", "thresholds", "reaches"):
                 del group[name]  # a number for each parameter
-            for name in (DECAY_SCALES, FULL_SCALES, SIZES, TABLES):
+            for name in (DECAY_SCALES, FULL_SCALES, SIZES, LARGE):
                 group.pop(name, None)
         with self._groups_replaced(shown):
             return super().__repr__()
