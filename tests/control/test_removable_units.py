@@ -157,6 +157,44 @@ def test_parameters_of_embeddings_and_norms_go_with_their_units(kind):
     assert tl.compact(model, x[:2]).gru.hidden_size == 4
 
 
+class LastResidual(nn.Module):
+    """Two blocks of a WaveNet: nobody reads the stream behind the last one, so that its convolution runs in vain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.ModuleList(nn.Conv1d(8, 12, 3, padding=1) for _ in range(2))
+        self.residuals = nn.ModuleList(nn.Conv1d(12, 8, 1) for _ in range(2))
+        self.skips = nn.ModuleList(nn.Conv1d(12, 6, 1) for _ in range(2))
+        self.stem, self.head = nn.Conv1d(1, 8, 1), nn.Conv1d(6, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, skipped = self.stem(x), 0
+        for gate, residual, skip in zip(self.gates, self.residuals, self.skips, strict=True):
+            h = gate(x).tanh()
+            x, skipped = x + residual(h), skipped + skip(h)
+        return self.head(skipped)
+
+
+@pytest.mark.parametrize("kind", ["flops", "parameters", "bytes"])
+def test_a_layer_that_runs_in_vain_stays_and_counts(kind):
+    torch.manual_seed(0)
+    model, x = LastResidual(), torch.randn(8, 1, 20)
+    params = [p for p in model.parameters() if p.dim() > 1]
+    optimizer = tl.ProxAdam(params, penalty=tl.L1(), lam=1e-3)
+    control = tl.TargetBudget(optimizer, model, x, **{kind: 0.5}, steps=100)
+    with torch.no_grad():
+        for layer in (model.gates[0], model.gates[1], model.residuals[1]):
+            layer.weight[:5], layer.bias[:5] = 0.0, 0.0
+    small, report = tl.compact(model, x[:2], return_report=True)
+    assert small.gates[0].out_channels == 7
+    assert small.gates[1].out_channels == small.residuals[1].in_channels == 12
+    if kind == "flops":
+        left = report.after.flops / report.before.flops
+    else:
+        left = sum(p.numel() for p in small.parameters()) / sum(p.numel() for p in model.parameters())
+    assert control.left[0] == pytest.approx(left)
+
+
 @pytest.mark.filterwarnings("ignore::torchlasso.TargetMissed")  # which comes at 1 point, and a unit is 2
 def test_a_budget_is_met_by_the_units_that_can_go():
     model, x, control = budget_of(Sorted, flops=0.5)

@@ -20,6 +20,7 @@ from torchlasso.graph.operators import arguments, rule_of
 from torchlasso.graph.rules.contractions import Affine
 from torchlasso.graph.rules.recurrent import Recurrence
 from torchlasso.graph.structure import Structure
+from torchlasso.graph.units import UNREAD
 
 SAMPLES = 2  # of the example inputs on which the units are searched
 MOST_NAMED = 3  # layers in a message
@@ -63,6 +64,10 @@ class Side:
         for axis, units in self.units.items():
             kept &= (units < 0) | ~gone[axis][units]
         return kept
+
+
+# Either side of a layer that runs although the model's outputs do not depend on it, so that compaction leaves it alone.
+WHOLE = Side({}, (UNREAD,))
 
 
 @dataclass(frozen=True)
@@ -113,11 +118,14 @@ class Removable:
         if fixed is None:
             found = fixed_units(model, inputs, units)
             fixed = {family.name: found[family.axis] for family in units.families if family.axis in found}
-        ends = list(_ends_of(model, units.structure, sites))
+        ends, unread = list(_ends_of(model, units.structure, sites)), _unread(model, units.structure)
         copies = _copies(units, fixed, [dim for pair in ends for dim in pair if dim is not None])
         pins = {family.axis: family.pins or (fixed.get(family.name, ""),) for family in units.families}
         why = {axis: reasons[0] for axis, reasons in pins.items() if reasons[0]}
-        sides = [(Side.of(outputs, copies, why), Side.of(inputs, copies, why)) for outputs, inputs in ends]
+        sides = [
+            (WHOLE, WHOLE) if site.weight in unread else (Side.of(end[0], copies, why), Side.of(end[1], copies, why))
+            for site, end in zip(sites, ends, strict=True)
+        ]
         sums = [[_copied(dim, copies) for dim in term] for term in products(units.structure)]
         tensors: dict[int, list[Summand]] = {}
         for p, dims in _parameters(model, units.structure):
@@ -178,6 +186,13 @@ def _ends_of(model: nn.Module, structure: Structure, sites: Sequence[Site]) -> I
         keys = [site.weight, *(paths[owner] for owner in site.owners)]  # by the module if the weight is computed
         found = [nodes[key] for key in keys if key in nodes]
         yield _channels(structure, found[0], site) if found else (None, None)
+
+
+def _unread(model: nn.Module, structure: Structure) -> set[Tensor]:
+    """Return the parameters that nothing in the graph reads."""
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    known = [(tensors[name], node) for node, name in structure.trace.names.items() if name in tensors]
+    return {p for p, _ in known} - {p for p, node in known if node.users}
 
 
 def _parameters(model: nn.Module, structure: Structure) -> Iterator[tuple[Tensor, list[Dim]]]:

@@ -19,6 +19,7 @@ from torchlasso.graph.other_sizes import at_other_sizes
 from torchlasso.graph.structure import Structure, structure
 from torchlasso.graph.tracing import Trace
 
+UNREAD = "nothing reads it on these inputs"
 AS_LARGE = "it stays as large as another part of a split or recurrent layer, which cannot become smaller"
 
 
@@ -203,7 +204,7 @@ def _pin_unread_parameters(found: Structure) -> None:
         for dim in dims:
             for axis in axes_of(dim):
                 if axis not in read and not axis.pins:
-                    pin(axis, "nothing reads it on these inputs")
+                    pin(axis, UNREAD)
 
 
 def _pin_together(axes: Iterable[Axis]) -> None:
