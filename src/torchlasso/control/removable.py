@@ -190,7 +190,7 @@ def _ends_of(model: nn.Module, structure: Structure, sites: Sequence[Site]) -> I
 
 def _unread(model: nn.Module, structure: Structure) -> set[Tensor]:
     """Return the parameters that nothing in the graph reads."""
-    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     known = [(tensors[name], node) for node, name in structure.trace.names.items() if name in tensors]
     return {p for p, _ in known} - {p for p, node in known if node.users}
 
