@@ -217,6 +217,9 @@ def demanding(input_shape, outputs, *, rows):
 
 def wrong(input_shape, outputs):
     return "a model"
+
+def alone():
+    return nn.Linear(4, 3)
 """
 
 
@@ -242,3 +245,7 @@ def test_mistakes_of_functions_are_named(custom: str) -> None:
         models.build(f"{custom}:demanding", (4,), 3)
     with pytest.raises(ValueError, match="has no function 'nothing'"):
         models.build(f"{custom}:nothing", (4,), 3)
+    with pytest.raises(ValueError, match=r"it has to be def alone\(input_shape, outputs\)"):
+        models.build(f"{custom}:alone", (4,), 3)
+    with pytest.raises(ValueError, match="give the module, not its file: no_such_file:build"):
+        models.build("no_such_file.py:build", (4,), 3)

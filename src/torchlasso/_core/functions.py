@@ -42,7 +42,9 @@ def import_function(text: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
             raise
-        raise ValueError(f"{text!r}: no module {error.name!r} can be imported from here") from error
+        module = module_name.removesuffix(".py")
+        hint = f"; give the module, not its file: {module}:{function_name}" if module != module_name else ""
+        raise ValueError(f"{text!r}: no module {error.name!r} can be imported from here{hint}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise ValueError(f"{text!r}: the module {module_name!r} has no function {function_name!r}")

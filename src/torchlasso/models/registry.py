@@ -114,6 +114,13 @@ def _need_memory(name: str, builder: Builder, shape: tuple[int, ...], outputs: i
 
 def _check_options(name: str, builder: Builder, options: dict[str, Any]) -> None:
     signature = inspect.signature(builder)
+    try:
+        signature.bind_partial((), 0)
+    except TypeError as error:
+        raise ValueError(
+            f"model {name!r} is called with the shape of the inputs and the number of outputs: it has to be "
+            f"def {name.rpartition(':')[2]}(input_shape, outputs)"
+        ) from error
     parameters = list(signature.parameters.values())
     known = [parameter.name for parameter in parameters[2:]]  # the first two are input_shape and outputs
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
