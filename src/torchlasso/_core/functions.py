@@ -42,8 +42,8 @@ def import_function(text: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
             raise
-        module = module_name.removesuffix(".py")
-        hint = f"; give the module, not its file: {module}:{function_name}" if module != module_name else ""
+        name = module_name.removesuffix(".py")
+        hint = f"; give the module, not its file: {name}:{function_name}" if name != module_name else ""
         raise ValueError(f"{text!r}: no module {error.name!r} can be imported from here{hint}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
