@@ -189,6 +189,19 @@ def test_tables_are_relative_to_the_other_weights(std):
     assert optimizer.weights[model.embedding.weight].theta == pytest.approx(0.2 * size)
 
 
+@pytest.mark.parametrize(("left", "scaled"), [(0.5, False), (0.1, True)])
+def test_few_large_weights_leave_room_for_the_others(left, scaled):
+    """Such as the frequencies of Fourier features, which are large because they have to be."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 100), nn.Linear(100, 30))
+    nn.init.normal_(model[0].weight, std=3.0)
+    optimizer = optimizer_of(model)
+    tl.TargetSparsity(optimizer, 1 - left, steps=STEPS)
+    first, second = optimizer.param_groups[0]["lam_scales"]
+    assert (first > 3) == scaled
+    assert second == 1.0
+
+
 @pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 def test_magnitudes_are_relative_to_the_other_weights(norm):
@@ -238,7 +251,7 @@ class Positions(nn.Module):
 
 def test_the_layers_behind_parameters_from_randn_stay(monkeypatch):
     error, last = trained_on_digits(Positions)
-    monkeypatch.setattr(steering, "scale_tensors_", lambda groups, steps: None)
+    monkeypatch.setattr(steering, "scale_tensors_", lambda groups, steps, share: None)
     error_before, last_before = trained_on_digits(Positions)
     print(error, last, error_before, last_before)
     assert error < 0.2 < error_before
@@ -301,7 +314,7 @@ def test_layers_with_higher_rates_stay(monkeypatch):
 
     rates = (6e-4, 2e-3, 6e-3)  # they fall towards the first layer
     error, last = trained_on_digits(build, rates)
-    monkeypatch.setattr(steering, "scale_tensors_", lambda groups, steps: None)
+    monkeypatch.setattr(steering, "scale_tensors_", lambda groups, steps, share: None)
     error_before, last_before = trained_on_digits(build, rates)
     print(error, last, error_before, last_before)
     assert error < 0.2 < error_before
@@ -319,7 +332,7 @@ def test_without_a_target_or_in_the_default_form_lam_is_as_given(form):
 
 
 def test_with_one_lam_for_all_they_go(monkeypatch):
-    monkeypatch.setattr(steering, "scale_tensors_", lambda groups, steps: None)
+    monkeypatch.setattr(steering, "scale_tensors_", lambda groups, steps, share: None)
     torch.manual_seed(0)
     model = Texts()
     optimizer = optimizer_of(model)

@@ -171,7 +171,7 @@ class Steered(LambdaController):
         if len(params) == len(self.unit) and all(p in self.unit for p in params):
             return
         if self.exact:
-            scale_tensors_(self._groups(), self.steps)
+            scale_tensors_(self._groups(), self.steps, max(self.shares))
         for group, _ in self._groups():
             new = [p for p in group["params"] if p not in self.unit]
             if new and not initial_lam(group):

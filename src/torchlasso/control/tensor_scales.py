@@ -15,13 +15,15 @@ from torchlasso.selection import FULL_SCALES, LARGE, SIZES, Group, full_scales
 # Layers start at √(1/(3·fan-in)) in torch, and at no more than 2.5 times √(1/(3·fan)) by Kaiming's and Xavier's rules,
 # whichever side their fan is of.
 UNUSUAL = 3.0
-# Weights that are left grow by about this share of the threshold at the end. With none, hardly any numbers of the
-# embedding of a language model are left; with all of it, the errors of classifiers of texts are higher.
-GROWN = 0.5
+# Weights that are left grow by about so many times the threshold at the end. With less, hardly any numbers of the
+# embedding of a language model are left; with more, words that hardly occur stay in classifiers of texts.
+GROWN = 1.5
+# Tensors that start large leave room for the others if all of them have at most this share of the weights to be left.
+FEW = 0.5
 FEWEST = 16  # numbers whose distribution can be told
 
 
-def scale_tensors_(groups: Sequence[tuple[Group, Penalty]], steps: int) -> None:
+def scale_tensors_(groups: Sequence[tuple[Group, Penalty]], steps: int, share: float) -> None:
     """Make λ larger where tensors start large or weights move slowly, in groups that have no sizes yet.
 
     A target in the latent form compares how far weights are above their thresholds, in all tensors, and a step is about
@@ -31,18 +33,25 @@ def scale_tensors_(groups: Sequence[tuple[Group, Penalty]], steps: int) -> None:
     the rate, so that every layer with a high rate would go and those with a low one stay: λ of single weights is in
     inverse proportion to the rate of their group. Blocks of several weights differ less from each other, and were not
     better with it.
+
+    Args:
+        groups: the penalised groups, each with its penalty.
+        steps: of the search.
+        share: of the weights, which is to be left.
     """
     new = [(group, penalty) for group, penalty in groups if SIZES not in group]
     if not new:
         return
-    others = _size(
-        [p for group, _ in groups for p, by_kind in _with_kind(group) if not by_kind and not starts_large(p)]
-    )
+    kinds = [each for group, _ in groups for each in _with_kind(group)]
+    large = {p for p, by_kind in kinds if by_kind or starts_large(p)}
+    if sum(p.numel() for p in large) <= FEW * share * sum(p.numel() for p, _ in kinds):
+        large = set()
+    others = _size([p for p, _ in kinds if p not in large])
     fastest = max(map(_rate, (group for group, _ in groups)))
     for group, penalty in new:
         grown = GROWN * initial_lam(group) * fastest * steps
         # a block of several tensors has one threshold
-        sizes = [1.0 if penalty.over.joint else _factor(p, by_kind, others, grown) for p, by_kind in _with_kind(group)]
+        sizes = [_factor(p, others, grown) if p in large and not penalty.over.joint else 1.0 for p in group["params"]]
         slow = fastest / _rate(group) if penalty.over.single and _rate(group) else 1.0
         group[SIZES] = sizes
         if slow != 1 or any(size != 1 for size in sizes):
@@ -60,11 +69,9 @@ def _with_kind(group: Group) -> list[tuple[Tensor, bool]]:
     return list(zip(group["params"], group.get(LARGE) or [False] * len(group["params"]), strict=True))
 
 
-def _factor(p: Tensor, by_kind: bool, others: float, grown: float) -> float:
-    """Return the factor on λ of a parameter, given the size of the usual weights, and by how much weights will grow."""
-    if not others or not (by_kind or starts_large(p)):
-        return 1.0
-    size = (_size([p]) + grown) / (others + grown)
+def _factor(p: Tensor, others: float, grown: float) -> float:
+    """Return the factor on λ of a tensor that starts large, given the size of the others and the growth of weights."""
+    size = (_size([p]) + grown) / (others + grown) if others else 1.0
     return size if 1 < size < math.inf else 1.0
 
 
