@@ -10,7 +10,7 @@ from torch import nn
 
 import torchlasso as tl
 from torchlasso.control import steering
-from torchlasso.control.tensor_scales import GROWN, starts_large
+from torchlasso.control.tensor_scales import starts_large
 
 WORDS, SIZE, STEPS = 500, 32, 150
 LAYERS = [
@@ -165,7 +165,7 @@ def test_a_second_target_and_new_groups():
     optimizer.add_param_group({"params": [model.embedding.weight], "penalty": tl.L1(), "lam": 0.05})
     optimizer.step()
     control.step()
-    grown = GROWN * 0.05 * 5e-3 * STEPS
+    grown = 0.05 * 5e-3 * STEPS
     size = (model.embedding.weight.std().item() + grown) / (model.layers[0].weight.std().item() + grown)
     # nothing says that it is a table, but its numbers are unusual
     assert [group["lam_scales"] for group in optimizer.param_groups] == [[1.0], [pytest.approx(size, rel=0.01)]]
@@ -180,7 +180,7 @@ def test_tables_are_relative_to_the_other_weights(std):
     assert [group.get("large") for group in groups] == [[True], None, None]
     optimizer = tl.ProxAdam(groups, lr=5e-3, form="latent")
     target, *_ = controls_of(optimizer)
-    grown = GROWN * 0.05 * 5e-3 * target.steps
+    grown = 0.05 * 5e-3 * target.steps
     others = torch.cat([model.layers[i].weight.detach().flatten() for i in (0, 2)]).square().mean().sqrt().item()
     table = model.embedding.weight.detach().square().mean().sqrt().item()
     size = max(1.0, (table + grown) / (others + grown))

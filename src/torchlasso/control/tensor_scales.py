@@ -15,9 +15,6 @@ from torchlasso.selection import FULL_SCALES, LARGE, SIZES, Group, full_scales
 # Layers start at √(1/(3·fan-in)) in torch, and at no more than 2.5 times √(1/(3·fan)) by Kaiming's and Xavier's rules,
 # whichever side their fan is of.
 UNUSUAL = 3.0
-# Weights that are left grow by about so many times the threshold at the end. With less, hardly any numbers of the
-# embedding of a language model are left; with more, words that hardly occur stay in classifiers of texts.
-GROWN = 1.5
 # Tensors that start large leave room for the others if all of them have at most this share of the weights to be left.
 FEW = 0.5
 FEWEST = 16  # numbers whose distribution can be told
@@ -49,7 +46,9 @@ def scale_tensors_(groups: Sequence[tuple[Group, Penalty]], steps: int, share: f
     others = _size([p for p, _ in kinds if p not in large])
     fastest = max(map(_rate, (group for group, _ in groups)))
     for group, penalty in new:
-        grown = GROWN * initial_lam(group) * fastest * steps
+        # Weights that are left grow by about the threshold at the end. With half of it, language models lose most of their
+        # embedding; with more, words that hardly occur stay in classifiers of texts.
+        grown = initial_lam(group) * fastest * steps
         # a block of several tensors has one threshold
         sizes = [_factor(p, others, grown) if p in large and not penalty.over.joint else 1.0 for p in group["params"]]
         slow = fastest / _rate(group) if penalty.over.single and _rate(group) else 1.0
