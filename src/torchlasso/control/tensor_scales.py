@@ -46,8 +46,8 @@ def scale_tensors_(groups: Sequence[tuple[Group, Penalty]], steps: int, share: f
     others = _size([p for p, _ in kinds if p not in large])
     fastest = max(map(_rate, (group for group, _ in groups)))
     for group, penalty in new:
-        # Weights that are left grow by about the threshold at the end. With half of it, language models lose most of their
-        # embedding; with more, words that hardly occur stay in classifiers of texts.
+        # Weights that are left grow by about the threshold at the end. With half of it, most of the embedding of a
+        # language model goes; with more, words that hardly occur stay in classifiers of texts.
         grown = initial_lam(group) * fastest * steps
         # a block of several tensors has one threshold
         sizes = [_factor(p, others, grown) if p in large and not penalty.over.joint else 1.0 for p in group["params"]]
