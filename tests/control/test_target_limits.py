@@ -224,6 +224,21 @@ def test_a_hold_before_the_end_of_a_target_is_the_reason_of_its_miss(form):
         drive(control, 1)
 
 
+@pytest.mark.parametrize("form", ["proximal", "latent"])
+def test_a_hold_after_the_end_of_a_target_is_no_reason_of_its_miss(form):
+    optimizer = optimizer_of(form=form)
+    hold, control = tl.Hold(optimizer, 8), tl.TargetSparsity(optimizer, 0.5, steps=6, tolerance=0.49)
+    for _ in range(8):
+        drive(control, 1)
+        hold.step()
+    assert control.missed is None
+    with torch.no_grad():
+        for group in optimizer.param_groups:
+            group["params"][0].fill_(1.0)
+    assert "100.00 % of the weights left instead of 50.00 %" in control.missed
+    assert not any(words in control.missed for words in ("went on", "held before"))
+
+
 def test_nothing_is_told_after_the_end_while_zeros_are_held():
     optimizer = optimizer_of()
     hold, control = tl.Hold(optimizer, 8), tl.TargetSparsity(optimizer, 0.5, steps=6, tolerance=0.49)

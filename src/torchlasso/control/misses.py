@@ -51,10 +51,11 @@ def _reason(target: Missed, excess: float) -> str:
     params = [p for group, _, _ in target.steered() for p in group["params"]]
     if not all(bool(local(p.detach()).isfinite().all()) for p in params):
         return "training diverged: there are weights that are NaN or infinite"
-    if why := of_the_steps(target.done, target.steps):
+    held, late = any(group["held"] for group, _, _ in target.steered()), target.done > target.steps
+    if not (held and late) and (why := of_the_steps(target.done, target.steps)):  # a hold goes on after the search
         return why
     closed = target.closing is not None and target.closing.held
-    if not closed and any(group["held"] for group, _, _ in target.steered()):
+    if held and not late and not closed:
         return "the zeros were held before its last step: give it the number of steps before the hold, Hold.start"
     if too_much and any(is_protected(group) for group, _, _ in target.steered()):
         return "a layer that would have become empty was kept (allow_empty=False)"
