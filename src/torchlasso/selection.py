@@ -172,7 +172,8 @@ def param_groups(model: nn.Module, penalty: Penalty | Rule | Sequence[Rule], *, 
 
 def _is_magnitude(parameter: nn.Parameter, weight: ComputedWeight | None) -> bool:
     """Return whether a parameter has one number for each row, or for all, of a weight that is computed from it."""
-    return weight is not None and parameter in weight.penalisable and parameter.numel() == max(parameter.shape, default=1)
+    along_rows = parameter.numel() == max(parameter.shape, default=1)
+    return along_rows and weight is not None and parameter in weight.penalisable
 
 
 def _balanced(groups: list[Group], others: list[tuple[str, nn.Parameter]]) -> list[Group]:
