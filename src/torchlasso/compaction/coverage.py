@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from torch import nn
+from torch import Tensor, nn
 
 from torchlasso._core.running import ExampleInputs, as_arguments
 from torchlasso.graph.tracing import Trace
@@ -22,20 +22,25 @@ def missing_arguments(model: nn.Module, example_inputs: ExampleInputs) -> tuple[
     return tuple(name for name in optional if given.get(name) is None)
 
 
+def read_parameters(model: nn.Module, trace: Trace) -> set[Tensor]:
+    """Return the parameters that an operator reads."""
+    read = {name for node, name in trace.names.items() if node.users}
+    return {p for name, p in model.named_parameters(remove_duplicate=False) if name in read}
+
+
 def unread_parameters(model: nn.Module, trace: Trace) -> tuple[str, ...]:
     """Return the parameters that no operator reads; if none of a module's is read, the module's path instead."""
-    read = {name for node, name in trace.names.items() if node.users}
-    used = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if name in read}
-    idle = {path for path, module in model.named_modules() if _has_none_of(module, used)}
+    read = read_parameters(model, trace)
+    idle = {path for path, module in model.named_modules() if _has_none_of(module, read)}
     found: dict[str, None] = {}
     for name, p in model.named_parameters():
-        if id(p) not in used:
+        if p not in read:
             parts = name.split(".")
             around = (".".join(parts[:count]) for count in range(1, len(parts)))
             found[next((path for path in around if path in idle), name)] = None
     return tuple(found)
 
 
-def _has_none_of(module: nn.Module, used: set[int]) -> bool:
-    parameters = {id(p) for p in module.parameters()}
-    return bool(parameters) and not parameters & used
+def _has_none_of(module: nn.Module, read: set[Tensor]) -> bool:
+    parameters = set(module.parameters())
+    return bool(parameters) and parameters.isdisjoint(read)

@@ -17,8 +17,9 @@ from torchlasso.selection import Group
 
 NEAR = 0.01  # the distance of what is left from the plan, relative to it, that is near enough
 NONE = -60.0  # the logarithm that stands for no λ
-# There is no cut in this share of the search. A threshold is about as long as one step then, so that a rate that warms
-# up makes it much larger than foreseen, and units of a layer, which start about equally large, all go at once.
+# There is no cut in this first share of the search. A threshold is only about as large as one step then. While the rate
+# warms up, the next threshold is therefore much larger than foreseen. Units of a layer start at about equal sizes, and
+# all of them would go at once.
 UNCUT = 0.05
 # A layer that would become empty gets a threshold that is smaller by this factor, so many times at most.
 SMALLER, TIMES = 0.8, 250

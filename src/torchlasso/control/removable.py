@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchlasso._core.wrappers import uncompiled
+from torchlasso.compaction.coverage import read_parameters
 from torchlasso.compaction.fixed_units import fixed_units
 from torchlasso.compaction.layer_sizes import dims_of, module_of
 from torchlasso.compaction.operations import Summand, count, products
@@ -118,13 +119,13 @@ class Removable:
         if fixed is None:
             found = fixed_units(model, inputs, units)
             fixed = {family.name: found[family.axis] for family in units.families if family.axis in found}
-        ends, unread = list(_ends_of(model, units.structure, sites)), _unread(model, units.structure)
+        ends, read = list(_ends_of(model, units.structure, sites)), read_parameters(model, units.structure.trace)
         copies = _copies(units, fixed, [dim for pair in ends for dim in pair if dim is not None])
         pins = {family.axis: family.pins or (fixed.get(family.name, ""),) for family in units.families}
         why = {axis: reasons[0] for axis, reasons in pins.items() if reasons[0]}
         sides = [
-            (WHOLE, WHOLE) if site.weight in unread else (Side.of(end[0], copies, why), Side.of(end[1], copies, why))
-            for site, end in zip(sites, ends, strict=True)
+            (Side.of(outputs, copies, why), Side.of(inputs, copies, why)) if site.weight in read else (WHOLE, WHOLE)
+            for site, (outputs, inputs) in zip(sites, ends, strict=True)
         ]
         sums = [[_copied(dim, copies) for dim in term] for term in products(units.structure)]
         tensors: dict[int, list[Summand]] = {}
@@ -186,13 +187,6 @@ def _ends_of(model: nn.Module, structure: Structure, sites: Sequence[Site]) -> I
         keys = [site.weight, *(paths[owner] for owner in site.owners)]  # by the module if the weight is computed
         found = [nodes[key] for key in keys if key in nodes]
         yield _channels(structure, found[0], site) if found else (None, None)
-
-
-def _unread(model: nn.Module, structure: Structure) -> set[Tensor]:
-    """Return the parameters that nothing in the graph reads."""
-    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    known = [(tensors[name], node) for node, name in structure.trace.names.items() if name in tensors]
-    return {p for p, _ in known} - {p for p, node in known if node.users}
 
 
 def _parameters(model: nn.Module, structure: Structure) -> Iterator[tuple[Tensor, list[Dim]]]:

@@ -25,8 +25,8 @@ class Reweighted(LambdaController):
     A zero has the whole λ and a large block hardly any, so large blocks are not shrunk as L1 would shrink them. With
     q = 1 and L1 the stationary points are those of the log-sum penalty; each step is still convex (Candès, Wakin and
     Boyd 2008). With a ``reference``, the weights come from its magnitudes instead and stay fixed: the adaptive lasso
-    (Zou 2006). Where a target in the latent form makes λ of an embedding larger, since it starts large, θ is as many
-    times larger.
+    (Zou 2006). Where a target in the latent form makes λ of a tensor larger, since it starts large, θ is as many times
+    larger.
 
     Args:
         optimizer: whose λ is controlled.

@@ -39,10 +39,11 @@ class TargetSparsity(Steered):
     A group that is added to the optimizer later is steered with the others, from its λ at that time. A parameter that
     is frozen, or has had no gradient for a twentieth of training, does not count until it has one.
 
-    In the latent form, λ of an ``nn.Embedding`` in groups of :func:`torchlasso.param_groups` is as many times larger as
-    its weights start larger than those of the other layers. With one λ for all, short trainings would keep them and
-    lose the layers behind them. For the same reason λ of single weights is in inverse proportion to the rates of the
-    groups.
+    In the latent form, λ is larger for tensors that start large: an ``nn.Embedding`` and the magnitudes of a
+    ``weight_norm`` in groups of :func:`torchlasso.param_groups`, and random numbers of an unusual size for their shape,
+    as from ``torch.randn``. With one λ for all, short trainings would keep them and lose the layers behind them. Where
+    all of these together are at most half of the weights to be left, they keep their λ. For the same reason λ of single
+    weights is in inverse proportion to the rates of the groups.
 
     Args:
         optimizer: the proximal optimizer.
